@@ -1,0 +1,29 @@
+PYTHON ?= python3.11
+VENV := .venv
+RUN := $(VENV)/bin/python
+
+.PHONY: setup demo test lint clean
+
+setup: $(VENV)/.installed
+
+$(VENV)/.installed: requirements.txt requirements-test.txt
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	touch $@
+
+demo: setup
+	$(RUN) -m lgag_jax.main --config=configs/synthetic_landslides.py --workdir=runs/demo
+	@echo
+	@echo "Open runs/demo/report.html. Metrics: runs/demo/eval/validation.json."
+	@echo "Next, your own images, in landslide/ and non-landslide/ under one folder:"
+	@echo "  $(RUN) -m lgag_jax.main --config=configs/image_folder.py --config.data.directory=FOLDER --workdir=runs/mine"
+	@echo "  $(RUN) -m lgag_jax.main --mode=predict --workdir=runs/mine --input=IMAGES --output=MAPS"
+
+test: setup
+	$(RUN) -m pytest
+
+lint: setup
+	$(RUN) -m ruff check .
+
+clean:
+	rm -rf runs .pytest_cache .ruff_cache

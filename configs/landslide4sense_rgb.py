@@ -1,0 +1,19 @@
+"""Landslide4Sense patches as RGB images: 128 x 128 at 10 m, cut into tiles of 64.
+
+Nearly every patch holds some landslide, so image labels only mean something on smaller tiles; each
+tile's comes from its mask, which otherwise serves evaluation alone.
+"""
+
+import ml_collections
+
+from configs import methods
+from lgag_jax.config import config_dict
+
+
+def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+  config = config_dict()
+  config.data.source = "patches"
+  config.data.tile_size = 64
+  config.data.image_size = 256
+  config.train.epochs = 4
+  return methods.apply(config, method)

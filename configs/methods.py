@@ -1,0 +1,64 @@
+"""The methods that a data set's config takes after a colon: --config=configs/x.py:sol."""
+
+import ml_collections
+
+
+def lgag(config: ml_collections.ConfigDict) -> None:
+  """The whole method in the form that has measured best: the defaults."""
+
+
+def sol(config: ml_collections.ConfigDict) -> None:
+  """SOL without GAA: local anchors guide, nothing is shared between images (what SIPE does)."""
+  config.model.method = "sol"
+
+
+def class_activation(config: ml_collections.ConfigDict) -> None:
+  """Class activation alone, of the same classifier."""
+  config.model.method = "class_activation"
+
+
+def supervised(config: ml_collections.ConfigDict) -> None:
+  """The upper bound: the same classifier trained on masks."""
+  config.model.method = "supervised"
+
+
+def lgagnet(config: ml_collections.ConfigDict) -> None:
+  """The published form: linear class activation, average pooling, no pixel terms."""
+  config.model.classifier = "linear"
+  config.model.grid_stride = 16
+  config.model.pooling = "average"
+  config.model.side_widths = (128, 128, 256, 256)
+  config.sol.seed_features = "x4"
+  config.gaa.fusion = "concat"
+  config.bank.centres = 10
+  config.loss.negative_pixel_weight = 0.0
+  config.loss.background_pixel_weight = 0.0
+  config.localize.class_activation = "normalised"
+
+
+def lgagnet_sol(config: ml_collections.ConfigDict) -> None:
+  """The published form without GAA."""
+  lgagnet(config)
+  sol(config)
+
+
+def lgagnet_class_activation(config: ml_collections.ConfigDict) -> None:
+  """The published form's class activation alone."""
+  lgagnet(config)
+  class_activation(config)
+
+
+METHODS = {
+  method.__name__: method
+  for method in (
+    lgag, sol, class_activation, supervised, lgagnet, lgagnet_sol, lgagnet_class_activation
+  )
+}
+
+
+def apply(config: ml_collections.ConfigDict, name: str) -> ml_collections.ConfigDict:
+  """Changes `config` to a method; raises ValueError for a name that there is none of."""
+  if name not in METHODS:
+    raise ValueError(f"The method {name!r} is unknown; there are {', '.join(METHODS)}.")
+  METHODS[name](config)
+  return config

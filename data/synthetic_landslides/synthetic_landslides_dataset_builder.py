@@ -1,0 +1,83 @@
+"""TFDS builder for the synthetic landslide patches: nothing is downloaded, all is drawn."""
+
+import dataclasses
+import importlib
+import pathlib
+import sys
+from typing import ClassVar
+
+import tensorflow_datasets as tfds
+from etils import epath
+
+_FOLDER = pathlib.Path(__file__).resolve().parent
+
+try:
+  from . import drawing
+except ImportError:  # Imported by its path alone, outside its package.
+  sys.path.insert(0, str(_FOLDER.parent))
+  try:
+    drawing = importlib.import_module(f"{_FOLDER.name}.drawing")
+  finally:
+    sys.path.remove(str(_FOLDER.parent))
+
+# Seeds of the splits start so far apart that no configuration can make them meet.
+FIRST_SEED = {"train": 0, "validation": 1_000_000_000}
+
+
+@dataclasses.dataclass(kw_only=True)
+class Config(tfds.core.BuilderConfig):
+  """The side of a patch in pixels and the number of patches in each split."""
+
+  size: int
+  train: int
+  validation: int
+
+  def seeds(self, split: str) -> range:
+    """Lists the seeds of a split's patches; even ones hold a landslide."""
+    count, first = getattr(self, split), FIRST_SEED[split]
+    if not 0 < count <= FIRST_SEED["validation"]:
+      raise ValueError(f"{split}={count}: from 1 to {FIRST_SEED['validation']} patches")
+    return range(first, first + count)
+
+
+# Not registered by name: the module may be imported more than once, under several names.
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Draws patches of mountain country, half of them with a landslide."""
+
+  name = "synthetic_landslides"
+  pkg_dir_path = epath.Path(_FOLDER)
+  code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
+  VERSION = tfds.core.Version("1.0.0")
+  RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+  BUILDER_CONFIGS: ClassVar[list[Config]] = [
+    Config(
+      name="default", description="256 pixels, to learn from.", size=256, train=640, validation=200
+    ),
+    Config(name="tiny", description="64 pixels, for tests.", size=64, train=24, validation=16),
+  ]
+
+  def _info(self) -> tfds.core.DatasetInfo:
+    size = self.builder_config.size
+    return self.dataset_info_from_configs(
+      features=tfds.features.FeaturesDict(
+        {
+          "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
+          "mask": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
+          "label": tfds.features.ClassLabel(names=["non-landslide", "landslide"]),
+          "id": tfds.features.Text(),
+        }
+      ),
+      supervised_keys=("image", "label"),
+      homepage="lgag_jax, data/synthetic_landslides",
+    )
+
+  def _split_generators(self, dl_manager: tfds.download.DownloadManager):
+    del dl_manager
+    return {split: self._generate_examples(split) for split in FIRST_SEED}
+
+  def _generate_examples(self, split: str):
+    for seed in self.builder_config.seeds(split):
+      label = int(seed % 2 == 0)
+      image, mask = drawing.draw_patch(seed, size=self.builder_config.size, landslide=bool(label))
+      name = f"{split}_{seed - FIRST_SEED[split]:06d}"
+      yield name, {"image": image, "mask": mask[..., None], "label": label, "id": name}

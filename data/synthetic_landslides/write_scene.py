@@ -1,0 +1,145 @@
+"""Writes a large synthetic scene as GeoTIFF, window by window, with its mask beside it.
+
+python -m data.synthetic_landslides.write_scene --path=scene.tif --height=4096 --width=4096
+"""
+
+import argparse
+import contextlib
+import math
+import os
+import pathlib
+import sys
+
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+from . import drawing, noise
+
+NODATA = 255  # In the mask: outside the image's footprint.
+
+
+def footprint(top: int, left: int, shape: tuple[int, int], whole: tuple[int, int], margin: float):
+  """Tells which pixels of a window the sensor saw: bool[*shape], ragged at the scene's edge.
+
+  `whole` is the scene's height and width, `margin` the mean width of the unseen edge, pixels.
+  """
+  rows, cols = np.arange(top, top + shape[0]), np.arange(left, left + shape[1])
+  if margin <= 0:
+    return np.ones(shape, bool)
+  edge = margin * (1 + 0.3 * noise.take("patch", rows, cols))
+  lean = (rows[:, None] - whole[0] / 2) / whole[0]  # A swath does not run due north.
+  inside_y = np.minimum(rows, whole[0] - 1 - rows)[:, None]
+  inside_x = np.minimum(cols[None] + lean * margin, whole[1] - 1 - cols[None] - lean * margin)
+  return np.minimum(inside_y, inside_x) >= edge
+
+
+def _profile(height: int, width: int, gsd_m: float, crs: str, origin, angle: float) -> dict:
+  along, across = gsd_m * math.cos(math.radians(angle)), gsd_m * math.sin(math.radians(angle))
+  return {
+    "driver": "GTiff",
+    "height": height,
+    "width": width,
+    "dtype": "uint8",
+    "crs": crs,
+    "transform": rasterio.Affine(along, across, origin[0], across, -along, origin[1]),
+    "tiled": True,
+    "blockxsize": 256,
+    "blockysize": 256,
+    "compress": "deflate",
+    "predictor": 2,
+    "bigtiff": "IF_SAFER",
+  }
+
+
+def _part(path: pathlib.Path) -> pathlib.Path:
+  return path.with_name(f".{path.name}.part")
+
+
+@contextlib.contextmanager
+def _replacing(paths: list[pathlib.Path]):
+  """Gives names to write to, and renames them to `paths` when all went well."""
+  parts = [_part(path) for path in paths]
+  try:
+    yield parts
+    for part, path in zip(parts, paths, strict=True):
+      with part.open("rb+") as file:
+        os.fsync(file.fileno())
+      os.replace(part, path)
+  finally:
+    for part in parts:
+      part.unlink(missing_ok=True)
+
+
+def _write_windows(plan, image_file, mask_file, nodata_margin: float, progress: bool) -> None:
+  whole = plan.ground.shape
+  boxes = list(drawing.windows(*whole))
+  for done, (top, left, h, w) in enumerate(boxes, 1):
+    image, mask = drawing.render(plan, top, left, h, w)
+    seen = footprint(top, left, (h, w), whole, nodata_margin)
+    box = Window(left, top, w, h)
+    image_file.write(np.moveaxis(image * seen[..., None], -1, 0), window=box)
+    mask_file.write(np.where(seen, mask, NODATA).astype(np.uint8), 1, window=box)
+    if nodata_margin:
+      image_file.write_mask(seen, window=box)
+    if progress and (done == len(boxes) or done % math.ceil(len(boxes) / 20) == 0):
+      print(f"{done}/{len(boxes)} windows", file=sys.stderr)
+
+
+def write_scene(
+  path: str | os.PathLike,
+  *,
+  seed: int,
+  height: int,
+  width: int,
+  gsd_m: float = 0.5,
+  crs: str = "EPSG:32633",
+  origin: tuple[float, float] = (500000.0, 5200000.0),
+  angle_deg: float = 0.0,
+  nodata_margin: float = 0.0,
+  progress: bool = False,
+) -> tuple[pathlib.Path, pathlib.Path]:
+  """Writes a scene's RGB GeoTIFF to `path` and its mask to `*_mask.tif`; returns both paths.
+
+  Memory holds the coarse ground (about 3 bytes for each pixel of the scene) and one window.
+  `gsd_m` is the pixel's side and `origin` the upper left corner (x, y), in the unit of `crs`,
+  metres by default; `angle_deg` turns the grid anticlockwise. With a `nodata_margin` (pixels)
+  the edge is unseen: black under an internal mask in the image, 255 (nodata) in the mask file.
+  Raises ValueError for sizes that cannot hold a scene.
+  """
+  path = pathlib.Path(path)
+  if min(height, width) < 48 or gsd_m <= 0:
+    raise ValueError(f"{height=} {width=} {gsd_m=}: at least 48 x 48 pixels of positive size")
+  if not 0 <= nodata_margin < min(height, width) / 4:
+    raise ValueError(f"{nodata_margin=}: from 0 to a quarter of the scene's shorter side")
+  mask_path = path.with_name(f"{path.stem}_mask.tif")
+  plan = drawing.make_plan(seed, height, width, landslide=True)
+  profile = _profile(height, width, gsd_m, crs, origin, angle_deg)
+  with (
+    _replacing([path, mask_path]) as (image_part, mask_part),
+    rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+    rasterio.open(image_part, "w", count=3, photometric="RGB", **profile) as image_file,
+    rasterio.open(mask_part, "w", count=1, nodata=NODATA, **profile) as mask_file,
+  ):
+    _write_windows(plan, image_file, mask_file, nodata_margin, progress)
+  return path, mask_path
+
+
+def main(argv: list[str] | None = None) -> None:
+  """Writes the scene that the command line describes."""
+  parser = argparse.ArgumentParser(description="Writes a synthetic scene and its mask as GeoTIFF.")
+  parser.add_argument("--path", required=True, help="the image; its mask goes to *_mask.tif")
+  parser.add_argument("--height", type=int, required=True, help="pixels")
+  parser.add_argument("--width", type=int, required=True, help="pixels")
+  parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--gsd_m", type=float, default=0.5, help="side of a pixel")
+  parser.add_argument("--crs", default="EPSG:32633")
+  parser.add_argument("--origin", type=float, nargs=2, default=(500000.0, 5200000.0))
+  parser.add_argument("--angle_deg", type=float, default=0.0, help="turn of the grid")
+  parser.add_argument("--nodata_margin", type=float, default=0.0, help="unseen edge, pixels")
+  image, mask = write_scene(**vars(parser.parse_args(argv)), progress=True)
+  print(f"{image}\n{mask}")
+
+
+if __name__ == "__main__":
+  main()

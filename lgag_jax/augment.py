@@ -1,0 +1,40 @@
+"""Stateless image operations in TensorFlow, keyed by a seed: the same seed, the same image."""
+
+import tensorflow as tf
+
+from lgag_jax.config import DataConfig
+
+
+def augment(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: DataConfig):
+  """Flips, quarter turns, zoom and colour jitter of image [H, W, C] in [0, 1] and mask [H, W].
+
+  Imagery taken from above has no preferred direction, so all eight flips and turns are alike.
+  `seed` is int32[2].
+  """
+  seeds = tf.random.split(seed, 3)
+  image, mask = _zoom(image, mask, seeds[0], config.scale_jitter)
+  turn = tf.random.stateless_uniform((), seeds[1], 0, 8, tf.int32)
+  stacked = tf.concat([image, tf.cast(mask, image.dtype)[..., None]], axis=-1)
+  stacked = tf.image.rot90(stacked, turn % 4)
+  stacked = tf.cond(turn >= 4, lambda: tf.reverse(stacked, [1]), lambda: stacked)
+  image, mask = stacked[..., :-1], tf.cast(stacked[..., -1], mask.dtype)
+  if config.colour_jitter > 0:
+    change = tf.random.stateless_uniform((2,), seeds[2], -1.0, 1.0) * config.colour_jitter
+    mean = tf.reduce_mean(image)
+    image = tf.clip_by_value((image - mean) * (1.0 + change[0]) + mean + change[1], 0.0, 1.0)
+  return image, mask
+
+
+def _zoom(image, mask, seed, strength):
+  if strength == 0:
+    return image, mask
+  side = tf.cast(tf.shape(image)[0], tf.float32)
+  draw = tf.random.stateless_uniform((3,), seed)
+  crop = tf.cast(side / (1.0 + strength * draw[0]), tf.int32)
+  room = tf.cast(tf.shape(image)[0] - crop + 1, tf.float32)
+  top, left = tf.cast(draw[1] * room, tf.int32), tf.cast(draw[2] * room, tf.int32)
+  size = tf.shape(image)[:2]
+  image_part = image[top : top + crop, left : left + crop]
+  mask_part = mask[top : top + crop, left : left + crop, None]
+  image = tf.image.resize(image_part, size, antialias=True)
+  return image, tf.image.resize(mask_part, size, method="nearest")[..., 0]

@@ -1,0 +1,217 @@
+"""Judges a trained network on a split with masks: pixels, images, and landslides by size."""
+
+import logging
+import pathlib
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import scipy.ndimage
+from jax.sharding import Mesh
+
+from lgag_jax import calibrate, metrics, partition, tables
+from lgag_jax.checkpoints import write_json
+from lgag_jax.config import Config
+from lgag_jax.images import UNKNOWN
+from lgag_jax.localize import MAPS, Maps, gated, make_localize, map_of
+from lgag_jax.models.network import Network
+from lgag_jax.panels import Panels
+from lgag_jax.progress import Progress
+from lgag_jax.session import Split
+from lgag_jax.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+
+SIZE_EDGES = (0, 64, 256, 1024, 4096, 16384)  # Pixels of a landslide, at the model's size.
+
+
+def evaluate(
+  network: Network,
+  state: TrainState,
+  config: Config,
+  mesh: Mesh,
+  workdir: pathlib.Path,
+  *,
+  train: Split,
+  validation: Split,
+) -> dict:
+  """Writes thresholds.json and eval/ (validation.json, .md, panels.npz, bank.npz); returns metrics.
+
+  Thresholds come from the training images and their labels; the oracle's, beside them, from the
+  masks of the evaluated images.
+  """
+  localize = make_localize(network, config, mesh)
+  at_most = config.localize.calibration_images
+  thresholds = calibrate.thresholds(
+    localize, state, train.eval_batches(config, at_most=at_most), mesh, config
+  )
+  chosen = chosen_thresholds(thresholds, config)
+  judged = _judge(localize, state, validation, mesh, config, chosen)
+  result = {
+    "step": int(state.step),
+    "data": config.data.builder or config.data.directory,
+    "examples": len(validation.source.ids),
+    "map": map_of(config),
+    "threshold_rule": config.localize.threshold_rule,
+    "classes": {
+      name: _class_result(judged, thresholds, config, c)
+      for c, name in enumerate(config.data.classes)
+    },
+  }
+  if jax.process_index() == 0:
+    folder = workdir / "eval"
+    write_json(workdir / "thresholds.json", {"classes": config.data.classes, "maps": thresholds})
+    write_json(folder / "validation.json", result)
+    (folder / "validation.md").write_text(tables.evaluation(result))
+    np.savez_compressed(folder / "panels.npz", **judged["panels"])
+    bank = jax.device_get(state.bank)
+    np.savez_compressed(
+      folder / "bank.npz", features=bank.features, valid=bank.valid, centres=bank.centres
+    )
+    _LOG.info("Evaluation:\n%s", tables.evaluation(result))
+  return result
+
+
+def brief(
+  network: Network, state: TrainState, validation: Split, config: Config, mesh: Mesh
+) -> dict[str, float]:
+  """Returns the few numbers worth following from epoch to epoch."""
+  localize = make_localize(network, config, mesh)
+  judged = _judge(localize, state, validation, mesh, config, None)
+  result = {}
+  for c, name in enumerate(config.data.classes):
+    result[f"{name}/auc"] = metrics.area_under_curve(
+      judged["probabilities"][:, c], judged["labels"][:, c]
+    )
+    for map_name in MAPS:
+      _, best = metrics.oracle(*judged["pooled"][map_name][c])
+      result[f"{name}/{map_name}_oracle_iou"] = best["iou"]
+  return result
+
+
+def chosen_thresholds(thresholds: dict, config: Config) -> dict[str, list[float]]:
+  """Returns each map's thresholds, one a class, by the configured rule."""
+  rule = config.localize.threshold_rule
+  return {
+    # A class activation has no background to draw level with: there "argmax" is "negatives".
+    name: rules["negatives" if rule == "argmax" and name == "class_activation" else rule]
+    for name, rules in thresholds.items()
+  }
+
+
+def _judge(
+  localize: Callable, state: TrainState, split: Split, mesh: Mesh, config: Config,
+  thresholds: dict[str, list[float]] | None,
+) -> dict:
+  """Runs over a split; with thresholds also judges single images and landslides."""
+  classes = len(config.data.classes)
+  histograms = jax.jit(lambda maps, mask: _histograms(maps, mask, config))
+  pooled = {name: np.zeros((classes, 2, metrics.BINS)) for name in MAPS}
+  probabilities, labels = [], []
+  images = {name: [] for name in MAPS}
+  sizes = {name: [[] for _ in range(classes)] for name in MAPS}
+  panels = Panels(split)
+  progress = Progress("evaluation", len(split.source.ids))
+  for batch in split.eval_batches(config):
+    inputs = {name: batch[name] for name in ("taps", "image") if name in batch}
+    maps = localize(state, partition.to_global(inputs, mesh))
+    mask = _whole(batch["mask"], mesh)
+    index, weight, label = (_whole(batch[k], mesh) for k in ("index", "weight", "label"))
+    real = (index >= 0) & (weight > 0)
+    counts = jax.tree.map(np.asarray, histograms(maps, mask))
+    for name in MAPS:
+      pooled[name] += counts[name][real].sum(axis=0, dtype=np.float64)
+      if thresholds is not None:
+        images[name].append(counts[name][real])
+    probabilities.append(np.asarray(maps.probabilities)[real])
+    labels.append(label[real])
+    if thresholds is not None:
+      scores = {name: np.asarray(gated(maps, name, config)) for name in MAPS}
+      _sizes(sizes, scores, mask, real, thresholds, config)
+      panels.add(index, real, scores, mask, maps)
+    progress.advance(int(real.sum()))
+  progress.close()
+  return {
+    "pooled": pooled, "probabilities": np.concatenate(probabilities),
+    "labels": np.concatenate(labels), "images": images, "sizes": sizes,
+    "thresholds": thresholds, "panels": panels.arrays(),
+  }
+
+
+def _whole(array: np.ndarray, mesh: Mesh) -> np.ndarray:
+  """Returns a batch's rows of all processes."""
+  if jax.process_count() == 1:
+    return array
+  sharded = partition.to_global(array, mesh)
+  return np.asarray(jax.jit(lambda x: x, out_shardings=partition.replicated(mesh))(sharded))
+
+
+def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Array]:
+  """Returns a map's counts, f32[B, C, 2, bins], of truly positive and negative pixels."""
+  classes = range(len(config.data.classes))
+  result = {}
+  for name in MAPS:
+    scores = gated(maps, name, config)
+    result[name] = jax.numpy.stack([
+      jax.numpy.stack([
+        metrics.score_histogram(scores[..., c], mask == c + 1),
+        metrics.score_histogram(scores[..., c], (mask != c + 1) & (mask != UNKNOWN)),
+      ], axis=1)
+      for c in classes
+    ], axis=1)
+  return result
+
+
+def _sizes(sizes, scores, mask, real, thresholds, config) -> None:
+  """Adds (pixels, found pixels) of every landslide, a connected region of its class's mask."""
+  for i in np.flatnonzero(real):
+    for c in range(len(config.data.classes)):
+      regions, count = scipy.ndimage.label(mask[i] == c + 1)
+      if not count:
+        continue
+      pixels = np.bincount(regions.ravel(), minlength=count + 1)[1:]
+      for name in MAPS:
+        hit = scores[name][i, ..., c] >= thresholds[name][c]
+        found = np.bincount(regions[hit], minlength=count + 1)[1:]
+        sizes[name][c].append(np.stack([pixels, found], axis=1))
+
+
+def _class_result(judged: dict, thresholds: dict, config: Config, c: int) -> dict:
+  image = metrics.image_rates(
+    judged["probabilities"][:, c], judged["labels"][:, c], config.localize.gate
+  )
+  return {
+    "image": image,
+    "maps": {name: _map_result(judged, thresholds[name], name, config, c) for name in MAPS},
+  }
+
+
+def _map_result(judged: dict, rules: dict, name: str, config: Config, c: int) -> dict:
+  positive, negative = judged["pooled"][name][c]
+  threshold = judged["thresholds"][name][c]
+  oracle_threshold, oracle = metrics.oracle(positive, negative)
+  images = np.concatenate(judged["images"][name])[:, c]  # n 2 bins
+  per_image = metrics.confusion(images[:, 0], images[:, 1], threshold)
+  union = per_image["true_positive"] + per_image["false_positive"] + per_image["false_negative"]
+  holds = images[:, 0].sum(-1) > 0
+  iou = (per_image["true_positive"] / np.maximum(union, 1))[holds]
+  return {
+    "label_free": {
+      "threshold": threshold,
+      **metrics.rates(metrics.confusion(positive, negative, threshold)),
+    },
+    "oracle": {"threshold": oracle_threshold, **oracle},
+    "rules": {
+      rule: {
+        "threshold": values[c],
+        **metrics.rates(metrics.confusion(positive, negative, values[c])),
+      }
+      for rule, values in rules.items()
+    },
+    "per_image_iou": {
+      "images": len(iou),
+      "mean": float(iou.mean()) if len(iou) else 0.0,
+      "counts": np.histogram(iou, bins=10, range=(0, 1))[0].tolist(),
+    },
+    "recall_by_size": metrics.recall_by_size(judged["sizes"][name][c], SIZE_EDGES),
+  }

@@ -1,0 +1,129 @@
+"""Keeps what a frozen trunk makes of each example on disk, so that it is computed once."""
+
+import hashlib
+import json
+import logging
+import pathlib
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lgag_jax import input_pipeline, partition
+from lgag_jax.config import Config
+from lgag_jax.models.network import Network
+from lgag_jax.progress import Progress
+from lgag_jax.sources import Source
+
+_LOG = logging.getLogger(__name__)
+
+_DTYPE = np.float16  # Half the room; taps are far from its limits, and their rounding is below 0.1 %.
+
+
+class FeatureCache:
+  """The frozen outputs, masks and weights of a source's examples, memory-mapped."""
+
+  def __init__(self, directory: pathlib.Path):
+    names = json.loads((directory / "index.json").read_text())["arrays"]
+    self._arrays = [np.load(directory / f"{name}.npy", mmap_mode="r") for name in names]
+    kinds = {"float16": "float16", "uint8": "uint8"}
+    self.fields = tuple(
+      (name, kinds[array.dtype.name], array.shape[1:])
+      for name, array in zip(names[:-1], self._arrays[:-1], strict=True)
+    )
+
+  def __call__(self, index: int) -> tuple[np.ndarray, ...]:
+    """Returns an example's taps f16[h, w, E], mask u8[H, W] and weight."""
+    return tuple(array[index] for array in self._arrays)
+
+
+def can_cache(config: Config, shapes: Any, examples: int) -> bool:
+  """Whether nothing upstream of the frozen outputs is random, and they fit the room given."""
+  if config.data.augment == "image":
+    return False
+  size = sum(np.prod(s.shape[1:]) for s in shapes) * np.dtype(_DTYPE).itemsize * examples
+  fits = size <= config.data.feature_cache_gib * 2**30
+  if not fits and config.data.feature_cache_gib:
+    _LOG.info(
+      "Trunk outputs would take %.1f GiB, data.feature_cache_gib allows %.1f: computed every time.",
+      size / 2**30, config.data.feature_cache_gib,
+    )
+  return bool(fits)
+
+
+def open_cache(
+  network: Network,
+  params: Any,
+  statistics: Any,
+  source: Source,
+  read: Callable,
+  config: Config,
+  mesh: Mesh,
+  directory: pathlib.Path,
+) -> FeatureCache | None:
+  """Returns the cache of a source's frozen outputs, filling it first; None where it cannot be.
+
+  A cache is known by a digest of trunk, weights, data settings and examples, so runs that share
+  these share it, and no run takes another's.
+  """
+  side = config.data.image_size
+  image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
+  shapes = jax.eval_shape(network.frozen, params, statistics, image)
+  if jax.process_count() > 1 or not can_cache(config, shapes, len(source.ids)):
+    return None
+  path = directory / _digest(network, params, statistics, source, config)
+  if not (path / "index.json").exists():
+    partial = path.with_name(path.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _fill(partial, shapes, network, params, statistics, source, read, config, mesh)
+    partial.rename(path)
+  return FeatureCache(path)
+
+
+def _digest(network, params, statistics, source, config) -> str:
+  digest = hashlib.sha256()
+  data = config.data
+  settings = (
+    config.model.trunk, network.first_trainable_stage, network.mean, network.std,
+    config.model.precision, data.directory, data.builder, data.manifest, data.image_size,
+    data.tile_size, data.max_value, data.mask_ignore, data.classes, tuple(source.ids),
+  )
+  digest.update(repr(settings).encode())
+  for leaf in jax.tree.leaves((params["trunk"], statistics)):
+    digest.update(np.asarray(leaf).tobytes())
+  return digest.hexdigest()[:24]
+
+
+def _fill(directory, shapes, network, params, statistics, source, read, config, mesh) -> None:
+  count, side = len(source.ids), config.data.image_size
+  names = [f"tap{i}" for i in range(len(shapes))] + ["mask", "weight"]
+  arrays = [
+    np.lib.format.open_memmap(directory / f"{n}.npy", "w+", dtype, (count, *shape))
+    for n, dtype, shape in zip(
+      names, [_DTYPE] * len(shapes) + [np.uint8, np.float32],
+      [s.shape[1:] for s in shapes] + [(side, side), ()], strict=True,
+    )
+  ]
+  whole, split = partition.replicated(mesh), partition.by_example(mesh)
+  frozen = jax.jit(
+    lambda p, s, x: jax.tree.map(lambda y: y.astype(_DTYPE), network.frozen(p, s, x)),
+    in_shardings=(whole, whole, split), out_shardings=split,
+  )
+  batch_size = config.localize.batch_size
+  progress = Progress("trunk outputs", count)
+  for batch in input_pipeline.eval_batches(source, read, config, batch_size):
+    real = batch["index"] >= 0
+    outputs = frozen(params, statistics, partition.to_global(batch["image"], mesh))
+    rows = batch["index"][real]
+    for array, values in zip(arrays, (*outputs, batch["mask"], batch["weight"]), strict=True):
+      array[rows] = np.asarray(values)[real]
+    progress.advance(len(rows))
+  progress.close()
+  for array in arrays:
+    array.flush()
+  (directory / "index.json").write_text(json.dumps({"arrays": names}))

@@ -1,0 +1,142 @@
+"""The report's pictures, as matplotlib figures."""
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.colors import ListedColormap
+from matplotlib.figure import Figure
+
+_INK, _ACCENT, _COOL, _SOFT = "#26323a", "#c8452d", "#2d6f8e", "#a9b4ba"
+_STYLE = {
+  "font.size": 9, "axes.edgecolor": _SOFT, "axes.labelcolor": _INK, "axes.titlecolor": _INK,
+  "axes.titlesize": 10, "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
+  "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8ecee", "figure.dpi": 110,
+}
+_SEEDS = ListedColormap(["#eef1f2", "#c8452d", "#e0a030", "#7d4fa3", "#2d6f8e"])
+_HIDDEN = ("step", "split", "loss", "gradient_norm", "anchors_per_step", "steps_per_second")
+
+
+def curves(lines: list[dict]) -> Figure:
+  """Draws the loss, its terms, and the validation's figures over the steps."""
+  train = [line for line in lines if line["split"] == "train"]
+  validation = [line for line in lines if line["split"] == "validation"]
+  with plt.rc_context(_STYLE):
+    figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
+    steps = [line["step"] for line in train]
+    axes[0].plot(steps, [line["loss"] for line in train], color=_ACCENT)
+    axes[0].set_title("Training loss")
+    for name in [n for n in (train[0] if train else {}) if n not in _HIDDEN]:
+      values = np.array([line[name] for line in train])
+      if np.any(values > 0):
+        axes[1].plot(steps, values, label=name.replace("_", " "))
+    axes[1].set_title("Its terms, before weighting")
+    axes[1].set_yscale("log")
+    for name in [n for n in (validation[0] if validation else {}) if n not in _HIDDEN]:
+      x, y = zip(*((line["step"], line[name]) for line in validation), strict=True)
+      axes[2].plot(x, y, marker="o", markersize=3, label=name.replace("_", " "))
+    axes[2].set_title("Validation, after each epoch")
+    axes[2].set_ylim(0, 1)
+    for axis in axes:
+      axis.set_xlabel("step")
+    for axis in axes[1:]:
+      if axis.get_legend_handles_labels()[0]:
+        axis.legend(frameon=False, fontsize=7)
+    return figure
+
+
+def panels(
+  rows: dict[str, np.ndarray], thresholds: dict[str, list[float]], *, main: str, guided: bool,
+  limit: int = 12
+) -> Figure:
+  """Draws examples: image, class activation, SOL's seeds, guided map, mask and truth."""
+  count = min(limit, len(rows["id"]))
+  picks = np.unique(np.linspace(0, len(rows["id"]) - 1, count).astype(int)) if count else []
+  columns = ["image", "class activation"]
+  columns += ["SOL seeds", "anchor-guided"] if guided else []
+  columns += ["predicted mask", "truth"]
+  with plt.rc_context({**_STYLE, "axes.grid": False}):
+    figure, axes = plt.subplots(
+      len(picks), len(columns), figsize=(1.75 * len(columns), 1.75 * len(picks)),
+      layout="constrained", squeeze=False,
+    )
+    for axis_row, i in zip(axes, picks, strict=True):
+      _panel_row(dict(zip(columns, axis_row, strict=True)), rows, i, thresholds, main)
+    for axis, name in zip(axes[0], columns, strict=True):
+      axis.set_title(name)
+    return figure
+
+
+def _panel_row(axes: dict, rows: dict, i: int, thresholds: dict, main: str) -> None:
+  image = rows["image"][i]
+  shown = image if image.shape[-1] == 3 else image[..., 0]
+  for axis in axes.values():
+    axis.set_xticks([])
+    axis.set_yticks([])
+    axis.imshow(shown, cmap="gray")
+  heat = {"cmap": "magma", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
+  axes["class activation"].imshow(rows["class_activation"][i].max(-1).astype(float), **heat)
+  if "anchor-guided" in axes:
+    size = (-0.5, shown.shape[1] - 0.5, shown.shape[0] - 0.5, -0.5)
+    axes["SOL seeds"].imshow(
+      rows["seeds"][i], cmap=_SEEDS, vmin=0, vmax=4, alpha=0.75, extent=size,
+      interpolation="nearest",
+    )
+    axes["anchor-guided"].imshow(rows["anchor_guided"][i].max(-1).astype(float), **heat)
+  predicted = np.any(rows[main][i] >= np.array(thresholds[main]), axis=-1)
+  truth = rows["truth"][i]
+  for axis, mask in ((axes["predicted mask"], predicted), (axes["truth"], truth > 0)):
+    shade = np.zeros((*mask.shape, 4))
+    shade[mask] = (0.8, 0.27, 0.18, 0.6)
+    axis.imshow(shade)
+  if np.all(truth == 255):
+    axes["truth"].set_xlabel("no mask")
+  probability = ", ".join(f"{p:.2f}" for p in np.atleast_1d(rows["probability"][i]))
+  axes["image"].set_ylabel(f"{str(rows['id'][i])[:18]}\np = {probability}", fontsize=7)
+
+
+def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: list[str]) -> Figure:
+  """Draws the memory bank and the global anchors in their first two principal directions."""
+  rows = features[valid]
+  mean = rows.mean(axis=0)
+  _, _, directions = np.linalg.svd(rows - mean, full_matrices=False)
+  place = lambda x: (x - mean) @ directions[:2].T
+  with plt.rc_context(_STYLE):
+    figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
+    colours = [_COOL, _ACCENT, "#e0a030", "#7d4fa3"]
+    for k, name in enumerate(names):
+      colour = colours[k % len(colours)]
+      x, y = place(features[k][valid[k]]).T
+      axis.scatter(x, y, s=10, alpha=0.45, color=colour, label=f"{name}: {len(x)} local anchors")
+      if np.any(centres[k]):
+        x, y = place(centres[k]).T
+        axis.scatter(x, y, s=90, marker="*", color=colour, edgecolor="white", linewidth=0.7)
+    axis.set_title("Memory bank (dots) and global anchors (stars)")
+    axis.set_xlabel("first principal direction")
+    axis.set_ylabel("second")
+    axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def distributions(result: dict) -> Figure:
+  """Draws the distribution of IoU over images, and recall by the landslides' size."""
+  with plt.rc_context(_STYLE):
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    counts = result["per_image_iou"]["counts"]
+    axes[0].bar(np.arange(10) / 10 + 0.05, counts, width=0.09, color=_COOL)
+    axes[0].set_title(f"IoU of each image with landslides (mean {result['per_image_iou']['mean']:.2f})")
+    axes[0].set_xlabel("IoU")
+    axes[0].set_ylabel("images")
+    rows = [row for row in result["recall_by_size"] if row["landslides"]]
+    names = [f"≥ {row['from_pixels']}\n({row['landslides']})" for row in rows]
+    place = np.arange(len(rows))
+    axes[1].bar(place - 0.2, [r["pixel_recall"] for r in rows], 0.38, color=_COOL,
+                label="share of their pixels found")
+    axes[1].bar(place + 0.2, [r["found"] for r in rows], 0.38, color=_ACCENT,
+                label="landslides at least half found")
+    axes[1].set_xticks(place, names)
+    axes[1].set_ylim(0, 1)
+    axes[1].set_title("Recall by size: pixels (number of landslides)")
+    axes[1].legend(frameon=False, fontsize=7)
+    return figure

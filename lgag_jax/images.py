@@ -1,0 +1,133 @@
+"""Reads images and masks of any raster format, whole or a window, with errors that name the file."""
+
+import csv
+import functools
+import pathlib
+import warnings
+
+import numpy as np
+import rasterio
+from rasterio.enums import ColorInterp
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+UNKNOWN = 255  # In masks as this package hands them on: neither background nor a class.
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# Patches seldom carry a georeference, and need none.
+warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
+_MAX_PIXELS = 1 << 28  # A larger window is refused before memory is taken for it.
+
+
+class ImageError(ValueError):
+  """An image that cannot be used; the message names the file."""
+
+
+def open_raster(path: pathlib.Path) -> rasterio.DatasetReader:
+  """Opens a raster; raises ImageError naming a file that is missing or no image."""
+  try:
+    return rasterio.open(path)
+  except RasterioError as error:
+    raise ImageError(f"{path} cannot be opened as an image: {error}") from error
+
+
+def read_image(path: pathlib.Path, channels: int, window: Window | None = None) -> np.ndarray:
+  """Reads an image as [H, W, channels] in its own data type; raises ImageError.
+
+  An alpha band beyond `channels` is left out and a palette is turned into colours.
+  """
+  with open_raster(path) as raster:
+    bands = raster.count
+    if bands == channels + 1 and raster.colorinterp[-1] == ColorInterp.alpha:
+      bands -= 1
+    palette = raster.count == 1 and channels == 3 and raster.colorinterp[0] == ColorInterp.palette
+    if bands != channels and not palette:
+      raise ImageError(
+        f"{path} has {raster.count} channels, data.channels={channels} expects {channels}: "
+        "convert the file or change data.channels."
+      )
+    array = _read(raster, path, list(range(1, bands + 1)), window)
+    if palette:
+      colours = raster.colormap(1)
+      table = np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)
+      array = np.moveaxis(table[array[0]], -1, 0)
+  array = np.moveaxis(array, 0, -1)
+  if not np.all(np.isfinite(array)):
+    raise ImageError(f"{path} holds values that are not finite numbers: replace or mask them.")
+  return array
+
+
+def read_mask(
+  raster: rasterio.DatasetReader, *, classes: int, ignore: int, window: Window | None = None
+) -> np.ndarray:
+  """Reads a mask as uint8 [H, W]: 0 background, k class k, UNKNOWN where it equals `ignore`.
+
+  With one class every other value but zero is that class, so 0/1 and 0/255 masks both do; with
+  several, values are class indices. Raises ImageError.
+  """
+  values = _read(raster, raster.name, [1], window)[0]
+  unknown = values == ignore
+  if classes == 1:
+    mask = (values != 0).astype(np.uint8)
+  else:
+    if np.any((values > classes) & ~unknown):
+      raise ImageError(
+        f"{raster.name} holds class {int(values[~unknown].max())}, but data.classes names {classes}."
+      )
+    mask = values.astype(np.uint8)
+  return np.where(unknown, np.uint8(UNKNOWN), mask)
+
+
+def read_valid(raster: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
+  """Reads where an image holds data, bool [H, W]: nodata values, alpha and internal masks."""
+  try:
+    return raster.dataset_mask(window=window) > 0
+  except RasterioError as error:
+    raise ImageError(f"{raster.name} cannot be read: {error}") from error
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def size(path: pathlib.Path) -> tuple[int, int]:
+  """Returns an image's height and width without decoding it."""
+  with open_raster(path) as raster:
+    return raster.height, raster.width
+
+
+def _read(raster, path, bands, window):
+  height, width = (window.height, window.width) if window else (raster.height, raster.width)
+  if height * width * len(bands) > _MAX_PIXELS:
+    raise ImageError(
+      f"{path} is {raster.height} x {raster.width}, too large to read whole: cut it into tiles "
+      "(data.tile_size) or smaller images."
+    )
+  try:
+    return raster.read(bands, window=window)
+  except RasterioError as error:
+    raise ImageError(f"{path} is damaged: {error}. Restore it or set data.on_bad_image.") from error
+
+
+def image_files(directory: pathlib.Path) -> list[pathlib.Path]:
+  """Lists a folder's images by name; raises FileNotFoundError naming a missing folder."""
+  if not directory.is_dir():
+    raise FileNotFoundError(f"The folder {directory} is missing.")
+  return sorted(p for p in directory.iterdir() if p.suffix.lower() in SUFFIXES)
+
+
+def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[dict[str, str]]:
+  """Reads a CSV with a header; raises ValueError naming the file and a missing column."""
+  with path.open(newline="", encoding="utf-8-sig") as file:
+    reader = csv.DictReader(file)
+    missing = [name for name in required if name not in (reader.fieldnames or ())]
+    if missing:
+      raise ValueError(f"{path} lacks the column {missing[0]}: its header must name it.")
+    return list(reader)
+
+
+def mask_without_file(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+  """An image of no class is background throughout; of any other nothing is known."""
+  return np.full(shape, UNKNOWN if label.max() > 0 else 0, np.uint8)
+
+
+def check_same_size(path: pathlib.Path, mask_shape: tuple, image_shape: tuple) -> None:
+  """Raises ImageError when a mask and its image differ in size."""
+  if mask_shape != image_shape:
+    raise ImageError(f"{path} is {mask_shape}, its image {image_shape}: sizes must agree.")

@@ -1,0 +1,127 @@
+"""The memory bank of GAA: local anchors of earlier images and the global anchors made of them.
+
+Pure functions on `MemoryBank`. Nothing here depends on the number of devices: a batch's anchors
+arrive whole and in batch order.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from lgag_jax.config import BankConfig
+from lgag_jax.state import MemoryBank
+
+
+def unit(x: Float[Array, "*axes D"], epsilon: float = 1e-5) -> Float[Array, "*axes D"]:
+  """Scales vectors to unit length; with the epsilon inside the root a zero has a gradient too."""
+  return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + epsilon**2)
+
+
+def empty(config: BankConfig, *, classes: int, dimension: int) -> MemoryBank:
+  """Returns a bank without anchors for `classes` = K, background included."""
+  return MemoryBank(
+    features=jnp.zeros((classes, config.slots, dimension)),
+    valid=jnp.zeros((classes, config.slots), bool),
+    cursor=jnp.zeros((classes,), jnp.int32),
+    centres=jnp.zeros((classes, config.centres, dimension)),
+    ready=jnp.zeros((), bool),
+  )
+
+
+def push(
+  bank: MemoryBank,
+  anchors: Float[Array, "B K D"],
+  accepted: Bool[Array, "B K"],
+  config: BankConfig,
+) -> MemoryBank:
+  """Enters the accepted anchors in batch order, each class on its own; no gradient passes.
+
+  With update="fifo" the newest L of a class stay. With "moving_average" (RCA) a full class moves
+  the slot most similar to the anchor instead; empty slots are filled first, where RCA starts from
+  random vectors, which would stay noise for most of a short training.
+  """
+  rows = unit(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
+  if config.update == "fifo":
+    push_class = _push_fifo
+  else:
+    push_class = partial(_push_moving_average, momentum=config.momentum)
+  over_classes = jax.vmap(push_class, in_axes=(0, 0, 0, 1, 1))
+  features, valid, cursor = over_classes(bank.features, bank.valid, bank.cursor, rows, accepted)
+  return bank.replace(features=features, valid=valid, cursor=cursor)
+
+
+def _push_fifo(features, valid, cursor, rows, accepted):
+  slots = features.shape[0]
+  count = jnp.sum(accepted, dtype=jnp.int32)
+  rank = jnp.cumsum(accepted, dtype=jnp.int32) - 1
+  # Of more rows than slots only the last ones stay; slot indices are then unique, and rows that
+  # are not written go to index L, which "drop" ignores.
+  written = accepted & (rank >= count - slots)
+  index = jnp.where(written, (cursor + rank) % slots, slots)
+  return (
+    features.at[index].set(rows, mode="drop"),
+    valid.at[index].set(True, mode="drop"),
+    (cursor + count) % slots,
+  )
+
+
+def _push_moving_average(features, valid, cursor, rows, accepted, *, momentum):
+  def enter(carry, inputs):
+    features, valid, cursor = carry
+    row, accept = inputs
+    full = jnp.all(valid)
+    nearest = jnp.argmax(features @ row)
+    index = jnp.where(full, nearest, cursor)
+    moved = unit(momentum * features[index] + (1.0 - momentum) * row)
+    target = jnp.where(accept, index, features.shape[0])
+    features = features.at[target].set(jnp.where(full, moved, row), mode="drop")
+    valid = valid.at[target].set(True, mode="drop")
+    cursor = jnp.where(accept & ~full, (cursor + 1) % features.shape[0], cursor)
+    return (features, valid, cursor), None
+
+  carry, _ = jax.lax.scan(enter, (features, valid, cursor), (rows, accepted))
+  return carry
+
+
+def refresh(bank: MemoryBank, config: BankConfig) -> MemoryBank:
+  """Recomputes the global anchors: k-means over the valid slots, warm-started from the last ones.
+
+  Until every class has at least as many valid slots as centres the bank is returned unchanged.
+  """
+  enough = jnp.all(jnp.sum(bank.valid, axis=1) >= config.centres)
+  spread = jax.vmap(partial(_spread_slots, count=config.centres))(bank.features, bank.valid)
+  start = jnp.where(bank.ready, bank.centres, spread)
+  centres = jax.vmap(partial(_lloyd, steps=config.lloyd_steps))(bank.features, bank.valid, start)
+  return bank.replace(
+    centres=jnp.where(enough, centres, bank.centres), ready=bank.ready | enough
+  )
+
+
+def _spread_slots(
+  features: Float[Array, "L D"], valid: Bool[Array, " L"], *, count: int
+) -> Float[Array, "M D"]:
+  """Picks `count` valid slots, evenly spread over them in the order of the slots."""
+  order = jnp.argsort(~valid, stable=True)
+  picks = jnp.arange(count) * jnp.sum(valid) // count
+  return features[order[picks]]
+
+
+def assign(
+  features: Float[Array, "L D"], centres: Float[Array, "M D"]
+) -> Int[Array, " L"]:
+  """Returns each row's nearest centre in Euclidean distance."""
+  # The row's own length is the same for all centres.
+  distance = jnp.sum(jnp.square(centres), axis=-1) - 2.0 * features @ centres.T  # L M
+  return jnp.argmin(distance, axis=-1)
+
+
+def _lloyd(features, valid, centres, *, steps: int):
+  def step(centres, _):
+    member = jax.nn.one_hot(assign(features, centres), centres.shape[0]) * valid[:, None]  # L M
+    count = jnp.sum(member, axis=0)[:, None]
+    mean = member.T @ features / jnp.maximum(count, 1.0)
+    return jnp.where(count > 0, mean, centres), None  # A centre without members stays.
+
+  return jax.lax.scan(step, centres, length=steps)[0]

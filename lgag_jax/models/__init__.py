@@ -1,0 +1,1 @@
+"""Trunks, SOL, GAA and the network they make."""

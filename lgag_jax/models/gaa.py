@@ -1,0 +1,69 @@
+"""GAA, global anchor aggregation: pixels attend to the global anchors of all classes."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+
+class GlobalAnchorAggregation(nn.Module):
+  """Cross-attention from the feature grid to the global anchors, fused with the features.
+
+  Q = Wq g, K = Wk G, V = Wv G, P = softmax(Q K^T / sqrt(D)), o = Wo P V; g' = W [g ; o] for
+  fusion="concat", g + o for "residual". Anchors are few and cells many, so products are taken from
+  the anchors' side: Q K^T as g (Wq K^T) and W Wo (P V) as P (V Wo W). Nothing of the size D x D is
+  multiplied with a cell but the concatenation's own share of g.
+  """
+
+  heads: int
+  fusion: str
+  normalise: str
+
+  @nn.compact
+  def __call__(
+    self, g: Float[Array, "B N D"], anchors: Float[Array, "A D"], ready: Bool[Array, ""]
+  ) -> Float[Array, "B N D"]:
+    width = g.shape[-1]
+    head_width = width // self.heads
+    query_kernel, query_bias = self._to_heads("query", width)
+    key_kernel, key_bias = self._to_heads("key", width)
+    value_kernel, value_bias = self._to_heads("value", width)
+    # With a residual the new branch starts at zero, so that training starts from g itself.
+    residual = self.fusion == "residual"
+    init = nn.initializers.zeros_init() if residual else _lecun((0, 1), 2)
+    output_kernel = self.param("output_kernel", init, (self.heads, head_width, width))
+    output_bias = self.param("output_bias", nn.initializers.zeros_init(), (width,))
+
+    keys = (jnp.einsum("ad,dhe->ahe", anchors, key_kernel) + key_bias) / math.sqrt(head_width)
+    values = jnp.einsum("ad,dhe->ahe", anchors, value_kernel) + value_bias
+    to_logits = jnp.einsum("dhe,ahe->dha", query_kernel, keys)
+    # Heads and anchors share an axis in the products with cells: plain matrix products.
+    grid = (*g.shape[:2], self.heads, anchors.shape[0])
+    logits = (g @ to_logits.reshape(width, -1)).reshape(grid)
+    attention = self._normalise(logits + jnp.einsum("he,ahe->ha", query_bias, keys))
+    attention = attention.reshape(*g.shape[:2], -1)
+    read = jnp.einsum("ahe,hed->had", values, output_kernel).reshape(-1, width)
+    if residual:
+      fused = g + attention @ read + output_bias
+    else:
+      kernel = self.param("fuse_kernel", _lecun((0, 1), 2), (2, width, width))
+      bias = self.param("fuse_bias", nn.initializers.zeros_init(), (width,))
+      aggregated = attention @ (read @ kernel[1])
+      fused = g @ kernel[0] + aggregated + output_bias @ kernel[1] + bias
+    return jnp.where(ready, fused, g)  # Without global anchors features pass unchanged.
+
+  def _to_heads(self, name: str, width: int) -> tuple[Array, Array]:
+    shape = (self.heads, width // self.heads)
+    kernel = self.param(f"{name}_kernel", _lecun(0, (1, 2)), (width, *shape))
+    return kernel, self.param(f"{name}_bias", nn.initializers.zeros_init(), shape)
+
+  def _normalise(self, logits: Float[Array, "B N H A"]) -> Float[Array, "B N H A"]:
+    if self.normalise == "none":
+      return logits
+    return jax.nn.softmax(logits, axis={"anchors": -1, "pixels": 1}[self.normalise])
+
+
+def _lecun(in_axis, out_axis):
+  return nn.initializers.lecun_normal(in_axis=in_axis, out_axis=out_axis)

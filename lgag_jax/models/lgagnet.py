@@ -1,0 +1,223 @@
+"""LGAGNet's head: from a trunk's taps to class activation, seeds, anchors and guided activation."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax import struct
+from jaxtyping import Array, Float
+
+from lgag_jax.config import GaaConfig, ModelConfig, SolConfig
+from lgag_jax.memory_bank import unit
+from lgag_jax.models import sol
+from lgag_jax.models.gaa import GlobalAnchorAggregation
+from lgag_jax.state import MemoryBank
+
+
+@struct.dataclass(kw_only=True)
+class Outputs:
+  """What the head makes of a batch. Without SOL, `guided` is `activation` and no anchor exists."""
+
+  scores: jax.Array  # f32[B, C], image scores s (logits).
+  logits: jax.Array  # f32[B, h, w, C], class activation c before any normalisation.
+  activation: jax.Array  # f32[B, h, w, K], M.
+  seeds: jax.Array  # i32[B, h, w], SOL's class of each cell.
+  anchors: jax.Array  # f32[B, K, D], local category anchors a.
+  exists: jax.Array  # bool[B, K], e: class present and seeded.
+  guided: jax.Array  # f32[B, h, w, K], R^.
+  fused_scores: jax.Array  # f32[B, C], image scores of the fused features g'.
+
+
+def resize(x: Float[Array, "B h w E"], size: tuple[int, int], *, antialias: bool) -> Array:
+  """Resizes bilinearly; antialias=False is what torch does."""
+  if x.shape[1:3] == size:
+    return x
+  return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=antialias)
+
+
+class TapClassifier(nn.Module):
+  """Class activation from all taps: 1x1 to one width, summed on the grid, then 3x3 (`features`)."""
+
+  classes: int
+  width: int
+  epsilon: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self, taps: tuple[Array, ...], size: tuple[int, int]
+  ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w E"]]:
+    total = 0.0
+    for i, tap in enumerate(taps, start=1):
+      # Taps differ in scale by orders of magnitude: each cell is brought to unit variance.
+      scaled = unit(tap.astype(jnp.float32), self.epsilon) * jnp.sqrt(tap.shape[-1])
+      # Resizing and projecting commute: the smaller grid is projected.
+      if tap.shape[1] > size[0]:
+        scaled = resize(scaled, size, antialias=True)
+      lateral = nn.Dense(self.width, dtype=self.dtype, name=f"lateral{i}")(scaled)
+      total = total + resize(lateral, size, antialias=False)
+    hidden = nn.relu(total)
+    features = nn.relu(nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv")(hidden))
+    logits = nn.Dense(self.classes, dtype=jnp.float32, name="logits")(features)
+    return logits, features
+
+
+class SideProjections(nn.Module):
+  """Four 1x1 projections of the taps, unit length a cell, on one grid, concatenated: g."""
+
+  widths: tuple[int, ...]
+  epsilon: float
+  stop_gradient: bool
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, taps: tuple[Array, ...], size: tuple[int, int]) -> Float[Array, "B h w D"]:
+    sides = []
+    for i, (tap, width) in enumerate(zip(taps, self.widths, strict=True), start=1):
+      tap = jax.lax.stop_gradient(tap) if self.stop_gradient else tap
+      tap, merge = _sampled(tap, size)
+      side = nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"side{i}")(tap)
+      sides.append(merge(unit(side.astype(jnp.float32), self.epsilon)))
+    return jnp.concatenate(sides, axis=-1)
+
+
+def _sampled(x: Float[Array, "B a b E"], size: tuple[int, int]) -> tuple[Array, Callable]:
+  """Returns the cells of x that a bilinear resize to `size` reads, and the rest of the resize.
+
+  Shrunk by an even factor without antialiasing, each new cell is the mean of the central four of
+  the cells it covers: the others need not be projected.
+  """
+  batch, rows, cols, width = x.shape
+  factor = rows // size[0]
+  if rows <= size[0] or factor % 2 or (factor * size[0], factor * size[1]) != (rows, cols):
+    return x, lambda y: resize(y, size, antialias=False)
+  middle = slice(factor // 2 - 1, factor // 2 + 1)
+  blocks = x.reshape(batch, size[0], factor, size[1], factor, width)
+  return blocks[:, :, middle, :, middle], lambda y: jnp.mean(y, axis=(2, 4))
+
+
+class LGAGHead(nn.Module):
+  """Everything after the trunk."""
+
+  classes: int  # C.
+  model: ModelConfig
+  sol: SolConfig
+  gaa: GaaConfig
+  gate: float  # Without labels a class counts as present when sigmoid(score) exceeds this.
+
+  @nn.compact
+  def __call__(
+    self,
+    taps: tuple[Array, ...],
+    bank: MemoryBank,
+    labels: Float[Array, "B C"] | None = None,
+  ) -> Outputs:
+    """Computes all maps; `labels` None is inference, where the scores decide which classes exist."""
+    last = taps[-1]
+    scale = 16 // self.model.grid_stride
+    size = (last.shape[1] * scale, last.shape[2] * scale)
+    logits, head_features = self._classify(taps, size)
+    scores = pool(logits, self.model)
+    if labels is None:
+      labels = (jax.nn.sigmoid(scores) > self.gate).astype(jnp.float32)
+    activation = sol.class_maps(logits, labels, epsilon=self.model.epsilon)
+    if self.model.method in ("class_activation", "supervised"):
+      return self._without_anchors(scores, logits, activation)
+
+    shape = activation.shape
+    g = SideProjections(
+      self.model.side_widths, self.model.epsilon, self.model.stop_gradient_sides, self._dtype(),
+      name="sides",
+    )(taps, size).reshape(shape[0], -1, sum(self.model.side_widths))
+    sources = {"x4": resize(last, size, antialias=False), "g": g, "head": head_features}
+    structure = sources[self.sol.seed_features].reshape(shape[0], g.shape[1], -1)
+    weights, exists, seeds = self._seed(structure, activation, labels)
+    anchors = sol.local_anchors(g, weights)
+    fused = g
+    if self.model.method == "lgag" and self.gaa.attention:
+      fused = GlobalAnchorAggregation(
+        self.gaa.heads, self.gaa.fusion, self.gaa.normalise, name="gaa"
+      )(g, bank.centres.reshape(-1, g.shape[-1]), bank.ready)
+    guided = self._guide(fused, weights, bank, shape)
+    return Outputs(
+      scores=scores, logits=logits, activation=activation, seeds=seeds.reshape(shape[:3]),
+      anchors=anchors, exists=exists, guided=guided,
+      fused_scores=self._fused_scores(fused, shape, scores),
+    )
+
+  def _dtype(self) -> jnp.dtype:
+    return jnp.dtype(self.model.precision)
+
+  def _classify(self, taps, size):
+    if self.model.classifier == "head":
+      return TapClassifier(
+        self.classes, self.model.head_width, self.model.epsilon, self._dtype(), name="classifier"
+      )(taps, size)
+    logits = nn.Dense(self.classes, use_bias=False, dtype=self._dtype(), name="classifier")(
+      taps[-1]
+    ).astype(jnp.float32)
+    return logits, taps[-1]
+
+  def _without_anchors(self, scores, logits, activation) -> Outputs:
+    batch, classes = activation.shape[0], activation.shape[-1]
+    return Outputs(
+      scores=scores, logits=logits, activation=activation,
+      seeds=jnp.argmax(activation, axis=-1),
+      anchors=jnp.zeros((batch, classes, sum(self.model.side_widths))),
+      exists=jnp.zeros((batch, classes), bool), guided=activation, fused_scores=scores,
+    )
+
+  def _seed(self, structure, activation, labels):
+    """Returns anchor weights [B, N, K], existence [B, K] and seeds [B, N]."""
+    flat = activation.reshape(*structure.shape[:2], -1)
+    if self.sol.seeding == "argmax":
+      # Seeds are an argmax: no gradient passes, so none is computed.
+      structure, flat = jax.lax.stop_gradient((structure, flat))
+    overlaps = sol.overlap(
+      structure.astype(jnp.float32), flat, block_rows=self.sol.block_rows,
+      epsilon=self.model.epsilon,
+    )
+    present = jnp.concatenate([jnp.ones_like(labels[:, :1]), labels], axis=-1) > 0
+    seeds = sol.seeds(overlaps, present, background_factor=self.sol.background_factor)
+    one_hot = jax.nn.one_hot(seeds, flat.shape[-1])
+    exists = present & (jnp.sum(one_hot, axis=1) > 0)
+    weights = one_hot if self.sol.seeding == "argmax" else overlaps * present[:, None]
+    return weights, exists, seeds
+
+  def _guide(self, fused, weights, bank: MemoryBank, shape) -> Float[Array, "B h w K"]:
+    """The anchor-guided activation, R^ = R / max over space."""
+    if self.gaa.activation_head == "conv":
+      grid = fused.reshape(*shape[:3], -1)
+      hidden = nn.Conv(self.gaa.activation_head_width, (3, 3), name="guide_conv")(grid)
+      maps = nn.relu(nn.Dense(shape[-1], name="guide_logits")(nn.relu(hidden)))
+      maps = maps.reshape(shape[0], -1, shape[-1])
+    else:
+      maps = sol.cosine_maps(fused, sol.local_anchors(fused, weights))
+      if self.model.method == "lgag" and self.gaa.global_activation > 0:
+        share = jnp.where(bank.ready, self.gaa.global_activation, 0.0)
+        maps = (1.0 - share) * maps + share * global_maps(fused, bank)
+    maps = maps / (jnp.max(maps, axis=1, keepdims=True) + self.model.epsilon)
+    return maps.reshape(shape)
+
+  def _fused_scores(self, fused, shape, scores):
+    if self.model.method != "lgag":
+      return scores
+    logits = nn.Dense(self.classes, use_bias=False, name="fused_classifier")(fused)
+    return pool(logits.reshape(*shape[:3], -1), self.model)
+
+
+def global_maps(fused: Float[Array, "B N D"], bank: MemoryBank) -> Float[Array, "B N K"]:
+  """Activation against the data set's anchors: the best cosine over each class's centres."""
+  similarity = jnp.einsum("bnd,kmd->bnkm", unit(fused), unit(bank.centres))
+  return jax.nn.relu(jnp.max(similarity, axis=-1))
+
+
+def pool(logits: Float[Array, "B h w C"], model: ModelConfig) -> Float[Array, "B C"]:
+  """Image scores: the mean over space, or over each class's highest share of cells."""
+  if model.pooling == "average":
+    return jnp.mean(logits, axis=(1, 2))
+  flat = logits.reshape(logits.shape[0], -1, logits.shape[-1])
+  count = max(1, round(model.top_fraction * flat.shape[1]))
+  top, _ = jax.lax.top_k(jnp.moveaxis(flat, 1, -1), count)  # B C count
+  return jnp.mean(top, axis=-1)

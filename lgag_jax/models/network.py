@@ -1,0 +1,107 @@
+"""The whole network: a trunk, cut into a frozen and a trained part, and the head on its taps."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from lgag_jax.config import Config
+from lgag_jax.models import pretrained
+from lgag_jax.models.lgagnet import LGAGHead, Outputs
+from lgag_jax.state import MemoryBank
+
+_INIT_SIDE = 64  # No parameter's shape depends on the image's size.
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """Pure functions of parameters {"trunk", "head"} and the trunk's stored statistics."""
+
+  trunk: nn.Module
+  head: LGAGHead
+  first_trainable_stage: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def frozen(self, params: Any, statistics: Any, images: Float[Array, "B H W C"]) -> tuple:
+    """Normalises images in [0, 1] and runs the stages that are not trained; no gradient passes.
+
+    Returns the outputs of stages 1 to first_trainable_stage - 1, or of the stem where all train.
+    """
+    x = (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
+    variables = {"params": params["trunk"], "batch_stats": statistics}
+    outputs = self.trunk.apply(variables, x, first=0, last=self.first_trainable_stage - 1)
+    outputs = outputs if self.first_trainable_stage == 1 else outputs[1:]
+    return jax.lax.stop_gradient(outputs)
+
+  def taps(self, params: Any, statistics: Any, frozen: tuple) -> tuple:
+    """Returns the four taps, running the trained stages on what `frozen` returned."""
+    first = self.first_trainable_stage
+    frozen = tuple(x.astype(jnp.float32) for x in frozen)
+    if first == 5:
+      return frozen
+    variables = {"params": params["trunk"], "batch_stats": statistics}
+    trained = self.trunk.apply(variables, frozen[-1], first=first, last=4)
+    return trained if first == 1 else frozen + trained
+
+  def __call__(
+    self,
+    params: Any,
+    statistics: Any,
+    frozen: tuple,
+    bank: MemoryBank,
+    labels: Float[Array, "B C"] | None = None,
+  ) -> Outputs:
+    """Computes the head's outputs; `labels` None is inference."""
+    taps = self.taps(params, statistics, frozen)
+    return self.head.apply({"params": params["head"]}, taps, bank, labels)
+
+  def init_trunk(self, key: jax.Array, channels: int) -> dict:
+    """Returns random trunk variables: "params" and "batch_stats"."""
+    return self.trunk.init(key, jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels)))
+
+  def init_head(self, key: jax.Array, trunk: dict, channels: int, bank: MemoryBank) -> Any:
+    """Returns random head params; of the trunk's variables only the shapes are read."""
+    image = jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))
+    shapes = jax.eval_shape(self.trunk.apply, trunk, image)[1:]
+    taps = tuple(jnp.zeros(s.shape, s.dtype) for s in shapes)
+    return self.head.init(key, taps, bank, jnp.ones((1, self.head.classes)))["params"]
+
+
+def build(config: Config) -> Network:
+  """Builds the network that a config describes, for the platform JAX runs on."""
+  kind = pretrained.TRUNKS[config.model.trunk]
+  options = {"dtype": jnp.dtype(config.model.precision)}
+  if config.model.trunk == "efficientnet_lite0":
+    options["depthwise"] = depthwise_form(config.model.depthwise, jax.default_backend())
+  head = LGAGHead(
+    classes=len(config.data.classes), model=config.model, sol=config.sol, gaa=config.gaa,
+    gate=config.localize.gate,
+  )
+  channels = config.data.channels
+  return Network(
+    trunk=kind(**options), head=head, first_trainable_stage=config.model.first_trainable_stage,
+    mean=config.data.mean or _fit(kind.MEAN, channels),
+    std=config.data.std or _fit(kind.STD, channels),
+  )
+
+
+def depthwise_form(setting: str, platform: str) -> str:
+  """Resolves "auto": XLA's grouped convolution is slow on CPU and right on accelerators."""
+  if setting != "auto":
+    return setting
+  return "shift" if platform == "cpu" else "conv"
+
+
+def _fit(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
+  """Channels beyond the trunk's three take the mean of the three."""
+  values = tuple(values)[:channels]
+  return values + (sum(values) / len(values),) * (channels - len(values))
+
+
+def anchor_dimension(config: Config) -> int:
+  """Returns D."""
+  return sum(config.model.side_widths)

@@ -1,0 +1,82 @@
+"""SOL, structure-aware object locating: from a class map to seeds and local category anchors.
+
+Pure functions. The structure, every cell's similarity to every other, is N x N an image; it is only
+ever held a block of rows at a time, so memory grows with N.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from lgag_jax.memory_bank import unit
+
+
+def class_maps(
+  logits: Float[Array, "B h w C"], labels: Float[Array, "B C"], *, epsilon: float
+) -> Float[Array, "B h w K"]:
+  """Returns M: the background's map and each class's activation, divided by its maximum.
+
+  M^k = relu(c^k) / max over space, M^0 = 1 - max over k; classes that the label denies are zero.
+  """
+  positive = jax.nn.relu(logits)
+  maps = positive / (jnp.max(positive, axis=(1, 2), keepdims=True) + epsilon)
+  maps = maps * labels[:, None, None, :]
+  background = 1.0 - jnp.max(maps, axis=-1, keepdims=True)
+  return jnp.concatenate([background, maps], axis=-1)
+
+
+def overlap(
+  features: Float[Array, "B N E"], maps: Float[Array, "B N K"], *, block_rows: int, epsilon: float
+) -> Float[Array, "B N K"]:
+  """Returns A, the intersection over union of each cell's structure row with each class map.
+
+  S_ij = relu(cosine of features i and j); I_i = sum_j S_ij M_j; U_i = sum_j S_ij + sum_j M_j - I_i.
+  `block_rows` changes memory, not the result: a block is computed again in the backward pass.
+  """
+  unit_features = unit(features, epsilon)
+  count = features.shape[1]
+  blocks = -(-count // block_rows)
+  if blocks == 1:
+    return _overlap_rows(unit_features, unit_features, maps, epsilon)
+  padded = jnp.pad(unit_features, ((0, 0), (0, blocks * block_rows - count), (0, 0)))
+  split = padded.reshape(features.shape[0], blocks, block_rows, -1)
+  rows = jnp.moveaxis(split, 1, 0)  # blocks B rows E
+  body = jax.checkpoint(lambda block: _overlap_rows(block, unit_features, maps, epsilon))
+  result = jax.lax.map(body, rows)  # blocks B rows K
+  return jnp.moveaxis(result, 0, 1).reshape(features.shape[0], -1, maps.shape[-1])[:, :count]
+
+
+def _overlap_rows(rows, features, maps, epsilon):
+  structure = jax.nn.relu(jnp.einsum("bie,bje->bij", rows, features))
+  intersection = jnp.einsum("bij,bjk->bik", structure, maps)
+  area = jnp.sum(structure, axis=-1)[..., None] + jnp.sum(maps, axis=1)[:, None, :]
+  return intersection / (area - intersection + epsilon)
+
+
+def seeds(
+  overlaps: Float[Array, "B N K"], present: Bool[Array, "B K"], *, background_factor: float
+) -> Int[Array, "B N"]:
+  """Returns each cell's class: the largest overlap among the classes present."""
+  factor = jnp.ones(overlaps.shape[-1]).at[0].set(background_factor)
+  return jnp.argmax(jnp.where(present[:, None, :], overlaps * factor, -1.0), axis=-1)
+
+
+def local_anchors(
+  features: Float[Array, "B N D"], weights: Float[Array, "B N K"]
+) -> Float[Array, "B K D"]:
+  """Returns the weighted mean of features a class; zero for a class without weight.
+
+  With one-hot seeds as weights these are the local category anchors. SIPE divides by N instead,
+  which a cosine does not notice but a memory bank and k-means would.
+  """
+  total = jnp.sum(weights, axis=1)[..., None]  # B K 1
+  # A weight below one only occurs with weighted seeds; there the plain mean needs the true sum.
+  safe = jnp.where(total > 0, total, 1.0)
+  return jnp.einsum("bnk,bnd->bkd", weights, features) / safe
+
+
+def cosine_maps(
+  features: Float[Array, "B N D"], anchors: Float[Array, "B K D"]
+) -> Float[Array, "B N K"]:
+  """Returns R = relu(cosine of each cell with each anchor) (the anchor-guided activation)."""
+  return jax.nn.relu(jnp.einsum("bnd,bkd->bnk", unit(features), unit(anchors)))

@@ -1,0 +1,40 @@
+"""Examples that the evaluation keeps for the report."""
+
+import numpy as np
+
+from lgag_jax.localize import Maps
+from lgag_jax.session import Split
+
+_COUNT = 24
+
+
+class Panels:
+  """Keeps a few examples, evenly spread over the positives and negatives, for the report."""
+
+  def __init__(self, split: Split):
+    self._split = split
+    positive = split.source.labels.max(axis=1) > 0
+    chosen = []
+    for members, count in (
+      (np.flatnonzero(positive), _COUNT * 3 // 4), (np.flatnonzero(~positive), _COUNT // 4)
+    ):
+      chosen += [int(members[i * len(members) // count]) for i in range(min(count, len(members)))]
+    self._chosen = set(chosen)
+    self._rows: list[dict] = []
+
+  def add(self, index, real, scores, mask, maps: Maps) -> None:
+    """Takes the chosen ones of a batch."""
+    for i in np.flatnonzero(real):
+      if int(index[i]) in self._chosen:
+        image, _, _ = self._split.reader(int(index[i]))
+        self._rows.append({
+          "id": self._split.source.ids[int(index[i])], "image": np.uint8(image[..., :3] * 255),
+          "truth": mask[i], "seeds": np.asarray(maps.seeds[i]),
+          "probability": np.asarray(maps.probabilities[i]),
+          **{name: np.float16(values[i]) for name, values in scores.items()},
+        })
+
+  def arrays(self) -> dict[str, np.ndarray]:
+    """Returns the rows as stacked arrays."""
+    names = self._rows[0] if self._rows else ()
+    return {name: np.stack([row[name] for row in self._rows]) for name in names}

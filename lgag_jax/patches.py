@@ -1,0 +1,154 @@
+"""Patches and scenes with masks, whole or cut into tiles whose image labels come from the masks."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from rasterio.windows import Window
+
+from lgag_jax import images, splits
+from lgag_jax.config import DataConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+  """A window of an image; its first `seen_rows` and `seen_cols` belong to a tile before it."""
+
+  row: int
+  col: int
+  height: int
+  width: int
+  seen_rows: int = 0
+  seen_cols: int = 0
+
+  def window(self) -> Window:
+    return Window(self.col, self.row, self.width, self.height)
+
+
+def tiles(height: int, width: int, side: int) -> list[Tile]:
+  """Covers an image with windows of `side`; the last ones are moved inwards to fit.
+
+  An image smaller than a tile, and any image with side 0, is one tile of its own size.
+  """
+  if side == 0:
+    return [Tile(0, 0, height, width)]
+  rows, cols = _starts(height, side), _starts(width, side)
+  return [
+    Tile(row, col, min(side, height), min(side, width), seen_rows, seen_cols)
+    for row, seen_rows in rows
+    for col, seen_cols in cols
+  ]
+
+
+def _starts(length: int, side: int) -> list[tuple[int, int]]:
+  """Returns (start, pixels already covered) of each window along one axis."""
+  regular = list(range(0, max(length - side, 0) + 1, side))
+  starts = [(start, 0) for start in regular]
+  covered = regular[-1] + side
+  if covered < length:
+    starts.append((length - side, covered - (length - side)))
+  return starts
+
+
+class PatchSource:
+  """Images with masks: `images/` and `masks/` of the same names, or what a manifest lists.
+
+  The manifest is a CSV with the column `file` (a name in both folders) or `image` and `mask` (paths
+  from the data's root), optionally `split`, and `row_start`, `row_stop`, `col_start`, `col_stop` to
+  use a part of an image only. A tile is positive for a class when its mask has enough of it
+  (`data.min_mask_pixels` and `data.min_mask_fraction`); tiles without any data are left out.
+  """
+
+  def __init__(self, config: DataConfig, spec: str):
+    self._config = config
+    self.ids, self._tiles, labels = [], [], []
+    for image, mask, region in _rows(config, spec):
+      with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
+        for tile in _tiles_of(image, region, config.tile_size):
+          label = self._label(self._mask(raster, mask_raster, tile))
+          if label is None:
+            continue
+          name = f"{image.name}[{tile.row}:{tile.col}]" if config.tile_size else image.name
+          self.ids.append(name)
+          self._tiles.append((image, mask, tile))
+          labels.append(label)
+    self.labels = np.array(labels, np.float32).reshape(-1, len(config.classes))
+
+  def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    image, mask, tile = self._tiles[index]
+    pixels = images.read_image(image, self._config.channels, tile.window())
+    with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
+      values = self._mask(raster, mask_raster, tile)
+    values[: tile.seen_rows] = images.UNKNOWN
+    values[:, : tile.seen_cols] = images.UNKNOWN
+    return pixels, values
+
+  def _mask(self, image, mask, tile):
+    values = images.read_mask(
+      mask, classes=len(self._config.classes), ignore=self._config.mask_ignore,
+      window=tile.window(),
+    )
+    return np.where(images.read_valid(image, tile.window()), values, np.uint8(images.UNKNOWN))
+
+  def _label(self, values: np.ndarray) -> list[float] | None:
+    if np.all(values == images.UNKNOWN):
+      return None
+    least = max(self._config.min_mask_pixels, self._config.min_mask_fraction * values.size)
+    counts = [np.sum(values == k) for k in range(1, len(self._config.classes) + 1)]
+    return [float(count >= least and count > 0) for count in counts]
+
+
+def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Path, tuple]]:
+  """Returns (image, mask, (row_start, row_stop, col_start, col_stop) or ()) of a split."""
+  root = splits.require_directory(config)
+  manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
+  if manifest.exists():
+    table = images.read_table(manifest, ())
+    rows = [_manifest_row(root, manifest, line) for line in table]
+    names = [line.get("split") or "" for line in table]
+  elif config.manifest:
+    raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
+  else:
+    rows = [(p, _mask_of(root, p), ()) for p in images.image_files(root / "images")]
+    names = [""] * len(rows)
+  for image, mask, _ in rows:
+    _check_sizes(image, mask)
+  return [rows[i] for i in splits.select(spec, names, config)]
+
+
+def _manifest_row(root, manifest, line):
+  if line.get("file"):
+    image, mask = root / "images" / line["file"], root / "masks" / line["file"]
+  elif line.get("image") and line.get("mask"):
+    image, mask = root / line["image"], root / line["mask"]
+  else:
+    raise ValueError(f"{manifest}: a row names neither 'file' nor 'image' and 'mask': {line}.")
+  region = ("row_start", "row_stop", "col_start", "col_stop")
+  if not line.get("row_start"):
+    return image, mask, ()
+  try:
+    return image, mask, tuple(int(line[name]) for name in region)
+  except (KeyError, ValueError) as error:
+    raise ValueError(f"{manifest}: {', '.join(region)} must all be whole numbers: {line}.") from error
+
+
+def _mask_of(root: pathlib.Path, image: pathlib.Path) -> pathlib.Path:
+  for suffix in images.SUFFIXES:
+    if (root / "masks" / f"{image.stem}{suffix}").exists():
+      return root / "masks" / f"{image.stem}{suffix}"
+  raise FileNotFoundError(f"{root / 'masks'} holds no mask named {image.stem} for {image}.")
+
+
+def _check_sizes(image: pathlib.Path, mask: pathlib.Path) -> None:
+  images.check_same_size(mask, images.size(mask), images.size(image))
+
+
+def _tiles_of(image: pathlib.Path, region: tuple, side: int) -> list[Tile]:
+  height, width = images.size(image)
+  top, bottom, left, right = region or (0, height, 0, width)
+  if not (0 <= top < bottom <= height and 0 <= left < right <= width):
+    raise ValueError(f"{image} is {height} x {width}: the manifest's part {region} is outside it.")
+  return [
+    dataclasses.replace(tile, row=tile.row + top, col=tile.col + left)
+    for tile in tiles(bottom - top, right - left, side)
+  ]

@@ -1,0 +1,141 @@
+"""The report: one self-contained HTML page made of what a workdir holds."""
+
+import base64
+import html
+import io
+import json
+import pathlib
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from lgag_jax import config as configs
+from lgag_jax import figures, localize
+from lgag_jax.config import Config
+from lgag_jax.predict import load_thresholds
+from lgag_jax.tables import MAP_NAMES
+
+_STYLE = """
+body{font:15px/1.5 system-ui,sans-serif;color:#26323a;max-width:1080px;margin:2rem auto;padding:0 1rem}
+h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem}
+p.lead{color:#55636b;margin-top:0}img{max-width:100%}
+table{border-collapse:collapse;font-size:.88rem;margin:.6rem 0}
+th,td{padding:.25rem .7rem;border-bottom:1px solid #e2e7ea;text-align:right}
+th:first-child,td:first-child{text-align:left}th{color:#55636b;font-weight:600}
+.cards{display:flex;gap:.8rem;flex-wrap:wrap}
+.card{border:1px solid #e2e7ea;border-radius:8px;padding:.6rem 1rem;min-width:8.5rem}
+.card b{display:block;font-size:1.5rem}.card span{color:#55636b;font-size:.8rem}
+pre{background:#f5f7f8;padding:.8rem;font-size:.78rem;overflow:auto;max-height:24rem}
+"""
+_COLUMNS = ("threshold", "precision", "recall", "f1", "iou", "accuracy", "kappa")
+_RULES = {
+  "negatives": "quantile of the scores on training images without landslides",
+  "otsu": "Otsu's split of the scores on training images found positive",
+  "argmax": "draw between class and background",
+}
+
+
+def write_report(workdir: pathlib.Path) -> pathlib.Path:
+  """Writes report.html to a workdir and returns its path.
+
+  Raises FileNotFoundError when nothing has been evaluated there yet.
+  """
+  evaluation = workdir / "eval" / "validation.json"
+  if not evaluation.exists():
+    raise FileNotFoundError(f"{evaluation} is missing: let the training finish, or run --mode=eval.")
+  config = configs.load(workdir / "config.json")
+  result = json.loads(evaluation.read_text())
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  with np.load(workdir / "eval" / "panels.npz") as panels:
+    rows = dict(panels)
+  with np.load(workdir / "eval" / "bank.npz") as bank:
+    anchors = dict(bank)
+  thresholds = load_thresholds(workdir, config)
+  main = result["map"]
+  parts = [_head(config, result)]
+  for name, values in result["classes"].items():
+    parts += [
+      f"<h2>{html.escape(name)}</h2>", _cards(values, main), _pixel_table(values["maps"]),
+      _rule_table(values["maps"][main], main),
+      _image(figures.distributions(values["maps"][main]), "IoU by image and recall by size"),
+    ]
+  parts += [
+    "<h2>Examples</h2><p>Held-out images, evenly picked; p is the image score.</p>",
+    _image(
+      figures.panels(rows, thresholds, main=main, guided=localize.has_anchors(config)),
+      "Examples of maps",
+    ) if rows else "<p>None.</p>",
+    "<h2>Training</h2>", _image(figures.curves(lines), "Training curves"),
+  ]
+  if anchors["valid"].any():
+    names = ["background", *config.data.classes]
+    parts += ["<h2>Memory bank</h2>", _image(figures.bank(**anchors, names=names), "Memory bank")]
+  parts += [
+    "<h2>Configuration</h2>",
+    f"<pre>{html.escape((workdir / 'config.json').read_text())}</pre>",
+  ]
+  page = (
+    "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+    f"content='width=device-width'><title>lgag_jax: {html.escape(workdir.name)}</title>"
+    f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
+  )
+  path = workdir / "report.html"
+  partial = path.with_name("report.html.partial")
+  partial.write_text(page)
+  partial.rename(path)
+  return path
+
+
+def _head(config: Config, result: dict) -> str:
+  data = html.escape(str(result["data"]))
+  taught = "masks" if config.model.method == "supervised" else "image-level yes/no labels alone"
+  return (
+    f"<h1>Landslide maps: {data}</h1><p class=lead>Method {html.escape(config.model.method)} on "
+    f"{html.escape(config.model.trunk)}, trained on {taught} for {result['step']} steps; judged on "
+    f"{result['examples']} held-out images. Threshold rule: "
+    f"{html.escape(_RULES[result['threshold_rule']])}; no mask was seen by it.</p>"
+  )
+
+
+def _cards(values: dict, main: str) -> str:
+  best = values["maps"][main]
+  cards = (
+    (best["label_free"]["iou"], f"IoU, {MAP_NAMES[main]}, label-free threshold"),
+    (best["label_free"]["f1"], "F1, same"),
+    (best["oracle"]["iou"], "IoU at the oracle's threshold (sees the masks)"),
+    (values["image"]["auc"], "image-level AUC"),
+    (values["image"]["f1"], "image-level F1"),
+  )
+  body = "".join(f"<div class=card><b>{v:.3f}</b><span>{text}</span></div>" for v, text in cards)
+  return f"<div class=cards>{body}</div>"
+
+
+def _pixel_table(maps: dict) -> str:
+  rows = []
+  for name, values in maps.items():
+    rows.append((f"{MAP_NAMES[name]}, label-free", values["label_free"]))
+    rows.append((f"{MAP_NAMES[name]}, oracle", values["oracle"]))
+  return "<h3>Pixels, pooled over all images</h3>" + _table("map", rows)
+
+
+def _rule_table(values: dict, main: str) -> str:
+  rows = [(_RULES[rule], rates) for rule, rates in values["rules"].items()]
+  return f"<h3>Label-free thresholds, {MAP_NAMES[main]}</h3>" + _table("rule", rows)
+
+
+def _table(first: str, rows: list[tuple[str, dict]]) -> str:
+  head = "".join(f"<th>{name}</th>" for name in (first, *_COLUMNS))
+  body = "".join(
+    f"<tr><td>{html.escape(name)}</td>"
+    + "".join(f"<td>{rates[column]:.3f}</td>" for column in _COLUMNS) + "</tr>"
+    for name, rates in rows
+  )
+  return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _image(figure, text: str) -> str:
+  buffer = io.BytesIO()
+  figure.savefig(buffer, format="png")
+  plt.close(figure)
+  data = base64.b64encode(buffer.getvalue()).decode()
+  return f"<img alt='{html.escape(text)}' src='data:image/png;base64,{data}'>"

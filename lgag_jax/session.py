@@ -1,0 +1,84 @@
+"""What training, evaluation and prediction all need: the network, its state, its data, on a mesh."""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable, Iterator
+
+import jax
+from jax.sharding import Mesh
+
+from lgag_jax import config as configs
+from lgag_jax import features, input_pipeline, optimizer, train_step
+from lgag_jax.checkpoints import Checkpoints
+from lgag_jax.config import Config
+from lgag_jax.models import network as networks
+from lgag_jax.models.network import Network
+from lgag_jax.sources import Source, open_source
+from lgag_jax.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+  """A source with the reader that the pipelines use: images, or the frozen trunk's outputs."""
+
+  source: Source
+  reader: input_pipeline.Reader
+  read: Callable
+
+  def train_batches(self, config: Config, *, start_step: int) -> Iterator[dict]:
+    return input_pipeline.train_batches(self.source, self.read, config, start_step=start_step)
+
+  def eval_batches(self, config: Config, *, at_most: int = 0) -> Iterator[dict]:
+    return input_pipeline.eval_batches(
+      self.source, self.read, config, config.localize.batch_size, at_most=at_most
+    )
+
+
+def open_split(
+  split: str, network: Network, state: TrainState, config: Config, mesh: Mesh, workdir: pathlib.Path,
+  *, whole_images: bool = False,
+) -> Split:
+  """Opens a split; from a feature cache where one can be, unless `whole_images`."""
+  source = open_source(config.data, split)
+  reader = input_pipeline.Reader(source, config.data)
+  cache = None
+  if not whole_images:
+    directory = config.data.feature_cache_directory or workdir / "features"
+    cache = features.open_cache(
+      network, state.params, state.statistics, source, reader, config, mesh,
+      pathlib.Path(directory),
+    )
+  return Split(source=source, reader=reader, read=cache or reader)
+
+
+def start(config: Config, mesh: Mesh, steps: int):
+  """Returns the network, the optimiser for `steps` steps, and the state of step 0."""
+  network = networks.build(config)
+  optim = optimizer.make_optimizer(config, steps)
+  return network, optim, train_step.init_state(network, config, optim, mesh)
+
+
+def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainState]:
+  """Returns what a workdir's newest checkpoint holds; reads its config.json and no config file.
+
+  Raises FileNotFoundError naming what is missing.
+  """
+  config = configs.load(workdir / "config.json")
+  # The checkpoint replaces every weight, so none is loaded here.
+  random = dataclasses.replace(config, model=dataclasses.replace(config.model, weights="random"))
+  network, _, state = start(random, mesh, 1)
+  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+  state, _ = checkpoints.restore(state)
+  checkpoints.close()
+  _LOG.info("Restored step %d of %s.", int(state.step), workdir)
+  return config, network, state
+
+
+def prepare_jax(cache: pathlib.Path | None = None) -> None:
+  """Keeps compiled programs between runs: compilation takes longer than many a small training."""
+  directory = cache or pathlib.Path.home() / ".cache" / "lgag_jax" / "compiled"
+  jax.config.update("jax_compilation_cache_dir", str(directory))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)

@@ -1,0 +1,169 @@
+"""Where examples come from: TFDS builders, folders a class, or patches and scenes with masks.
+
+A source offers random access to raw examples and knows their image labels beforehand; the input
+pipeline does the rest. Masks serve evaluation, and training only with method="supervised".
+"""
+
+import importlib
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from lgag_jax import images, splits
+from lgag_jax.config import DataConfig
+from lgag_jax.patches import PatchSource
+
+_LOG = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+  """Random access to examples.
+
+  `ids`: a name each, for messages and output files; `labels`: f32[n, C] of zeros and ones.
+  """
+
+  ids: Sequence[str]
+  labels: np.ndarray
+
+  def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns image [H, W, channels] in its own type and mask uint8 [H, W]; raises ImageError."""
+
+
+def open_source(config: DataConfig, split: str) -> Source:
+  """Opens the examples of `split` ("train" or "validation") as `config.source` says.
+
+  Raises FileNotFoundError or ValueError that name the folder or file and the remedy.
+  """
+  kinds = {"tfds": TfdsSource, "folder": FolderSource, "patches": PatchSource}
+  source = kinds[config.source](config, _spec(config, split))
+  if not len(source.ids):
+    raise ValueError(f"{config.directory or config.builder}: no example in the {split} split.")
+  positives = int(np.sum(source.labels.max(axis=1) > 0))
+  _LOG.info("%s: %d examples, %d positive.", split, len(source.ids), positives)
+  if split == "train" and positives in (0, len(source.ids)):
+    missing = "positive" if positives == 0 else "negative"
+    raise ValueError(
+      f"{config.directory or config.builder}: the training split has no {missing} examples. "
+      "Yes/no labels need both: add images without a landslide and images with one."
+    )
+  return source
+
+
+def _spec(config: DataConfig, split: str) -> str:
+  return {"train": config.train_split, "validation": config.validation_split}[split]
+
+
+class TfdsSource:
+  """A TFDS builder with features image, label (class or list of classes), and mask, id if any."""
+
+  def __init__(self, config: DataConfig, spec: str):
+    self._config = config
+    builder = _tfds_builder(config)
+    builder.download_and_prepare(file_format="array_record")
+    self._data = builder.as_data_source(split=spec, decoders=None)
+    without_images = {name: tfds.decode.SkipDecoding() for name in ("image",)}
+    rows = builder.as_data_source(split=spec, decoders=without_images)
+    names = builder.info.features["label"].names
+    self.ids, labels = [], []
+    for i, row in enumerate(rows):
+      name = row.get("id", f"{i:06d}")
+      self.ids.append(name.decode() if isinstance(name, bytes) else str(name))
+      present = {names[int(k)] for k in np.atleast_1d(row["label"])}
+      labels.append([float(c in present) for c in config.classes])
+    self.labels = np.array(labels, np.float32)
+
+  def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    row = self._data[index]
+    image = row["image"]
+    if image.shape[-1] != self._config.channels:
+      raise images.ImageError(
+        f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.channels}."
+      )
+    if "mask" in row:
+      return image, np.asarray(row["mask"]).reshape(image.shape[:2]).astype(np.uint8)
+    return image, images.mask_without_file(self.labels[index], image.shape[:2])
+
+
+def _tfds_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
+  options = {"data_dir": config.directory or None}
+  name, _, variant = config.builder.partition(":")
+  if variant:
+    options["config"] = variant
+  folder = pathlib.Path(name)
+  scripts = sorted(folder.glob("*_dataset_builder.py")) if folder.is_dir() else []
+  if not scripts:
+    return tfds.builder(name, try_gcs=False, **options)
+  # The package name gives the data set its name and lets the builder import its neighbours.
+  module_name = ".".join((*folder.parts[-2:], scripts[0].stem))
+  try:
+    module = importlib.import_module(module_name)
+  except ModuleNotFoundError as error:
+    raise ValueError(
+      f"data.builder={name}: {module_name} cannot be imported ({error}). Run from the folder that "
+      f"holds {folder.parts[-2]}/."
+    ) from error
+  return module.Builder(**options)
+
+
+class FolderSource:
+  """`landslide/` and `non-landslide/` with images, optionally `masks/` with the same names.
+
+  With folders named like the splits (`train/landslide/`, ...) those are used; else the last
+  `validation_fraction` of each class, by name, is the validation split.
+  """
+
+  def __init__(self, config: DataConfig, spec: str):
+    self._config = config
+    root = splits.require_directory(config)
+    if config.tile_size:
+      raise ValueError(
+        "data.tile_size needs masks to label the tiles (data.source='patches'): the label of a "
+        "whole image says nothing about its parts."
+      )
+    rows = []
+    for number, name in enumerate((config.background, *config.classes)):
+      rows += self._class_rows(root, spec, name, number)
+    self._paths = [path for path, _ in rows]
+    self._masks = [_mask_path(path) for path, _ in rows]
+    self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
+    indices = np.array([number for _, number in rows], int).reshape(-1)
+    self.labels = np.eye(len(config.classes) + 1, dtype=np.float32)[indices][:, 1:]
+
+  def _class_rows(self, root, spec, name, number):
+    split = spec.partition("[")[0]
+    if (root / split).is_dir():
+      paths = images.image_files(root / split / name)
+      names = [split] * len(paths)
+    else:
+      if not (root / name).is_dir():
+        raise FileNotFoundError(
+          f"{root} has no folder {name}/: put one there with an image folder a class "
+          f"({', '.join((self._config.background, *self._config.classes))}), or set data.classes "
+          "and data.background to the names that you have."
+        )
+      paths = images.image_files(root / name)
+      names = [""] * len(paths)
+    if not paths:
+      raise ValueError(f"{root}: the folder {name}/ holds no image ({', '.join(images.SUFFIXES)}).")
+    return [(paths[i], number) for i in splits.select(spec, names, self._config)]
+
+  def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    image = images.read_image(self._paths[index], self._config.channels)
+    if self._masks[index] is None:
+      return image, images.mask_without_file(self.labels[index], image.shape[:2])
+    with images.open_raster(self._masks[index]) as raster:
+      mask = images.read_mask(
+        raster, classes=len(self._config.classes), ignore=self._config.mask_ignore
+      )
+    images.check_same_size(self._masks[index], mask.shape, image.shape[:2])
+    return image, mask
+
+
+def _mask_path(image: pathlib.Path) -> pathlib.Path | None:
+  folder = image.parent.parent / "masks"
+  candidates = [p for s in images.SUFFIXES for p in (folder / f"{image.stem}{s}",) if p.exists()]
+  return candidates[0] if candidates else None

@@ -1,0 +1,50 @@
+"""Metrics as Markdown, for people."""
+
+MAP_NAMES = {"class_activation": "class activation", "anchor_guided": "anchor-guided"}
+_COLUMNS = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
+
+
+def evaluation(result: dict) -> str:
+  """Renders what `evaluate.evaluate` returns."""
+  lines = [
+    f"# Evaluation at step {result['step']}",
+    "",
+    f"{result['examples']} examples of {result['data']}. Pixel counts are pooled over all images; "
+    "the named class is positive. The label-free threshold follows the rule "
+    f"\"{result['threshold_rule']}\" from training images and their image labels; the oracle's is "
+    "the best one in hindsight, read off these masks.",
+  ]
+  for name, values in result["classes"].items():
+    lines += ["", f"## {name}", "", *_pixels(values["maps"]), "", *_images(values["image"])]
+    lines += ["", *_sizes(values["maps"][result["map"]], MAP_NAMES[result["map"]])]
+  return "\n".join(lines) + "\n"
+
+
+def _pixels(maps: dict) -> list[str]:
+  lines = [f"| map | threshold | value | {' | '.join(_COLUMNS)} |", "|" + " --- |" * 9]
+  for name, values in maps.items():
+    kinds = {"label-free": values["label_free"], "oracle": values["oracle"]}
+    for kind, rates in kinds.items():
+      numbers = " | ".join(f"{rates[column]:.3f}" for column in _COLUMNS)
+      lines.append(f"| {MAP_NAMES[name]} | {kind} | {rates['threshold']:.3f} | {numbers} |")
+  return lines
+
+
+def _images(image: dict) -> list[str]:
+  return [
+    f"Images: accuracy {image['accuracy']:.3f}, F1 {image['f1']:.3f}, AUC {image['auc']:.3f}; "
+    f"{image['false_alarms']} false alarms and {image['missed']} missed of {image['images']}."
+  ]
+
+
+def _sizes(values: dict, name: str) -> list[str]:
+  lines = [
+    f"Landslides by size ({name}, label-free threshold):", "",
+    "| pixels | landslides | at least half found | pixel recall |", "| --- | --- | --- | --- |",
+  ]
+  rows = values["recall_by_size"]
+  for i, row in enumerate(rows):
+    upper = f" to {rows[i + 1]['from_pixels'] - 1}" if i + 1 < len(rows) else " or more"
+    share = f"{row['found']:.2f} | {row['pixel_recall']:.2f}" if row["landslides"] else "- | -"
+    lines.append(f"| {row['from_pixels']}{upper} | {row['landslides']} | {share} |")
+  return lines

@@ -1,0 +1,167 @@
+"""The training loop."""
+
+import json
+import logging
+import pathlib
+import time
+
+import jax
+import numpy as np
+from clu import metric_writers
+
+from lgag_jax import config as configs
+from lgag_jax import evaluate, localize, partition, session, train_step
+from lgag_jax.checkpoints import Checkpoints
+from lgag_jax.config import Config
+from lgag_jax.input_pipeline import steps_per_epoch
+from lgag_jax.progress import Progress
+from lgag_jax.sources import open_source
+from lgag_jax.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+
+
+def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
+  """Trains into `workdir`, from its newest checkpoint on if it has one, and evaluates.
+
+  Leaves config.json, checkpoints/, metrics.jsonl, TensorBoard events and eval/ there. Raises
+  ValueError when the workdir holds the training of another config.
+  """
+  workdir.mkdir(parents=True, exist_ok=True)
+  _claim(config, workdir)
+  mesh = partition.make_mesh()
+  partition.check_batch(mesh, config.train.batch_size, config.train.accumulate)
+  partition.check_batch(mesh, config.localize.batch_size)
+  examples = len(open_source(config.data, "train").ids)
+  epoch_steps = steps_per_epoch(examples, config.train.batch_size)
+  total_steps = epoch_steps * config.train.epochs
+  network, optimizer, state = session.start(config, mesh, total_steps)
+  train, validation = (
+    session.open_split(split, network, state, config, mesh, workdir)
+    for split in ("train", "validation")
+  )
+  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+  if checkpoints.latest() is not None:
+    state, _ = checkpoints.restore(state)
+    _LOG.info("Going on from step %d.", int(state.step))
+
+  step = train_step.make_train_step(
+    network, config, optimizer, mesh, steps_per_epoch=epoch_steps
+  )
+  refresh = train_step.make_refresh(config, mesh)
+  refresh_every = config.bank.refresh_every or epoch_steps
+  first = int(state.step)
+  log = Log(workdir, first)
+  progress = Progress("training", total_steps, done=first, unit="steps")
+  batches = train.train_batches(config, start_step=first)
+  for number, batch in enumerate(batches, start=first):
+    if number % refresh_every == 0:
+      state = state.replace(bank=refresh(state.bank))
+    batch.pop("index")
+    state, metrics = step(state, partition.to_global(batch, mesh))
+    done = number + 1
+    progress.advance(1, log.add(done, metrics, flush=done % config.train.log_every == 0))
+    if done % config.train.checkpoint_every == 0 or done == total_steps:
+      checkpoints.save(state, {"step": done, "epoch": done / epoch_steps})
+    every = config.train.evaluate_every * epoch_steps
+    if every and done % every == 0 and done < total_steps:
+      summary = evaluate.brief(network, state, validation, config, mesh)
+      log.write(done, "validation", summary)
+  progress.close()
+  checkpoints.close()
+  _evaluate(network, state, config, mesh, workdir)
+  log.close()
+  return state
+
+
+def evaluate_workdir(workdir: pathlib.Path) -> dict:
+  """Evaluates a workdir's newest checkpoint; returns the metrics that it writes to eval/."""
+  mesh = partition.make_mesh()
+  config, network, state = session.restore(workdir, mesh)
+  return _evaluate(network, state, config, mesh, workdir)
+
+
+def _evaluate(network, state, config: Config, mesh, workdir: pathlib.Path) -> dict:
+  # Kept trunk outputs know one scale and no flip.
+  whole = localize.several_views(config)
+  train, validation = (
+    session.open_split(split, network, state, config, mesh, workdir, whole_images=whole)
+    for split in ("train", "validation")
+  )
+  return evaluate.evaluate(
+    network, state, config, mesh, workdir, train=train, validation=validation
+  )
+
+
+def _claim(config: Config, workdir: pathlib.Path) -> None:
+  """Writes config.json, or checks that the one there says the same."""
+  path = workdir / "config.json"
+  if not path.exists():
+    configs.save(config, path)
+    return
+  old = configs.load(path)
+  if old != config:
+    changed = [
+      f"{group}.{name}: {old_value!r} -> {getattr(getattr(config, group), name)!r}"
+      for group in vars(old)
+      for name, old_value in vars(getattr(old, group)).items()
+      if old_value != getattr(getattr(config, group), name)
+    ]
+    raise ValueError(
+      f"{workdir} holds a training with other settings ({'; '.join(changed)}). "
+      "Use another --workdir, or remove it to start again."
+    )
+
+
+class Log:
+  """Means over the steps since the last line: JSON lines, TensorBoard events."""
+
+  def __init__(self, workdir: pathlib.Path, first_step: int):
+    self._main = jax.process_index() == 0
+    self._path = workdir / "metrics.jsonl"
+    self._writer = metric_writers.SummaryWriter(str(workdir)) if self._main else None
+    self._pending: list[dict] = []
+    self._note = ""
+    self._since = time.monotonic()
+    if self._main:
+      self._drop_after(first_step)
+
+  def add(self, step: int, metrics: dict, *, flush: bool) -> str:
+    """Takes a step's sums; returns a note for the progress line."""
+    self._pending.append(metrics)
+    if flush:
+      # Fetched only here: until then the device runs ahead of the host.
+      fetched = jax.device_get(self._pending)
+      sums = {name: float(np.sum([m[name] for m in fetched])) for name in fetched[0]}
+      examples = max(sums.pop("examples"), 1.0)
+      norm = sums.pop("gradient_norm") / len(fetched)
+      anchors = sums.pop("anchors") / len(fetched)
+      means = {name: total / examples for name, total in sums.items()}
+      elapsed = time.monotonic() - self._since
+      rate = len(fetched) / max(elapsed, 1e-9)
+      extra = {"gradient_norm": norm, "anchors_per_step": anchors, "steps_per_second": rate}
+      self.write(step, "train", {**means, **extra})
+      self._note = f"loss {means['loss']:.4f}"
+      self._pending, self._since = [], time.monotonic()
+    return self._note
+
+  def write(self, step: int, split: str, values: dict[str, float]) -> None:
+    """Writes values of a step under a split's name."""
+    if not self._main:
+      return
+    with self._path.open("a") as file:
+      file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+    self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
+
+  def close(self) -> None:
+    """Flushes the TensorBoard events."""
+    if self._main:
+      self._writer.close()
+
+  def _drop_after(self, step: int) -> None:
+    """Removes lines of steps that a resumed run does again."""
+    if not self._path.exists():
+      return
+    lines = [json.loads(line) for line in self._path.read_text().splitlines() if line.endswith("}")]
+    kept = [json.dumps(line) + "\n" for line in lines if line["step"] <= step]
+    self._path.write_text("".join(kept))

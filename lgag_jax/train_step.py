@@ -1,0 +1,198 @@
+"""The training step: pure, jitted over the mesh, its state donated."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from lgag_jax import losses, memory_bank, partition
+from lgag_jax.config import Config
+from lgag_jax.images import UNKNOWN
+from lgag_jax.models import network as networks
+from lgag_jax.models import pretrained
+from lgag_jax.models.lgagnet import Outputs, resize
+from lgag_jax.models.network import Network
+from lgag_jax.state import MemoryBank, TrainState
+
+
+def init_state(
+  network: Network, config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """Makes the state of step 0, the trunk's weights loaded, the same on every device."""
+
+  sharding = partition.replicated(mesh)
+  key, channels = jax.random.key(config.train.seed), config.data.channels
+  init_trunk = partial(network.init_trunk, channels=channels)
+  if config.model.weights == "random":
+    trunk = jax.jit(init_trunk)(jax.random.fold_in(key, 0))
+  else:
+    path = config.model.weights
+    path = pretrained.packaged_weights(config.model.trunk) if path == "packaged" else path
+    trunk = pretrained.load_trunk(config.model.trunk, path, jax.eval_shape(init_trunk, key))
+
+  def init(trunk):
+    bank = memory_bank.empty(
+      config.bank, classes=len(config.data.classes) + 1,
+      dimension=networks.anchor_dimension(config),
+    )
+    head = network.init_head(jax.random.fold_in(key, 1), trunk, channels, bank)
+    params = {"trunk": trunk["params"], "head": head}
+    return TrainState(
+      step=jnp.zeros((), jnp.int32), params=params, statistics=trunk["batch_stats"],
+      opt_state=optimizer.init(params), bank=bank,
+    )
+
+  return jax.jit(init, out_shardings=sharding)(jax.device_put(trunk, sharding))
+
+
+def make_train_step(
+  network: Network,
+  config: Config,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  steps_per_epoch: int,
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+  """Returns the jitted step: (state, global batch) to the next state and metrics.
+
+  Metrics are sums over the batch's examples, with their number (weight) as "examples".
+  """
+  contrast_from = config.loss.contrast_from_epoch * steps_per_epoch
+
+  def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+    batch = _with_frozen(network, state, batch)
+    if config.data.augment == "features":
+      key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+      batch = turn(batch, jax.random.randint(key, (), 0, 8))
+    contrast_weight = jnp.where(state.step >= contrast_from, config.loss.contrast_weight, 0.0)
+    total_weight = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
+
+    def loss(params, part):
+      outputs = network(params, state.statistics, part["taps"], state.bank, part["label"])
+      terms = loss_terms(outputs, part, state.bank, config, contrast_weight)
+      sums = {name: jnp.sum(term * part["weight"]) for name, term in terms.items()}
+      return sums["loss"] / total_weight, (sums, outputs.anchors, accept(outputs, part, config))
+
+    grads, sums, anchors, accepted = _accumulate(
+      loss, state.params, batch, config.train.accumulate
+    )
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    metrics = {
+      **sums, "examples": jnp.sum(batch["weight"]), "gradient_norm": optax.global_norm(grads),
+      "anchors": jnp.sum(accepted, dtype=jnp.float32),
+    }
+    state = state.replace(
+      step=state.step + 1, params=optax.apply_updates(state.params, updates),
+      opt_state=opt_state, bank=memory_bank.push(state.bank, anchors, accepted, config.bank),
+    )
+    return state, metrics
+
+  whole, split = partition.replicated(mesh), partition.by_example(mesh)
+  return jax.jit(
+    step, in_shardings=(whole, split), out_shardings=(whole, whole), donate_argnums=0
+  )
+
+
+def make_refresh(config: Config, mesh: Mesh) -> Callable[[MemoryBank], MemoryBank]:
+  """Returns the jitted refresh of the global anchors."""
+  whole = partition.replicated(mesh)
+  return jax.jit(
+    lambda bank: memory_bank.refresh(bank, config.bank), in_shardings=whole, out_shardings=whole
+  )
+
+
+def _with_frozen(network: Network, state: TrainState, batch: dict) -> dict:
+  if "taps" in batch:
+    return batch
+  taps = network.frozen(state.params, state.statistics, batch["image"])
+  return {**{k: v for k, v in batch.items() if k != "image"}, "taps": taps}
+
+
+def _accumulate(loss: Callable, params: Any, batch: dict, parts: int):
+  """Sums gradients and metrics over the batch's parts; anchors come back in batch order."""
+  gradient = jax.grad(loss, has_aux=True)
+  if parts == 1:
+    grads, (sums, anchors, accepted) = gradient(params, batch)
+    return grads, sums, anchors, accepted
+
+  # Part i takes examples i, i + parts, ...: each device keeps the examples that it has.
+  split = jax.tree.map(
+    lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch
+  )
+
+  def add(total, part):
+    grads, (sums, anchors, accepted) = gradient(params, part)
+    return jax.tree.map(jnp.add, total, (grads, sums)), (anchors, accepted)
+
+  first = jax.tree.map(lambda x: x[0], split)
+  shapes = jax.eval_shape(lambda: gradient(params, first))
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
+  (grads, sums), (anchors, accepted) = jax.lax.scan(add, zeros, split)
+  merge = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+  return grads, sums, merge(anchors), merge(accepted)
+
+
+def loss_terms(
+  outputs: Outputs, batch: dict, bank: MemoryBank, config: Config, contrast_weight: jax.Array
+) -> dict[str, jax.Array]:
+  """Returns the hybrid loss and its terms before weighting, f32[B] each."""
+  weights, labels = config.loss, batch["label"]
+  if config.model.method == "supervised":
+    size = batch["mask"].shape[1:3]
+    masks, known = batch["mask"].astype(jnp.int32), batch["mask"] != UNKNOWN
+    pixel = losses.segmentation(resize(outputs.logits, size, antialias=False), masks, known)
+    image = losses.classification(outputs.scores, labels)
+    return {"loss": pixel + image, "segmentation": pixel, "classification": image}
+  terms = {
+    "classification": (1.0, losses.classification(outputs.scores, labels)),
+    "negative_pixels": (
+      weights.negative_pixel_weight, losses.negative_pixels(outputs.logits, labels)
+    ),
+    "background_pixels": (
+      weights.background_pixel_weight,
+      losses.background_pixels(
+        outputs.logits, labels, fraction=weights.background_pixel_fraction
+      ),
+    ),
+  }
+  if config.model.method != "class_activation":
+    terms["consistency"] = (
+      weights.consistency_weight, losses.consistency(outputs.activation, outputs.guided)
+    )
+  if config.model.method == "lgag":
+    terms["contrast"] = (
+      contrast_weight,
+      losses.contrast(
+        outputs.anchors, outputs.exists, bank, temperature=weights.contrast_temperature
+      ),
+    )
+    terms["auxiliary"] = (
+      weights.auxiliary_weight, losses.classification(outputs.fused_scores, labels)
+    )
+  total = sum(weight * term for weight, term in terms.values())
+  return {"loss": total, **{name: term for name, (_, term) in terms.items()}}
+
+
+def accept(outputs: Outputs, batch: dict, config: Config) -> jax.Array:
+  """Which anchors enter the bank, bool[B, K]: existing, of real examples, confident foreground."""
+  confident = jax.nn.sigmoid(outputs.scores) > config.bank.min_confidence
+  confident = jnp.concatenate([jnp.ones_like(confident[:, :1]), confident], axis=1)
+  return outputs.exists & confident & (batch["weight"] > 0)[:, None]
+
+
+def turn(batch: dict, number: jax.Array) -> dict:
+  """Applies flip or quarter turn `number`, i32[] in [0, 8), to the spatial fields of a batch."""
+  spatial = {name: batch[name] for name in ("taps", "mask")}
+
+  def branch(k):
+    def apply(fields):
+      turned = jax.tree.map(lambda x: jnp.rot90(x, k % 4, axes=(1, 2)), fields)
+      return jax.tree.map(lambda x: jnp.flip(x, 2), turned) if k >= 4 else turned
+
+    return apply
+
+  return {**batch, **jax.lax.switch(number, [branch(k) for k in range(8)], spatial)}

@@ -1,0 +1,143 @@
+"""GAA's cross-attention against the literal form: Q, K, V, attention and output a pixel at a time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgag_jax.models.gaa import GlobalAnchorAggregation
+
+BATCH, CELLS, ANCHORS, WIDTH = 2, 5, 6, 8
+CASES = [
+  (fusion, heads, normalise) for fusion in ("concat", "residual") for heads in (1, 4)
+  for normalise in ("anchors", "pixels", "none")
+]
+
+
+def softmax(x, axis):
+  e = np.exp(x - x.max(axis=axis, keepdims=True))
+  return e / e.sum(axis=axis, keepdims=True)
+
+
+def literal(params, g, anchors, *, fusion, heads, normalise):
+  """Q = g Wq + bq and so on, each product taken as it stands, one image and one head at a time."""
+  p = {name: np.asarray(value, np.float64) for name, value in params.items()}
+  width = g.shape[-1]
+  size = width // heads
+  result = []
+  for image in g.astype(np.float64):
+    read = []
+    for head in range(heads):
+      query = image @ p["query_kernel"][:, head] + p["query_bias"][head]  # N e
+      key = anchors @ p["key_kernel"][:, head] + p["key_bias"][head]  # A e
+      value = anchors @ p["value_kernel"][:, head] + p["value_bias"][head]
+      logits = query @ key.T / np.sqrt(size)  # N A
+      if normalise == "anchors":
+        logits = softmax(logits, axis=1)
+      elif normalise == "pixels":
+        logits = softmax(logits, axis=0)
+      read.append(logits @ value)
+    out = np.concatenate(read, axis=1) @ p["output_kernel"].reshape(width, width)
+    out = out + p["output_bias"]
+    if fusion == "residual":
+      result.append(image + out)
+    else:
+      kernel = p["fuse_kernel"].reshape(2 * width, width)
+      result.append(np.concatenate([image, out], axis=1) @ kernel + p["fuse_bias"])
+  return np.stack(result)
+
+
+def setup(seed=0, **options):
+  """The module, parameters that all matter, features and anchors."""
+  rng = np.random.default_rng(seed)
+  module = GlobalAnchorAggregation(**options)
+  g = rng.normal(size=(BATCH, CELLS, WIDTH)).astype(np.float32)
+  anchors = rng.normal(size=(ANCHORS, WIDTH)).astype(np.float32)
+  ready = jnp.array(True)
+  shapes = jax.eval_shape(module.init, jax.random.key(0), g, anchors, ready)["params"]
+  params = jax.tree.map(lambda s: jnp.array(rng.normal(0, 0.4, s.shape), jnp.float32), shapes)
+  return module, params, g, anchors
+
+
+@pytest.mark.parametrize(("fusion", "heads", "normalise"), CASES)
+def test_reassociated_products_equal_the_literal_form(fusion, heads, normalise):
+  options = {"fusion": fusion, "heads": heads, "normalise": normalise}
+  module, params, g, anchors = setup(**options)
+  value = jax.jit(module.apply)({"params": params}, g, anchors, jnp.array(True))
+  expected = literal(params, g, anchors, **options)
+  assert value.shape == g.shape
+  np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("fusion", ["concat", "residual"])
+def test_without_global_anchors_features_pass_exactly(fusion, heads):
+  module, params, g, anchors = setup(fusion=fusion, heads=heads, normalise="anchors")
+  for tried in (anchors, np.zeros_like(anchors)):
+    value = module.apply({"params": params}, g, tried, jnp.array(False))
+    np.testing.assert_array_equal(value, g)
+
+
+def test_without_global_anchors_gradients_are_those_of_the_identity():
+  module, params, g, _ = setup(fusion="concat", heads=1, normalise="anchors")
+  gradient_params, gradient_g = jax.grad(
+    lambda p, x: jnp.sum(
+      module.apply({"params": p}, x, jnp.zeros((ANCHORS, WIDTH)), jnp.array(False)) * g
+    ), argnums=(0, 1),
+  )(params, g)
+  np.testing.assert_array_equal(gradient_g, g)
+  assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient_params))
+
+
+def test_every_parameter_takes_part():
+  """A parameter that the result does not depend on would never be trained."""
+  for fusion in ("concat", "residual"):
+    module, params, g, anchors = setup(fusion=fusion, heads=2, normalise="anchors")
+    gradient = jax.grad(
+      lambda p, apply=module.apply, g=g, anchors=anchors: jnp.sum(
+        jnp.square(apply({"params": p}, g, anchors, jnp.array(True)))
+      )
+    )(params)
+    # A bias of all keys adds the same to each anchor's logit, which a softmax takes away again.
+    idle = {k for k, v in gradient.items() if np.abs(v).max() < 1e-3}
+    assert idle == {"key_bias"}
+
+
+def test_order_of_the_anchors_does_not_matter():
+  module, params, g, anchors = setup(fusion="concat", heads=4, normalise="anchors")
+  apply = jax.jit(module.apply)
+  value = apply({"params": params}, g, anchors, jnp.array(True))
+  other = apply({"params": params}, g, anchors[::-1], jnp.array(True))
+  np.testing.assert_allclose(value, other, rtol=1e-4, atol=1e-5)
+
+
+def test_normalised_over_anchors_a_pixel_does_not_see_its_neighbours():
+  """Over pixels, as the ablation has it, it does."""
+  for normalise, alike in (("anchors", True), ("none", True), ("pixels", False)):
+    module, params, g, anchors = setup(fusion="concat", heads=1, normalise=normalise)
+    apply = jax.jit(module.apply)
+    changed = np.array(g)
+    changed[:, 1:] += 1.0
+    value = apply({"params": params}, g, anchors, jnp.array(True))[:, 0]
+    other = apply({"params": params}, changed, anchors, jnp.array(True))[:, 0]
+    assert np.allclose(value, other, rtol=1e-4, atol=1e-4) == alike
+
+
+def test_a_fresh_residual_starts_from_the_features_themselves():
+  module, _, g, anchors = setup(fusion="residual", heads=2, normalise="anchors")
+  variables = module.init(jax.random.key(1), g, anchors, jnp.array(True))
+  np.testing.assert_array_equal(module.apply(variables, g, anchors, jnp.array(True)), g)
+
+
+def test_a_fresh_concatenation_has_the_spread_of_its_input():
+  """Kernels are initialised for the number of inputs that they really have."""
+  width = 64
+  module = GlobalAnchorAggregation(fusion="concat", heads=4, normalise="none")
+  g = jax.random.normal(jax.random.key(0), (1, 200, width))
+  anchors = jax.random.normal(jax.random.key(1), (1, width))
+  params = module.init(jax.random.key(2), g, anchors, jnp.array(True))["params"]
+  for name, inputs in (
+    ("query_kernel", width), ("key_kernel", width), ("value_kernel", width),
+    ("output_kernel", width), ("fuse_kernel", 2 * width),
+  ):
+    assert float(jnp.var(params[name])) == pytest.approx(1 / inputs, rel=0.15), name

@@ -1,0 +1,209 @@
+"""The head: side projections against a literal resize, and what each method's outputs hold."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgag_jax import memory_bank
+from lgag_jax.config import BankConfig, GaaConfig, ModelConfig, SolConfig
+from lgag_jax.models import lgagnet
+
+CHANNELS = (3, 5, 6, 7)
+MODEL = ModelConfig(side_widths=(4, 4, 8, 8), head_width=8)
+METHODS = ("class_activation", "sol", "lgag", "supervised")
+
+
+def torch_bilinear(x, size):
+  """Bilinear resize of [h, w, E] with align_corners=False and no antialiasing, cell by cell."""
+  rows, cols = x.shape[:2]
+  out = np.zeros((*size, x.shape[2]))
+  for i in range(size[0]):
+    for j in range(size[1]):
+      y = min(max((i + 0.5) * rows / size[0] - 0.5, 0.0), rows - 1.0)
+      z = min(max((j + 0.5) * cols / size[1] - 0.5, 0.0), cols - 1.0)
+      top, left = math.floor(y), math.floor(z)
+      bottom, right = min(top + 1, rows - 1), min(left + 1, cols - 1)
+      a, b = y - top, z - left
+      out[i, j] = (
+        (1 - a) * (1 - b) * x[top, left] + (1 - a) * b * x[top, right]
+        + a * (1 - b) * x[bottom, left] + a * b * x[bottom, right]
+      )
+  return out
+
+
+def make_taps(rng, sizes, batch=1):
+  return tuple(
+    jnp.array(rng.normal(size=(batch, *size, width)), jnp.float32)
+    for size, width in zip(sizes, CHANNELS, strict=True)
+  )
+
+
+def at_strides(height, width):
+  return [(height // s, width // s) for s in (1, 2, 4, 4)]
+
+
+GRIDS = [
+  (at_strides(64, 64), (16, 16)), (at_strides(64, 64), (32, 32)),
+  (at_strides(32, 32), (32, 32)), (at_strides(32, 48), (8, 12)), (at_strides(32, 48), (16, 24)),
+  ([(15, 21), (9, 9), (5, 7), (5, 7)], (5, 7)),  # No factor is even, one is no whole number.
+  ([(8, 9), (4, 6), (4, 6), (2, 3)], (2, 3)),  # Even along rows, odd along columns.
+]
+
+
+@pytest.mark.parametrize(("sizes", "size"), GRIDS)
+def test_side_projections_are_project_normalise_resize(sizes, size):
+  rng = np.random.default_rng(0)
+  taps = make_taps(rng, sizes)
+  module = lgagnet.SideProjections((4, 2, 3, 5), 1e-5, False, jnp.float32)
+  variables = module.init(jax.random.key(0), taps, size)
+  value = jax.jit(module.apply, static_argnums=2)(variables, taps, size)
+  expected = []
+  for i, tap in enumerate(taps, start=1):
+    assert set(variables["params"][f"side{i}"]) == {"kernel"}  # No bias.
+    side = np.asarray(tap[0], np.float64) @ np.asarray(variables["params"][f"side{i}"]["kernel"])
+    side = side / (np.sqrt(np.sum(side**2, axis=-1, keepdims=True)) + 1e-5)
+    expected.append(torch_bilinear(side, size))
+  assert value.shape == (1, *size, 14)
+  np.testing.assert_allclose(value[0], np.concatenate(expected, axis=-1), atol=2e-4)
+
+
+@pytest.mark.parametrize("stop", [True, False])
+def test_side_projections_stop_gradients_into_the_trunk_if_told(stop):
+  taps = make_taps(np.random.default_rng(0), at_strides(16, 16))
+  module = lgagnet.SideProjections((4, 2, 3, 5), 1e-5, stop, jnp.float32)
+  variables = module.init(jax.random.key(0), taps, (4, 4))
+  to_params, to_taps = jax.jit(jax.grad(
+    lambda v, t: jnp.sum(module.apply(v, t, (4, 4))), argnums=(0, 1)
+  ))(variables, taps)
+  assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(to_params))
+  assert all(bool(np.all(leaf == 0)) == stop for leaf in to_taps)
+
+
+@pytest.mark.parametrize("fraction", [0.01, 0.08, 0.3, 1.0])
+def test_top_pooling_is_the_mean_of_the_sorted_end(rng, fraction):
+  logits = rng.normal(size=(2, 5, 10, 3)).astype(np.float32)
+  model = dataclasses.replace(MODEL, pooling="top", top_fraction=fraction)
+  value = lgagnet.pool(jnp.array(logits), model)
+  count = max(1, round(50 * fraction))
+  for b in range(2):
+    for c in range(3):
+      highest = np.sort(logits[b, :, :, c].ravel())[-count:]
+      assert float(value[b, c]) == pytest.approx(highest.mean(), abs=1e-5)
+
+
+def test_average_pooling():
+  logits = jnp.arange(8.0).reshape(1, 2, 2, 2)
+  model = dataclasses.replace(MODEL, pooling="average")
+  np.testing.assert_allclose(lgagnet.pool(logits, model), [[3.0, 4.0]])
+
+
+def run(method="lgag", *, labels, classes=2, bank=None, side=16, gate=0.5, **changes):
+  """Initialises a head on random taps and applies it."""
+  groups = {"model": dataclasses.replace(MODEL, method=method), "sol": SolConfig(),
+            "gaa": GaaConfig(activation_head_width=8)}
+  for group, values in changes.items():
+    groups[group] = dataclasses.replace(groups[group], **values)
+  rng = np.random.default_rng(3)
+  taps = make_taps(rng, at_strides(side, side), batch=2)
+  if bank is None:
+    bank = make_bank(classes, ready=True)
+  head = lgagnet.LGAGHead(classes=classes, gate=gate, **groups)
+  params = jax.jit(head.init)(jax.random.key(0), taps, bank, jnp.ones((2, classes)))
+  return jax.jit(head.apply)(params, taps, bank, labels), params["params"]
+
+
+def make_bank(classes, ready):
+  config = BankConfig(slots=4, centres=3)
+  bank = memory_bank.empty(config, classes=classes + 1, dimension=24)
+  centres = jax.random.normal(jax.random.key(9), bank.centres.shape)
+  return bank.replace(centres=centres, ready=jnp.array(ready))
+
+
+@pytest.mark.parametrize("grid_stride", [16, 4])
+@pytest.mark.parametrize("method", METHODS)
+def test_outputs_have_the_documented_shapes(method, grid_stride):
+  outputs, _ = run(method, labels=jnp.ones((2, 2)), model={"grid_stride": grid_stride})
+  h = 4 * 16 // grid_stride
+  assert {f.name: getattr(outputs, f.name).shape for f in dataclasses.fields(outputs)} == {
+    "scores": (2, 2), "logits": (2, h, h, 2), "activation": (2, h, h, 3), "seeds": (2, h, h),
+    "anchors": (2, 3, 24), "exists": (2, 3), "guided": (2, h, h, 3), "fused_scores": (2, 2),
+  }
+  assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(outputs))
+  assert bool(jnp.any(outputs.exists)) == (method in ("sol", "lgag"))
+
+
+OPTIONS = [
+  {}, {"sol": {"seed_features": "x4"}}, {"sol": {"seed_features": "g"}},
+  {"sol": {"seeding": "weighted"}}, {"gaa": {"activation_head": "conv"}},
+  {"gaa": {"global_activation": 0.5}}, {"gaa": {"fusion": "residual", "heads": 4}},
+  {"model": {"classifier": "linear"}, "sol": {"seed_features": "x4"}},
+]
+
+
+@pytest.mark.parametrize("changes", OPTIONS, ids=str)
+def test_the_label_denies_classes(changes):
+  outputs, _ = run(labels=jnp.array([[1.0, 0.0], [0.0, 0.0]]), **changes)
+  np.testing.assert_array_equal(outputs.activation[0, ..., 2], 0.0)
+  np.testing.assert_array_equal(outputs.activation[1, ..., 1:], 0.0)
+  assert set(np.unique(outputs.seeds[0])) <= {0, 1}
+  assert set(np.unique(outputs.seeds[1])) == {0}
+  np.testing.assert_array_equal(outputs.exists[1], [True, False, False])
+  assert not outputs.exists[0, 2]
+  np.testing.assert_array_equal(outputs.anchors[1, 1:], 0.0)
+  if changes.get("gaa", {}).get("activation_head") != "conv" and "global_activation" not in str(
+    changes
+  ):
+    np.testing.assert_array_equal(outputs.guided[1, ..., 1:], 0.0)
+
+
+@pytest.mark.parametrize("gate", [0.0, 1.0])
+def test_without_labels_scores_decide(gate):
+  outputs, _ = run(labels=None, gate=gate)
+  present = jax.nn.sigmoid(outputs.scores) > gate
+  np.testing.assert_array_equal(jnp.any(outputs.activation[..., 1:] > 0, axis=(1, 2)), present)
+  assert bool(jnp.all(outputs.exists[:, 0])) and bool(jnp.all(present)) == (gate == 0.0)
+
+
+def test_anchors_are_means_of_the_side_features_that_guide():
+  """Recomputes seeds' means and the cosine against them from the outputs' own features."""
+  outputs, params = run("sol", labels=jnp.ones((2, 2)))
+  taps = make_taps(np.random.default_rng(3), at_strides(16, 16), batch=2)
+  module = lgagnet.SideProjections(MODEL.side_widths, 1e-5, False, jnp.float32)
+  g = np.asarray(module.apply({"params": params["sides"]}, taps, (4, 4)), np.float64)
+  for b in range(2):
+    for k in range(3):
+      cells = g[b][np.asarray(outputs.seeds[b]) == k]
+      assert bool(outputs.exists[b, k]) == (len(cells) > 0)
+      anchor = cells.mean(axis=0) if len(cells) else np.zeros(24)
+      np.testing.assert_allclose(outputs.anchors[b, k], anchor, atol=1e-4)
+      if len(cells):
+        length = np.linalg.norm(g[b], axis=-1) * np.linalg.norm(anchor)
+        cosine = np.maximum(g[b] @ anchor / length, 0.0)
+        np.testing.assert_allclose(outputs.guided[b, ..., k], cosine / cosine.max(), atol=1e-3)
+
+
+def test_attention_changes_the_guided_maps_only_when_the_bank_is_ready():
+  labels = jnp.ones((2, 2))
+  ready, _ = run(labels=labels)
+  unready, _ = run(labels=labels, bank=make_bank(2, ready=False))
+  plain, _ = run("sol", labels=labels)
+  np.testing.assert_allclose(unready.guided, plain.guided, atol=1e-5)
+  assert np.abs(ready.guided - plain.guided).max() > 1e-2
+  np.testing.assert_allclose(ready.anchors, plain.anchors, atol=1e-5)
+
+
+def test_global_maps_take_the_best_centre():
+  bank = make_bank(1, ready=True)
+  fused = np.random.default_rng(0).normal(size=(1, 5, 24)).astype(np.float32)
+  value = lgagnet.global_maps(jnp.array(fused), bank)
+  for i in range(5):
+    for k in range(2):
+      cosines = [
+        float(fused[0, i] @ c / np.linalg.norm(fused[0, i]) / np.linalg.norm(c))
+        for c in np.asarray(bank.centres[k])
+      ]
+      assert float(value[0, i, k]) == pytest.approx(max(max(cosines), 0.0), abs=1e-5)

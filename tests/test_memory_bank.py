@@ -1,0 +1,211 @@
+"""The memory bank against loops that keep lists of vectors, and Lloyd's algorithm by the book."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgag_jax import memory_bank
+from lgag_jax.config import BankConfig
+
+SLOTS, WIDTH, CLASSES = 5, 4, 3
+push = jax.jit(memory_bank.push, static_argnums=3)
+refresh = jax.jit(memory_bank.refresh, static_argnums=1)
+
+
+def bank_config(**changes):
+  return BankConfig(**{"slots": SLOTS, "centres": 2, "lloyd_steps": 4, **changes})
+
+
+def length_one(vector):
+  return vector / np.sqrt(np.sum(vector.astype(np.float64) ** 2))
+
+
+def batches(rng, sizes=(3, 4, 2, 4)):
+  """Anchors with per-class acceptance of different frequency, the last class never."""
+  for size in sizes:
+    anchors = rng.normal(size=(size, CLASSES, WIDTH)).astype(np.float32)
+    accepted = rng.uniform(size=(size, CLASSES)) < np.array([0.9, 0.4, 0.0])
+    yield anchors, accepted
+
+
+def filled(rng, counts, config):
+  """A bank with `counts[k]` random unit vectors of class k, in its first slots."""
+  bank = memory_bank.empty(config, classes=len(counts), dimension=WIDTH)
+  features = np.zeros(bank.features.shape, np.float32)
+  valid = np.zeros(bank.valid.shape, bool)
+  for k, count in enumerate(counts):
+    for slot in range(count):
+      features[k, slot] = length_one(rng.normal(size=WIDTH))
+      valid[k, slot] = True
+  return bank.replace(features=jnp.array(features), valid=jnp.array(valid))
+
+
+def lloyd(points, centres, steps):
+  """k-means as the textbook has it; a centre that loses all points stays where it is."""
+  centres = [np.array(c, np.float64) for c in centres]
+  for _ in range(steps):
+    groups = [[] for _ in centres]
+    for point in points:
+      groups[int(np.argmin([np.sum((point - c) ** 2) for c in centres]))].append(point)
+    centres = [np.mean(g, axis=0) if g else c for g, c in zip(groups, centres, strict=True)]
+  return np.stack(centres)
+
+
+def test_fifo_keeps_the_newest_in_a_ring(rng):
+  config = bank_config()
+  bank = memory_bank.empty(config, classes=CLASSES, dimension=WIDTH)
+  slots = [[None] * SLOTS for _ in range(CLASSES)]
+  cursor = [0] * CLASSES
+  for anchors, accepted in batches(rng, (3, 4, 2, 4, 0, 5)):
+    bank = push(bank, jnp.array(anchors), jnp.array(accepted), config)
+    for image in range(len(anchors)):
+      for k in range(CLASSES):
+        if accepted[image, k]:
+          slots[k][cursor[k]] = length_one(anchors[image, k])
+          cursor[k] = (cursor[k] + 1) % SLOTS
+    for k in range(CLASSES):
+      for slot, expected in enumerate(slots[k]):
+        assert bool(bank.valid[k, slot]) == (expected is not None)
+        value = np.zeros(WIDTH) if expected is None else expected
+        np.testing.assert_allclose(bank.features[k, slot], value, atol=1e-6)
+    np.testing.assert_array_equal(bank.cursor, cursor)
+
+
+@pytest.mark.parametrize("rows", [SLOTS, SLOTS + 1, 2 * SLOTS, 3 * SLOTS + 2])
+def test_more_rows_than_slots_leave_the_last_ones(rows):
+  config = bank_config()
+  bank = memory_bank.empty(config, classes=1, dimension=rows)
+  # Row i is the i-th axis, so that the slots say by themselves which row they hold.
+  anchors = jnp.eye(rows)[:, None, :]
+  bank = push(bank, anchors, jnp.ones((rows, 1), bool), config)
+  held = np.argmax(bank.features[0], axis=-1)
+  assert sorted(held) == list(range(rows - SLOTS, rows))
+  assert [h % SLOTS for h in held] == list(range(SLOTS))
+  assert int(bank.cursor[0]) == rows % SLOTS
+
+
+@pytest.mark.parametrize("update", ["fifo", "moving_average"])
+def test_without_an_accepted_row_nothing_changes(rng, update):
+  config = bank_config(update=update)
+  bank = filled(rng, (SLOTS, 3, 0), config).replace(cursor=jnp.array([2, 3, 0]))
+  anchors = jnp.array(rng.normal(size=(4, CLASSES, WIDTH)), jnp.float32)
+  after = push(bank, anchors, jnp.zeros((4, CLASSES), bool), config)
+  jax.tree.map(np.testing.assert_array_equal, after, bank)
+
+
+def test_moving_average_fills_then_moves_the_most_similar_slot(rng):
+  config = bank_config(update="moving_average", momentum=0.75)
+  bank = memory_bank.empty(config, classes=CLASSES, dimension=WIDTH)
+  slots = [[] for _ in range(CLASSES)]
+  for anchors, accepted in batches(rng):
+    bank = push(bank, jnp.array(anchors), jnp.array(accepted), config)
+    for image in range(len(anchors)):
+      for k in range(CLASSES):
+        if not accepted[image, k]:
+          continue
+        row = length_one(anchors[image, k])
+        if len(slots[k]) < SLOTS:
+          slots[k].append(row)
+          continue
+        nearest = int(np.argmax([float(row @ s) for s in slots[k]]))
+        slots[k][nearest] = length_one(0.75 * slots[k][nearest] + 0.25 * row)
+  assert len(slots[0]) == SLOTS and len(slots[2]) == 0
+  for k in range(CLASSES):
+    assert int(bank.valid[k].sum()) == len(slots[k])
+    if slots[k]:
+      np.testing.assert_allclose(bank.features[k, : len(slots[k])], slots[k], atol=1e-5)
+
+
+@pytest.mark.parametrize("update", ["fifo", "moving_average"])
+def test_one_batch_is_the_same_as_its_images_one_by_one(rng, update):
+  config = bank_config(update=update)
+  whole = parts = memory_bank.empty(config, classes=CLASSES, dimension=WIDTH)
+  for anchors, accepted in batches(rng):
+    anchors, accepted = jnp.array(anchors), jnp.array(accepted)
+    whole = push(whole, anchors, accepted, config)
+    for i in range(len(anchors)):
+      parts = push(parts, anchors[i : i + 1], accepted[i : i + 1], config)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole, parts)
+
+
+@pytest.mark.parametrize("update", ["fifo", "moving_average"])
+def test_no_gradient_passes_into_the_bank(update):
+  config = bank_config(update=update)
+  bank = memory_bank.empty(config, classes=1, dimension=WIDTH)
+
+  def total(anchors):
+    after = push(bank, anchors, jnp.ones((2, 1), bool), config)
+    return jnp.sum(after.features * jnp.arange(1.0, WIDTH + 1)[None, None])
+
+  anchors = jnp.array([[[1.0, 2, 3, 4]], [[4.0, 3, 2, 1]]])
+  assert total(anchors) > 0
+  np.testing.assert_array_equal(jax.grad(total)(anchors), 0.0)
+
+
+def test_refresh_is_lloyds_algorithm_over_valid_slots(rng):
+  config = bank_config(slots=12, centres=3, lloyd_steps=5)
+  bank = filled(rng, (12, 7), config)
+  # Junk in a slot that is not valid must not count.
+  bank = bank.replace(features=bank.features.at[1, 7:].set(100.0))
+  bank = bank.replace(centres=bank.features[:, :3], ready=jnp.array(True))
+  after = refresh(bank, config)
+  for k, count in enumerate((12, 7)):
+    points = np.asarray(bank.features[k, :count], np.float64)
+    np.testing.assert_allclose(after.centres[k], lloyd(points, points[:3], 5), atol=1e-5)
+  assert bool(after.ready)
+
+
+def test_first_refresh_starts_from_different_valid_slots(rng):
+  config = bank_config(slots=9, centres=4, lloyd_steps=30)
+  bank = filled(rng, (9, 4), config)
+  valid = jnp.array([[True] * 9, [False, True] * 4 + [False]])
+  bank = bank.replace(features=jnp.stack([bank.features[0]] * 2), valid=valid)
+  after = refresh(bank, config)
+  # As many slots as centres, all different: every slot is a centre of its own.
+  expected = np.sort(bank.features[1, 1::2], axis=0)
+  np.testing.assert_allclose(np.sort(after.centres[1], axis=0), expected, atol=1e-6)
+  # Converged: every centre of the other class is the mean of the points nearest to it.
+  points = np.asarray(bank.features[0], np.float64)
+  again = lloyd(points, after.centres[0], 1)
+  np.testing.assert_allclose(after.centres[0], again, atol=1e-5)
+  assert len(np.unique(np.round(after.centres[0], 4), axis=0)) == 4
+
+
+def test_warm_start_goes_on_where_the_last_refresh_ended(rng):
+  once = bank_config(slots=20, centres=4, lloyd_steps=6)
+  twice = bank_config(slots=20, centres=4, lloyd_steps=3)
+  bank = filled(rng, (20, 20), once)
+  long = refresh(bank, once)
+  short = refresh(refresh(bank, twice), twice)
+  np.testing.assert_allclose(long.centres, short.centres, atol=1e-5)
+
+
+@pytest.mark.parametrize("counts", [(SLOTS, 1), (0, SLOTS), (0, 0)])
+def test_a_class_with_too_few_anchors_leaves_the_bank_unready(rng, counts):
+  bank = filled(rng, counts, bank_config())
+  after = refresh(bank, bank_config())
+  assert not bool(after.ready)
+  jax.tree.map(np.testing.assert_array_equal, after, bank)
+
+
+def test_exactly_enough_anchors_make_the_bank_ready(rng):
+  assert bool(refresh(filled(rng, (2, 2), bank_config()), bank_config()).ready)
+
+
+def test_a_centre_without_members_stays():
+  config = bank_config(slots=3, centres=2)
+  bank = memory_bank.empty(config, classes=1, dimension=2)
+  bank = bank.replace(
+    features=jnp.array([[[1.0, 0], [0.8, 0.6], [0.6, 0.8]]]), valid=jnp.ones((1, 3), bool),
+    centres=jnp.array([[[0.9, 0.1], [-5.0, -5.0]]]), ready=jnp.array(True),
+  )
+  after = refresh(bank, config)
+  np.testing.assert_allclose(after.centres[0], [[0.8, 1.4 / 3], [-5.0, -5.0]], atol=1e-6)
+
+
+def test_unit_has_length_one_and_a_finite_gradient_at_zero():
+  x = jnp.array([[3.0, 4.0], [0.0, 0.0], [0.0, -1e-2]])
+  np.testing.assert_allclose(memory_bank.unit(x), [[0.6, 0.8], [0, 0], [0, -1]], atol=1e-5)
+  gradient = jax.grad(lambda v: jnp.sum(memory_bank.unit(v)))(x)
+  assert np.all(np.isfinite(gradient))
