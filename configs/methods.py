@@ -27,13 +27,20 @@ def lgagnet(config: ml_collections.ConfigDict) -> None:
   config.model.classifier = "linear"
   config.model.grid_stride = 16
   config.model.pooling = "average"
+  config.model.anchor_features = "sides"
   config.model.side_widths = (128, 128, 256, 256)
   config.sol.seed_features = "x4"
+  config.sol.rounds = 0
   config.gaa.fusion = "concat"
   config.bank.centres = 10
   config.loss.negative_pixel_weight = 0.0
   config.loss.background_pixel_weight = 0.0
+  config.loss.guided_pixel_weight = 0.0
+  config.loss.auxiliary_weight = 0.0
+  config.loss.consistency_weight = 1.0
   config.localize.class_activation = "normalised"
+  config.localize.blend = 0.0
+  config.localize.anchor_stride = 16
 
 
 def lgagnet_sol(config: ml_collections.ConfigDict) -> None:

@@ -59,7 +59,7 @@ class DataConfig:
   mean: tuple[float, ...] = ()  # Per channel, in units of images in [0, 1]; () takes the trunk's.
   std: tuple[float, ...] = ()
   balance: bool = True  # Draw positives and negatives equally often.
-  augment: str = "none"  # "none"; "image": flips and quarter turns; "features": of trunk outputs.
+  augment: str = "features"  # Flips and quarter turns of trunk outputs, of the "image", or "none".
   colour_jitter: float = 0.0  # Strength of brightness and contrast jitter; needs augment="image".
   scale_jitter: float = 0.0  # Random zoom in [1, 1 + this]; needs augment="image".
   on_bad_image: str = "error"  # "error" or "skip".
@@ -108,7 +108,9 @@ class ModelConfig:
   grid_stride: int = 16  # Of the maps with classifier="head"; 8 or 4 are finer.
   pooling: str = "top"  # "average" over space, or the mean of the "top" share of pixels.
   top_fraction: float = 0.08
-  side_widths: tuple[int, ...] = (128, 128, 256, 256)  # D is their sum.
+  anchor_features: str = "taps"  # g: the taps as they are, or "sides", projections of all four.
+  anchor_taps: tuple[int, ...] = (1, 2, 3)  # "taps": which; D is the sum of their widths.
+  side_widths: tuple[int, ...] = (128, 128, 256, 256)  # "sides": D is their sum.
   stop_gradient_sides: bool = False  # Keep side projections from shaping the trunk.
   epsilon: float = 1e-5  # Added to norms and maxima before dividing.
 
@@ -128,6 +130,9 @@ class ModelConfig:
     _require(0 < self.top_fraction <= 1, "model.top_fraction", self.top_fraction, "in (0, 1].")
     _positive("model.head_width", self.head_width)
     _positive("model.epsilon", self.epsilon)
+    _one_of("model.anchor_features", self.anchor_features, ("taps", "sides"))
+    fits = len(self.anchor_taps) > 0 and set(self.anchor_taps) <= {1, 2, 3, 4}
+    _require(fits, "model.anchor_taps", self.anchor_taps, "name taps among 1, 2, 3 and 4.")
     fits = len(self.side_widths) == 4 and all(w > 0 for w in self.side_widths)
     _require(fits, "model.side_widths", self.side_widths, "give four positive widths.")
 
@@ -139,12 +144,14 @@ class SolConfig:
   seed_features: str = "head"  # What the structure is read from: "x4", "g" or "head".
   background_factor: float = 0.5  # Scales the background's overlap before the argmax.
   seeding: str = "argmax"  # Or "weighted": anchors weighted by the overlap.
-  block_rows: int = 256  # Rows of the structure held at a time.
+  rounds: int = 2  # Seeds closer to the background's anchor are given up, this many times over.
+  block_rows: int = 64  # Rows of the structure held at a time.
 
   def __post_init__(self):
     _one_of("sol.seed_features", self.seed_features, ("x4", "g", "head"))
     _one_of("sol.seeding", self.seeding, ("argmax", "weighted"))
     _positive("sol.background_factor", self.background_factor)
+    _not_negative("sol.rounds", self.rounds)
     _positive("sol.block_rows", self.block_rows)
 
 
@@ -153,7 +160,7 @@ class GaaConfig:
   """Global anchor aggregation: the cross-attention and the activation after it."""
 
   attention: bool = True  # Off: the bank is filled and contrasted, features pass unchanged.
-  fusion: str = "concat"  # Or "residual".
+  fusion: str = "residual"  # Or "concat".
   heads: int = 1
   normalise: str = "anchors"  # Softmax over "anchors", over "pixels" (ablation), or "none".
   activation_head: str = "cosine"  # Or "conv": 3x3, relu, 1x1.
@@ -174,7 +181,7 @@ class BankConfig:
   """The memory bank of anchors and its global anchors."""
 
   slots: int = 500  # A class.
-  centres: int = 10  # Global anchors a class.
+  centres: int = 20  # Global anchors a class.
   min_confidence: float = 0.7  # A foreground anchor enters when sigmoid(score) exceeds this.
   update: str = "fifo"  # Or "moving_average" of the most similar slot.
   momentum: float = 0.99  # Of the moving average.
@@ -201,16 +208,24 @@ class LossConfig:
   contrast_weight: float = 0.01
   contrast_temperature: float = 0.07
   contrast_from_epoch: int = 1  # Counted from 0: the second epoch.
-  consistency_weight: float = 1.0
-  auxiliary_weight: float = 0.0  # Classification on the fused features.
+  consistency_weight: float = 0.1
+  auxiliary_weight: float = 1.0  # Of the label terms of the fused features' class activation.
   negative_pixel_weight: float = 1.0  # On images of no class every pixel is background.
   background_pixel_weight: float = 0.5  # So is, on positives, the lower share of the pixels.
   background_pixel_fraction: float = 0.5
+  guided_pixel_weight: float = 1.0  # On positives the guided map teaches the class activation, ...
+  guided_from_epoch: int = 1
+  guided_foreground: float = 0.8  # ... where its score is at least this, or ...
+  guided_background: float = 0.6  # ... at most this.
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
       _not_negative(f"loss.{field.name}", getattr(self, field.name))
     _positive("loss.contrast_temperature", self.contrast_temperature)
+    _require(
+      self.guided_background <= self.guided_foreground <= 1.0, "loss.guided_foreground",
+      self.guided_foreground, f"must lie in [guided_background={self.guided_background}, 1].",
+    )
     _fraction("loss.background_pixel_fraction", self.background_pixel_fraction)
 
 
@@ -249,6 +264,7 @@ class TrainConfig:
   evaluate_every: int = 1  # Epochs; 0 evaluates at the end only.
 
   def __post_init__(self):
+    _not_negative("train.seed", self.seed)
     for name in ("epochs", "batch_size", "accumulate", "log_every", "checkpoint_every"):
       _positive(f"train.{name}", getattr(self, name))
     _positive("train.keep_checkpoints", self.keep_checkpoints)
@@ -267,10 +283,12 @@ class LocalizeConfig:
   flip: bool = False  # Average with the horizontally flipped image's map.
   map: str = "best"  # "anchor_guided", "class_activation", or "best": what the method adds last.
   class_activation: str = "probability"  # sigmoid(c), or "normalised": M, for a linear classifier.
+  blend: float = 0.5  # Share of the class activation in the anchor-guided map (geometric mean).
   compare: str = "difference"  # How foreground meets background: "difference" or "softmax".
   gate: float = 0.5  # An image's class counts as present when its score exceeds this.
   threshold_rule: str = "negatives"  # "negatives", "otsu" or "argmax"; none of them sees a mask.
   negative_quantile: float = 0.995  # "negatives": this share of background pixels stays below.
+  anchor_stride: int = 4  # Of the grid of anchors and guided maps; training uses the model's.
   calibration_images: int = 1000  # Training images that thresholds are read from; 0 takes all.
   batch_size: int = 32
 
@@ -281,7 +299,9 @@ class LocalizeConfig:
     _one_of("localize.class_activation", self.class_activation, ("probability", "normalised"))
     _one_of("localize.compare", self.compare, ("difference", "softmax"))
     _one_of("localize.threshold_rule", self.threshold_rule, ("negatives", "otsu", "argmax"))
+    _fraction("localize.blend", self.blend)
     _fraction("localize.gate", self.gate)
+    _one_of("localize.anchor_stride", self.anchor_stride, (16, 8, 4))
     _fraction("localize.negative_quantile", self.negative_quantile)
     _positive("localize.batch_size", self.batch_size)
     _not_negative("localize.calibration_images", self.calibration_images)
@@ -302,10 +322,6 @@ class Config:
   localize: LocalizeConfig = LocalizeConfig()
 
   def __post_init__(self):
-    d = sum(self.model.side_widths)
-    _require(
-      d % self.gaa.heads == 0, "gaa.heads", self.gaa.heads, f"must divide the anchors' {d} numbers."
-    )
     _require(
       self.model.classifier == "head" or self.sol.seed_features != "head",
       "sol.seed_features", self.sol.seed_features, "needs model.classifier='head'.",

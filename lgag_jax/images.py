@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import os
 import pathlib
 import warnings
 
@@ -13,6 +14,8 @@ from rasterio.windows import Window
 
 UNKNOWN = 255  # In masks as this package hands them on: neither background nor a class.
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
+# GDAL's shortcut for whole PNGs hands on garbage for a truncated file without an error.
+os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")
 # Patches seldom carry a georeference, and need none.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 _MAX_PIXELS = 1 << 28  # A larger window is refused before memory is taken for it.
@@ -33,7 +36,8 @@ def open_raster(path: pathlib.Path) -> rasterio.DatasetReader:
 def read_image(path: pathlib.Path, channels: int, window: Window | None = None) -> np.ndarray:
   """Reads an image as [H, W, channels] in its own data type; raises ImageError.
 
-  An alpha band beyond `channels` is left out and a palette is turned into colours.
+  An alpha band beyond `channels` is left out, a palette is turned into colours, and pixels without
+  data are zero.
   """
   with open_raster(path) as raster:
     bands = raster.count
@@ -50,6 +54,7 @@ def read_image(path: pathlib.Path, channels: int, window: Window | None = None) 
       colours = raster.colormap(1)
       table = np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)
       array = np.moveaxis(table[array[0]], -1, 0)
+    array = np.where(read_valid(raster, window), array, array.dtype.type(0))
   array = np.moveaxis(array, 0, -1)
   if not np.all(np.isfinite(array)):
     raise ImageError(f"{path} holds values that are not finite numbers: replace or mask them.")
@@ -65,15 +70,17 @@ def read_mask(
   several, values are class indices. Raises ImageError.
   """
   values = _read(raster, raster.name, [1], window)[0]
-  unknown = values == ignore
+  unknown = (values == ignore) | ~np.isfinite(values)
   if classes == 1:
     mask = (values != 0).astype(np.uint8)
   else:
-    if np.any((values > classes) & ~unknown):
+    strange = values[~unknown & ((values > classes) | (values < 0))]
+    if strange.size:
       raise ImageError(
-        f"{raster.name} holds class {int(values[~unknown].max())}, but data.classes names {classes}."
+        f"{raster.name} holds class {strange.flat[0]}, but data.classes names {classes}: set "
+        "data.mask_ignore if it means unknown."
       )
-    mask = values.astype(np.uint8)
+    mask = np.where(unknown, 0, values).astype(np.uint8)
   return np.where(unknown, np.uint8(UNKNOWN), mask)
 
 
@@ -102,7 +109,8 @@ def _read(raster, path, bands, window):
   try:
     return raster.read(bands, window=window)
   except RasterioError as error:
-    raise ImageError(f"{path} is damaged: {error}. Restore it or set data.on_bad_image.") from error
+    text = str(error).rstrip(".")
+    raise ImageError(f"{path} is damaged: {text}. Restore it or set data.on_bad_image.") from error
 
 
 def image_files(directory: pathlib.Path) -> list[pathlib.Path]:

@@ -166,10 +166,8 @@ def eval_batches(
   With `at_most` set, that many examples, evenly spread.
   """
   count = len(source.ids)
-  if at_most and at_most < count:
-    chosen = np.arange(at_most) * count // at_most
-  else:
-    chosen = np.arange(count)
+  kept = min(at_most or count, count)
+  chosen = np.arange(kept) * count // kept
   local, offset = _share(batch_size)
   padding = -len(chosen) % batch_size
   rows = np.pad(chosen, (0, padding), constant_values=-1).astype(np.int32)

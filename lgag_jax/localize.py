@@ -9,6 +9,7 @@ from jax.sharding import Mesh
 
 from lgag_jax import partition
 from lgag_jax.config import Config
+from lgag_jax.models import network as networks
 from lgag_jax.models.lgagnet import Outputs, resize
 from lgag_jax.models.network import Network
 from lgag_jax.state import TrainState
@@ -58,6 +59,7 @@ def make_localize(
   when `localize.flip` is set; the views' score maps are averaged.
   """
   side = config.data.image_size
+  network = networks.at_anchor_stride(network, config.localize.anchor_stride)
 
   def localize(state: TrainState, batch: dict) -> Maps:
     views = [state_outputs(view, state) for view in _views(batch, config)]
@@ -101,20 +103,29 @@ def _maps(outputs: Outputs, config: Config, side: int, mirrored: bool) -> tuple:
     activation = jax.nn.sigmoid(outputs.logits)
   else:
     activation = outputs.activation[..., 1:]
-  guided = guided_scores(outputs.guided, config) if has_anchors(config) else activation
+  guided = guided_scores(outputs, config) if has_anchors(config) else activation
   pair = [resize(x, (side, side), antialias=False) for x in (activation, guided)]
   if mirrored:
     pair = [jnp.flip(x, 2) for x in pair]
   return (probabilities, *pair)
 
 
-def guided_scores(guided: jax.Array, config: Config) -> jax.Array:
+def guided_scores(outputs: Outputs, config: Config) -> jax.Array:
   """Compares each class's guided activation with the background's: 0.5 is a draw.
 
   A cosine is high over most of any image, since features share a direction: on its own the
   foreground's map is no score.
   """
-  foreground, background = guided[..., 1:], guided[..., :1]
+  guided = outputs.guided
   if config.localize.compare == "softmax":
-    return jax.nn.softmax(guided, axis=-1)[..., 1:]
-  return (foreground - background + 1.0) / 2.0
+    score = jax.nn.softmax(guided, axis=-1)[..., 1:]
+  else:
+    score = (guided[..., 1:] - guided[..., :1] + 1.0) / 2.0
+  share = config.localize.blend
+  if share == 0.0:
+    return score
+  # The class activation has learned from every image, the anchors know this one: they err apart.
+  activation = resize(jax.nn.sigmoid(outputs.logits), score.shape[1:3], antialias=False)
+  if config.model.method == "lgag" and config.loss.auxiliary_weight > 0:
+    activation = jnp.sqrt(activation * jax.nn.sigmoid(outputs.fused_logits))
+  return score ** (1.0 - share) * activation ** share

@@ -110,6 +110,8 @@ def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Pat
     raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
   else:
     rows = [(p, _mask_of(root, p), ()) for p in images.image_files(root / "images")]
+    if not rows:
+      raise ValueError(f"{root / 'images'} holds no image ({', '.join(images.SUFFIXES)}).")
     names = [""] * len(rows)
   for image, mask, _ in rows:
     _check_sizes(image, mask)

@@ -9,12 +9,12 @@ import jax
 from jax.sharding import Mesh
 
 from lgag_jax import config as configs
-from lgag_jax import features, input_pipeline, optimizer, train_step
+from lgag_jax import features, input_pipeline, localize, optimizer, train_step
 from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
 from lgag_jax.models import network as networks
 from lgag_jax.models.network import Network
-from lgag_jax.sources import Source, open_source
+from lgag_jax.sources import Source
 from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -38,14 +38,14 @@ class Split:
 
 
 def open_split(
-  split: str, network: Network, state: TrainState, config: Config, mesh: Mesh, workdir: pathlib.Path,
-  *, whole_images: bool = False,
+  source: Source, network: Network, state: TrainState, config: Config, mesh: Mesh,
+  workdir: pathlib.Path,
 ) -> Split:
-  """Opens a split; from a feature cache where one can be, unless `whole_images`."""
-  source = open_source(config.data, split)
+  """Readies a source for the pipelines; through a feature cache where that serves."""
   reader = input_pipeline.Reader(source, config.data)
   cache = None
-  if not whole_images:
+  # Kept trunk outputs know one scale and no flip.
+  if not localize.several_views(config):
     directory = config.data.feature_cache_directory or workdir / "features"
     cache = features.open_cache(
       network, state.params, state.statistics, source, reader, config, mesh,

@@ -135,7 +135,12 @@ class FolderSource:
 
   def _class_rows(self, root, spec, name, number):
     split = spec.partition("[")[0]
-    if (root / split).is_dir():
+    others = [s for s in ("train", "validation") if (root / s).is_dir()]
+    if (root / split).is_dir() or others:
+      if not (root / split).is_dir():
+        raise FileNotFoundError(
+          f"{root} has {', '.join(others)}/ but no {split}/: add it, with a folder a class."
+        )
       paths = images.image_files(root / split / name)
       names = [split] * len(paths)
     else:

@@ -10,7 +10,7 @@ import numpy as np
 from clu import metric_writers
 
 from lgag_jax import config as configs
-from lgag_jax import evaluate, localize, partition, session, train_step
+from lgag_jax import evaluate, partition, session, train_step
 from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
 from lgag_jax.input_pipeline import steps_per_epoch
@@ -32,13 +32,12 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   mesh = partition.make_mesh()
   partition.check_batch(mesh, config.train.batch_size, config.train.accumulate)
   partition.check_batch(mesh, config.localize.batch_size)
-  examples = len(open_source(config.data, "train").ids)
-  epoch_steps = steps_per_epoch(examples, config.train.batch_size)
+  sources = [open_source(config.data, split) for split in ("train", "validation")]
+  epoch_steps = steps_per_epoch(len(sources[0].ids), config.train.batch_size)
   total_steps = epoch_steps * config.train.epochs
   network, optimizer, state = session.start(config, mesh, total_steps)
   train, validation = (
-    session.open_split(split, network, state, config, mesh, workdir)
-    for split in ("train", "validation")
+    session.open_split(source, network, state, config, mesh, workdir) for source in sources
   )
   checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
   if checkpoints.latest() is not None:
@@ -69,7 +68,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
       log.write(done, "validation", summary)
   progress.close()
   checkpoints.close()
-  _evaluate(network, state, config, mesh, workdir)
+  evaluate.evaluate(network, state, config, mesh, workdir, train=train, validation=validation)
   log.close()
   return state
 
@@ -78,14 +77,10 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
   """Evaluates a workdir's newest checkpoint; returns the metrics that it writes to eval/."""
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
-  return _evaluate(network, state, config, mesh, workdir)
-
-
-def _evaluate(network, state, config: Config, mesh, workdir: pathlib.Path) -> dict:
-  # Kept trunk outputs know one scale and no flip.
-  whole = localize.several_views(config)
   train, validation = (
-    session.open_split(split, network, state, config, mesh, workdir, whole_images=whole)
+    session.open_split(
+      open_source(config.data, split), network, state, config, mesh, workdir
+    )
     for split in ("train", "validation")
   )
   return evaluate.evaluate(

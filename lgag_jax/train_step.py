@@ -12,9 +12,10 @@ from jax.sharding import Mesh
 from lgag_jax import losses, memory_bank, partition
 from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
+from lgag_jax.localize import guided_scores
 from lgag_jax.models import network as networks
 from lgag_jax.models import pretrained
-from lgag_jax.models.lgagnet import Outputs, resize
+from lgag_jax.models.lgagnet import Outputs, pool, resize
 from lgag_jax.models.network import Network
 from lgag_jax.state import MemoryBank, TrainState
 
@@ -62,6 +63,7 @@ def make_train_step(
   Metrics are sums over the batch's examples, with their number (weight) as "examples".
   """
   contrast_from = config.loss.contrast_from_epoch * steps_per_epoch
+  guided_from = config.loss.guided_from_epoch * steps_per_epoch
 
   def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
     batch = _with_frozen(network, state, batch)
@@ -71,9 +73,11 @@ def make_train_step(
     contrast_weight = jnp.where(state.step >= contrast_from, config.loss.contrast_weight, 0.0)
     total_weight = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
 
+    guided_weight = jnp.where(state.step >= guided_from, config.loss.guided_pixel_weight, 0.0)
+
     def loss(params, part):
       outputs = network(params, state.statistics, part["taps"], state.bank, part["label"])
-      terms = loss_terms(outputs, part, state.bank, config, contrast_weight)
+      terms = loss_terms(outputs, part, state.bank, config, contrast_weight, guided_weight)
       sums = {name: jnp.sum(term * part["weight"]) for name, term in terms.items()}
       return sums["loss"] / total_weight, (sums, outputs.anchors, accept(outputs, part, config))
 
@@ -137,7 +141,8 @@ def _accumulate(loss: Callable, params: Any, batch: dict, parts: int):
 
 
 def loss_terms(
-  outputs: Outputs, batch: dict, bank: MemoryBank, config: Config, contrast_weight: jax.Array
+  outputs: Outputs, batch: dict, bank: MemoryBank, config: Config, contrast_weight: jax.Array,
+  guided_weight: jax.Array,
 ) -> dict[str, jax.Array]:
   """Returns the hybrid loss and its terms before weighting, f32[B] each."""
   weights, labels = config.loss, batch["label"]
@@ -147,21 +152,17 @@ def loss_terms(
     pixel = losses.segmentation(resize(outputs.logits, size, antialias=False), masks, known)
     image = losses.classification(outputs.scores, labels)
     return {"loss": pixel + image, "segmentation": pixel, "classification": image}
-  terms = {
-    "classification": (1.0, losses.classification(outputs.scores, labels)),
-    "negative_pixels": (
-      weights.negative_pixel_weight, losses.negative_pixels(outputs.logits, labels)
-    ),
-    "background_pixels": (
-      weights.background_pixel_weight,
-      losses.background_pixels(
-        outputs.logits, labels, fraction=weights.background_pixel_fraction
-      ),
-    ),
-  }
+  terms = label_terms(outputs.logits, labels, config)
   if config.model.method != "class_activation":
     terms["consistency"] = (
       weights.consistency_weight, losses.consistency(outputs.activation, outputs.guided)
+    )
+    terms["guided_pixels"] = (
+      guided_weight,
+      losses.guided_pixels(
+        outputs.logits, guided_scores(outputs, config), labels,
+        foreground=weights.guided_foreground, background=weights.guided_background,
+      ),
     )
   if config.model.method == "lgag":
     terms["contrast"] = (
@@ -170,11 +171,23 @@ def loss_terms(
         outputs.anchors, outputs.exists, bank, temperature=weights.contrast_temperature
       ),
     )
+    fused = label_terms(outputs.fused_logits, labels, config)
     terms["auxiliary"] = (
-      weights.auxiliary_weight, losses.classification(outputs.fused_scores, labels)
+      weights.auxiliary_weight, sum(weight * term for weight, term in fused.values())
     )
   total = sum(weight * term for weight, term in terms.values())
   return {"loss": total, **{name: term for name, (_, term) in terms.items()}}
+
+
+def label_terms(logits: jax.Array, labels: jax.Array, config: Config) -> dict[str, tuple]:
+  """What image labels alone say of a class activation: (weight, f32[B]) by name."""
+  weights = config.loss
+  background = losses.background_pixels(logits, labels, fraction=weights.background_pixel_fraction)
+  return {
+    "classification": (1.0, losses.classification(pool(logits, config.model), labels)),
+    "negative_pixels": (weights.negative_pixel_weight, losses.negative_pixels(logits, labels)),
+    "background_pixels": (weights.background_pixel_weight, background),
+  }
 
 
 def accept(outputs: Outputs, batch: dict, config: Config) -> jax.Array:

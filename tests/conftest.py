@@ -1,4 +1,4 @@
-"""Settings of all tests, made before JAX starts: four devices, little optimisation."""
+"""Settings of all tests, made before JAX starts: four devices, little optimisation; small data."""
 
 import os
 
@@ -7,28 +7,63 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 jax.config.update("jax_num_cpu_devices", 4)
 # Compiling takes longer than running here. Tests of compiled memory turn this off again.
 jax.config.update("jax_disable_most_optimizations", True)
 
-
-def pytest_addoption(parser):
-  parser.addoption("--slow", action="store_true", help="Run the tests marked slow, too.")
+SIDE = 64
 
 
 def pytest_configure(config):
-  config.addinivalue_line("markers", "slow: takes long, runs with --slow only.")
-
-
-def pytest_collection_modifyitems(config, items):
-  if not config.getoption("--slow"):
-    for item in items:
-      if "slow" in item.keywords:
-        item.add_marker(pytest.mark.skip(reason="slow: add --slow"))
+  # The package ignores these too, but pytest sets its own filters.
+  config.addinivalue_line("filterwarnings", "ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
 @pytest.fixture(params=[0, 1, 2])
 def rng(request):
   """Random numbers; a test that takes them runs on three seeds."""
   return np.random.default_rng(request.param)
+
+
+@pytest.fixture(scope="session")
+def image_folder(tmp_path_factory):
+  """A folder of 20 images with a bright square, their masks, and 12 without."""
+  root = tmp_path_factory.mktemp("images")
+  random = np.random.default_rng(7)
+  for name in ("landslide", "non-landslide", "masks"):
+    (root / name).mkdir()
+  for i in range(32):
+    image = random.integers(40, 90, (SIDE, SIDE, 3), dtype=np.uint8)
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    if i < 20:
+      top, left = random.integers(0, SIDE - 24, 2)
+      image[top : top + 24, left : left + 24] += np.uint8([150, 90, 20])
+      mask[top : top + 24, left : left + 24] = 255
+      Image.fromarray(mask).save(root / "masks" / f"slide_{i:02d}.png")
+    folder, stem = ("landslide", "slide") if i < 20 else ("non-landslide", "quiet")
+    Image.fromarray(image).save(root / folder / f"{stem}_{i:02d}.png")
+  return root
+
+
+@pytest.fixture
+def small_config(image_folder):
+  """The default config, made small enough to train in seconds."""
+  from lgag_jax.config import config_dict
+
+  config = config_dict()
+  config.data.directory = str(image_folder)
+  config.data.image_size = SIDE
+  config.model.side_widths = (8, 8, 8, 8)
+  config.model.head_width = 16
+  config.model.grid_stride = 16
+  config.bank.slots = 24
+  config.bank.centres = 3
+  config.bank.min_confidence = 0.1
+  config.train.batch_size = 8
+  config.train.epochs = 2
+  config.train.log_every = 2
+  config.train.checkpoint_every = 3
+  config.localize.batch_size = 8
+  return config

@@ -1,4 +1,4 @@
-"""GAA's cross-attention against the literal form: Q, K, V, attention and output a pixel at a time."""
+"""GAA's cross-attention against the literal form: Q, K, V, attention, output and fusion in turn."""
 
 import jax
 import jax.numpy as jnp
@@ -80,11 +80,11 @@ def test_without_global_anchors_features_pass_exactly(fusion, heads):
 
 def test_without_global_anchors_gradients_are_those_of_the_identity():
   module, params, g, _ = setup(fusion="concat", heads=1, normalise="anchors")
-  gradient_params, gradient_g = jax.grad(
+  gradient_params, gradient_g = jax.jit(jax.grad(
     lambda p, x: jnp.sum(
       module.apply({"params": p}, x, jnp.zeros((ANCHORS, WIDTH)), jnp.array(False)) * g
     ), argnums=(0, 1),
-  )(params, g)
+  ))(params, g)
   np.testing.assert_array_equal(gradient_g, g)
   assert all(np.all(leaf == 0) for leaf in jax.tree.leaves(gradient_params))
 
@@ -93,11 +93,11 @@ def test_every_parameter_takes_part():
   """A parameter that the result does not depend on would never be trained."""
   for fusion in ("concat", "residual"):
     module, params, g, anchors = setup(fusion=fusion, heads=2, normalise="anchors")
-    gradient = jax.grad(
+    gradient = jax.jit(jax.grad(
       lambda p, apply=module.apply, g=g, anchors=anchors: jnp.sum(
         jnp.square(apply({"params": p}, g, anchors, jnp.array(True)))
       )
-    )(params)
+    ))(params)
     # A bias of all keys adds the same to each anchor's logit, which a softmax takes away again.
     idle = {k for k, v in gradient.items() if np.abs(v).max() < 1e-3}
     assert idle == {"key_bias"}
@@ -125,8 +125,9 @@ def test_normalised_over_anchors_a_pixel_does_not_see_its_neighbours():
 
 def test_a_fresh_residual_starts_from_the_features_themselves():
   module, _, g, anchors = setup(fusion="residual", heads=2, normalise="anchors")
-  variables = module.init(jax.random.key(1), g, anchors, jnp.array(True))
-  np.testing.assert_array_equal(module.apply(variables, g, anchors, jnp.array(True)), g)
+  variables = jax.jit(module.init)(jax.random.key(1), g, anchors, jnp.array(True))
+  value = jax.jit(module.apply)(variables, g, anchors, jnp.array(True))
+  np.testing.assert_array_equal(value, g)
 
 
 def test_a_fresh_concatenation_has_the_spread_of_its_input():
@@ -135,7 +136,7 @@ def test_a_fresh_concatenation_has_the_spread_of_its_input():
   module = GlobalAnchorAggregation(fusion="concat", heads=4, normalise="none")
   g = jax.random.normal(jax.random.key(0), (1, 200, width))
   anchors = jax.random.normal(jax.random.key(1), (1, width))
-  params = module.init(jax.random.key(2), g, anchors, jnp.array(True))["params"]
+  params = jax.jit(module.init)(jax.random.key(2), g, anchors, jnp.array(True))["params"]
   for name, inputs in (
     ("query_kernel", width), ("key_kernel", width), ("value_kernel", width),
     ("output_kernel", width), ("fuse_kernel", 2 * width),

@@ -15,7 +15,7 @@ contrast = jax.jit(losses.contrast)
 
 
 def bank_of(entries, slots, width):
-  """A bank whose class k holds the given unit vectors, spread so that not the first slots hold them."""
+  """A bank whose class k holds the given unit vectors, in its last slots."""
   bank = memory_bank.empty(
     BankConfig(slots=slots, centres=1), classes=len(entries), dimension=width
   )
@@ -183,6 +183,21 @@ def test_background_pixels_push_down_low_pixels_only(rng):
   )(logits)
   low = np.asarray(logits) <= np.sort(logits.ravel())[7]
   np.testing.assert_array_equal(np.asarray(gradient) > 0, low)
+
+
+def test_guided_pixels_by_hand():
+  # Scores of at least 0.8 are the class, of at most 0.3 none, between nothing is known.
+  logits = jnp.array([[[math.log(3), 0.0], [math.log(3), 50.0]]] * 2)[..., None]
+  scores = jnp.array([[[0.8, 0.9], [0.3, 0.5]]] * 2)[..., None]
+  clear = {"foreground": 0.8, "background": 0.3}
+  value = losses.guided_pixels(logits, scores, jnp.array([[1.0], [0.0]]), **clear)
+  np.testing.assert_allclose(value, [(LOG2 + math.log(4 / 3) + math.log(4)) / 3, 0.0], rtol=1e-6)
+  unclear = losses.guided_pixels(logits, 0.0 * scores + 0.5, jnp.ones((2, 1)), **clear)
+  np.testing.assert_array_equal(unclear, 0.0)
+  to_scores = jax.grad(
+    lambda s: jnp.sum(losses.guided_pixels(logits, s, jnp.ones((2, 1)), **clear))
+  )(scores)
+  np.testing.assert_array_equal(to_scores, 0.0)
 
 
 def test_segmentation_ignores_unknown_pixels():

@@ -110,7 +110,8 @@ def test_moving_average_fills_then_moves_the_most_similar_slot(rng):
           continue
         nearest = int(np.argmax([float(row @ s) for s in slots[k]]))
         slots[k][nearest] = length_one(0.75 * slots[k][nearest] + 0.25 * row)
-  assert len(slots[0]) == SLOTS and len(slots[2]) == 0
+  assert len(slots[0]) == SLOTS
+  assert len(slots[2]) == 0
   for k in range(CLASSES):
     assert int(bank.valid[k].sum()) == len(slots[k])
     if slots[k]:

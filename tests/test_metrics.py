@@ -95,7 +95,8 @@ def test_oracle_against_every_threshold(rng):
 
 def test_oracle_without_positive_pixels():
   threshold, value = metrics.oracle(np.zeros(BINS), np.ones(BINS))
-  assert 0 <= threshold <= 1 and value["iou"] == 0
+  assert 0 <= threshold <= 1
+  assert value["iou"] == 0
 
 
 def test_otsu_against_every_split(rng):
@@ -116,8 +117,10 @@ def test_otsu_against_every_split(rng):
 
 def test_otsu_cuts_in_the_middle_between_two_groups():
   histogram = np.zeros(BINS)
-  histogram[[100, 101, 700]] = 5, 5, 2
-  assert metrics.otsu(histogram) == pytest.approx((102 + 700) / 2 / BINS, abs=1 / BINS)
+  histogram[[99, 100, 103]] = 5, 5, 2
+  # Cuts before bins 101, 102 and 103 part the groups alike.
+  assert metrics.otsu(histogram) == pytest.approx(102 / BINS, abs=1e-9)
+  assert metrics.otsu(np.where(np.arange(BINS) < 512, 3.0, 3.0)) == pytest.approx(0.5, abs=1e-9)
 
 
 @pytest.mark.parametrize("bins", [[], [17], [0], [BINS - 1]])

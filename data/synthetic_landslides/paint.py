@@ -181,11 +181,11 @@ def paint_slide(canvas: Canvas, slide: shapes.Slide) -> None:
   colour = _soil(canvas, part, slide.tone, slide.shift)
   scarp = np.clip(1.4 - inside / 3, 0, 1) * np.clip(1 - along / 0.3, 0, 1)
   fade = np.clip(0.12 - 0.3 * along, -0.15, 0.12)  # Fresh at the scar, muddier below.
-  colour = colour * (1 + fade - 0.4 * scarp + 0.24 * streak + 0.1 * deposit * grain)[..., None]
+  colour = colour * (1 + fade - 0.4 * scarp + 0.22 * streak + 0.1 * deposit * grain)[..., None]
   canvas.cover(part, _soften(inside, 1.2), colour)
   # A hollow with a steep crown above, a raised lobe with a steep front below.
   bowl = np.clip(inside / 2.2, 0, 1) * np.clip((0.5 - along) / 0.4, 0, 1)
   lobe = np.sqrt(np.clip(inside / 9, 0, 1)) * np.clip((along - 0.45) / 0.3, 0, 1)
   levee = np.exp(-(((np.abs(across) - 0.85) / 0.14) ** 2)) * (inside > 0) * (along > 0.25)
-  rough = _soften(inside, 2) * (0.6 * streak + 0.35 * deposit * grain + 0.5 * deposit * ragged)
+  rough = _soften(inside, 2) * (0.5 * streak + 0.35 * deposit * grain + 0.5 * deposit * ragged)
   canvas.height[part] += 0.6 * slide.depth * (lobe - bowl * 1.5) + 0.9 * levee + rough

@@ -139,7 +139,7 @@ def draw_slides(rng: np.random.Generator, ground: Terrain, sizes) -> list[Slide]
         path=best,
         width=_profile(rng, run, flow, min(girth, run / 3.2)),
         depth=rng.uniform(4, 8) * ground.unit**0.5,
-        tone=rng.uniform(0.4, 1.1),
+        tone=rng.uniform(0.3, 1.0),
         shift=tuple(int(v) for v in rng.integers(512, size=2)),
       )
     )
@@ -168,7 +168,7 @@ def draw_bares(rng: np.random.Generator, ground: Terrain) -> list[Bare]:
         centre=centre.astype(np.float32),
         size=(side * math.sqrt(ratio), side / math.sqrt(ratio)),
         angle=rng.uniform(0, np.pi),
-        tone=rng.uniform(0.0, 0.8),
+        tone=rng.uniform(0.0, 0.85),
         shift=tuple(int(v) for v in rng.integers(512, size=2)),
       )
     )

@@ -22,11 +22,12 @@ class Outputs:
   scores: jax.Array  # f32[B, C], image scores s (logits).
   logits: jax.Array  # f32[B, h, w, C], class activation c before any normalisation.
   activation: jax.Array  # f32[B, h, w, K], M.
+  # On the grid of the anchors, which may be finer:
   seeds: jax.Array  # i32[B, h, w], SOL's class of each cell.
   anchors: jax.Array  # f32[B, K, D], local category anchors a.
   exists: jax.Array  # bool[B, K], e: class present and seeded.
   guided: jax.Array  # f32[B, h, w, K], R^.
-  fused_scores: jax.Array  # f32[B, C], image scores of the fused features g'.
+  fused_logits: jax.Array  # f32[B, h, w, C], class activation of the fused features g'.
 
 
 def resize(x: Float[Array, "B h w E"], size: tuple[int, int], *, antialias: bool) -> Array:
@@ -104,6 +105,7 @@ class LGAGHead(nn.Module):
   model: ModelConfig
   sol: SolConfig
   gaa: GaaConfig
+  anchor_stride: int  # Of the grid of g, anchors and guided maps; no parameter depends on it.
   gate: float  # Without labels a class counts as present when sigmoid(score) exceeds this.
 
   @nn.compact
@@ -114,97 +116,119 @@ class LGAGHead(nn.Module):
     labels: Float[Array, "B C"] | None = None,
   ) -> Outputs:
     """Computes all maps; `labels` None is inference, where the scores decide which classes exist."""
-    last = taps[-1]
-    scale = 16 // self.model.grid_stride
-    size = (last.shape[1] * scale, last.shape[2] * scale)
-    logits, head_features = self._classify(taps, size)
+    logits, head_features = self._classify(taps)
     scores = pool(logits, self.model)
     if labels is None:
       labels = (jax.nn.sigmoid(scores) > self.gate).astype(jnp.float32)
     activation = sol.class_maps(logits, labels, epsilon=self.model.epsilon)
     if self.model.method in ("class_activation", "supervised"):
-      return self._without_anchors(scores, logits, activation)
+      return self._without_anchors(scores, logits, activation, bank.centres.shape[-1])
 
-    shape = activation.shape
-    g = SideProjections(
-      self.model.side_widths, self.model.epsilon, self.model.stop_gradient_sides, self._dtype(),
-      name="sides",
-    )(taps, size).reshape(shape[0], -1, sum(self.model.side_widths))
-    sources = {"x4": resize(last, size, antialias=False), "g": g, "head": head_features}
-    structure = sources[self.sol.seed_features].reshape(shape[0], g.shape[1], -1)
-    weights, exists, seeds = self._seed(structure, activation, labels)
-    anchors = sol.local_anchors(g, weights)
+    g = self._anchor_features(taps)  # B h w D
+    grid, batch = g.shape[1:3], g.shape[0]
+    g = g.reshape(batch, -1, g.shape[-1])
+    sources = {"x4": taps[-1], "g": g.reshape(batch, *grid, -1), "head": head_features}
+    seeds = self._seeds(sources[self.sol.seed_features], activation, labels, grid)  # B h w K
+    weights = seeds.reshape(batch, -1, seeds.shape[-1])
+    weights = sol.reseed(g, weights, rounds=self.sol.rounds) if self.sol.rounds else weights
     fused = g
     if self.model.method == "lgag" and self.gaa.attention:
       fused = GlobalAnchorAggregation(
         self.gaa.heads, self.gaa.fusion, self.gaa.normalise, name="gaa"
       )(g, bank.centres.reshape(-1, g.shape[-1]), bank.ready)
-    guided = self._guide(fused, weights, bank, shape)
+    present = _with_background(labels) > 0
+    guided = self._guide(fused, weights, bank, grid) * present[:, None, None, :]
     return Outputs(
-      scores=scores, logits=logits, activation=activation, seeds=seeds.reshape(shape[:3]),
-      anchors=anchors, exists=exists, guided=guided,
-      fused_scores=self._fused_scores(fused, shape, scores),
+      scores=scores, logits=logits, activation=activation,
+      seeds=jnp.argmax(weights, axis=-1).reshape(batch, *grid),
+      anchors=sol.local_anchors(g, weights), exists=present & jnp.any(weights > 0, axis=1),
+      guided=guided, fused_logits=self._fused_logits(fused, grid, logits),
     )
 
   def _dtype(self) -> jnp.dtype:
     return jnp.dtype(self.model.precision)
 
-  def _classify(self, taps, size):
+  def _classify(self, taps: tuple[Array, ...]):
+    """Returns the class activation [B, h, w, C] and the features under it."""
+    last = taps[-1]
     if self.model.classifier == "head":
+      scale = 16 // self.model.grid_stride
+      size = (last.shape[1] * scale, last.shape[2] * scale)
       return TapClassifier(
         self.classes, self.model.head_width, self.model.epsilon, self._dtype(), name="classifier"
       )(taps, size)
-    logits = nn.Dense(self.classes, use_bias=False, dtype=self._dtype(), name="classifier")(
-      taps[-1]
-    ).astype(jnp.float32)
-    return logits, taps[-1]
+    logits = nn.Dense(self.classes, use_bias=False, dtype=self._dtype(), name="classifier")(last)
+    return logits.astype(jnp.float32), last
 
-  def _without_anchors(self, scores, logits, activation) -> Outputs:
+  def _anchor_features(self, taps: tuple[Array, ...]) -> Float[Array, "B h w D"]:
+    scale = 16 // self.anchor_stride
+    size = (taps[-1].shape[1] * scale, taps[-1].shape[2] * scale)
+    if self.model.anchor_features == "sides":
+      return SideProjections(
+        self.model.side_widths, self.model.epsilon, self.model.stop_gradient_sides, self._dtype(),
+        name="sides",
+      )(taps, size)
+    chosen = [taps[number - 1].astype(jnp.float32) for number in self.model.anchor_taps]
+    resized = [unit(resize(tap, size, antialias=True), self.model.epsilon) for tap in chosen]
+    features = jnp.concatenate(resized, axis=-1)
+    return jax.lax.stop_gradient(features) if self.model.stop_gradient_sides else features
+
+  def _without_anchors(self, scores, logits, activation, dimension: int) -> Outputs:
     batch, classes = activation.shape[0], activation.shape[-1]
     return Outputs(
       scores=scores, logits=logits, activation=activation,
-      seeds=jnp.argmax(activation, axis=-1),
-      anchors=jnp.zeros((batch, classes, sum(self.model.side_widths))),
-      exists=jnp.zeros((batch, classes), bool), guided=activation, fused_scores=scores,
+      seeds=jnp.argmax(activation, axis=-1), anchors=jnp.zeros((batch, classes, dimension)),
+      exists=jnp.zeros((batch, classes), bool), guided=activation, fused_logits=logits,
     )
 
-  def _seed(self, structure, activation, labels):
-    """Returns anchor weights [B, N, K], existence [B, K] and seeds [B, N]."""
-    flat = activation.reshape(*structure.shape[:2], -1)
+  def _seeds(self, structure, activation, labels, grid) -> Float[Array, "B h w K"]:
+    """Returns the cells' weights in the local anchors: one-hot seeds, or overlaps."""
     if self.sol.seeding == "argmax":
       # Seeds are an argmax: no gradient passes, so none is computed.
-      structure, flat = jax.lax.stop_gradient((structure, flat))
+      structure, activation = jax.lax.stop_gradient((structure, activation))
+    structure = resize(structure, activation.shape[1:3], antialias=False)
+    batch, height, width, classes = activation.shape
     overlaps = sol.overlap(
-      structure.astype(jnp.float32), flat, block_rows=self.sol.block_rows,
-      epsilon=self.model.epsilon,
+      structure.astype(jnp.float32).reshape(batch, height * width, -1),
+      activation.reshape(batch, height * width, classes),
+      block_rows=self.sol.block_rows, epsilon=self.model.epsilon,
     )
-    present = jnp.concatenate([jnp.ones_like(labels[:, :1]), labels], axis=-1) > 0
-    seeds = sol.seeds(overlaps, present, background_factor=self.sol.background_factor)
-    one_hot = jax.nn.one_hot(seeds, flat.shape[-1])
-    exists = present & (jnp.sum(one_hot, axis=1) > 0)
-    weights = one_hot if self.sol.seeding == "argmax" else overlaps * present[:, None]
-    return weights, exists, seeds
+    present = _with_background(labels) > 0
+    if self.sol.seeding == "argmax":
+      seeds = sol.seeds(overlaps, present, background_factor=self.sol.background_factor)
+      weights = jax.nn.one_hot(seeds, classes)
+    else:
+      weights = overlaps * present[:, None]
+    weights = weights.reshape(activation.shape)
+    return jax.image.resize(weights, (batch, *grid, classes), "nearest")
 
-  def _guide(self, fused, weights, bank: MemoryBank, shape) -> Float[Array, "B h w K"]:
+  def _guide(self, fused, weights, bank: MemoryBank, grid) -> Float[Array, "B h w K"]:
     """The anchor-guided activation, R^ = R / max over space."""
+    batch, classes = weights.shape[0], weights.shape[-1]
     if self.gaa.activation_head == "conv":
-      grid = fused.reshape(*shape[:3], -1)
-      hidden = nn.Conv(self.gaa.activation_head_width, (3, 3), name="guide_conv")(grid)
-      maps = nn.relu(nn.Dense(shape[-1], name="guide_logits")(nn.relu(hidden)))
-      maps = maps.reshape(shape[0], -1, shape[-1])
+      cells = fused.reshape(batch, *grid, -1)
+      hidden = nn.Conv(self.gaa.activation_head_width, (3, 3), name="guide_conv")(cells)
+      maps = nn.relu(nn.Dense(classes, name="guide_logits")(nn.relu(hidden)))
+      maps = maps.reshape(batch, -1, classes)
     else:
       maps = sol.cosine_maps(fused, sol.local_anchors(fused, weights))
       if self.model.method == "lgag" and self.gaa.global_activation > 0:
         share = jnp.where(bank.ready, self.gaa.global_activation, 0.0)
         maps = (1.0 - share) * maps + share * global_maps(fused, bank)
     maps = maps / (jnp.max(maps, axis=1, keepdims=True) + self.model.epsilon)
-    return maps.reshape(shape)
+    return maps.reshape(batch, *grid, classes)
 
-  def _fused_scores(self, fused, shape, scores):
+  def _fused_logits(self, fused, grid, logits) -> Float[Array, "B h w C"]:
     if self.model.method != "lgag":
-      return scores
-    logits = nn.Dense(self.classes, use_bias=False, name="fused_classifier")(fused)
-    return pool(logits.reshape(*shape[:3], -1), self.model)
+      return logits
+    # Unlike the linear classifier of the trunk's last tap it meets unit vectors: it needs a bias.
+    fused_logits = nn.Dense(self.classes, name="fused_classifier")(fused)
+    return fused_logits.reshape(fused.shape[0], *grid, self.classes)
+
+
+def _with_background(labels: Float[Array, "B C"]) -> Float[Array, "B K"]:
+  """The background is present in every image."""
+  return jnp.concatenate([jnp.ones_like(labels[:, :1]), labels], axis=-1)
 
 
 def global_maps(fused: Float[Array, "B N D"], bank: MemoryBank) -> Float[Array, "B N K"]:

@@ -79,7 +79,7 @@ def build(config: Config) -> Network:
     options["depthwise"] = depthwise_form(config.model.depthwise, jax.default_backend())
   head = LGAGHead(
     classes=len(config.data.classes), model=config.model, sol=config.sol, gaa=config.gaa,
-    gate=config.localize.gate,
+    anchor_stride=config.model.grid_stride, gate=config.localize.gate,
   )
   channels = config.data.channels
   return Network(
@@ -102,6 +102,20 @@ def _fit(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
   return values + (sum(values) / len(values),) * (channels - len(values))
 
 
+def at_anchor_stride(network: Network, stride: int) -> Network:
+  """Returns the same network, of the same parameters, with anchors and guided maps at `stride`."""
+  return dataclasses.replace(network, head=network.head.clone(anchor_stride=stride))
+
+
 def anchor_dimension(config: Config) -> int:
-  """Returns D."""
-  return sum(config.model.side_widths)
+  """Returns D; raises ValueError when the attention's heads do not divide it."""
+  if config.model.anchor_features == "sides":
+    dimension = sum(config.model.side_widths)
+  else:
+    widths = pretrained.TRUNKS[config.model.trunk].WIDTHS
+    dimension = sum(widths[number - 1] for number in config.model.anchor_taps)
+  if dimension % config.gaa.heads:
+    raise ValueError(
+      f"config.gaa.heads={config.gaa.heads}: must divide the anchors' {dimension} numbers."
+    )
+  return dimension

@@ -33,24 +33,33 @@ def overlap(
   S_ij = relu(cosine of features i and j); I_i = sum_j S_ij M_j; U_i = sum_j S_ij + sum_j M_j - I_i.
   `block_rows` changes memory, not the result: a block is computed again in the backward pass.
   """
-  unit_features = unit(features, epsilon)
-  count = features.shape[1]
+  # relu(f_i . f_j) / |f_i| / |f_j| is the structure: lengths divide sums over j, not N x N values.
+  scale = jax.lax.rsqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True) + epsilon**2)
+  weights = jnp.concatenate([maps, jnp.ones_like(scale)], axis=-1) * scale  # B N K+1
+  sums = _structure_sums(features, weights, block_rows) * scale
+  intersection, structure_area = sums[..., :-1], sums[..., -1:]
+  map_area = jnp.sum(maps, axis=1, keepdims=True)
+  return intersection / (structure_area + map_area - intersection + epsilon)
+
+
+def _structure_sums(
+  features: Float[Array, "B N E"], weights: Float[Array, "B N J"], block_rows: int
+) -> Float[Array, "B N J"]:
+  """Returns sum over j of relu(f_i . f_j) w_j, a block of rows i at a time."""
+  batch, count, width = features.shape
+
+  @jax.checkpoint
+  def block_sums(rows):
+    products = jnp.einsum("bie,bje->bij", rows, features)
+    return jnp.einsum("bij,bjk->bik", jax.nn.relu(products), weights)
+
   blocks = -(-count // block_rows)
   if blocks == 1:
-    return _overlap_rows(unit_features, unit_features, maps, epsilon)
-  padded = jnp.pad(unit_features, ((0, 0), (0, blocks * block_rows - count), (0, 0)))
-  split = padded.reshape(features.shape[0], blocks, block_rows, -1)
-  rows = jnp.moveaxis(split, 1, 0)  # blocks B rows E
-  body = jax.checkpoint(lambda block: _overlap_rows(block, unit_features, maps, epsilon))
-  result = jax.lax.map(body, rows)  # blocks B rows K
-  return jnp.moveaxis(result, 0, 1).reshape(features.shape[0], -1, maps.shape[-1])[:, :count]
-
-
-def _overlap_rows(rows, features, maps, epsilon):
-  structure = jax.nn.relu(jnp.einsum("bie,bje->bij", rows, features))
-  intersection = jnp.einsum("bij,bjk->bik", structure, maps)
-  area = jnp.sum(structure, axis=-1)[..., None] + jnp.sum(maps, axis=1)[:, None, :]
-  return intersection / (area - intersection + epsilon)
+    return block_sums(features)
+  padded = jnp.pad(features, ((0, 0), (0, blocks * block_rows - count), (0, 0)))
+  rows = jnp.moveaxis(padded.reshape(batch, blocks, block_rows, width), 1, 0)
+  sums = jax.lax.map(block_sums, rows)  # blocks B rows J
+  return jnp.moveaxis(sums, 0, 1).reshape(batch, -1, weights.shape[-1])[:, :count]
 
 
 def seeds(
@@ -73,6 +82,25 @@ def local_anchors(
   # A weight below one only occurs with weighted seeds; there the plain mean needs the true sum.
   safe = jnp.where(total > 0, total, 1.0)
   return jnp.einsum("bnk,bnd->bkd", weights, features) / safe
+
+
+def reseed(
+  features: Float[Array, "B N D"], weights: Float[Array, "B N K"], *, rounds: int
+) -> Float[Array, "B N K"]:
+  """Returns one-hot seeds without those that lie closer to the background's anchor than their own.
+
+  Deep features see far, so first seeds spill over a landslide's edge; anchors of features that see
+  less part the cells again, as Lloyd's algorithm does, within the first seeds. No gradient passes.
+  """
+  features, weights = jax.lax.stop_gradient((unit(features), weights))
+  first = weights[..., 1:]
+  for _ in range(rounds):
+    anchors = unit(local_anchors(features, weights))
+    similarity = jnp.einsum("bnd,bkd->bnk", features, anchors)
+    kept = first * (similarity[..., 1:] > similarity[..., :1])
+    background = 1.0 - jnp.sum(kept, axis=-1, keepdims=True)
+    weights = jnp.concatenate([background, kept], axis=-1)
+  return weights
 
 
 def cosine_maps(

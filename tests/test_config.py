@@ -1,0 +1,206 @@
+"""Config: names checked both ways, types and ranges, and what is written read back."""
+
+import dataclasses
+import json
+
+import pytest
+
+from lgag_jax import config as configs
+from lgag_jax.config import (
+  BankConfig,
+  Config,
+  DataConfig,
+  GaaConfig,
+  LocalizeConfig,
+  LossConfig,
+  ModelConfig,
+  OptimConfig,
+  SolConfig,
+  TrainConfig,
+)
+
+
+def mapping(**changes):
+  """The defaults as nested dicts, with `group__field` set."""
+  result = dataclasses.asdict(Config())
+  for path, value in changes.items():
+    group, name = path.split("__")
+    result[group][name] = value
+  return result
+
+
+def test_the_defaults_come_back():
+  assert configs.from_mapping(configs.config_dict()) == Config()
+
+
+def test_a_changed_config_dict_comes_back_changed():
+  draft = configs.config_dict()
+  draft.data.classes = ("scar", "debris")
+  draft.localize.scales = (0.5, 1.0)
+  draft.optim.learning_rate = 0.5
+  result = configs.from_mapping(draft)
+  assert result == Config(
+    data=DataConfig(classes=("scar", "debris")), localize=LocalizeConfig(scales=(0.5, 1.0)),
+    optim=OptimConfig(learning_rate=0.5),
+  )
+  assert isinstance(result.data.classes, tuple)
+
+
+def test_an_unknown_name_is_an_error_with_a_suggestion():
+  with pytest.raises(ValueError, match=r"config\.optim\.learning_rat is unknown.*'learning_rate'"):
+    configs.from_mapping(mapping(optim__learning_rat=0.1))
+  with pytest.raises(ValueError, match=r"config\.modell is unknown.*'model'"):
+    configs.from_mapping({**mapping(), "modell": {}})
+
+
+def test_an_unknown_name_like_no_other_lists_the_names_there_are():
+  with pytest.raises(ValueError, match=r"config\.sol\.zzz is unknown.*seed_features.*block_rows"):
+    configs.from_mapping(mapping(sol__zzz=1))
+
+
+def test_a_missing_name_is_an_error():
+  incomplete = mapping()
+  del incomplete["bank"]["slots"]
+  with pytest.raises(ValueError, match=r"config\.bank lacks slots"):
+    configs.from_mapping(incomplete)
+  del incomplete["bank"]
+  with pytest.raises(ValueError, match=r"config lacks bank"):
+    configs.from_mapping(incomplete)
+
+
+@pytest.mark.parametrize("value", [{}, {"wrong": 1}])
+def test_a_group_is_checked_like_the_whole(value):
+  with pytest.raises(ValueError, match=r"config\.gaa"):
+    configs.from_mapping({**mapping(), "gaa": value})
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "wanted"),
+  [
+    ("train__epochs", 2.5, "int"), ("train__epochs", "3", "int"), ("train__epochs", True, "int"),
+    ("train__epochs", None, "int"), ("optim__learning_rate", "0.1", "float"),
+    ("optim__learning_rate", True, "float"), ("data__balance", 1, "bool"),
+    ("data__directory", 5, "str"), ("data__classes", "landslide", "tuple"),
+    ("data__classes", (1,), "str"), ("localize__scales", ("1",), "float"),
+    ("model__side_widths", (1.0, 2.0, 3.0, 4.0), "int"), ("gaa__attention", "yes", "bool"),
+  ],
+)
+def test_a_wrong_type_is_an_error_that_names_field_and_type(field, value, wanted):
+  with pytest.raises(TypeError, match=rf"config\.{field.replace('__', '.')}.*{wanted}"):
+    configs.from_mapping(mapping(**{field: value}))
+
+
+def test_a_group_that_is_no_group_is_an_error():
+  with pytest.raises(TypeError, match=r"config\.bank must be a group"):
+    configs.from_mapping({**mapping(), "bank": 5})
+
+
+def test_whole_numbers_serve_where_any_number_does():
+  result = configs.from_mapping(mapping(optim__learning_rate=1, localize__scales=[1, 2]))
+  assert repr(result.optim.learning_rate) == "1.0"
+  assert repr(result.localize.scales) == "(1.0, 2.0)"
+
+
+NAN = float("nan")
+WRONG = [
+  (DataConfig, "source", "csv"), (DataConfig, "classes", ()), (DataConfig, "channels", 0),
+  (DataConfig, "image_size", -1), (DataConfig, "tile_size", -1), (DataConfig, "max_value", -1.0),
+  (DataConfig, "min_mask_fraction", 1.5), (DataConfig, "validation_fraction", -0.1),
+  (DataConfig, "augment", "mixup"), (DataConfig, "on_bad_image", "ignore"),
+  (DataConfig, "mean", (0.5,)), (DataConfig, "std", (1.0, 0.0, 1.0)),
+  (DataConfig, "colour_jitter", 0.1), (DataConfig, "scale_jitter", 0.1),
+  (DataConfig, "feature_cache_gib", NAN), (DataConfig, "max_bad_images", -1),
+  (ModelConfig, "method", "cam"), (ModelConfig, "trunk", "vgg"),
+  (ModelConfig, "first_trainable_stage", 0), (ModelConfig, "first_trainable_stage", 6),
+  (ModelConfig, "depthwise", "fast"), (ModelConfig, "classifier", "mlp"),
+  (ModelConfig, "grid_stride", 5), (ModelConfig, "pooling", "max"),
+  (ModelConfig, "top_fraction", 0.0), (ModelConfig, "top_fraction", 1.1),
+  (ModelConfig, "head_width", 0), (ModelConfig, "epsilon", 0.0),
+  (ModelConfig, "side_widths", (1, 2, 3)), (ModelConfig, "side_widths", (1, 2, 3, 0)),
+  (SolConfig, "seed_features", "x3"), (SolConfig, "seeding", "soft"),
+  (SolConfig, "background_factor", 0.0), (SolConfig, "block_rows", 0),
+  (GaaConfig, "fusion", "sum"), (GaaConfig, "normalise", "rows"), (GaaConfig, "heads", 0),
+  (GaaConfig, "activation_head", "mlp"), (GaaConfig, "global_activation", 1.01),
+  (BankConfig, "slots", 9), (BankConfig, "centres", 0), (BankConfig, "lloyd_steps", 0),
+  (BankConfig, "min_confidence", 1.2), (BankConfig, "update", "lifo"),
+  (BankConfig, "momentum", -0.1), (BankConfig, "refresh_every", -1),
+  (LossConfig, "contrast_weight", -1.0), (LossConfig, "contrast_temperature", 0.0),
+  (LossConfig, "background_pixel_fraction", 1.5), (LossConfig, "consistency_weight", NAN),
+  (OptimConfig, "name", "lion"), (OptimConfig, "learning_rate", 0.0),
+  (OptimConfig, "clip_norm", -1.0), (OptimConfig, "warmup_steps", -1),
+  (TrainConfig, "epochs", 0), (TrainConfig, "batch_size", 0), (TrainConfig, "accumulate", 3),
+  (TrainConfig, "keep_checkpoints", 0), (TrainConfig, "evaluate_every", -1),
+  (TrainConfig, "seed", -1),
+  (LocalizeConfig, "scales", ()), (LocalizeConfig, "scales", (1.0, -1.0)),
+  (LocalizeConfig, "map", "cam"), (LocalizeConfig, "class_activation", "raw"),
+  (LocalizeConfig, "compare", "ratio"), (LocalizeConfig, "threshold_rule", "oracle"),
+  (LocalizeConfig, "gate", 1.5), (LocalizeConfig, "negative_quantile", -0.5),
+  (LocalizeConfig, "batch_size", 0),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value"), WRONG)
+def test_a_value_out_of_range_is_an_error_that_names_field_and_value(kind, name, value):
+  with pytest.raises(ValueError, match=r"config\.\w+\.") as caught:
+    kind(**{name: value})
+  assert repr(value) in str(caught.value) or "augment" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+  ("groups", "field"),
+  [
+    ({"model": ModelConfig(classifier="linear")}, "sol.seed_features"),
+    ({"model": ModelConfig(first_trainable_stage=4), "data": DataConfig(augment="features")},
+     "data.augment"),
+  ],
+)
+def test_groups_that_do_not_fit_together_are_an_error(groups, field):
+  with pytest.raises(ValueError, match=field):
+    Config(**groups)
+
+
+def test_a_linear_classifier_has_the_trunks_own_grid():
+  with pytest.raises(ValueError, match="grid_stride"):
+    ModelConfig(classifier="linear", grid_stride=8)
+
+
+def test_a_typo_in_a_config_file_raises():
+  draft = configs.config_dict()
+  with pytest.raises(AttributeError, match="learning_rate"):
+    draft.optim.learning_rte = 0.1
+  with pytest.raises(AttributeError):
+    draft.bankk = 1
+  with pytest.raises(TypeError):
+    draft.train.epochs = "many"
+
+
+def test_a_config_does_not_change_and_hashes():
+  with pytest.raises(dataclasses.FrozenInstanceError):
+    Config().train.epochs = 3
+  assert hash(Config()) == hash(configs.from_mapping(configs.config_dict()))
+
+
+def test_json_keeps_everything(tmp_path):
+  config = Config(
+    data=DataConfig(mean=(0.1, 0.2, 0.3), classes=("Hangrutschung ä",), balance=False),
+    optim=OptimConfig(learning_rate=1 / 3), model=ModelConfig(side_widths=(4, 4, 4, 4)),
+  )
+  configs.save(config, tmp_path / "config.json")
+  assert configs.load(tmp_path / "config.json") == config
+
+
+def test_a_missing_file_says_where_to_look(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"config\.json is missing.*workdir"):
+    configs.load(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("change", ["truncated", "list", "unknown", "type", "empty"])
+def test_a_file_that_is_no_config_is_named(tmp_path, change):
+  path = tmp_path / "config.json"
+  text = json.dumps(mapping())
+  path.write_text({
+    "truncated": text[:100], "list": "[1, 2]", "empty": "",
+    "unknown": json.dumps(mapping(bank__slotts=3)), "type": json.dumps(mapping(bank__slots="3")),
+  }[change])
+  with pytest.raises(ValueError, match=r"config\.json is no valid config"):
+    configs.load(path)

@@ -1,0 +1,47 @@
+"""The config files: each builds, and has the size that the table says."""
+
+import itertools
+import pathlib
+
+import pytest
+
+from benchmarks import cost
+from configs import methods
+from lgag_jax import config as configs
+
+# Parameters, trunk included. A config without a row fails.
+PARAMETERS = {
+}
+
+
+@pytest.fixture(scope="module")
+def named():
+  return cost.named_configs()
+
+
+def test_every_config_has_a_row(named):
+  files = {path.stem for path in pathlib.Path(cost.__file__).parent.parent.glob("configs/*.py")}
+  assert files - {"methods"} == set(cost.DATA_SETS)
+  assert set(named) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_parameter_count(named, name):
+  assert cost.parameters(named[name]) == PARAMETERS[name]
+
+
+def test_unknown_method_is_refused():
+  with pytest.raises(ValueError, match="there are lgag"):
+    methods.apply(configs.config_dict(), "lgak")
+
+
+def test_published_setting():
+  config = cost.published("lgagnet")
+  assert (config.model.trunk, config.data.image_size, config.train.batch_size) == ("resnet50", 256, 32)
+  assert (config.optim.name, config.train.epochs) == ("sgd", 15)
+  assert (config.optim.learning_rate, config.optim.new_multiplier) == (0.1, 10.0)
+
+
+def test_sol_memory_grows_with_the_pixels():
+  sizes = [cost.sol_temp_bytes(side) for side in (16, 32, 64)]
+  assert all(larger <= 4.4 * smaller for smaller, larger in itertools.pairwise(sizes))

@@ -1,0 +1,228 @@
+"""Reading images and masks: what each kind of file holds, and errors that name the file."""
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.windows import Window
+
+from lgag_jax import images
+from lgag_jax.images import UNKNOWN, ImageError
+
+
+def pixels(height=12, width=10, channels=3, dtype=np.uint8, seed=0):
+  rng = np.random.default_rng(seed)
+  return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype, endpoint=True)
+
+
+def write_tiff(path, array, **options):
+  array = array if array.ndim == 3 else array[..., None]
+  height, width, count = array.shape
+  profile = {"height": height, "width": width, "count": count, "dtype": array.dtype}
+  with rasterio.open(path, "w", driver="GTiff", **profile, **options) as file:
+    file.write(np.moveaxis(array, -1, 0))
+  return path
+
+
+def write_png(path, array, mode=None):
+  image = Image.fromarray(array)
+  (image.convert(mode) if mode else image).save(path)
+  return path
+
+
+def mask_of(path, *, classes=1, ignore=-1, window=None):
+  with images.open_raster(path) as raster:
+    return images.read_mask(raster, classes=classes, ignore=ignore, window=window)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_pixels_come_back_in_their_own_type(tmp_path, suffix, dtype):
+  array = pixels(channels=1 if dtype == np.uint16 else 3, dtype=dtype)
+  path = tmp_path / f"a{suffix}"
+  if suffix == ".tif":
+    write_tiff(path, array)
+  else:
+    write_png(path, array[..., 0] if dtype == np.uint16 else array)
+  value = images.read_image(path, array.shape[-1])
+  assert value.dtype == dtype
+  np.testing.assert_array_equal(value, array)
+
+
+def test_a_jpeg_comes_back_nearly(tmp_path):
+  array = np.full((32, 32, 3), (200, 100, 50), np.uint8)
+  Image.fromarray(array).save(tmp_path / "a.jpg", quality=95)
+  value = images.read_image(tmp_path / "a.jpg", 3)
+  assert np.abs(value.astype(int) - array).max() < 6
+
+
+def test_a_window_is_a_part(tmp_path):
+  array = pixels(30, 20, 4, np.uint16)
+  path = write_tiff(tmp_path / "a.tif", array)
+  value = images.read_image(path, 4, Window(3, 5, 7, 11))
+  np.testing.assert_array_equal(value, array[5:16, 3:10])
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("RGBA", 3), ("LA", 1)])
+def test_alpha_is_left_out(tmp_path, mode, channels):
+  array = pixels(channels=len(mode)) | 1  # Nowhere transparent.
+  path = write_png(tmp_path / "a.png", array)
+  np.testing.assert_array_equal(images.read_image(path, channels), array[..., :channels])
+
+
+def test_alpha_is_kept_where_it_is_a_channel(tmp_path):
+  array = pixels(channels=4) | 1
+  path = write_png(tmp_path / "a.png", array)
+  np.testing.assert_array_equal(images.read_image(path, 4), array)
+
+
+def test_a_fourth_band_that_is_no_alpha_is_not_dropped_in_silence(tmp_path):
+  path = write_tiff(tmp_path / "a.tif", pixels(channels=4), photometric="MINISBLACK")
+  with rasterio.open(path, "r+") as file:
+    file.colorinterp = [rasterio.enums.ColorInterp.gray] * 4
+  with pytest.raises(ImageError, match=r"a\.tif has 4 channels"):
+    images.read_image(path, 3)
+
+
+@pytest.mark.parametrize("colours", [2, 16, 200])
+def test_a_palette_becomes_colours(tmp_path, colours):
+  picture = Image.fromarray(pixels(16, 16)).quantize(colours)
+  picture.save(tmp_path / "a.png")
+  value = images.read_image(tmp_path / "a.png", 3)
+  np.testing.assert_array_equal(value, np.asarray(picture.convert("RGB")))
+
+
+@pytest.mark.parametrize(("found", "wanted"), [(1, 3), (3, 1), (3, 4), (4, 2)])
+def test_a_wrong_number_of_channels_names_file_and_remedy(tmp_path, found, wanted):
+  array = pixels(channels=found)
+  path = write_png(tmp_path / "odd.png", array[..., 0] if found == 1 else array)
+  message = rf"odd\.png has {found} channels.*data\.channels={wanted}.*change data\.channels"
+  with pytest.raises(ImageError, match=message):
+    images.read_image(path, wanted)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_a_truncated_image_is_an_error_that_names_it(tmp_path, suffix, share):
+  path = tmp_path / f"whole{suffix}"
+  Image.fromarray(pixels(64, 64)).save(path)
+  broken = tmp_path / f"broken{suffix}"
+  broken.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+  with pytest.raises(ImageError, match="broken"):
+    images.read_image(broken, 3)
+
+
+def test_a_truncated_mask_is_an_error_that_names_it(tmp_path):
+  path = write_png(tmp_path / "whole.png", pixels(64, 64, 1)[..., 0] // 128)
+  broken = tmp_path / "broken.png"
+  broken.write_bytes(path.read_bytes()[:-100])
+  with pytest.raises(ImageError, match="broken"):
+    mask_of(broken)
+
+
+@pytest.mark.parametrize("content", [b"", b"no image", None])
+def test_what_is_no_image_is_named(tmp_path, content):
+  path = tmp_path / "thing.png"
+  if content is not None:
+    path.write_bytes(content)
+  for read in (lambda: images.read_image(path, 3), lambda: images.size(path)):
+    with pytest.raises(ImageError, match=r"thing\.png"):
+      read()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
+  array = np.zeros((4, 4, 1), np.float32)
+  array[1, 2] = value
+  with pytest.raises(ImageError, match=r"a\.tif.*finite"):
+    images.read_image(write_tiff(tmp_path / "a.tif", array), 1)
+
+
+@pytest.mark.parametrize("nodata", [-9999.0, np.nan])
+def test_pixels_without_data_do_not_reach_the_network(tmp_path, nodata):
+  array = np.full((4, 4, 1), 0.5, np.float32)
+  array[0] = nodata
+  path = write_tiff(tmp_path / "a.tif", array, nodata=nodata)
+  value = images.read_image(path, 1)
+  assert np.all(np.isfinite(value))
+  assert value.min() >= 0
+  with images.open_raster(path) as raster:
+    np.testing.assert_array_equal(images.read_valid(raster), [[False] * 4] + [[True] * 4] * 3)
+
+
+def test_a_huge_image_is_refused_before_memory_is_taken(tmp_path):
+  path = tmp_path / "huge.tif"
+  profile = {"height": 20000, "width": 20000, "count": 3, "dtype": "uint8", "sparse_ok": True}
+  with rasterio.open(path, "w", driver="GTiff", tiled=True, **profile):
+    pass
+  with pytest.raises(ImageError, match=r"huge\.tif is 20000 x 20000.*data\.tile_size"):
+    images.read_image(path, 3)
+  assert images.read_image(path, 3, Window(0, 0, 8, 8)).shape == (8, 8, 3)
+
+
+def test_masks_of_one_class(tmp_path):
+  array = np.array([[0, 1, 255], [7, 0, 0]], np.uint8)
+  path = write_png(tmp_path / "m.png", array)
+  np.testing.assert_array_equal(mask_of(path), [[0, 1, 1], [1, 0, 0]])
+  np.testing.assert_array_equal(mask_of(path, ignore=255), [[0, 1, UNKNOWN], [1, 0, 0]])
+  np.testing.assert_array_equal(mask_of(path, ignore=0), [[UNKNOWN, 1, 1], [1, UNKNOWN, UNKNOWN]])
+  np.testing.assert_array_equal(mask_of(path, window=Window(1, 0, 2, 1)), [[1, 1]])
+
+
+def test_masks_of_several_classes(tmp_path):
+  path = write_png(tmp_path / "m.png", np.array([[0, 1, 2], [3, 9, 0]], np.uint8))
+  expected = [[0, 1, 2], [3, UNKNOWN, 0]]
+  np.testing.assert_array_equal(mask_of(path, classes=3, ignore=9), expected)
+  with pytest.raises(ImageError, match=r"m\.png holds class 9.*data\.classes names 3"):
+    mask_of(path, classes=3)
+
+
+def test_negative_mask_values_are_no_class(tmp_path):
+  array = np.array([[0, 1], [-5, 2]], np.int16)
+  path = write_tiff(tmp_path / "m.tif", array)
+  np.testing.assert_array_equal(mask_of(path, classes=2, ignore=-5), [[0, 1], [UNKNOWN, 2]])
+  with pytest.raises(ImageError, match=r"m\.tif.*-5"):
+    mask_of(path, classes=2)
+
+
+def test_mask_values_that_are_not_finite_are_unknown(tmp_path):
+  array = np.array([[0.0, 1.0], [np.nan, 0.0]], np.float32)
+  path = write_tiff(tmp_path / "m.tif", array)
+  np.testing.assert_array_equal(mask_of(path), [[0, 1], [UNKNOWN, 0]])
+
+
+def test_alpha_and_nodata_tell_where_an_image_is_valid(tmp_path):
+  array = pixels(4, 4, 4)
+  array[..., 3] = 255
+  array[1, 2, 3] = 0
+  with images.open_raster(write_png(tmp_path / "a.png", array)) as raster:
+    assert np.argwhere(~images.read_valid(raster)).tolist() == [[1, 2]]
+    assert np.argwhere(~images.read_valid(raster, Window(1, 1, 3, 3))).tolist() == [[0, 1]]
+
+
+def test_an_image_of_no_class_is_background_and_others_are_unknown():
+  assert np.all(images.mask_without_file(np.array([0.0, 0.0]), (2, 3)) == 0)
+  assert np.all(images.mask_without_file(np.array([0.0, 1.0]), (2, 3)) == UNKNOWN)
+
+
+def test_folders_are_listed_by_name_and_suffix(tmp_path):
+  for name in ("b.png", "a.TIF", "c.JPEG", "notes.txt", "d.png.aux.xml"):
+    (tmp_path / name).touch()
+  assert [p.name for p in images.image_files(tmp_path)] == ["a.TIF", "b.png", "c.JPEG"]
+  with pytest.raises(FileNotFoundError, match="nowhere"):
+    images.image_files(tmp_path / "nowhere")
+
+
+def test_tables_name_a_missing_column(tmp_path):
+  path = tmp_path / "t.csv"
+  path.write_bytes(b"\xef\xbb\xbffile,split\r\na.png,train\r\n")
+  assert images.read_table(path, ("file",)) == [{"file": "a.png", "split": "train"}]
+  with pytest.raises(ValueError, match=r"t\.csv lacks the column mask"):
+    images.read_table(path, ("file", "mask"))
+
+
+def test_sizes_and_their_disagreement(tmp_path):
+  path = write_png(tmp_path / "m.png", pixels(7, 9))
+  assert images.size(path) == (7, 9)
+  with pytest.raises(ImageError, match=r"m\.png is \(7, 9\), its image \(8, 9\)"):
+    images.check_same_size(path, (7, 9), (8, 9))

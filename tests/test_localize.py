@@ -1,0 +1,140 @@
+"""Score maps and the thresholds that no mask is needed for."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgag_jax import calibrate, localize, memory_bank, metrics, optimizer, partition, train_step
+from lgag_jax import config as configs
+from lgag_jax.models import network as networks
+from lgag_jax.models.lgagnet import Outputs
+
+
+@pytest.fixture
+def config(small_config):
+  small_config.model.weights = "random"
+  return configs.from_mapping(small_config)
+
+
+def outputs(guided, logits):
+  return Outputs(
+    scores=jnp.zeros((1, 1)), logits=logits, activation=guided, seeds=jnp.zeros((1, 1, 2), int),
+    anchors=jnp.zeros((1, 2, 4)), exists=jnp.ones((1, 2), bool), guided=guided, fused_logits=logits,
+  )
+
+
+def with_localize(config, **changes):
+  return dataclasses.replace(config, localize=dataclasses.replace(config.localize, **changes))
+
+
+def test_guided_score_compares_with_the_background(config):
+  guided = jnp.array([[[[0.2, 0.8], [1.0, 0.0]]]])  # Background, class.
+  found = outputs(guided, jnp.zeros((1, 1, 2, 1)))
+  plain = with_localize(config, blend=0.0)
+  np.testing.assert_allclose(localize.guided_scores(found, plain)[0, 0, :, 0], [0.8, 0.0], atol=1e-6)
+  softmax = with_localize(config, blend=0.0, compare="softmax")
+  expected = np.exp([0.8, 0.0]) / (np.exp([0.8, 0.0]) + np.exp([0.2, 1.0]))
+  np.testing.assert_allclose(localize.guided_scores(found, softmax)[0, 0, :, 0], expected, atol=1e-6)
+
+
+def test_blend_is_a_geometric_mean(config):
+  guided = jnp.array([[[[0.0, 1.0], [0.5, 0.5]]]])
+  found = outputs(guided, jnp.array([[[[0.0], [2.0]]]]))
+  config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, auxiliary_weight=0.0))
+  scores = localize.guided_scores(found, with_localize(config, blend=0.5))[0, 0, :, 0]
+  sigmoid = 1 / (1 + np.exp(-2.0))
+  np.testing.assert_allclose(scores, [np.sqrt(0.5), np.sqrt(0.5 * sigmoid)], atol=1e-6)
+
+
+def trained(config):
+  mesh = partition.make_mesh()
+  network = networks.build(config)
+  transform = optimizer.make_optimizer(config, 1)
+  return mesh, network, train_step.init_state(network, config, transform, mesh)
+
+
+def test_flip_is_the_mean_over_an_image_and_its_mirror(config):
+  mesh, network, state = trained(config)
+  image = np.random.default_rng(0).uniform(size=(4, 64, 64, 3)).astype(np.float32)
+  one = localize.make_localize(network, config, mesh)
+  both = localize.make_localize(network, with_localize(config, flip=True), mesh)
+  plain = jax.device_get(one(state, {"image": image}))
+  mirrored = jax.device_get(one(state, {"image": image[:, :, ::-1].copy()}))
+  mean = jax.device_get(both(state, {"image": image}))
+  expected = (plain.class_activation + mirrored.class_activation[:, :, ::-1]) / 2
+  np.testing.assert_allclose(mean.class_activation, expected, atol=1e-5)
+  np.testing.assert_allclose(
+    mean.probabilities, (plain.probabilities + mirrored.probabilities) / 2, atol=1e-5
+  )
+  assert not np.allclose(mean.class_activation, plain.class_activation, atol=1e-4)
+
+
+def test_maps_have_the_images_size_at_every_scale(config):
+  mesh, network, state = trained(config)
+  config = with_localize(config, scales=(0.5, 1.5))
+  assert localize.several_views(config)
+  maps = localize.make_localize(network, config, mesh)(state, {"image": np.zeros((4, 64, 64, 3))})
+  assert maps.class_activation.shape == maps.anchor_guided.shape == (4, 64, 64, 1)
+
+
+def test_gate_blackens_what_the_scores_deny(config):
+  maps = localize.Maps(
+    probabilities=jnp.array([[0.4], [0.6]]), class_activation=jnp.ones((2, 2, 2, 1)),
+    anchor_guided=jnp.ones((2, 2, 2, 1)), seeds=jnp.zeros((2, 1, 1), int),
+  )
+  gated = localize.gated(maps, "class_activation", config)
+  assert gated[0].max() == 0.0
+  assert gated[1].min() == 1.0
+
+
+def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
+  """Scores of denied images are uniform below 0.4; found images split at 0.5."""
+  config = with_localize(config, negative_quantile=0.75)
+  random = np.random.default_rng(0)
+  quiet = random.uniform(0.0, 0.4, (2, 32, 32, 1))
+  slide = np.where(random.uniform(size=(2, 32, 32, 1)) < 0.3, 0.9, 0.1)
+  scores = jnp.asarray(np.concatenate([quiet, slide]), jnp.float32)
+  maps = localize.Maps(
+    probabilities=jnp.array([[0.1], [0.1], [0.9], [0.9]]), class_activation=scores,
+    anchor_guided=scores, seeds=jnp.zeros((4, 2, 2), int),
+  )
+  batch = {
+    "image": np.zeros((4, 8, 8, 3), np.float32), "weight": np.ones(4, np.float32),
+    "label": np.array([[0], [0], [1], [1]], np.float32),
+  }
+  found = calibrate.thresholds(lambda *_: maps, None, [batch], partition.make_mesh(), config)
+  rules = found["class_activation"]
+  assert rules["negatives"][0] == pytest.approx(0.3, abs=0.02)
+  assert 0.1 < rules["otsu"][0] < 0.9
+  assert found["anchor_guided"]["negatives"] == [0.5]  # Under a draw nothing is a landslide.
+  assert found["anchor_guided"]["argmax"] == [0.5]
+
+
+def test_bank_makes_a_difference_once_it_is_ready(config):
+  _, network, state = trained(config)
+  random = np.random.default_rng(1)
+  image = random.uniform(size=(4, 64, 64, 3)).astype(np.float32)
+  size = (4, 2, networks.anchor_dimension(config))
+  bank = memory_bank.push(
+    jax.device_get(state.bank), random.normal(size=size), np.ones((4, 2), bool), config.bank
+  )
+  ready = memory_bank.refresh(bank, config.bank)
+  assert bool(ready.ready)
+  head = jax.tree.map(lambda x: x + 0.05, state.params["head"]["gaa"])
+  params = {**state.params, "head": {**state.params["head"], "gaa": head}}
+  frozen = network.frozen(params, state.statistics, image)
+  labels = jnp.ones((4, 1))
+  before = network(params, state.statistics, frozen, bank, labels)
+  after = network(params, state.statistics, frozen, ready, labels)
+  np.testing.assert_array_equal(before.activation, after.activation)
+  assert not np.allclose(before.guided, after.guided, atol=1e-4)
+
+
+def test_score_histogram_counts_every_pixel_once():
+  scores = jnp.array([[[0.0, 0.5], [1.0, 0.25]]])
+  counts = metrics.score_histogram(scores, jnp.ones(scores.shape, bool))
+  assert counts.sum() == 4
+  assert counts[0, metrics.BINS - 1] == 1  # 1.0 falls into the last bin.

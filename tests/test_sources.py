@@ -1,0 +1,180 @@
+"""Folders a class, splits, and what opening a source refuses."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgag_jax import sources, splits
+from lgag_jax.config import DataConfig
+from lgag_jax.images import UNKNOWN, ImageError
+
+YES, NO = "landslide", "non-landslide"
+
+
+def write(path, *, value=0, size=(6, 8)):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(np.full((*size, 3), value, np.uint8)).save(path)
+
+
+def write_mask(path, array):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  Image.fromarray(np.asarray(array, np.uint8)).save(path)
+
+
+def fill(root, counts, *, size=(6, 8)):
+  """Writes images by class folder, each of a value of its own."""
+  for folder, count in counts.items():
+    for i in range(count):
+      write(root / folder / f"{folder[0]}{i:02d}.png", value=10 * i + len(folder), size=size)
+
+
+def open_(root, split="train", **fields):
+  return sources.open_source(DataConfig(directory=str(root), **fields), split)
+
+
+def test_labels_come_from_the_folders(tmp_path):
+  fill(tmp_path, {YES: 5, NO: 10})
+  train, held_out = open_(tmp_path), open_(tmp_path, "validation")
+  for source, yes, no in ((train, 4, 8), (held_out, 1, 2)):
+    assert len(source.ids) == yes + no
+    assert source.labels.shape == (yes + no, 1)
+    for name, label in zip(source.ids, source.labels[:, 0], strict=True):
+      assert label == (name.split("/")[0] == YES)
+    assert source.labels.sum() == yes
+  assert not set(train.ids) & set(held_out.ids)
+  # Held out is the end of each class, by name.
+  assert set(held_out.ids) == {f"{YES}/l04.png", f"{NO}/n08.png", f"{NO}/n09.png"}
+
+
+def test_reading_returns_the_image_that_the_id_names(tmp_path):
+  fill(tmp_path, {YES: 5, NO: 10})
+  source = open_(tmp_path)
+  for i, name in enumerate(source.ids):
+    folder, file = name.split("/")
+    image, mask = source.read(i)
+    assert image.shape == (6, 8, 3)
+    assert np.all(image == 10 * int(file[1:3]) + len(folder))
+    # Of a negative every pixel is known, of a positive none.
+    assert np.all(mask == (UNKNOWN if folder == YES else 0))
+
+
+def test_masks_are_taken_where_there_are_some(tmp_path):
+  fill(tmp_path, {YES: 5, NO: 5})
+  mask = np.zeros((6, 8))
+  mask[2:4, 3:5] = 255
+  write_mask(tmp_path / "masks" / "l00.png", mask)
+  source = open_(tmp_path)
+  _, read = source.read(source.ids.index(f"{YES}/l00.png"))
+  np.testing.assert_array_equal(read, mask / 255)
+  assert np.all(source.read(source.ids.index(f"{YES}/l01.png"))[1] == UNKNOWN)
+
+
+def test_a_mask_of_another_size_is_an_error_that_names_it(tmp_path):
+  fill(tmp_path, {YES: 5, NO: 5})
+  write_mask(tmp_path / "masks" / "l00.png", np.zeros((6, 7)))
+  source = open_(tmp_path)
+  with pytest.raises(ImageError, match=r"l00\.png is \(6, 7\), its image \(6, 8\)"):
+    source.read(source.ids.index(f"{YES}/l00.png"))
+
+
+def test_folders_named_like_the_splits_are_the_splits(tmp_path):
+  fill(tmp_path / "train", {YES: 3, NO: 2})
+  fill(tmp_path / "validation", {YES: 1, NO: 4})
+  assert len(open_(tmp_path).ids) == 5
+  assert len(open_(tmp_path, "validation").ids) == 5
+  assert len(open_(tmp_path, train_split="train[:50%]").ids) == 2 + 1
+
+
+def test_several_classes_and_names_of_ones_own(tmp_path):
+  fill(tmp_path, {"scar": 5, "debris": 5, "nothing": 5})
+  source = open_(tmp_path, classes=("scar", "debris"), background="nothing")
+  for name, label in zip(source.ids, source.labels, strict=True):
+    expected = {"scar": [1, 0], "debris": [0, 1], "nothing": [0, 0]}[name.split("/")[0]]
+    np.testing.assert_array_equal(label, expected)
+
+
+def test_a_missing_directory_names_the_flag_or_the_folder(tmp_path):
+  with pytest.raises(ValueError, match=r"data\.directory is not set.*--config\.data\.directory"):
+    open_("")
+  with pytest.raises(FileNotFoundError, match=r"nowhere.*no such folder"):
+    open_(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("missing", [YES, NO])
+def test_a_missing_class_folder_names_it_and_the_remedy(tmp_path, missing):
+  fill(tmp_path, {YES: 5, NO: 5})
+  (tmp_path / missing).rename(tmp_path / "other")
+  with pytest.raises(FileNotFoundError, match=rf"no folder {missing}/.*data\.classes"):
+    open_(tmp_path)
+
+
+def test_an_empty_class_folder_is_named(tmp_path):
+  fill(tmp_path, {YES: 5})
+  (tmp_path / NO).mkdir()
+  with pytest.raises(ValueError, match=rf"{NO}/ holds no image.*\.png"):
+    open_(tmp_path)
+
+
+def test_a_missing_folder_of_a_split_is_named(tmp_path):
+  fill(tmp_path / "train", {YES: 3, NO: 2})
+  with pytest.raises((ValueError, FileNotFoundError), match=r"validation"):
+    open_(tmp_path, "validation")
+
+
+def test_tiles_of_images_without_masks_are_refused(tmp_path):
+  fill(tmp_path, {YES: 5, NO: 5})
+  with pytest.raises(ValueError, match=r"data\.tile_size needs masks.*data\.source='patches'"):
+    open_(tmp_path, tile_size=4)
+
+
+@pytest.mark.parametrize(("value", "missing"), [(0, "positive"), (1, "negative")])
+def test_training_needs_images_with_and_without(tmp_path, value, missing):
+  for i in range(5):
+    write(tmp_path / "images" / f"{i}.png")
+    write_mask(tmp_path / "masks" / f"{i}.png", np.full((6, 8), value))
+  with pytest.raises(ValueError, match=rf"no {missing} examples.*need both"):
+    open_(tmp_path, source="patches")
+  # To evaluate, one kind is enough.
+  assert len(open_(tmp_path, "validation", source="patches").ids) == 1
+
+
+def test_a_split_without_examples_is_an_error(tmp_path):
+  fill(tmp_path, {YES: 5, NO: 5})
+  with pytest.raises(ValueError, match=r"no example in the train split"):
+    open_(tmp_path, train_split="train[:0]")
+
+
+def test_an_unknown_split_lists_those_there_are(tmp_path):
+  fill(tmp_path, {YES: 5, NO: 5})
+  with pytest.raises(ValueError, match=r"Split 'test'.*train, validation"):
+    open_(tmp_path, train_split="test")
+
+
+@pytest.mark.parametrize(
+  ("spec", "expected"),
+  [
+    ("train", [0, 2, 4, 6, 8]), ("test", [1, 3, 5, 7, 9]), ("train[:40%]", [0, 2]),
+    ("train[-1:]", [8]), ("train[1:3]", [2, 4]), ("train[80%:]+test[:1]", [8, 1]),
+    ("train[:40%]+train[60%:]", [0, 2, 6, 8]),
+  ],
+)
+def test_split_expressions_are_those_of_tfds(spec, expected):
+  assert splits.select(spec, ["train", "test"] * 5, DataConfig()) == expected
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("count", [4, 7, 40])
+def test_train_and_validation_share_out_all_examples(fraction, count):
+  config = DataConfig(validation_fraction=fraction)
+  train = splits.select("train", [""] * count, config)
+  held_out = []
+  if round(count * fraction):
+    held_out = splits.select("validation", [""] * count, config)
+  assert train + held_out == list(range(count))
+  assert len(held_out) == pytest.approx(count * fraction, abs=0.5)
+
+
+@pytest.mark.parametrize("spec", ["train[", "train[a:b]", "nope", ""])
+def test_a_bad_expression_is_quoted(spec):
+  with pytest.raises(ValueError, match="Split " + repr(spec).replace("[", r"\[")):
+    splits.select(spec, ["train"] * 4, DataConfig())

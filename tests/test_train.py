@@ -1,0 +1,206 @@
+"""The loop, from a folder of images to maps: what a workdir holds, resuming, evaluation, prediction."""
+
+import csv
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+
+from lgag_jax import checkpoints, partition, predict, report, session, train
+from lgag_jax import config as configs
+
+
+@pytest.fixture(scope="module")
+def trained(request, tmp_path_factory, image_folder):
+  """A workdir of a finished training, and its final state."""
+  workdir = tmp_path_factory.mktemp("run")
+  config = request.getfixturevalue("module_config")
+  state = train.train_and_evaluate(config, workdir)
+  return workdir, jax.device_get(state)
+
+
+@pytest.fixture(scope="module")
+def module_config(image_folder):
+  from tests.conftest import small_config
+
+  return configs.from_mapping(small_config.__wrapped__(image_folder))
+
+
+def assert_equal(one, other):
+  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def test_workdir_holds_what_it_should(trained, module_config):
+  workdir, state = trained
+  assert configs.load(workdir / "config.json") == module_config
+  assert int(state.step) == 2 * 4  # 26 training images, batches of 8, two epochs.
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines if line["split"] == "train"] == [2, 4, 6, 8]
+  assert any(line["split"] == "validation" for line in lines)
+  assert list(workdir.glob("events.out.tfevents.*"))
+  result = json.loads((workdir / "eval" / "validation.json").read_text())
+  values = result["classes"]["landslide"]
+  for name in ("class_activation", "anchor_guided"):
+    rates = values["maps"][name]["label_free"]
+    assert 0.0 <= rates["iou"] <= values["maps"][name]["oracle"]["iou"] <= 1.0
+    assert rates["pixels"] == result["examples"] * 64 * 64
+    assert sum(row["landslides"] for row in values["maps"][name]["recall_by_size"]) == 4
+  assert values["image"]["images"] == result["examples"] == 6
+
+
+def test_second_start_goes_on_to_the_same_state(trained, module_config, tmp_path):
+  workdir, final = trained
+  copy = tmp_path / "copy"
+  shutil.copytree(workdir, copy)
+  steps = sorted(int(p.name) for p in (copy / "checkpoints").iterdir() if p.name.isdigit())
+  assert steps == [3, 6, 8]
+  # As if stopped in mid-epoch, after the checkpoint of step 3.
+  for step in steps[1:]:
+    shutil.rmtree(copy / "checkpoints" / str(step))
+  state = train.train_and_evaluate(module_config, copy)
+  assert_equal(jax.device_get(state), final)
+  lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
+  assert sorted({line["step"] for line in lines}) == [2, 4, 5, 6, 8] or len(lines) >= 4
+  reference = json.loads((workdir / "eval" / "validation.json").read_text())
+  assert json.loads((copy / "eval" / "validation.json").read_text()) == reference
+
+
+def test_evaluation_of_the_workdir_gives_the_same_numbers(trained):
+  workdir, _ = trained
+  before = json.loads((workdir / "eval" / "validation.json").read_text())
+  assert train.evaluate_workdir(workdir) == before
+
+
+def test_evaluation_counts_what_a_loop_over_pixels_counts(trained, module_config):
+  from lgag_jax import input_pipeline, localize, sources
+
+  workdir, _ = trained
+  result = json.loads((workdir / "eval" / "validation.json").read_text())["classes"]["landslide"]
+  mesh = partition.make_mesh()
+  config, network, state = session.restore(workdir, mesh)
+  source = sources.open_source(config.data, "validation")
+  read = input_pipeline.Reader(source, config.data)
+  run = localize.make_localize(network, config, mesh)
+  for name in localize.MAPS:
+    kept = result["maps"][name]
+    threshold = kept["oracle"]["threshold"]
+    tp = fp = fn = tn = 0
+    for i in range(len(source.ids)):
+      image, mask, _ = read(i)
+      maps = run(state, {"image": np.repeat(image[None], 8, axis=0)})
+      scores = np.asarray(localize.gated(maps, name, config))[0, ..., 0]
+      called, truth = scores >= threshold, mask == 1
+      tp, fp = tp + np.sum(called & truth), fp + np.sum(called & ~truth)
+      fn, tn = fn + np.sum(~called & truth), tn + np.sum(~called & ~truth)
+    # Trunk outputs were kept as halves, so a few pixels may change sides.
+    assert kept["oracle"]["iou"] == pytest.approx(tp / (tp + fp + fn), abs=0.03)
+    assert kept["oracle"]["accuracy"] == pytest.approx((tp + tn) / (tp + fp + fn + tn), abs=0.02)
+
+
+def test_feature_cache_changes_only_the_speed(trained, module_config, tmp_path):
+  import dataclasses
+
+  _, final = trained
+  data = dataclasses.replace(module_config.data, feature_cache_gib=0.0)
+  state = train.train_and_evaluate(dataclasses.replace(module_config, data=data), tmp_path)
+  # Kept outputs are halves: 11 bits.
+  for a, b in zip(
+    jax.tree.leaves(final.params["head"]), jax.tree.leaves(state.params["head"]), strict=True
+  ):
+    np.testing.assert_allclose(a, b, atol=0.02)
+
+
+def test_another_config_is_refused_in_the_same_workdir(trained, module_config):
+  import dataclasses
+
+  workdir, _ = trained
+  other = dataclasses.replace(module_config.optim, learning_rate=0.5)
+  with pytest.raises(ValueError, match=r"optim.learning_rate: 0.01 -> 0.5.*another --workdir"):
+    train.train_and_evaluate(dataclasses.replace(module_config, optim=other), workdir)
+
+
+def test_restored_state_is_the_saved_one(trained):
+  workdir, final = trained
+  _, _, state = session.restore(workdir, partition.make_mesh())
+  assert_equal(jax.device_get(state), final)
+
+
+def test_no_checkpoint_is_a_clear_error(trained, tmp_path):
+  workdir, _ = trained
+  shutil.copy(workdir / "config.json", tmp_path)
+  with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    session.restore(tmp_path, partition.make_mesh())
+  with pytest.raises(FileNotFoundError, match="workdir of a training"):
+    session.restore(tmp_path / "nowhere", partition.make_mesh())
+
+
+def test_json_is_whole_or_not_there(tmp_path):
+  path = tmp_path / "x.json"
+  checkpoints.write_json(path, {"a": 1})
+  with pytest.raises(TypeError):
+    checkpoints.write_json(path, {"a": object()})
+  assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_folder, tmp_path, caplog):
+  workdir, _ = trained
+  source = tmp_path / "in"
+  shutil.copytree(image_folder / "landslide", source)
+  (source / "broken.png").write_bytes(b"not a png")
+  rows = predict.predict(workdir, source, tmp_path / "out")
+  assert len(rows) == 20
+  assert "broken.png" in caplog.text
+  with (tmp_path / "out" / "predictions.csv").open() as file:
+    assert len(list(csv.DictReader(file))) == 20
+  for name in ("probability", "mask", "overlay"):
+    paths = list((tmp_path / "out" / name).iterdir())
+    assert len(paths) == 20
+    assert Image.open(paths[0]).size == (64, 64)
+
+
+def test_prediction_keeps_the_georeference_and_odd_sizes(trained, tmp_path):
+  workdir, _ = trained
+  transform = rasterio.Affine(2.0, 0.3, 500000.0, 0.1, -2.0, 5200000.0)
+  path = tmp_path / "place.tif"
+  with rasterio.open(
+    path, "w", driver="GTiff", width=75, height=50, count=3, dtype="uint8", crs="EPSG:32633",
+    transform=transform,
+  ) as raster:
+    raster.write(np.full((3, 50, 75), 80, np.uint8))
+  predict.predict(workdir, path, tmp_path / "out")
+  with rasterio.open(tmp_path / "out" / "mask" / "place_tif.tif") as raster:
+    assert raster.crs.to_epsg() == 32633
+    assert raster.transform == transform
+    assert raster.shape == (50, 75)
+
+
+def test_prediction_says_what_is_missing(trained, tmp_path):
+  workdir, _ = trained
+  with pytest.raises(FileNotFoundError, match="no such file or folder"):
+    predict.predict(workdir, tmp_path / "nowhere", tmp_path / "out")
+  (tmp_path / "empty").mkdir()
+  with pytest.raises(FileNotFoundError, match="holds no image"):
+    predict.predict(workdir, tmp_path / "empty", tmp_path / "out")
+
+
+def test_report_is_one_page_with_every_picture(trained):
+  workdir, _ = trained
+  text = report.write_report(workdir).read_text()
+  assert text.count("src='data:image/png;base64,") == 4
+  assert "http" not in text.replace("https://", "http://").split("<pre>")[0]
+  for word in ("label-free", "oracle", "Memory bank", "image-level AUC"):
+    assert word in text
+
+
+def test_report_escapes_what_it_did_not_write(trained, tmp_path):
+  workdir, _ = trained
+  copy = tmp_path / "<script>x"
+  shutil.copytree(workdir, copy)
+  path = copy / "eval" / "validation.json"
+  path.write_text(path.read_text().replace('"data": "', '"data": "<script>alert(1)</script>'))
+  assert "<script>" not in report.write_report(copy).read_text()

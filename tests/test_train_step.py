@@ -1,0 +1,146 @@
+"""The training step: the same on any number of devices and in any number of parts."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgag_jax import config as configs
+from lgag_jax import optimizer, partition, train_step
+from lgag_jax.models import network as networks
+
+BATCH = 8
+
+
+@pytest.fixture
+def config(small_config):
+  small_config.data.augment = "none"
+  small_config.model.weights = "random"
+  return configs.from_mapping(small_config)
+
+
+def batches(config, count):
+  random = np.random.default_rng(3)
+  side = config.data.image_size
+  for _ in range(count):
+    yield {
+      "image": random.uniform(size=(BATCH, side, side, 3)).astype(np.float32),
+      "mask": random.integers(0, 2, (BATCH, side, side)).astype(np.uint8),
+      "label": np.tile([[1.0], [0.0]], (BATCH // 2, 1)).astype(np.float32),
+      "weight": np.array([1] * (BATCH - 1) + [0], np.float32),
+    }
+
+
+def run(config, devices, steps=5):
+  """Trains on the first `devices` devices; returns the final state and each step's metrics."""
+  mesh = jax.make_mesh(
+    (devices,), ("data",), devices=jax.devices()[:devices],
+    axis_types=(jax.sharding.AxisType.Auto,),
+  )
+  network = networks.build(config)
+  transform = optimizer.make_optimizer(config, steps)
+  state = train_step.init_state(network, config, transform, mesh)
+  step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=2)
+  refresh = train_step.make_refresh(config, mesh)
+  metrics = []
+  for number, batch in enumerate(batches(config, steps)):
+    if number % 2 == 0:
+      state = state.replace(bank=refresh(state.bank))
+    state, values = step(state, partition.to_global(batch, mesh))
+    metrics.append(jax.device_get(values))
+  return jax.device_get(state), metrics
+
+
+def assert_same(one, other, tolerance):
+  (state, metrics), (other_state, other_metrics) = one, other
+  for values, other_values in zip(metrics, other_metrics, strict=True):
+    for name in values:
+      np.testing.assert_allclose(
+        values[name], other_values[name], rtol=tolerance, atol=tolerance, err_msg=name
+      )
+  np.testing.assert_array_equal(state.bank.valid, other_state.bank.valid)
+  np.testing.assert_array_equal(state.bank.cursor, other_state.bank.cursor)
+  for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(other_state), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=20 * tolerance)
+
+
+def test_four_devices_give_what_one_gives(config):
+  one, four = run(config, 1), run(config, 4)
+  assert one[0].bank.valid.sum() > 20
+  assert bool(one[0].bank.ready)
+  assert_same(one, four, 1e-4)
+
+
+def test_parts_give_what_the_whole_batch_gives(config):
+  parts = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=4))
+  assert_same(run(config, 1, steps=3), run(parts, 1, steps=3), 1e-4)
+
+
+def test_state_is_donated_and_frozen_weights_stay(config):
+  mesh = partition.make_mesh()
+  network = networks.build(config)
+  transform = optimizer.make_optimizer(config, 4)
+  state = train_step.init_state(network, config, transform, mesh)
+  before = jax.device_get(state.params)
+  step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=2)
+  old = state
+  for batch in batches(config, 2):
+    state, _ = step(state, partition.to_global(batch, mesh))
+  assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.bank))
+  after = jax.device_get(state.params)
+  jax.tree.map(np.testing.assert_array_equal, before["trunk"], after["trunk"])
+  assert not np.array_equal(
+    before["head"]["classifier"]["logits"]["kernel"],
+    after["head"]["classifier"]["logits"]["kernel"],
+  )
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_trunk_trains_from_the_stage_given(config, stage):
+  model = dataclasses.replace(config.model, first_trainable_stage=stage)
+  config = dataclasses.replace(config, model=model)
+  before, _ = run(config, 1, steps=0)
+  after, _ = run(config, 1, steps=2)
+  for name in ("stem", "stage1", "stage2", "stage3", "stage4"):
+    moved = any(
+      not np.array_equal(a, b)
+      for a, b in zip(
+        jax.tree.leaves(before.params["trunk"][name]),
+        jax.tree.leaves(after.params["trunk"][name]), strict=True,
+      )
+    )
+    assert moved == (name != "stem" and int(name[-1]) >= stage), name
+
+
+def test_bad_examples_of_weight_zero_change_nothing(config):
+  def one_step(spoil):
+    mesh = partition.make_mesh()
+    network = networks.build(config)
+    transform = optimizer.make_optimizer(config, 4)
+    state = train_step.init_state(network, config, transform, mesh)
+    step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=2)
+    batch = next(batches(config, 1))
+    if spoil:
+      batch["image"][-1] = 0.0
+    return jax.device_get(step(state, partition.to_global(batch, mesh)))
+
+  jax.tree.map(np.testing.assert_array_equal, one_step(False), one_step(True))
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+  with pytest.raises(ValueError, match="multiple of 8"):
+    partition.check_batch(partition.make_mesh(), 12, parts=2)
+
+
+@pytest.mark.parametrize("number", range(8))
+def test_turn_moves_taps_and_masks_alike(number):
+  grid = jnp.arange(2 * 4 * 4, dtype=jnp.float32).reshape(2, 4, 4)
+  batch = {"taps": (grid[..., None], grid[..., None] * 2), "mask": grid, "label": jnp.ones(2)}
+  turned = train_step.turn(batch, jnp.array(number))
+  expected = np.rot90(np.asarray(grid), number % 4, axes=(1, 2))
+  expected = expected[:, :, ::-1] if number >= 4 else expected
+  np.testing.assert_array_equal(turned["mask"], expected)
+  np.testing.assert_array_equal(turned["taps"][0][..., 0], expected)
+  np.testing.assert_array_equal(turned["taps"][1][..., 0], expected * 2)
