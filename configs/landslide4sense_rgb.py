@@ -15,5 +15,5 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.source = "patches"
   config.data.tile_size = 64
   config.data.image_size = 256
-  config.train.epochs = 4
+  config.train.epochs = 3
   return methods.apply(config, method)

@@ -35,7 +35,6 @@ def lgagnet(config: ml_collections.ConfigDict) -> None:
   config.bank.centres = 10
   config.loss.negative_pixel_weight = 0.0
   config.loss.background_pixel_weight = 0.0
-  config.loss.guided_pixel_weight = 0.0
   config.loss.auxiliary_weight = 0.0
   config.loss.consistency_weight = 1.0
   config.localize.class_activation = "normalised"

@@ -11,5 +11,6 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.source = "tfds"
   config.data.builder = "data/synthetic_landslides"
   config.data.directory = "runs/tfds"
-  config.train.epochs = 8
+  config.model.grid_stride = 8
+  config.train.epochs = 6
   return methods.apply(config, method)

@@ -213,19 +213,11 @@ class LossConfig:
   negative_pixel_weight: float = 1.0  # On images of no class every pixel is background.
   background_pixel_weight: float = 0.5  # So is, on positives, the lower share of the pixels.
   background_pixel_fraction: float = 0.5
-  guided_pixel_weight: float = 1.0  # On positives the guided map teaches the class activation, ...
-  guided_from_epoch: int = 1
-  guided_foreground: float = 0.8  # ... where its score is at least this, or ...
-  guided_background: float = 0.6  # ... at most this.
 
   def __post_init__(self):
     for field in dataclasses.fields(self):
       _not_negative(f"loss.{field.name}", getattr(self, field.name))
     _positive("loss.contrast_temperature", self.contrast_temperature)
-    _require(
-      self.guided_background <= self.guided_foreground <= 1.0, "loss.guided_foreground",
-      self.guided_foreground, f"must lie in [guided_background={self.guided_background}, 1].",
-    )
     _fraction("loss.background_pixel_fraction", self.background_pixel_fraction)
 
 

@@ -75,27 +75,6 @@ def background_pixels(
   return jnp.mean(mean * labels, axis=-1)
 
 
-def guided_pixels(
-  logits: Float[Array, "B h w C"],
-  scores: Float[Array, "B h w C"],
-  labels: Float[Array, "B C"],
-  *,
-  foreground: float,
-  background: float,
-) -> Float[Array, " B"]:
-  """Cross-entropy of affirmed classes against guided scores, where these are clear.
-
-  Cells that score at least `foreground` are taken for the class, at most `background` for none;
-  the scores get no gradient.
-  """
-  scores = jax.lax.stop_gradient(scores)
-  target = (scores >= foreground).astype(jnp.float32)
-  clear = ((scores >= foreground) | (scores <= background)).astype(jnp.float32)
-  pixel = optax.sigmoid_binary_cross_entropy(logits, target) * clear
-  mean = jnp.sum(pixel, axis=(1, 2)) / jnp.maximum(jnp.sum(clear, axis=(1, 2)), 1.0)
-  return jnp.mean(mean * labels, axis=-1)
-
-
 def segmentation(
   logits: Float[Array, "B H W C"], masks: Int[Array, "B H W"], known: Bool[Array, "B H W"]
 ) -> Float[Array, " B"]:

@@ -12,7 +12,6 @@ from jax.sharding import Mesh
 from lgag_jax import losses, memory_bank, partition
 from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
-from lgag_jax.localize import guided_scores
 from lgag_jax.models import network as networks
 from lgag_jax.models import pretrained
 from lgag_jax.models.lgagnet import Outputs, pool, resize
@@ -63,7 +62,6 @@ def make_train_step(
   Metrics are sums over the batch's examples, with their number (weight) as "examples".
   """
   contrast_from = config.loss.contrast_from_epoch * steps_per_epoch
-  guided_from = config.loss.guided_from_epoch * steps_per_epoch
 
   def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
     batch = _with_frozen(network, state, batch)
@@ -73,11 +71,9 @@ def make_train_step(
     contrast_weight = jnp.where(state.step >= contrast_from, config.loss.contrast_weight, 0.0)
     total_weight = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
 
-    guided_weight = jnp.where(state.step >= guided_from, config.loss.guided_pixel_weight, 0.0)
-
     def loss(params, part):
       outputs = network(params, state.statistics, part["taps"], state.bank, part["label"])
-      terms = loss_terms(outputs, part, state.bank, config, contrast_weight, guided_weight)
+      terms = loss_terms(outputs, part, state.bank, config, contrast_weight)
       sums = {name: jnp.sum(term * part["weight"]) for name, term in terms.items()}
       return sums["loss"] / total_weight, (sums, outputs.anchors, accept(outputs, part, config))
 
@@ -142,7 +138,6 @@ def _accumulate(loss: Callable, params: Any, batch: dict, parts: int):
 
 def loss_terms(
   outputs: Outputs, batch: dict, bank: MemoryBank, config: Config, contrast_weight: jax.Array,
-  guided_weight: jax.Array,
 ) -> dict[str, jax.Array]:
   """Returns the hybrid loss and its terms before weighting, f32[B] each."""
   weights, labels = config.loss, batch["label"]
@@ -156,13 +151,6 @@ def loss_terms(
   if config.model.method != "class_activation":
     terms["consistency"] = (
       weights.consistency_weight, losses.consistency(outputs.activation, outputs.guided)
-    )
-    terms["guided_pixels"] = (
-      guided_weight,
-      losses.guided_pixels(
-        outputs.logits, guided_scores(outputs, config), labels,
-        foreground=weights.guided_foreground, background=weights.guided_background,
-      ),
     )
   if config.model.method == "lgag":
     terms["contrast"] = (

@@ -11,6 +11,17 @@ from lgag_jax import config as configs
 
 # Parameters, trunk included. A config without a row fails.
 PARAMETERS = {
+  "image_folder": 3_295_346,
+  "landslide4sense_rgb": 3_295_346,
+  "lgagnet_resnet50": 27_938_369,
+  "synthetic_landslides": 3_295_346,
+  "image_folder:lgag": 3_295_346,
+  "image_folder:sol": 3_170_561,
+  "image_folder:class_activation": 3_170_561,
+  "image_folder:supervised": 3_170_561,
+  "image_folder:lgagnet": 6_621_505,
+  "image_folder:lgagnet_sol": 3_077_952,
+  "image_folder:lgagnet_class_activation": 2_959_168,
 }
 
 

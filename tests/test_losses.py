@@ -185,21 +185,6 @@ def test_background_pixels_push_down_low_pixels_only(rng):
   np.testing.assert_array_equal(np.asarray(gradient) > 0, low)
 
 
-def test_guided_pixels_by_hand():
-  # Scores of at least 0.8 are the class, of at most 0.3 none, between nothing is known.
-  logits = jnp.array([[[math.log(3), 0.0], [math.log(3), 50.0]]] * 2)[..., None]
-  scores = jnp.array([[[0.8, 0.9], [0.3, 0.5]]] * 2)[..., None]
-  clear = {"foreground": 0.8, "background": 0.3}
-  value = losses.guided_pixels(logits, scores, jnp.array([[1.0], [0.0]]), **clear)
-  np.testing.assert_allclose(value, [(LOG2 + math.log(4 / 3) + math.log(4)) / 3, 0.0], rtol=1e-6)
-  unclear = losses.guided_pixels(logits, 0.0 * scores + 0.5, jnp.ones((2, 1)), **clear)
-  np.testing.assert_array_equal(unclear, 0.0)
-  to_scores = jax.grad(
-    lambda s: jnp.sum(losses.guided_pixels(logits, s, jnp.ones((2, 1)), **clear))
-  )(scores)
-  np.testing.assert_array_equal(to_scores, 0.0)
-
-
 def test_segmentation_ignores_unknown_pixels():
   masks = jnp.array([[[0, 1], [255, 1]], [[255, 255], [255, 255]]], jnp.uint8)
   logits = jnp.array([[[0.0, math.log(3)], [50.0, -math.log(3)]], [[9.0, 9.0], [9.0, 9.0]]])

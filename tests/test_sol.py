@@ -245,8 +245,9 @@ def test_reseed_is_lloyd_within_the_first_seeds(rng):
     rows = features[b] / np.linalg.norm(features[b], axis=-1, keepdims=True)
     seeds = first[b].copy()
     for _ in range(3):
-      means = [rows[seeds == k].mean(axis=0) if np.any(seeds == k) else np.zeros(6) for k in range(3)]
+      means = [rows[seeds == k].sum(axis=0) for k in range(3)]
       means = [m / max(np.linalg.norm(m), 1e-9) for m in means]
-      closer = [first[b][i] if rows[i] @ means[first[b][i]] > rows[i] @ means[0] else 0 for i in range(40)]
-      seeds = np.array(closer)
+      for i in range(40):
+        own = first[b][i]
+        seeds[i] = own if rows[i] @ means[own] > rows[i] @ means[0] else 0
     np.testing.assert_array_equal(np.argmax(value[b], axis=-1), seeds)
