@@ -8,6 +8,7 @@ Runs that have finished are not done again; --table writes the table of what is 
 import argparse
 import importlib
 import json
+import multiprocessing
 import pathlib
 
 import numpy as np
@@ -60,6 +61,20 @@ def _spread(values: list[float]) -> str:
   return f"{np.mean(values):.3f} ± {deviation:.3f}"
 
 
+def _train(config: Config, workdir: pathlib.Path) -> None:
+  session.prepare_jax()
+  train.train_and_evaluate(config, workdir)
+
+
+def _train_in_new_process(config: Config, workdir: pathlib.Path) -> None:
+  """A process a run: what one leaves in memory does not weigh on the next."""
+  process = multiprocessing.get_context("spawn").Process(target=_train, args=(config, workdir))
+  process.start()
+  process.join()
+  if process.exitcode:
+    raise SystemExit(f"The run in {workdir} failed with exit code {process.exitcode}.")
+
+
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--config", required=True, help="a file of configs/, without .py")
@@ -70,14 +85,13 @@ def main() -> None:
   parser.add_argument("--table", action="store_true", help="train nothing")
   arguments = parser.parse_args()
   output = arguments.output.absolute()
-  session.prepare_jax()
   if not arguments.table:
     for seed in arguments.seeds:
       for method in arguments.methods:
         workdir = output / f"{method}-{seed}"
         if not (workdir / "eval" / "validation.json").exists():
           config = run_config(arguments.config, method, seed, arguments.directory, output)
-          train.train_and_evaluate(config, workdir)
+          _train_in_new_process(config, workdir)
           print(table(output, arguments.methods, arguments.seeds), flush=True)
   text = table(output, arguments.methods, arguments.seeds)
   (output / "table.md").write_text(text)

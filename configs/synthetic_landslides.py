@@ -11,6 +11,10 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.source = "tfds"
   config.data.builder = "data/synthetic_landslides"
   config.data.directory = "runs/tfds"
-  config.model.grid_stride = 8
-  config.train.epochs = 6
+  config.model.top_fraction = 0.04
+  # A landslide covers at most a fifth of these patches: so most of a positive is background, too.
+  config.loss.background_pixel_fraction = 0.85
+  config.loss.background_pixel_weight = 1.0
+  config.sol.rounds = 8
+  config.train.epochs = 5
   return methods.apply(config, method)

@@ -136,7 +136,7 @@ def distributions(result: dict) -> Figure:
     axes[1].bar(place + 0.2, [r["found"] for r in rows], 0.38, color=_ACCENT,
                 label="landslides at least half found")
     axes[1].set_xticks(place, names)
-    axes[1].set_ylim(0, 1)
+    axes[1].set_ylim(0, 1.25)  # Room for the legend.
     axes[1].set_title("Recall by size: pixels (number of landslides)")
-    axes[1].legend(frameon=False, fontsize=7)
+    axes[1].legend(frameon=False, fontsize=7, loc="upper center", ncols=2)
     return figure
