@@ -14,7 +14,7 @@ import numpy as np
 
 from configs import methods
 from lgag_jax import config as configs
-from lgag_jax import memory_bank, optimizer, partition, session, train_step
+from lgag_jax import optimizer, partition, session, train_step
 from lgag_jax.config import Config
 from lgag_jax.models import network as networks
 from lgag_jax.models import sol
@@ -43,16 +43,7 @@ def state_shapes(config: Config) -> TrainState:
 
   def init(key):
     trunk = network.init_trunk(key, config.data.channels)
-    bank = memory_bank.empty(
-      config.bank, classes=len(config.data.classes) + 1,
-      dimension=networks.anchor_dimension(config),
-    )
-    head = network.init_head(key, trunk, config.data.channels, bank)
-    params = {"trunk": trunk["params"], "head": head}
-    return TrainState(
-      step=jnp.zeros((), jnp.int32), params=params, statistics=trunk["batch_stats"],
-      opt_state=transform.init(params), bank=bank,
-    )
+    return train_step.fresh_state(network, config, transform, trunk)
 
   return jax.eval_shape(init, jax.random.key(0))
 

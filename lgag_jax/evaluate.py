@@ -1,5 +1,6 @@
 """Judges a trained network on a split with masks: pixels, images, and landslides by size."""
 
+import functools
 import logging
 import pathlib
 from collections.abc import Callable
@@ -105,7 +106,7 @@ def _judge(
 ) -> dict:
   """Runs over a split; with thresholds also judges single images and landslides."""
   classes = len(config.data.classes)
-  histograms = jax.jit(lambda maps, mask: _histograms(maps, mask, config))
+  histograms = _make_histograms(config)
   pooled = {name: np.zeros((classes, 2, metrics.BINS)) for name in MAPS}
   probabilities, labels = [], []
   images = {name: [] for name in MAPS}
@@ -144,6 +145,11 @@ def _whole(array: np.ndarray, mesh: Mesh) -> np.ndarray:
     return array
   sharded = partition.to_global(array, mesh)
   return np.asarray(jax.jit(lambda x: x, out_shardings=partition.replicated(mesh))(sharded))
+
+
+@functools.lru_cache(maxsize=8)
+def _make_histograms(config: Config) -> Callable:
+  return jax.jit(lambda maps, mask: _histograms(maps, mask, config))
 
 
 def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Array]:

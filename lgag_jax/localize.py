@@ -1,5 +1,6 @@
 """From images to score maps: what a trained network says of each pixel, between 0 and 1."""
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -50,6 +51,7 @@ def has_anchors(config: Config) -> bool:
   return config.model.method in ("sol", "lgag")
 
 
+@functools.lru_cache(maxsize=8)  # Compiled once, however often it is asked for.
 def make_localize(
   network: Network, config: Config, mesh: Mesh
 ) -> Callable[[TrainState, dict], Maps]:

@@ -34,19 +34,24 @@ def init_state(
     path = pretrained.packaged_weights(config.model.trunk) if path == "packaged" else path
     trunk = pretrained.load_trunk(config.model.trunk, path, jax.eval_shape(init_trunk, key))
 
-  def init(trunk):
-    bank = memory_bank.empty(
-      config.bank, classes=len(config.data.classes) + 1,
-      dimension=networks.anchor_dimension(config),
-    )
-    head = network.init_head(jax.random.fold_in(key, 1), trunk, channels, bank)
-    params = {"trunk": trunk["params"], "head": head}
-    return TrainState(
-      step=jnp.zeros((), jnp.int32), params=params, statistics=trunk["batch_stats"],
-      opt_state=optimizer.init(params), bank=bank,
-    )
+  init = jax.jit(partial(fresh_state, network, config, optimizer), out_shardings=sharding)
+  return init(jax.device_put(trunk, sharding))
 
-  return jax.jit(init, out_shardings=sharding)(jax.device_put(trunk, sharding))
+
+def fresh_state(
+  network: Network, config: Config, optimizer: optax.GradientTransformation, trunk: dict
+) -> TrainState:
+  """Returns the state of step 0 around a trunk's variables, the head at random, the bank empty."""
+  bank = memory_bank.empty(
+    config.bank, classes=len(config.data.classes) + 1, dimension=networks.anchor_dimension(config)
+  )
+  key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+  head = network.init_head(key, trunk, config.data.channels, bank)
+  params = {"trunk": trunk["params"], "head": head}
+  return TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, statistics=trunk["batch_stats"],
+    opt_state=optimizer.init(params), bank=bank,
+  )
 
 
 def make_train_step(

@@ -17,7 +17,6 @@ BATCH = 8
 @pytest.fixture
 def config(small_config):
   small_config.data.augment = "none"
-  small_config.model.weights = "random"
   return configs.from_mapping(small_config)
 
 
