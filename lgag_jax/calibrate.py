@@ -22,7 +22,8 @@ def thresholds(
   """Returns {map: {rule: [a threshold a class]}} from training images and their labels.
 
   - "negatives": the quantile `localize.negative_quantile` of the scores on images without the
-    class, whose every pixel is known to be background;
+    class, whose every pixel is known to be background; for the guided map never under 0.5. A class
+    activation normalised image by image says nothing on such images: Otsu's takes its place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "argmax": 0.5, where the class draws level with the background.
   """
@@ -58,10 +59,13 @@ def _rules(histogram: dict[str, np.ndarray], name: str, config: Config) -> dict[
   share = config.localize.negative_quantile
   # A guided score under a draw says background, however rare it is on negatives.
   least = _DRAW if name == "anchor_guided" else 0.0
+  otsu = [metrics.otsu(h) if h.sum() else _DRAW for h in histogram["found"]]
+  normalised = name == "class_activation" and config.localize.class_activation == "normalised"
+  negatives = [
+    max(metrics.quantile(h, share), least) if h.sum() else _DRAW for h in histogram["denied"]
+  ]
   return {
-    "negatives": [
-      max(metrics.quantile(h, share), least) if h.sum() else _DRAW for h in histogram["denied"]
-    ],
-    "otsu": [metrics.otsu(h) if h.sum() else _DRAW for h in histogram["found"]],
+    "negatives": otsu if normalised else negatives,
+    "otsu": otsu,
     "argmax": [_DRAW] * len(histogram["found"]),
   }

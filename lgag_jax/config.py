@@ -183,7 +183,7 @@ class BankConfig:
   slots: int = 500  # A class.
   centres: int = 20  # Global anchors a class.
   min_confidence: float = 0.7  # A foreground anchor enters when sigmoid(score) exceeds this.
-  update: str = "fifo"  # Or "moving_average" of the most similar slot.
+  policy: str = "fifo"  # Or "moving_average" of the most similar slot.
   momentum: float = 0.99  # Of the moving average.
   lloyd_steps: int = 10
   refresh_every: int = 0  # Steps between refreshes of the global anchors; 0 is once an epoch.
@@ -196,7 +196,7 @@ class BankConfig:
       f"must be at least bank.centres={self.centres}.",
     )
     _fraction("bank.min_confidence", self.min_confidence)
-    _one_of("bank.update", self.update, ("fifo", "moving_average"))
+    _one_of("bank.policy", self.policy, ("fifo", "moving_average"))
     _fraction("bank.momentum", self.momentum)
     _not_negative("bank.refresh_every", self.refresh_every)
 
@@ -318,6 +318,14 @@ class Config:
       self.model.classifier == "head" or self.sol.seed_features != "head",
       "sol.seed_features", self.sol.seed_features, "needs model.classifier='head'.",
     )
+    _require(
+      self.sol.seeding == "argmax" or self.sol.rounds == 0, "sol.rounds", self.sol.rounds,
+      "weighted seeds cannot be given up: set 0.",
+    )
+    _require(
+      len(set(self.data.classes)) == len(self.data.classes), "data.classes", self.data.classes,
+      "names a class twice.",
+    )
     frozen = self.model.first_trainable_stage == 5
     _require(
       frozen or self.data.augment != "features", "data.augment", self.data.augment,
@@ -339,13 +347,8 @@ def from_mapping(mapping: Mapping[str, Any] | ml_collections.ConfigDict) -> Conf
   return _build(Config, mapping, "config")
 
 
-def save(config: Config, path: pathlib.Path) -> None:
-  """Writes `config` as JSON."""
-  path.write_text(json.dumps(dataclasses.asdict(config), indent=2) + "\n")
-
-
 def load(path: pathlib.Path) -> Config:
-  """Reads what `save` wrote; raises ValueError naming the file when it is not a config."""
+  """Reads a config written as JSON; raises ValueError naming the file when it is not a config."""
   try:
     mapping = json.loads(path.read_text())
     if not isinstance(mapping, dict):

@@ -61,7 +61,7 @@ def evaluate(
   }
   if jax.process_index() == 0:
     folder = workdir / "eval"
-    write_json(workdir / "thresholds.json", {"classes": config.data.classes, "maps": thresholds})
+    write_json(workdir / "thresholds.json", {"step": int(state.step), "maps": thresholds})
     write_json(folder / "validation.json", result)
     (folder / "validation.md").write_text(tables.evaluation(result))
     np.savez_compressed(folder / "panels.npz", **judged["panels"])
@@ -81,9 +81,8 @@ def brief(
   judged = _judge(localize, state, validation, mesh, config, None)
   result = {}
   for c, name in enumerate(config.data.classes):
-    result[f"{name}/auc"] = metrics.area_under_curve(
-      judged["probabilities"][:, c], judged["labels"][:, c]
-    )
+    auc = metrics.area_under_curve(judged["probabilities"][:, c], judged["labels"][:, c])
+    result |= {} if auc is None else {f"{name}/auc": auc}
     for map_name in MAPS:
       _, best = metrics.oracle(*judged["pooled"][map_name][c])
       result[f"{name}/{map_name}_oracle_iou"] = best["iou"]

@@ -5,7 +5,6 @@ import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from jax.sharding import Mesh
 
 from lgag_jax import input_pipeline, partition
 from lgag_jax.config import Config
+from lgag_jax.input_pipeline import Reader
 from lgag_jax.models.network import Network
 from lgag_jax.progress import Progress
 from lgag_jax.sources import Source
@@ -25,20 +25,25 @@ _DTYPE = np.float16  # Half the room; taps are far from its limits, and their ro
 
 
 class FeatureCache:
-  """The frozen outputs, masks and weights of a source's examples, memory-mapped."""
+  """The frozen outputs of a source's examples, memory-mapped; masks are read as they are now."""
 
-  def __init__(self, directory: pathlib.Path):
+  def __init__(self, directory: pathlib.Path, reader: Reader, side: int):
     names = json.loads((directory / "index.json").read_text())["arrays"]
     self._arrays = [np.load(directory / f"{name}.npy", mmap_mode="r") for name in names]
-    kinds = {"float16": "float16", "uint8": "uint8"}
-    self.fields = tuple(
-      (name, kinds[array.dtype.name], array.shape[1:])
-      for name, array in zip(names[:-1], self._arrays[:-1], strict=True)
+    self._reader = reader
+    self.fields = (
+      *((name, "float16", a.shape[1:]) for name, a in zip(names, self._arrays, strict=True)),
+      ("mask", "uint8", (side, side)),
     )
+
+  @property
+  def failure(self):
+    """What stopped the pipeline: the reader's."""
+    return self._reader.failure
 
   def __call__(self, index: int) -> tuple[np.ndarray, ...]:
     """Returns an example's taps f16[h, w, E], mask u8[H, W] and weight."""
-    return tuple(array[index] for array in self._arrays)
+    return (*(array[index] for array in self._arrays), *self._reader.mask(index))
 
 
 def can_cache(config: Config, shapes: Any, examples: int) -> bool:
@@ -60,7 +65,7 @@ def open_cache(
   params: Any,
   statistics: Any,
   source: Source,
-  read: Callable,
+  reader: Reader,
   config: Config,
   mesh: Mesh,
   directory: pathlib.Path,
@@ -80,9 +85,9 @@ def open_cache(
     partial = path.with_name(path.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    _fill(partial, shapes, network, params, statistics, source, read, config, mesh)
+    _fill(partial, shapes, network, params, statistics, source, reader, config, mesh)
     partial.rename(path)
-  return FeatureCache(path)
+  return FeatureCache(path, reader, side)
 
 
 def _digest(network, params, statistics, source, config) -> str:
@@ -90,24 +95,23 @@ def _digest(network, params, statistics, source, config) -> str:
   data = config.data
   settings = (
     config.model.trunk, network.first_trainable_stage, network.mean, network.std,
-    config.model.precision, data.directory, data.builder, data.manifest, data.image_size,
-    data.tile_size, data.max_value, data.mask_ignore, data.classes, tuple(source.ids),
+    config.model.precision, data.image_size,
+    data.max_value, data.channels, tuple(source.keys),
   )
   digest.update(repr(settings).encode())
-  for leaf in jax.tree.leaves((params["trunk"], statistics)):
+  stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]
+  frozen = [(tree[stage]) for tree in (params["trunk"], statistics) for stage in stages]
+  for leaf in jax.tree.leaves(frozen):
     digest.update(np.asarray(leaf).tobytes())
   return digest.hexdigest()[:24]
 
 
-def _fill(directory, shapes, network, params, statistics, source, read, config, mesh) -> None:
-  count, side = len(source.ids), config.data.image_size
-  names = [f"tap{i}" for i in range(len(shapes))] + ["mask", "weight"]
+def _fill(directory, shapes, network, params, statistics, source, reader, config, mesh) -> None:
+  count = len(source.ids)
+  names = [f"tap{i}" for i in range(len(shapes))]
   arrays = [
-    np.lib.format.open_memmap(directory / f"{n}.npy", "w+", dtype, (count, *shape))
-    for n, dtype, shape in zip(
-      names, [_DTYPE] * len(shapes) + [np.uint8, np.float32],
-      [s.shape[1:] for s in shapes] + [(side, side), ()], strict=True,
-    )
+    np.lib.format.open_memmap(directory / f"{n}.npy", "w+", _DTYPE, (count, *s.shape[1:]))
+    for n, s in zip(names, shapes, strict=True)
   ]
   whole, split = partition.replicated(mesh), partition.by_example(mesh)
   frozen = jax.jit(
@@ -116,11 +120,11 @@ def _fill(directory, shapes, network, params, statistics, source, read, config, 
   )
   batch_size = config.localize.batch_size
   progress = Progress("trunk outputs", count)
-  for batch in input_pipeline.eval_batches(source, read, config, batch_size):
+  for batch in input_pipeline.eval_batches(source, reader, config, batch_size):
     real = batch["index"] >= 0
     outputs = frozen(params, statistics, partition.to_global(batch["image"], mesh))
     rows = batch["index"][real]
-    for array, values in zip(arrays, (*outputs, batch["mask"], batch["weight"]), strict=True):
+    for array, values in zip(arrays, outputs, strict=True):
       array[rows] = np.asarray(values)[real]
     progress.advance(len(rows))
   progress.close()

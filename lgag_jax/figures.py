@@ -18,6 +18,11 @@ _SEEDS = ListedColormap(["#eef1f2", "#c8452d", "#e0a030", "#7d4fa3", "#2d6f8e"])
 _HIDDEN = ("step", "split", "loss", "gradient_norm", "anchors_per_step", "steps_per_second")
 
 
+def _plain(text: str) -> str:
+  """Keeps a dollar sign from starting a formula."""
+  return text.replace("$", r"\$")
+
+
 def curves(lines: list[dict]) -> Figure:
   """Draws the loss, its terms, and the validation's figures over the steps."""
   train = [line for line in lines if line["split"] == "train"]
@@ -35,7 +40,7 @@ def curves(lines: list[dict]) -> Figure:
     axes[1].set_yscale("log")
     for name in [n for n in (validation[0] if validation else {}) if n not in _HIDDEN]:
       x, y = zip(*((line["step"], line[name]) for line in validation), strict=True)
-      axes[2].plot(x, y, marker="o", markersize=3, label=name.replace("_", " "))
+      axes[2].plot(x, y, marker="o", markersize=3, label=_plain(name.replace("_", " ")))
     axes[2].set_title("Validation, after each epoch")
     axes[2].set_ylim(0, 1)
     for axis in axes:
@@ -93,7 +98,9 @@ def _panel_row(axes: dict, rows: dict, i: int, thresholds: dict, main: str) -> N
   if np.all(truth == 255):
     axes["truth"].set_xlabel("no mask")
   probability = ", ".join(f"{p:.2f}" for p in np.atleast_1d(rows["probability"][i]))
-  axes["image"].set_ylabel(f"{str(rows['id'][i])[:18]}\np = {probability}", fontsize=7)
+  name = _plain(str(rows["id"][i])[:18])
+  name = _plain(str(rows["id"][i])[:18])
+  axes["image"].set_ylabel(f"{name}\np = {probability}", fontsize=7)
 
 
 def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: list[str]) -> Figure:
@@ -108,7 +115,8 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
     for k, name in enumerate(names):
       colour = colours[k % len(colours)]
       x, y = place(features[k][valid[k]]).T
-      axis.scatter(x, y, s=10, alpha=0.45, color=colour, label=f"{name}: {len(x)} local anchors")
+      label = f"{_plain(name)}: {len(x)} local anchors"
+      axis.scatter(x, y, s=10, alpha=0.45, color=colour, label=label)
       if np.any(centres[k]):
         x, y = place(centres[k]).T
         axis.scatter(x, y, s=90, marker="*", color=colour, edgecolor="white", linewidth=0.7)

@@ -54,7 +54,9 @@ def read_image(path: pathlib.Path, channels: int, window: Window | None = None) 
       colours = raster.colormap(1)
       table = np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)
       array = np.moveaxis(table[array[0]], -1, 0)
-    array = np.where(read_valid(raster, window), array, array.dtype.type(0))
+    # A fourth band that is asked for is data, also where its file calls it alpha.
+    if ColorInterp.alpha not in raster.colorinterp[:bands]:
+      array = np.where(read_valid(raster, window), array, array.dtype.type(0))
   array = np.moveaxis(array, 0, -1)
   if not np.all(np.isfinite(array)):
     raise ImageError(f"{path} holds values that are not finite numbers: replace or mask them.")
@@ -117,7 +119,7 @@ def image_files(directory: pathlib.Path) -> list[pathlib.Path]:
   """Lists a folder's images by name; raises FileNotFoundError naming a missing folder."""
   if not directory.is_dir():
     raise FileNotFoundError(f"The folder {directory} is missing.")
-  return sorted(p for p in directory.iterdir() if p.suffix.lower() in SUFFIXES)
+  return sorted(p for p in directory.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
 
 
 def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[dict[str, str]]:
@@ -139,3 +141,19 @@ def check_same_size(path: pathlib.Path, mask_shape: tuple, image_shape: tuple) -
   """Raises ImageError when a mask and its image differ in size."""
   if mask_shape != image_shape:
     raise ImageError(f"{path} is {mask_shape}, its image {image_shape}: sizes must agree.")
+
+
+def by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Maps names without suffix to a folder's images, {} without one; raises on a name held twice."""
+  found: dict[str, pathlib.Path] = {}
+  for path in image_files(directory) if directory.is_dir() else []:
+    if path.stem in found:
+      raise ValueError(f"{path} and {found[path.stem].name} share a name: keep one.")
+    found[path.stem] = path
+  return found
+
+
+def file_key(path: pathlib.Path) -> str:
+  """Tells a file from any other, and from what it was before it changed."""
+  status = path.stat()
+  return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"

@@ -45,6 +45,15 @@ class Reader:
       return image, np.full((side, side), images.UNKNOWN, np.uint8), np.float32(0.0)
     return self._prepare(image, mask)
 
+  def mask(self, index: int) -> tuple[np.ndarray, np.float32]:
+    """Returns what __call__ does, without the image."""
+    try:
+      _, mask = self._read(index)
+    except images.ImageError as error:
+      self._skip(index, error)
+      return np.full((self._config.image_size,) * 2, images.UNKNOWN, np.uint8), np.float32(0.0)
+    return self._mask_to_model_size(mask), np.float32(1.0)
+
   def _read(self, index):
     if index in self._cache:
       return self._cache[index]
@@ -57,8 +66,8 @@ class Reader:
     return pair
 
   def _skip(self, index, error):
-    self.failure = error
     if self._config.on_bad_image == "error":
+      self.failure = error
       raise error
     with self._lock:
       name = self._source.ids[index]
@@ -73,10 +82,13 @@ class Reader:
         raise self.failure
 
   def _prepare(self, image, mask):
+    return to_model_size(image, self._config), self._mask_to_model_size(mask), np.float32(1.0)
+
+  def _mask_to_model_size(self, mask):
     side = self._config.image_size
-    if mask.shape != (side, side):
-      mask = tf.image.resize(mask[..., None], (side, side), method="nearest").numpy()[..., 0]
-    return to_model_size(image, self._config), mask, np.float32(1.0)
+    if mask.shape == (side, side):
+      return mask
+    return tf.image.resize(mask[..., None], (side, side), method="nearest").numpy()[..., 0]
 
 
 def to_model_size(image: np.ndarray, config: DataConfig) -> np.ndarray:
@@ -132,7 +144,7 @@ def train_batches(
 ) -> Iterator[dict]:
   """Yields this process's share of every batch from `start_step` to the last step of training.
 
-  `read` is a Reader, or a feature cache's `read`. Batch t holds the same examples however often
+  `read` is a Reader or a FeatureCache. Batch t holds the same examples however often
   training was stopped, and over however many processes it is spread.
   """
   steps = steps_per_epoch(len(source.ids), config.train.batch_size)

@@ -91,7 +91,9 @@ def _views(batch: dict, config: Config) -> list[tuple[dict, bool]]:
   for scale in config.localize.scales:
     # Trunks halve the size five times: a side must be a multiple of 32.
     side = max(32, round(config.data.image_size * scale / 32) * 32)
-    image = resize(batch["image"], (side, side), antialias=scale < 1)
+    image = batch["image"]
+    if scale != 1.0:  # The training size stays as it is.
+      image = resize(image, (side, side), antialias=scale < 1)
     views.append(({"image": image}, False))
     if config.localize.flip:
       views.append(({"image": jnp.flip(image, 2)}, True))

@@ -1,8 +1,12 @@
 """The command line: python -m lgag_jax.main --config=configs/x.py --workdir=runs/x."""
 
 import logging as python_logging
+import os
 import pathlib
 import sys
+
+# Before TensorFlow and JAX are imported: their start-up notes are for their developers.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -26,9 +30,9 @@ def main(argv: list[str]) -> None:
     sys.exit(f"{argv[1]!r} is no flag. Flags begin with --; see --helpshort.")
   try:
     _run()
-  except (ValueError, TypeError, FileNotFoundError) as error:
+  except (ValueError, TypeError, OSError) as error:
     logging.debug("Where it happened:", exc_info=True)
-    sys.exit(f"Error: {_first_cause(error)}")
+    sys.exit(f"Error: {error}")
 
 
 def _run() -> None:
@@ -51,8 +55,6 @@ def _run() -> None:
   if _MODE.value == "train":
     _train(configs, workdir)
     return
-  if _CONFIG.value is not None:
-    raise ValueError(f"--mode={_MODE.value} reads {workdir}/config.json: leave --config out.")
   if _MODE.value == "eval":
     from lgag_jax import train
 
@@ -74,8 +76,12 @@ def _train(configs, workdir: pathlib.Path) -> None:
 
 
 def _report(workdir: pathlib.Path) -> None:
+  import jax
+
   from lgag_jax import report
 
+  if jax.process_index() > 0:
+    return
   path = report.write_report(workdir)
   print(f"Report: {path}")
 
@@ -91,10 +97,19 @@ def _predict(workdir: pathlib.Path) -> None:
   print(f"{len(rows)} images mapped: {output}/overlay, mask, probability and predictions.csv.")
 
 
-def _first_cause(error: BaseException) -> str:
-  """An error raised while reading data arrives wrapped by tf.data: its first line is the cause."""
-  return str(error).strip()
+def parse_flags(argv: list[str]) -> list[str]:
+  """Parses the command line; a misspelt field is one line. Only training executes a config file."""
+  modes = [a.split("=", 1)[1] for a in argv if a.lstrip("-").startswith("mode=")]
+  if modes and modes[-1] != "train" and any(a.lstrip("-").startswith("config") for a in argv):
+    sys.exit(f"Error: --mode={modes[-1]} reads the workdir's config.json: leave --config out.")
+  try:
+    return flags.FLAGS(argv)
+  except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+    text = str(error).strip("'\"")
+    # ConfigDict lists all of its fields first, and its suggestion last.
+    hint = text[text.rindex("Did you mean") :] if "Did you mean" in text else ""
+    sys.exit(f"Error: {text if len(text) < 300 else text[:200] + ' ... ' + hint}")
 
 
 if __name__ == "__main__":
-  app.run(main)
+  app.run(main, flags_parser=parse_flags)

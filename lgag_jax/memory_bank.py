@@ -38,12 +38,12 @@ def push(
 ) -> MemoryBank:
   """Enters the accepted anchors in batch order, each class on its own; no gradient passes.
 
-  With update="fifo" the newest L of a class stay. With "moving_average" (RCA) a full class moves
+  With policy="fifo" the newest L of a class stay. With "moving_average" (RCA) a full class moves
   the slot most similar to the anchor instead; empty slots are filled first, where RCA starts from
   random vectors, which would stay noise for most of a short training.
   """
   rows = unit(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
-  if config.update == "fifo":
+  if config.policy == "fifo":
     push_class = _push_fifo
   else:
     push_class = partial(_push_moving_average, momentum=config.momentum)

@@ -82,11 +82,11 @@ def quantile(histogram: np.ndarray, share: float) -> float:
   return min(index + 1, BINS - 1) / BINS
 
 
-def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float:
-  """Area under the ROC curve of scores [n] for labels [n]; NaN when one kind is missing."""
+def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float | None:
+  """Area under the ROC curve of scores [n] for labels [n]; None when one kind is missing."""
   positive, negative = scores[labels > 0], scores[labels == 0]
   if not len(positive) or not len(negative):
-    return float("nan")
+    return None
   order = np.sort(negative)
   below = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
   return float(below.mean() / 2.0 / len(negative))

@@ -61,16 +61,18 @@ class PatchSource:
 
   def __init__(self, config: DataConfig, spec: str):
     self._config = config
-    self.ids, self._tiles, labels = [], [], []
+    self.ids, self.keys, self._tiles, labels = [], [], [], []
     for image, mask, region in _rows(config, spec):
       with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
         for tile in _tiles_of(image, region, config.tile_size):
           label = self._label(self._mask(raster, mask_raster, tile))
           if label is None:
             continue
-          name = f"{image.name}[{tile.row}:{tile.col}]" if config.tile_size else image.name
+          whole = not (config.tile_size or region)
+          name = image.name if whole else f"{image.name}[{tile.row}:{tile.col}]"
           self.ids.append(name)
           self._tiles.append((image, mask, tile))
+          self.keys.append(f"{images.file_key(image)} {tile}")
           labels.append(label)
     self.labels = np.array(labels, np.float32).reshape(-1, len(config.classes))
 
@@ -109,7 +111,8 @@ def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Pat
   elif config.manifest:
     raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
   else:
-    rows = [(p, _mask_of(root, p), ()) for p in images.image_files(root / "images")]
+    masks = images.by_stem(root / "masks")
+    rows = [(p, _mask_of(masks, p), ()) for p in images.image_files(root / "images")]
     if not rows:
       raise ValueError(f"{root / 'images'} holds no image ({', '.join(images.SUFFIXES)}).")
     names = [""] * len(rows)
@@ -134,11 +137,11 @@ def _manifest_row(root, manifest, line):
     raise ValueError(f"{manifest}: {', '.join(region)} must all be whole numbers: {line}.") from error
 
 
-def _mask_of(root: pathlib.Path, image: pathlib.Path) -> pathlib.Path:
-  for suffix in images.SUFFIXES:
-    if (root / "masks" / f"{image.stem}{suffix}").exists():
-      return root / "masks" / f"{image.stem}{suffix}"
-  raise FileNotFoundError(f"{root / 'masks'} holds no mask named {image.stem} for {image}.")
+def _mask_of(masks: dict[str, pathlib.Path], image: pathlib.Path) -> pathlib.Path:
+  if image.stem not in masks:
+    folder = image.parent.parent / "masks"
+    raise FileNotFoundError(f"{folder} holds no mask named {image.stem} for {image}.")
+  return masks[image.stem]
 
 
 def _check_sizes(image: pathlib.Path, mask: pathlib.Path) -> None:

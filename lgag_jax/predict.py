@@ -45,7 +45,7 @@ def predict(workdir: pathlib.Path, source: pathlib.Path, output: pathlib.Path) -
   paths = input_paths(source)
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
-  thresholds = load_thresholds(workdir, config)
+  thresholds = load_thresholds(workdir, config, step=int(state.step))
   run = localize.make_localize(network, config, mesh)
   name = localize.map_of(config)
   for folder in ("probability", "mask", "overlay"):
@@ -87,12 +87,20 @@ def input_paths(source: pathlib.Path) -> list[pathlib.Path]:
   return paths
 
 
-def load_thresholds(workdir: pathlib.Path, config: Config) -> dict[str, list[float]]:
-  """Returns each map's thresholds; raises FileNotFoundError when training has not finished."""
+def load_thresholds(
+  workdir: pathlib.Path, config: Config, *, step: int | None = None
+) -> dict[str, list[float]]:
+  """Returns each map's thresholds; raises FileNotFoundError when training has not finished.
+
+  Raises ValueError when they are those of another step than the one given.
+  """
   path = workdir / "thresholds.json"
   if not path.exists():
     raise FileNotFoundError(f"{path} is missing: let the training finish, or run --mode=eval.")
-  thresholds = json.loads(path.read_text())["maps"]
+  content = json.loads(path.read_text())
+  thresholds = content["maps"]
+  if step is not None and content["step"] != step:
+    raise ValueError(f"{path} is of step {content['step']}, not {step}: run --mode=eval first.")
   if set(thresholds) != set(localize.MAPS) or any(
     set(rules) != set(calibrate.RULES) for rules in thresholds.values()
   ):
@@ -135,7 +143,7 @@ def _write(canvas: Canvas, thresholds: list[float], config: Config, output: path
   mask = np.where(above.max(-1) > 0, above.argmax(-1) + 1, 0).astype(np.uint8)
   percent = np.uint8(np.round(canvas.scores * 100))
   # Two inputs may differ in suffix alone.
-  stem = canvas.path.name.replace(".", "_")
+  stem = f"{canvas.path.stem}_{canvas.path.suffix[1:]}"
   _write_raster(output / "probability" / stem, np.moveaxis(percent, -1, 0), canvas.path)
   _write_raster(output / "mask" / stem, mask[None], canvas.path)
   overlay(canvas.pixels, mask, config).save(output / "overlay" / f"{stem}.png")

@@ -13,7 +13,7 @@ from lgag_jax import config as configs
 from lgag_jax import figures, localize
 from lgag_jax.config import Config
 from lgag_jax.predict import load_thresholds
-from lgag_jax.tables import MAP_NAMES
+from lgag_jax.tables import MAP_NAMES, NO_MASKS, has_masks, number
 
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#26323a;max-width:1080px;margin:2rem auto;padding:0 1rem}
@@ -45,7 +45,8 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
     raise FileNotFoundError(f"{evaluation} is missing: let the training finish, or run --mode=eval.")
   config = configs.load(workdir / "config.json")
   result = json.loads(evaluation.read_text())
-  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  metrics = workdir / "metrics.jsonl"
+  lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
   with np.load(workdir / "eval" / "panels.npz") as panels:
     rows = dict(panels)
   with np.load(workdir / "eval" / "bank.npz") as bank:
@@ -55,7 +56,9 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
   parts = [_head(config, result)]
   for name, values in result["classes"].items():
     parts += [
-      f"<h2>{html.escape(name)}</h2>", _cards(values, main), _pixel_table(values["maps"]),
+      f"<h2>{html.escape(name)}</h2>",
+      f"<p><b>{NO_MASKS}</b></p>" if not has_masks(values["maps"]) else "",
+      _cards(values, main), _pixel_table(values["maps"]),
       _rule_table(values["maps"][main], main),
       _image(figures.distributions(values["maps"][main]), "IoU by image and recall by size"),
     ]
@@ -106,7 +109,7 @@ def _cards(values: dict, main: str) -> str:
     (values["image"]["auc"], "image-level AUC"),
     (values["image"]["f1"], "image-level F1"),
   )
-  body = "".join(f"<div class=card><b>{v:.3f}</b><span>{text}</span></div>" for v, text in cards)
+  body = "".join(f"<div class=card><b>{number(v)}</b><span>{text}</span></div>" for v, text in cards)
   return f"<div class=cards>{body}</div>"
 
 

@@ -23,10 +23,12 @@ _LOG = logging.getLogger(__name__)
 class Source(Protocol):
   """Random access to examples.
 
-  `ids`: a name each, for messages and output files; `labels`: f32[n, C] of zeros and ones.
+  `ids`: a name each, for messages and output files; `keys`: what tells an example from any other,
+  and from what it was before its file changed; `labels`: f32[n, C] of zeros and ones.
   """
 
   ids: Sequence[str]
+  keys: Sequence[str]
   labels: np.ndarray
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -74,6 +76,7 @@ class TfdsSource:
       self.ids.append(name.decode() if isinstance(name, bytes) else str(name))
       present = {names[int(k)] for k in np.atleast_1d(row["label"])}
       labels.append([float(c in present) for c in config.classes])
+    self.keys = [f"{builder.info.full_name} {spec} {i}" for i in range(len(self.ids))]
     self.labels = np.array(labels, np.float32)
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -128,7 +131,13 @@ class FolderSource:
     for number, name in enumerate((config.background, *config.classes)):
       rows += self._class_rows(root, spec, name, number)
     self._paths = [path for path, _ in rows]
-    self._masks = [_mask_path(path) for path, _ in rows]
+    folders = {path.parent.parent for path in self._paths}
+    masks = {folder: images.by_stem(folder / "masks") for folder in folders}
+    # A negative is background whatever a mask of its name, another image's, may say.
+    self._masks = [
+      masks[path.parent.parent].get(path.stem) if number else None for path, number in rows
+    ]
+    self.keys = [images.file_key(path) for path in self._paths]
     self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
     indices = np.array([number for _, number in rows], int).reshape(-1)
     self.labels = np.eye(len(config.classes) + 1, dtype=np.float32)[indices][:, 1:]
@@ -166,9 +175,3 @@ class FolderSource:
       )
     images.check_same_size(self._masks[index], mask.shape, image.shape[:2])
     return image, mask
-
-
-def _mask_path(image: pathlib.Path) -> pathlib.Path | None:
-  folder = image.parent.parent / "masks"
-  candidates = [p for s in images.SUFFIXES for p in (folder / f"{image.stem}{s}",) if p.exists()]
-  return candidates[0] if candidates else None

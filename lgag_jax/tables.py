@@ -4,6 +4,14 @@ MAP_NAMES = {"class_activation": "class activation", "anchor_guided": "anchor-gu
 _COLUMNS = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
 
 
+NO_MASKS = "No mask here shows any of this class: the pixel figures below say nothing."
+
+
+def has_masks(maps: dict) -> bool:
+  """Whether the evaluated masks hold any pixel of a class."""
+  return all(values["label_free"]["landslide_pixels"] > 0 for values in maps.values())
+
+
 def evaluation(result: dict) -> str:
   """Renders what `evaluate.evaluate` returns."""
   lines = [
@@ -15,7 +23,8 @@ def evaluation(result: dict) -> str:
     "the best one in hindsight, read off these masks.",
   ]
   for name, values in result["classes"].items():
-    lines += ["", f"## {name}", "", *_pixels(values["maps"]), "", *_images(values["image"])]
+    lines += ["", f"## {name}"] + ([] if has_masks(values["maps"]) else ["", NO_MASKS])
+    lines += ["", *_pixels(values["maps"]), "", *_images(values["image"])]
     lines += ["", *_sizes(values["maps"][result["map"]], MAP_NAMES[result["map"]])]
   return "\n".join(lines) + "\n"
 
@@ -30,9 +39,14 @@ def _pixels(maps: dict) -> list[str]:
   return lines
 
 
+def number(value: float | None) -> str:
+  """Three digits, or a dash where there is no value."""
+  return "-" if value is None else f"{value:.3f}"
+
+
 def _images(image: dict) -> list[str]:
   return [
-    f"Images: accuracy {image['accuracy']:.3f}, F1 {image['f1']:.3f}, AUC {image['auc']:.3f}; "
+    f"Images: accuracy {image['accuracy']:.3f}, F1 {image['f1']:.3f}, AUC {number(image['auc'])}; "
     f"{image['false_alarms']} false alarms and {image['missed']} missed of {image['images']}."
   ]
 

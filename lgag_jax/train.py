@@ -1,5 +1,6 @@
 """The training loop."""
 
+import dataclasses
 import json
 import logging
 import pathlib
@@ -11,7 +12,7 @@ from clu import metric_writers
 
 from lgag_jax import config as configs
 from lgag_jax import evaluate, partition, session, train_step
-from lgag_jax.checkpoints import Checkpoints
+from lgag_jax.checkpoints import Checkpoints, write_json
 from lgag_jax.config import Config
 from lgag_jax.input_pipeline import steps_per_epoch
 from lgag_jax.progress import Progress
@@ -27,19 +28,18 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   Leaves config.json, checkpoints/, metrics.jsonl, TensorBoard events and eval/ there. Raises
   ValueError when the workdir holds the training of another config.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
-  _claim(config, workdir)
   mesh = partition.make_mesh()
   partition.check_batch(mesh, config.train.batch_size, config.train.accumulate)
   partition.check_batch(mesh, config.localize.batch_size)
   sources = [open_source(config.data, split) for split in ("train", "validation")]
+  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+  _claim(config, workdir, started=checkpoints.latest() is not None)
   epoch_steps = steps_per_epoch(len(sources[0].ids), config.train.batch_size)
   total_steps = epoch_steps * config.train.epochs
   network, optimizer, state = session.start(config, mesh, total_steps)
   train, validation = (
     session.open_split(source, network, state, config, mesh, workdir) for source in sources
   )
-  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
   if checkpoints.latest() is not None:
     state, _ = checkpoints.restore(state)
     _LOG.info("Going on from step %d.", int(state.step))
@@ -59,11 +59,12 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
     batch.pop("index")
     state, metrics = step(state, partition.to_global(batch, mesh))
     done = number + 1
-    progress.advance(1, log.add(done, metrics, flush=done % config.train.log_every == 0))
-    if done % config.train.checkpoint_every == 0 or done == total_steps:
+    last = done == total_steps
+    progress.advance(1, log.add(done, metrics, flush=last or done % config.train.log_every == 0))
+    if last or done % config.train.checkpoint_every == 0:
       checkpoints.save(state, {"step": done, "epoch": done / epoch_steps})
     every = config.train.evaluate_every * epoch_steps
-    if every and done % every == 0 and done < total_steps:
+    if every and (last or done % every == 0):
       summary = evaluate.brief(network, state, validation, config, mesh)
       log.write(done, "validation", summary)
   progress.close()
@@ -88,11 +89,12 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
   )
 
 
-def _claim(config: Config, workdir: pathlib.Path) -> None:
-  """Writes config.json, or checks that the one there says the same."""
+def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:
+  """Writes config.json, or, once there is a checkpoint, checks that the one there says the same."""
   path = workdir / "config.json"
-  if not path.exists():
-    configs.save(config, path)
+  if not started or not path.exists():
+    if jax.process_index() == 0:
+      write_json(path, dataclasses.asdict(config))
     return
   old = configs.load(path)
   if old != config:

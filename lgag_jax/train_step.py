@@ -87,7 +87,7 @@ def make_train_step(
     )
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     metrics = {
-      **sums, "examples": jnp.sum(batch["weight"]), "gradient_norm": optax.global_norm(grads),
+      **sums, "examples": jnp.sum(batch["weight"]), "gradient_norm": optax.tree.norm(grads),
       "anchors": jnp.sum(accepted, dtype=jnp.float32),
     }
     state = state.replace(

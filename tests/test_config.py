@@ -6,6 +6,7 @@ import json
 import pytest
 
 from lgag_jax import config as configs
+from lgag_jax.checkpoints import write_json
 from lgag_jax.config import (
   BankConfig,
   Config,
@@ -122,7 +123,7 @@ WRONG = [
   (GaaConfig, "fusion", "sum"), (GaaConfig, "normalise", "rows"), (GaaConfig, "heads", 0),
   (GaaConfig, "activation_head", "mlp"), (GaaConfig, "global_activation", 1.01),
   (BankConfig, "slots", 9), (BankConfig, "centres", 0), (BankConfig, "lloyd_steps", 0),
-  (BankConfig, "min_confidence", 1.2), (BankConfig, "update", "lifo"),
+  (BankConfig, "min_confidence", 1.2), (BankConfig, "policy", "lifo"),
   (BankConfig, "momentum", -0.1), (BankConfig, "refresh_every", -1),
   (LossConfig, "contrast_weight", -1.0), (LossConfig, "contrast_temperature", 0.0),
   (LossConfig, "background_pixel_fraction", 1.5), (LossConfig, "consistency_weight", NAN),
@@ -185,7 +186,7 @@ def test_json_keeps_everything(tmp_path):
     data=DataConfig(mean=(0.1, 0.2, 0.3), classes=("Hangrutschung ä",), balance=False),
     optim=OptimConfig(learning_rate=1 / 3), model=ModelConfig(side_widths=(4, 4, 4, 4)),
   )
-  configs.save(config, tmp_path / "config.json")
+  write_json(tmp_path / "config.json", dataclasses.asdict(config))
   assert configs.load(tmp_path / "config.json") == config
 
 
@@ -204,3 +205,10 @@ def test_a_file_that_is_no_config_is_named(tmp_path, change):
   }[change])
   with pytest.raises(ValueError, match=r"config\.json is no valid config"):
     configs.load(path)
+
+
+def test_no_field_hides_a_method_of_its_config_dict():
+  """Such a field could not be set from the command line."""
+  for group in configs.config_dict().values():
+    for name in group:
+      assert not hasattr(type(group), name), name

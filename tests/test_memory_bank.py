@@ -87,7 +87,7 @@ def test_more_rows_than_slots_leave_the_last_ones(rows):
 
 @pytest.mark.parametrize("update", ["fifo", "moving_average"])
 def test_without_an_accepted_row_nothing_changes(rng, update):
-  config = bank_config(update=update)
+  config = bank_config(policy=update)
   bank = filled(rng, (SLOTS, 3, 0), config).replace(cursor=jnp.array([2, 3, 0]))
   anchors = jnp.array(rng.normal(size=(4, CLASSES, WIDTH)), jnp.float32)
   after = push(bank, anchors, jnp.zeros((4, CLASSES), bool), config)
@@ -95,7 +95,7 @@ def test_without_an_accepted_row_nothing_changes(rng, update):
 
 
 def test_moving_average_fills_then_moves_the_most_similar_slot(rng):
-  config = bank_config(update="moving_average", momentum=0.75)
+  config = bank_config(policy="moving_average", momentum=0.75)
   bank = memory_bank.empty(config, classes=CLASSES, dimension=WIDTH)
   slots = [[] for _ in range(CLASSES)]
   for anchors, accepted in batches(rng):
@@ -120,7 +120,7 @@ def test_moving_average_fills_then_moves_the_most_similar_slot(rng):
 
 @pytest.mark.parametrize("update", ["fifo", "moving_average"])
 def test_one_batch_is_the_same_as_its_images_one_by_one(rng, update):
-  config = bank_config(update=update)
+  config = bank_config(policy=update)
   whole = parts = memory_bank.empty(config, classes=CLASSES, dimension=WIDTH)
   for anchors, accepted in batches(rng):
     anchors, accepted = jnp.array(anchors), jnp.array(accepted)
@@ -132,7 +132,7 @@ def test_one_batch_is_the_same_as_its_images_one_by_one(rng, update):
 
 @pytest.mark.parametrize("update", ["fifo", "moving_average"])
 def test_no_gradient_passes_into_the_bank(update):
-  config = bank_config(update=update)
+  config = bank_config(policy=update)
   bank = memory_bank.empty(config, classes=1, dimension=WIDTH)
 
   def total(anchors):

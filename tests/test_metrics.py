@@ -173,8 +173,8 @@ def test_area_under_curve_ends():
   assert metrics.area_under_curve(np.array([0.1, 0.2, 0.3, 0.4]), labels) == 1.0
   assert metrics.area_under_curve(np.array([0.4, 0.3, 0.2, 0.1]), labels) == 0.0
   assert metrics.area_under_curve(np.full(4, 0.5), labels) == 0.5
-  assert math.isnan(metrics.area_under_curve(np.ones(3), np.ones(3)))
-  assert math.isnan(metrics.area_under_curve(np.ones(3), np.zeros(3)))
+  assert metrics.area_under_curve(np.ones(3), np.ones(3)) is None
+  assert metrics.area_under_curve(np.ones(3), np.zeros(3)) is None
 
 
 def test_image_rates_by_hand():
