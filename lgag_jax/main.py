@@ -105,10 +105,16 @@ def parse_flags(argv: list[str]) -> list[str]:
   try:
     return flags.FLAGS(argv)
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    text = str(error).strip("'\"")
-    # ConfigDict lists all of its fields first, and its suggestion last.
-    hint = text[text.rindex("Did you mean") :] if "Did you mean" in text else ""
-    sys.exit(f"Error: {text if len(text) < 300 else text[:200] + ' ... ' + hint}")
+    sys.exit(f"Error: {_shortened(str(error))}")
+
+
+def _shortened(text: str) -> str:
+  """Keeps what went wrong: of a config file's traceback the last line, of long lists the hint."""
+  lines = [line.strip() for line in text.strip("'\"\n").splitlines() if line.strip()]
+  if any(line.startswith("Traceback") for line in lines):
+    return lines[-1]
+  hint = text[text.rindex("Did you mean") :] if "Did you mean" in text else ""
+  return text if len(text) < 300 else f"{text[:200]} ... {hint}"
 
 
 if __name__ == "__main__":

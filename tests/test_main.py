@@ -26,6 +26,7 @@ def call(*arguments):
     (["--config=configs/image_folder.py", "--workdir={tmp}", "--config.train.epochs=many"], "epochs"),
     (["--config=configs/image_folder.py:solo", "--workdir={tmp}"], "'solo' is unknown"),
     (["--mode=eval", "--workdir={tmp}/none"], "config.json is missing"),
+    (["--mode=eval", "--workdir=README.md"], "README.md"),
     (["--mode=predict", "--workdir={tmp}"], "needs --input"),
     (["--mode=eval", "--workdir={tmp}", "--config=configs/image_folder.py"], "leave --config out"),
     (["--workdir={tmp}"], "--config is missing"),
@@ -36,6 +37,19 @@ def test_mistakes_are_answered_in_words(tmp_path, arguments, words):
   result = call(*(a.format(tmp=tmp_path) for a in arguments))
   assert result.returncode != 0
   assert words in result.stderr + result.stdout
+  assert "Traceback" not in result.stderr
+
+
+def test_only_training_executes_a_config_file(tmp_path):
+  marker = tmp_path / "executed"
+  path = tmp_path / "config.py"
+  path.write_text(f"open({str(marker)!r}, 'w')\ndef get_config():\n  return None\n")
+  for mode in ("eval", "predict", "report"):
+    result = call(f"--mode={mode}", f"--workdir={tmp_path}", f"--config={path}")
+    assert result.returncode != 0
+    assert not marker.exists()
+  assert "Traceback" not in call(f"--config={path}", f"--workdir={tmp_path}/run").stderr
+  assert marker.exists()
 
 
 def test_training_from_the_command_line(tmp_path, image_folder):
