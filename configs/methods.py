@@ -20,6 +20,7 @@ def class_activation(config: ml_collections.ConfigDict) -> None:
 def supervised(config: ml_collections.ConfigDict) -> None:
   """The upper bound: the same classifier trained on masks."""
   config.model.method = "supervised"
+  config.localize.threshold_rule = "argmax"
 
 
 def lgagnet(config: ml_collections.ConfigDict) -> None:

@@ -25,7 +25,7 @@ def thresholds(
     class, whose every pixel is known to be background; for the guided map never under 0.5. A class
     activation normalised image by image says nothing on such images: Otsu's takes its place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
-  - "argmax": 0.5, where the class draws level with the background.
+  - "argmax": 0.5, where the class draws level with the background; not for a normalised map either.
   """
   histograms = jax.jit(lambda maps, batch: _histograms(maps, batch, config))
   total = None
@@ -67,5 +67,5 @@ def _rules(histogram: dict[str, np.ndarray], name: str, config: Config) -> dict[
   return {
     "negatives": otsu if normalised else negatives,
     "otsu": otsu,
-    "argmax": [_DRAW] * len(histogram["found"]),
+    "argmax": otsu if normalised else [_DRAW] * len(otsu),
   }

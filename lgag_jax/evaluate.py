@@ -91,12 +91,7 @@ def brief(
 
 def chosen_thresholds(thresholds: dict, config: Config) -> dict[str, list[float]]:
   """Returns each map's thresholds, one a class, by the configured rule."""
-  rule = config.localize.threshold_rule
-  return {
-    # A class activation has no background to draw level with: there "argmax" is "negatives".
-    name: rules["negatives" if rule == "argmax" and name == "class_activation" else rule]
-    for name, rules in thresholds.items()
-  }
+  return {name: rules[config.localize.threshold_rule] for name, rules in thresholds.items()}
 
 
 def _judge(
