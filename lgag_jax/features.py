@@ -5,6 +5,7 @@ import json
 import logging
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 import jax
@@ -82,11 +83,13 @@ def open_cache(
     return None
   path = directory / _digest(network, params, statistics, source, config)
   if not (path / "index.json").exists():
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    directory.mkdir(parents=True, exist_ok=True)
+    partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}.partial-", dir=directory))
     _fill(partial, shapes, network, params, statistics, source, reader, config, mesh)
-    partial.rename(path)
+    try:
+      partial.rename(path)
+    except OSError:  # Another run that shares the folder was faster.
+      shutil.rmtree(partial)
   return FeatureCache(path, reader, side)
 
 

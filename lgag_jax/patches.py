@@ -59,6 +59,8 @@ class PatchSource:
   (`data.min_mask_pixels` and `data.min_mask_fraction`); tiles without any data are left out.
   """
 
+  has_masks = True
+
   def __init__(self, config: DataConfig, spec: str):
     self._config = config
     self.ids, self.keys, self._tiles, labels = [], [], [], []

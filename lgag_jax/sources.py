@@ -24,12 +24,14 @@ class Source(Protocol):
   """Random access to examples.
 
   `ids`: a name each, for messages and output files; `keys`: what tells an example from any other,
-  and from what it was before its file changed; `labels`: f32[n, C] of zeros and ones.
+  and from what it was before its file changed; `labels`: f32[n, C] of zeros and ones; `has_masks`:
+  whether masks show more than the labels say.
   """
 
   ids: Sequence[str]
   keys: Sequence[str]
   labels: np.ndarray
+  has_masks: bool
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns image [H, W, channels] in its own type and mask uint8 [H, W]; raises ImageError."""
@@ -60,7 +62,10 @@ def _spec(config: DataConfig, split: str) -> str:
 
 
 class TfdsSource:
-  """A TFDS builder with features image, label (class or list of classes), and mask, id if any."""
+  """A TFDS builder with features image, label (class or list of classes), and mask, id if any.
+
+  Masks hold class indices, and 255 where nothing is known.
+  """
 
   def __init__(self, config: DataConfig, spec: str):
     self._config = config
@@ -76,6 +81,7 @@ class TfdsSource:
       self.ids.append(name.decode() if isinstance(name, bytes) else str(name))
       present = {names[int(k)] for k in np.atleast_1d(row["label"])}
       labels.append([float(c in present) for c in config.classes])
+    self.has_masks = "mask" in builder.info.features
     self.keys = [f"{builder.info.full_name} {spec} {i}" for i in range(len(self.ids))]
     self.labels = np.array(labels, np.float32)
 
@@ -137,6 +143,7 @@ class FolderSource:
     self._masks = [
       masks[path.parent.parent].get(path.stem) if number else None for path, number in rows
     ]
+    self.has_masks = any(mask is not None for mask in self._masks)
     self.keys = [images.file_key(path) for path in self._paths]
     self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
     indices = np.array([number for _, number in rows], int).reshape(-1)

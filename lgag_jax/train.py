@@ -32,6 +32,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   partition.check_batch(mesh, config.train.batch_size, config.train.accumulate)
   partition.check_batch(mesh, config.localize.batch_size)
   sources = [open_source(config.data, split) for split in ("train", "validation")]
+  if config.model.method == "supervised" and not sources[0].has_masks:
+    raise ValueError(f"{config.data.directory}: model.method='supervised' needs masks to learn from.")
   checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
   _claim(config, workdir, started=checkpoints.latest() is not None)
   epoch_steps = steps_per_epoch(len(sources[0].ids), config.train.batch_size)

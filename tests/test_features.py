@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import input_pipeline, partition, session, sources
+from lgag_jax import input_pipeline, partition, session, sources, train
 
 
 @pytest.fixture
@@ -79,3 +79,12 @@ def test_two_masks_of_one_name_are_refused(split_folders, small_config):
   small_config.data.directory = str(split_folders)
   with pytest.raises(ValueError, match="share a name"):
     sources.open_source(configs.from_mapping(small_config).data, "train")
+
+
+def test_the_upper_bound_needs_masks(split_folders, small_config, tmp_path):
+  for split in ("train", "validation"):
+    shutil.rmtree(split_folders / split / "masks")
+  small_config.data.directory = str(split_folders)
+  small_config.model.method = "supervised"
+  with pytest.raises(ValueError, match="needs masks"):
+    train.train_and_evaluate(configs.from_mapping(small_config), tmp_path / "work")
