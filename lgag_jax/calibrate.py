@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lgag_jax import metrics, partition
+from lgag_jax import metrics, partition, preemption
 from lgag_jax.config import Config
 from lgag_jax.localize import MAPS, Maps
 from lgag_jax.state import TrainState
@@ -27,9 +27,11 @@ def thresholds(
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "argmax": 0.5, where the class draws level with the background; not for a normalised map either.
   """
-  histograms = jax.jit(lambda maps, batch: _histograms(maps, batch, config))
+  histograms = jax.jit(
+    lambda maps, batch: _histograms(maps, batch, config), out_shardings=partition.replicated(mesh)
+  )
   total = None
-  for batch in batches:
+  for batch in preemption.until_stopped(batches):
     inputs = {name: batch[name] for name in ("taps", "image") if name in batch}
     inputs, labels = partition.to_global((inputs, {k: batch[k] for k in ("label", "weight")}), mesh)
     part = histograms(localize(state, inputs), labels)

@@ -6,7 +6,16 @@ import pathlib
 import jax
 import orbax.checkpoint as ocp
 
+from lgag_jax import cluster
 from lgag_jax.state import TrainState
+
+
+class _Manager(ocp.CheckpointManager):
+  """Orbax's, without its own look at SIGTERM: jax's service would mistake its steps for our count."""
+
+  def reached_preemption(self, step: int) -> bool:
+    del step
+    return False
 
 
 class Checkpoints:
@@ -15,17 +24,24 @@ class Checkpoints:
   def __init__(self, workdir: pathlib.Path, *, keep: int):
     self._directory = workdir.absolute() / "checkpoints"
     options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-    self._manager = ocp.CheckpointManager(self._directory, options=options)
+    self._manager = _Manager(self._directory, options=options)
 
   def latest(self) -> int | None:
-    """Returns the newest saved step."""
-    return self._manager.latest_step()
+    """Returns the newest saved step, as process 0 sees it."""
+    return cluster.from_first(self._manager.latest_step)
 
-  def save(self, state: TrainState, position: dict) -> None:
-    """Saves `state` and `position`, a JSON-able description of what comes next."""
+  def save(self, state: TrainState, position: dict, *, wait: bool = False) -> None:
+    """Saves `state` and `position`, a JSON-able description of what comes next.
+
+    In the background; with `wait` set it is on disk afterwards.
+    """
     step = int(state.step)
-    if step == self.latest():
-      return
+    if step != self.latest():
+      self._save(step, state, position)
+    if wait:
+      self._manager.wait_until_finished()
+
+  def _save(self, step: int, state: TrainState, position: dict) -> None:
     arguments = ocp.args.Composite(
       state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
     )

@@ -145,7 +145,7 @@ class SolConfig:
   background_factor: float = 0.5  # Scales the background's overlap before the argmax.
   seeding: str = "argmax"  # Or "weighted": anchors weighted by the overlap.
   rounds: int = 2  # Seeds closer to the background's anchor are given up, this many times over.
-  block_rows: int = 64  # Rows of the structure held at a time.
+  block_rows: int = 128  # Rows of the structure held at a time.
 
   def __post_init__(self):
     _one_of("sol.seed_features", self.seed_features, ("x4", "g", "head"))
@@ -208,6 +208,7 @@ class LossConfig:
   contrast_weight: float = 0.01
   contrast_temperature: float = 0.07
   contrast_from_epoch: int = 1  # Counted from 0: the second epoch.
+  contrast_samples: int = 500  # Entries of the bank a class that a step contrasts with; 0 takes all.
   consistency_weight: float = 0.1
   auxiliary_weight: float = 1.0  # Of the label terms of the fused features' class activation.
   negative_pixel_weight: float = 1.0  # On images of no class every pixel is background.
@@ -250,6 +251,7 @@ class TrainConfig:
   epochs: int = 15
   batch_size: int = 32  # Over all devices and processes.
   accumulate: int = 1  # Parts that a batch is worked through in, to save memory.
+  shard_state: bool = False  # Split parameters and optimiser state over devices, to save memory.
   log_every: int = 20  # Steps.
   checkpoint_every: int = 200  # Steps; the last one is always saved.
   keep_checkpoints: int = 3

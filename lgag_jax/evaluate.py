@@ -1,5 +1,6 @@
 """Judges a trained network on a split with masks: pixels, images, and landslides by size."""
 
+import collections
 import functools
 import logging
 import pathlib
@@ -10,7 +11,7 @@ import numpy as np
 import scipy.ndimage
 from jax.sharding import Mesh
 
-from lgag_jax import calibrate, metrics, partition, tables
+from lgag_jax import calibrate, cluster, metrics, partition, preemption, tables
 from lgag_jax.checkpoints import write_json
 from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
@@ -59,7 +60,7 @@ def evaluate(
       for c, name in enumerate(config.data.classes)
     },
   }
-  if jax.process_index() == 0:
+  if cluster.is_first():
     folder = workdir / "eval"
     write_json(workdir / "thresholds.json", {"step": int(state.step), "maps": thresholds})
     write_json(folder / "validation.json", result)
@@ -98,52 +99,46 @@ def _judge(
   localize: Callable, state: TrainState, split: Split, mesh: Mesh, config: Config,
   thresholds: dict[str, list[float]] | None,
 ) -> dict:
-  """Runs over a split; with thresholds also judges single images and landslides."""
-  classes = len(config.data.classes)
-  histograms = _make_histograms(config)
-  pooled = {name: np.zeros((classes, 2, metrics.BINS)) for name in MAPS}
-  probabilities, labels = [], []
-  images = {name: [] for name in MAPS}
-  sizes = {name: [[] for _ in range(classes)] for name in MAPS}
+  """Runs over a split; with thresholds also judges single images and landslides.
+
+  Each process judges its own rows of every batch; counts and a few numbers an image are joined.
+  """
+  histograms = _make_histograms(config, mesh)
+  pooled = dict.fromkeys(MAPS, 0.0)
+  found = collections.defaultdict(list)  # Rows an image or a landslide.
   panels = Panels(split)
   progress = Progress("evaluation", len(split.source.ids))
-  for batch in split.eval_batches(config):
+  for batch in preemption.until_stopped(split.eval_batches(config)):
     inputs = {name: batch[name] for name in ("taps", "image") if name in batch}
     maps = localize(state, partition.to_global(inputs, mesh))
-    mask = _whole(batch["mask"], mesh)
-    index, weight, label = (_whole(batch[k], mesh) for k in ("index", "weight", "label"))
-    real = (index >= 0) & (weight > 0)
-    counts = jax.tree.map(np.asarray, histograms(maps, mask))
+    counts = histograms(maps, partition.to_global(batch["mask"], mesh))
+    maps, counts = partition.local_rows((maps, counts))
+    real = (batch["index"] >= 0) & (batch["weight"] > 0)
+    found["labels"].append(batch["label"][real])
+    found["probabilities"].append(maps.probabilities[real])
     for name in MAPS:
       pooled[name] += counts[name][real].sum(axis=0, dtype=np.float64)
       if thresholds is not None:
-        images[name].append(counts[name][real])
-    probabilities.append(np.asarray(maps.probabilities)[real])
-    labels.append(label[real])
+        found[f"images/{name}"].append(_image_counts(counts[name][real], thresholds[name]))
     if thresholds is not None:
-      scores = {name: np.asarray(gated(maps, name, config)) for name in MAPS}
-      _sizes(sizes, scores, mask, real, thresholds, config)
-      panels.add(index, real, scores, mask, maps)
-    progress.advance(int(real.sum()))
+      scores = {name: gated(maps, name, config) for name in MAPS}
+      _sizes(found, scores, batch["mask"], real, thresholds, config)
+      panels.add(batch["index"], real, scores, batch["mask"], maps)
+    progress.advance(len(real) * jax.process_count())
   progress.close()
+  mine = {name: np.concatenate(rows) for name, rows in found.items()}
+  joined = cluster.gather(mine | {f"pooled/{name}": pooled[name][None] for name in MAPS})
   return {
-    "pooled": pooled, "probabilities": np.concatenate(probabilities),
-    "labels": np.concatenate(labels), "images": images, "sizes": sizes,
-    "thresholds": thresholds, "panels": panels.arrays(),
+    **joined, "pooled": {name: joined[f"pooled/{name}"].sum(axis=0) for name in MAPS},
+    "thresholds": thresholds, "panels": {} if thresholds is None else panels.arrays(),
   }
 
 
-def _whole(array: np.ndarray, mesh: Mesh) -> np.ndarray:
-  """Returns a batch's rows of all processes."""
-  if jax.process_count() == 1:
-    return array
-  sharded = partition.to_global(array, mesh)
-  return np.asarray(jax.jit(lambda x: x, out_shardings=partition.replicated(mesh))(sharded))
-
-
 @functools.lru_cache(maxsize=8)
-def _make_histograms(config: Config) -> Callable:
-  return jax.jit(lambda maps, mask: _histograms(maps, mask, config))
+def _make_histograms(config: Config, mesh: Mesh) -> Callable:
+  return jax.jit(
+    lambda maps, mask: _histograms(maps, mask, config), out_shardings=partition.by_example(mesh)
+  )
 
 
 def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Array]:
@@ -162,18 +157,30 @@ def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Ar
   return result
 
 
-def _sizes(sizes, scores, mask, real, thresholds, config) -> None:
+def _image_counts(histograms: np.ndarray, thresholds: list[float]) -> np.ndarray:
+  """Returns (truly found, union, truly positive) pixels, [n, C, 3], of histograms [n, C, 2, bins]."""
+  result = []
+  for c, threshold in enumerate(thresholds):
+    counts = metrics.confusion(histograms[:, c, 0], histograms[:, c, 1], threshold)
+    hit, positive = counts["true_positive"], histograms[:, c, 0].sum(-1)
+    result.append(np.stack([hit, positive + counts["false_positive"], positive], axis=-1))
+  return np.stack(result, axis=1)
+
+
+def _sizes(found, scores, mask, real, thresholds, config) -> None:
   """Adds (pixels, found pixels) of every landslide, a connected region of its class's mask."""
-  for i in np.flatnonzero(real):
-    for c in range(len(config.data.classes)):
+  for c in range(len(config.data.classes)):
+    for name in MAPS:  # A name without a row is a name all the same.
+      found[f"sizes/{name}/{c}"].append(np.zeros((0, 2), np.int64))
+    for i in np.flatnonzero(real):
       regions, count = scipy.ndimage.label(mask[i] == c + 1)
       if not count:
         continue
       pixels = np.bincount(regions.ravel(), minlength=count + 1)[1:]
       for name in MAPS:
         hit = scores[name][i, ..., c] >= thresholds[name][c]
-        found = np.bincount(regions[hit], minlength=count + 1)[1:]
-        sizes[name][c].append(np.stack([pixels, found], axis=1))
+        hits = np.bincount(regions[hit], minlength=count + 1)[1:]
+        found[f"sizes/{name}/{c}"].append(np.stack([pixels, hits], axis=1))
 
 
 def _class_result(judged: dict, thresholds: dict, config: Config, c: int) -> dict:
@@ -190,11 +197,8 @@ def _map_result(judged: dict, rules: dict, name: str, config: Config, c: int) ->
   positive, negative = judged["pooled"][name][c]
   threshold = judged["thresholds"][name][c]
   oracle_threshold, oracle = metrics.oracle(positive, negative)
-  images = np.concatenate(judged["images"][name])[:, c]  # n 2 bins
-  per_image = metrics.confusion(images[:, 0], images[:, 1], threshold)
-  union = per_image["true_positive"] + per_image["false_positive"] + per_image["false_negative"]
-  holds = images[:, 0].sum(-1) > 0
-  iou = (per_image["true_positive"] / np.maximum(union, 1))[holds]
+  hit, union, truth = np.moveaxis(judged[f"images/{name}"][:, c], -1, 0)
+  iou = np.sort((hit / np.maximum(union, 1))[truth > 0])  # The mean is the same in any order.
   return {
     "label_free": {
       "threshold": threshold,
@@ -213,5 +217,5 @@ def _map_result(judged: dict, rules: dict, name: str, config: Config, c: int) ->
       "mean": float(iou.mean()) if len(iou) else 0.0,
       "counts": np.histogram(iou, bins=10, range=(0, 1))[0].tolist(),
     },
-    "recall_by_size": metrics.recall_by_size(judged["sizes"][name][c], SIZE_EDGES),
+    "recall_by_size": metrics.recall_by_size([judged[f"sizes/{name}/{c}"]], SIZE_EDGES),
   }

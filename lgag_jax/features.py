@@ -1,19 +1,22 @@
 """Keeps what a frozen trunk makes of each example on disk, so that it is computed once."""
 
+import contextlib
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import shutil
 import tempfile
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lgag_jax import input_pipeline, partition
+from lgag_jax import cluster, input_pipeline, partition, preemption
 from lgag_jax.config import Config
 from lgag_jax.input_pipeline import Reader
 from lgag_jax.models.network import Network
@@ -26,14 +29,22 @@ _DTYPE = np.float16  # Half the room; taps are far from its limits, and their ro
 
 
 class FeatureCache:
-  """The frozen outputs of a source's examples, memory-mapped; masks are read as they are now."""
+  """The frozen outputs of a source's examples, memory-mapped; masks are read as they are now.
+
+  Each process that filled it left a part; any number of processes reads them all.
+  """
 
   def __init__(self, directory: pathlib.Path, reader: Reader, side: int):
-    names = json.loads((directory / "index.json").read_text())["arrays"]
-    self._arrays = [np.load(directory / f"{name}.npy", mmap_mode="r") for name in names]
+    index = json.loads((directory / "index.json").read_text())
+    names, parts, self._run = index["arrays"], index.get("parts", 1), index.get("run", 1)
+    self._parts = [
+      [np.load(_file(directory, name, part, parts), mmap_mode="r") for name in names]
+      for part in range(parts)
+    ]
     self._reader = reader
+    shapes = [array.shape[1:] for array in self._parts[0]]
     self.fields = (
-      *((name, "float16", a.shape[1:]) for name, a in zip(names, self._arrays, strict=True)),
+      *((name, "float16", shape) for name, shape in zip(names, shapes, strict=True)),
       ("mask", "uint8", (side, side)),
     )
 
@@ -44,7 +55,19 @@ class FeatureCache:
 
   def __call__(self, index: int) -> tuple[np.ndarray, ...]:
     """Returns an example's taps f16[h, w, E], mask u8[H, W] and weight."""
-    return (*(array[index] for array in self._arrays), *self._reader.mask(index))
+    part, row = place(index, len(self._parts), self._run)
+    return (*(array[row] for array in self._parts[part]), *self._reader.mask(index))
+
+
+def place(example: int, parts: int, run: int) -> tuple[int, int]:
+  """Returns an example's part and its row there: parts took turns, `run` examples at a time."""
+  turn, within = divmod(example, parts * run)
+  part, offset = divmod(within, run)
+  return part, turn * run + offset
+
+
+def _file(directory: pathlib.Path, name: str, part: int, parts: int) -> pathlib.Path:
+  return directory / (f"{name}.npy" if parts == 1 else f"{name}.{part}.npy")
 
 
 def can_cache(config: Config, shapes: Any, examples: int) -> bool:
@@ -74,23 +97,40 @@ def open_cache(
   """Returns the cache of a source's frozen outputs, filling it first; None where it cannot be.
 
   A cache is known by a digest of trunk, weights, data settings and examples, so runs that share
-  these share it, and no run takes another's.
+  these share it, and no run takes another's. The folder is one that all processes share.
   """
   side = config.data.image_size
   image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
   shapes = jax.eval_shape(network.frozen, params, statistics, image)
-  if jax.process_count() > 1 or not can_cache(config, shapes, len(source.ids)):
+  if not can_cache(config, shapes, len(source.ids)):
     return None
-  path = directory / _digest(network, params, statistics, source, config)
-  if not (path / "index.json").exists():
-    directory.mkdir(parents=True, exist_ok=True)
-    partial = pathlib.Path(tempfile.mkdtemp(prefix=f"{path.name}.partial-", dir=directory))
-    _fill(partial, shapes, network, params, statistics, source, reader, config, mesh)
+  # Process 0 decides: files may look newer from another machine.
+  digest = _digest(network, params, statistics, source, config)
+  path = directory / cluster.from_first(lambda: digest)
+  if not cluster.from_first((path / "index.json").exists):
+    partial = pathlib.Path(cluster.from_first(lambda: _new_folder(path)))
     try:
-      partial.rename(path)
-    except OSError:  # Another run that shares the folder was faster.
-      shutil.rmtree(partial)
+      _fill(partial, shapes, network, params, statistics, source, reader, config, mesh)
+    except BaseException:
+      if cluster.is_first():
+        shutil.rmtree(partial, ignore_errors=True)
+      raise
+    if cluster.is_first():
+      _publish(partial, path)
+    cluster.barrier("feature cache")
   return FeatureCache(path, reader, side)
+
+
+def _new_folder(path: pathlib.Path) -> str:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  return tempfile.mkdtemp(prefix=f"{path.name}.partial-", dir=path.parent)
+
+
+def _publish(partial: pathlib.Path, path: pathlib.Path) -> None:
+  try:
+    partial.rename(path)
+  except OSError:  # Another run that shares the folder was faster.
+    shutil.rmtree(partial)
 
 
 def _digest(network, params, statistics, source, config) -> str:
@@ -105,32 +145,47 @@ def _digest(network, params, statistics, source, config) -> str:
   stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]
   frozen = [(tree[stage]) for tree in (params["trunk"], statistics) for stage in stages]
   for leaf in jax.tree.leaves(frozen):
-    digest.update(np.asarray(leaf).tobytes())
+    digest.update(partition.whole_on_host(leaf).tobytes())
   return digest.hexdigest()[:24]
 
 
 def _fill(directory, shapes, network, params, statistics, source, reader, config, mesh) -> None:
-  count = len(source.ids)
+  count, batch_size = len(source.ids), config.localize.batch_size
+  part, parts = jax.process_index(), jax.process_count()
+  run = batch_size // parts  # What a process has of each batch.
+  here = sum(place(example, parts, run)[0] == part for example in range(count))
   names = [f"tap{i}" for i in range(len(shapes))]
-  arrays = [
-    np.lib.format.open_memmap(directory / f"{n}.npy", "w+", _DTYPE, (count, *s.shape[1:]))
-    for n, s in zip(names, shapes, strict=True)
-  ]
-  whole, split = partition.replicated(mesh), partition.by_example(mesh)
+  split = partition.by_example(mesh)
   frozen = jax.jit(
     lambda p, s, x: jax.tree.map(lambda y: y.astype(_DTYPE), network.frozen(p, s, x)),
-    in_shardings=(whole, whole, split), out_shardings=split,
+    in_shardings=(None, None, split), out_shardings=split,
   )
-  batch_size = config.localize.batch_size
   progress = Progress("trunk outputs", count)
-  for batch in input_pipeline.eval_batches(source, reader, config, batch_size):
-    real = batch["index"] >= 0
-    outputs = frozen(params, statistics, partition.to_global(batch["image"], mesh))
-    rows = batch["index"][real]
-    for array, values in zip(arrays, outputs, strict=True):
-      array[rows] = np.asarray(values)[real]
-    progress.advance(len(rows))
+  with contextlib.ExitStack() as stack:
+    files = [
+      stack.enter_context(_new_array(_file(directory, name, part, parts), (here, *s.shape[1:])))
+      for name, s in zip(names, shapes, strict=True)
+    ]
+    batches = input_pipeline.eval_batches(source, reader, config, batch_size)
+    for batch in preemption.until_stopped(batches):
+      real = batch["index"] >= 0
+      outputs = frozen(params, statistics, partition.to_global(batch["image"], mesh))
+      for file, values in zip(files, partition.local_rows(outputs), strict=True):
+        file.write(values[real].tobytes())
+      progress.advance(batch_size)
   progress.close()
-  for array in arrays:
-    array.flush()
-  (directory / "index.json").write_text(json.dumps({"arrays": names}))
+  cluster.barrier("trunk outputs")
+  if cluster.is_first():
+    index = {"arrays": names, "parts": parts, "run": run}
+    (directory / "index.json").write_text(json.dumps(index))
+
+
+@contextlib.contextmanager
+def _new_array(path: pathlib.Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+  """Opens a .npy file of `shape` for its rows' bytes; on disk once closed."""
+  header = {"descr": np.dtype(_DTYPE).str, "fortran_order": False, "shape": shape}
+  with path.open("wb") as file:
+    np.lib.format.write_array_header_1_0(file, header)
+    yield file
+    file.flush()
+    os.fsync(file.fileno())

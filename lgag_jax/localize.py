@@ -11,7 +11,8 @@ from jax.sharding import Mesh
 from lgag_jax import partition
 from lgag_jax.config import Config
 from lgag_jax.models import network as networks
-from lgag_jax.models.lgagnet import Outputs, resize
+from lgag_jax.models.layers import resize
+from lgag_jax.models.lgagnet import Outputs
 from lgag_jax.models.network import Network
 from lgag_jax.state import TrainState
 
@@ -63,6 +64,7 @@ def make_localize(
   side = config.data.image_size
   network = networks.at_anchor_stride(network, config.localize.anchor_stride)
 
+  @networks.full_precision
   def localize(state: TrainState, batch: dict) -> Maps:
     views = [state_outputs(view, state) for view in _views(batch, config)]
     scores = [_maps(outputs, config, side, mirrored) for outputs, mirrored in views]
@@ -80,8 +82,9 @@ def make_localize(
       frozen = network.frozen(state.params, state.statistics, batch["image"])
     return network(state.params, state.statistics, frozen, state.bank), mirrored
 
-  whole, split = partition.replicated(mesh), partition.by_example(mesh)
-  return jax.jit(localize, in_shardings=(whole, split), out_shardings=whole)
+  # The state comes as it is laid out, whole or split; maps stay with the process that has the image.
+  split = partition.by_example(mesh)
+  return jax.jit(localize, in_shardings=(None, split), out_shardings=split)
 
 
 def _views(batch: dict, config: Config) -> list[tuple[dict, bool]]:

@@ -4,6 +4,7 @@ import logging as python_logging
 import os
 import pathlib
 import sys
+import traceback
 
 # Before TensorFlow and JAX are imported: their start-up notes are for their developers.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -19,54 +20,84 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where a run keeps everything.",
 _MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
 _INPUT = flags.DEFINE_string("input", None, "predict: an image or a folder of images.")
 _OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to.")
-_DISTRIBUTED = flags.DEFINE_bool(
-  "distributed", False, "Start jax.distributed: on clusters that it knows, one process a host."
+_DISTRIBUTED = flags.DEFINE_enum(
+  "distributed", "auto", ("auto", "on", "off"),
+  "Work as one of several processes: auto where srun, mpirun, Kubernetes or a TPU pod started them.",
 )
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator", None, "Several processes elsewhere: HOST:PORT of process 0, with the next two."
+)
+_PROCESSES = flags.DEFINE_integer("processes", None, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
 
 
 def main(argv: list[str]) -> None:
-  """Runs the mode; a bad setting, file or input is one clear line and exit code 1."""
+  """Runs the mode; a bad setting, file or input is one clear line and exit code 1.
+
+  SIGTERM ends training and evaluation in order, with exit code 143.
+  """
   if len(argv) > 1:
     sys.exit(f"{argv[1]!r} is no flag. Flags begin with --; see --helpshort.")
   try:
     _run()
   except (ValueError, TypeError, OSError) as error:
     logging.debug("Where it happened:", exc_info=True)
+    _leave_others(f"Error: {error}")
     sys.exit(f"Error: {error}")
+  except Exception:
+    _leave_others(traceback.format_exc())
+    raise
+
+
+def _leave_others(message: str) -> None:
+  """Ends one of several processes at once: a tidy exit waits minutes for those that wait for it."""
+  import jax
+
+  if jax.distributed.is_initialized():
+    print(message, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _run() -> None:
   # Imported here, so that --help and a misspelt flag answer at once.
-  import jax
   import tensorflow as tf
 
-  from lgag_jax import config as configs
-  from lgag_jax import session
+  from lgag_jax import cluster, preemption, session
 
   # Libraries tell of warnings only, this package of what it does.
   logging.set_verbosity(logging.WARNING)
   python_logging.getLogger("lgag_jax").setLevel(python_logging.INFO)
   tf.config.set_visible_devices([], "GPU")  # The accelerator is JAX's.
   session.prepare_jax()
-  if _DISTRIBUTED.value:
-    jax.distributed.initialize()
+  cluster.start(_DISTRIBUTED.value, _COORDINATOR.value, _PROCESSES.value, _PROCESS.value)
+  if not cluster.is_first():
+    python_logging.getLogger("lgag_jax").setLevel(python_logging.WARNING)
   # Orbax's background threads need an absolute path.
   workdir = pathlib.Path(_WORKDIR.value).absolute()
-  if _MODE.value == "train":
-    _train(configs, workdir)
-    return
-  if _MODE.value == "eval":
-    from lgag_jax import train
-
-    train.evaluate_workdir(workdir)
-    print(f"{(workdir / 'eval' / 'validation.md').read_text()}")
-  elif _MODE.value == "predict":
+  if _MODE.value == "predict":
     _predict(workdir)
-  else:
+  elif _MODE.value == "report":
     _report(workdir)
+  else:
+    try:
+      with preemption.watch():
+        _train(workdir) if _MODE.value == "train" else _evaluate(workdir)
+    except preemption.Stopped as stop:
+      if cluster.is_first():
+        print(stop, file=sys.stderr)
+      sys.exit(preemption.EXIT_CODE)
 
 
-def _train(configs, workdir: pathlib.Path) -> None:
+def _evaluate(workdir: pathlib.Path) -> None:
+  from lgag_jax import cluster, train
+
+  train.evaluate_workdir(workdir)
+  if cluster.is_first():
+    print(f"{(workdir / 'eval' / 'validation.md').read_text()}")
+
+
+def _train(workdir: pathlib.Path) -> None:
+  from lgag_jax import config as configs
   from lgag_jax import train
 
   if _CONFIG.value is None:
@@ -76,11 +107,9 @@ def _train(configs, workdir: pathlib.Path) -> None:
 
 
 def _report(workdir: pathlib.Path) -> None:
-  import jax
+  from lgag_jax import cluster, report
 
-  from lgag_jax import report
-
-  if jax.process_index() > 0:
+  if not cluster.is_first():
     return
   path = report.write_report(workdir)
   print(f"Report: {path}")

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from lgag_jax import cluster
 from lgag_jax.localize import Maps
 from lgag_jax.session import Split
 
@@ -18,23 +19,26 @@ class Panels:
     for members, count in (
       (np.flatnonzero(positive), _COUNT * 3 // 4), (np.flatnonzero(~positive), _COUNT // 4)
     ):
-      chosen += [int(members[i * len(members) // count]) for i in range(min(count, len(members)))]
+      count = min(count, len(members))
+      chosen += [int(members[i * len(members) // count]) for i in range(count)]
     self._chosen = set(chosen)
     self._rows: list[dict] = []
 
   def add(self, index, real, scores, mask, maps: Maps) -> None:
-    """Takes the chosen ones of a batch."""
+    """Takes the chosen ones of this process's rows of a batch."""
     for i in np.flatnonzero(real):
       if int(index[i]) in self._chosen:
         image, _, _ = self._split.reader(int(index[i]))
         self._rows.append({
-          "id": self._split.source.ids[int(index[i])], "image": np.uint8(image[..., :3] * 255),
-          "truth": mask[i], "seeds": np.asarray(maps.seeds[i]),
-          "probability": np.asarray(maps.probabilities[i]),
+          "index": index[i], "id": self._split.source.ids[int(index[i])],
+          "image": np.uint8(image[..., :3] * 255), "truth": mask[i], "seeds": maps.seeds[i],
+          "probability": maps.probabilities[i],
           **{name: np.float16(values[i]) for name, values in scores.items()},
         })
 
   def arrays(self) -> dict[str, np.ndarray]:
-    """Returns the rows as stacked arrays."""
+    """Returns the rows of all processes as stacked arrays, in the order of the examples."""
     names = self._rows[0] if self._rows else ()
-    return {name: np.stack([row[name] for row in self._rows]) for name in names}
+    rows = cluster.gather({name: np.stack([row[name] for row in self._rows]) for name in names})
+    order = np.argsort(rows.pop("index", []))
+    return {name: values[order] for name, values in rows.items()}

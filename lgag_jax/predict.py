@@ -8,6 +8,7 @@ import logging
 import pathlib
 from collections.abc import Iterator
 
+import jax
 import numpy as np
 import rasterio
 import tensorflow as tf
@@ -40,8 +41,10 @@ def predict(workdir: pathlib.Path, source: pathlib.Path, output: pathlib.Path) -
 
   Writes probability/, mask/ and overlay/ and predictions.csv to `output`, and returns its rows.
   Georeferenced images give GeoTIFFs with the same transform, others PNGs. An image that cannot be
-  read is named, and left out; raises ImageError when none can.
+  read is named, and left out; raises ImageError when none can, ValueError with several processes.
   """
+  if jax.process_count() > 1:
+    raise ValueError("Prediction runs in one process: start it once, or with --distributed=off.")
   paths = input_paths(source)
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)

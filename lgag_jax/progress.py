@@ -3,6 +3,8 @@
 import sys
 import time
 
+from lgag_jax import cluster
+
 
 class Progress:
   """Prints how far a count has come: in place on a terminal, every 20 s elsewhere."""
@@ -11,13 +13,14 @@ class Progress:
     self._what, self._total, self._unit = what, total, unit
     self._start = self._last = time.monotonic()
     self._first = self._done = done
+    self._shown = cluster.is_first()
 
   def advance(self, count: int, note: str = "") -> None:
     """Counts `count` more; `note` stands at the line's end."""
-    self._done += count
+    self._done = min(self._done + count, self._total)
     now = time.monotonic()
     in_place = sys.stderr.isatty()
-    if now - self._last >= (0.5 if in_place else 20.0):
+    if self._shown and now - self._last >= (0.5 if in_place else 20.0):
       self._last = now
       print(f"\r{self.line(note):100}" if in_place else self.line(note),
             end="" if in_place else "\n", file=sys.stderr, flush=True)
@@ -34,4 +37,5 @@ class Progress:
 
   def close(self, note: str = "") -> None:
     """Prints the line a last time."""
-    print(f"\r{self.line(note):100}", file=sys.stderr, flush=True)
+    if self._shown:
+      print(f"\r{self.line(note):100}", file=sys.stderr, flush=True)

@@ -2,14 +2,15 @@
 
 import dataclasses
 import logging
+import os
 import pathlib
 from collections.abc import Callable, Iterator
 
 import jax
 from jax.sharding import Mesh
 
+from lgag_jax import cluster, features, input_pipeline, localize, optimizer, train_step
 from lgag_jax import config as configs
-from lgag_jax import features, input_pipeline, localize, optimizer, train_step
 from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
 from lgag_jax.models import network as networks
@@ -41,7 +42,11 @@ def open_split(
   source: Source, network: Network, state: TrainState, config: Config, mesh: Mesh,
   workdir: pathlib.Path,
 ) -> Split:
-  """Readies a source for the pipelines; through a feature cache where that serves."""
+  """Readies a source for the pipelines; through a feature cache where that serves.
+
+  Raises ValueError when the processes see different examples.
+  """
+  cluster.check_same((list(source.ids), source.labels.tobytes()), "examples")
   reader = input_pipeline.Reader(source, config.data)
   cache = None
   # Kept trunk outputs know one scale and no flip.
@@ -77,8 +82,13 @@ def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainSt
   return config, network, state
 
 
-def prepare_jax(cache: pathlib.Path | None = None) -> None:
-  """Keeps compiled programs between runs: compilation takes longer than many a small training."""
-  directory = cache or pathlib.Path.home() / ".cache" / "lgag_jax" / "compiled"
-  jax.config.update("jax_compilation_cache_dir", str(directory))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+def prepare_jax() -> None:
+  """Keeps compiled programs between runs: compilation takes longer than many a small training.
+
+  JAX's own variables, JAX_COMPILATION_CACHE_DIR and the like, come first.
+  """
+  if jax.config.jax_compilation_cache_dir is None:
+    directory = pathlib.Path.home() / ".cache" / "lgag_jax" / "compiled"
+    jax.config.update("jax_compilation_cache_dir", str(directory))
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

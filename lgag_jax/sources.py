@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lgag_jax import images, splits
+from lgag_jax import cluster, images, splits
 from lgag_jax.config import DataConfig
 from lgag_jax.patches import PatchSource
 
@@ -70,7 +70,8 @@ class TfdsSource:
   def __init__(self, config: DataConfig, spec: str):
     self._config = config
     builder = _tfds_builder(config)
-    builder.download_and_prepare(file_format="array_record")
+    with cluster.first_then_others("data set"):
+      builder.download_and_prepare(file_format="array_record")
     self._data = builder.as_data_source(split=spec, decoders=None)
     without_images = {name: tfds.decode.SkipDecoding() for name in ("image",)}
     rows = builder.as_data_source(split=spec, decoders=without_images)

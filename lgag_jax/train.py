@@ -10,13 +10,13 @@ import jax
 import numpy as np
 from clu import metric_writers
 
+from lgag_jax import cluster, evaluate, partition, preemption, session, train_step
 from lgag_jax import config as configs
-from lgag_jax import evaluate, partition, session, train_step
 from lgag_jax.checkpoints import Checkpoints, write_json
 from lgag_jax.config import Config
 from lgag_jax.input_pipeline import steps_per_epoch
 from lgag_jax.progress import Progress
-from lgag_jax.sources import open_source
+from lgag_jax.sources import Source, open_source
 from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -26,23 +26,23 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   """Trains into `workdir`, from its newest checkpoint on if it has one, and evaluates.
 
   Leaves config.json, checkpoints/, metrics.jsonl, TensorBoard events and eval/ there. Raises
-  ValueError when the workdir holds the training of another config.
+  ValueError when the workdir holds the training of another config; preemption.Stopped, all steps
+  saved, when SIGTERM comes.
   """
   mesh = partition.make_mesh()
   partition.check_batch(mesh, config.train.batch_size, config.train.accumulate)
   partition.check_batch(mesh, config.localize.batch_size)
-  sources = [open_source(config.data, split) for split in ("train", "validation")]
-  if config.model.method == "supervised" and not sources[0].has_masks:
-    raise ValueError(f"{config.data.directory}: model.method='supervised' needs masks to learn from.")
+  sources = _open_sources(config)
   checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
-  _claim(config, workdir, started=checkpoints.latest() is not None)
+  started = checkpoints.latest() is not None
+  cluster.from_first(lambda: _claim(config, workdir, started=started))
   epoch_steps = steps_per_epoch(len(sources[0].ids), config.train.batch_size)
   total_steps = epoch_steps * config.train.epochs
   network, optimizer, state = session.start(config, mesh, total_steps)
   train, validation = (
     session.open_split(source, network, state, config, mesh, workdir) for source in sources
   )
-  if checkpoints.latest() is not None:
+  if started:
     state, _ = checkpoints.restore(state)
     _LOG.info("Going on from step %d.", int(state.step))
 
@@ -54,26 +54,40 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   first = int(state.step)
   log = Log(workdir, first)
   progress = Progress("training", total_steps, done=first, unit="steps")
-  batches = train.train_batches(config, start_step=first)
-  for number, batch in enumerate(batches, start=first):
-    if number % refresh_every == 0:
-      state = state.replace(bank=refresh(state.bank))
-    batch.pop("index")
-    state, metrics = step(state, partition.to_global(batch, mesh))
-    done = number + 1
-    last = done == total_steps
-    progress.advance(1, log.add(done, metrics, flush=last or done % config.train.log_every == 0))
-    if last or done % config.train.checkpoint_every == 0:
-      checkpoints.save(state, {"step": done, "epoch": done / epoch_steps})
-    every = config.train.evaluate_every * epoch_steps
-    if every and (last or done % every == 0):
-      summary = evaluate.brief(network, state, validation, config, mesh)
-      log.write(done, "validation", summary)
+  position = lambda: {"step": int(state.step), "epoch": int(state.step) / epoch_steps}
+  try:
+    batches = train.train_batches(config, start_step=first)
+    for number, batch in enumerate(batches, start=first):
+      if number % refresh_every == 0:
+        state = state.replace(bank=refresh(state.bank))
+      batch.pop("index")
+      state, metrics = step(state, partition.to_global(batch, mesh))
+      done = number + 1
+      last = done == total_steps
+      progress.advance(1, log.add(done, metrics, flush=last or done % config.train.log_every == 0))
+      if last or done % config.train.checkpoint_every == 0:
+        checkpoints.save(state, position(), wait=last)
+      every = config.train.evaluate_every * epoch_steps
+      if every and (last or done % every == 0):
+        log.write(done, "validation", evaluate.brief(network, state, validation, config, mesh))
+      preemption.check()
+  except preemption.Stopped:
+    checkpoints.save(state, position())
+    checkpoints.close()
+    log.close()
+    raise preemption.Stopped(f"Stopped at step {int(state.step)} of {total_steps}") from None
   progress.close()
   checkpoints.close()
   evaluate.evaluate(network, state, config, mesh, workdir, train=train, validation=validation)
   log.close()
   return state
+
+
+def _open_sources(config: Config) -> list[Source]:
+  sources = [open_source(config.data, split) for split in ("train", "validation")]
+  if config.model.method == "supervised" and not sources[0].has_masks:
+    raise ValueError(f"{config.data.directory}: model.method='supervised' needs masks to learn from.")
+  return sources
 
 
 def evaluate_workdir(workdir: pathlib.Path) -> dict:
@@ -95,8 +109,7 @@ def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:
   """Writes config.json, or, once there is a checkpoint, checks that the one there says the same."""
   path = workdir / "config.json"
   if not started or not path.exists():
-    if jax.process_index() == 0:
-      write_json(path, dataclasses.asdict(config))
+    write_json(path, dataclasses.asdict(config))
     return
   old = configs.load(path)
   if old != config:
@@ -116,7 +129,7 @@ class Log:
   """Means over the steps since the last line: JSON lines, TensorBoard events."""
 
   def __init__(self, workdir: pathlib.Path, first_step: int):
-    self._main = jax.process_index() == 0
+    self._main = cluster.is_first()
     self._path = workdir / "metrics.jsonl"
     self._writer = metric_writers.SummaryWriter(str(workdir)) if self._main else None
     self._pending: list[dict] = []
@@ -133,12 +146,16 @@ class Log:
       fetched = jax.device_get(self._pending)
       sums = {name: float(np.sum([m[name] for m in fetched])) for name in fetched[0]}
       examples = max(sums.pop("examples"), 1.0)
-      norm = sums.pop("gradient_norm") / len(fetched)
-      anchors = sums.pop("anchors") / len(fetched)
+      skipped = sums.pop("skipped")
+      sound = max(len(fetched) - skipped, 1.0)
+      norm, anchors = sums.pop("gradient_norm") / sound, sums.pop("anchors") / sound
       means = {name: total / examples for name, total in sums.items()}
       elapsed = time.monotonic() - self._since
       rate = len(fetched) / max(elapsed, 1e-9)
       extra = {"gradient_norm": norm, "anchors_per_step": anchors, "steps_per_second": rate}
+      if skipped:
+        extra["skipped_steps"] = skipped
+        _LOG.warning("%d steps up to %d were not finite and changed nothing.", skipped, step)
       self.write(step, "train", {**means, **extra})
       self._note = f"loss {means['loss']:.4f}"
       self._pending, self._since = [], time.monotonic()

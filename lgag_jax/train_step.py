@@ -14,7 +14,8 @@ from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
 from lgag_jax.models import network as networks
 from lgag_jax.models import pretrained
-from lgag_jax.models.lgagnet import Outputs, pool, resize
+from lgag_jax.models.layers import resize
+from lgag_jax.models.lgagnet import Outputs, pool
 from lgag_jax.models.network import Network
 from lgag_jax.state import MemoryBank, TrainState
 
@@ -22,9 +23,7 @@ from lgag_jax.state import MemoryBank, TrainState
 def init_state(
   network: Network, config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
-  """Makes the state of step 0, the trunk's weights loaded, the same on every device."""
-
-  sharding = partition.replicated(mesh)
+  """Makes the state of step 0, the trunk's weights loaded: whole on every device, or split."""
   key, channels = jax.random.key(config.train.seed), config.data.channels
   init_trunk = partial(network.init_trunk, channels=channels)
   if config.model.weights == "random":
@@ -34,8 +33,9 @@ def init_state(
     path = pretrained.packaged_weights(config.model.trunk) if path == "packaged" else path
     trunk = pretrained.load_trunk(config.model.trunk, path, jax.eval_shape(init_trunk, key))
 
-  init = jax.jit(partial(fresh_state, network, config, optimizer), out_shardings=sharding)
-  return init(jax.device_put(trunk, sharding))
+  init = partial(fresh_state, network, config, optimizer)
+  shardings = partition.state_sharding(jax.eval_shape(init, trunk), mesh, config.train.shard_state)
+  return jax.jit(init, out_shardings=shardings)(jax.device_put(trunk, partition.replicated(mesh)))
 
 
 def fresh_state(
@@ -64,41 +64,55 @@ def make_train_step(
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
   """Returns the jitted step: (state, global batch) to the next state and metrics.
 
-  Metrics are sums over the batch's examples, with their number (weight) as "examples".
+  Metrics are sums over the batch's examples, with their number (weight) as "examples". A step whose
+  loss or gradient is not finite is "skipped": it changes nothing but the step's number.
   """
   contrast_from = config.loss.contrast_from_epoch * steps_per_epoch
 
+  @networks.full_precision
   def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
     batch = _with_frozen(network, state, batch)
+    key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
     if config.data.augment == "features":
-      key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
       batch = turn(batch, jax.random.randint(key, (), 0, 8))
+    entries = memory_bank.sample(
+      state.bank, config.loss.contrast_samples, jax.random.fold_in(key, 1)
+    )
     contrast_weight = jnp.where(state.step >= contrast_from, config.loss.contrast_weight, 0.0)
     total_weight = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
 
     def loss(params, part):
       outputs = network(params, state.statistics, part["taps"], state.bank, part["label"])
-      terms = loss_terms(outputs, part, state.bank, config, contrast_weight)
+      terms = loss_terms(outputs, part, entries, config, contrast_weight)
       sums = {name: jnp.sum(term * part["weight"]) for name, term in terms.items()}
       return sums["loss"] / total_weight, (sums, outputs.anchors, accept(outputs, part, config))
 
     grads, sums, anchors, accepted = _accumulate(
       loss, state.params, batch, config.train.accumulate
     )
+    norm = optax.tree.norm(grads)
+    sound = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    keep = lambda new, old: jax.tree.map(partial(jnp.where, sound), new, old)
     metrics = {
-      **sums, "examples": jnp.sum(batch["weight"]), "gradient_norm": optax.tree.norm(grads),
+      **sums, "examples": jnp.sum(batch["weight"]), "gradient_norm": norm,
       "anchors": jnp.sum(accepted, dtype=jnp.float32),
     }
+    metrics = keep(metrics, jax.tree.map(jnp.zeros_like, metrics))
+    # That the push waits for the loss lets XLA write the donated bank in place.
+    bank = memory_bank.push(state.bank, anchors, accepted & sound, config.bank)
     state = state.replace(
-      step=state.step + 1, params=optax.apply_updates(state.params, updates),
-      opt_state=opt_state, bank=memory_bank.push(state.bank, anchors, accepted, config.bank),
+      step=state.step + 1, bank=bank, opt_state=keep(opt_state, state.opt_state),
+      params=keep(optax.apply_updates(state.params, updates), state.params),
     )
-    return state, metrics
+    shardings = partition.state_sharding(state, mesh, config.train.shard_state)
+    state = jax.lax.with_sharding_constraint(state, shardings)
+    return state, {**metrics, "skipped": 1.0 - sound}
 
   whole, split = partition.replicated(mesh), partition.by_example(mesh)
+  of_state = None if config.train.shard_state else whole  # None: as init_state laid it out.
   return jax.jit(
-    step, in_shardings=(whole, split), out_shardings=(whole, whole), donate_argnums=0
+    step, in_shardings=(of_state, split), out_shardings=(of_state, whole), donate_argnums=0
   )
 
 
@@ -106,7 +120,8 @@ def make_refresh(config: Config, mesh: Mesh) -> Callable[[MemoryBank], MemoryBan
   """Returns the jitted refresh of the global anchors."""
   whole = partition.replicated(mesh)
   return jax.jit(
-    lambda bank: memory_bank.refresh(bank, config.bank), in_shardings=whole, out_shardings=whole
+    networks.full_precision(partial(memory_bank.refresh, config=config.bank)),
+    in_shardings=whole, out_shardings=whole,
   )
 
 

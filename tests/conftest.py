@@ -1,8 +1,15 @@
 """Settings of all tests, made before JAX starts: four devices, little optimisation; small data."""
 
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Compiled programs are shared by tests, their workers and the processes that they start.
+os.environ.setdefault(
+  "JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/lgag_jax_programs_{os.getpid()}"
+)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import numpy as np
@@ -14,6 +21,12 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_disable_most_optimizations", True)
 
 SIDE = 64
+
+
+def pytest_unconfigure():
+  programs = os.environ["JAX_COMPILATION_CACHE_DIR"]
+  if programs.endswith(f"lgag_jax_programs_{os.getpid()}"):  # Not a worker's, nor the user's.
+    shutil.rmtree(programs, ignore_errors=True)
 
 
 def pytest_configure(config):

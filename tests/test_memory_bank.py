@@ -210,3 +210,32 @@ def test_unit_has_length_one_and_a_finite_gradient_at_zero():
   np.testing.assert_allclose(memory_bank.unit(x), [[0.6, 0.8], [0, 0], [0, -1]], atol=1e-5)
   gradient = jax.grad(lambda v: jnp.sum(memory_bank.unit(v)))(x)
   assert np.all(np.isfinite(gradient))
+
+
+@pytest.mark.parametrize("filled", [0, 1, 3, 7, 8, 20, 39, 40])
+@pytest.mark.parametrize("count", [1, 8, 39])
+def test_sample_takes_valid_slots_once_each_spread_over_all_of_them(filled, count):
+  config = BankConfig(slots=40, centres=2)
+  bank = memory_bank.empty(config, classes=1, dimension=2)
+  # Each slot holds its own number.
+  features = jnp.stack([jnp.arange(40.0), jnp.zeros(40)], axis=-1)[None]
+  bank = bank.replace(features=features, valid=jnp.arange(40)[None] < filled)
+  seen = set()
+  for seed in range(5):
+    drawn = memory_bank.sample(bank, count, jax.random.key(seed))
+    assert drawn.features.shape == (1, count, 2)
+    slots = np.asarray(drawn.features)[0, np.asarray(drawn.valid)[0], 0]
+    assert len(slots) == min(filled, count)
+    assert len(set(slots)) == len(slots)
+    assert all(slots < filled)
+    if filled > count:
+      # One from every stretch of the bank, whatever the start.
+      assert np.all(np.diff(slots) >= np.floor(filled / count))
+    seen |= set(slots)
+  assert len(seen) > count or filled <= count or filled - count < 2
+
+
+def test_sample_of_none_or_of_as_many_as_there_are_is_the_bank():
+  bank = memory_bank.empty(BankConfig(slots=6, centres=2), classes=2, dimension=3)
+  assert memory_bank.sample(bank, 0, jax.random.key(0)) is bank
+  assert memory_bank.sample(bank, 6, jax.random.key(0)) is bank

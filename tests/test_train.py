@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import jax
@@ -193,7 +194,8 @@ def test_report_is_one_page_with_every_picture(trained):
   workdir, _ = trained
   text = report.write_report(workdir).read_text()
   assert text.count("src='data:image/png;base64,") == 4
-  assert "http" not in text.replace("https://", "http://").split("<pre>")[0]
+  # Pictures in base64 may spell any four letters.
+  assert "http" not in re.sub(r"base64,[^']*", "", text).split("<pre>")[0]
   for word in ("label-free", "oracle", "Memory bank", "image-level AUC"):
     assert word in text
 

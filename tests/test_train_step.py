@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lgag_jax import config as configs
-from lgag_jax import optimizer, partition, train_step
+from lgag_jax import losses, optimizer, partition, train_step
 from lgag_jax.models import network as networks
 
 BATCH = 8
@@ -143,3 +143,29 @@ def test_turn_moves_taps_and_masks_alike(number):
   np.testing.assert_array_equal(turned["mask"], expected)
   np.testing.assert_array_equal(turned["taps"][0][..., 0], expected)
   np.testing.assert_array_equal(turned["taps"][1][..., 0], expected * 2)
+
+
+@pytest.mark.parametrize("where", ["image", "loss", "gradient"])
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(config, monkeypatch, where):
+  classification = losses.classification
+
+  def spoilt(scores, labels):
+    value = classification(scores, labels)
+    # Finite itself, but the root's slope at zero is not.
+    return value * jnp.nan if where == "loss" else value + jnp.sqrt(jnp.sum(0.0 * scores, axis=-1))
+
+  if where != "image":
+    monkeypatch.setattr(losses, "classification", spoilt)
+  mesh, network = partition.make_mesh(), networks.build(config)
+  transform = optimizer.make_optimizer(config, 4)
+  state = train_step.init_state(network, config, transform, mesh)
+  before = jax.device_get(state)
+  step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=2)
+  batch = next(batches(config, 1))
+  if where == "image":
+    batch["image"][0, 3, 4, 1] = np.nan
+  after, metrics = jax.device_get(step(state, partition.to_global(batch, mesh)))
+  assert after.step == before.step + 1
+  jax.tree.map(np.testing.assert_array_equal, before, after.replace(step=before.step))
+  assert metrics["skipped"] == 1
+  assert all(value == 0 for name, value in metrics.items() if name != "skipped")

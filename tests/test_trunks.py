@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lgag_jax.models import depthwise, resnet
 from lgag_jax.models import efficientnet_lite as lite
-from lgag_jax.models import resnet
 from lgag_jax.models.pretrained import TRUNKS, load_trunk, packaged_weights
 
 CASES = [
@@ -75,12 +75,12 @@ def literal_depthwise(x, kernel, stride, dilation):
   return out
 
 
-@pytest.mark.parametrize("form", sorted(lite.DEPTHWISE))
+@pytest.mark.parametrize("form", sorted(depthwise.FORMS))
 @pytest.mark.parametrize(("kernel", "stride", "dilation", "size"), CASES)
 def test_depthwise_matches_literal_loops(form, kernel, stride, dilation, size):
   rng = np.random.default_rng(kernel + stride + dilation)
   x, weights = rng.normal(size=(2, *size, 3)), rng.normal(size=(kernel, kernel, 1, 3))
-  convolve = functools.partial(lite.DEPTHWISE[form], stride=stride, dilation=dilation)
+  convolve = functools.partial(depthwise.FORMS[form], stride=stride, dilation=dilation)
   got = convolve(jnp.float32(x), jnp.float32(weights))
   want = np.stack([literal_depthwise(image, weights, stride, dilation) for image in x])
   assert got.shape == want.shape
@@ -93,7 +93,7 @@ def test_shift_and_conv_have_the_same_gradients(kernel, stride, dilation, size):
   x, weights = jnp.float32(rng.normal(size=(2, *size, 3))), rng.normal(size=(kernel, kernel, 1, 3))
 
   def loss(x, weights, form):
-    y = lite.DEPTHWISE[form](x, weights, stride=stride, dilation=dilation)
+    y = depthwise.FORMS[form](x, weights, stride=stride, dilation=dilation)
     return (y * jnp.cos(jnp.arange(y.size, dtype=y.dtype).reshape(y.shape))).sum()
 
   grads = [
@@ -108,12 +108,12 @@ def test_shift_and_conv_have_the_same_gradients(kernel, stride, dilation, size):
 def test_shift_sums_in_single_precision_for_half_precision_input():
   x, weights = jnp.ones((1, 9, 9, 1), jnp.bfloat16), jnp.full((5, 5, 1, 1), 1.0, jnp.bfloat16)
   weights = weights.at[0, 0].set(256)  # In bfloat16, 256 + 1 is 256.
-  got = lite.depthwise_shift(x, weights, stride=1, dilation=1)
+  got = depthwise.shift(x, weights, stride=1, dilation=1)
   assert got.dtype == jnp.bfloat16
   assert float(got[0, 4, 4, 0]) == 280
 
 
-@pytest.mark.parametrize("form", sorted(lite.DEPTHWISE))
+@pytest.mark.parametrize("form", sorted(depthwise.FORMS))
 @pytest.mark.parametrize(
   ("stride", "dilation", "expand", "width"),
   [(1, 1, 6, 4), (1, 2, 6, 4), (2, 1, 6, 4), (1, 1, 1, 7)],

@@ -6,8 +6,10 @@ from typing import Any, ClassVar, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
+
+from lgag_jax.models import depthwise
+from lgag_jax.models.layers import Affine, Conv, Pointwise, StoredNorm, init_kernel
 
 # (repeats, kernel, stride, expansion, width) of each group of blocks, grouped by stage.
 _GROUPS = (
@@ -18,10 +20,7 @@ _GROUPS = (
 )
 _STEM_WIDTH, _STEM_STRIDE = 32, 2
 
-# Stored statistics start at (0, 1) and are never updated, so only the kernels set the scale of an
-# untrained trunk: fan-in scaling keeps it.
-_init = nn.initializers.he_normal()
-_norm = partial(nn.BatchNorm, use_running_average=True, epsilon=1e-3)
+_norm = partial(StoredNorm, epsilon=1e-3)
 
 
 class BlockSpec(NamedTuple):
@@ -67,45 +66,8 @@ def published_name(leaf: tuple[str, ...]) -> str:
   return f"{prefix}.{ends.get(kind, kind)}"
 
 
-def depthwise_conv(
-  x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"], *, stride: int, dilation: int
-) -> Float[Array, "B h w C"]:
-  """Convolves each channel with its own kernel, with TensorFlow's "SAME" padding."""
-  return lax.conv_general_dilated(
-    x, kernel, (stride, stride), "SAME", rhs_dilation=(dilation, dilation),
-    dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=x.shape[-1],
-  )
-
-
-def depthwise_shift(
-  x: Float[Array, "B H W C"], kernel: Float[Array, "k k 1 C"], *, stride: int, dilation: int
-) -> Float[Array, "B h w C"]:
-  """Gives the result of `depthwise_conv` as a sum of k*k shifted slices times weights.
-
-  Much faster than XLA's grouped convolution on CPU, at the price of memory in the backward pass.
-  """
-  size = kernel.shape[0]
-  reach = dilation * (size - 1) + 1
-  pads = lax.padtype_to_pads(x.shape[1:3], (reach, reach), (stride, stride), "SAME")
-  height, width = (-(-n // stride) for n in x.shape[1:3])
-  # A sum of 25 terms is too long for half precision.
-  wide = jnp.promote_types(x.dtype, jnp.float32)
-  padded = jnp.pad(x.astype(wide), ((0, 0), *pads, (0, 0)))
-  total = jnp.zeros((), wide)
-  for i in range(size):
-    for j in range(size):
-      top, left = i * dilation, j * dilation
-      bottom, right = top + (height - 1) * stride + 1, left + (width - 1) * stride + 1
-      piece = padded[:, top:bottom:stride, left:right:stride]
-      total = total + piece * kernel[i, j, 0].astype(wide)
-  return total.astype(x.dtype)
-
-
-DEPTHWISE = {"conv": depthwise_conv, "shift": depthwise_shift}
-
-
 class Depthwise(nn.Module):
-  """Holds the kernel of a depthwise convolution; the parameters do not depend on `form`."""
+  """A depthwise convolution and its norm; the parameters do not depend on `form`."""
 
   kernel: int
   stride: int
@@ -114,10 +76,11 @@ class Depthwise(nn.Module):
   dtype: Any
 
   @nn.compact
-  def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
-    kernel = self.param("kernel", _init, (self.kernel, self.kernel, 1, x.shape[-1]))
-    x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
-    return DEPTHWISE[self.form](x, kernel, stride=self.stride, dilation=self.dilation)
+  def __call__(self, x: Float[Array, "B H W C"], norm: Affine) -> Float[Array, "B h w C"]:
+    kernel = self.param("kernel", init_kernel, (self.kernel, self.kernel, 1, x.shape[-1]))
+    x, kernel = x.astype(self.dtype), (kernel * norm.factor).astype(self.dtype)
+    y = depthwise.FORMS[self.form](x, kernel, stride=self.stride, dilation=self.dilation)
+    return y + norm.shift
 
 
 class InvertedResidual(nn.Module):
@@ -130,19 +93,17 @@ class InvertedResidual(nn.Module):
   @nn.compact
   def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
     spec, width = self.spec, x.shape[-1]
-    # A 1x1 convolution is a matrix product over channels, and faster on CPU as one.
-    dense = partial(nn.Dense, use_bias=False, kernel_init=_init, dtype=self.dtype)
-    norm = partial(_norm, dtype=self.dtype)
-    y = x
+    pointwise = partial(Pointwise, dtype=self.dtype)
+    wide, y = width * spec.expand, x
     if spec.expand != 1:
-      y = dense(width * spec.expand, name="expand")(y)
-      y = jax.nn.relu6(norm(name="expand_norm")(y))
+      y = jax.nn.relu6(pointwise(wide, name="expand")(y, _norm(name="expand_norm")(wide)))
     y = Depthwise(
       spec.kernel, spec.stride, spec.dilation, self.depthwise, self.dtype, name="depthwise"
-    )(y)
-    y = jax.nn.relu6(norm(name="depthwise_norm")(y))
-    y = norm(name="project_norm")(dense(spec.width, name="project")(y))
-    return x + y if spec.stride == 1 and width == spec.width else y
+    )(y, _norm(name="depthwise_norm")(wide))
+    norm = _norm(name="project_norm")(spec.width)
+    y = pointwise(spec.width, name="project")(jax.nn.relu6(y), norm)
+    y = x + y if spec.stride == 1 and width == spec.width else y
+    return y.astype(self.dtype)
 
 
 class Stem(nn.Module):
@@ -152,11 +113,8 @@ class Stem(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-    x = nn.Conv(
-      _STEM_WIDTH, (3, 3), _STEM_STRIDE, padding="SAME", use_bias=False, kernel_init=_init,
-      dtype=self.dtype, name="conv",
-    )(x)
-    return jax.nn.relu6(_norm(dtype=self.dtype, name="norm")(x))
+    conv = Conv(_STEM_WIDTH, 3, _STEM_STRIDE, "SAME", self.dtype, name="conv")
+    return jax.nn.relu6(conv(x, _norm(name="norm")(_STEM_WIDTH))).astype(self.dtype)
 
 
 class Stage(nn.Module):
@@ -177,7 +135,7 @@ class EfficientNetLite0(nn.Module):
   """Turns a normalised image into the outputs of a stem (stage 0) and stages 1 to 4.
 
   Batch norm always uses stored statistics. Raises ValueError for an output stride other than 16 or
-  32 and for an unknown form of depthwise convolution ("conv" or "shift": see `depthwise_shift`).
+  32 and for an unknown form of depthwise convolution ("conv" or "shift": see depthwise.py).
   """
 
   output_stride: int = 16
@@ -192,8 +150,8 @@ class EfficientNetLite0(nn.Module):
   def __post_init__(self):
     if self.output_stride not in (16, 32):
       raise ValueError(f"output_stride is {self.output_stride}; choose 16 or 32")
-    if self.depthwise not in DEPTHWISE:
-      raise ValueError(f"depthwise is {self.depthwise!r}; choose one of {sorted(DEPTHWISE)}")
+    if self.depthwise not in depthwise.FORMS:
+      raise ValueError(f"depthwise is {self.depthwise!r}; choose one of {sorted(depthwise.FORMS)}")
     super().__post_init__()
 
   @nn.compact

@@ -1,11 +1,14 @@
 """GAA, global anchor aggregation: pixels attend to the global anchors of all classes."""
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
+
+from lgag_jax.models.layers import matmul, product
 
 
 class GlobalAnchorAggregation(nn.Module):
@@ -20,6 +23,7 @@ class GlobalAnchorAggregation(nn.Module):
   heads: int
   fusion: str
   normalise: str
+  dtype: Any = jnp.float32  # Of matrix products.
 
   @nn.compact
   def __call__(
@@ -36,23 +40,31 @@ class GlobalAnchorAggregation(nn.Module):
     output_kernel = self.param("output_kernel", init, (self.heads, head_width, width))
     output_bias = self.param("output_bias", nn.initializers.zeros_init(), (width,))
 
-    keys = (jnp.einsum("ad,dhe->ahe", anchors, key_kernel) + key_bias) / math.sqrt(head_width)
-    values = jnp.einsum("ad,dhe->ahe", anchors, value_kernel) + value_bias
-    to_logits = jnp.einsum("dhe,ahe->dha", query_kernel, keys)
+    keys = self._contract("ad,dhe->ahe", anchors, key_kernel) + key_bias
+    values = self._contract("ad,dhe->ahe", anchors, value_kernel) + value_bias
+    keys = keys / math.sqrt(head_width)
+    to_logits = self._contract("dhe,ahe->dha", query_kernel, keys).reshape(width, -1)
     # Heads and anchors share an axis in the products with cells: plain matrix products.
     grid = (*g.shape[:2], self.heads, anchors.shape[0])
-    logits = (g @ to_logits.reshape(width, -1)).reshape(grid)
-    attention = self._normalise(logits + jnp.einsum("he,ahe->ha", query_bias, keys))
+    bias = self._contract("he,ahe->ha", query_bias, keys)
+    attention = self._normalise(self._rows(g, to_logits).reshape(grid) + bias)
     attention = attention.reshape(*g.shape[:2], -1)
-    read = jnp.einsum("ahe,hed->had", values, output_kernel).reshape(-1, width)
+    read = self._contract("ahe,hed->had", values, output_kernel).reshape(-1, width)
     if residual:
-      fused = g + attention @ read + output_bias
+      fused = g + self._rows(attention, read) + output_bias
     else:
       kernel = self.param("fuse_kernel", _lecun((0, 1), 2), (2, width, width))
       bias = self.param("fuse_bias", nn.initializers.zeros_init(), (width,))
-      aggregated = attention @ (read @ kernel[1])
-      fused = g @ kernel[0] + aggregated + output_bias @ kernel[1] + bias
+      read = self._contract("hd,de->he", read, kernel[1])
+      bias = bias + self._contract("d,de->e", output_bias, kernel[1])
+      fused = self._rows(g, kernel[0]) + self._rows(attention, read) + bias
     return jnp.where(ready, fused, g)  # Without global anchors features pass unchanged.
+
+  def _contract(self, spec: str, a: Array, b: Array) -> Array:
+    return product(spec, a, b, self.dtype)
+
+  def _rows(self, x: Array, kernel: Array) -> Array:
+    return matmul(x.astype(self.dtype), kernel.astype(self.dtype)).astype(jnp.float32)
 
   def _to_heads(self, name: str, width: int) -> tuple[Array, Array]:
     shape = (self.heads, width // self.heads)

@@ -12,6 +12,7 @@ from lgag_jax.config import GaaConfig, ModelConfig, SolConfig
 from lgag_jax.memory_bank import unit
 from lgag_jax.models import sol
 from lgag_jax.models.gaa import GlobalAnchorAggregation
+from lgag_jax.models.layers import dense, product, resize
 from lgag_jax.state import MemoryBank
 
 
@@ -28,13 +29,6 @@ class Outputs:
   exists: jax.Array  # bool[B, K], e: class present and seeded.
   guided: jax.Array  # f32[B, h, w, K], R^.
   fused_logits: jax.Array  # f32[B, h, w, C], class activation of the fused features g'.
-
-
-def resize(x: Float[Array, "B h w E"], size: tuple[int, int], *, antialias: bool) -> Array:
-  """Resizes bilinearly; antialias=False is what torch does."""
-  if x.shape[1:3] == size:
-    return x
-  return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=antialias)
 
 
 class TapClassifier(nn.Module):
@@ -56,12 +50,12 @@ class TapClassifier(nn.Module):
       # Resizing and projecting commute: the smaller grid is projected.
       if tap.shape[1] > size[0]:
         scaled = resize(scaled, size, antialias=True)
-      lateral = nn.Dense(self.width, dtype=self.dtype, name=f"lateral{i}")(scaled)
+      lateral = dense(nn.Dense(self.width, dtype=self.dtype, name=f"lateral{i}"), scaled)
       total = total + resize(lateral, size, antialias=False)
     hidden = nn.relu(total)
     features = nn.relu(nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv")(hidden))
-    logits = nn.Dense(self.classes, dtype=jnp.float32, name="logits")(features)
-    return logits, features
+    logits = dense(nn.Dense(self.classes, dtype=self.dtype, name="logits"), features)
+    return logits.astype(jnp.float32), features
 
 
 class SideProjections(nn.Module):
@@ -78,7 +72,8 @@ class SideProjections(nn.Module):
     for i, (tap, width) in enumerate(zip(taps, self.widths, strict=True), start=1):
       tap = jax.lax.stop_gradient(tap) if self.stop_gradient else tap
       tap, merge = _sampled(tap, size)
-      side = nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"side{i}")(tap)
+      layer = nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"side{i}")
+      side = dense(layer, tap)
       sides.append(merge(unit(side.astype(jnp.float32), self.epsilon)))
     return jnp.concatenate(sides, axis=-1)
 
@@ -130,18 +125,19 @@ class LGAGHead(nn.Module):
     sources = {"x4": taps[-1], "g": g.reshape(batch, *grid, -1), "head": head_features}
     seeds = self._seeds(sources[self.sol.seed_features], activation, labels, grid)  # B h w K
     weights = seeds.reshape(batch, -1, seeds.shape[-1])
-    weights = sol.reseed(g, weights, rounds=self.sol.rounds) if self.sol.rounds else weights
+    weights = sol.reseed(g, weights, rounds=self.sol.rounds, dtype=self._dtype())
     fused = g
     if self.model.method == "lgag" and self.gaa.attention:
       fused = GlobalAnchorAggregation(
-        self.gaa.heads, self.gaa.fusion, self.gaa.normalise, name="gaa"
+        self.gaa.heads, self.gaa.fusion, self.gaa.normalise, self._dtype(), name="gaa"
       )(g, bank.centres.reshape(-1, g.shape[-1]), bank.ready)
     present = _with_background(labels) > 0
     guided = self._guide(fused, weights, bank, grid) * present[:, None, None, :]
     return Outputs(
       scores=scores, logits=logits, activation=activation,
       seeds=jnp.argmax(weights, axis=-1).reshape(batch, *grid),
-      anchors=sol.local_anchors(g, weights), exists=present & jnp.any(weights > 0, axis=1),
+      anchors=sol.local_anchors(g, weights, dtype=self._dtype()),
+      exists=present & jnp.any(weights > 0, axis=1),
       guided=guided, fused_logits=self._fused_logits(fused, grid, logits),
     )
 
@@ -157,7 +153,8 @@ class LGAGHead(nn.Module):
       return TapClassifier(
         self.classes, self.model.head_width, self.model.epsilon, self._dtype(), name="classifier"
       )(taps, size)
-    logits = nn.Dense(self.classes, use_bias=False, dtype=self._dtype(), name="classifier")(last)
+    layer = nn.Dense(self.classes, use_bias=False, dtype=self._dtype(), name="classifier")
+    logits = dense(layer, last)
     return logits.astype(jnp.float32), last
 
   def _anchor_features(self, taps: tuple[Array, ...]) -> Float[Array, "B h w D"]:
@@ -191,7 +188,7 @@ class LGAGHead(nn.Module):
     overlaps = sol.overlap(
       structure.astype(jnp.float32).reshape(batch, height * width, -1),
       activation.reshape(batch, height * width, classes),
-      block_rows=self.sol.block_rows, epsilon=self.model.epsilon,
+      block_rows=self.sol.block_rows, epsilon=self.model.epsilon, dtype=self._dtype(),
     )
     present = _with_background(labels) > 0
     if self.sol.seeding == "argmax":
@@ -207,14 +204,16 @@ class LGAGHead(nn.Module):
     batch, classes = weights.shape[0], weights.shape[-1]
     if self.gaa.activation_head == "conv":
       cells = fused.reshape(batch, *grid, -1)
-      hidden = nn.Conv(self.gaa.activation_head_width, (3, 3), name="guide_conv")(cells)
-      maps = nn.relu(nn.Dense(classes, name="guide_logits")(nn.relu(hidden)))
-      maps = maps.reshape(batch, -1, classes)
+      width, dtype = self.gaa.activation_head_width, self._dtype()
+      hidden = nn.relu(nn.Conv(width, (3, 3), dtype=dtype, name="guide_conv")(cells))
+      maps = dense(nn.Dense(classes, dtype=dtype, name="guide_logits"), hidden)
+      maps = nn.relu(maps.astype(jnp.float32)).reshape(batch, -1, classes)
     else:
-      maps = sol.cosine_maps(fused, sol.local_anchors(fused, weights))
+      anchors = sol.local_anchors(fused, weights, dtype=self._dtype())
+      maps = sol.cosine_maps(fused, anchors, dtype=self._dtype())
       if self.model.method == "lgag" and self.gaa.global_activation > 0:
         share = jnp.where(bank.ready, self.gaa.global_activation, 0.0)
-        maps = (1.0 - share) * maps + share * global_maps(fused, bank)
+        maps = (1.0 - share) * maps + share * global_maps(fused, bank, dtype=self._dtype())
     maps = maps / (jnp.max(maps, axis=1, keepdims=True) + self.model.epsilon)
     return maps.reshape(batch, *grid, classes)
 
@@ -222,8 +221,8 @@ class LGAGHead(nn.Module):
     if self.model.method != "lgag":
       return logits
     # Unlike the linear classifier of the trunk's last tap it meets unit vectors: it needs a bias.
-    fused_logits = nn.Dense(self.classes, name="fused_classifier")(fused)
-    return fused_logits.reshape(fused.shape[0], *grid, self.classes)
+    layer = nn.Dense(self.classes, dtype=self._dtype(), name="fused_classifier")
+    return dense(layer, fused).astype(jnp.float32).reshape(fused.shape[0], *grid, self.classes)
 
 
 def _with_background(labels: Float[Array, "B C"]) -> Float[Array, "B K"]:
@@ -231,9 +230,11 @@ def _with_background(labels: Float[Array, "B C"]) -> Float[Array, "B K"]:
   return jnp.concatenate([jnp.ones_like(labels[:, :1]), labels], axis=-1)
 
 
-def global_maps(fused: Float[Array, "B N D"], bank: MemoryBank) -> Float[Array, "B N K"]:
+def global_maps(
+  fused: Float[Array, "B N D"], bank: MemoryBank, *, dtype: jnp.dtype = jnp.float32
+) -> Float[Array, "B N K"]:
   """Activation against the data set's anchors: the best cosine over each class's centres."""
-  similarity = jnp.einsum("bnd,kmd->bnkm", unit(fused), unit(bank.centres))
+  similarity = product("bnd,kmd->bnkm", unit(fused), unit(bank.centres), dtype)
   return jax.nn.relu(jnp.max(similarity, axis=-1))
 
 
@@ -243,5 +244,5 @@ def pool(logits: Float[Array, "B h w C"], model: ModelConfig) -> Float[Array, "B
     return jnp.mean(logits, axis=(1, 2))
   flat = logits.reshape(logits.shape[0], -1, logits.shape[-1])
   count = max(1, round(model.top_fraction * flat.shape[1]))
-  top, _ = jax.lax.top_k(jnp.moveaxis(flat, 1, -1), count)  # B C count
-  return jnp.mean(top, axis=-1)
+  # Not top_k, which would gather the batch from all devices; a sort stays with each.
+  return jnp.mean(jnp.sort(flat, axis=1)[:, -count:], axis=1)

@@ -1,6 +1,8 @@
 """The whole network: a trunk, cut into a frozen and a trained part, and the head on its taps."""
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -71,12 +73,28 @@ class Network:
     return self.head.init(key, taps, bank, jnp.ones((1, self.head.classes)))["params"]
 
 
-def build(config: Config) -> Network:
-  """Builds the network that a config describes, for the platform JAX runs on."""
+def full_precision(function: Callable) -> Callable:
+  """Has float32 products computed as such: TPUs round their inputs to bfloat16 unless told not to.
+
+  Products in bfloat16, which model.precision asks for, stay what they are.
+  """
+
+  @functools.wraps(function)
+  def wrapped(*arguments):
+    with jax.default_matmul_precision("highest"):
+      return function(*arguments)
+
+  return wrapped
+
+
+def build(config: Config, platform: str = "") -> Network:
+  """Builds the network that a config describes, for "cpu", "cuda" or "tpu"; "" is where JAX runs."""
   kind = pretrained.TRUNKS[config.model.trunk]
   options = {"dtype": jnp.dtype(config.model.precision)}
   if config.model.trunk == "efficientnet_lite0":
-    options["depthwise"] = depthwise_form(config.model.depthwise, jax.default_backend())
+    options["depthwise"] = depthwise_form(
+      config.model.depthwise, platform or jax.default_backend()
+    )
   head = LGAGHead(
     classes=len(config.data.classes), model=config.model, sol=config.sol, gaa=config.gaa,
     anchor_stride=config.model.grid_stride, gate=config.localize.gate,

@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from lgag_jax.models.layers import Conv, Pointwise, StoredNorm, max_pool
+
 _DEPTHS = (3, 4, 6, 3)
 _STEM_WIDTH, _EXPANSION = 64, 4
 
-# Stored statistics start at (0, 1) and are never updated, so only the kernels set the scale of an
-# untrained trunk: fan-in scaling keeps it.
-_init = nn.initializers.he_normal()
-_norm = partial(nn.BatchNorm, use_running_average=True, epsilon=1e-5)
+_norm = partial(StoredNorm, epsilon=1e-5)
 
 
 def stage_strides(output_stride: int) -> tuple[int, ...]:
@@ -44,22 +43,18 @@ class Bottleneck(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-    # A 1x1 convolution is a matrix product over channels, and faster on CPU as one.
-    dense = partial(nn.Dense, use_bias=False, kernel_init=_init, dtype=self.dtype)
-    norm = partial(_norm, dtype=self.dtype)
-    wide = self.width * _EXPANSION
-    y = jax.nn.relu(norm(name="norm1")(dense(self.width, name="conv1")(x)))
+    pointwise = partial(Pointwise, dtype=self.dtype)
+    width, wide = self.width, self.width * _EXPANSION
+    y = jax.nn.relu(pointwise(width, name="conv1")(x, _norm(name="norm1")(width)))
     # Padding is explicit because "SAME" pads even sizes on one side only under a stride.
-    y = nn.Conv(
-      self.width, (3, 3), self.stride, padding=((1, 1), (1, 1)), use_bias=False, kernel_init=_init,
-      dtype=self.dtype, name="conv2",
-    )(y)
-    y = jax.nn.relu(norm(name="norm2")(y))
-    y = norm(name="norm3")(dense(wide, name="conv3")(y))
+    y = Conv(width, 3, self.stride, ((1, 1), (1, 1)), self.dtype, name="conv2")(
+      y, _norm(name="norm2")(width)
+    )
+    y = pointwise(wide, name="conv3")(jax.nn.relu(y), _norm(name="norm3")(wide))
     if self.stride != 1 or x.shape[-1] != wide:
-      x = dense(wide, name="downsample_conv")(x[:, :: self.stride, :: self.stride])
-      x = norm(name="downsample_norm")(x)
-    return jax.nn.relu(x + y)
+      norm = _norm(name="downsample_norm")(wide)
+      x = pointwise(wide, name="downsample_conv")(x[:, :: self.stride, :: self.stride], norm)
+    return jax.nn.relu(x + y).astype(self.dtype)
 
 
 class Stem(nn.Module):
@@ -69,12 +64,9 @@ class Stem(nn.Module):
 
   @nn.compact
   def __call__(self, x: Float[Array, "B H W C"]) -> Float[Array, "B h w D"]:
-    x = nn.Conv(
-      _STEM_WIDTH, (7, 7), 2, padding=((3, 3), (3, 3)), use_bias=False, kernel_init=_init,
-      dtype=self.dtype, name="conv",
-    )(x)
-    x = jax.nn.relu(_norm(dtype=self.dtype, name="norm")(x))
-    return nn.max_pool(x, (3, 3), (2, 2), padding=((1, 1), (1, 1)))
+    norm = _norm(name="norm")(_STEM_WIDTH)
+    x = Conv(_STEM_WIDTH, 7, 2, ((3, 3), (3, 3)), self.dtype, name="conv")(x, norm)
+    return max_pool(jax.nn.relu(x).astype(self.dtype))
 
 
 class Stage(nn.Module):

@@ -1,7 +1,8 @@
 """SOL, structure-aware object locating: from a class map to seeds and local category anchors.
 
-Pure functions. The structure, every cell's similarity to every other, is N x N an image; it is only
-ever held a block of rows at a time, so memory grows with N.
+Pure functions; `dtype` is that of the matrix products, everything else is f32. The structure, every
+cell's similarity to every other, is N x N an image; it is only ever held a block of rows at a time,
+so memory grows with N.
 """
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from lgag_jax.memory_bank import unit
+from lgag_jax.models.layers import product
 
 
 def class_maps(
@@ -26,7 +28,12 @@ def class_maps(
 
 
 def overlap(
-  features: Float[Array, "B N E"], maps: Float[Array, "B N K"], *, block_rows: int, epsilon: float
+  features: Float[Array, "B N E"],
+  maps: Float[Array, "B N K"],
+  *,
+  block_rows: int,
+  epsilon: float,
+  dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns A, the intersection over union of each cell's structure row with each class map.
 
@@ -36,22 +43,22 @@ def overlap(
   # relu(f_i . f_j) / |f_i| / |f_j| is the structure: lengths divide sums over j, not N x N values.
   scale = jax.lax.rsqrt(jnp.sum(jnp.square(features), axis=-1, keepdims=True) + epsilon**2)
   weights = jnp.concatenate([maps, jnp.ones_like(scale)], axis=-1) * scale  # B N K+1
-  sums = _structure_sums(features, weights, block_rows) * scale
+  sums = _structure_sums(features, weights, block_rows, dtype) * scale
   intersection, structure_area = sums[..., :-1], sums[..., -1:]
   map_area = jnp.sum(maps, axis=1, keepdims=True)
   return intersection / (structure_area + map_area - intersection + epsilon)
 
 
 def _structure_sums(
-  features: Float[Array, "B N E"], weights: Float[Array, "B N J"], block_rows: int
+  features: Float[Array, "B N E"], weights: Float[Array, "B N J"], block_rows: int, dtype: jnp.dtype
 ) -> Float[Array, "B N J"]:
   """Returns sum over j of relu(f_i . f_j) w_j, a block of rows i at a time."""
   batch, count, width = features.shape
 
   @jax.checkpoint
   def block_sums(rows):
-    products = jnp.einsum("bie,bje->bij", rows, features)
-    return jnp.einsum("bij,bjk->bik", jax.nn.relu(products), weights)
+    products = product("bie,bje->bij", rows, features, dtype)
+    return product("bij,bjk->bik", jax.nn.relu(products), weights, dtype)
 
   blocks = -(-count // block_rows)
   if blocks == 1:
@@ -71,7 +78,10 @@ def seeds(
 
 
 def local_anchors(
-  features: Float[Array, "B N D"], weights: Float[Array, "B N K"]
+  features: Float[Array, "B N D"],
+  weights: Float[Array, "B N K"],
+  *,
+  dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B K D"]:
   """Returns the weighted mean of features a class; zero for a class without weight.
 
@@ -81,22 +91,28 @@ def local_anchors(
   total = jnp.sum(weights, axis=1)[..., None]  # B K 1
   # A weight below one only occurs with weighted seeds; there the plain mean needs the true sum.
   safe = jnp.where(total > 0, total, 1.0)
-  return jnp.einsum("bnk,bnd->bkd", weights, features) / safe
+  return product("bnk,bnd->bkd", weights, features, dtype) / safe
 
 
 def reseed(
-  features: Float[Array, "B N D"], weights: Float[Array, "B N K"], *, rounds: int
+  features: Float[Array, "B N D"],
+  weights: Float[Array, "B N K"],
+  *,
+  rounds: int,
+  dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns one-hot seeds without those that lie closer to the background's anchor than their own.
 
   Deep features see far, so first seeds spill over a landslide's edge; anchors of features that see
   less part the cells again, as Lloyd's algorithm does, within the first seeds. No gradient passes.
   """
+  if not rounds:
+    return weights
   features, weights = jax.lax.stop_gradient((unit(features), weights))
   first = weights[..., 1:]
   for _ in range(rounds):
-    anchors = unit(local_anchors(features, weights))
-    similarity = jnp.einsum("bnd,bkd->bnk", features, anchors)
+    anchors = unit(local_anchors(features, weights, dtype=dtype))
+    similarity = product("bnd,bkd->bnk", features, anchors, dtype)
     kept = first * (similarity[..., 1:] > similarity[..., :1])
     background = 1.0 - jnp.sum(kept, axis=-1, keepdims=True)
     weights = jnp.concatenate([background, kept], axis=-1)
@@ -104,7 +120,10 @@ def reseed(
 
 
 def cosine_maps(
-  features: Float[Array, "B N D"], anchors: Float[Array, "B K D"]
+  features: Float[Array, "B N D"],
+  anchors: Float[Array, "B K D"],
+  *,
+  dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns R = relu(cosine of each cell with each anchor) (the anchor-guided activation)."""
-  return jax.nn.relu(jnp.einsum("bnd,bkd->bnk", unit(features), unit(anchors)))
+  return jax.nn.relu(product("bnd,bkd->bnk", unit(features), unit(anchors), dtype))

@@ -1,0 +1,132 @@
+"""Programs for machines that are not here: exported for TPU and GPU, partitioned, and read."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export
+
+from benchmarks import hlo
+from benchmarks.programs import batch_shapes, lower_step, named, state_shapes
+from lgag_jax import localize, optimizer, partition, train_step
+from lgag_jax.models import network as networks
+
+DEVICES = 8
+METHODS = (("image_folder", "lgag"), ("lgagnet_resnet50", "lgagnet"))
+# Products that stay in float32 in half precision: the contrast, a loss, and resampling.
+CONTRAST, RESAMPLING = "bkd,cld->bkcl", "dot_general"
+# What losses and norms are made of.
+PRECISE = re.compile(
+  r"stablehlo\.(exponential|exponential_minus_one|log|log_plus_one|logistic|rsqrt|sqrt) .*bf16"
+)
+
+
+def small(file, method, **changes):
+  return named(file, method, {
+    "data.image_size": 64, "train.batch_size": 8, "train.accumulate": 1, "localize.batch_size": 8,
+    "model.weights": "random", "bank.slots": 2000, **changes,
+  })
+
+
+def make_step(config, platform, mesh):
+  network, transform = networks.build(config, platform), optimizer.make_optimizer(config, 100)
+  return train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=1)
+
+
+def products(lowered):
+  """Yields (operand types, name, whether in full precision) of every product and convolution."""
+  text = lowered.as_text(debug_info=True)
+  names = dict(re.findall(r'^(#loc\d+) = loc\("([^"]*)"', text, re.M))
+  for line in text.splitlines():
+    if re.search(r"stablehlo\.(dot_general|convolution)", line):
+      operands = re.search(r": \((.*?)\) ->", line)[1]
+      name = names.get(re.search(r"loc\((#loc\d+)\)", line)[1], "")
+      yield tuple(re.findall(r"[x<]([a-z]+\d+)>", operands)), name, "HIGHEST" in line
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(("file", "method"), METHODS)
+def test_step_exports_for_eight_devices_with_its_state_aliased(file, method, platform):
+  config = small(file, method)
+  step = make_step(config, platform, partition.abstract_mesh(DEVICES))
+  shapes = state_shapes(config)
+  exported = export.export(step, platforms=[platform])(shapes, batch_shapes(config))
+  assert exported.nr_devices == DEVICES
+  assert exported.platforms == (platform,)
+  text = exported.mlir_module()
+  # Every array of the state but the constant statistics is written where it was read.
+  changed = len(jax.tree.leaves(shapes)) - len(jax.tree.leaves(shapes.statistics))
+  assert len(re.findall(r"tf\.aliasing_output|jax\.buffer_donor", text)) >= changed
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+def test_maps_and_global_anchors_export_for_eight_devices(platform):
+  config = small(*METHODS[0])
+  mesh = partition.abstract_mesh(DEVICES)
+  image = {"image": batch_shapes(config)["image"]}
+  run = localize.make_localize(networks.build(config, platform), config, mesh)
+  exported = export.export(run, platforms=[platform])(state_shapes(config), image)
+  assert exported.nr_devices == DEVICES
+  refresh = train_step.make_refresh(config, mesh)
+  exported = export.export(refresh, platforms=[platform])(state_shapes(config).bank)
+  assert exported.nr_devices == DEVICES
+
+
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(("file", "method"), METHODS)
+def test_products_run_in_the_precision_asked_for(file, method, platform):
+  for precision, kind in (("float32", "f32"), ("bfloat16", "bf16")):
+    config = small(file, method, **{"model.precision": precision})
+    step = make_step(config, platform, partition.abstract_mesh(DEVICES))
+    trace = step.trace(state_shapes(config), batch_shapes(config))
+    lowered = trace.lower(lowering_platforms=(platform,))
+    found = list(products(lowered))
+    assert len(found) > 90
+    for types, name, full in found:
+      assert types == (kind, kind) or (types == ("f32", "f32") and name_is_precise(name))
+      assert full or "f32" not in types
+    assert any(CONTRAST in name for _, name, _ in found)
+    assert not PRECISE.search(lowered.as_text())
+
+
+def name_is_precise(name):
+  return CONTRAST in name or name == RESAMPLING
+
+
+@pytest.mark.parametrize(("file", "method"), METHODS)
+def test_devices_exchange_gradients_and_anchors_and_nothing_large(file, method):
+  config = small(file, method)
+  shapes = state_shapes(config)
+  found = hlo.collectives(lower_step(config).compile().as_text())
+  trained = {"frozen": 0, "trunk": 0, "new": 0}
+  for path, leaf in jax.tree_util.tree_leaves_with_path(shapes.params):
+    trained[optimizer.group(path, config)] += leaf.size * 4
+  gradients = trained["trunk"] + trained["new"]
+  classes, _, dimension = shapes.bank.features.shape
+  anchors = config.train.batch_size * classes * dimension * 4
+
+  gathered = sorted(c.bytes for c in found if c.kind == "all-gather")
+  reduced = sorted(c.bytes for c in found if c.kind == "all-reduce")
+  assert {c.kind for c in found} <= {"all-gather", "all-reduce"}
+  assert gathered[-1] == anchors
+  # All else is a few numbers an example: which anchors are accepted, and where they go.
+  assert all(size < anchors / 8 for size in gathered[:-1])
+  # One reduction of gradients and metrics, and a few counts. It is less than the parameters where
+  # attention's gradient is summed before it is spread over queries, keys and values.
+  assert reduced[-1] > 0.999 * sum(reduced)
+  assert 0.6 * gradients <= reduced[-1] <= 1.01 * gradients
+  assert all(size < shapes.bank.features.size * 4 for size in gathered)
+
+
+def test_collectives_are_read_from_text():
+  text = """
+    %a = (f32[3,4]{1,0}, bf16[2]{0}) all-reduce(%x, %y), channel_id=7, to_apply=%add
+    %b = f32[8,2]{1,0} all-gather-start(%z), channel_id=9
+    %b.1 = f32[8,2]{1,0} all-gather(%z), channel_id=9
+    %c = f32[9]{0} add(%p, %q)
+  """
+  assert hlo.collectives(text) == [
+    hlo.Collective("all-reduce", 2, 52), hlo.Collective("all-gather", 1, 64)
+  ]
+  assert jnp.dtype(jnp.bfloat16).itemsize * 6 == hlo.array_bytes("bf16", "2,3")

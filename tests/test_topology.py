@@ -1,0 +1,274 @@
+"""Twenty steps come to the same numbers on any devices and processes, stopped and resumed or not."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh
+
+from lgag_jax import config as configs
+from lgag_jax import evaluate, features, input_pipeline, partition, preemption, session, sources, train
+from tests.conftest import small_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+STEPS = 20
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def config(image_folder):
+  config = small_config.__wrapped__(image_folder)
+  config.train.epochs = 5  # Of four batches.
+  config.train.log_every = 1
+  config.train.checkpoint_every = 10
+  config.train.evaluate_every = 0
+  return configs.from_mapping(config)
+
+
+@pytest.fixture(scope="module")
+def reference(config, tmp_path_factory):
+  """The workdir of an uninterrupted training on four devices, evaluated."""
+  workdir = tmp_path_factory.mktemp("reference")
+  train_on(4, config, workdir, judge=True)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def shared(config, reference):
+  """The config with the reference's kept trunk outputs: halves would show the last bit of a single."""
+  return with_fields(config, "data", feature_cache_directory=str(reference / "features"))
+
+
+def with_fields(config, group, **fields):
+  changed = dataclasses.replace(getattr(config, group), **fields)
+  return dataclasses.replace(config, **{group: changed})
+
+
+def mesh_of(devices):
+  return Mesh(np.array(jax.devices()[:devices]), ("data",), axis_types=(AxisType.Auto,))
+
+
+def train_on(devices, config, workdir, *, judge=False):
+  """Trains in this process; returns the final state."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(partition, "make_mesh", lambda: mesh_of(devices))
+    if not judge:
+      patch.setattr(evaluate, "evaluate", lambda *_, **__: None)
+    return train.train_and_evaluate(config, workdir)
+
+
+def start(config, workdir, devices, *flags, **environment):
+  """Starts the command line in another process."""
+  settings = [
+    f"--config.{group}.{name}={value}"
+    for group, fields in vars(config).items() for name, value in vars(fields).items()
+    if value != getattr(getattr(configs.Config(), group), name)
+  ]
+  return subprocess.Popen(
+    [sys.executable, "-m", "tests.worker", "--config=configs/image_folder.py",
+     f"--workdir={workdir}", *settings, *flags],
+    cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    env={**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "XLA_FLAGS": "",
+         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "SEEN": str(workdir) + ".seen", **environment},
+  )
+
+
+def start_two(config, workdir, suffix, **of_second):
+  """Starts two processes of two devices each; `of_second` is the second one's environment."""
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    port = probe.getsockname()[1]
+  return [
+    start(
+      config, workdir, 2, f"--coordinator=localhost:{port}", "--processes=2",
+      f"--process={i}", SEEN=f"{workdir}.seen.{suffix}.{i}", **(of_second if i else {}),
+    )
+    for i in range(2)
+  ]
+
+
+def finish(processes, code):
+  """Waits for the processes; returns their errors' text."""
+  try:
+    texts = [process.communicate(timeout=300)[1] for process in processes]
+  finally:
+    for process in processes:
+      process.kill()
+  assert [process.returncode for process in processes] == [code] * len(processes), "\n".join(texts)
+  return texts
+
+
+def losses(workdir):
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  rows = [(line["step"], line["loss"]) for line in lines if line["split"] == "train"]
+  assert [step for step, _ in rows] == list(range(1, len(rows) + 1))
+  return np.array([loss for _, loss in rows])
+
+
+def saved_steps(workdir):
+  return sorted(int(p.name) for p in (workdir / "checkpoints").iterdir() if p.name.isdigit())
+
+
+def assert_same_run(workdir, reference):
+  assert len(losses(reference)) == STEPS
+  np.testing.assert_allclose(losses(workdir), losses(reference), rtol=1e-5)
+  banks = []
+  for folder in (workdir, reference):
+    bank = jax.device_get(session.restore(folder, mesh_of(4))[2].bank)
+    banks.append(bank)
+  assert banks[1].valid.sum() > 20
+  assert bool(banks[1].ready)
+  np.testing.assert_array_equal(banks[0].valid, banks[1].valid)
+  np.testing.assert_array_equal(banks[0].cursor, banks[1].cursor)
+  np.testing.assert_allclose(banks[0].features, banks[1].features, atol=1e-5)
+  np.testing.assert_allclose(banks[0].centres, banks[1].centres, atol=1e-5)
+
+
+def copy_at(workdir, step, target):
+  """Copies a workdir as it was at a checkpoint."""
+  shutil.copytree(workdir, target)
+  for later in saved_steps(target):
+    if later > step:
+      shutil.rmtree(target / "checkpoints" / str(later))
+  return target
+
+
+@pytest.fixture(scope="module")
+def on_one(shared, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("one")
+  train_on(1, shared, workdir)
+  return workdir
+
+
+def test_one_device(on_one, reference):
+  assert_same_run(on_one, reference)
+
+
+def test_two_devices(shared, reference, tmp_path):
+  train_on(2, shared, tmp_path)
+  assert_same_run(tmp_path, reference)
+
+
+def test_stopped_on_one_device_and_resumed_on_four(on_one, shared, reference, tmp_path):
+  workdir = copy_at(on_one, 10, tmp_path / "run")
+  train_on(4, shared, workdir)
+  assert_same_run(workdir, reference)
+
+
+def test_stopped_on_four_devices_and_resumed_on_one(reference, config, tmp_path):
+  workdir = copy_at(reference, 10, tmp_path / "run")
+  train_on(1, config, workdir)
+  assert_same_run(workdir, reference)
+
+
+def test_split_state_comes_to_the_same_and_is_split(shared, reference, tmp_path):
+  state = train_on(4, with_fields(shared, "train", shard_state=True), tmp_path)
+  assert_same_run(tmp_path, reference)
+  for tree in (state.params, state.opt_state):
+    leaves = jax.tree.leaves(tree)
+    on_each = sum(leaf.addressable_shards[0].data.size for leaf in leaves)
+    assert on_each < 0.3 * sum(leaf.size for leaf in leaves)
+  kernel = state.params["head"]["gaa"] if "gaa" in state.params["head"] else state.params["head"]
+  largest = max(jax.tree.leaves(kernel), key=lambda leaf: leaf.size)
+  assert [shard.data.size for shard in largest.addressable_shards] == [largest.size // 4] * 4
+  for leaf in jax.tree.leaves((state.bank, state.step, state.statistics)):
+    assert leaf.is_fully_replicated
+
+
+def test_eight_devices_stop_at_sigterm_and_two_go_on(shared, reference, tmp_path):
+  workdir = tmp_path / "run"
+  text, = finish([start(shared, workdir, 8, SIGNAL_AT="15")], preemption.EXIT_CODE)
+  assert "Stopped at step 15 of 20 by SIGTERM; the same command goes on." in text
+  assert "Traceback" not in text
+  assert saved_steps(workdir) == [10, 15]
+  assert not (workdir / "eval").exists()
+  train_on(2, shared, workdir)
+  assert_same_run(workdir, reference)
+
+
+@pytest.fixture(scope="module")
+def stopped(config, reference, tmp_path_factory):
+  """Two processes of two devices; only the second one got a signal. They fill their own cache."""
+  workdir = tmp_path_factory.mktemp("processes") / "run"
+  texts = finish(start_two(config, workdir, "first", SIGNAL_AT="8"), preemption.EXIT_CODE)
+  return workdir, texts
+
+
+def test_a_signal_to_one_process_stops_both_at_one_step(stopped):
+  workdir, texts = stopped
+  step = saved_steps(workdir)[-1]
+  assert 8 <= step < STEPS
+  assert f"Stopped at step {step} of 20 by SIGTERM" in texts[0]
+  assert "Stopped" not in texts[1]
+  assert not any("Traceback" in text for text in texts)
+  assert len(losses(workdir)) == step
+
+
+def test_two_processes_go_on_in_one(stopped, reference, tmp_path):
+  workdir, _ = stopped
+  copy = tmp_path / "run"
+  shutil.copytree(workdir, copy)
+  # Their trunk outputs are the reference's, bit for bit, in two parts.
+  assert len(list((workdir / "features").glob("*/tap0.1.npy"))) == 2
+  train_on(1, configs.load(copy / "config.json"), copy)
+  assert_same_run(copy, reference)
+
+
+def test_two_processes_go_on_to_the_end(stopped, config, reference):
+  workdir, _ = stopped
+  step = saved_steps(workdir)[-1]
+  finish(start_two(config, workdir, "second"), 0)
+  assert_same_run(workdir, reference)
+  for name in ("eval/validation.json", "thresholds.json"):
+    assert (workdir / name).read_text() == (reference / name).read_text()
+  one, two = (np.load(folder / "eval" / "panels.npz") for folder in (reference, workdir))
+  assert one.files == two.files
+  assert len(one["id"]) == 6
+  np.testing.assert_array_equal(one["id"], two["id"])
+  np.testing.assert_allclose(one["anchor_guided"], two["anchor_guided"], atol=1e-3)
+  assert (workdir / "report.html").exists()
+  assert len(list(workdir.glob("events.out.tfevents.*"))) == 2  # One a start, of process 0.
+  # Each position of an epoch's order went to one process.
+  seen = [
+    [json.loads(pathlib.Path(f"{workdir}.seen.{part}.{i}").read_text()) for i in range(2)]
+    for part in ("first", "second")
+  ]
+  assert [len(rows) for part in seen for rows in part] == [step, step, STEPS - step, STEPS - step]
+  order = [a + b for part in seen for a, b in zip(*part, strict=True)]
+  labels = sources.open_source(config.data, "train").labels
+  expected = np.concatenate([input_pipeline.epoch_order(labels, config, e) for e in range(5)])
+  np.testing.assert_array_equal(np.concatenate(order), expected)
+
+
+def test_a_cache_of_two_processes_is_read_by_one(stopped, config, reference):
+  workdir, _ = stopped
+  for split in ("train", "validation"):
+    source = sources.open_source(config.data, split)
+    with pytest.MonkeyPatch.context() as patch:
+      patch.setattr(features, "_fill", lambda *_: pytest.fail("filled again"))
+      network, _, state = session.start(config, mesh_of(4), 1)
+      both = [
+        session.open_split(source, network, state, config, mesh_of(4), folder).read
+        for folder in (workdir, reference)
+      ]
+    for i in range(len(source.ids)):
+      for a, b in zip(*(read(i) for read in both), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_error_of_one_process_ends_both(config, image_folder, tmp_path):
+  folder = tmp_path / "images"
+  shutil.copytree(image_folder, folder)
+  (folder / "landslide" / "slide_05.png").write_bytes(b"nothing")
+  damaged = with_fields(config, "data", directory=str(folder))
+  texts = finish(start_two(damaged, tmp_path / "run", "bad"), 1)
+  assert sum("slide_05.png" in text for text in texts) == 1
+  assert not list((tmp_path / "run" / "features").iterdir())

@@ -1,0 +1,39 @@
+"""lgag_jax.main as a process of its own for tests: it notes what it trains on, and signals itself.
+
+SIGNAL_AT is the step after which the process sends itself SIGTERM, SEEN the file for the examples.
+"""
+
+import json
+import os
+import pathlib
+import runpy
+import signal
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from lgag_jax import session, train
+
+_SIGNAL_AT = int(os.environ.get("SIGNAL_AT", 10**9))
+
+
+def _add(self, step, metrics, *, flush, add=train.Log.add):
+  note = add(self, step, metrics, flush=flush)
+  if step == _SIGNAL_AT:
+    os.kill(os.getpid(), signal.SIGTERM)
+  if step >= _SIGNAL_AT:
+    time.sleep(1.0)  # jax's service looks once a second; training goes on until all have agreed.
+  return note
+
+
+def _batches(self, config, *, start_step, batches=session.Split.train_batches):
+  seen = []
+  for batch in batches(self, config, start_step=start_step):
+    seen.append(batch["index"].tolist())
+    pathlib.Path(os.environ["SEEN"]).write_text(json.dumps(seen))
+    yield batch
+
+
+if __name__ == "__main__":
+  train.Log.add, session.Split.train_batches = _add, _batches
+  runpy.run_module("lgag_jax.main", run_name="__main__", alter_sys=True)
