@@ -1,0 +1,154 @@
+"""The speed benchmark: its arithmetic, its tables, and two tiny measurements."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from benchmarks import programs
+from benchmarks.speed import __main__ as speed
+from benchmarks.speed import cases as measurements
+from benchmarks.speed import plan, tables, timing
+
+ROOT = pathlib.Path(__file__).parent.parent
+RESULT = {
+  "step_s": 0.25, "images_per_s": 32.0, "compile_cold_s": 4.0, "compile_warm_s": None,
+  "temp_mib": 1234.5, "peak_mib": 2000.0, "flops": 5e9, "bytes_accessed": 1e9,
+  "share_of_product": 0.4, "step_per_product": 2.0,
+}
+
+
+def cells(line):
+  return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_ratio_is_the_median_of_the_pairs():
+  assert timing.paired_ratio([2.0, 3.0, 100.0], [1.0, 2.0, 10.0]) == 2.0
+  with pytest.raises(ValueError, match="no pairs"):
+    timing.paired_ratio([1.0], [])
+  with pytest.raises(ValueError, match="1 and 2"):
+    timing.paired_ratio([1.0], [1.0, 2.0])
+
+
+def test_functions_take_turns():
+  calls = []
+  times = timing.interleaved({name: lambda n=name: calls.append(n) for name in "ab"}, repeats=3)
+  assert calls == ["a", "b"] * 4
+  assert {name: len(values) for name, values in times.items()} == {"a": 3, "b": 3}
+  assert all(value >= 0 for values in times.values() for value in values)
+
+
+def test_time_asked_for_adds_rounds_up_to_a_bound():
+  times = timing.interleaved({"a": lambda: None}, repeats=2, at_least_s=60.0)
+  assert len(times["a"]) == 20
+
+
+def test_machine_record():
+  record = timing.machine()
+  assert record["cores"] >= 1 and record["cpu"] and record["jax"] and record["date"][:2] == "20"
+  assert json.loads(json.dumps(record)) == record
+  assert timing.peak_mib() > 10
+
+
+def test_cpu_name(tmp_path):
+  path = tmp_path / "cpuinfo"
+  path.write_text("cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: A\n\nmodel name\t: B\n")
+  assert timing.cpu_name(path) == "A (cpu family 25, model 17)"
+  assert timing.cpu_name(tmp_path / "none")
+
+
+def test_environment_is_the_same_for_all(monkeypatch):
+  monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/somewhere")
+  environment = timing.environment()
+  assert environment["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
+  assert "JAX_COMPILATION_CACHE_DIR" not in environment
+  monkeypatch.setenv("GLIBC_TUNABLES", "own")
+  assert timing.environment()["GLIBC_TUNABLES"] == "own"
+
+
+def test_table_shows_numbers_dashes_and_failures():
+  good = {"labels": {"method": "sol", "batch": 8}, "result": RESULT}
+  bad = {"labels": {"method": "lgag", "batch": 8}, "error": "a | b"}
+  head, rule, first, second = tables.table("steps", [good, bad]).splitlines()
+  assert len(cells(head)) == len(cells(rule)) == len(cells(first)) == len(cells(second))
+  row = dict(zip(cells(head), cells(first), strict=True))
+  assert (row["step ms"], row["warm"], row["GFLOP"]) == ("250.0", "-", "5.00")
+  assert (row["temporary MiB"], row["of a product's FLOP/s"]) == ("1,234", "40%")
+  assert cells(second)[2] == "failed: a / b"
+
+
+def test_scaling_is_relative_to_one_device():
+  def case(devices, batch, time):
+    return {"labels": {"devices": devices, "batch": batch}, "result": {"step_per_product": time}}
+
+  cases = [case(1, 8, 2.0), case(4, 8, 3.0), case(1, 2, 1.0), {**case(2, 8, 0), "error": "x"}]
+  del cases[-1]["result"]
+  rows = tables.with_scaling(cases)
+  assert [row["result"]["strong"] for row in rows[:3]] == [1.0, 1.5, 1.0]
+  assert [row["result"]["weak"] for row in rows[:3]] == [1.0, 3.0, 1.0]
+  assert "result" not in rows[-1]
+
+
+def test_torch_ratios_take_the_better_layout_of_each_round():
+  rounds = [
+    {"ours": 6.0, "contiguous": 3.0, "channels_last": 4.0},
+    {"ours": 6.0, "contiguous": 6.0, "channels_last": 2.0},
+    {"ours": 6.0, "contiguous": 4.0, "channels_last": 5.0},
+  ]
+  assert tables.torch_ratios(rounds) == {"to_plain": 1.5, "to_better": 1.2}
+
+
+def test_differing_parameters_are_named():
+  speed.check_parameters({"a": [1, 2]}, {"a": [1, 2]})
+  with pytest.raises(speed.Failed, match=r"2 parameters differ.*b \[1\] None"):
+    speed.check_parameters({"a": [1, 2], "b": [1]}, {"a": [2, 1]})
+  assert speed.count({"a": [2, 3], "b": [4]}) == 10
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_every_planned_config_is_valid(quick, tmp_path):
+  for section in tables.SECTIONS:
+    for case in plan.cases(section, quick=quick, output=tmp_path):
+      settings = case["settings"]
+      json.dumps(settings)
+      for method in settings.get("methods", [settings.get("method")]):
+        if method:
+          programs.named(settings["file"], method, settings["changes"])
+
+
+def test_a_failing_case_is_its_last_line():
+  with pytest.raises(speed.Failed, match=r"^ValueError: no such thing$"):
+    speed.call([sys.executable, "-c", "raise ValueError('no such thing')"], quick=True)
+  with pytest.raises(speed.Failed, match="more than 0 s"):
+    speed.call([sys.executable, "-c", "import time; time.sleep(60)"], quick=True, limit_s=0.2)
+
+
+@pytest.mark.slow
+def test_growth_case_in_this_process(tmp_path):
+  (case,) = plan.cases("growth", quick=True, output=tmp_path)
+  settings = case["settings"]
+  changes = {**settings["changes"], "train.batch_size": 4}  # One each for the tests' devices.
+  result = measurements.step({**settings, "changes": changes})
+  assert result["flops"] > 0 and result["step_s"] > 0 and result["temp_mib"] > 0
+  assert result["share_of_product"] < 2
+  assert len(result["times"]["step"]) == len(result["times"]["product"]) == 2
+  assert case["labels"]["changed"] in tables.table("growth", [{**case, "result": result}])
+
+
+@pytest.mark.slow
+def test_steps_section_from_the_command_line(tmp_path):
+  (tmp_path / "speed.json").write_text('{"sections": {}}')
+  command = [sys.executable, "-m", "benchmarks.speed", "--quick", "--only", "steps"]
+  done = subprocess.run(
+    [*command, f"--output={tmp_path}"], cwd=ROOT, env=os.environ, text=True, capture_output=True,
+    timeout=300, check=False,
+  )
+  assert done.returncode == 0, done.stdout + done.stderr
+  section = json.loads((tmp_path / "speed.json").read_text())["sections"]["steps"]
+  (case,) = section["cases"]
+  assert case["result"]["compile_warm_s"] < case["result"]["compile_cold_s"]
+  assert "Quick" in (tmp_path / "speed.md").read_text()
