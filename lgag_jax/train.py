@@ -21,6 +21,12 @@ from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 
+# What may differ when a training goes on, perhaps elsewhere: nothing that is learned depends on it.
+_MACHINE_SETTINGS = (
+  "data.decoded_cache_gib", "data.feature_cache_directory", "localize.batch_size", "train.accumulate",
+  "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.shard_state",
+)
+
 
 def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   """Trains into `workdir`, from its newest checkpoint on if it has one, and evaluates.
@@ -106,23 +112,23 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
 
 
 def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:
-  """Writes config.json, or, once there is a checkpoint, checks that the one there says the same."""
+  """Writes config.json; once there is a checkpoint, only if what is learned stays the same."""
   path = workdir / "config.json"
-  if not started or not path.exists():
-    write_json(path, dataclasses.asdict(config))
-    return
-  old = configs.load(path)
-  if old != config:
+  if started and path.exists():
+    old = configs.load(path)
     changed = [
       f"{group}.{name}: {old_value!r} -> {getattr(getattr(config, group), name)!r}"
       for group in vars(old)
       for name, old_value in vars(getattr(old, group)).items()
       if old_value != getattr(getattr(config, group), name)
+      and f"{group}.{name}" not in _MACHINE_SETTINGS
     ]
-    raise ValueError(
-      f"{workdir} holds a training with other settings ({'; '.join(changed)}). "
-      "Use another --workdir, or remove it to start again."
-    )
+    if changed:
+      raise ValueError(
+        f"{workdir} holds a training with other settings ({'; '.join(changed)}). "
+        "Use another --workdir, or remove it to start again."
+      )
+  write_json(path, dataclasses.asdict(config))
 
 
 class Log:

@@ -157,9 +157,13 @@ def test_two_devices(shared, reference, tmp_path):
   assert_same_run(tmp_path, reference)
 
 
-def test_stopped_on_one_device_and_resumed_on_four(on_one, shared, reference, tmp_path):
+def test_stopped_on_one_device_and_resumed_on_four_that_split_the_state(
+  on_one, shared, reference, tmp_path
+):
   workdir = copy_at(on_one, 10, tmp_path / "run")
-  train_on(4, shared, workdir)
+  elsewhere = with_fields(shared, "train", shard_state=True, checkpoint_every=7)
+  train_on(4, elsewhere, workdir)
+  assert configs.load(workdir / "config.json") == elsewhere
   assert_same_run(workdir, reference)
 
 
