@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -53,8 +53,10 @@ def check() -> None:
     raise Stopped("Stopped")
 
 
-def until_stopped(batches: Iterable[Any]) -> Iterator[Any]:
-  """Yields the batches, with a check before each."""
-  for batch in batches:
-    check()
-    yield batch
+def until_stopped(batches: Iterator[Any]) -> Iterator[Any]:
+  """Yields a generator's batches, with a check before each; ends the generator in any case."""
+  # Left to the interpreter's end, TensorFlow's threads abort the process there.
+  with contextlib.closing(batches):
+    for batch in batches:
+      check()
+      yield batch

@@ -72,6 +72,11 @@ def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainSt
   Raises FileNotFoundError naming what is missing.
   """
   config = configs.load(workdir / "config.json")
+  # Maps do not depend on the batch that they come in, and there may be other devices than in training.
+  batch_size = -(-config.localize.batch_size // mesh.size) * mesh.size
+  config = dataclasses.replace(
+    config, localize=dataclasses.replace(config.localize, batch_size=batch_size)
+  )
   # The checkpoint replaces every weight, so none is loaded here.
   random = dataclasses.replace(config, model=dataclasses.replace(config.model, weights="random"))
   network, _, state = start(random, mesh, 1)

@@ -61,8 +61,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   log = Log(workdir, first)
   progress = Progress("training", total_steps, done=first, unit="steps")
   position = lambda: {"step": int(state.step), "epoch": int(state.step) / epoch_steps}
+  batches = train.train_batches(config, start_step=first)
   try:
-    batches = train.train_batches(config, start_step=first)
     for number, batch in enumerate(batches, start=first):
       if number % refresh_every == 0:
         state = state.replace(bank=refresh(state.bank))
@@ -78,6 +78,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
         log.write(done, "validation", evaluate.brief(network, state, validation, config, mesh))
       preemption.check()
   except preemption.Stopped:
+    batches.close()
     checkpoints.save(state, position())
     checkpoints.close()
     log.close()

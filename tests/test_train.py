@@ -132,6 +132,13 @@ def test_restored_state_is_the_saved_one(trained):
   assert_equal(jax.device_get(state), final)
 
 
+def test_a_workdir_opens_on_as_many_devices_as_there_are(trained):
+  workdir, final = trained
+  config, _, state = session.restore(workdir, partition.make_mesh(jax.devices()[:3]))
+  assert config.localize.batch_size == 9  # Trained with 8.
+  assert_equal(jax.device_get(state), final)
+
+
 def test_no_checkpoint_is_a_clear_error(trained, tmp_path):
   workdir, _ = trained
   shutil.copy(workdir / "config.json", tmp_path)
