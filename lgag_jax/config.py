@@ -255,6 +255,7 @@ class TrainConfig:
   log_every: int = 20  # Steps.
   checkpoint_every: int = 200  # Steps; the last one is always saved.
   keep_checkpoints: int = 3
+  max_skipped: int = 20  # More steps than this in a row whose loss or gradient is not finite: an error.
   evaluate_every: int = 1  # Epochs; 0 evaluates at the end only.
 
   def __post_init__(self):
@@ -262,6 +263,7 @@ class TrainConfig:
     for name in ("epochs", "batch_size", "accumulate", "log_every", "checkpoint_every"):
       _positive(f"train.{name}", getattr(self, name))
     _positive("train.keep_checkpoints", self.keep_checkpoints)
+    _not_negative("train.max_skipped", self.max_skipped)
     _not_negative("train.evaluate_every", self.evaluate_every)
     _require(
       self.batch_size % self.accumulate == 0, "train.batch_size", self.batch_size,

@@ -80,7 +80,7 @@ def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainSt
   # The checkpoint replaces every weight, so none is loaded here.
   random = dataclasses.replace(config, model=dataclasses.replace(config.model, weights="random"))
   network, _, state = start(random, mesh, 1)
-  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints)
+  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, writes=False)
   state, _ = checkpoints.restore(state)
   checkpoints.close()
   _LOG.info("Restored step %d of %s.", int(state.step), workdir)

@@ -142,7 +142,7 @@ def test_a_workdir_opens_on_as_many_devices_as_there_are(trained):
 def test_no_checkpoint_is_a_clear_error(trained, tmp_path):
   workdir, _ = trained
   shutil.copy(workdir / "config.json", tmp_path)
-  with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+  with pytest.raises(FileNotFoundError, match="holds no sound checkpoint"):
     session.restore(tmp_path, partition.make_mesh())
   with pytest.raises(FileNotFoundError, match="workdir of a training"):
     session.restore(tmp_path / "nowhere", partition.make_mesh())

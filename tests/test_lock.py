@@ -1,0 +1,39 @@
+"""A workdir belongs to one process at a time, and to nobody after a kill."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+
+import pytest
+
+from lgag_jax import lock
+
+HOLD = "import pathlib, sys, time; from lgag_jax import lock; " \
+  "f = lock.take(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+
+
+def holder(workdir):
+  process = subprocess.Popen(
+    [sys.executable, "-c", HOLD, str(workdir)], text=True, stdout=subprocess.PIPE
+  )
+  assert process.stdout.readline() == "held\n"
+  return process
+
+
+def test_the_second_is_told_who_has_it_and_takes_over_after_a_kill(tmp_path):
+  process = holder(tmp_path / "run")
+  try:
+    owner = f"in use by process {process.pid} on {socket.gethostname()} since"
+    with pytest.raises(ValueError, match=owner):
+      lock.take(tmp_path / "run")
+  finally:
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+  assert str(process.pid) in (tmp_path / "run" / lock.NAME).read_text()
+  with lock.take(tmp_path / "run"):
+    assert f"process {os.getpid()} on" in (tmp_path / "run" / lock.NAME).read_text()
+    with pytest.raises(ValueError, match=f"in use by process {os.getpid()}"):
+      lock.take(tmp_path / "run")
+  lock.take(tmp_path / "run").close()

@@ -1,0 +1,67 @@
+"""The log's lines do not depend on where a run was stopped; steps that are not finite are counted."""
+
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgag_jax.train import Log, Skips
+
+STEPS, EVERY = 23, 5
+
+
+def sums(step, skipped=False):
+  value = jnp.float32(0.0 if skipped else np.sqrt(step) / 3)
+  return {
+    "loss": value, "examples": jnp.float32(0 if skipped else 4), "gradient_norm": value,
+    "anchors": value, "skipped": jnp.float32(skipped),
+  }
+
+
+def write(workdir, first, last, pending, skipped=()):
+  log = Log(workdir, first, pending)
+  for step in range(first + 1, last + 1):
+    flush = step % EVERY == 0 or step == STEPS
+    log.add(step, sums(step, step in skipped), flush=flush)
+  log.close()
+  return json.loads(json.dumps(log.fetched()))  # As a checkpoint keeps it.
+
+
+def lines(workdir):
+  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  return [{k: v for k, v in row.items() if k != "steps_per_second"} for row in rows]
+
+
+@pytest.mark.parametrize("stop", [0, 1, 5, 7, 10, 14, 22])
+def test_a_stop_anywhere_leaves_the_lines_as_they_would_be(tmp_path, stop):
+  write(tmp_path / "whole", 0, STEPS, [])
+  pending = write(tmp_path / "parts", 0, stop, [])
+  # The first run went on for a while after its last checkpoint.
+  write(tmp_path / "parts", stop, min(stop + 8, STEPS), [dict(p) for p in pending])
+  write(tmp_path / "parts", stop, STEPS, pending)
+  assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
+  assert [row["step"] for row in lines(tmp_path / "whole")] == [5, 10, 15, 20, 23]
+
+
+def test_means_leave_out_what_was_skipped(tmp_path):
+  write(tmp_path, 0, 5, [], skipped=(2, 3))
+  (row,) = lines(tmp_path)
+  steps = np.sqrt([1, 4, 5]) / 3
+  assert row["skipped_steps"] == 2
+  np.testing.assert_allclose(row["loss"], steps.sum() / 12, rtol=1e-6)
+  np.testing.assert_allclose(row["gradient_norm"], steps.mean(), rtol=1e-6)
+
+
+def test_too_many_skipped_in_a_row_end_the_run_and_name_the_first_images():
+  skips = Skips([f"image{i}" for i in range(40)], most=3)
+  feed = lambda step, skipped, check: skips.add(
+    step, np.array([2 * step, 2 * step + 1]), jnp.float32(skipped), check=check
+  )
+  for step in (1, 2, 3):
+    feed(step, 1.0, False)
+  feed(4, 0.0, True)  # Three in a row are borne.
+  for step in (5, 6, 7):
+    feed(step, 1.0, True)
+  with pytest.raises(ValueError, match=r"4 steps in a row, from 5 on.*image10, image11\. Look"):
+    feed(8, 1.0, True)
