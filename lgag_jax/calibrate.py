@@ -1,6 +1,6 @@
 """Thresholds from image labels alone: no rule here ever sees a mask."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ _DRAW = 0.5  # Where a guided score finds class and background level.
 
 
 def thresholds(
-  localize: Callable, state: TrainState, batches: Iterable[dict], mesh: Mesh, config: Config
+  localize: Callable, state: TrainState, batches: Iterator[dict], mesh: Mesh, config: Config
 ) -> dict[str, dict[str, list[float]]]:
   """Returns {map: {rule: [a threshold a class]}} from training images and their labels.
 
@@ -27,9 +27,7 @@ def thresholds(
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "argmax": 0.5, where the class draws level with the background; not for a normalised map either.
   """
-  histograms = jax.jit(
-    lambda maps, batch: _histograms(maps, batch, config), out_shardings=partition.replicated(mesh)
-  )
+  histograms = make_histograms(config, mesh)
   total = None
   for batch in preemption.until_stopped(batches):
     inputs = {name: batch[name] for name in ("taps", "image") if name in batch}
@@ -38,6 +36,13 @@ def thresholds(
     part = jax.tree.map(lambda x: np.asarray(x, np.float64), part)
     total = part if total is None else jax.tree.map(np.add, total, part)
   return {name: _rules(total[name], name, config) for name in MAPS}
+
+
+def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
+  """Returns the jitted counts of a global batch's scores, summed over its images."""
+  return jax.jit(
+    lambda maps, batch: _histograms(maps, batch, config), out_shardings=partition.replicated(mesh)
+  )
 
 
 def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
@@ -50,9 +55,10 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
     counts = metrics.score_histogram(flat, jnp.ones(flat.shape, bool))
     counts = counts.reshape(*scores.shape[:2], -1)  # B C bins
     weight = batch["weight"][:, None]
+    # Sums and not products: a TPU would round the counts of a product's operands.
     result[name] = {
-      "denied": jnp.einsum("bcx,bc->cx", counts, (1.0 - batch["label"]) * weight),
-      "found": jnp.einsum("bcx,bc->cx", counts, present * weight),
+      "denied": jnp.sum(counts * ((1.0 - batch["label"]) * weight)[..., None], axis=0),
+      "found": jnp.sum(counts * (present * weight)[..., None], axis=0),
     }
   return result
 

@@ -118,8 +118,13 @@ def newest_sound(directory: pathlib.Path, *, set_aside: bool) -> int | None:
 
 
 def write_json(path: pathlib.Path, content: dict) -> None:
-  """Writes JSON beside its place and renames it: the name never holds half a file."""
+  """Writes JSON as `write_text` does."""
+  write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def write_text(path: pathlib.Path, content: str) -> None:
+  """Writes text beside its place and renames it: the name never holds half a file."""
   path.parent.mkdir(parents=True, exist_ok=True)
   partial = path.with_name(path.name + ".partial")
-  partial.write_text(json.dumps(content, indent=2) + "\n")
+  partial.write_text(content)
   partial.rename(path)

@@ -75,18 +75,19 @@ def detected_options(environment: Mapping[str, str], mode: str) -> dict[str, Any
 
   Raises ValueError where other processes run that JAX has no way to find.
   """
-  if "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment:
-    # SLURM_NTASKS is the allocation's in an interactive shell, where one task runs.
-    tasks = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or 1)
-    if tasks > 1:
-      return {"num_processes": tasks, "local_device_ids": slurm_devices(environment)}
-  elif int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+  # First, since processes of an mpirun inherit the Slurm variables of what started it.
+  if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
     if "OMPI_MCA_orte_hnp_uri" in environment:
       return {}
     raise ValueError(
       f"JAX cannot find the other processes of this Open MPI: {_EXPLICIT}, with "
       "N=$OMPI_COMM_WORLD_SIZE and I=$OMPI_COMM_WORLD_RANK, or --distributed=off."
     )
+  if "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment:
+    # SLURM_NTASKS is the allocation's in an interactive shell, where one task runs.
+    tasks = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or 1)
+    if tasks > 1:
+      return {"num_processes": tasks, "local_device_ids": slurm_devices(environment)}
   elif tpu_hosts(environment) > 1:
     return {}
   elif "KUBERNETES_SERVICE_HOST" in environment and "JOB_COMPLETION_INDEX" in environment:
@@ -102,16 +103,25 @@ def detected_options(environment: Mapping[str, str], mode: str) -> dict[str, Any
 def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
   """Returns which of the visible GPUs are this task's: its even share; None where none is seen.
 
-  JAX alone would take one a task, and leave the others of a node idle.
+  JAX alone would take one a task, and leave the others of a node idle. Raises ValueError where the
+  node's tasks cannot share its GPUs evenly.
   """
   visible = environment.get("CUDA_VISIBLE_DEVICES")
   count = len(glob.glob("/dev/nvidia[0-9]*")) if visible is None else len(visible.split(","))
   if not count or visible == "":
     return None
-  local = int(environment.get("SLURM_LOCALID", 0))
-  share = count // _tasks_of_node(environment)
-  if share == 0 or "SLURM_GPUS_PER_TASK" in environment:  # Slurm shows each task only its own.
+  bound = "SLURM_GPUS_PER_TASK" in environment
+  if "SLURM_GPUS_ON_NODE" in environment:
+    bound = count < int(environment["SLURM_GPUS_ON_NODE"])
+  if bound:  # Slurm shows each task only its own.
     return list(range(count))
+  tasks, local = _tasks_of_node(environment), int(environment.get("SLURM_LOCALID", 0))
+  share, rest = divmod(count, tasks)
+  if rest or not share:
+    raise ValueError(
+      f"{tasks} tasks of a node cannot share its {count} GPUs evenly: start one task a node "
+      "(--ntasks-per-node=1), which uses all of them, or as many as there are GPUs."
+    )
   return list(range(local * share, (local + 1) * share))
 
 
@@ -126,13 +136,14 @@ def _tasks_of_node(environment: Mapping[str, str]) -> int:
 
 def tpu_hosts(environment: Mapping[str, str]) -> int:
   """Returns how many hosts hold the TPU devices of this job; 2 stands for "ask the metadata"."""
-  # JAX sets TPU_SKIP_MDS_QUERY when imported on a host without a TPU.
-  if importlib.util.find_spec("libtpu") is None or "TPU_SKIP_MDS_QUERY" in environment:
+  if importlib.util.find_spec("libtpu") is None:
     return 1
   names = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
-  if not names:
-    return 2  # A TPU VM: jax.distributed asks how many there are, and one is fine.
-  return len(names.split(",")) * int(environment.get("MEGASCALE_NUM_SLICES") or 1)
+  if names:
+    return len(names.split(",")) * int(environment.get("MEGASCALE_NUM_SLICES") or 1)
+  # GKE tells the names and forbids the question; JAX forbids it when imported where no TPU is.
+  # Elsewhere this is a TPU VM: jax.distributed asks how many there are, and one is fine.
+  return 1 if "TPU_SKIP_MDS_QUERY" in environment else 2
 
 
 def is_first() -> bool:

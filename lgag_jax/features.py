@@ -8,7 +8,7 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
 
 import jax
@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 from lgag_jax import cluster, input_pipeline, partition, preemption
 from lgag_jax.config import Config
 from lgag_jax.input_pipeline import Reader
+from lgag_jax.models import network as networks
 from lgag_jax.models.network import Network
 from lgag_jax.progress import Progress
 from lgag_jax.sources import Source
@@ -155,11 +156,7 @@ def _fill(directory, shapes, network, params, statistics, source, reader, config
   run = batch_size // parts  # What a process has of each batch.
   here = sum(place(example, parts, run)[0] == part for example in range(count))
   names = [f"tap{i}" for i in range(len(shapes))]
-  split = partition.by_example(mesh)
-  frozen = jax.jit(
-    lambda p, s, x: jax.tree.map(lambda y: y.astype(_DTYPE), network.frozen(p, s, x)),
-    in_shardings=(None, None, split), out_shardings=split,
-  )
+  frozen = make_frozen(network, mesh)
   progress = Progress("trunk outputs", count)
   with contextlib.ExitStack() as stack:
     files = [
@@ -178,6 +175,18 @@ def _fill(directory, shapes, network, params, statistics, source, reader, config
   if cluster.is_first():
     index = {"arrays": names, "parts": parts, "run": run}
     (directory / "index.json").write_text(json.dumps(index))
+
+
+def make_frozen(network: Network, mesh: Mesh) -> Callable[[Any, Any, jax.Array], tuple]:
+  """Returns the jitted function from params, statistics and global images to what is kept of them."""
+
+  @networks.full_precision
+  def frozen(params, statistics, images):
+    outputs = network.frozen(params, statistics, images)
+    return jax.tree.map(lambda x: x.astype(_DTYPE), outputs)
+
+  split = partition.by_example(mesh)
+  return jax.jit(frozen, in_shardings=(None, None, split), out_shardings=split)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,9 @@ _STYLE = {
   "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8ecee", "figure.dpi": 110,
 }
 _SEEDS = ListedColormap(["#eef1f2", "#c8452d", "#e0a030", "#7d4fa3", "#2d6f8e"])
-_HIDDEN = ("step", "split", "loss", "gradient_norm", "anchors_per_step", "steps_per_second")
+_HIDDEN = (
+  "step", "split", "loss", "gradient_norm", "anchors_per_step", "steps_per_second", "skipped_steps",
+)
 
 
 def _plain(text: str) -> str:
@@ -25,7 +27,8 @@ def _plain(text: str) -> str:
 
 def curves(lines: list[dict]) -> Figure:
   """Draws the loss, its terms, and the validation's figures over the steps."""
-  train = [line for line in lines if line["split"] == "train"]
+  # A line without a loss is of steps that were all skipped.
+  train = [line for line in lines if line["split"] == "train" and "loss" in line]
   validation = [line for line in lines if line["split"] == "validation"]
   with plt.rc_context(_STYLE):
     figure, axes = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")

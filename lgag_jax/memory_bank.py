@@ -86,19 +86,20 @@ def _push_moving_average(features, valid, cursor, rows, accepted, *, momentum):
 
 
 def sample(bank: MemoryBank, count: int, key: jax.Array) -> MemoryBank:
-  """Returns a bank of `count` slots a class, spread evenly over the valid ones from a random start.
+  """Returns a bank of `count` slots a class: a random one of each of as many stretches of valid ones.
 
-  A class with fewer gives them all; valid slots come first, as `push` fills them. With `count` 0,
+  Neighbours come from one batch, whose order has a rhythm: a fixed distance would meet it. A class
+  with fewer gives them all; valid slots come first, as `push` fills them. With `count` 0,
   or as large as the bank, it is the bank itself. Its cursor means nothing.
   """
   slots = bank.valid.shape[1]
   if not 0 < count < slots:
     return bank
   filled = jnp.sum(bank.valid, axis=1)[:, None]  # K 1
-  start = jax.random.uniform(key, filled.shape)
   steps = jnp.arange(count)
-  spread = jnp.floor((steps + start) * (filled / count)).astype(jnp.int32)
-  index = jnp.where(filled > count, jnp.minimum(spread, filled - 1), steps)  # K S
+  first, end = (steps * filled // count, (steps + 1) * filled // count)  # K S
+  offset = jax.random.randint(key, first.shape, 0, jnp.maximum(end - first, 1))
+  index = jnp.where(filled > count, first + offset, steps)  # K S
   features = jnp.take_along_axis(bank.features, index[..., None], axis=1)
   return bank.replace(features=features, valid=steps < filled)
 

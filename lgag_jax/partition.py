@@ -1,5 +1,6 @@
 """The mesh, shardings, and host batches to global arrays: the only file that names a mesh axis."""
 
+import collections
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -16,10 +17,17 @@ _WORTH_SPLITTING = 1024  # Numbers; gathering fewer costs more than it saves.
 
 
 def make_mesh(devices: Sequence[jax.Device] = ()) -> Mesh:
-  """Returns a mesh of one axis over `devices`, or all of all processes: data parallelism."""
+  """Returns a mesh of one axis over `devices`, or all of all processes: data parallelism.
+
+  Raises ValueError when processes hold different numbers of devices: a batch is shared evenly.
+  """
   # Not jax.make_mesh, which may permute devices to fit the network: here the rows of a batch belong
   # to the processes in their order, on any machine.
   devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
+  counts = collections.Counter(device.process_index for device in devices)
+  if len(set(counts.values())) > 1:
+    listed = ", ".join(f"process {process}: {count}" for process, count in counts.items())
+    raise ValueError(f"Each process needs as many devices as any other ({listed}).")
   # Explicit axes, the default, refuse top_k, sort and scatter on sharded operands.
   return Mesh(np.array(devices), (_DATA,), axis_types=(AxisType.Auto,))
 

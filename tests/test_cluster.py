@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import types
 
 import jax
 import numpy as np
@@ -29,6 +30,14 @@ SLURM = {
 }
 POD = {"KUBERNETES_SERVICE_HOST": "10.0.0.1"}
 TPU = {"TPU_WORKER_HOSTNAMES": "a,b"}
+# What GKE's device plugin gives the first container of a slice of two hosts.
+GKE = {
+  **POD, "JOB_COMPLETION_INDEX": "0", "TPU_WORKER_ID": "0",
+  "TPU_WORKER_HOSTNAMES": "lgag-0.lgag,lgag-1.lgag", "TPU_SKIP_MDS_QUERY": "true",
+  "TPU_ACCELERATOR_TYPE": "v5litepod-8", "TPU_TOPOLOGY": "2x4",
+  "TPU_CHIPS_PER_HOST_BOUNDS": "2,2,1", "TPU_HOST_BOUNDS": "1,2,1", "TPU_RUNTIME_METRICS_PORTS": "8431",
+}
+MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://h:1"}
 
 
 def options(environment, mode="auto", libtpu=False, kubernetes=False):
@@ -53,7 +62,13 @@ def test_a_process_alone_starts_nothing():
 
 def test_several_processes_are_noticed():
   assert options(SLURM) == {"num_processes": 4, "local_device_ids": [2, 3]}
-  assert options({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://h:1"}) == {}
+  assert options(MPI) == {}
+  # An mpirun whose daemons srun started, one a node: each looks like a task alone, or like another.
+  assert options({**SLURM, "SLURM_STEP_NUM_TASKS": "1", **MPI}) == {}
+  assert options({**SLURM, **MPI}) == {}
+  assert options(GKE, libtpu=True) == {}
+  assert options({**GKE, "TPU_WORKER_HOSTNAMES": "localhost"} | {"JOB_COMPLETION_INDEX": "0"},
+                 libtpu=True, kubernetes=True) == {}
   assert options({**POD, "JOB_COMPLETION_INDEX": "0"}, kubernetes=True) == {}
   assert options(TPU, libtpu=True) == {}
   assert options({}, libtpu=True) == {}
@@ -75,13 +90,26 @@ def test_processes_that_cannot_be_found_are_an_error(environment):
     ({"SLURM_LOCALID": "0"}, [0, 1]),
     ({"SLURM_STEP_TASKS_PER_NODE": "1(x4)", "SLURM_LOCALID": "0"}, [0, 1, 2, 3]),
     ({"SLURM_STEP_TASKS_PER_NODE": "1,4", "SLURM_NODEID": "1", "SLURM_LOCALID": "3"}, [3]),
-    ({"CUDA_VISIBLE_DEVICES": "0"}, [0]),
+    ({"CUDA_VISIBLE_DEVICES": "0", "SLURM_GPUS_ON_NODE": "2"}, [0]),
+    ({"SLURM_GPUS_ON_NODE": "4", "SLURM_GPUS_PER_TASK": "2"}, [2, 3]),  # With --gpu-bind=none.
     ({"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_PER_TASK": "2"}, [0, 1]),
     ({"CUDA_VISIBLE_DEVICES": ""}, None),
   ],
 )
 def test_tasks_of_a_node_share_its_gpus(changes, devices):
   assert cluster.slurm_devices({**SLURM, **changes}) == devices
+
+
+@pytest.mark.parametrize("changes", [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "0,1,2"}])
+def test_gpus_that_the_tasks_cannot_share_are_an_error(changes):
+  with pytest.raises(ValueError, match=r"2 tasks of a node cannot share its . GPUs evenly"):
+    cluster.slurm_devices({**SLURM, **changes})
+
+
+def test_processes_with_unequal_devices_are_an_error():
+  devices = [types.SimpleNamespace(process_index=p, id=i) for i, p in enumerate((0, 0, 1))]
+  with pytest.raises(ValueError, match=r"process 0: 2, process 1: 1"):
+    partition.make_mesh(devices)
 
 
 @pytest.mark.parametrize(

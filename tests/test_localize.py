@@ -104,7 +104,8 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
     "image": np.zeros((4, 8, 8, 3), np.float32), "weight": np.ones(4, np.float32),
     "label": np.array([[0], [0], [1], [1]], np.float32),
   }
-  found = calibrate.thresholds(lambda *_: maps, None, [batch], partition.make_mesh(), config)
+  batches = (b for b in [batch])
+  found = calibrate.thresholds(lambda *_: maps, None, batches, partition.make_mesh(), config)
   rules = found["class_activation"]
   assert rules["negatives"][0] == pytest.approx(0.3, abs=0.02)
   assert 0.1 < rules["otsu"][0] < 0.9

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax.train import Log, Skips
+from lgag_jax.log import Log, Skips
 
 STEPS, EVERY = 23, 5
 
@@ -19,13 +19,16 @@ def sums(step, skipped=False):
   }
 
 
-def write(workdir, first, last, pending, skipped=()):
-  log = Log(workdir, first, pending)
+START = {"lines": 0, "pending": []}
+
+
+def write(workdir, first, last, position, skipped=()):
+  log = Log(workdir, **json.loads(json.dumps(position)))  # As a checkpoint keeps it.
   for step in range(first + 1, last + 1):
     flush = step % EVERY == 0 or step == STEPS
     log.add(step, sums(step, step in skipped), flush=flush)
   log.close()
-  return json.loads(json.dumps(log.fetched()))  # As a checkpoint keeps it.
+  return log.position()
 
 
 def lines(workdir):
@@ -35,22 +38,31 @@ def lines(workdir):
 
 @pytest.mark.parametrize("stop", [0, 1, 5, 7, 10, 14, 22])
 def test_a_stop_anywhere_leaves_the_lines_as_they_would_be(tmp_path, stop):
-  write(tmp_path / "whole", 0, STEPS, [])
-  pending = write(tmp_path / "parts", 0, stop, [])
-  # The first run went on for a while after its last checkpoint.
-  write(tmp_path / "parts", stop, min(stop + 8, STEPS), [dict(p) for p in pending])
-  write(tmp_path / "parts", stop, STEPS, pending)
+  write(tmp_path / "whole", 0, STEPS, START)
+  position = write(tmp_path / "parts", 0, stop, START)
+  # The first run went on for a while after its last checkpoint, and was killed within a line.
+  write(tmp_path / "parts", stop, min(stop + 8, STEPS), position)
+  with (tmp_path / "parts" / "metrics.jsonl").open("a") as file:
+    file.write('{"step": 2')
+  write(tmp_path / "parts", stop, STEPS, position)
   assert lines(tmp_path / "parts") == lines(tmp_path / "whole")
   assert [row["step"] for row in lines(tmp_path / "whole")] == [5, 10, 15, 20, 23]
 
 
 def test_means_leave_out_what_was_skipped(tmp_path):
-  write(tmp_path, 0, 5, [], skipped=(2, 3))
+  write(tmp_path, 0, 5, START, skipped=(2, 3))
   (row,) = lines(tmp_path)
   steps = np.sqrt([1, 4, 5]) / 3
   assert row["skipped_steps"] == 2
   np.testing.assert_allclose(row["loss"], steps.sum() / 12, rtol=1e-6)
   np.testing.assert_allclose(row["gradient_norm"], steps.mean(), rtol=1e-6)
+
+
+def test_a_line_of_skipped_steps_alone_claims_no_loss(tmp_path):
+  write(tmp_path, 0, 10, START, skipped=range(6, 11))
+  first, second = lines(tmp_path)
+  assert first["loss"] > 0
+  assert second == {"step": 10, "split": "train", "skipped_steps": 5}
 
 
 def test_too_many_skipped_in_a_row_end_the_run_and_name_the_first_images():

@@ -9,7 +9,7 @@ from jax import export
 
 from benchmarks import hlo
 from benchmarks.programs import batch_shapes, lower_step, named, state_shapes
-from lgag_jax import localize, optimizer, partition, train_step
+from lgag_jax import calibrate, features, localize, optimizer, partition, train_step
 from lgag_jax.models import network as networks
 
 DEVICES = 8
@@ -90,6 +90,32 @@ def test_products_run_in_the_precision_asked_for(file, method, platform):
     assert not PRECISE.search(lowered.as_text())
 
 
+@pytest.mark.parametrize("platform", ["tpu", "cuda"])
+@pytest.mark.parametrize(("file", "method"), METHODS)
+def test_products_outside_the_step_run_in_full_precision_too(file, method, platform):
+  """Those of kept trunk outputs, of maps, of thresholds and of global anchors."""
+  config = small(file, method)
+  mesh, network = partition.abstract_mesh(DEVICES), networks.build(config, platform)
+  state, image = state_shapes(config), batch_shapes(config)["image"]
+  size = config.train.batch_size
+  localize_maps = localize.make_localize(network, config, mesh)
+  maps = jax.eval_shape(localize_maps, state, {"image": image})
+  labels = {
+    "label": jax.ShapeDtypeStruct((size, 1), jnp.float32),
+    "weight": jax.ShapeDtypeStruct((size,), jnp.float32),
+  }
+  programs = {
+    "frozen": (features.make_frozen(network, mesh), (state.params, state.statistics, image), 1),
+    "maps": (localize_maps, (state, {"image": image}), 50),
+    "thresholds": (calibrate.make_histograms(config, mesh), (maps, labels), 0),
+    "refresh": (train_step.make_refresh(config, mesh), (state.bank,), 2),
+  }
+  for name, (function, arguments, least) in programs.items():
+    found = list(products(function.trace(*arguments).lower(lowering_platforms=(platform,))))
+    assert len(found) >= least, name
+    assert all(full for _, _, full in found), name
+
+
 def name_is_precise(name):
   return CONTRAST in name or name == RESAMPLING
 
@@ -98,7 +124,12 @@ def name_is_precise(name):
 def test_devices_exchange_gradients_and_anchors_and_nothing_large(file, method):
   config = small(file, method)
   shapes = state_shapes(config)
-  found = hlo.collectives(lower_step(config).compile().as_text())
+  compiled = lower_step(config).compile()
+  found = hlo.collectives(compiled.as_text())
+  # The state is written where it was read: the old bank is not kept beside the new one.
+  size = lambda tree: sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+  aliased = compiled.memory_analysis().alias_size_in_bytes
+  assert aliased >= size(shapes) - size(shapes.statistics)
   trained = {"frozen": 0, "trunk": 0, "new": 0}
   for path, leaf in jax.tree_util.tree_leaves_with_path(shapes.params):
     trained[optimizer.group(path, config)] += leaf.size * 4
@@ -122,11 +153,19 @@ def test_devices_exchange_gradients_and_anchors_and_nothing_large(file, method):
 def test_collectives_are_read_from_text():
   text = """
     %a = (f32[3,4]{1,0}, bf16[2]{0}) all-reduce(%x, %y), channel_id=7, to_apply=%add
-    %b = f32[8,2]{1,0} all-gather-start(%z), channel_id=9
+    %b = (f32[2,2]{1,0}, f32[8,2]{1,0}) all-gather-start(%z), channel_id=9
     %b.1 = f32[8,2]{1,0} all-gather(%z), channel_id=9
     %c = f32[9]{0} add(%p, %q)
+    %d = ((f32[2]{0}, u16[2]{0}), (f32[8]{0}, u16[8]{0})) all-gather-start(%p, %q), channel_id=10
+    %e = f32[8]{0} all-gather-done(%d)
+    %f = (f32[3], f32[3], u32[], u32[]) collective-permute-start(%p), channel_id=11
+    %g = (f32[3], f32[5]) all-reduce-start(%p, %q), channel_id=12
   """
   assert hlo.collectives(text) == [
-    hlo.Collective("all-reduce", 2, 52), hlo.Collective("all-gather", 1, 64)
+    hlo.Collective("all-reduce", 2, 52), hlo.Collective("all-gather", 1, 64),
+    hlo.Collective("all-gather", 2, 48), hlo.Collective("collective-permute", 1, 12),
+    hlo.Collective("all-reduce", 2, 32),
   ]
+  with pytest.raises(KeyError, match="f4e2m1"):
+    hlo.collectives("%a = f4e2m1[8]{0} all-gather(%z)")
   assert jnp.dtype(jnp.bfloat16).itemsize * 6 == hlo.array_bytes("bf16", "2,3")

@@ -229,10 +229,23 @@ def test_sample_takes_valid_slots_once_each_spread_over_all_of_them(filled, coun
     assert len(set(slots)) == len(slots)
     assert all(slots < filled)
     if filled > count:
-      # One from every stretch of the bank, whatever the start.
-      assert np.all(np.diff(slots) >= np.floor(filled / count))
+      # One from every stretch of the bank.
+      edges = np.arange(count + 1) * filled // count
+      assert np.all((edges[:-1] <= slots) & (slots < edges[1:]))
     seen |= set(slots)
   assert len(seen) > count or filled <= count or filled - count < 2
+
+
+def test_sample_of_a_bank_with_a_rhythm_holds_all_its_beats():
+  """Balanced batches bring positive and negative images in turns: background anchors do so too."""
+  slots, count = 1000, 100
+  bank = memory_bank.empty(BankConfig(slots=slots, centres=2), classes=1, dimension=1)
+  beats = (jnp.arange(slots) % 2.0)[None, :, None]
+  bank = bank.replace(features=beats, valid=jnp.ones((1, slots), bool))
+  draws = [memory_bank.sample(bank, count, jax.random.key(i)) for i in range(40)]
+  shares = [float(draw.features.mean()) for draw in draws]
+  assert abs(np.mean(shares) - 0.5) < 0.03
+  assert all(0.25 < share < 0.75 for share in shares)
 
 
 def test_sample_of_none_or_of_as_many_as_there_are_is_the_bank():

@@ -1,6 +1,7 @@
 """Twenty steps come to the same numbers on any devices and processes, stopped and resumed or not."""
 
 import dataclasses
+import itertools
 import json
 import os
 import pathlib
@@ -11,11 +12,22 @@ import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, Mesh
 
 from lgag_jax import config as configs
-from lgag_jax import evaluate, features, input_pipeline, partition, preemption, session, sources, train
+from lgag_jax import (
+  evaluate,
+  features,
+  input_pipeline,
+  partition,
+  preemption,
+  session,
+  sources,
+  train,
+  train_step,
+)
 from tests.conftest import small_config
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -152,9 +164,48 @@ def test_one_device(on_one, reference):
   assert_same_run(on_one, reference)
 
 
-def test_two_devices(shared, reference, tmp_path):
-  train_on(2, shared, tmp_path)
+def test_two_devices_that_work_through_batches_in_parts(shared, reference, tmp_path):
+  train_on(2, with_fields(shared, "train", accumulate=2), tmp_path)
   assert_same_run(tmp_path, reference)
+
+
+@pytest.mark.parametrize(
+  ("fields", "of_loss", "of_bank", "of_change"),
+  [
+    ({"first_trainable_stage": 1}, 1e-6, 1e-5, 2e-4),
+    # A rounding to bfloat16 is one of 0.4 %, and other batches a device are rounded elsewhere.
+    ({"trunk": "resnet50", "weights": "random", "precision": "bfloat16"}, 4e-3, 4e-3, 0.1),
+  ],
+)
+def test_each_step_alone_is_the_same_where_training_amplifies_the_last_bit(
+  config, fields, of_loss, of_bank, of_change
+):
+  """A trained trunk, or half precision, makes much of a rounding: steps start from equal states."""
+  config = with_fields(with_fields(config, "data", augment="image"), "model", **fields)
+  source = sources.open_source(config.data, "train")
+  reader = input_pipeline.Reader(source, config.data)
+  runs = []
+  for devices in (4, 1):
+    mesh = mesh_of(devices)
+    network, optimizer, state = session.start(config, mesh, STEPS)
+    step = train_step.make_train_step(network, config, optimizer, mesh, steps_per_epoch=4)
+    runs.append((step, mesh))
+  state = jax.device_get(state)
+  batches = input_pipeline.train_batches(source, reader, config, start_step=0)
+  for batch in itertools.islice(batches, 6):
+    batch.pop("index")
+    after = []
+    for step, mesh in runs:
+      there = jax.device_put(state, partition.replicated(mesh))
+      after.append(jax.device_get(step(there, partition.to_global(batch, mesh))))
+    (on_four, four), (on_one, one) = after
+    np.testing.assert_allclose(four["loss"], one["loss"], rtol=of_loss)
+    np.testing.assert_allclose(on_four.bank.features, on_one.bank.features, atol=of_bank)
+    np.testing.assert_array_equal(on_four.bank.cursor, on_one.bank.cursor)
+    distance = lambda a, b: float(optax.tree.norm(jax.tree.map(np.subtract, a.params, b.params)))
+    assert distance(on_four, on_one) < of_change * distance(on_one, state)
+    state = on_four
+  batches.close()
 
 
 def test_stopped_on_one_device_and_resumed_on_four_that_split_the_state(
@@ -196,6 +247,21 @@ def test_eight_devices_stop_at_sigterm_and_two_go_on(shared, reference, tmp_path
   assert not (workdir / "eval").exists()
   train_on(2, shared, workdir)
   assert_same_run(workdir, reference)
+
+
+@pytest.mark.parametrize("end", ["SIGNAL_IN", "FAIL_IN"])
+def test_a_run_ends_wherever_it_is_and_goes_on(config, reference, tmp_path, end):
+  """While trunk outputs are kept, or in an epoch's validation, data is being read in other threads."""
+  config, workdir = with_fields(config, "train", evaluate_every=2), tmp_path / "run"
+  code = preemption.EXIT_CODE if end == "SIGNAL_IN" else 1
+  for phase in ("trunk outputs", "evaluation"):
+    text, = finish([start(config, workdir, 4, **{end: phase})], code)
+    assert ("Traceback" in text) == (end == "FAIL_IN")
+  assert saved_steps(workdir) == ([8] if end == "SIGNAL_IN" else [])
+  train_on(4, config, workdir)
+  assert_same_run(workdir, reference)
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  assert [line["step"] for line in lines if line["split"] == "validation"] == [8, 16, 20]
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,7 @@
 """lgag_jax.main as a process of its own for tests: it notes what it trains on, and signals itself.
 
-SIGNAL_AT is the step after which the process sends itself SIGTERM, SEEN the file for the examples.
+SIGNAL_AT is the step after which the process sends itself SIGTERM, SIGNAL_IN the work, by its progress
+line's name, in which it does, FAIL_IN the work in which it raises; SEEN is the file for the examples.
 """
 
 import json
@@ -12,7 +13,7 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from lgag_jax import session, train
+from lgag_jax import progress, session, train
 
 _SIGNAL_AT = int(os.environ.get("SIGNAL_AT", 10**9))
 
@@ -26,6 +27,14 @@ def _add(self, step, metrics, *, flush, add=train.Log.add):
   return note
 
 
+def _advance(self, count, note="", *, advance=progress.Progress.advance):
+  advance(self, count, note)
+  if self._what == os.environ.get("SIGNAL_IN"):
+    os.kill(os.getpid(), signal.SIGTERM)
+  if self._what == os.environ.get("FAIL_IN"):
+    raise RuntimeError("A fault.")
+
+
 def _batches(self, config, *, start_step, batches=session.Split.train_batches):
   seen = []
   for batch in batches(self, config, start_step=start_step):
@@ -36,4 +45,5 @@ def _batches(self, config, *, start_step, batches=session.Split.train_batches):
 
 if __name__ == "__main__":
   train.Log.add, session.Split.train_batches = _add, _batches
+  progress.Progress.advance = _advance
   runpy.run_module("lgag_jax.main", run_name="__main__", alter_sys=True)
