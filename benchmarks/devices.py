@@ -11,11 +11,12 @@ import argparse
 import jax
 import numpy as np
 
+from benchmarks import small
 from benchmarks.programs import named
 from lgag_jax import partition, session, train_step
 from lgag_jax.config import Config
 
-STEPS, BATCH, SIDE = 20, 8, 64
+STEPS, BATCH = 20, small.SETTINGS["train.batch_size"]
 CASES = {
   "frozen trunk": {},
   "frozen trunk, bfloat16": {"model.precision": "bfloat16"},
@@ -24,29 +25,18 @@ CASES = {
   },
   "trained trunk": {"model.first_trainable_stage": 1, "data.augment": "image"},
 }
-SMALL = {
-  "data.image_size": SIDE, "train.batch_size": BATCH, "model.side_widths": (8, 8, 8, 8),
-  "model.head_width": 16, "model.grid_stride": 16, "bank.slots": 24, "bank.centres": 3,
-  "bank.min_confidence": 0.1,
-}
 LAST_BIT = 6e-8  # Of a float32, relative.
 
 
 def batches() -> list[dict]:
   """Returns four batches, every second image with a square."""
-  random = np.random.default_rng(7)
-  result = []
-  for _ in range(4):
-    images = random.uniform(0.15, 0.35, (BATCH, SIDE, SIDE, 3)).astype(np.float32)
-    for image in images[::2]:
-      top, left = random.integers(0, SIDE - 24, 2)
-      image[top : top + 24, left : left + 24] += np.float32([0.6, 0.35, 0.1])
-    result.append({
-      "image": images, "mask": np.zeros((BATCH, SIDE, SIDE), np.uint8),
-      "weight": np.ones(BATCH, np.float32),
-      "label": np.float32([[1], [0]] * (BATCH // 2)),
-    })
-  return result
+  ground, _ = small.images(4 * BATCH)
+  label = np.float32([[1], [0]] * (BATCH // 2))
+  whole = {
+    "mask": np.zeros((BATCH, *ground.shape[1:3]), np.uint8), "weight": np.ones(BATCH, np.float32),
+    "label": label,
+  }
+  return [{"image": np.float32(part) / 255, **whole} for part in np.split(ground, 4)]
 
 
 def losses(config: Config, devices: int, change: float = 0.0) -> np.ndarray:
@@ -78,7 +68,7 @@ def main() -> None:
   print("| | 4 devices | every weight's last bit changed |")
   print("| --- | --- | --- |")
   for name in arguments.cases:
-    config = named("image_folder", "lgag", {**SMALL, **CASES[name]})
+    config = named("image_folder", "lgag", {**small.SETTINGS, **CASES[name]})
     one = losses(config, 1)
     apart = [np.max(np.abs(losses(config, *run) / one - 1)) for run in ((4,), (1, LAST_BIT))]
     print(f"| {name} | {apart[0]:.1e} | {apart[1]:.1e} |", flush=True)

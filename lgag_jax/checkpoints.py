@@ -1,8 +1,9 @@
 """Checkpoints of the train state, with the position in the data; the only file that knows Orbax."""
 
+import errno
 import itertools
-import json
 import logging
+import os
 import pathlib
 import shutil
 from typing import IO
@@ -10,10 +11,12 @@ from typing import IO
 import jax
 import orbax.checkpoint as ocp
 
-from lgag_jax import cluster, integrity, lock
+from lgag_jax import cluster, files, integrity, lock
 from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
+
+_SAVING = ".saving"  # Beside a step's folder, from before its first byte to after its digests.
 
 
 class _Manager(ocp.CheckpointManager):
@@ -51,16 +54,35 @@ class Checkpoints:
     return self._latest
 
   def save(self, state: TrainState, position: dict) -> None:
-    """Saves `state` and `position`, a JSON-able description of what comes next; waits for the disk."""
+    """Saves `state` and `position`, a JSON-able description of what comes next; waits for the disk.
+
+    Raises OSError when it has no room: nothing of the step is left then, and the last one is whole.
+    """
     step = int(state.step)
     if step == self._latest:
       return
     arguments = ocp.args.Composite(
       state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
     )
-    self._manager.save(step, args=arguments, force=True)
-    self._manager.wait_until_finished()
-    cluster.from_first(lambda: integrity.seal(self._directory / str(step)))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+    what = f"the files of checkpoint {step}"
+    cluster.from_first(lambda: files.require_room(self._directory, size, what))
+    mark = self._directory / f"{step}{_SAVING}"
+    cluster.from_first(mark.touch)
+    try:
+      self._manager.save(step, args=arguments, force=True)
+      self._manager.wait_until_finished()
+      cluster.from_first(lambda: integrity.seal(self._directory / str(step)))
+    except Exception as error:
+      # Orbax and TensorStore each say it in their own way, and leave half of it.
+      if os.strerror(errno.ENOSPC) not in str(error):
+        raise
+      cluster.from_first(lambda: self._remove_unfinished(mark))
+      raise OSError(
+        errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for checkpoint {step}: the newest is "
+        f"{self._latest}. Free some, then run the same command again", str(self._directory),
+      ) from error
+    cluster.from_first(mark.unlink)
     self._latest = step
     # Only now is there a newer one to fall back on.
     for old in sorted(self._manager.all_steps())[: -self._keep]:
@@ -93,38 +115,43 @@ class Checkpoints:
   def _own(self) -> None:
     """Takes the workdir and removes what a killed run was still writing."""
     self._lock = lock.take(self._directory.parent)
-    for path in self._directory.glob("*.orbax-checkpoint-tmp*"):
+    for mark in self._directory.glob(f"*{_SAVING}"):
+      self._remove_unfinished(mark)
+
+  def _remove_unfinished(self, mark: pathlib.Path) -> None:
+    leftovers = [*self._directory.glob(f"{mark.stem}.orbax-checkpoint-tmp*")]
+    finished = self._directory / mark.stem
+    if finished.exists() and not integrity.is_sealed(finished):
+      leftovers.append(finished)
+    for path in leftovers:
       _LOG.info("Removed %s, which was never finished.", path)
-      shutil.rmtree(path)
+      shutil.rmtree(path, ignore_errors=True)
+    mark.unlink()
 
 
 def newest_sound(directory: pathlib.Path, *, set_aside: bool) -> int | None:
-  """Returns the newest step whose files are what was saved; names those newer that are not."""
+  """Returns the newest step whose files are what was saved; names those newer that are not.
+
+  None without any; raises ValueError when none of them is sound.
+  """
   steps = [int(path.name) for path in directory.glob("*") if path.name.isdecimal()]
+  flawed, found = {}, None
   for step in sorted(steps, reverse=True):
     path = directory / str(step)
     flaw = integrity.flaw(path)
     if flaw is None:
-      return step
+      found = step
+      break
     _LOG.warning("Checkpoint %s is not used: %s.", path, flaw)
-    if set_aside:
-      aside = next(
-        name for number in itertools.count(1)
-        if not (name := path.with_name(f"{step}.damaged-{number}")).exists()
-      )
-      path.rename(aside)
-      _LOG.warning("It is kept as %s.", aside)
-  return None
-
-
-def write_json(path: pathlib.Path, content: dict) -> None:
-  """Writes JSON as `write_text` does."""
-  write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def write_text(path: pathlib.Path, content: str) -> None:
-  """Writes text beside its place and renames it: the name never holds half a file."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_name(path.name + ".partial")
-  partial.write_text(content)
-  partial.rename(path)
+    flawed[path] = flaw
+  if found is None and flawed:
+    raise ValueError(
+      f"No checkpoint in {directory} is sound ({'; '.join(flawed.values())}). Put one back from a "
+      "copy, or move the folder away to start again."
+    )
+  for path in flawed if set_aside else ():
+    numbers = itertools.count(1)
+    aside = next(a for n in numbers if not (a := path.with_name(f"{path.name}.damaged-{n}")).exists())
+    path.rename(aside)
+    _LOG.warning("It is kept as %s.", aside)
+  return found

@@ -11,8 +11,7 @@ import numpy as np
 import scipy.ndimage
 from jax.sharding import Mesh
 
-from lgag_jax import calibrate, cluster, metrics, partition, preemption, tables
-from lgag_jax.checkpoints import write_json
+from lgag_jax import calibrate, cluster, files, metrics, partition, preemption, tables
 from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
 from lgag_jax.localize import MAPS, Maps, gated, make_localize, map_of
@@ -62,14 +61,14 @@ def evaluate(
   }
   if cluster.is_first():
     folder = workdir / "eval"
-    write_json(workdir / "thresholds.json", {"step": int(state.step), "maps": thresholds})
-    write_json(folder / "validation.json", result)
-    (folder / "validation.md").write_text(tables.evaluation(result))
-    np.savez_compressed(folder / "panels.npz", **judged["panels"])
+    files.write_json(workdir / "thresholds.json", {"step": int(state.step), "maps": thresholds})
+    files.write_json(folder / "validation.json", result)
+    files.write_text(folder / "validation.md", tables.evaluation(result))
+    with files.beside(folder / "panels.npz") as path:
+      np.savez_compressed(path, **judged["panels"])
     bank = jax.device_get(state.bank)
-    np.savez_compressed(
-      folder / "bank.npz", features=bank.features, valid=bank.valid, centres=bank.centres
-    )
+    with files.beside(folder / "bank.npz") as path:
+      np.savez_compressed(path, features=bank.features, valid=bank.valid, centres=bank.centres)
     _LOG.info("Evaluation:\n%s", tables.evaluation(result))
   return result
 

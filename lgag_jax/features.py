@@ -1,9 +1,11 @@
 """Keeps what a frozen trunk makes of each example on disk, so that it is computed once."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import logging
+import math
 import os
 import pathlib
 import shutil
@@ -16,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lgag_jax import cluster, input_pipeline, partition, preemption
+from lgag_jax import cluster, files, input_pipeline, partition, preemption
 from lgag_jax.config import Config
 from lgag_jax.input_pipeline import Reader
 from lgag_jax.models import network as networks
@@ -71,11 +73,16 @@ def _file(directory: pathlib.Path, name: str, part: int, parts: int) -> pathlib.
   return directory / (f"{name}.npy" if parts == 1 else f"{name}.{part}.npy")
 
 
+def size_of(shapes: Any, examples: int) -> int:
+  """Returns the bytes that the outputs of that many examples take."""
+  return sum(math.prod(s.shape[1:]) for s in shapes) * np.dtype(_DTYPE).itemsize * examples
+
+
 def can_cache(config: Config, shapes: Any, examples: int) -> bool:
   """Whether nothing upstream of the frozen outputs is random, and they fit the room given."""
   if config.data.augment == "image":
     return False
-  size = sum(np.prod(s.shape[1:]) for s in shapes) * np.dtype(_DTYPE).itemsize * examples
+  size = size_of(shapes, examples)
   fits = size <= config.data.feature_cache_gib * 2**30
   if not fits and config.data.feature_cache_gib:
     _LOG.info(
@@ -98,7 +105,8 @@ def open_cache(
   """Returns the cache of a source's frozen outputs, filling it first; None where it cannot be.
 
   A cache is known by a digest of trunk, weights, data settings and examples, so runs that share
-  these share it, and no run takes another's. The folder is one that all processes share.
+  these share it, and no run takes another's. The folder is one that all processes share. Raises OSError
+  when it has no room.
   """
   side = config.data.image_size
   image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
@@ -109,12 +117,15 @@ def open_cache(
   digest = _digest(network, params, statistics, source, config)
   path = directory / cluster.from_first(lambda: digest)
   if not cluster.from_first((path / "index.json").exists):
-    partial = pathlib.Path(cluster.from_first(lambda: _new_folder(path)))
+    size = size_of(shapes, len(source.ids))
+    partial = pathlib.Path(cluster.from_first(lambda: _new_folder(path, size)))
     try:
       _fill(partial, shapes, network, params, statistics, source, reader, config, mesh)
-    except BaseException:
+    except BaseException as error:
       if cluster.is_first():
         shutil.rmtree(partial, ignore_errors=True)
+      if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # Despite the room: a quota.
+        raise OSError(errno.ENOSPC, f"{error.strerror} for trunk outputs", str(partial)) from error
       raise
     if cluster.is_first():
       _publish(partial, path)
@@ -122,8 +133,9 @@ def open_cache(
   return FeatureCache(path, reader, side)
 
 
-def _new_folder(path: pathlib.Path) -> str:
+def _new_folder(path: pathlib.Path, size: int) -> str:
   path.parent.mkdir(parents=True, exist_ok=True)
+  files.require_room(path.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
   return tempfile.mkdtemp(prefix=f"{path.name}.partial-", dir=path.parent)
 
 
@@ -159,7 +171,7 @@ def _fill(directory, shapes, network, params, statistics, source, reader, config
   frozen = make_frozen(network, mesh)
   progress = Progress("trunk outputs", count)
   with contextlib.ExitStack() as stack:
-    files = [
+    arrays = [
       stack.enter_context(_new_array(_file(directory, name, part, parts), (here, *s.shape[1:])))
       for name, s in zip(names, shapes, strict=True)
     ]
@@ -167,14 +179,14 @@ def _fill(directory, shapes, network, params, statistics, source, reader, config
     for batch in preemption.until_stopped(batches):
       real = batch["index"] >= 0
       outputs = frozen(params, statistics, partition.to_global(batch["image"], mesh))
-      for file, values in zip(files, partition.local_rows(outputs), strict=True):
+      for file, values in zip(arrays, partition.local_rows(outputs), strict=True):
         file.write(values[real].tobytes())
       progress.advance(batch_size)
   progress.close()
   cluster.barrier("trunk outputs")
   if cluster.is_first():
     index = {"arrays": names, "parts": parts, "run": run}
-    (directory / "index.json").write_text(json.dumps(index))
+    files.write_json(directory / "index.json", index)
 
 
 def make_frozen(network: Network, mesh: Mesh) -> Callable[[Any, Any, jax.Array], tuple]:

@@ -21,12 +21,17 @@ def seal(folder: pathlib.Path) -> None:
   partial.rename(folder / NAME)
 
 
+def is_sealed(folder: pathlib.Path) -> bool:
+  """Whether a folder was ever finished."""
+  return (folder / NAME).exists()
+
+
 def flaw(folder: pathlib.Path) -> str | None:
   """Returns what is wrong with a sealed folder, in words; None when nothing is."""
   try:
     text = (folder / NAME).read_text()
   except FileNotFoundError:
-    return f"it has no {NAME}: it was never finished"
+    return f"it has no {NAME}: it was never finished, or is not whole"
   except (OSError, UnicodeDecodeError) as error:
     return f"its {NAME} cannot be read ({error})"
   lines, _, own = text.rpartition("# ")

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -10,8 +11,7 @@ import jax
 import numpy as np
 from clu import metric_writers
 
-from lgag_jax import cluster
-from lgag_jax.checkpoints import write_text
+from lgag_jax import cluster, files
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Log:
     self._since = time.monotonic()
     if self._main and self._path.exists():
       kept = self._path.read_text().splitlines(keepends=True)[:lines]
-      write_text(self._path, "".join(kept))
+      files.write_text(self._path, "".join(kept))
 
   def add(self, step: int, metrics: dict, *, flush: bool) -> None:
     """Takes a step's sums, and with `flush` set writes the means since the last line."""
@@ -74,7 +74,13 @@ class Log:
     if not self._main:
       return
     with self._path.open("a") as file:
-      file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+      before = file.tell()
+      try:
+        file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
+        file.flush()
+      except OSError as error:
+        os.truncate(self._path, before)  # No half line on a full disk.
+        raise OSError(error.errno, error.strerror, str(self._path)) from error
     self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
 
   def close(self) -> None:

@@ -14,7 +14,7 @@ import rasterio
 import tensorflow as tf
 from PIL import Image
 
-from lgag_jax import calibrate, images, input_pipeline, localize, partition, session
+from lgag_jax import calibrate, files, images, input_pipeline, localize, partition, session
 from lgag_jax.config import Config
 from lgag_jax.evaluate import chosen_thresholds
 from lgag_jax.patches import Tile, tiles
@@ -149,7 +149,8 @@ def _write(canvas: Canvas, thresholds: list[float], config: Config, output: path
   stem = f"{canvas.path.stem}_{canvas.path.suffix[1:]}"
   _write_raster(output / "probability" / stem, np.moveaxis(percent, -1, 0), canvas.path)
   _write_raster(output / "mask" / stem, mask[None], canvas.path)
-  overlay(canvas.pixels, mask, config).save(output / "overlay" / f"{stem}.png")
+  with files.beside(output / "overlay" / f"{stem}.png") as path:
+    overlay(canvas.pixels, mask, config).save(path)
   row = {"file": canvas.path.name}
   for c, name in enumerate(config.data.classes):
     row[f"{name}_probability"] = round(float(canvas.probability[c]), 4)
@@ -173,10 +174,11 @@ def _write_raster(path: pathlib.Path, bands: np.ndarray, like: pathlib.Path) -> 
   else:
     profile |= {"driver": "GTiff", "compress": "deflate"}
     path = path.with_name(path.name + ".tif")
-  partial = path.with_name(f".partial-{path.name}")
-  with rasterio.open(partial, "w", **profile) as raster:
-    raster.write(bands)
-  partial.rename(path)
+  # In memory first: GDAL may keep a full disk to itself.
+  with rasterio.MemoryFile() as memory, files.beside(path) as partial:
+    with memory.open(**profile) as raster:
+      raster.write(bands)
+    partial.write_bytes(memory.read())
 
 
 def overlay(pixels: np.ndarray, mask: np.ndarray, config: Config) -> Image.Image:
@@ -197,9 +199,7 @@ def overlay(pixels: np.ndarray, mask: np.ndarray, config: Config) -> Image.Image
 
 
 def _write_table(rows: list[dict], path: pathlib.Path) -> None:
-  partial = path.with_name(path.name + ".partial")
-  with partial.open("w", newline="") as file:
+  with files.beside(path) as partial, partial.open("w", newline="") as file:
     writer = csv.DictWriter(file, rows[0].keys())
     writer.writeheader()
     writer.writerows(rows)
-  partial.rename(path)

@@ -10,7 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from lgag_jax import config as configs
-from lgag_jax import figures, localize
+from lgag_jax import figures, files, localize
 from lgag_jax.config import Config
 from lgag_jax.predict import load_thresholds
 from lgag_jax.tables import MAP_NAMES, NO_MASKS, has_masks, number
@@ -46,7 +46,9 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
   config = configs.load(workdir / "config.json")
   result = json.loads(evaluation.read_text())
   metrics = workdir / "metrics.jsonl"
-  lines = [json.loads(line) for line in metrics.read_text().splitlines()] if metrics.exists() else []
+  # The last line is half a line while a run writes, or after one was killed.
+  text = metrics.read_text().rpartition("\n")[0] if metrics.exists() else ""
+  lines = [json.loads(line) for line in text.splitlines()]
   with np.load(workdir / "eval" / "panels.npz") as panels:
     rows = dict(panels)
   with np.load(workdir / "eval" / "bank.npz") as bank:
@@ -83,9 +85,7 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
     f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
   )
   path = workdir / "report.html"
-  partial = path.with_name("report.html.partial")
-  partial.write_text(page)
-  partial.rename(path)
+  files.write_text(path, page)
   return path
 
 
@@ -94,8 +94,8 @@ def _head(config: Config, result: dict) -> str:
   taught = "masks" if config.model.method == "supervised" else "image-level yes/no labels alone"
   return (
     f"<h1>Landslide maps: {data}</h1><p class=lead>Method {html.escape(config.model.method)} on "
-    f"{html.escape(config.model.trunk)}, trained on {taught} for {result['step']} steps; judged on "
-    f"{result['examples']} held-out images. Threshold rule: "
+    f"{html.escape(config.model.trunk)}, trained on {taught} for {int(result['step'])} steps; judged "
+    f"on {int(result['examples'])} held-out images. Threshold rule: "
     f"{html.escape(_RULES[result['threshold_rule']])}; no mask was seen by it.</p>"
   )
 

@@ -4,12 +4,13 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Callable
 
 from jax.sharding import Mesh
 
-from lgag_jax import cluster, evaluate, partition, preemption, session, train_step
+from lgag_jax import cluster, evaluate, files, partition, preemption, session, train_step
 from lgag_jax import config as configs
-from lgag_jax.checkpoints import Checkpoints, write_json
+from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
 from lgag_jax.input_pipeline import steps_per_epoch
 from lgag_jax.log import Log, Skips
@@ -48,8 +49,7 @@ def _run(
   started = checkpoints.latest() is not None
   cluster.from_first(lambda: _claim(config, workdir, started=started))
   epoch_steps = steps_per_epoch(len(sources[0].ids), config.train.batch_size)
-  total_steps = epoch_steps * config.train.epochs
-  network, optimizer, state = session.start(config, mesh, total_steps)
+  network, optimizer, state = session.start(config, mesh, epoch_steps * config.train.epochs)
   train, validation = (
     session.open_split(source, network, state, config, mesh, workdir) for source in sources
   )
@@ -57,27 +57,37 @@ def _run(
   if started:
     state, position = checkpoints.restore(state)
     _LOG.info("Going on from step %d.", int(state.step))
-
   step = train_step.make_train_step(
     network, config, optimizer, mesh, steps_per_epoch=epoch_steps
   )
+  judge = lambda state: evaluate.brief(network, state, validation, config, mesh)
+  with contextlib.closing(Log(workdir, **position["log"])) as log:
+    save = lambda state, *, unjudged: checkpoints.save(
+      state, {"unjudged": unjudged, "log": log.position()}
+    )
+    state = _take_steps(
+      config, mesh, train, state, log, step, judge, save, unjudged=position["unjudged"]
+    )
+  evaluate.evaluate(network, state, config, mesh, workdir, train=train, validation=validation)
+  return state
+
+
+def _take_steps(
+  config: Config, mesh: Mesh, train: session.Split, state: TrainState, log: Log, step: Callable,
+  judge: Callable, save: Callable, *, unjudged: bool,
+) -> TrainState:
+  """Trains from a state to the end; `unjudged` says whether its step's validation is still to come."""
+  epoch_steps = steps_per_epoch(len(train.source.ids), config.train.batch_size)
+  total_steps, first = epoch_steps * config.train.epochs, int(state.step)
+  judge_every = config.train.evaluate_every * epoch_steps
   refresh = train_step.make_refresh(config, mesh)
   refresh_every = config.bank.refresh_every or epoch_steps
-  first = int(state.step)
-  log = Log(workdir, **position["log"])
   skips = Skips(train.source.ids, config.train.max_skipped)
   progress = Progress("training", total_steps, done=first, unit="steps")
-  batches = train.train_batches(config, start_step=first)
-  unjudged = position["unjudged"]  # Whether this step's validation is still to come.
-  judge_every = config.train.evaluate_every * epoch_steps
-  judge = lambda: log.write(
-    int(state.step), "validation", evaluate.brief(network, state, validation, config, mesh)
-  )
-  save = lambda: checkpoints.save(state, {"unjudged": unjudged, "log": log.position()})
-  with contextlib.closing(log), contextlib.closing(batches):
+  with contextlib.closing(train.train_batches(config, start_step=first)) as batches:
     try:
       if unjudged:
-        judge()
+        log.write(first, "validation", judge(state))
         unjudged = False
       for number, batch in enumerate(batches, start=first):
         if number % refresh_every == 0:
@@ -92,16 +102,15 @@ def _run(
         progress.advance(1, log.note)
         if judge_every and (last or done % judge_every == 0):
           unjudged = True
-          judge()
+          log.write(done, "validation", judge(state))
           unjudged = False
         if last or done % config.train.checkpoint_every == 0:
-          save()
+          save(state, unjudged=False)
         preemption.check()
     except preemption.Stopped:
-      save()
+      save(state, unjudged=unjudged)
       raise preemption.Stopped(f"Stopped at step {int(state.step)} of {total_steps}") from None
   progress.close()
-  evaluate.evaluate(network, state, config, mesh, workdir, train=train, validation=validation)
   return state
 
 
@@ -144,4 +153,4 @@ def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:
         f"{workdir} holds a training with other settings ({'; '.join(changed)}). "
         "Use another --workdir, or remove it to start again."
       )
-  write_json(path, dataclasses.asdict(config))
+  files.write_json(path, dataclasses.asdict(config))

@@ -125,23 +125,41 @@ def test_a_training_sets_a_damaged_one_aside_and_goes_on_from_the_one_before(wor
   assert names(workdir) == ["10", "20", "30.damaged-1", "30.damaged-2"]
 
 
-def test_what_a_killed_save_leaves_is_not_used_and_goes(workdir):
-  (workdir / "checkpoints" / "30" / integrity.NAME).unlink()
-  half = workdir / "checkpoints" / "40.orbax-checkpoint-tmp"
-  half.mkdir()
-  (half / "piece").write_bytes(b"1")
-  assert int(restored(workdir).step) == 20
-  assert int(restored(workdir, writes=True).step) == 20
-  assert names(workdir) == ["10", "20", "30.damaged-1"]
+@pytest.mark.parametrize("where", ["within", "before the digests", "after the digests"])
+def test_what_a_killed_save_leaves_is_not_used_and_goes(workdir, where):
+  folder = workdir / "checkpoints"
+  (folder / "30.saving").touch()
+  if where == "within":
+    (folder / "30" / integrity.NAME).unlink()
+    (folder / "30").rename(folder / "30.orbax-checkpoint-tmp")
+  elif where == "before the digests":
+    (folder / "30" / integrity.NAME).unlink()
+  newest = 30 if where == "after the digests" else 20
+  assert int(restored(workdir).step) == newest
+  assert int(restored(workdir, writes=True).step) == newest
+  assert names(workdir) == [str(step) for step in (10, 20, 30) if step <= newest]
 
 
-def test_without_a_sound_one_the_answer_is_clear(workdir, tmp_path):
-  for step in (10, 20, 30):
-    files_of(workdir, step)[0].unlink()
+def test_a_training_killed_in_its_first_save_begins_anew(workdir, tmp_path):
+  folder = workdir / "checkpoints"
+  for step in (20, 30):
+    shutil.rmtree(folder / str(step))
+  (folder / "10" / integrity.NAME).unlink()
+  (folder / "10.saving").touch()
   with pytest.raises(FileNotFoundError, match="no sound checkpoint: train into it first"):
-    Checkpoints(workdir, keep=3, writes=False)
-  with pytest.raises(FileNotFoundError, match="no sound checkpoint"):
     Checkpoints(tmp_path / "nowhere", keep=3, writes=False)
+  keeper = Checkpoints(workdir, keep=3, writes=True)
+  assert keeper.latest() is None
+  keeper.close()
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_training_whose_checkpoints_are_all_damaged_does_not_begin_anew(workdir, writes):
+  for number, step in enumerate((10, 20, 30)):
+    files_of(workdir, step)[number].unlink()
+  with pytest.raises(ValueError, match=r"No checkpoint in .* is sound .*Put one back"):
+    Checkpoints(workdir, keep=3, writes=writes)
+  assert names(workdir) == ["10", "20", "30"]
 
 
 def test_the_digests_are_what_sha256sum_reads(workdir):

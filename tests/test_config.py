@@ -6,7 +6,6 @@ import json
 import pytest
 
 from lgag_jax import config as configs
-from lgag_jax.checkpoints import write_json
 from lgag_jax.config import (
   BankConfig,
   Config,
@@ -19,6 +18,7 @@ from lgag_jax.config import (
   SolConfig,
   TrainConfig,
 )
+from lgag_jax.files import write_json
 
 
 def mapping(**changes):

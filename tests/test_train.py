@@ -11,8 +11,8 @@ import pytest
 import rasterio
 from PIL import Image
 
-from lgag_jax import checkpoints, partition, predict, report, session, train
 from lgag_jax import config as configs
+from lgag_jax import partition, predict, report, session, train
 
 
 @pytest.fixture(scope="module")
@@ -146,14 +146,6 @@ def test_no_checkpoint_is_a_clear_error(trained, tmp_path):
     session.restore(tmp_path, partition.make_mesh())
   with pytest.raises(FileNotFoundError, match="workdir of a training"):
     session.restore(tmp_path / "nowhere", partition.make_mesh())
-
-
-def test_json_is_whole_or_not_there(tmp_path):
-  path = tmp_path / "x.json"
-  checkpoints.write_json(path, {"a": 1})
-  with pytest.raises(TypeError):
-    checkpoints.write_json(path, {"a": object()})
-  assert json.loads(path.read_text()) == {"a": 1}
 
 
 def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_folder, tmp_path, caplog):

@@ -1,0 +1,51 @@
+"""Files that are whole or not there: written beside their place, brought to disk, then renamed."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+
+
+@contextlib.contextmanager
+def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a path, of the same suffix, to write to; it becomes `path` when the block ends well.
+
+  Otherwise it is removed, and `path` stays as it was. An OSError names `path`.
+  """
+  partial = path.with_name(f".partial-{path.name}")
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    yield partial
+    with partial.open("rb") as file:
+      os.fsync(file.fileno())
+    partial.rename(path)
+  except BaseException as error:
+    with contextlib.suppress(OSError):
+      partial.unlink(missing_ok=True)
+    if isinstance(error, OSError) and error.errno is not None:
+      raise OSError(error.errno, f"{error.strerror}, not written", str(path)) from error
+    raise
+
+
+def require_room(folder: pathlib.Path, size: int, what: str) -> None:
+  """Raises OSError naming `folder` when its disk has no room for `size` bytes; sees no quotas."""
+  free = shutil.disk_usage(folder).free
+  if free < size:
+    raise OSError(
+      errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {what}: they take {size / 2**20:.0f} MiB and "
+      f"{free / 2**20:.0f} are free. Free some, then run the same command again", str(folder),
+    )
+
+
+def write_text(path: pathlib.Path, content: str) -> None:
+  """Writes text whole or not at all."""
+  with beside(path) as partial:
+    partial.write_text(content)
+
+
+def write_json(path: pathlib.Path, content: dict) -> None:
+  """Writes JSON whole or not at all."""
+  write_text(path, json.dumps(content, indent=2) + "\n")
