@@ -49,3 +49,15 @@ def write_text(path: pathlib.Path, content: str) -> None:
 def write_json(path: pathlib.Path, content: dict) -> None:
   """Writes JSON whole or not at all."""
   write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def append_line(path: pathlib.Path, line: str) -> None:
+  """Appends a line whole or not at all; an OSError names `path`."""
+  content = f"{line}\n".encode()
+  with path.open("ab", buffering=0) as file:
+    before, written = file.tell(), 0
+    with contextlib.suppress(OSError):
+      written = file.write(content)
+    if written < len(content):
+      file.truncate(before)
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import pathlib
 import time
 from collections.abc import Sequence
@@ -73,14 +72,7 @@ class Log:
     self._lines += 1
     if not self._main:
       return
-    with self._path.open("a") as file:
-      before = file.tell()
-      try:
-        file.write(json.dumps({"step": step, "split": split, **values}) + "\n")
-        file.flush()
-      except OSError as error:
-        os.truncate(self._path, before)  # No half line on a full disk.
-        raise OSError(error.errno, error.strerror, str(self._path)) from error
+    files.append_line(self._path, json.dumps({"step": step, "split": split, **values}))
     self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
 
   def close(self) -> None:

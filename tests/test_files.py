@@ -3,6 +3,8 @@
 import errno
 import json
 import os
+import resource
+import signal
 
 import numpy as np
 import pytest
@@ -47,3 +49,19 @@ def test_what_a_killed_run_left_is_written_over(tmp_path):
   files.write_text(tmp_path / "x.txt", "new")
   assert (tmp_path / "x.txt").read_text() == "new"
   assert os.listdir(tmp_path) == ["x.txt"]
+
+
+def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
+  path = tmp_path / "x.jsonl"
+  files.append_line(path, "one")
+  _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))  # The next line fits by half.
+  try:
+    with pytest.raises(OSError, match=r"No space left on device.*x\.jsonl"):
+      files.append_line(path, "second line")
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    signal.signal(signal.SIGXFSZ, old)
+  files.append_line(path, "three")
+  assert path.read_text() == "one\nthree\n"
