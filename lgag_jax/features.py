@@ -9,16 +9,16 @@ import math
 import os
 import pathlib
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lgag_jax import cluster, files, input_pipeline, partition, preemption
+from lgag_jax import cluster, files, input_pipeline, lock, partition, preemption
 from lgag_jax.config import Config
 from lgag_jax.input_pipeline import Reader
 from lgag_jax.models import network as networks
@@ -40,10 +40,13 @@ class FeatureCache:
   def __init__(self, directory: pathlib.Path, reader: Reader, side: int):
     index = json.loads((directory / "index.json").read_text())
     names, parts, self._run = index["arrays"], index.get("parts", 1), index.get("run", 1)
-    self._parts = [
-      [np.load(_file(directory, name, part, parts), mmap_mode="r") for name in names]
-      for part in range(parts)
-    ]
+    try:
+      self._parts = [
+        [np.load(_file(directory, name, part, parts), mmap_mode="r") for name in names]
+        for part in range(parts)
+      ]
+    except (OSError, ValueError) as error:
+      raise ValueError(f"{directory} is damaged ({error}): remove it, it is made anew.") from error
     self._reader = reader
     shapes = [array.shape[1:] for array in self._parts[0]]
     self.fields = (
@@ -116,34 +119,61 @@ def open_cache(
   # Process 0 decides: files may look newer from another machine.
   digest = _digest(network, params, statistics, source, config)
   path = directory / cluster.from_first(lambda: digest)
-  if not cluster.from_first((path / "index.json").exists):
-    size = size_of(shapes, len(source.ids))
-    partial = pathlib.Path(cluster.from_first(lambda: _new_folder(path, size)))
-    try:
-      _fill(partial, shapes, network, params, statistics, source, reader, config, mesh)
-    except BaseException as error:
-      if cluster.is_first():
-        shutil.rmtree(partial, ignore_errors=True)
-      if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # Despite the room: a quota.
-        raise OSError(errno.ENOSPC, f"{error.strerror} for trunk outputs", str(partial)) from error
-      raise
-    if cluster.is_first():
-      _publish(partial, path)
-    cluster.barrier("feature cache")
+  filled = lambda: cluster.from_first((path / "index.json").exists)
+  if not filled():
+    with _alone(path):
+      if not filled():  # Still not: another run may have.
+        size = size_of(shapes, len(source.ids))
+        _make(path, size, shapes, network, params, statistics, source, reader, config, mesh)
   return FeatureCache(path, reader, side)
 
 
-def _new_folder(path: pathlib.Path, size: int) -> str:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  files.require_room(path.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
-  return tempfile.mkdtemp(prefix=f"{path.name}.partial-", dir=path.parent)
-
-
-def _publish(partial: pathlib.Path, path: pathlib.Path) -> None:
+@contextlib.contextmanager
+def _alone(path: pathlib.Path) -> Iterator[None]:
+  """Has one run at a time fill a cache; others wait, and find it filled."""
+  held = []
+  cluster.from_first(lambda: held.append(_wait_for(path.with_name(f"{path.name}.lock"))))
   try:
+    yield
+  finally:
+    for file in held:
+      file.close()
+
+
+def _wait_for(path: pathlib.Path) -> IO[str]:
+  told = False
+  while (file := lock.try_take(path)) is None:
+    if not told:
+      _LOG.info("Waiting for %s, which is keeping the same trunk outputs.", lock.owner(path))
+      told = True
+    if jax.process_count() == 1:
+      preemption.check()
+    time.sleep(0.5)
+  return file
+
+
+def _make(path: pathlib.Path, size: int, *what: Any) -> None:
+  """Fills a new folder and gives it its name; nothing is left of it after an error."""
+  partial = path.with_name(f"{path.name}.partial")
+  cluster.from_first(lambda: _new_folder(partial, size))
+  try:
+    _fill(partial, *what)
+  except BaseException as error:
+    if cluster.is_first():
+      shutil.rmtree(partial, ignore_errors=True)
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # Despite the room: a quota.
+      raise OSError(errno.ENOSPC, f"{error.strerror} for trunk outputs", str(partial)) from error
+    raise
+  if cluster.is_first():
     partial.rename(path)
-  except OSError:  # Another run that shares the folder was faster.
+  cluster.barrier("feature cache")
+
+
+def _new_folder(partial: pathlib.Path, size: int) -> None:
+  if partial.exists():  # What a killed run left.
     shutil.rmtree(partial)
+  files.require_room(partial.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
+  partial.mkdir()
 
 
 def _digest(network, params, statistics, source, config) -> str:

@@ -6,7 +6,14 @@ import json
 import os
 import pathlib
 import shutil
+import zipfile
+import zlib
 from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+_MOST_ARRAY_BYTES = 4 << 30  # An evaluation's examples take some megabytes.
 
 
 @contextlib.contextmanager
@@ -51,6 +58,14 @@ def write_json(path: pathlib.Path, content: dict) -> None:
   write_text(path, json.dumps(content, indent=2) + "\n")
 
 
+def read_json(path: pathlib.Path) -> Any:
+  """Reads JSON; raises ValueError naming the file when it is none."""
+  try:
+    return json.loads(path.read_text())
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{path} holds no JSON that can be read: {error}") from error
+
+
 def append_line(path: pathlib.Path, line: str) -> None:
   """Appends a line whole or not at all; an OSError names `path`."""
   content = f"{line}\n".encode()
@@ -61,3 +76,16 @@ def append_line(path: pathlib.Path, line: str) -> None:
     if written < len(content):
       file.truncate(before)
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+
+def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Reads an .npz; raises ValueError naming it when it is damaged, huge, or holds objects."""
+  try:
+    with zipfile.ZipFile(path) as archive:
+      size = sum(entry.file_size for entry in archive.infolist())
+    if size > _MOST_ARRAY_BYTES:
+      raise ValueError(f"it claims {size / 2**30:.0f} GiB")
+    with np.load(path, allow_pickle=False) as arrays:
+      return dict(arrays)
+  except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    raise ValueError(f"{path} cannot be read: {error}. Run --mode=eval again.") from error

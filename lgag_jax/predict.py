@@ -3,10 +3,10 @@
 import csv
 import dataclasses
 import itertools
-import json
 import logging
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -100,15 +100,23 @@ def load_thresholds(
   path = workdir / "thresholds.json"
   if not path.exists():
     raise FileNotFoundError(f"{path} is missing: let the training finish, or run --mode=eval.")
-  content = json.loads(path.read_text())
-  thresholds = content["maps"]
+  content = files.read_json(path)
+  if not _are_thresholds(content, len(config.data.classes)):
+    raise ValueError(f"{path} is not what --mode=eval writes: run it again.")
   if step is not None and content["step"] != step:
     raise ValueError(f"{path} is of step {content['step']}, not {step}: run --mode=eval first.")
-  if set(thresholds) != set(localize.MAPS) or any(
-    set(rules) != set(calibrate.RULES) for rules in thresholds.values()
-  ):
-    raise ValueError(f"{path} is not what --mode=eval writes: run it again.")
-  return chosen_thresholds(thresholds, config)
+  return chosen_thresholds(content["maps"], config)
+
+
+def _are_thresholds(content: Any, classes: int) -> bool:
+  """Whether JSON holds a step, and a list of one number a class for every rule of every map."""
+  try:
+    rows = [content["maps"][name][rule] for name in localize.MAPS for rule in calibrate.RULES]
+    return "step" in content and all(
+      len(row) == classes and all(isinstance(value, int | float) for value in row) for row in rows
+    )
+  except (KeyError, TypeError):
+    return False
 
 
 def _stream(paths, config: Config, canvases: dict, bad: list) -> Iterator[tuple]:

@@ -7,7 +7,6 @@ import json
 import pathlib
 
 import matplotlib.pyplot as plt
-import numpy as np
 
 from lgag_jax import config as configs
 from lgag_jax import figures, files, localize
@@ -38,21 +37,32 @@ _RULES = {
 def write_report(workdir: pathlib.Path) -> pathlib.Path:
   """Writes report.html to a workdir and returns its path.
 
-  Raises FileNotFoundError when nothing has been evaluated there yet.
+  Raises FileNotFoundError when nothing has been evaluated there yet, ValueError when what is there is
+  not what an evaluation writes.
   """
+  try:
+    page = _page(workdir)
+  except (KeyError, TypeError, IndexError, AttributeError) as error:
+    raise ValueError(
+      f"{workdir} does not hold what an evaluation writes ({error!r}): run --mode=eval again."
+    ) from error
+  path = workdir / "report.html"
+  files.write_text(path, page)
+  return path
+
+
+def _page(workdir: pathlib.Path) -> str:
   evaluation = workdir / "eval" / "validation.json"
   if not evaluation.exists():
     raise FileNotFoundError(f"{evaluation} is missing: let the training finish, or run --mode=eval.")
   config = configs.load(workdir / "config.json")
-  result = json.loads(evaluation.read_text())
+  result = files.read_json(evaluation)
   metrics = workdir / "metrics.jsonl"
   # The last line is half a line while a run writes, or after one was killed.
   text = metrics.read_text().rpartition("\n")[0] if metrics.exists() else ""
   lines = [json.loads(line) for line in text.splitlines()]
-  with np.load(workdir / "eval" / "panels.npz") as panels:
-    rows = dict(panels)
-  with np.load(workdir / "eval" / "bank.npz") as bank:
-    anchors = dict(bank)
+  rows = files.read_arrays(workdir / "eval" / "panels.npz")
+  anchors = files.read_arrays(workdir / "eval" / "bank.npz")
   thresholds = load_thresholds(workdir, config)
   main = result["map"]
   parts = [_head(config, result)]
@@ -79,14 +89,11 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
     "<h2>Configuration</h2>",
     f"<pre>{html.escape((workdir / 'config.json').read_text())}</pre>",
   ]
-  page = (
+  return (
     "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
     f"content='width=device-width'><title>lgag_jax: {html.escape(workdir.name)}</title>"
     f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
   )
-  path = workdir / "report.html"
-  files.write_text(path, page)
-  return path
 
 
 def _head(config: Config, result: dict) -> str:

@@ -19,6 +19,8 @@ from lgag_jax.patches import PatchSource
 
 _LOG = logging.getLogger(__name__)
 
+_OWN_BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "data"
+
 
 class Source(Protocol):
   """Random access to examples.
@@ -37,11 +39,15 @@ class Source(Protocol):
     """Returns image [H, W, channels] in its own type and mask uint8 [H, W]; raises ImageError."""
 
 
-def open_source(config: DataConfig, split: str) -> Source:
+def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -> Source:
   """Opens the examples of `split` ("train" or "validation") as `config.source` says.
 
-  Raises FileNotFoundError or ValueError that name the folder or file and the remedy.
+  A builder is code. With `from_workdir` set the config comes out of a workdir, which may be anyone's,
+  and only builders that come with this package run. Raises FileNotFoundError or ValueError that name
+  the folder or file and the remedy.
   """
+  if from_workdir:
+    _refuse_foreign_builder(config)
   kinds = {"tfds": TfdsSource, "folder": FolderSource, "patches": PatchSource}
   source = kinds[config.source](config, _spec(config, split))
   if not len(source.ids):
@@ -55,6 +61,15 @@ def open_source(config: DataConfig, split: str) -> Source:
       "Yes/no labels need both: add images without a landslide and images with one."
     )
   return source
+
+
+def _refuse_foreign_builder(config: DataConfig) -> None:
+  folder = pathlib.Path(config.builder.partition(":")[0])
+  if config.source == "tfds" and folder.is_dir() and folder.resolve().parent != _OWN_BUILDERS:
+    raise ValueError(
+      f"This workdir's config.json names code to be run, data.builder={config.builder}: refused, as it "
+      f"may come from anywhere. If it is yours, train with --config, or move it to {_OWN_BUILDERS}."
+    )
 
 
 def _spec(config: DataConfig, split: str) -> str:

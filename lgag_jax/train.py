@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from jax.sharding import Mesh
 
-from lgag_jax import cluster, evaluate, files, partition, preemption, session, train_step
+from lgag_jax import cluster, evaluate, files, lock, partition, preemption, session, train_step
 from lgag_jax import config as configs
 from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
@@ -122,18 +122,26 @@ def _open_sources(config: Config) -> list[Source]:
 
 
 def evaluate_workdir(workdir: pathlib.Path) -> dict:
-  """Evaluates a workdir's newest checkpoint; returns the metrics that it writes to eval/."""
+  """Evaluates a workdir's newest checkpoint; returns the metrics that it writes to eval/.
+
+  Raises ValueError when another process is at work there.
+  """
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
-  train, validation = (
-    session.open_split(
-      open_source(config.data, split), network, state, config, mesh, workdir
+  held = []
+  cluster.from_first(lambda: held.append(lock.take(workdir)))
+  with contextlib.ExitStack() as stack:
+    for file in held:
+      stack.enter_context(file)
+    train, validation = (
+      session.open_split(
+        open_source(config.data, split, from_workdir=True), network, state, config, mesh, workdir
+      )
+      for split in ("train", "validation")
     )
-    for split in ("train", "validation")
-  )
-  return evaluate.evaluate(
-    network, state, config, mesh, workdir, train=train, validation=validation
-  )
+    return evaluate.evaluate(
+      network, state, config, mesh, workdir, train=train, validation=validation
+    )
 
 
 def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:

@@ -1,5 +1,6 @@
 """Kept trunk outputs: one split's are never another's, and what changed is computed anew."""
 
+import logging
 import os
 import shutil
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import input_pipeline, partition, session, sources, train
+from lgag_jax import features, input_pipeline, lock, partition, session, sources, train
 
 
 @pytest.fixture
@@ -40,16 +41,16 @@ def test_splits_with_the_same_names_are_kept_apart(split_folders, small_config, 
   config = configs.from_mapping(small_config)
   work = tmp_path / "work"
   train, validation = (open_split(split, config, work) for split in ("train", "validation"))
-  assert len(list((work / "features").iterdir())) == 2
+  assert len(list((work / "features").glob("*/"))) == 2
   assert not np.array_equal(train.read(0)[0], validation.read(0)[0])
   again = open_split("train", config, work)
-  assert len(list((work / "features").iterdir())) == 2
+  assert len(list((work / "features").glob("*/"))) == 2
   np.testing.assert_array_equal(train.read(0)[0], again.read(0)[0])
 
   # A changed image is another example.
   Image.fromarray(np.full((64, 64, 3), 9, np.uint8)).save(split_folders / "train/landslide/0.png")
   open_split("train", config, work)
-  assert len(list((work / "features").iterdir())) == 3
+  assert len(list((work / "features").glob("*/"))) == 3
 
 
 def test_masks_are_read_as_they_are_now(split_folders, small_config, tmp_path):
@@ -88,3 +89,51 @@ def test_the_upper_bound_needs_masks(split_folders, small_config, tmp_path):
   small_config.model.method = "supervised"
   with pytest.raises(ValueError, match="needs masks"):
     train.train_and_evaluate(configs.from_mapping(small_config), tmp_path / "work")
+
+
+def test_leftovers_of_a_kill_go_and_a_damaged_cache_is_named(split_folders, small_config, tmp_path):
+  small_config.data.directory = str(split_folders)
+  config = configs.from_mapping(small_config)
+  open_split("train", config, tmp_path / "work")
+  (cache,) = (tmp_path / "work" / "features").glob("*/")
+  # Killed while it filled: no index yet, half an array.
+  half = cache.rename(f"{cache}.partial")
+  (half / "index.json").unlink()
+  (half / "tap0.npy").write_bytes(b"half")
+  open_split("train", config, tmp_path / "work")
+  assert list(cache.parent.glob("*/")) == [cache]
+
+  array = cache / "tap0.npy"
+  array.write_bytes(array.read_bytes()[:-1])
+  with pytest.raises(ValueError, match=rf"{cache.name} is damaged .*remove it, it is made anew"):
+    open_split("train", config, tmp_path / "work")
+
+
+def test_a_second_run_waits_for_the_first_ones_cache(split_folders, small_config, tmp_path, caplog):
+  caplog.set_level(logging.INFO, "lgag_jax")
+  small_config.data.directory = str(split_folders)
+  config = configs.from_mapping(small_config)
+  open_split("train", config, tmp_path / "first")
+  (cache,) = (tmp_path / "first" / "features").glob("*/")
+  target = tmp_path / "second" / "features"
+  held = lock.try_take(target / f"{cache.name}.lock")
+
+  def finish(_):
+    shutil.copytree(cache, target / cache.name)
+    held.close()
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(features.time, "sleep", finish)
+    patch.setattr(features, "_fill", lambda *_: pytest.fail("filled again"))
+    split = open_split("train", config, tmp_path / "second")
+  assert len(split.read(0)) > 2
+  assert f"Waiting for process {os.getpid()} on" in caplog.text
+
+
+def test_no_room_is_said_before_the_work(split_folders, small_config, tmp_path, monkeypatch):
+  small_config.data.directory = str(split_folders)
+  config = configs.from_mapping(small_config)
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 99, 1))
+  with pytest.raises(OSError, match=r"No space left on device for trunk outputs.*feature_cache_gib=0"):
+    open_split("train", config, tmp_path / "work")
+  assert not list((tmp_path / "work" / "features").glob("*/"))

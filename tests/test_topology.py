@@ -341,4 +341,4 @@ def test_an_error_of_one_process_ends_both(config, image_folder, tmp_path):
   damaged = with_fields(config, "data", directory=str(folder))
   texts = finish(start_two(damaged, tmp_path / "run", "bad"), 1)
   assert sum("slide_05.png" in text for text in texts) == 1
-  assert not list((tmp_path / "run" / "features").iterdir())
+  assert not list((tmp_path / "run" / "features").glob("*/"))

@@ -1,0 +1,137 @@
+"""Workdirs that come from elsewhere: opened, they run nothing, and what is wrong is said."""
+
+import json
+import os
+import pathlib
+import pickle
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from lgag_jax import config as configs
+from lgag_jax import files, partition, predict, report, session, train
+from tests import conftest
+
+SCRIPT = "<script>alert(1)</script>"
+
+
+class Payload:
+  """Unpickled, it leaves a file."""
+
+  def __init__(self, path):
+    self._path = path
+
+  def __reduce__(self):
+    return os.mknod, (str(self._path),)
+
+
+@pytest.fixture(scope="module")
+def trained(image_folder, tmp_path_factory):
+  """A workdir of a short training, and its images, under names that are HTML."""
+  images = tmp_path_factory.mktemp("names")
+  for name in ("landslide", "non-landslide", "masks"):
+    (images / name).mkdir()
+    for path in (image_folder / name).iterdir():
+      shutil.copy(path, images / name / f"<img src=x onerror=alert(1)> {path.name}")
+  config = conftest.small_config.__wrapped__(images)
+  config.model.method = "class_activation"
+  config.train.epochs = 1
+  workdir = tmp_path_factory.mktemp("foreign") / f"run{SCRIPT.replace('/', '')}"
+  train.train_and_evaluate(configs.from_mapping(config), workdir)
+  return workdir, images
+
+
+@pytest.fixture
+def workdir(trained, tmp_path):
+  return pathlib.Path(shutil.copytree(trained[0], tmp_path / trained[0].name))
+
+
+def change(path, function):
+  content = json.loads(path.read_text())
+  function(content)
+  path.write_text(json.dumps(content))
+
+
+def test_a_report_shows_names_as_text(workdir):
+  change(workdir / "eval" / "validation.json", lambda c: c.update(data=SCRIPT))
+  change(workdir / "config.json", lambda c: c["data"].update(background=SCRIPT))
+  page = report.write_report(workdir).read_text()
+  assert "alert(1)" in page
+  assert "<script" not in page
+  assert "<img src=x" not in page
+  assert page.count("<img ") == page.count("src='data:image/png;base64,")
+
+
+@pytest.mark.parametrize("field", ["step", "examples"])
+def test_a_report_takes_numbers_for_numbers(workdir, field):
+  change(workdir / "eval" / "validation.json", lambda c: c.update({field: SCRIPT}))
+  with pytest.raises(ValueError, match="alert"):
+    report.write_report(workdir)
+  assert not (workdir / "report.html").exists()
+
+
+@pytest.mark.parametrize("name", ["eval/panels.npz", "eval/bank.npz"])
+def test_arrays_that_are_pickles_are_refused(workdir, name, tmp_path):
+  with (workdir / name).open("wb") as file:
+    np.savez(file, valid=np.array([Payload(tmp_path / "ran")], object))
+  with pytest.raises(ValueError, match=rf"{name} cannot be read: Object arrays"):
+    report.write_report(workdir)
+  (workdir / name).write_bytes(pickle.dumps(Payload(tmp_path / "ran")))
+  with pytest.raises(ValueError, match=rf"{name} cannot be read"):
+    report.write_report(workdir)
+  assert not (tmp_path / "ran").exists()
+
+
+def test_arrays_that_claim_too_much_are_refused_unread(tmp_path, monkeypatch):
+  np.savez_compressed(tmp_path / "x.npz", a=np.zeros(10**6))
+  monkeypatch.setattr(files, "_MOST_ARRAY_BYTES", 10**6)
+  with pytest.raises(ValueError, match=r"x\.npz cannot be read: it claims"):
+    files.read_arrays(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"maps": 1}', "[" * 100_000])
+@pytest.mark.parametrize("name", ["config.json", "thresholds.json", "eval/validation.json"])
+def test_json_that_is_something_else_is_named(workdir, name, content):
+  (workdir / name).write_text(content)
+  with pytest.raises(ValueError, match=f"{name}|does not hold what an evaluation writes"):
+    report.write_report(workdir)
+
+
+def test_thresholds_must_be_numbers(workdir):
+  config = configs.load(workdir / "config.json")
+  for wrong in (["0.5"], [], [0.5, 0.5], None, 0.5):
+    change(
+      workdir / "thresholds.json",
+      lambda c, wrong=wrong: c["maps"]["class_activation"].update(otsu=wrong),
+    )
+    with pytest.raises(ValueError, match=r"thresholds\.json is not what"):
+      predict.load_thresholds(workdir, config)
+
+
+def test_evaluation_runs_no_builder_from_elsewhere(workdir, tmp_path, monkeypatch):
+  """Its folder is where Python would look for it: beside the command's own."""
+  builder = tmp_path / "theirs" / "evil"
+  builder.mkdir(parents=True)
+  (builder / "evil_dataset_builder.py").write_text(f"import os\nos.mknod({str(tmp_path / 'ran')!r})\n")
+  change(
+    workdir / "config.json", lambda c: c["data"].update(source="tfds", builder="theirs/evil")
+  )
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)
+  with pytest.raises(ValueError, match=r"names code to be run, data\.builder=theirs/evil: refused"):
+    train.evaluate_workdir(workdir)
+  assert not (tmp_path / "ran").exists()
+
+
+def test_a_checkpoint_of_other_shapes_is_refused(workdir):
+  change(workdir / "config.json", lambda c: c["model"].update(head_width=24))
+  with pytest.raises(ValueError, match="does not fit the config"):
+    session.restore(workdir, partition.make_mesh())
+
+
+def test_evaluation_waits_for_nobody(workdir):
+  with train.lock.take(workdir), pytest.raises(ValueError, match="is in use by process"):
+    train.evaluate_workdir(workdir)
+  assert jax.process_count() == 1
