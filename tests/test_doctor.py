@@ -100,7 +100,7 @@ def test_unreadable_files_are_named_and_the_others_read(tmp_path):
   assert code == 1 and report["images"] == 2 * COUNT - 3
   damaged = named(report, "2 images cannot be used")
   assert [name.split(":")[0] for name in damaged["files"]] == [f"{NO}/n04.png", f"{YES}/l03.png"]
-  assert named(report, "1 image of 1 channels")["files"] == [f"{NO}/n05.png"]
+  assert named(report, "1 image with 1 channel, not 3")["files"] == [f"{NO}/n05.png"]
   code, report = visit(root, tmp_path, on_bad_image="skip")
   assert code == 2 and damaged["severity"] == "error"
 
@@ -122,6 +122,17 @@ def test_a_split_that_cannot_be_opened_leaves_the_other_to_be_read(tmp_path):
   code, report = visit(tmp_path / "data", tmp_path)
   assert code == 1 and report["images"] == 2 * COUNT
   assert "no validation/" in named(report, "The validation split cannot be opened")["what"]
+
+
+def test_nothing_to_read_is_a_finding(tmp_path):
+  code, report = visit(tmp_path / "none", tmp_path)
+  assert code == 1 and report["images"] == 0
+  named(report, "The train and the validation split cannot be opened")
+  for name in (YES, NO):
+    (tmp_path / "empty" / name).mkdir(parents=True)
+    (tmp_path / "empty" / name / "a.png").write_bytes(b"")
+  code, report = visit(tmp_path / "empty", tmp_path)
+  assert code == 1 and named(report, "2 images cannot be used")
 
 
 def test_sizes_and_types(tmp_path):
@@ -229,6 +240,42 @@ def test_masks_that_contradict_labels(tmp_path):
   assert named(report, "several bands")["files"][0].startswith("masks/l08.png")
   assert named(report, "cannot be read")["files"][0].startswith("masks/n06.png")
   assert named(report, "positive images of the train split have no mask")["count"] == 17
+
+
+class Shards:
+  """A source without files, whose second example breaks its decoder."""
+
+  def __init__(self, masks):
+    self.ids = [f"{i:03d}" for i in range(len(masks))]
+    self.labels = np.float32([[i % 2] for i in range(len(masks))])
+    self._masks = masks
+
+  def read(self, index):
+    if index == 1:
+      raise RuntimeError("record is cut off")
+    return scene(index + 100 * len(self.ids)), self._masks[index]
+
+  def files(self, index):
+    return None, None
+
+
+def test_a_source_without_files(tmp_path, monkeypatch):
+  masks = np.zeros((2 * COUNT, SIDE, SIDE), np.uint8)
+  masks[1::2, 3:6] = 1
+  masks[2, 3:6] = 1  # On a negative.
+  masks[3] = 0  # On a positive.
+  masks[4, 0, 0] = 9
+  sources = {"train": Shards(masks), "validation": Shards(masks[: COUNT])}
+  sources["validation"].read = lambda i: (scene(9000 + i), np.full((SIDE, SIDE), 255, np.uint8))
+  make = lambda config, split, faults: sources[split]
+  monkeypatch.setattr("lgag_jax.sources.make_source", make)
+  code, report = visit("", tmp_path, source="tfds", builder="shards")
+  assert code == 1 and report["images"] == 3 * COUNT - 1
+  fault = named(report, "1 image cannot be used")
+  assert fault["files"] == ["train: 001: RuntimeError: record is cut off"]
+  assert named(report, "labelled negative has a mask")["files"] == ["train: 002"]
+  assert named(report, "without a pixel of the class")["files"] == ["train: 003"]
+  assert named(report, "mask values that are no class")["files"] == ["train: 004: 9"]
 
 
 def test_twelve_bits_in_sixteen(tmp_path):

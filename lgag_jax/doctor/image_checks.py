@@ -1,13 +1,14 @@
 """Checks of the images themselves: can they be read, are they alike, do they show anything."""
 
 import collections
+import pathlib
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from lgag_jax.config import Config
-from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, are, finding, have, images
+from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, are, finding, have, images, plural
 from lgag_jax.doctor.survey import Example, Survey
 from lgag_jax.models.network import Network
 
@@ -46,9 +47,10 @@ def unreadable(survey: Survey, config: Config) -> list[Finding]:
   kinds = collections.defaultdict(list)
   for name, why in faults:
     wrong = re.search(r"has (\d+) channels, (?:not|data)", why)
-    kinds[f"of {wrong[1]} channels, not {data.channels}" if wrong else ""].append(
-      name if wrong else f"{name}: {why}"
-    )
+    if wrong:
+      kinds[f"with {plural(int(wrong[1]), 'channel')}, not {data.channels}"].append(name)
+    else:
+      kinds[""].append(f"{name}: {why.replace(f'{pathlib.Path(data.directory) / name} ', '')}")
   for kind, names in kinds.items():
     remedy = "Restore or remove them, or set data.on_bad_image='skip' (and data.max_bad_images)."
     if kind:

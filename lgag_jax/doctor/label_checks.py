@@ -35,7 +35,7 @@ def balance(examples: Sequence[Example], split: str, config: Config) -> list[Fin
     if count == 0:
       found.append(finding(
         ERROR if training else WARNING, f"The {split} split has no {kind} image.",
-        f"Add images with {shows}: " + (
+        f"Add images with {shows}{_or_tiles(config)}: " + (
           "yes/no labels teach by comparing both kinds." if training
           else "without both kinds the image scores cannot be judged."
         ),
@@ -43,7 +43,8 @@ def balance(examples: Sequence[Example], split: str, config: Config) -> list[Fin
     elif count < _FEW[split]:
       found.append(finding(
         WARNING, f"The {split} split has only {plural(count, f'{kind} image')}.",
-        f"Add some, {_FEW[split]} at the very least: results from so few are a matter of luck.",
+        f"Add some{_or_tiles(config)}, {_FEW[split]} at the very least: results from so few are a "
+        "matter of luck.",
         count=count,
       ))
     elif training and count < _RARE * len(examples):
@@ -70,6 +71,11 @@ def balance(examples: Sequence[Example], split: str, config: Config) -> list[Fin
       f"{len(examples)}.", "Lower train.batch_size: each batch repeats images.",
     ))
   return found
+
+
+def _or_tiles(config: Config) -> str:
+  whole = config.data.source == "patches" and not config.data.tile_size
+  return ", or cut images into tiles (data.tile_size)" if whole else ""
 
 
 def contradictions(survey: Survey, config: Config) -> list[Finding]:

@@ -34,7 +34,8 @@ padding:.6rem 1rem;overflow-wrap:anywhere}.finding p{margin:.2rem 0}
 ul{margin:.3rem 0;padding-left:1.2rem;font-size:.85rem}li{font-family:ui-monospace,monospace}
 .pictures{display:flex;gap:1rem;flex-wrap:wrap;margin:.5rem 0}
 figure{margin:0;max-width:300px}figure img{width:112px;height:112px;object-fit:contain;
-image-rendering:pixelated;background:#eef1f2;border-radius:4px;margin-right:4px}
+image-rendering:pixelated;background:#eef1f2;border:1px solid #cfd6da;border-radius:4px;
+margin-right:4px}
 figcaption{font-size:.72rem;color:#55636b}
 """
 _SIDE = 112  # Of a thumbnail, in pixels.

@@ -87,10 +87,7 @@ class Survey:
 
 
 def take(config: DataConfig) -> Survey:
-  """Reads both splits; what cannot be opened or read is noted, never raised.
-
-  Raises only when the config does not fit: no directory set, an unknown split.
-  """
+  """Reads both splits; what cannot be opened or read is noted, not raised."""
   # Each failed read comes back as a reason; libraries need not tell of it as well.
   for name in ("rasterio", "PIL"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
