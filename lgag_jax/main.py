@@ -12,12 +12,17 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_MODES = ("train", "eval", "predict", "report")
+_MODES = ("train", "eval", "predict", "report", "doctor")
+_WITH_CONFIG = ("train", "doctor")  # The others read what a training left in its workdir.
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A config file; --config.optim.learning_rate=0.05 changes a field.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where a run keeps everything.", required=True)
-_MODE = flags.DEFINE_enum("mode", "train", _MODES, "What to do.")
+_MODE = flags.DEFINE_enum(
+  "mode", "train", _MODES,
+  "What to do. doctor reads the data before training, says what is wrong with it, and exits with 0 "
+  "when nothing is worse than a note, 2 with warnings, 1 with errors.",
+)
 _INPUT = flags.DEFINE_string("input", None, "predict: an image or a folder of images.")
 _OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to.")
 _DISTRIBUTED = flags.DEFINE_enum(
@@ -34,7 +39,8 @@ _PROCESS = flags.DEFINE_integer("process", None, "Which of them this one is, fro
 def main(argv: list[str]) -> None:
   """Runs the mode; a bad setting, file or input is one clear line and exit code 1.
 
-  SIGTERM ends training and evaluation in order, with exit code 143.
+  SIGTERM ends training and evaluation in order, with exit code 143. The doctor's exit code is 0 when
+  nothing is worse than a note, 2 with warnings, 1 with errors.
   """
   if len(argv) > 1:
     sys.exit(f"{argv[1]!r} is no flag. Flags begin with --; see --helpshort.")
@@ -78,6 +84,8 @@ def _run() -> None:
     _predict(workdir)
   elif _MODE.value == "report":
     _report(workdir)
+  elif _MODE.value == "doctor":
+    _doctor(workdir)
   else:
     try:
       with preemption.watch():
@@ -97,13 +105,24 @@ def _evaluate(workdir: pathlib.Path) -> None:
 
 
 def _train(workdir: pathlib.Path) -> None:
-  from lgag_jax import config as configs
   from lgag_jax import train
+
+  train.train_and_evaluate(_config(), workdir)
+  _report(workdir)
+
+
+def _doctor(workdir: pathlib.Path) -> None:
+  from lgag_jax.doctor import examine
+
+  sys.exit(examine.examine(_config(), workdir))
+
+
+def _config():
+  from lgag_jax import config as configs
 
   if _CONFIG.value is None:
     raise ValueError("--config is missing: for your own images --config=configs/image_folder.py.")
-  train.train_and_evaluate(configs.from_mapping(_CONFIG.value), workdir)
-  _report(workdir)
+  return configs.from_mapping(_CONFIG.value)
 
 
 def _report(workdir: pathlib.Path) -> None:
@@ -127,9 +146,12 @@ def _predict(workdir: pathlib.Path) -> None:
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the command line; a misspelt field is one line. Only training executes a config file."""
+  """Parses the command line; a misspelt field is one line.
+
+  Only training and the doctor execute a config file.
+  """
   modes = [a.split("=", 1)[1] for a in argv if a.lstrip("-").startswith("mode=")]
-  if modes and modes[-1] != "train" and any(a.lstrip("-").startswith("config") for a in argv):
+  if modes and modes[-1] not in _WITH_CONFIG and any(a.lstrip("-").startswith("config") for a in argv):
     sys.exit(f"Error: --mode={modes[-1]} reads the workdir's config.json: leave --config out.")
   try:
     return flags.FLAGS(argv)

@@ -1,7 +1,9 @@
 """Patches and scenes with masks, whole or cut into tiles whose image labels come from the masks."""
 
+import contextlib
 import dataclasses
 import pathlib
+from collections.abc import Iterator
 
 import numpy as np
 from rasterio.windows import Window
@@ -57,26 +59,37 @@ class PatchSource:
   from the data's root), optionally `split`, and `row_start`, `row_stop`, `col_start`, `col_stop` to
   use a part of an image only. A tile is positive for a class when its mask has enough of it
   (`data.min_mask_pixels` and `data.min_mask_fraction`); tiles without any data are left out.
+
+  With `faults`, pairs that cannot be used are left out and named there, path and reason; without,
+  the first raises.
   """
 
   has_masks = True
 
-  def __init__(self, config: DataConfig, spec: str):
+  def __init__(self, config: DataConfig, spec: str, faults: dict[str, str] | None = None):
     self._config = config
-    self.ids, self.keys, self._tiles, labels = [], [], [], []
-    for image, mask, region in _rows(config, spec):
-      with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
-        for tile in _tiles_of(image, region, config.tile_size):
-          label = self._label(self._mask(raster, mask_raster, tile))
-          if label is None:
-            continue
-          whole = not (config.tile_size or region)
-          name = image.name if whole else f"{image.name}[{tile.row}:{tile.col}]"
-          self.ids.append(name)
-          self._tiles.append((image, mask, tile))
-          self.keys.append(f"{images.file_key(image)} {tile}")
-          labels.append(label)
-    self.labels = np.array(labels, np.float32).reshape(-1, len(config.classes))
+    self.ids, self.keys, self._tiles, self._labels = [], [], [], []
+    for image, mask, region in _rows(config, spec, faults):
+      with _naming(image, faults):
+        self._add(image, mask, region)
+    self.labels = np.array(self._labels, np.float32).reshape(-1, len(config.classes))
+
+  def _add(self, image, mask, region):
+    config = self._config
+    with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
+      for tile in _tiles_of(image, region, config.tile_size):
+        label = self._label(self._mask(raster, mask_raster, tile))
+        if label is None:
+          continue
+        whole = not (config.tile_size or region)
+        name = image.name if whole else f"{image.name}[{tile.row}:{tile.col}]"
+        self.ids.append(name)
+        self._tiles.append((image, mask, tile))
+        self.keys.append(f"{images.file_key(image)} {tile}")
+        self._labels.append(label)
+
+  def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path]:
+    return self._tiles[index][:2]
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, mask, tile = self._tiles[index]
@@ -102,7 +115,20 @@ class PatchSource:
     return [float(count >= least and count > 0) for count in counts]
 
 
-def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Path, tuple]]:
+@contextlib.contextmanager
+def _naming(image: pathlib.Path, faults: dict[str, str] | None) -> Iterator[None]:
+  """Notes what is wrong with an image in `faults`; raises it where there is no such thing."""
+  try:
+    yield
+  except (ValueError, OSError) as error:
+    if faults is None:
+      raise
+    faults[str(image)] = str(error)
+
+
+def _rows(
+  config: DataConfig, spec: str, faults: dict[str, str] | None
+) -> list[tuple[pathlib.Path, pathlib.Path, tuple]]:
   """Returns (image, mask, (row_start, row_stop, col_start, col_stop) or ()) of a split."""
   root = splits.require_directory(config)
   manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
@@ -114,13 +140,19 @@ def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Pat
     raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
   else:
     masks = images.by_stem(root / "masks")
-    rows = [(p, _mask_of(masks, p), ()) for p in images.image_files(root / "images")]
+    rows = [(p, masks.get(p.stem), ()) for p in images.image_files(root / "images")]
     if not rows:
       raise ValueError(f"{root / 'images'} holds no image ({', '.join(images.SUFFIXES)}).")
     names = [""] * len(rows)
-  for image, mask, _ in rows:
-    _check_sizes(image, mask)
-  return [rows[i] for i in splits.select(spec, names, config)]
+  chosen = splits.select(spec, names, config)
+  bad = set()
+  # A training needs all splits, so what is wrong in any is told at once; faults are this split's.
+  for i in chosen if faults is not None else range(len(rows)):
+    bad.add(i)
+    with _naming(rows[i][0], faults):
+      _check_pair(*rows[i][:2])
+      bad.remove(i)
+  return [rows[i] for i in chosen if i not in bad]
 
 
 def _manifest_row(root, manifest, line):
@@ -139,14 +171,10 @@ def _manifest_row(root, manifest, line):
     raise ValueError(f"{manifest}: {', '.join(region)} must all be whole numbers: {line}.") from error
 
 
-def _mask_of(masks: dict[str, pathlib.Path], image: pathlib.Path) -> pathlib.Path:
-  if image.stem not in masks:
+def _check_pair(image: pathlib.Path, mask: pathlib.Path | None) -> None:
+  if mask is None:
     folder = image.parent.parent / "masks"
     raise FileNotFoundError(f"{folder} holds no mask named {image.stem} for {image}.")
-  return masks[image.stem]
-
-
-def _check_sizes(image: pathlib.Path, mask: pathlib.Path) -> None:
   images.check_same_size(mask, images.size(mask), images.size(image))
 
 

@@ -38,6 +38,9 @@ class Source(Protocol):
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns image [H, W, channels] in its own type and mask uint8 [H, W]; raises ImageError."""
 
+  def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
+    """Returns the files that hold an example's image and mask, None where there is no such file."""
+
 
 def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -> Source:
   """Opens the examples of `split` ("train" or "validation") as `config.source` says.
@@ -48,8 +51,7 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
   """
   if from_workdir:
     _refuse_foreign_builder(config)
-  kinds = {"tfds": TfdsSource, "folder": FolderSource, "patches": PatchSource}
-  source = kinds[config.source](config, _spec(config, split))
+  source = make_source(config, split)
   if not len(source.ids):
     raise ValueError(f"{config.directory or config.builder}: no example in the {split} split.")
   positives = int(np.sum(source.labels.max(axis=1) > 0))
@@ -70,6 +72,17 @@ def _refuse_foreign_builder(config: DataConfig) -> None:
       f"This workdir's config.json names code to be run, data.builder={config.builder}: refused, as it "
       f"may come from anywhere. If it is yours, train with --config, or move it to {_OWN_BUILDERS}."
     )
+
+
+def make_source(config: DataConfig, split: str, faults: dict[str, str] | None = None) -> Source:
+  """Opens a split whether or not it serves a training; raises as `open_source` does otherwise.
+
+  With `faults`, files that cannot be used are left out and named there, path and reason.
+  """
+  spec = _spec(config, split)
+  if config.source == "patches":  # The other kinds open no image before it is read.
+    return PatchSource(config, spec, faults)
+  return {"tfds": TfdsSource, "folder": FolderSource}[config.source](config, spec)
 
 
 def _spec(config: DataConfig, split: str) -> str:
@@ -111,6 +124,10 @@ class TfdsSource:
     if "mask" in row:
       return image, np.asarray(row["mask"]).reshape(image.shape[:2]).astype(np.uint8)
     return image, images.mask_without_file(self.labels[index], image.shape[:2])
+
+  def files(self, index: int) -> tuple[None, None]:
+    del index  # Examples lie in shards.
+    return None, None
 
 
 def _tfds_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
@@ -198,3 +215,6 @@ class FolderSource:
       )
     images.check_same_size(self._masks[index], mask.shape, image.shape[:2])
     return image, mask
+
+  def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path | None]:
+    return self._paths[index], self._masks[index]

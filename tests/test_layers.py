@@ -14,7 +14,7 @@ LEVELS = {
       "patches", "models"),
   2: ("sources", "input_pipeline", "localize", "calibrate", "checkpoints", "log", "features",
       "train_step"),
-  3: ("session", "panels", "evaluate", "predict", "report"),
+  3: ("session", "panels", "evaluate", "predict", "report", "doctor"),
   4: ("train",),
   5: ("main",),
 }
