@@ -1,6 +1,7 @@
 """Patches and scenes with masks, whole or cut into tiles whose image labels come from the masks."""
 
 import dataclasses
+import logging
 import pathlib
 
 import numpy as np
@@ -8,6 +9,10 @@ from rasterio.windows import Window
 
 from lgag_jax import images, splits
 from lgag_jax.config import DataConfig
+
+_LOG = logging.getLogger(__name__)
+
+_MAX_TILES = 1 << 20  # Of an image: a header may claim any size, and each tile takes memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,20 +68,41 @@ class PatchSource:
 
   def __init__(self, config: DataConfig, spec: str):
     self._config = config
+    self.bad: dict[str, str] = {}  # Images left out since data.on_bad_image="skip", with the reason.
     self.ids, self.keys, self._tiles, labels = [], [], [], []
     for image, mask, region in _rows(config, spec):
-      with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
-        for tile in _tiles_of(image, region, config.tile_size):
-          label = self._label(self._mask(raster, mask_raster, tile))
-          if label is None:
-            continue
-          whole = not (config.tile_size or region)
-          name = image.name if whole else f"{image.name}[{tile.row}:{tile.col}]"
-          self.ids.append(name)
-          self._tiles.append((image, mask, tile))
-          self.keys.append(f"{images.file_key(image)} {tile}")
-          labels.append(label)
+      try:
+        found = self._labelled_tiles(image, mask, region)
+      except images.ImageError as error:
+        self._leave_out(image, error)
+        continue
+      for tile, label in found:
+        whole = not (config.tile_size or region)
+        name = image.name if whole else f"{image.name}[{tile.row}:{tile.col}]"
+        self.ids.append(name)
+        self._tiles.append((image, mask, tile))
+        self.keys.append(f"{images.file_key(image)} {tile}")
+        labels.append(label)
     self.labels = np.array(labels, np.float32).reshape(-1, len(config.classes))
+
+  def _labelled_tiles(self, image, mask, region) -> list[tuple[Tile, list[float]]]:
+    images.check_same_size(mask, images.size(mask), images.size(image))
+    with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
+      labels = (
+        (tile, self._label(self._mask(raster, mask_raster, tile)))
+        for tile in _tiles_of(image, region, self._config.tile_size)
+      )
+      return [(tile, label) for tile, label in labels if label is not None]
+
+  def _leave_out(self, image: pathlib.Path, error: images.ImageError) -> None:
+    if self._config.on_bad_image == "error":
+      raise error
+    _LOG.warning("Left out %s: %s", image, error)
+    self.bad[str(image)] = str(error)
+    if len(self.bad) > self._config.max_bad_images:
+      raise images.ImageError(
+        f"More than data.max_bad_images={self._config.max_bad_images} images are bad, the last: {error}"
+      ) from error
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, mask, tile = self._tiles[index]
@@ -108,7 +134,7 @@ def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Pat
   manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
   if manifest.exists():
     table = images.read_table(manifest, ())
-    rows = [_manifest_row(root, manifest, line) for line in table]
+    rows = [_manifest_row(root, manifest, number, line) for number, line in enumerate(table, 2)]
     names = [line.get("split") or "" for line in table]
   elif config.manifest:
     raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
@@ -118,25 +144,37 @@ def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Pat
     if not rows:
       raise ValueError(f"{root / 'images'} holds no image ({', '.join(images.SUFFIXES)}).")
     names = [""] * len(rows)
-  for image, mask, _ in rows:
-    _check_sizes(image, mask)
   return [rows[i] for i in splits.select(spec, names, config)]
 
 
-def _manifest_row(root, manifest, line):
+def _manifest_row(root, manifest, number, line):
+  where = f"{manifest}, row {number}"
   if line.get("file"):
-    image, mask = root / "images" / line["file"], root / "masks" / line["file"]
+    folders, names = ("images", "masks"), (line["file"],) * 2
   elif line.get("image") and line.get("mask"):
-    image, mask = root / line["image"], root / line["mask"]
+    folders, names = ("", ""), (line["image"], line["mask"])
   else:
-    raise ValueError(f"{manifest}: a row names neither 'file' nor 'image' and 'mask': {line}.")
+    raise ValueError(f"{where} names neither 'file' nor 'image' and 'mask': {line}.")
+  for name in names:
+    _check_inside(where, root, name)
+  image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
   region = ("row_start", "row_stop", "col_start", "col_stop")
   if not line.get("row_start"):
     return image, mask, ()
   try:
     return image, mask, tuple(int(line[name]) for name in region)
-  except (KeyError, ValueError) as error:
-    raise ValueError(f"{manifest}: {', '.join(region)} must all be whole numbers: {line}.") from error
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{where}: {', '.join(region)} must all be whole numbers: {line}.") from error
+
+
+def _check_inside(where: str, root: pathlib.Path, name: str) -> None:
+  """Keeps a manifest, which may come with the data from anywhere, to the data."""
+  path = pathlib.PurePath(name)
+  if path.is_absolute() or ".." in path.parts or "\0" in name:
+    raise ValueError(
+      f"{where} names {name!r}, which is outside {root}: give a path below data.directory, without "
+      "'..', or set data.directory to a folder that holds all of the data."
+    )
 
 
 def _mask_of(masks: dict[str, pathlib.Path], image: pathlib.Path) -> pathlib.Path:
@@ -146,15 +184,16 @@ def _mask_of(masks: dict[str, pathlib.Path], image: pathlib.Path) -> pathlib.Pat
   return masks[image.stem]
 
 
-def _check_sizes(image: pathlib.Path, mask: pathlib.Path) -> None:
-  images.check_same_size(mask, images.size(mask), images.size(image))
-
-
 def _tiles_of(image: pathlib.Path, region: tuple, side: int) -> list[Tile]:
   height, width = images.size(image)
   top, bottom, left, right = region or (0, height, 0, width)
   if not (0 <= top < bottom <= height and 0 <= left < right <= width):
     raise ValueError(f"{image} is {height} x {width}: the manifest's part {region} is outside it.")
+  if side and -(-(bottom - top) // side) * -(-(right - left) // side) > _MAX_TILES:
+    raise images.ImageError(
+      f"{image} is {height} x {width}: more than {_MAX_TILES} tiles of data.tile_size={side}. Use "
+      "larger tiles, or cut the image."
+    )
   return [
     dataclasses.replace(tile, row=tile.row + top, col=tile.col + left)
     for tile in tiles(bottom - top, right - left, side)
