@@ -165,7 +165,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _zip_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]]:
-  with archive.open("rb") as raw, zipfile.ZipFile(_Bounded(raw, _MAX_CONTENTS)) as file:
+  with archive.open("rb") as raw, zipfile.ZipFile(Bounded(raw, _MAX_CONTENTS)) as file:
     for info in file.infolist():
       kind, is_dir = stat.S_IFMT(info.external_attr >> 16), info.is_dir()
       if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -181,7 +181,7 @@ def _zip_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]
 def _tar_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]]:
   opener = gzip.open if archive.name.lower().endswith("gz") else open
   with opener(archive, "rb") as raw:
-    bounded = _Bounded(raw, _MAX_HEADER)
+    bounded = Bounded(raw, _MAX_HEADER)
     with tarfile.open(fileobj=bounded, mode="r:") as file:
       while (member := file.next()) is not None:
         if member.issparse() or member.size < 0 or not (member.isreg() or member.isdir()):
@@ -196,7 +196,7 @@ def _tar_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]
         raise tarfile.ReadError(f"there is no header and no end at byte {file.offset}")
 
 
-class _Bounded:
+class Bounded:
   """A file of which at most `at_most` bytes are read at once, whatever a header claims."""
 
   def __init__(self, file: IO[bytes], at_most: int):
