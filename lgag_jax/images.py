@@ -1,9 +1,15 @@
-"""Reads images and masks of any raster format, whole or a window, with errors that name the file."""
+"""Reads PNG, JPEG and TIFF images and masks, whole or a window, with errors that name the file.
+
+Files may come from anywhere, so nothing but the file itself is opened: not what it refers to, not what
+lies beside it (.aux.xml, .msk, .ovr, world files), and what it unpacks to is bounded beforehand. An
+animated PNG counts as its default image, as its standard has it; a TIFF of several pages is refused.
+"""
 
 import csv
 import functools
 import os
 import pathlib
+import stat
 import warnings
 
 import numpy as np
@@ -18,7 +24,16 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")
 # Patches seldom carry a georeference, and need none.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-_MAX_PIXELS = 1 << 28  # A larger window is refused before memory is taken for it.
+# How files begin, and the only GDAL drivers that open them: others follow references to files and URLs.
+_DRIVERS = {
+  b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG",
+  b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
+}
+# Without its list of a folder GDAL looks at no side file, where a mask may be a VRT of anything.
+_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+_MAX_BYTES = 1 << 30  # A larger window is refused before memory is taken for it.
+_MAX_BLOCK_BYTES = 1 << 29  # Of what a file stores as one piece: unpacked whole for any window.
+_MAX_TABLE_BYTES = 1 << 28
 
 
 class ImageError(ValueError):
@@ -26,11 +41,61 @@ class ImageError(ValueError):
 
 
 def open_raster(path: pathlib.Path) -> rasterio.DatasetReader:
-  """Opens a raster; raises ImageError naming a file that is missing or no image."""
+  """Opens a raster; raises ImageError naming a file that is missing, no image, or not to be trusted."""
+  driver = _driver(path)
   try:
-    return rasterio.open(path)
-  except RasterioError as error:
+    with rasterio.Env(**_OPTIONS):
+      raster = rasterio.open(path.absolute(), driver=driver)
+  except (RasterioError, ValueError) as error:
     raise ImageError(f"{path} cannot be opened as an image: {error}") from error
+  try:
+    _check_structure(raster, path)
+  except BaseException:
+    raster.close()
+    raise
+  return raster
+
+
+def _driver(path: pathlib.Path) -> str:
+  """Tells by a regular file's first bytes which driver reads it, whatever its suffix."""
+  try:
+    if not stat.S_ISREG(path.stat().st_mode):  # A pipe would wait for ever.
+      raise ImageError(f"{path} cannot be opened as an image: it is no regular file.")
+    with path.open("rb") as file:
+      start = file.read(8)
+  except (OSError, ValueError) as error:
+    raise ImageError(f"{path} cannot be opened as an image: {error}") from error
+  for signature, driver in _DRIVERS.items():
+    if start.startswith(signature):
+      return driver
+  found = f"it begins with {start!r}" if start else "it is empty"
+  raise ImageError(
+    f"{path} cannot be opened as an image: {found}, and only PNG, JPEG and TIFF are read. Convert or "
+    "restore it, or set data.on_bad_image."
+  )
+
+
+def _check_structure(raster, path):
+  if raster.subdatasets:
+    raise ImageError(
+      f"{path} has {len(raster.subdatasets)} pages: save each as a file of its own, or all as "
+      "the bands of one picture."
+    )
+  if any(name.startswith("complex") for name in raster.dtypes):
+    raise ImageError(f"{path} holds complex numbers: save their parts or amounts as bands.")
+  height, width = raster.block_shapes[0]
+  # The whole file's number of bands, since most drivers unpack all bands of a block together.
+  _check_bytes(raster, path, height * width * raster.count, _MAX_BLOCK_BYTES, "in one piece", (
+    "save it in tiles (a tiled TIFF) or as smaller images"))
+
+
+def _check_bytes(raster, path, values, limit, what, remedy):
+  size = values * max(np.dtype(name).itemsize for name in raster.dtypes)
+  if size > limit:
+    raise ImageError(
+      f"{path} is {raster.height} x {raster.width} with {raster.count} channels, too large to read "
+      f"{what} ({size >> 20} of at most {limit >> 20} MiB): {remedy}."
+    )
 
 
 def read_image(path: pathlib.Path, channels: int, window: Window | None = None) -> np.ndarray:
@@ -88,6 +153,8 @@ def read_mask(
 
 def read_valid(raster: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
   """Reads where an image holds data, bool [H, W]: nodata values, alpha and internal masks."""
+  # One byte a pixel and band, which are the masks that it is joined from.
+  _check_window(raster, raster.name, raster.count, window)
   try:
     return raster.dataset_mask(window=window) > 0
   except RasterioError as error:
@@ -101,13 +168,14 @@ def size(path: pathlib.Path) -> tuple[int, int]:
     return raster.height, raster.width
 
 
-def _read(raster, path, bands, window):
+def _check_window(raster, path, bands, window):
   height, width = (window.height, window.width) if window else (raster.height, raster.width)
-  if height * width * len(bands) > _MAX_PIXELS:
-    raise ImageError(
-      f"{path} is {raster.height} x {raster.width}, too large to read whole: cut it into tiles "
-      "(data.tile_size) or smaller images."
-    )
+  _check_bytes(raster, path, height * width * bands, _MAX_BYTES, "whole", (
+    "cut it into tiles (data.tile_size) or smaller images"))
+
+
+def _read(raster, path, bands, window):
+  _check_window(raster, path, len(bands), window)
   try:
     return raster.read(bands, window=window)
   except RasterioError as error:
@@ -123,13 +191,19 @@ def image_files(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[dict[str, str]]:
-  """Reads a CSV with a header; raises ValueError naming the file and a missing column."""
-  with path.open(newline="", encoding="utf-8-sig") as file:
-    reader = csv.DictReader(file)
-    missing = [name for name in required if name not in (reader.fieldnames or ())]
-    if missing:
-      raise ValueError(f"{path} lacks the column {missing[0]}: its header must name it.")
-    return list(reader)
+  """Reads a CSV with a header; raises ValueError naming the file and what is wrong with it."""
+  if (size := path.stat().st_size) > _MAX_TABLE_BYTES:
+    raise ValueError(f"{path} has {size >> 20} MiB, a table at most {_MAX_TABLE_BYTES >> 20}: cut it.")
+  try:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      reader = csv.DictReader(file)
+      rows, names = list(reader), reader.fieldnames or ()
+  except (csv.Error, UnicodeDecodeError) as error:
+    raise ValueError(f"{path} is no table in UTF-8 with commas: {error}. Save it as one.") from error
+  missing = [name for name in required if name not in names]
+  if missing:
+    raise ValueError(f"{path} lacks the column {missing[0]}: its header must name it.")
+  return rows
 
 
 def mask_without_file(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

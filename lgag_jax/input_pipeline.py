@@ -31,7 +31,8 @@ class Reader:
     self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     self._room = int(config.decoded_cache_gib * 2**30)
     self._lock = threading.Lock()
-    self.bad: dict[str, str] = {}  # Ids of skipped images, with the reason.
+    # Ids of skipped images, with the reason; first those that the source itself left out.
+    self.bad: dict[str, str] = dict(getattr(source, "bad", {}))
     self.failure: images.ImageError | None = None  # What stopped the pipeline.
 
   def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.float32]:

@@ -1,15 +1,18 @@
 """Patches and scenes with masks, whole or cut into tiles whose image labels come from the masks."""
 
-import contextlib
 import dataclasses
+import logging
 import pathlib
-from collections.abc import Iterator
 
 import numpy as np
 from rasterio.windows import Window
 
 from lgag_jax import images, splits
 from lgag_jax.config import DataConfig
+
+_LOG = logging.getLogger(__name__)
+
+_MAX_TILES = 1 << 20  # Of an image: a header may claim any size, and each tile takes memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,36 +63,59 @@ class PatchSource:
   use a part of an image only. A tile is positive for a class when its mask has enough of it
   (`data.min_mask_pixels` and `data.min_mask_fraction`); tiles without any data are left out.
 
-  With `faults`, pairs that cannot be used are left out and named there, path and reason; without,
-  the first raises.
+  With `faults`, pairs that cannot be used are left out and named there, path and reason. Without, the
+  first raises, or with data.on_bad_image="skip" the first beyond data.max_bad_images.
   """
 
   has_masks = True
 
   def __init__(self, config: DataConfig, spec: str, faults: dict[str, str] | None = None):
     self._config = config
-    self.ids, self.keys, self._tiles, self._labels = [], [], [], []
-    for image, mask, region in _rows(config, spec, faults):
-      with _naming(image, faults):
-        self._add(image, mask, region)
-    self.labels = np.array(self._labels, np.float32).reshape(-1, len(config.classes))
-
-  def _add(self, image, mask, region):
-    config = self._config
-    with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
-      for tile in _tiles_of(image, region, config.tile_size):
-        label = self._label(self._mask(raster, mask_raster, tile))
-        if label is None:
-          continue
+    self._faults = faults
+    self.bad: dict[str, str] = {}  # Images left out since data.on_bad_image="skip", with the reason.
+    self.ids, self.keys, self._tiles, labels = [], [], [], []
+    for image, mask, region in _rows(config, spec):
+      try:
+        found = self._labelled_tiles(image, mask, region)
+      except (ValueError, OSError) as error:
+        self._leave_out(image, error)
+        continue
+      for tile, label in found:
         whole = not (config.tile_size or region)
         name = image.name if whole else f"{image.name}[{tile.row}:{tile.col}]"
         self.ids.append(name)
         self._tiles.append((image, mask, tile))
         self.keys.append(f"{images.file_key(image)} {tile}")
-        self._labels.append(label)
+        labels.append(label)
+    self.labels = np.array(labels, np.float32).reshape(-1, len(config.classes))
 
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path]:
     return self._tiles[index][:2]
+
+  def _labelled_tiles(self, image, mask, region) -> list[tuple[Tile, list[float]]]:
+    if mask is None:
+      folder = image.parent.parent / "masks"
+      raise FileNotFoundError(f"{folder} holds no mask named {image.stem} for {image}.")
+    images.check_same_size(mask, images.size(mask), images.size(image))
+    with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
+      labels = (
+        (tile, self._label(self._mask(raster, mask_raster, tile)))
+        for tile in _tiles_of(image, region, self._config.tile_size)
+      )
+      return [(tile, label) for tile, label in labels if label is not None]
+
+  def _leave_out(self, image: pathlib.Path, error: Exception) -> None:
+    if self._faults is not None:
+      self._faults[str(image)] = str(error)
+      return
+    if self._config.on_bad_image == "error" or not isinstance(error, images.ImageError):
+      raise error
+    _LOG.warning("Left out %s: %s", image, error)
+    self.bad[str(image)] = str(error)
+    if len(self.bad) > self._config.max_bad_images:
+      raise images.ImageError(
+        f"More than data.max_bad_images={self._config.max_bad_images} images are bad, the last: {error}"
+      ) from error
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, mask, tile = self._tiles[index]
@@ -115,26 +141,13 @@ class PatchSource:
     return [float(count >= least and count > 0) for count in counts]
 
 
-@contextlib.contextmanager
-def _naming(image: pathlib.Path, faults: dict[str, str] | None) -> Iterator[None]:
-  """Notes what is wrong with an image in `faults`; raises it where there is no such thing."""
-  try:
-    yield
-  except (ValueError, OSError) as error:
-    if faults is None:
-      raise
-    faults[str(image)] = str(error)
-
-
-def _rows(
-  config: DataConfig, spec: str, faults: dict[str, str] | None
-) -> list[tuple[pathlib.Path, pathlib.Path, tuple]]:
+def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Path | None, tuple]]:
   """Returns (image, mask, (row_start, row_stop, col_start, col_stop) or ()) of a split."""
   root = splits.require_directory(config)
   manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
   if manifest.exists():
     table = images.read_table(manifest, ())
-    rows = [_manifest_row(root, manifest, line) for line in table]
+    rows = [_manifest_row(root, manifest, number, line) for number, line in enumerate(table, 2)]
     names = [line.get("split") or "" for line in table]
   elif config.manifest:
     raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
@@ -144,38 +157,37 @@ def _rows(
     if not rows:
       raise ValueError(f"{root / 'images'} holds no image ({', '.join(images.SUFFIXES)}).")
     names = [""] * len(rows)
-  chosen = splits.select(spec, names, config)
-  bad = set()
-  # A training needs all splits, so what is wrong in any is told at once; faults are this split's.
-  for i in chosen if faults is not None else range(len(rows)):
-    bad.add(i)
-    with _naming(rows[i][0], faults):
-      _check_pair(*rows[i][:2])
-      bad.remove(i)
-  return [rows[i] for i in chosen if i not in bad]
+  return [rows[i] for i in splits.select(spec, names, config)]
 
 
-def _manifest_row(root, manifest, line):
+def _manifest_row(root, manifest, number, line):
+  where = f"{manifest}, row {number}"
   if line.get("file"):
-    image, mask = root / "images" / line["file"], root / "masks" / line["file"]
+    folders, names = ("images", "masks"), (line["file"],) * 2
   elif line.get("image") and line.get("mask"):
-    image, mask = root / line["image"], root / line["mask"]
+    folders, names = ("", ""), (line["image"], line["mask"])
   else:
-    raise ValueError(f"{manifest}: a row names neither 'file' nor 'image' and 'mask': {line}.")
+    raise ValueError(f"{where} names neither 'file' nor 'image' and 'mask': {line}.")
+  for name in names:
+    _check_inside(where, root, name)
+  image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
   region = ("row_start", "row_stop", "col_start", "col_stop")
   if not line.get("row_start"):
     return image, mask, ()
   try:
     return image, mask, tuple(int(line[name]) for name in region)
-  except (KeyError, ValueError) as error:
-    raise ValueError(f"{manifest}: {', '.join(region)} must all be whole numbers: {line}.") from error
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{where}: {', '.join(region)} must all be whole numbers: {line}.") from error
 
 
-def _check_pair(image: pathlib.Path, mask: pathlib.Path | None) -> None:
-  if mask is None:
-    folder = image.parent.parent / "masks"
-    raise FileNotFoundError(f"{folder} holds no mask named {image.stem} for {image}.")
-  images.check_same_size(mask, images.size(mask), images.size(image))
+def _check_inside(where: str, root: pathlib.Path, name: str) -> None:
+  """Keeps a manifest, which may come with the data from anywhere, to the data."""
+  path = pathlib.PurePath(name)
+  if path.is_absolute() or ".." in path.parts or "\0" in name:
+    raise ValueError(
+      f"{where} names {name!r}, which is outside {root}: give a path below data.directory, without "
+      "'..', or set data.directory to a folder that holds all of the data."
+    )
 
 
 def _tiles_of(image: pathlib.Path, region: tuple, side: int) -> list[Tile]:
@@ -183,6 +195,11 @@ def _tiles_of(image: pathlib.Path, region: tuple, side: int) -> list[Tile]:
   top, bottom, left, right = region or (0, height, 0, width)
   if not (0 <= top < bottom <= height and 0 <= left < right <= width):
     raise ValueError(f"{image} is {height} x {width}: the manifest's part {region} is outside it.")
+  if side and -(-(bottom - top) // side) * -(-(right - left) // side) > _MAX_TILES:
+    raise images.ImageError(
+      f"{image} is {height} x {width}: more than {_MAX_TILES} tiles of data.tile_size={side}. Use "
+      "larger tiles, or cut the image."
+    )
   return [
     dataclasses.replace(tile, row=tile.row + top, col=tile.col + left)
     for tile in tiles(bottom - top, right - left, side)

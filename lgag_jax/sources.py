@@ -27,7 +27,8 @@ class Source(Protocol):
 
   `ids`: a name each, for messages and output files; `keys`: what tells an example from any other,
   and from what it was before its file changed; `labels`: f32[n, C] of zeros and ones; `has_masks`:
-  whether masks show more than the labels say.
+  whether masks show more than the labels say. A source that leaves images out when it is opened
+  names them, with the reason, in `bad`.
   """
 
   ids: Sequence[str]

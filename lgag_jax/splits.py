@@ -6,14 +6,21 @@ from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 
+from lgag_jax import archives, cluster
 from lgag_jax.config import DataConfig
 
 
 def require_directory(config: DataConfig) -> pathlib.Path:
-  """Returns the data's root; raises when it is not set or missing."""
+  """Returns the data's root; raises when it is not set or missing.
+
+  An archive is unpacked beside itself, once; see archives.unpack for what it must not hold.
+  """
   if not config.directory:
     raise ValueError("data.directory is not set: add --config.data.directory=<folder>.")
   directory = pathlib.Path(config.directory)
+  if archives.is_archive(directory):
+    with cluster.first_then_others("archive"):
+      return archives.unpacked(directory)
   if not directory.is_dir():
     raise FileNotFoundError(f"data.directory={config.directory}: there is no such folder.")
   return directory

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "lgag_jax"
 LEVELS = {
   0: ("config", "state", "cluster", "preemption", "progress", "files", "integrity", "lock",
-      "tables", "figures"),
+      "archives", "tables", "figures"),
   1: ("images", "splits", "partition", "memory_bank", "losses", "metrics", "optimizer", "augment",
       "patches", "models"),
   2: ("sources", "input_pipeline", "localize", "calibrate", "checkpoints", "log", "features",

@@ -1,0 +1,250 @@
+"""Archives: what unpacks, what must not, and that nothing is left of what was refused."""
+
+import gzip
+import io
+import os
+import stat
+import struct
+import tarfile
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgag_jax import archives, sources, splits
+from lgag_jax.archives import ArchiveError
+from lgag_jax.config import DataConfig
+
+KINDS = (".zip", ".tar", ".tar.gz")
+
+
+def png(value=0):
+  buffer = io.BytesIO()
+  Image.fromarray(np.full((6, 8, 3), value, np.uint8)).save(buffer, "png")
+  return buffer.getvalue()
+
+
+def pack(path, members):
+  """Writes (name, bytes; None for a folder) in their order."""
+  if path.suffix == ".zip":
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+      for name, data in members:
+        file.writestr(name + "/" * (data is None), data or b"")
+    return path
+  with tarfile.open(path, "w:gz" if path.suffix == ".gz" else "w") as file:
+    for name, data in members:
+      info = tarfile.TarInfo(name)
+      info.type, info.size = (tarfile.DIRTYPE, 0) if data is None else (tarfile.REGTYPE, len(data))
+      file.addfile(info, io.BytesIO(data or b""))
+  return path
+
+
+def refuse(path, match):
+  """Unpacking fails with a message, and leaves nothing anywhere."""
+  before = sorted(path.parent.parent.rglob("*"))
+  with pytest.raises(ArchiveError, match=match) as caught:
+    archives.unpacked(path)
+  assert str(path) in str(caught.value)
+  assert sorted(path.parent.parent.rglob("*")) == before
+
+
+@pytest.fixture
+def place(tmp_path):
+  (tmp_path / "data").mkdir()
+  return tmp_path / "data"
+
+
+def data_set(top=""):
+  return [
+    (f"{top}{folder}/{i}.png", png(i)) for folder in ("landslide", "non-landslide") for i in range(5)
+  ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("top", ["", "some set/", "./", "__MACOSX"])
+def test_a_data_set_trains_from_its_archive(place, kind, top):
+  extra = [("__MACOSX/set/._0.png", b"fork")] if top == "__MACOSX" else []
+  top = "set/" if extra else top
+  path = pack(place / f"set{kind}", data_set(top) + extra)
+  config = DataConfig(directory=str(path))
+  source = sources.open_source(config, "train")
+  assert len(source.ids) == 8
+  assert {int(source.read(i)[0].max()) for i in range(8)} == {0, 1, 2, 3}
+  names = sorted(entry.name for entry in place.iterdir())
+  assert names == [f"set{kind}", f"set{kind}.unpacked"]
+  # Unpacked once: what is there is used, with what its owner has changed.
+  marker = splits.require_directory(config) / "mine.txt"
+  marker.touch()
+  assert splits.require_directory(config) == marker.parent
+  assert marker.exists()
+
+
+def test_a_changed_archive_is_not_mistaken_for_the_old_one(place):
+  path = pack(place / "set.zip", data_set())
+  archives.unpacked(path)
+  later = time.time() + 5
+  os.utime(path, (later, later))
+  with pytest.raises(ArchiveError, match=r"set\.zip is newer than .*set\.zip\.unpacked: remove"):
+    archives.unpacked(path)
+
+
+def test_an_archive_from_the_future_is_used_again(place):
+  path = pack(place / "set.zip", data_set())
+  os.utime(path, (time.time() + 1000,) * 2)
+  assert archives.unpacked(path) == archives.unpacked(path)
+
+
+def test_a_folder_may_be_called_like_an_archive(place):
+  (place / "set.zip").mkdir()
+  assert splits.require_directory(DataConfig(directory=str(place / "set.zip"))).name == "set.zip"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+  "name", ["../out.png", "a/../../out.png", "/tmp/out.png", "..", "C:/out.png", "a\\..\\out.png"]
+)
+def test_names_outside_the_folder_are_refused(place, kind, name):
+  refuse(pack(place / f"bad{kind}", [("good.png", png()), (name, b"x")]), "outside its folder")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("names", [
+  ("a.png", "a.png"), ("a.png", "A.png"), ("x/a.png", "X/b.png"), ("a", "a/b.png"), ("a/b.png", "a"),
+  ("\u00e9.png", "e\u0301.png"), ("stra\u00dfe.png", "STRASSE.png"), ("a/b.png", "a/./b.png"),
+])
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_names_of_one_place_are_refused(place, kind, names):
+  refuse(pack(place / f"bad{kind}", [(name, b"x") for name in names]), "which are one place")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["x" * 201, "/".join("x" * 17), "bell\a.png", "line\n.png"])
+def test_names_that_file_systems_or_logs_do_not_bear_are_refused(place, kind, name):
+  refuse(pack(place / f"bad{kind}", [(name, b"x")]), "too long or too deep|no text")
+
+
+@pytest.mark.parametrize("kind", [
+  tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE,
+  tarfile.GNUTYPE_SPARSE, tarfile.CONTTYPE, b"V",
+])
+def test_tar_members_that_are_no_files_are_refused(place, kind):
+  path = place / "bad.tar"
+  with tarfile.open(path, "w") as file:
+    info = tarfile.TarInfo("link")
+    info.type, info.linkname = kind, "/etc"
+    file.addfile(info)
+    file.addfile(tarfile.TarInfo("link/passwd"))
+  if kind == tarfile.CONTTYPE:  # Counts as a plain file, so that a file is where a folder is wanted.
+    refuse(path, "one place")
+  else:
+    refuse(path, "'link' is a link or a device|damaged")
+
+
+@pytest.mark.parametrize("mode", [stat.S_IFLNK, stat.S_IFCHR, stat.S_IFIFO, stat.S_IFSOCK])
+def test_zip_members_that_are_no_files_are_refused(place, mode):
+  path = place / "bad.zip"
+  with zipfile.ZipFile(path, "w") as file:
+    info = zipfile.ZipInfo("link")
+    info.external_attr = (mode | 0o777) << 16
+    file.writestr(info, "/etc")
+  refuse(path, "'link' is a link or a device")
+
+
+@pytest.mark.parametrize("kind", [".zip", ".tar.gz"])
+def test_bombs_stop_at_the_ratio(place, kind, monkeypatch):
+  monkeypatch.setattr(archives, "FREE_BYTES", 1 << 20)
+  path = pack(place / f"bomb{kind}", [(f"{i}.tif", bytes(1 << 20)) for i in range(20)])
+  assert path.stat().st_size < (20 << 20) / archives.MAX_RATIO
+  refuse(path, "takes it past")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_total_and_the_number_of_files_are_limited(place, kind, monkeypatch):
+  path = pack(place / f"many{kind}", [(f"{i}", os.urandom(1000)) for i in range(11)])
+  with monkeypatch.context() as patch:
+    patch.setattr(archives, "MAX_BYTES", 10_999)
+    refuse(path, "past 10999 bytes")
+  monkeypatch.setattr(archives, "MAX_FILES", 10)
+  refuse(path, "more than 10 files")
+
+
+def test_bytes_count_as_they_are_written_not_as_headers_claim(place, monkeypatch):
+  path = pack(place / "lie.zip", [("a.tif", bytes(1 << 22))])
+  data = path.read_bytes()
+  assert data.count(struct.pack("<I", 1 << 22)) == 2
+  path.write_bytes(data.replace(struct.pack("<I", 1 << 22), struct.pack("<I", 10)))
+  refuse(path, "damaged")  # Not 4 MiB: the first ten bytes have another checksum.
+  monkeypatch.setattr(archives, "MAX_BYTES", 1000)
+  path.write_bytes(data.replace(struct.pack("<I", 1 << 22), struct.pack("<I", 1 << 31)))
+  refuse(path, "past 1000 bytes")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kept", [0.0, 0.3, 0.6, 0.95])
+def test_truncated_archives_are_refused(place, kind, kept):
+  members = [(f"{i}.bin", os.urandom(3000)) for i in range(10)]
+  path = pack(place / f"cut{kind}", members)
+  data = path.read_bytes()
+  whole = data.rstrip(b"\0") if kind == ".tar" else data
+  path.write_bytes(whole[: int(len(whole) * kept)])
+  refuse(path, "damaged")
+
+
+def test_a_damaged_header_is_not_taken_for_the_end(place):
+  path = pack(place / "set.tar", [("a.png", png()), ("b.png", png())])
+  data = bytearray(path.read_bytes())
+  data[data.index(b"b.png")] ^= 1
+  path.write_bytes(data)
+  refuse(path, "damaged: there is no header and no end at byte 1024")
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE])
+def test_headers_of_any_size_do_not_fill_the_memory(place, kind):
+  info = tarfile.TarInfo("x")
+  info.type, info.size = kind, 1 << 40
+  with gzip.open(place / "bad.tar.gz", "wb") as file:
+    file.write(info.tobuf(tarfile.GNU_FORMAT))
+    for _ in range(64):
+      file.write(bytes(1 << 20))
+  started = time.monotonic()
+  refuse(place / "bad.tar.gz", "header in it takes more than|damaged")
+  assert time.monotonic() - started < 1.0
+
+
+def test_encrypted_and_exotic_zips_are_refused(place):
+  path = pack(place / "secret.zip", [("a.png", png())])
+  data = bytearray(path.read_bytes())
+  data[data.index(b"PK\1\2") + 8] |= 1
+  path.write_bytes(data)
+  refuse(path, "encrypted")
+  with zipfile.ZipFile(place / "lzma.zip", "w", zipfile.ZIP_LZMA) as file:
+    file.writestr("a.png", png())
+  refuse(place / "lzma.zip", "not packed by deflate")
+
+
+def test_a_full_disk_is_no_damaged_archive(place, monkeypatch):
+  path = pack(place / "set.zip", data_set())
+
+  def full(*_):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(archives, "_write", full)
+  with pytest.raises(OSError, match=r"No space left.*set\.zip") as caught:
+    archives.unpacked(path)
+  assert not isinstance(caught.value, ValueError)
+  assert [p.name for p in place.iterdir()] == ["set.zip"]
+
+
+def test_two_at_once_end_with_one_folder(place, monkeypatch):
+  path, write = pack(place / "set.zip", data_set()), archives._write
+
+  def slow(members, archive, folder):
+    write(members, archive, folder)
+    monkeypatch.setattr(archives, "_write", write)
+    archives.unpacked(archive)  # Another process is done first.
+
+  monkeypatch.setattr(archives, "_write", slow)
+  assert len(list(archives.unpacked(path).rglob("*.png"))) == 10
+  assert sorted(p.name for p in place.iterdir()) == ["set.zip", "set.zip.unpacked"]
