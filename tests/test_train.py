@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import threading
 
 import jax
 import numpy as np
@@ -12,7 +13,7 @@ import rasterio
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import partition, predict, report, session, train
+from lgag_jax import log, partition, predict, preemption, report, session, train
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +71,43 @@ def test_second_start_goes_on_to_the_same_state(trained, module_config, tmp_path
   assert [line["step"] for line in lines if line["split"] == "train"] == [2, 4, 6, 8]
   reference = json.loads((workdir / "eval" / "validation.json").read_text())
   assert json.loads((copy / "eval" / "validation.json").read_text()) == reference
+
+
+def told(workdir):
+  """What a training wrote that does not depend on the clock."""
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  for line in lines:
+    line.pop("steps_per_second", None)
+  return lines, *(json.loads((workdir / name).read_text()) for name in (
+    "thresholds.json", "eval/validation.json"))
+
+
+def test_five_stops_leave_nothing_different(trained, module_config, tmp_path):
+  """In mid-epoch, at an epoch's last step before its validation, between lines of the log."""
+  reference, final = trained
+  stop_at, add = [1, 3, 4, 5, 7], log.Log.add
+  signalled = threading.Event()
+
+  def add_and_signal(self, step, metrics, *, flush):
+    add(self, step, metrics, flush=flush)
+    if stop_at and step == stop_at[0]:
+      stop_at.pop(0)
+      signalled.set()
+
+  def check():
+    if signalled.is_set():
+      signalled.clear()
+      raise preemption.Stopped("Stopped")
+
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(log.Log, "add", add_and_signal)
+    patch.setattr(preemption, "check", check)
+    for step in (1, 3, 4, 5, 7):
+      with pytest.raises(preemption.Stopped, match=f"at step {step} of 8"):
+        train.train_and_evaluate(module_config, tmp_path)
+    state = train.train_and_evaluate(module_config, tmp_path)
+  assert_equal(jax.device_get(state), final)
+  assert told(tmp_path) == told(reference)
 
 
 def test_evaluation_of_the_workdir_gives_the_same_numbers(trained):
