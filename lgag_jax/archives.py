@@ -63,8 +63,8 @@ def unpacked(archive: pathlib.Path) -> pathlib.Path:
 
 
 def root(folder: pathlib.Path) -> pathlib.Path:
-  """Returns the one folder that is all that `folder` holds, or else `folder` itself."""
-  entries = list(folder.iterdir())
+  """Returns the one folder that is all that `folder` holds, hidden files aside, or `folder` itself."""
+  entries = [entry for entry in folder.iterdir() if entry.name[0] != "."]
   return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
 
 
