@@ -121,9 +121,9 @@ def read_image(path: pathlib.Path, channels: int, window: Window | None = None) 
       array = np.moveaxis(table[array[0]], -1, 0)
     # A fourth band that is asked for is data, also where its file calls it alpha.
     if ColorInterp.alpha not in raster.colorinterp[:bands]:
-      array = np.where(read_valid(raster, window), array, array.dtype.type(0))
+      array[:, ~read_valid(raster, window)] = 0
   array = np.moveaxis(array, 0, -1)
-  if not np.all(np.isfinite(array)):
+  if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
     raise ImageError(f"{path} holds values that are not finite numbers: replace or mask them.")
   return array
 
