@@ -5,15 +5,18 @@ lies beside it (.aux.xml, .msk, .ovr, world files), and what it unpacks to is bo
 animated PNG counts as its default image, as its standard has it; a TIFF of several pages is refused.
 """
 
+import contextlib
 import csv
 import functools
 import os
 import pathlib
 import stat
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -40,16 +43,28 @@ class ImageError(ValueError):
   """An image that cannot be used; the message names the file."""
 
 
+@contextlib.contextmanager
+def _naming(path: pathlib.Path | str) -> Iterator[None]:
+  """Turns GDAL's errors into an ImageError that names the file."""
+  try:
+    yield
+  # Properties of a raster raise GDAL's own errors, which rasterio does not turn into its own.
+  except (RasterioError, CPLE_BaseError) as error:
+    text = str(error).rstrip(".")
+    raise ImageError(f"{path} is damaged: {text}. Restore it or set data.on_bad_image.") from error
+
+
 def open_raster(path: pathlib.Path) -> rasterio.DatasetReader:
   """Opens a raster; raises ImageError naming a file that is missing, no image, or not to be trusted."""
   driver = _driver(path)
   try:
     with rasterio.Env(**_OPTIONS):
       raster = rasterio.open(path.absolute(), driver=driver)
-  except (RasterioError, ValueError) as error:
+  except (RasterioError, CPLE_BaseError, ValueError) as error:
     raise ImageError(f"{path} cannot be opened as an image: {error}") from error
   try:
-    _check_structure(raster, path)
+    with _naming(path):
+      _check_structure(raster, path)
   except BaseException:
     raster.close()
     raise
@@ -104,7 +119,7 @@ def read_image(path: pathlib.Path, channels: int, window: Window | None = None) 
   An alpha band beyond `channels` is left out, a palette is turned into colours, and pixels without
   data are zero.
   """
-  with open_raster(path) as raster:
+  with open_raster(path) as raster, _naming(path):
     bands = raster.count
     if bands == channels + 1 and raster.colorinterp[-1] == ColorInterp.alpha:
       bands -= 1
@@ -155,10 +170,8 @@ def read_valid(raster: rasterio.DatasetReader, window: Window | None = None) -> 
   """Reads where an image holds data, bool [H, W]: nodata values, alpha and internal masks."""
   # One byte a pixel and band, which are the masks that it is joined from.
   _check_window(raster, raster.name, raster.count, window)
-  try:
+  with _naming(raster.name):
     return raster.dataset_mask(window=window) > 0
-  except RasterioError as error:
-    raise ImageError(f"{raster.name} cannot be read: {error}") from error
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -176,11 +189,8 @@ def _check_window(raster, path, bands, window):
 
 def _read(raster, path, bands, window):
   _check_window(raster, path, len(bands), window)
-  try:
+  with _naming(path):
     return raster.read(bands, window=window)
-  except RasterioError as error:
-    text = str(error).rstrip(".")
-    raise ImageError(f"{path} is damaged: {text}. Restore it or set data.on_bad_image.") from error
 
 
 def image_files(directory: pathlib.Path) -> list[pathlib.Path]:

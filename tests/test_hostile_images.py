@@ -312,6 +312,22 @@ def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
     np.testing.assert_allclose(to_unit_range(value, 0.0), array / 255, atol=1e-6)
 
 
+def test_errors_that_rasterio_hands_on_from_gdal_name_the_file(tmp_path, monkeypatch):
+  """A damaged list of tags, say, is found when the colours of the bands are asked for."""
+  path = write_tiff(tmp_path / "a.tif", pixels())
+
+  class Raster:
+    count = 3
+
+    @property
+    def colorinterp(self):
+      raise images.CPLE_BaseError(1, 1, "IO error during reading of StripOffsets")
+
+  monkeypatch.setattr(images, "open_raster", lambda _: contextlib.nullcontext(Raster()))
+  with pytest.raises(ImageError, match=r"a\.tif is damaged: .*StripOffsets.*data\.on_bad_image"):
+    images.read_image(path, 2)
+
+
 def test_complex_numbers_are_refused(tmp_path):
   with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=4, height=4, count=1,
                      dtype="complex_int16"):
