@@ -126,7 +126,7 @@ def _write(members: Iterator[tuple[str, IO[bytes] | None]], archive, folder) -> 
         written += len(chunk)
         if written > limit:
           raise ArchiveError(
-            f"{name!r} takes it past {limit} bytes, far more than its own size promises. Unpack it "
+            f"{name!r} takes it past {limit} bytes, the most for an archive of its size. Unpack it "
             "yourself if you trust it."
           )
         out.write(chunk)

@@ -73,13 +73,15 @@ def open_raster(path: pathlib.Path) -> rasterio.DatasetReader:
 
 def _driver(path: pathlib.Path) -> str:
   """Tells by a regular file's first bytes which driver reads it, whatever its suffix."""
+  start = None
   try:
-    if not stat.S_ISREG(path.stat().st_mode):  # A pipe would wait for ever.
-      raise ImageError(f"{path} cannot be opened as an image: it is no regular file.")
-    with path.open("rb") as file:
-      start = file.read(8)
+    if stat.S_ISREG(path.stat().st_mode):  # A pipe would wait for ever.
+      with path.open("rb") as file:
+        start = file.read(8)
   except (OSError, ValueError) as error:
     raise ImageError(f"{path} cannot be opened as an image: {error}") from error
+  if start is None:
+    raise ImageError(f"{path} cannot be opened as an image: it is no regular file.")
   for signature, driver in _DRIVERS.items():
     if start.startswith(signature):
       return driver

@@ -97,7 +97,8 @@ class PatchSource:
   def _leave_out(self, image: pathlib.Path, error: images.ImageError) -> None:
     if self._config.on_bad_image == "error":
       raise error
-    _LOG.warning("Left out %s: %s", image, error)
+    if str(image) not in self.bad:  # A manifest may use several parts of it.
+      _LOG.warning("Left out %s: %s", image, error)
     self.bad[str(image)] = str(error)
     if len(self.bad) > self._config.max_bad_images:
       raise images.ImageError(

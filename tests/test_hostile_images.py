@@ -150,7 +150,7 @@ def test_names_that_gdal_would_follow_are_files_or_nothing(tmp_path, server, nam
 
 def test_a_pipe_is_refused_at_once(tmp_path):
   os.mkfifo(tmp_path / "x.png")
-  with pytest.raises(ImageError, match="no regular file"):
+  with pytest.raises(ImageError, match=r"^\S+x\.png cannot be opened as an image: it is no regular"):
     images.size(tmp_path / "x.png")
 
 
@@ -351,6 +351,17 @@ def test_images_are_left_out_where_masks_tell_the_labels(tmp_path, caplog):
     assert sum(f"Left out {path}" in r.message and reason in r.message for r in caplog.records) == 1
   with pytest.raises(ImageError, match=r"data\.max_bad_images=2.*i7\.png"):
     source(tmp_path, on_bad_image="skip", max_bad_images=2)
+
+
+def test_a_bad_scene_that_a_manifest_uses_twice_is_one(tmp_path, caplog):
+  make_data(tmp_path, {"a": np.ones((8, 8)), "b": np.zeros((8, 8))})
+  (tmp_path / "images" / "a.png").write_bytes(b"")
+  parts = [{"row_start": r, "row_stop": r + 4, "col_start": 0, "col_stop": 8} for r in (0, 4)]
+  rows = [{"file": f"{name}.png", **part} for name in "ab" for part in parts]
+  write_manifest(tmp_path / "manifest.csv", rows)
+  data = source(tmp_path, on_bad_image="skip", max_bad_images=1)
+  assert data.ids == ["b.png[0:0]", "b.png[4:0]"]
+  assert sum("Left out" in record.message for record in caplog.records) == 1
 
 
 def test_a_bad_image_of_another_split_is_that_splits(tmp_path):
