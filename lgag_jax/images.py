@@ -154,9 +154,11 @@ def read_mask(
   several, values are class indices. Raises ImageError.
   """
   values = _read(raster, raster.name, [1], window)[0]
-  unknown = (values == ignore) | ~np.isfinite(values)
+  unknown = values == ignore
+  if np.issubdtype(values.dtype, np.inexact):
+    unknown |= ~np.isfinite(values)
   if classes == 1:
-    mask = (values != 0).astype(np.uint8)
+    mask = (values != 0).view(np.uint8)  # No copy: scenes are large.
   else:
     strange = values[~unknown & ((values > classes) | (values < 0))]
     if strange.size:
@@ -165,7 +167,8 @@ def read_mask(
         "data.mask_ignore if it means unknown."
       )
     mask = np.where(unknown, 0, values).astype(np.uint8)
-  return np.where(unknown, np.uint8(UNKNOWN), mask)
+  mask[unknown] = UNKNOWN
+  return mask
 
 
 def read_valid(raster: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
