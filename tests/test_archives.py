@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks import fuzz_inputs
 from lgag_jax import archives, cluster, sources, splits
 from lgag_jax.archives import ArchiveError
 from lgag_jax.config import DataConfig
@@ -107,6 +108,17 @@ def test_a_folder_may_be_called_like_an_archive(place):
 )
 def test_names_outside_the_folder_are_refused(place, kind, name):
   refuse(pack(place / f"bad{kind}", [("good.png", png()), (name, b"x")]), "outside its folder")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["", "."])
+def test_files_without_a_name_are_refused(place, kind, name):
+  path = pack(place / f"bad{kind}", [(name or "nn", b"x")])
+  if not name:  # zipfile writes none, but ends what it reads at a zero; so does tarfile.
+    content = gzip.decompress(path.read_bytes()) if kind == ".tar.gz" else path.read_bytes()
+    content = fuzz_inputs.repair_tar(content.replace(b"nn", b"\0n"))
+    path.write_bytes(gzip.compress(content) if kind == ".tar.gz" else content)
+  refuse(path, "file without a name")
 
 
 @pytest.mark.parametrize("kind", KINDS)
