@@ -63,8 +63,8 @@ def unpacked(archive: pathlib.Path) -> pathlib.Path:
 
 
 def root(folder: pathlib.Path) -> pathlib.Path:
-  """Returns the one folder that is all that `folder` holds, or else `folder` itself."""
-  entries = list(folder.iterdir())
+  """Returns the one folder that is all that `folder` holds, hidden files aside, or `folder` itself."""
+  entries = [entry for entry in folder.iterdir() if entry.name[0] != "."]
   return entries[0] if len(entries) == 1 and entries[0].is_dir() else folder
 
 
@@ -126,7 +126,7 @@ def _write(members: Iterator[tuple[str, IO[bytes] | None]], archive, folder) -> 
         written += len(chunk)
         if written > limit:
           raise ArchiveError(
-            f"{name!r} takes it past {limit} bytes, far more than its own size promises. Unpack it "
+            f"{name!r} takes it past {limit} bytes, the most for an archive of its size. Unpack it "
             "yourself if you trust it."
           )
         out.write(chunk)
@@ -142,6 +142,8 @@ class _Names:
   def add(self, name: str, *, is_folder: bool) -> tuple[str, ...]:
     """Returns a name's parts; raises ArchiveError when it is unsafe or taken."""
     parts = _parts(name)
+    if not parts and not is_folder:
+      raise ArchiveError(f"it holds a file without a name, {name!r}. Pack the folder anew.")
     for depth in range(1, len(parts) + 1):
       path, is_file = "/".join(parts[:depth]), depth == len(parts) and not is_folder
       key = unicodedata.normalize("NFKC", path).casefold()
@@ -167,7 +169,9 @@ def _parts(name: str) -> tuple[str, ...]:
 def _zip_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]]:
   with archive.open("rb") as raw, zipfile.ZipFile(Bounded(raw, _MAX_CONTENTS)) as file:
     for info in file.infolist():
-      kind, is_dir = stat.S_IFMT(info.external_attr >> 16), info.is_dir()
+      kind = stat.S_IFMT(info.external_attr >> 16)
+      # Not info.is_dir(), which a name without any letter ends with an IndexError.
+      is_dir = kind == stat.S_IFDIR or info.filename.endswith("/")
       if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         raise ArchiveError(f"{info.filename!r} is a link or a device. Pack the files themselves.")
       if info.flag_bits & 1:
@@ -175,7 +179,7 @@ def _zip_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]
       # Others reserve as much memory as a header asks for.
       if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ArchiveError(f"{info.filename!r} is not packed by deflate. Pack it anew.")
-      yield info.filename, None if is_dir or kind == stat.S_IFDIR else file.open(info)
+      yield info.filename, None if is_dir else file.open(info)
 
 
 def _tar_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]]:

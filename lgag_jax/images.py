@@ -5,15 +5,18 @@ lies beside it (.aux.xml, .msk, .ovr, world files), and what it unpacks to is bo
 animated PNG counts as its default image, as its standard has it; a TIFF of several pages is refused.
 """
 
+import contextlib
 import csv
 import functools
 import os
 import pathlib
 import stat
 import warnings
+from collections.abc import Iterator
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
@@ -40,16 +43,28 @@ class ImageError(ValueError):
   """An image that cannot be used; the message names the file."""
 
 
+@contextlib.contextmanager
+def _naming(path: pathlib.Path | str) -> Iterator[None]:
+  """Turns GDAL's errors into an ImageError that names the file."""
+  try:
+    yield
+  # Properties of a raster raise GDAL's own errors, which rasterio does not turn into its own.
+  except (RasterioError, CPLE_BaseError) as error:
+    text = str(error).rstrip(".")
+    raise ImageError(f"{path} is damaged: {text}. Restore it or set data.on_bad_image.") from error
+
+
 def open_raster(path: pathlib.Path) -> rasterio.DatasetReader:
   """Opens a raster; raises ImageError naming a file that is missing, no image, or not to be trusted."""
   driver = _driver(path)
   try:
     with rasterio.Env(**_OPTIONS):
       raster = rasterio.open(path.absolute(), driver=driver)
-  except (RasterioError, ValueError) as error:
+  except (RasterioError, CPLE_BaseError, ValueError) as error:
     raise ImageError(f"{path} cannot be opened as an image: {error}") from error
   try:
-    _check_structure(raster, path)
+    with _naming(path):
+      _check_structure(raster, path)
   except BaseException:
     raster.close()
     raise
@@ -58,13 +73,15 @@ def open_raster(path: pathlib.Path) -> rasterio.DatasetReader:
 
 def _driver(path: pathlib.Path) -> str:
   """Tells by a regular file's first bytes which driver reads it, whatever its suffix."""
+  start = None
   try:
-    if not stat.S_ISREG(path.stat().st_mode):  # A pipe would wait for ever.
-      raise ImageError(f"{path} cannot be opened as an image: it is no regular file.")
-    with path.open("rb") as file:
-      start = file.read(8)
+    if stat.S_ISREG(path.stat().st_mode):  # A pipe would wait for ever.
+      with path.open("rb") as file:
+        start = file.read(8)
   except (OSError, ValueError) as error:
     raise ImageError(f"{path} cannot be opened as an image: {error}") from error
+  if start is None:
+    raise ImageError(f"{path} cannot be opened as an image: it is no regular file.")
   for signature, driver in _DRIVERS.items():
     if start.startswith(signature):
       return driver
@@ -104,7 +121,7 @@ def read_image(path: pathlib.Path, channels: int, window: Window | None = None) 
   An alpha band beyond `channels` is left out, a palette is turned into colours, and pixels without
   data are zero.
   """
-  with open_raster(path) as raster:
+  with open_raster(path) as raster, _naming(path):
     bands = raster.count
     if bands == channels + 1 and raster.colorinterp[-1] == ColorInterp.alpha:
       bands -= 1
@@ -121,9 +138,9 @@ def read_image(path: pathlib.Path, channels: int, window: Window | None = None) 
       array = np.moveaxis(table[array[0]], -1, 0)
     # A fourth band that is asked for is data, also where its file calls it alpha.
     if ColorInterp.alpha not in raster.colorinterp[:bands]:
-      array = np.where(read_valid(raster, window), array, array.dtype.type(0))
+      array[:, ~read_valid(raster, window)] = 0
   array = np.moveaxis(array, 0, -1)
-  if not np.all(np.isfinite(array)):
+  if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
     raise ImageError(f"{path} holds values that are not finite numbers: replace or mask them.")
   return array
 
@@ -137,9 +154,11 @@ def read_mask(
   several, values are class indices. Raises ImageError.
   """
   values = _read(raster, raster.name, [1], window)[0]
-  unknown = (values == ignore) | ~np.isfinite(values)
+  unknown = values == ignore
+  if np.issubdtype(values.dtype, np.inexact):
+    unknown |= ~np.isfinite(values)
   if classes == 1:
-    mask = (values != 0).astype(np.uint8)
+    mask = (values != 0).view(np.uint8)  # No copy: scenes are large.
   else:
     strange = values[~unknown & ((values > classes) | (values < 0))]
     if strange.size:
@@ -148,17 +167,16 @@ def read_mask(
         "data.mask_ignore if it means unknown."
       )
     mask = np.where(unknown, 0, values).astype(np.uint8)
-  return np.where(unknown, np.uint8(UNKNOWN), mask)
+  mask[unknown] = UNKNOWN
+  return mask
 
 
 def read_valid(raster: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
   """Reads where an image holds data, bool [H, W]: nodata values, alpha and internal masks."""
   # One byte a pixel and band, which are the masks that it is joined from.
   _check_window(raster, raster.name, raster.count, window)
-  try:
+  with _naming(raster.name):
     return raster.dataset_mask(window=window) > 0
-  except RasterioError as error:
-    raise ImageError(f"{raster.name} cannot be read: {error}") from error
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -176,11 +194,8 @@ def _check_window(raster, path, bands, window):
 
 def _read(raster, path, bands, window):
   _check_window(raster, path, len(bands), window)
-  try:
+  with _naming(path):
     return raster.read(bands, window=window)
-  except RasterioError as error:
-    text = str(error).rstrip(".")
-    raise ImageError(f"{path} is damaged: {text}. Restore it or set data.on_bad_image.") from error
 
 
 def image_files(directory: pathlib.Path) -> list[pathlib.Path]:

@@ -110,7 +110,8 @@ class PatchSource:
       return
     if self._config.on_bad_image == "error" or not isinstance(error, images.ImageError):
       raise error
-    _LOG.warning("Left out %s: %s", image, error)
+    if str(image) not in self.bad:  # A manifest may use several parts of it.
+      _LOG.warning("Left out %s: %s", image, error)
     self.bad[str(image)] = str(error)
     if len(self.bad) > self._config.max_bad_images:
       raise images.ImageError(

@@ -40,5 +40,8 @@ def select(spec: str, names: Sequence[str], config: DataConfig) -> list[int]:
   try:
     parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(lengths)
   except (ValueError, AssertionError) as error:
-    raise ValueError(f"Split {spec!r}: {error} Splits here: {', '.join(lengths)}.") from error
+    where = config.manifest or config.directory
+    raise ValueError(
+      f"Split {spec!r} of {where}: {error} Splits here: {', '.join(lengths)}."
+    ) from error
   return [i for part in parts for i in members[part.splitname][part.from_ : part.to]]

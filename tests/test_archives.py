@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lgag_jax import archives, sources, splits
+from benchmarks import fuzz_inputs
+from lgag_jax import archives, cluster, sources, splits
 from lgag_jax.archives import ArchiveError
 from lgag_jax.config import DataConfig
 
@@ -63,9 +64,9 @@ def data_set(top=""):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("top", ["", "some set/", "./", "__MACOSX"])
+@pytest.mark.parametrize("top", ["", "some set/", "./", "__MACOSX", ".DS_Store"])
 def test_a_data_set_trains_from_its_archive(place, kind, top):
-  extra = [("__MACOSX/set/._0.png", b"fork")] if top == "__MACOSX" else []
+  extra = {"__MACOSX": [("__MACOSX/set/._0.png", b"fork")], ".DS_Store": [(top, b"x")]}.get(top, [])
   top = "set/" if extra else top
   path = pack(place / f"set{kind}", data_set(top) + extra)
   config = DataConfig(directory=str(path))
@@ -107,6 +108,17 @@ def test_a_folder_may_be_called_like_an_archive(place):
 )
 def test_names_outside_the_folder_are_refused(place, kind, name):
   refuse(pack(place / f"bad{kind}", [("good.png", png()), (name, b"x")]), "outside its folder")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["", "."])
+def test_files_without_a_name_are_refused(place, kind, name):
+  path = pack(place / f"bad{kind}", [(name or "nn", b"x")])
+  if not name:  # zipfile writes none, but ends what it reads at a zero; so does tarfile.
+    content = gzip.decompress(path.read_bytes()) if kind == ".tar.gz" else path.read_bytes()
+    content = fuzz_inputs.repair_tar(content.replace(b"nn", b"\0n"))
+    path.write_bytes(gzip.compress(content) if kind == ".tar.gz" else content)
+  refuse(path, "file without a name")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -248,3 +260,20 @@ def test_two_at_once_end_with_one_folder(place, monkeypatch):
   monkeypatch.setattr(archives, "_write", slow)
   assert len(list(archives.unpacked(path).rglob("*.png"))) == 10
   assert sorted(p.name for p in place.iterdir()) == ["set.zip", "set.zip.unpacked"]
+
+
+def test_other_processes_wait_for_the_first_and_use_what_it_unpacked(place, monkeypatch):
+  path = pack(place / "set.tar", data_set())
+  monkeypatch.setattr(cluster, "is_first", lambda: False)
+  steps = []
+
+  def barrier(_):
+    steps.append(sorted(p.name for p in place.iterdir()))
+    archives.unpacked(path)  # The first process passes while this one waits.
+
+  unpack = archives.unpack
+  monkeypatch.setattr(cluster, "barrier", barrier)
+  monkeypatch.setattr(archives, "unpack", lambda *a: steps.append("unpacks") or unpack(*a))
+  root = splits.require_directory(DataConfig(directory=str(path)))
+  assert steps == [["set.tar"], "unpacks"]
+  assert (root / "landslide" / "0.png").exists()

@@ -150,7 +150,7 @@ def test_names_that_gdal_would_follow_are_files_or_nothing(tmp_path, server, nam
 
 def test_a_pipe_is_refused_at_once(tmp_path):
   os.mkfifo(tmp_path / "x.png")
-  with pytest.raises(ImageError, match="no regular file"):
+  with pytest.raises(ImageError, match=r"^\S+x\.png cannot be opened as an image: it is no regular"):
     images.size(tmp_path / "x.png")
 
 
@@ -200,11 +200,11 @@ def write_bomb(path, kind):
 
 
 MEASURE = """
-import json, pathlib, resource, sys
+import json, pathlib, sys
 from rasterio.windows import Window
 from lgag_jax import images
 path = pathlib.Path(sys.argv[1])
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 before, said = peak(), []
 for window in (None, Window(0, 0, 16, 16)):
   try:
@@ -312,6 +312,22 @@ def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
     np.testing.assert_allclose(to_unit_range(value, 0.0), array / 255, atol=1e-6)
 
 
+def test_errors_that_rasterio_hands_on_from_gdal_name_the_file(tmp_path, monkeypatch):
+  """A damaged list of tags, say, is found when the colours of the bands are asked for."""
+  path = write_tiff(tmp_path / "a.tif", pixels())
+
+  class Raster:
+    count = 3
+
+    @property
+    def colorinterp(self):
+      raise images.CPLE_BaseError(1, 1, "IO error during reading of StripOffsets")
+
+  monkeypatch.setattr(images, "open_raster", lambda _: contextlib.nullcontext(Raster()))
+  with pytest.raises(ImageError, match=r"a\.tif is damaged: .*StripOffsets.*data\.on_bad_image"):
+    images.read_image(path, 2)
+
+
 def test_complex_numbers_are_refused(tmp_path):
   with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", width=4, height=4, count=1,
                      dtype="complex_int16"):
@@ -335,6 +351,17 @@ def test_images_are_left_out_where_masks_tell_the_labels(tmp_path, caplog):
     assert sum(f"Left out {path}" in r.message and reason in r.message for r in caplog.records) == 1
   with pytest.raises(ImageError, match=r"data\.max_bad_images=2.*i7\.png"):
     source(tmp_path, on_bad_image="skip", max_bad_images=2)
+
+
+def test_a_bad_scene_that_a_manifest_uses_twice_is_one(tmp_path, caplog):
+  make_data(tmp_path, {"a": np.ones((8, 8)), "b": np.zeros((8, 8))})
+  (tmp_path / "images" / "a.png").write_bytes(b"")
+  parts = [{"row_start": r, "row_stop": r + 4, "col_start": 0, "col_stop": 8} for r in (0, 4)]
+  rows = [{"file": f"{name}.png", **part} for name in "ab" for part in parts]
+  write_manifest(tmp_path / "manifest.csv", rows)
+  data = source(tmp_path, on_bad_image="skip", max_bad_images=1)
+  assert data.ids == ["b.png[0:0]", "b.png[4:0]"]
+  assert sum("Left out" in record.message for record in caplog.records) == 1
 
 
 def test_a_bad_image_of_another_split_is_that_splits(tmp_path):

@@ -1,0 +1,154 @@
+"""What is fuzzed: every reader of the package, with valid files to begin with."""
+
+import dataclasses
+import importlib
+import json
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from PIL import Image
+from rasterio.windows import Window
+
+from benchmarks import fuzz_inputs, fuzz_seeds
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """A reader, called with the path of a file `name` in a folder that `prepare` has filled."""
+
+  name: str
+  read: Callable[[pathlib.Path], None]
+  seeds: Callable[[], Sequence[bytes]]
+  repair: Callable[[bytes], bytes] | None = None
+  prepare: Callable[[pathlib.Path], None] = lambda folder: None
+
+
+def _module(name: str):
+  return importlib.import_module(f"lgag_jax.{name}")
+
+
+def _read_image(path: pathlib.Path) -> None:
+  images = _module("images")
+  images.size.cache_clear()
+  height, width = images.size(path)
+  value = images.read_image(path, 3)
+  assert value.shape == (height, width, 3)
+
+
+def _read_windows(path: pathlib.Path) -> None:
+  images = _module("images")
+  images.size.cache_clear()
+  height, width = images.size(path)
+  shape = min(height, 16), min(width, 16)
+  for row, col in ((0, 0), (height // 2, width // 2), (height, width)):
+    window = Window(min(col, width - shape[1]), min(row, height - shape[0]), shape[1], shape[0])
+    assert images.read_image(path, 3, window).shape == (*shape, 3)
+    with images.open_raster(path) as raster:
+      assert images.read_mask(raster, classes=1, ignore=-1, window=window).shape == shape
+      assert images.read_valid(raster, window).shape == shape
+
+
+def _read_mask(path: pathlib.Path) -> None:
+  images = _module("images")
+  for classes in (1, 2):
+    with images.open_raster(path) as raster:
+      mask = images.read_mask(raster, classes=classes, ignore=9)
+    assert set(np.unique(mask)) <= {*range(classes + 1), images.UNKNOWN}
+
+
+def _prepare_patches(folder: pathlib.Path) -> None:
+  mask = Image.fromarray(np.eye(fuzz_seeds.SIDE, dtype=np.uint8))
+  for place in ("images", "masks"):
+    (folder / place).mkdir()
+    for name in ("a.png", "b.png"):
+      if place == "images":
+        (folder / place / name).write_bytes(fuzz_seeds.pngs()[0])
+      else:
+        mask.save(folder / place / name)
+
+
+def _read_manifest(path: pathlib.Path) -> None:
+  options = {"source": "patches", "directory": str(path.parent), "tile_size": 8}
+  source = _module("patches").PatchSource(_module("config").DataConfig(**options), "train")
+  for index in range(min(len(source.ids), 4)):
+    source.read(index)
+
+
+def _read_weights(path: pathlib.Path) -> None:
+  _module("models.weight_files").read_tensors(str(path))
+
+
+def _configs() -> list[bytes]:
+  return [json.dumps(dataclasses.asdict(_module("config").Config()), indent=1).encode()]
+
+
+def _thresholds() -> list[bytes]:
+  maps, rules = _module("localize").MAPS, _module("calibrate").RULES
+  return [json.dumps({"step": 3, "maps": {m: {r: [0.5] for r in rules} for m in maps}}).encode()]
+
+
+def _read_thresholds(path: pathlib.Path) -> None:
+  _module("predict").load_thresholds(path.parent, _module("config").Config(), step=3)
+
+
+def _prepare_checkpoint(folder: pathlib.Path) -> None:
+  (folder / "state").mkdir()
+  (folder / "state" / "data").write_bytes(b"x" * 100)
+  (folder / "position").write_bytes(b"{}")
+
+
+def _digests() -> list[bytes]:
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name)
+    _prepare_checkpoint(folder)
+    _module("integrity").seal(folder)
+    return [(folder / "SHA256SUMS").read_bytes()]
+
+
+def _read_digests(path: pathlib.Path) -> None:
+  if flaw := _module("integrity").flaw(path.parent):
+    raise ValueError(f"{path}: {flaw}")  # A flaw is told, not raised: it counts as a refusal.
+
+
+def _unpack(path: pathlib.Path) -> None:
+  target = path.parent / "out"
+  try:
+    _module("archives").unpack(path, target)
+    assert all(entry.is_dir() or entry.is_file() for entry in target.rglob("*"))
+    assert not any(entry.is_symlink() for entry in target.rglob("*"))
+  finally:
+    left = [entry for entry in path.parent.iterdir() if entry not in (path, target)]
+    shutil.rmtree(target, ignore_errors=True)
+  assert not left, f"left behind: {left}"
+
+
+READERS: dict[str, Reader] = {
+  "image-png": Reader("x.png", _read_image, fuzz_seeds.pngs, fuzz_inputs.repair_png),
+  "image-jpeg": Reader("x.jpg", _read_image, fuzz_seeds.jpegs),
+  "image-tiff": Reader("x.tif", _read_image, fuzz_seeds.tiffs),
+  "windows-tiff": Reader("x.tif", _read_windows, fuzz_seeds.tiffs),
+  "mask": Reader("x.png", _read_mask, fuzz_seeds.masks, fuzz_inputs.repair_png),
+  "manifest": Reader("manifest.csv", _read_manifest, fuzz_seeds.manifests, prepare=_prepare_patches),
+  "weights-safetensors": Reader("x.safetensors", _read_weights, fuzz_seeds.safetensor_files),
+  "weights-npz": Reader("x.npz", _read_weights, fuzz_seeds.npz),
+  "weights-pth": Reader("x.pth", _read_weights, fuzz_seeds.pths),
+  "config": Reader("config.json", lambda path: _module("config").load(path), _configs),
+  "thresholds": Reader("thresholds.json", _read_thresholds, _thresholds),
+  "digests": Reader(
+    "SHA256SUMS", _read_digests, _digests, fuzz_inputs.repair_digests, _prepare_checkpoint
+  ),
+  "archive-zip": Reader("x.zip", _unpack, fuzz_seeds.zips),
+  "archive-tar": Reader("x.tar", _unpack, fuzz_seeds.tars, fuzz_inputs.repair_tar),
+  "archive-tar-gz": Reader(
+    "x.tar.gz", _unpack, fuzz_seeds.gzipped_tars, fuzz_inputs.repacked(fuzz_inputs.repair_tar)
+  ),
+}
+
+
+def find(name: str) -> Reader:
+  """Returns a reader by its name here, or as module:name."""
+  module, _, attribute = name.rpartition(":")
+  return getattr(importlib.import_module(module), attribute) if module else READERS[name]

@@ -1,0 +1,175 @@
+"""Valid files of every kind that the package reads, small ones, to begin the fuzzing with."""
+
+import csv
+import gzip
+import io
+import pickle
+import struct
+import tarfile
+import zipfile
+
+import numpy as np
+import rasterio
+import safetensors.numpy
+from PIL import Image
+
+SIDE = 24
+
+
+def _pixels(*shape: int, dtype=np.uint8) -> np.ndarray:
+  return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
+
+
+def _pillow(kind: str, *variants: tuple[Image.Image, dict]) -> list[bytes]:
+  result = []
+  for image, options in variants:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    result.append(buffer.getvalue())
+  return result
+
+
+def pngs() -> list[bytes]:
+  """Colour, palette, alpha, and animated."""
+  colour = Image.fromarray(_pixels(SIDE, SIDE, 3))
+  return _pillow(
+    "png", (colour, {}), (colour.quantize(16), {}), (colour.convert("RGBA"), {}),
+    (colour, {"save_all": True, "append_images": [colour.rotate(90)]}),
+  )
+
+
+def jpegs() -> list[bytes]:
+  """Plain, progressive, CMYK, with restart markers."""
+  colour = Image.fromarray(_pixels(SIDE, SIDE, 3))
+  return _pillow(
+    "jpeg", (colour, {}), (colour, {"progressive": True}), (colour.convert("CMYK"), {}),
+    (colour, {"restart_marker_rows": 1}),
+  )
+
+
+def _tiff(array: np.ndarray, **options) -> bytes:
+  bands = array if array.ndim == 3 else array[None]
+  with rasterio.MemoryFile() as memory:
+    profile = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2]}
+    with memory.open(driver="GTiff", dtype=bands.dtype, **profile, **options) as raster:
+      raster.write(bands)
+    return memory.read()
+
+
+def tiffs() -> list[bytes]:
+  """Strips and tiles, compressions, types, georeference, nodata."""
+  small = {"tiled": True, "blockxsize": 16, "blockysize": 16}
+  place = {"crs": "EPSG:32633", "transform": rasterio.Affine(2.0, 0.0, 5e5, 0.0, -2.0, 5e6)}
+  bands = _pixels(3, 40, 40)
+  return [
+    _tiff(bands), _tiff(bands, compress="deflate", **small, **place), _tiff(bands, compress="lzw"),
+    _tiff(bands, compress="packbits", interleave="band"), _tiff(bands, BIGTIFF="YES", **small),
+    _tiff(bands, compress="jpeg", photometric="YCBCR", **small),
+    _tiff(_pixels(3, 40, 40, dtype=np.uint16), compress="deflate", predictor=2, nodata=0),
+    _tiff(_pixels(3, 40, 40).astype(np.float32), compress="zstd", nodata=np.nan, **small),
+  ]
+
+
+def masks() -> list[bytes]:
+  """PNG and TIFF, bits, integers and floats."""
+  mask = (_pixels(40, 40) > 128).astype(np.uint8)
+  return [
+    *_pillow("png", (Image.fromarray(mask), {}), (Image.fromarray(mask * 255).convert("1"), {})),
+    _tiff(mask), _tiff(mask.astype(np.float32), compress="deflate"), _tiff(mask.astype(np.int16)),
+  ]
+
+
+def manifests() -> list[bytes]:
+  """Files, images with masks, parts of scenes."""
+  rows = [
+    {"file": "a.png", "split": "train"}, {"file": "b.png", "split": "validation"},
+    {"image": "images/a.png", "mask": "masks/a.png", "split": "train", "row_start": 0, "row_stop": 20,
+     "col_start": 4, "col_stop": 20},
+  ]
+  result = []
+  for part in (rows[:2], rows[2:], [{**rows[0], **rows[2]}, rows[1]]):
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(part[0]))
+    writer.writeheader()
+    writer.writerows(part)
+    result.append(buffer.getvalue().encode())
+  return result
+
+
+def _tensors() -> dict[str, np.ndarray]:
+  numbers = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+  return {"conv.weight": numbers, "bias": np.ones(5, np.float16)}
+
+
+def safetensor_files() -> list[bytes]:
+  """Two tensors, and a number."""
+  return [safetensors.numpy.save(_tensors()), safetensors.numpy.save({"a": np.zeros((), np.int64)})]
+
+
+def npz() -> list[bytes]:
+  """Stored and compressed."""
+  result = []
+  for save in (np.savez, np.savez_compressed):
+    buffer = io.BytesIO()
+    save(buffer, **_tensors())
+    result.append(buffer.getvalue())
+  return result
+
+
+def _torch_pickle() -> bytes:
+  """The pickle of a state dict with one tensor, as torch writes it."""
+  tensor = (
+    b"ctorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000"
+    b"X\x03\0\0\0cpuK\x18tQK\0K\x04K\x06\x86K\x06K\x01\x86\x89ccollections\nOrderedDict\n)RtR"
+  )
+  return b"\x80\x02ccollections\nOrderedDict\n)R(X\x08\0\0\0a.weight" + tensor + b"u."
+
+
+def pths() -> list[bytes]:
+  """Torch's zip form, and the one before it."""
+  buffer, numbers = io.BytesIO(), np.arange(24, dtype=np.float32).tobytes()
+  with zipfile.ZipFile(buffer, "w") as archive:
+    archive.writestr("archive/data.pkl", _torch_pickle())
+    archive.writestr("archive/byteorder", b"little")
+    archive.writestr("archive/data/0", numbers)
+  head = [0x1950A86A20F9469CFC6C, 1001, {"protocol_version": 1001, "little_endian": True}]
+  legacy = [pickle.dumps(value, 2) for value in head] + [_torch_pickle().replace(b"tQ", b"NtQ")]
+  legacy += [pickle.dumps(["0"], 2), struct.pack("<q", 24), numbers]
+  return [buffer.getvalue(), b"".join(legacy)]
+
+
+def zips() -> list[bytes]:
+  """Archives of a small data set, deflated and stored."""
+  result = []
+  for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as file:
+      for name, data in _members():
+        file.writestr(name, data)
+    result.append(buffer.getvalue())
+  return result
+
+
+def tars() -> list[bytes]:
+  """Archives of a small data set, in the three formats of headers."""
+  result = []
+  for form in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as file:
+      for name, data in _members():
+        # A long name, and not in ASCII, takes a header of its own.
+        long = name if form == tarfile.USTAR_FORMAT else name.replace("a.", "\u00e9" * 70 + ".")
+        info = tarfile.TarInfo(long)
+        info.size = len(data)
+        file.addfile(info, io.BytesIO(data))
+    result.append(buffer.getvalue().rstrip(b"\0") + bytes(2048))
+  return result
+
+
+def gzipped_tars() -> list[bytes]:
+  """The same, packed; and as they are, for inputs that are packed after they were changed."""
+  return [*(gzip.compress(data, mtime=0) for data in tars()), *tars()]
+
+
+def _members() -> list[tuple[str, bytes]]:
+  return [("landslide/a.png", pngs()[0]), ("non-landslide/b.png", bytes(700)), ("empty.txt", b"")]
