@@ -360,7 +360,7 @@ def load(path: pathlib.Path) -> Config:
     return from_mapping(mapping)
   except FileNotFoundError:
     raise FileNotFoundError(f"{path} is missing: is its folder the workdir of a training?") from None
-  except (ValueError, TypeError, RecursionError) as error:
+  except (ValueError, TypeError, RecursionError, OverflowError) as error:
     raise ValueError(f"{path} is no valid config: {error}") from error
 
 

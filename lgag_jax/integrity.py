@@ -39,6 +39,9 @@ def flaw(folder: pathlib.Path) -> str | None:
     return f"its {NAME} is damaged"
   for line in lines.splitlines():
     digest, _, name = line.partition("  ")
+    path = pathlib.PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\0" in name:
+      return f"its {NAME} names {name!r}, which is none of its files"
     try:
       if _digest(folder / name) != digest:
         return f"its {name} is damaged"

@@ -112,7 +112,7 @@ def _are_thresholds(content: Any, classes: int) -> bool:
   """Whether JSON holds a step, and a list of one number a class for every rule of every map."""
   try:
     rows = [content["maps"][name][rule] for name in localize.MAPS for rule in calibrate.RULES]
-    return "step" in content and all(
+    return "step" in content and set(content["maps"]) == set(localize.MAPS) and all(
       len(row) == classes and all(isinstance(value, int | float) for value in row) for row in rows
     )
   except (KeyError, TypeError):

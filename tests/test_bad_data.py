@@ -88,6 +88,7 @@ def config_of(small_config, root, source, **data):
   small_config.data.directory = str(root)
   small_config.data.source = source
   small_config.train.epochs = 1
+  small_config.model.method = "class_activation"
   small_config.data.update(data)
   return configs.from_mapping(small_config)
 
@@ -103,7 +104,7 @@ def test_a_training_told_to_skip_finishes_and_names_every_bad_file(
   trained_on = 96 if source == "folder" else COUNT - 23 - 6  # Left out before steps are counted.
   assert int(state.step) == -(-trained_on // 8)
   result = json.loads((tmp_path / "run" / "eval" / "validation.json").read_text())
-  assert result["classes"]["landslide"]["maps"]["anchor_guided"]["label_free"]["pixels"] > 0
+  assert result["classes"]["landslide"]["maps"]["class_activation"]["label_free"]["pixels"] > 0
   warnings = [r.message for r in caplog.records if r.message.startswith(("Skipped", "Left out"))]
   for number in (*BAD, WRONG_SIZE):
     assert any(f"/{number:03d}.png" in text for text in warnings), (number, warnings)

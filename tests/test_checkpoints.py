@@ -1,5 +1,6 @@
 """Checkpoints that were damaged, half written or lost: found, named, kept, and done without."""
 
+import hashlib
 import logging
 import pathlib
 import shutil
@@ -167,3 +168,11 @@ def test_the_digests_are_what_sha256sum_reads(workdir):
   digest, name = text.splitlines()[0].split("  ")
   assert len(digest) == 64
   assert (workdir / "checkpoints" / "30" / name).is_file()
+
+
+@pytest.mark.parametrize("name", ["../20/_CHECKPOINT_METADATA", "/dev/zero", "a\0b"])
+def test_digests_of_files_elsewhere_are_not_followed(workdir, name):
+  path = workdir / "checkpoints" / "30" / integrity.NAME
+  lines = f"{'0' * 64}  {name}\n"
+  path.write_text(f"{lines}# {hashlib.sha256(lines.encode()).hexdigest()}\n")
+  assert "none of its files" in integrity.flaw(path.parent)
