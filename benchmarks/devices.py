@@ -20,6 +20,7 @@ STEPS, BATCH = 20, small.SETTINGS["train.batch_size"]
 CASES = {
   "frozen trunk": {},
   "frozen trunk, bfloat16": {"model.precision": "bfloat16"},
+  "frozen ResNet-50": {"model.trunk": "resnet50", "model.weights": "random"},
   "trained trunk, a tenth of the rate": {
     "model.first_trainable_stage": 1, "data.augment": "image", "optim.learning_rate": 0.001,
   },

@@ -16,11 +16,12 @@ import struct
 import tarfile
 import time
 import unicodedata
-import uuid
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any
+
+from lgag_jax import lock, preemption
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_BYTES = 1 << 37  # Unpacked, over all files: 128 GiB.
@@ -56,7 +57,13 @@ def unpacked(archive: pathlib.Path) -> pathlib.Path:
   """
   target = archive.with_name(archive.name + ".unpacked")
   if not target.exists():
-    unpack(archive, target)
+    path = target.with_name(f"{target.name}.lock")
+    with lock.wait_for(path, f"unpacking {archive}"):
+      try:
+        if not target.exists():  # Still not: another run may have.
+          unpack(archive, target)
+      finally:
+        path.unlink(missing_ok=True)
   elif archive.stat().st_mtime_ns > target.stat().st_mtime_ns:
     raise ArchiveError(f"{archive} is newer than {target}: remove that folder to unpack it anew.")
   return root(target)
@@ -75,19 +82,16 @@ def unpack(archive: pathlib.Path, target: pathlib.Path) -> None:
   links, devices, names twice (also when only case or accents' encoding differ) or more than MAX_BYTES,
   MAX_FILES or MAX_RATIO allow; OSError where the disk does not take it.
   """
-  partial = target.with_name(f"{target.name}.partial-{uuid.uuid4().hex}")
+  partial = target.with_name(f"{target.name}.partial")
   read = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
+  shutil.rmtree(partial, ignore_errors=True)  # What a killed run left.
   partial.mkdir()
   try:
     _named_errors(lambda: _write(read(archive), archive, partial), archive)
     # No older than the archive, also where the clocks of two machines differ.
     now = max(time.time_ns(), archive.stat().st_mtime_ns)
     os.utime(partial, ns=(now, now))
-    try:
-      partial.rename(target)
-    except OSError:  # Another machine's process was as fast: its folder is as good.
-      if not target.is_dir():
-        raise
+    partial.rename(target)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
 
@@ -111,9 +115,10 @@ def _write(members: Iterator[tuple[str, IO[bytes] | None]], archive, folder) -> 
   limit = min(MAX_BYTES, max(MAX_RATIO * archive.stat().st_size, FREE_BYTES))
   names, written = _Names(), 0
   for count, (name, file) in enumerate(members, 1):
-    if count > MAX_FILES:
-      raise ArchiveError(f"it holds more than {MAX_FILES} files and folders. Split it.")
+    preemption.check_alone()
     parts = names.add(name, is_folder=file is None)
+    if max(count, len(names)) > MAX_FILES:  # Folders come with names, too.
+      raise ArchiveError(f"it holds more than {MAX_FILES} files and folders. Split it.")
     if not parts or parts[0] == _LEFT_OUT:
       continue
     path = folder.joinpath(*parts)
@@ -138,6 +143,9 @@ class _Names:
   def __init__(self):
     # As file systems see it that fold case: (as it was given, whether it is a file).
     self._seen: dict[str, tuple[str, bool]] = {}
+
+  def __len__(self) -> int:
+    return len(self._seen)
 
   def add(self, name: str, *, is_folder: bool) -> tuple[str, ...]:
     """Returns a name's parts; raises ArchiveError when it is unsafe or taken."""

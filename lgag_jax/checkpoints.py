@@ -6,6 +6,7 @@ import logging
 import os
 import pathlib
 import shutil
+import time
 from typing import IO
 
 import jax
@@ -40,7 +41,7 @@ class Checkpoints:
   def __init__(self, workdir: pathlib.Path, *, keep: int, writes: bool):
     self._directory = workdir.absolute() / "checkpoints"
     self._keep = keep
-    self._lock: IO[str] | None = None
+    self._lock: IO[bytes] | None = None
     if writes:
       cluster.from_first(self._own)
     self._latest = cluster.from_first(lambda: newest_sound(self._directory, set_aside=writes))
@@ -75,9 +76,10 @@ class Checkpoints:
       cluster.from_first(lambda: integrity.seal(self._directory / str(step)))
     except Exception as error:
       # Orbax and TensorStore each say it in their own way, and leave half of it.
-      if os.strerror(errno.ENOSPC) not in str(error):
+      if not files.is_full(error):
         raise
-      cluster.from_first(lambda: self._remove_unfinished(mark))
+      if cluster.is_first():  # On its own: other processes may still be saving.
+        self._remove_unfinished(mark)
       raise OSError(
         errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for checkpoint {step}: the newest is "
         f"{self._latest}. Free some, then run the same command again", str(self._directory),
@@ -124,9 +126,14 @@ class Checkpoints:
     if finished.exists() and not integrity.is_sealed(finished):
       leftovers.append(finished)
     for path in leftovers:
-      _LOG.info("Removed %s, which was never finished.", path)
-      shutil.rmtree(path, ignore_errors=True)
-    mark.unlink()
+      _LOG.info("Removing %s, which was never finished.", path)
+      for _ in range(50):
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
+          break
+        time.sleep(0.1)  # After an error Orbax's threads may still be writing.
+    if not any(path.exists() for path in leftovers):  # Else the next start tries again.
+      mark.unlink()
 
 
 def newest_sound(directory: pathlib.Path, *, set_aside: bool) -> int | None:
@@ -142,6 +149,8 @@ def newest_sound(directory: pathlib.Path, *, set_aside: bool) -> int | None:
     if flaw is None:
       found = step
       break
+    if path.with_name(f"{step}{_SAVING}").exists():  # Another process is at it.
+      continue
     _LOG.warning("Checkpoint %s is not used: %s.", path, flaw)
     flawed[path] = flaw
   if found is None and flawed:

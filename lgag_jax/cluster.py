@@ -8,6 +8,7 @@ import glob
 import hashlib
 import importlib.util
 import io
+import itertools
 import json
 import logging
 import os
@@ -107,8 +108,12 @@ def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
   node's tasks cannot share its GPUs evenly.
   """
   visible = environment.get("CUDA_VISIBLE_DEVICES")
-  count = len(glob.glob("/dev/nvidia[0-9]*")) if visible is None else len(visible.split(","))
-  if not count or visible == "":
+  if visible is None:
+    count = len(glob.glob("/dev/nvidia[0-9]*"))
+  else:  # CUDA stops at the first that is no device, such as -1.
+    is_device = re.compile(r"\d+|(GPU|MIG)-.+").fullmatch
+    count = len(list(itertools.takewhile(is_device, visible.split(","))))
+  if not count:
     return None
   bound = "SLURM_GPUS_PER_TASK" in environment
   if "SLURM_GPUS_ON_NODE" in environment:

@@ -1,17 +1,14 @@
 """Keeps what a frozen trunk makes of each example on disk, so that it is computed once."""
 
 import contextlib
-import errno
 import hashlib
-import json
 import logging
 import math
 import os
 import pathlib
 import shutil
-import time
 from collections.abc import Callable, Iterator
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +17,7 @@ from jax.sharding import Mesh
 
 from lgag_jax import cluster, files, input_pipeline, lock, partition, preemption
 from lgag_jax.config import Config
+from lgag_jax.feature_cache import FeatureCache, array_file, place
 from lgag_jax.input_pipeline import Reader
 from lgag_jax.models import network as networks
 from lgag_jax.models.network import Network
@@ -29,51 +27,6 @@ from lgag_jax.sources import Source
 _LOG = logging.getLogger(__name__)
 
 _DTYPE = np.float16  # Half the room; taps are far from its limits, and their rounding is below 0.1 %.
-
-
-class FeatureCache:
-  """The frozen outputs of a source's examples, memory-mapped; masks are read as they are now.
-
-  Each process that filled it left a part; any number of processes reads them all.
-  """
-
-  def __init__(self, directory: pathlib.Path, reader: Reader, side: int):
-    index = json.loads((directory / "index.json").read_text())
-    names, parts, self._run = index["arrays"], index.get("parts", 1), index.get("run", 1)
-    try:
-      self._parts = [
-        [np.load(_file(directory, name, part, parts), mmap_mode="r") for name in names]
-        for part in range(parts)
-      ]
-    except (OSError, ValueError) as error:
-      raise ValueError(f"{directory} is damaged ({error}): remove it, it is made anew.") from error
-    self._reader = reader
-    shapes = [array.shape[1:] for array in self._parts[0]]
-    self.fields = (
-      *((name, "float16", shape) for name, shape in zip(names, shapes, strict=True)),
-      ("mask", "uint8", (side, side)),
-    )
-
-  @property
-  def failure(self):
-    """What stopped the pipeline: the reader's."""
-    return self._reader.failure
-
-  def __call__(self, index: int) -> tuple[np.ndarray, ...]:
-    """Returns an example's taps f16[h, w, E], mask u8[H, W] and weight."""
-    part, row = place(index, len(self._parts), self._run)
-    return (*(array[row] for array in self._parts[part]), *self._reader.mask(index))
-
-
-def place(example: int, parts: int, run: int) -> tuple[int, int]:
-  """Returns an example's part and its row there: parts took turns, `run` examples at a time."""
-  turn, within = divmod(example, parts * run)
-  part, offset = divmod(within, run)
-  return part, turn * run + offset
-
-
-def _file(directory: pathlib.Path, name: str, part: int, parts: int) -> pathlib.Path:
-  return directory / (f"{name}.npy" if parts == 1 else f"{name}.{part}.npy")
 
 
 def size_of(shapes: Any, examples: int) -> int:
@@ -132,24 +85,24 @@ def open_cache(
 def _alone(path: pathlib.Path) -> Iterator[None]:
   """Has one run at a time fill a cache; others wait, and find it filled."""
   held = []
-  cluster.from_first(lambda: held.append(_wait_for(path.with_name(f"{path.name}.lock"))))
+  cluster.from_first(lambda: held.append(
+    lock.wait_for(path.with_name(f"{path.name}.lock"), "keeping the same trunk outputs")
+  ))
   try:
+    cluster.from_first(lambda: _remove_leftovers(path.parent))
     yield
   finally:
     for file in held:
       file.close()
 
 
-def _wait_for(path: pathlib.Path) -> IO[str]:
-  told = False
-  while (file := lock.try_take(path)) is None:
-    if not told:
-      _LOG.info("Waiting for %s, which is keeping the same trunk outputs.", lock.owner(path))
-      told = True
-    if jax.process_count() == 1:
-      preemption.check()
-    time.sleep(0.5)
-  return file
+def _remove_leftovers(directory: pathlib.Path) -> None:
+  """Removes what killed runs were filling; of data, perhaps, that has changed since."""
+  for partial in directory.glob("*.partial"):
+    with contextlib.suppress(FileNotFoundError):  # Another run may be as fast.
+      if (file := lock.try_take(partial.with_suffix(".lock"))) is not None:
+        shutil.rmtree(partial)
+        file.close()
 
 
 def _make(path: pathlib.Path, size: int, *what: Any) -> None:
@@ -161,8 +114,8 @@ def _make(path: pathlib.Path, size: int, *what: Any) -> None:
   except BaseException as error:
     if cluster.is_first():
       shutil.rmtree(partial, ignore_errors=True)
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:  # Despite the room: a quota.
-      raise OSError(errno.ENOSPC, f"{error.strerror} for trunk outputs", str(partial)) from error
+    if isinstance(error, OSError) and files.is_full(error):  # Despite the room: a quota.
+      raise OSError(error.errno, f"{error.strerror} for trunk outputs", str(partial)) from error
     raise
   if cluster.is_first():
     partial.rename(path)
@@ -170,7 +123,7 @@ def _make(path: pathlib.Path, size: int, *what: Any) -> None:
 
 
 def _new_folder(partial: pathlib.Path, size: int) -> None:
-  if partial.exists():  # What a killed run left.
+  if partial.exists():  # What a killed run left; the lock on it is this one's.
     shutil.rmtree(partial)
   files.require_room(partial.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
   partial.mkdir()
@@ -202,20 +155,22 @@ def _fill(directory, shapes, network, params, statistics, source, reader, config
   progress = Progress("trunk outputs", count)
   with contextlib.ExitStack() as stack:
     arrays = [
-      stack.enter_context(_new_array(_file(directory, name, part, parts), (here, *s.shape[1:])))
+      stack.enter_context(_new_array(array_file(directory, name, part, parts), (here, *s.shape[1:])))
       for name, s in zip(names, shapes, strict=True)
     ]
     batches = input_pipeline.eval_batches(source, reader, config, batch_size)
+    bad = []
     for batch in preemption.until_stopped(batches):
       real = batch["index"] >= 0
+      bad.append(batch["index"][real & (batch["weight"] == 0)])
       outputs = frozen(params, statistics, partition.to_global(batch["image"], mesh))
       for file, values in zip(arrays, partition.local_rows(outputs), strict=True):
         file.write(values[real].tobytes())
       progress.advance(batch_size)
   progress.close()
-  cluster.barrier("trunk outputs")
+  bad = cluster.gather({"bad": np.concatenate(bad)})["bad"]
   if cluster.is_first():
-    index = {"arrays": names, "parts": parts, "run": run}
+    index = {"arrays": names, "parts": parts, "run": run, "bad": sorted(bad.tolist())}
     files.write_json(directory / "index.json", index)
 
 

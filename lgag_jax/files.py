@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import pathlib
@@ -22,7 +23,9 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
   Otherwise it is removed, and `path` stays as it was. An OSError names `path`.
   """
-  partial = path.with_name(f".partial-{path.name}")
+  # Of one length, so that a name as long as a file system takes is none too long.
+  short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+  partial = path.with_name(f".partial-{short}{path.suffix}")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     yield partial
@@ -35,6 +38,11 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     if isinstance(error, OSError) and error.errno is not None:
       raise OSError(error.errno, f"{error.strerror}, not written", str(path)) from error
     raise
+
+
+def is_full(error: BaseException) -> bool:
+  """Whether an error, a library's own kind too, says that a disk or a quota is full."""
+  return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
 def require_room(folder: pathlib.Path, size: int, what: str) -> None:
@@ -66,16 +74,26 @@ def read_json(path: pathlib.Path) -> Any:
     raise ValueError(f"{path} holds no JSON that can be read: {error}") from error
 
 
+def read_json_lines(path: pathlib.Path) -> list[Any]:
+  """Reads a JSON value a line; half a last line, of a run that writes or was killed, is left out."""
+  lines = path.read_text().split("\n")[:-1]
+  try:
+    return [json.loads(line) for line in lines]
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{path} holds no JSON lines that can be read: {error}") from error
+
+
 def append_line(path: pathlib.Path, line: str) -> None:
   """Appends a line whole or not at all; an OSError names `path`."""
   content = f"{line}\n".encode()
   with path.open("ab", buffering=0) as file:
-    before, written = file.tell(), 0
-    with contextlib.suppress(OSError):
-      written = file.write(content)
-    if written < len(content):
+    before = file.tell()
+    try:
+      if file.write(content) < len(content):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    except OSError as error:
       file.truncate(before)
-      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+      raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

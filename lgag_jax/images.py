@@ -244,5 +244,7 @@ def by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
 
 def file_key(path: pathlib.Path) -> str:
   """Tells a file from any other, and from what it was before it changed."""
-  status = path.stat()
-  return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+  with contextlib.suppress(OSError):
+    status = path.stat()
+    return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+  return f"{path.absolute()} cannot be read"

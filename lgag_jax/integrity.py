@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import stat
 
 # In the form of sha256sum, so that `sha256sum -c` reads it; its last line is its own digest.
 NAME = "SHA256SUMS"
@@ -42,6 +43,8 @@ def flaw(folder: pathlib.Path) -> str | None:
     path = pathlib.PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
       return f"its {NAME} names {name!r}, which is none of its files"
+    if (folder / name).exists() and not stat.S_ISREG((folder / name).lstat().st_mode):
+      return f"its {name} is no plain file"
     try:
       if _digest(folder / name) != digest:
         return f"its {name} is damaged"

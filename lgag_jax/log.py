@@ -82,28 +82,37 @@ class Log:
 
 
 class Skips:
-  """Watches for steps that were not finite; too many in a row end the run."""
+  """Watches for steps that were not finite; too many in a row end the run.
 
-  def __init__(self, ids: Sequence[str], most: int):
+  Goes on from a checkpoint's `position`: a row does not end where a run stops.
+  """
+
+  def __init__(self, ids: Sequence[str], most: int, row: list):
     self._ids = ids
     self._most = most
     self._pending: list[tuple] = []
-    self._row: list[tuple[int, np.ndarray]] = []  # Step and examples of those in a row.
+    self._row = row  # (Step, examples) of those in a row.
 
   def add(self, step: int, index: np.ndarray, skipped: jax.Array, *, check: bool) -> None:
     """Takes a step; with `check` set, raises ValueError after too many in a row."""
     self._pending.append((step, index, skipped))
-    if not check:
-      return
-    for number, examples, was_skipped in jax.device_get(self._pending):
-      self._row = [*self._row, (number, examples)] if was_skipped else []
-      if was_skipped:
-        _LOG.warning("Step %d was not finite and changed nothing.", number)
-    self._pending = []
-    if len(self._row) > self._most:
-      first, examples = self._row[0]
-      raise ValueError(
-        f"{len(self._row)} steps in a row, from {first} on, were not finite; weights and bank are as "
-        f"they were before. The first of them read {', '.join(self._ids[i] for i in examples)}. Look "
-        "at these, or lower optim.learning_rate."
-      )
+    if check:
+      self.position()
+
+  def position(self) -> list[tuple[int, list[int]]]:
+    """Returns what a checkpoint keeps: the row so far; raises ValueError when it is too long."""
+    pending, self._pending = jax.device_get(self._pending), []
+    for step, examples, skipped in pending:
+      if not skipped:
+        self._row = []
+        continue
+      _LOG.warning("Step %d was not finite and changed nothing.", step)
+      self._row = [*self._row, (int(step), examples.tolist())]
+      if len(self._row) > self._most:
+        first, examples = self._row[0]
+        raise ValueError(
+          f"{len(self._row)} steps in a row, from {first} on, were not finite; weights and bank are "
+          f"as they were before. The first of them read {', '.join(self._ids[i] for i in examples)}. "
+          "Look at these, or lower optim.learning_rate in another --workdir."
+        )
+    return self._row

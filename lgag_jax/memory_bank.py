@@ -86,8 +86,9 @@ def _push_moving_average(features, valid, cursor, rows, accepted, *, momentum):
 
 
 def sample(bank: MemoryBank, count: int, key: jax.Array) -> MemoryBank:
-  """Returns a bank of `count` slots a class: a random one of each of as many stretches of valid ones.
+  """Returns a bank of `count` < 65,536 slots a class: a random one of each of as many stretches.
 
+  The stretches cover the valid slots from a random one on, so each is as likely as any other.
   Neighbours come from one batch, whose order has a rhythm: a fixed distance would meet it. A class
   with fewer gives them all; valid slots come first, as `push` fills them. With `count` 0,
   or as large as the bank, it is the bank itself. Its cursor means nothing.
@@ -97,9 +98,15 @@ def sample(bank: MemoryBank, count: int, key: jax.Array) -> MemoryBank:
     return bank
   filled = jnp.sum(bank.valid, axis=1)[:, None]  # K 1
   steps = jnp.arange(count)
-  first, end = (steps * filled // count, (steps + 1) * filled // count)  # K S
-  offset = jax.random.randint(key, first.shape, 0, jnp.maximum(end - first, 1))
-  index = jnp.where(filled > count, first + offset, steps)  # K S
+  # Products of two numbers below 65,536, which is what uint32 holds.
+  edge = lambda i: i * (filled // count) + (
+    i.astype(jnp.uint32) * (filled % count).astype(jnp.uint32) // count
+  ).astype(jnp.int32)
+  first = edge(steps)  # K S
+  within = jax.random.randint(key, first.shape, 0, jnp.maximum(edge(steps + 1) - first, 1))
+  turn = jax.random.randint(jax.random.fold_in(key, 1), filled.shape, 0, jnp.maximum(filled, 1))
+  spread = (first + within + turn) % jnp.maximum(filled, 1)
+  index = jnp.where(filled > count, spread, steps)  # K S
   features = jnp.take_along_axis(bank.features, index[..., None], axis=1)
   return bank.replace(features=features, valid=steps < filled)
 

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from rasterio.windows import Window
 
-from lgag_jax import images, splits
+from lgag_jax import images, preemption, splits
 from lgag_jax.config import DataConfig
 
 _LOG = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ class PatchSource:
     self.bad: dict[str, str] = {}  # Images left out since data.on_bad_image="skip", with the reason.
     self.ids, self.keys, self._tiles, labels = [], [], [], []
     for image, mask, region in _rows(config, spec):
+      preemption.check_alone()
       try:
         found = self._labelled_tiles(image, mask, region)
       except (ValueError, OSError) as error:

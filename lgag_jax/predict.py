@@ -2,8 +2,10 @@
 
 import csv
 import dataclasses
+import hashlib
 import itertools
 import logging
+import os
 import pathlib
 from collections.abc import Iterator
 from typing import Any
@@ -22,6 +24,7 @@ from lgag_jax.progress import Progress
 
 _LOG = logging.getLogger(__name__)
 
+_LONGEST_STEM = 200  # Bytes; file systems take names of 255.
 _COLOURS = np.array([(230, 60, 40), (250, 190, 40), (160, 60, 200), (40, 140, 250)], np.float32)
 
 
@@ -155,6 +158,9 @@ def _write(canvas: Canvas, thresholds: list[float], config: Config, output: path
   percent = np.uint8(np.round(canvas.scores * 100))
   # Two inputs may differ in suffix alone.
   stem = f"{canvas.path.stem}_{canvas.path.suffix[1:]}"
+  if len(os.fsencode(stem)) > _LONGEST_STEM:
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:16]
+    stem = f"{os.fsdecode(os.fsencode(stem)[: _LONGEST_STEM - 17])}_{digest}"
   _write_raster(output / "probability" / stem, np.moveaxis(percent, -1, 0), canvas.path)
   _write_raster(output / "mask" / stem, mask[None], canvas.path)
   with files.beside(output / "overlay" / f"{stem}.png") as path:
@@ -207,7 +213,9 @@ def overlay(pixels: np.ndarray, mask: np.ndarray, config: Config) -> Image.Image
 
 
 def _write_table(rows: list[dict], path: pathlib.Path) -> None:
-  with files.beside(path) as partial, partial.open("w", newline="") as file:
+  with files.beside(path) as partial, partial.open(
+    "w", newline="", encoding="utf-8", errors="surrogateescape"  # Names need not be UTF-8.
+  ) as file:
     writer = csv.DictWriter(file, rows[0].keys())
     writer.writeheader()
     writer.writerows(rows)

@@ -53,6 +53,12 @@ def check() -> None:
     raise Stopped("Stopped")
 
 
+def check_alone() -> None:
+  """Checks within what process 0 does while others wait: heard only by a process without others."""
+  if jax.process_count() == 1:
+    check()
+
+
 def until_stopped(batches: Iterator[Any]) -> Iterator[Any]:
   """Yields a generator's batches, with a check before each; ends the generator in any case."""
   # Left to the interpreter's end, TensorFlow's threads abort the process there.

@@ -3,7 +3,6 @@
 import base64
 import html
 import io
-import json
 import pathlib
 
 import matplotlib.pyplot as plt
@@ -42,7 +41,7 @@ def write_report(workdir: pathlib.Path) -> pathlib.Path:
   """
   try:
     page = _page(workdir)
-  except (KeyError, TypeError, IndexError, AttributeError) as error:
+  except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
     raise ValueError(
       f"{workdir} does not hold what an evaluation writes ({error!r}): run --mode=eval again."
     ) from error
@@ -58,9 +57,7 @@ def _page(workdir: pathlib.Path) -> str:
   config = configs.load(workdir / "config.json")
   result = files.read_json(evaluation)
   metrics = workdir / "metrics.jsonl"
-  # The last line is half a line while a run writes, or after one was killed.
-  text = metrics.read_text().rpartition("\n")[0] if metrics.exists() else ""
-  lines = [json.loads(line) for line in text.splitlines()]
+  lines = files.read_json_lines(metrics) if metrics.exists() else []
   rows = files.read_arrays(workdir / "eval" / "panels.npz")
   anchors = files.read_arrays(workdir / "eval" / "bank.npz")
   thresholds = load_thresholds(workdir, config)

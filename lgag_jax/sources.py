@@ -4,22 +4,18 @@ A source offers random access to raw examples and knows their image labels befor
 pipeline does the rest. Masks serve evaluation, and training only with method="supervised".
 """
 
-import importlib
 import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
-import tensorflow_datasets as tfds
 
-from lgag_jax import cluster, images, splits
+from lgag_jax import images, splits, tfds_source
 from lgag_jax.config import DataConfig
 from lgag_jax.patches import PatchSource
 
 _LOG = logging.getLogger(__name__)
-
-_OWN_BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "data"
 
 
 class Source(Protocol):
@@ -51,7 +47,7 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
   the folder or file and the remedy.
   """
   if from_workdir:
-    _refuse_foreign_builder(config)
+    tfds_source.refuse_foreign_builder(config)
   source = make_source(config, split)
   if not len(source.ids):
     raise ValueError(f"{config.directory or config.builder}: no example in the {split} split.")
@@ -66,15 +62,6 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
   return source
 
 
-def _refuse_foreign_builder(config: DataConfig) -> None:
-  folder = pathlib.Path(config.builder.partition(":")[0])
-  if config.source == "tfds" and folder.is_dir() and folder.resolve().parent != _OWN_BUILDERS:
-    raise ValueError(
-      f"This workdir's config.json names code to be run, data.builder={config.builder}: refused, as it "
-      f"may come from anywhere. If it is yours, train with --config, or move it to {_OWN_BUILDERS}."
-    )
-
-
 def make_source(config: DataConfig, split: str, faults: dict[str, str] | None = None) -> Source:
   """Opens a split whether or not it serves a training; raises as `open_source` does otherwise.
 
@@ -83,73 +70,11 @@ def make_source(config: DataConfig, split: str, faults: dict[str, str] | None = 
   spec = _spec(config, split)
   if config.source == "patches":  # The other kinds open no image before it is read.
     return PatchSource(config, spec, faults)
-  return {"tfds": TfdsSource, "folder": FolderSource}[config.source](config, spec)
+  return {"tfds": tfds_source.TfdsSource, "folder": FolderSource}[config.source](config, spec)
 
 
 def _spec(config: DataConfig, split: str) -> str:
   return {"train": config.train_split, "validation": config.validation_split}[split]
-
-
-class TfdsSource:
-  """A TFDS builder with features image, label (class or list of classes), and mask, id if any.
-
-  Masks hold class indices, and 255 where nothing is known.
-  """
-
-  def __init__(self, config: DataConfig, spec: str):
-    self._config = config
-    builder = _tfds_builder(config)
-    with cluster.first_then_others("data set"):
-      builder.download_and_prepare(file_format="array_record")
-    self._data = builder.as_data_source(split=spec, decoders=None)
-    without_images = {name: tfds.decode.SkipDecoding() for name in ("image",)}
-    rows = builder.as_data_source(split=spec, decoders=without_images)
-    names = builder.info.features["label"].names
-    self.ids, labels = [], []
-    for i, row in enumerate(rows):
-      name = row.get("id", f"{i:06d}")
-      self.ids.append(name.decode() if isinstance(name, bytes) else str(name))
-      present = {names[int(k)] for k in np.atleast_1d(row["label"])}
-      labels.append([float(c in present) for c in config.classes])
-    self.has_masks = "mask" in builder.info.features
-    self.keys = [f"{builder.info.full_name} {spec} {i}" for i in range(len(self.ids))]
-    self.labels = np.array(labels, np.float32)
-
-  def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    row = self._data[index]
-    image = row["image"]
-    if image.shape[-1] != self._config.channels:
-      raise images.ImageError(
-        f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.channels}."
-      )
-    if "mask" in row:
-      return image, np.asarray(row["mask"]).reshape(image.shape[:2]).astype(np.uint8)
-    return image, images.mask_without_file(self.labels[index], image.shape[:2])
-
-  def files(self, index: int) -> tuple[None, None]:
-    del index  # Examples lie in shards.
-    return None, None
-
-
-def _tfds_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
-  options = {"data_dir": config.directory or None}
-  name, _, variant = config.builder.partition(":")
-  if variant:
-    options["config"] = variant
-  folder = pathlib.Path(name)
-  scripts = sorted(folder.glob("*_dataset_builder.py")) if folder.is_dir() else []
-  if not scripts:
-    return tfds.builder(name, try_gcs=False, **options)
-  # The package name gives the data set its name and lets the builder import its neighbours.
-  module_name = ".".join((*folder.parts[-2:], scripts[0].stem))
-  try:
-    module = importlib.import_module(module_name)
-  except ModuleNotFoundError as error:
-    raise ValueError(
-      f"data.builder={name}: {module_name} cannot be imported ({error}). Run from the folder that "
-      f"holds {folder.parts[-2]}/."
-    ) from error
-  return module.Builder(**options)
 
 
 class FolderSource:

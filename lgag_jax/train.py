@@ -53,7 +53,7 @@ def _run(
   train, validation = (
     session.open_split(source, network, state, config, mesh, workdir) for source in sources
   )
-  position = {"unjudged": False, "log": {"lines": 0, "pending": []}}
+  position = {"unjudged": False, "log": {"lines": 0, "pending": []}, "skips": []}
   if started:
     state, position = checkpoints.restore(state)
     _LOG.info("Going on from step %d.", int(state.step))
@@ -62,19 +62,20 @@ def _run(
   )
   judge = lambda state: evaluate.brief(network, state, validation, config, mesh)
   with contextlib.closing(Log(workdir, **position["log"])) as log:
+    skips = Skips(train.source.ids, config.train.max_skipped, position["skips"])
     save = lambda state, *, unjudged: checkpoints.save(
-      state, {"unjudged": unjudged, "log": log.position()}
+      state, {"unjudged": unjudged, "log": log.position(), "skips": skips.position()}
     )
     state = _take_steps(
-      config, mesh, train, state, log, step, judge, save, unjudged=position["unjudged"]
+      config, mesh, train, state, log, skips, step, judge, save, unjudged=position["unjudged"]
     )
   evaluate.evaluate(network, state, config, mesh, workdir, train=train, validation=validation)
   return state
 
 
 def _take_steps(
-  config: Config, mesh: Mesh, train: session.Split, state: TrainState, log: Log, step: Callable,
-  judge: Callable, save: Callable, *, unjudged: bool,
+  config: Config, mesh: Mesh, train: session.Split, state: TrainState, log: Log, skips: Skips,
+  step: Callable, judge: Callable, save: Callable, *, unjudged: bool,
 ) -> TrainState:
   """Trains from a state to the end; `unjudged` says whether its step's validation is still to come."""
   epoch_steps = steps_per_epoch(len(train.source.ids), config.train.batch_size)
@@ -82,7 +83,6 @@ def _take_steps(
   judge_every = config.train.evaluate_every * epoch_steps
   refresh = train_step.make_refresh(config, mesh)
   refresh_every = config.bank.refresh_every or epoch_steps
-  skips = Skips(train.source.ids, config.train.max_skipped)
   progress = Progress("training", total_steps, done=first, unit="steps")
   with contextlib.closing(train.train_batches(config, start_step=first)) as batches:
     try:

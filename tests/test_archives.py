@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import fuzz_inputs
-from lgag_jax import archives, cluster, sources, splits
+from lgag_jax import archives, cluster, lock, sources, splits
 from lgag_jax.archives import ArchiveError
 from lgag_jax.config import DataConfig
 
@@ -250,16 +250,31 @@ def test_a_full_disk_is_no_damaged_archive(place, monkeypatch):
 
 
 def test_two_at_once_end_with_one_folder(place, monkeypatch):
-  path, write = pack(place / "set.zip", data_set()), archives._write
+  path = pack(place / "set.zip", data_set())
+  held = lock.try_take(place / "set.zip.unpacked.lock")
 
-  def slow(members, archive, folder):
-    write(members, archive, folder)
-    monkeypatch.setattr(archives, "_write", write)
-    archives.unpacked(archive)  # Another process is done first.
+  def finish(_):  # The other run is done while this one waits.
+    archives.unpack(path, place / "set.zip.unpacked")
+    held.close()
 
-  monkeypatch.setattr(archives, "_write", slow)
+  monkeypatch.setattr(lock.time, "sleep", finish)
   assert len(list(archives.unpacked(path).rglob("*.png"))) == 10
-  assert sorted(p.name for p in place.iterdir()) == ["set.zip", "set.zip.unpacked"]
+  assert not list(place.glob("*.partial*"))
+
+
+def test_what_a_killed_run_unpacked_goes(place):
+  path = pack(place / "set.zip", data_set())
+  (place / "set.zip.unpacked.partial" / "half").mkdir(parents=True)
+  archives.unpacked(path)
+  assert not list(place.glob("*.partial*"))
+  assert len(list((place / "set.zip.unpacked").rglob("*.png"))) == 10
+
+
+def test_folders_that_only_names_imply_are_counted(place, monkeypatch):
+  monkeypatch.setattr(archives, "MAX_FILES", 50)
+  deep = [(f"{i}/a/b/c/d/e/f/x.png", b"1") for i in range(20)]
+  with pytest.raises(ArchiveError, match="more than 50 files and folders"):
+    archives.unpacked(pack(place / "set.zip", deep))
 
 
 def test_other_processes_wait_for_the_first_and_use_what_it_unpacked(place, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 from lgag_jax import (
   cluster,
   evaluate,
-  features,
+  feature_cache,
   input_pipeline,
   partition,
   preemption,
@@ -94,6 +94,9 @@ def test_processes_that_cannot_be_found_are_an_error(environment):
     ({"SLURM_GPUS_ON_NODE": "4", "SLURM_GPUS_PER_TASK": "2"}, [2, 3]),  # With --gpu-bind=none.
     ({"CUDA_VISIBLE_DEVICES": "0,1", "SLURM_GPUS_PER_TASK": "2"}, [0, 1]),
     ({"CUDA_VISIBLE_DEVICES": ""}, None),
+    ({"CUDA_VISIBLE_DEVICES": "-1"}, None),
+    ({"CUDA_VISIBLE_DEVICES": "NoDevFiles"}, None),
+    ({"CUDA_VISIBLE_DEVICES": "GPU-8a,GPU-9b"}, [1]),
   ],
 )
 def test_tasks_of_a_node_share_its_gpus(changes, devices):
@@ -146,7 +149,7 @@ def test_devices_of_a_mesh_stand_in_the_order_of_processes(monkeypatch):
 
 @pytest.mark.parametrize(("parts", "run"), [(1, 8), (2, 4), (4, 1), (3, 2)])
 def test_every_example_has_a_row_of_its_own(parts, run):
-  places = [features.place(i, parts, run) for i in range(31)]
+  places = [feature_cache.place(i, parts, run) for i in range(31)]
   for part in range(parts):
     rows = [row for p, row in places if p == part]
     assert rows == list(range(len(rows)))
@@ -214,7 +217,7 @@ def test_sigterm_while_the_cache_fills_leaves_nothing_behind(config, tmp_path):
       opened()
   assert not list((tmp_path / "features").glob("*/"))
   split = opened()
-  assert isinstance(split.read, features.FeatureCache)
+  assert isinstance(split.read, feature_cache.FeatureCache)
   with preemption.watch():
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(preemption.Stopped):

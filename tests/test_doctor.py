@@ -2,15 +2,18 @@
 
 import io
 import json
+import os
 import pathlib
+import tracemalloc
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from scipy import ndimage
 
 from lgag_jax.config import config_dict, from_mapping
-from lgag_jax.doctor import duplicates, estimate, examine, findings
+from lgag_jax.doctor import duplicates, estimate, examine, findings, survey
 from tests.test_main import call
 
 SIDE = 48
@@ -288,6 +291,30 @@ def test_twelve_bits_in_sixteen(tmp_path):
   assert visit(root, tmp_path, channels=1, max_value=4095.0)[0] == 0
   code, report = visit(root, tmp_path, channels=1, max_value=255.0)
   assert code == 2 and "beyond full scale" in worse(report)[0]
+
+
+def test_a_name_that_is_no_text_is_shown(tmp_path, capsys):
+  root = folder(tmp_path / "set")
+  (root / YES / "l00.png").rename(root / YES / os.fsdecode(b"l\xff.png"))
+  save(root / YES / "l01.png", np.zeros((SIDE, SIDE, 3), np.uint8))
+  (root / YES / os.fsdecode(b"l\xff.png")).write_bytes(b"nothing")
+  code, report = visit(root, tmp_path)
+  assert code == 1
+  assert os.fsdecode(b"l\xff.png") in str(report)
+  page = (tmp_path / "work" / "doctor" / "report.html").read_text()
+  assert r"l\udcff.png" in page
+  assert r"l\udcff.png" in capsys.readouterr().out
+
+
+def test_a_huge_mask_is_read_in_pieces(tmp_path):
+  path = tmp_path / "mask.tif"
+  size = {"height": 1024, "width": 600_000, "count": 1, "dtype": "uint8"}
+  with rasterio.open(path, "w", driver="GTiff", tiled=True, compress="deflate", sparse_ok=True, **size):
+    pass
+  tracemalloc.start()
+  assert survey._mask_values(path).values == (0.0,)
+  assert tracemalloc.get_traced_memory()[1] < 1 << 26
+  tracemalloc.stop()
 
 
 def test_names_are_escaped(tmp_path):

@@ -123,7 +123,7 @@ def test_a_second_run_waits_for_the_first_ones_cache(split_folders, small_config
     held.close()
 
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(features.time, "sleep", finish)
+    patch.setattr(lock.time, "sleep", finish)
     patch.setattr(features, "_fill", lambda *_: pytest.fail("filled again"))
     split = open_split("train", config, tmp_path / "second")
   assert len(split.read(0)) > 2
@@ -137,3 +137,24 @@ def test_no_room_is_said_before_the_work(split_folders, small_config, tmp_path, 
   with pytest.raises(OSError, match=r"No space left on device for trunk outputs.*feature_cache_gib=0"):
     open_split("train", config, tmp_path / "work")
   assert not list((tmp_path / "work" / "features").glob("*/"))
+
+
+def test_an_image_that_was_bad_is_left_out_until_its_outputs_are_made_anew(
+  split_folders, small_config, tmp_path, caplog
+):
+  path = split_folders / "train" / "landslide" / "0.png"
+  whole, status = path.read_bytes(), path.stat()
+  path.write_bytes(bytes(len(whole)))
+  os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+  small_config.data.update(directory=str(split_folders), on_bad_image="skip")
+  config = configs.from_mapping(small_config)
+  split = open_split("train", config, tmp_path / "work")
+  bad = split.source.ids.index("landslide/0.png")
+  assert split.read(bad)[-1] == 0
+  # Mended, with the same size and time: what was kept of it is still of a black image.
+  path.write_bytes(whole)
+  os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+  split = open_split("train", config, tmp_path / "work")
+  assert [split.read(i)[-1] for i in range(len(split.source.ids))].count(0) == 1
+  assert split.read(bad)[-1] == 0
+  assert "1 images were bad when their trunk outputs were kept" in caplog.text

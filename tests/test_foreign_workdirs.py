@@ -1,5 +1,6 @@
 """Workdirs that come from elsewhere: opened, they run nothing, and what is wrong is said."""
 
+import gc
 import json
 import os
 import pathlib
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from lgag_jax import config as configs
-from lgag_jax import files, partition, predict, report, session, train
+from lgag_jax import files, partition, predict, report, session, sources, tfds_source, train
 from tests import conftest
 
 SCRIPT = "<script>alert(1)</script>"
@@ -91,6 +92,20 @@ def test_arrays_that_claim_too_much_are_refused_unread(tmp_path, monkeypatch):
     files.read_arrays(tmp_path / "x.npz")
 
 
+def test_a_damaged_log_and_absurd_numbers_are_named(workdir):
+  log = workdir / "metrics.jsonl"
+  kept = log.read_text()
+  for text in ("[" * 100_000 + "\n", '{"step":\n'):
+    log.write_text(kept + text)
+    with pytest.raises(ValueError, match=r"metrics\.jsonl holds no JSON lines"):
+      report.write_report(workdir)
+  log.write_text(kept + '{"step": 3')  # Half a line is what a killed run leaves.
+  report.write_report(workdir)
+  change(workdir / "eval" / "validation.json", lambda c: c.update(step=float("inf")))
+  with pytest.raises(ValueError, match="does not hold what an evaluation writes"):
+    report.write_report(workdir)
+
+
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", '{"maps": 1}', "[" * 100_000])
 @pytest.mark.parametrize("name", ["config.json", "thresholds.json", "eval/validation.json"])
 def test_json_that_is_something_else_is_named(workdir, name, content):
@@ -125,10 +140,51 @@ def test_evaluation_runs_no_builder_from_elsewhere(workdir, tmp_path, monkeypatc
   assert not (tmp_path / "ran").exists()
 
 
+def evil_set(folder, module):
+  """A prepared data set whose features are a class of a module of the data's own."""
+  version = folder / "evilset" / "1.0.0"
+  version.mkdir(parents=True)
+  split = {"name": "train", "shardLengths": ["1"], "numBytes": "1"}
+  files.write_json(version / "dataset_info.json", {
+    "name": "evilset", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]})
+  image = {"pythonClassName": f"{module}.Image"}
+  files.write_json(version / "features.json", {
+    "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
+    "featuresDict": {"features": {"image": image}},
+  })
+
+
+def test_a_prepared_data_set_imports_nothing(small_config, tmp_path, monkeypatch):
+  (tmp_path / "got").mkdir()
+  (tmp_path / "got" / "evil.py").write_text(f"import os\nos.mknod({str(tmp_path / 'ran')!r})\n")
+  evil_set(tmp_path / "got", "got.evil")
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.syspath_prepend(tmp_path)
+  small_config.data.update(source="tfds", builder="evilset", directory=str(tmp_path / "got"))
+  with pytest.raises(ValueError, match=r"features\.json names code to be run, got\.evil\.Image"):
+    sources.open_source(configs.from_mapping(small_config).data, "train")
+  assert not (tmp_path / "ran").exists()
+
+
+def test_a_link_to_a_builder_of_ours_is_that_builder(workdir, tmp_path, monkeypatch):
+  (workdir / "pkg").symlink_to(tfds_source.OWN_BUILDERS / "synthetic_landslides")
+  (workdir / "__init__.py").write_text(f"import os\nos.mknod({str(tmp_path / 'ran')!r})\n")
+  change(workdir / "config.json", lambda c: c["data"].update(
+    source="tfds", builder=f"{workdir.name}/pkg", directory=str(tmp_path / "none")))
+  monkeypatch.chdir(workdir.parent)
+  monkeypatch.syspath_prepend(workdir.parent)
+  data = configs.load(workdir / "config.json").data
+  builder = tfds_source.open_builder(data)
+  assert builder.name == "synthetic_landslides"
+  assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_checkpoint_of_other_shapes_is_refused(workdir):
   change(workdir / "config.json", lambda c: c["model"].update(head_width=24))
   with pytest.raises(ValueError, match="does not fit the config"):
     session.restore(workdir, partition.make_mesh())
+  gc.collect()  # Orbax leaves unfinished reads, which are told of when they go.
 
 
 def test_evaluation_waits_for_nobody(workdir):

@@ -65,15 +65,37 @@ def test_a_line_of_skipped_steps_alone_claims_no_loss(tmp_path):
   assert second == {"step": 10, "split": "train", "skipped_steps": 5}
 
 
+IDS = [f"image{i}" for i in range(600)]
+
+
+def feed(skips, step, skipped, *, check=False):
+  skips.add(step, np.array([2 * step, 2 * step + 1]), jnp.float32(skipped), check=check)
+
+
 def test_too_many_skipped_in_a_row_end_the_run_and_name_the_first_images():
-  skips = Skips([f"image{i}" for i in range(40)], most=3)
-  feed = lambda step, skipped, check: skips.add(
-    step, np.array([2 * step, 2 * step + 1]), jnp.float32(skipped), check=check
-  )
+  skips = Skips(IDS, 3, [])
   for step in (1, 2, 3):
-    feed(step, 1.0, False)
-  feed(4, 0.0, True)  # Three in a row are borne.
+    feed(skips, step, 1.0)
+  feed(skips, 4, 0.0, check=True)  # Three in a row are borne.
   for step in (5, 6, 7):
-    feed(step, 1.0, True)
+    feed(skips, step, 1.0, check=True)
   with pytest.raises(ValueError, match=r"4 steps in a row, from 5 on.*image10, image11\. Look"):
-    feed(8, 1.0, True)
+    feed(skips, 8, 1.0, check=True)
+
+
+def test_a_row_that_ends_before_it_is_looked_at_counts_too():
+  skips = Skips(IDS, 3, [])
+  for step in range(1, 100):
+    feed(skips, step, float(20 <= step < 24))
+  with pytest.raises(ValueError, match="4 steps in a row, from 20 on"):
+    skips.position()
+
+
+def test_a_row_goes_on_where_a_run_stopped():
+  skips = Skips(IDS, 3, [])
+  for step in (1, 2):
+    feed(skips, step, 1.0)
+  again = Skips(IDS, 3, json.loads(json.dumps(skips.position())))
+  feed(again, 3, 1.0, check=True)
+  with pytest.raises(ValueError, match=r"from 1 on.*image2, image3"):
+    feed(again, 4, 1.0, check=True)

@@ -229,9 +229,9 @@ def test_sample_takes_valid_slots_once_each_spread_over_all_of_them(filled, coun
     assert len(set(slots)) == len(slots)
     assert all(slots < filled)
     if filled > count:
-      # One from every stretch of the bank.
-      edges = np.arange(count + 1) * filled // count
-      assert np.all((edges[:-1] <= slots) & (slots < edges[1:]))
+      # One from every stretch of the bank, which begins anywhere.
+      gaps = np.diff(np.sort(slots), append=np.min(slots) + filled)
+      assert max(gaps) < 2 * np.ceil(filled / count)
     seen |= set(slots)
   assert len(seen) > count or filled <= count or filled - count < 2
 
@@ -252,3 +252,23 @@ def test_sample_of_none_or_of_as_many_as_there_are_is_the_bank():
   bank = memory_bank.empty(BankConfig(slots=6, centres=2), classes=2, dimension=3)
   assert memory_bank.sample(bank, 0, jax.random.key(0)) is bank
   assert memory_bank.sample(bank, 6, jax.random.key(0)) is bank
+
+
+@pytest.mark.parametrize(("filled", "count"), [(6, 4), (5, 3), (7, 7), (9, 2)])
+def test_sample_takes_every_valid_slot_as_often(filled, count):
+  bank = memory_bank.empty(BankConfig(slots=10, centres=2), classes=1, dimension=1)
+  numbers = jnp.arange(10.0)[None, :, None]
+  bank = bank.replace(features=numbers, valid=jnp.arange(10)[None] < filled)
+  draw = jax.jit(jax.vmap(lambda key: memory_bank.sample(bank, count, key).features[0, :, 0]))
+  drawn = np.asarray(draw(jax.random.split(jax.random.key(0), 4000)))
+  shares = np.bincount(drawn.astype(int).ravel(), minlength=10)[:filled] / 4000
+  np.testing.assert_allclose(shares, min(count / filled, 1.0), atol=0.04)
+
+
+@pytest.mark.parametrize("count", [45_000, 49_999])
+def test_sample_of_a_large_bank_takes_no_slot_twice(count):
+  bank = memory_bank.empty(BankConfig(slots=50_000, centres=2), classes=1, dimension=1)
+  numbers = jnp.arange(50_000.0)[None, :, None]
+  bank = bank.replace(features=numbers, valid=jnp.ones((1, 50_000), bool))
+  drawn = np.asarray(memory_bank.sample(bank, count, jax.random.key(0)).features)
+  assert len(np.unique(drawn)) == count

@@ -172,9 +172,9 @@ def test_two_devices_that_work_through_batches_in_parts(shared, reference, tmp_p
 @pytest.mark.parametrize(
   ("fields", "of_loss", "of_bank", "of_change"),
   [
-    ({"first_trainable_stage": 1}, 1e-6, 1e-5, 2e-4),
+    ({"first_trainable_stage": 4}, 1e-6, 1e-5, 2e-4),
     # A rounding to bfloat16 is one of 0.4 %, and other batches a device are rounded elsewhere.
-    ({"trunk": "resnet50", "weights": "random", "precision": "bfloat16"}, 4e-3, 4e-3, 0.1),
+    ({"precision": "bfloat16"}, 4e-3, 4e-3, 0.1),
   ],
 )
 def test_each_step_alone_is_the_same_where_training_amplifies_the_last_bit(
@@ -249,15 +249,14 @@ def test_eight_devices_stop_at_sigterm_and_two_go_on(shared, reference, tmp_path
   assert_same_run(workdir, reference)
 
 
-@pytest.mark.parametrize("end", ["SIGNAL_IN", "FAIL_IN"])
-def test_a_run_ends_wherever_it_is_and_goes_on(config, reference, tmp_path, end):
+def test_a_run_ends_wherever_it_is_and_goes_on(config, reference, tmp_path):
   """While trunk outputs are kept, or in an epoch's validation, data is being read in other threads."""
   config, workdir = with_fields(config, "train", evaluate_every=2), tmp_path / "run"
-  code = preemption.EXIT_CODE if end == "SIGNAL_IN" else 1
   for phase in ("trunk outputs", "evaluation"):
-    text, = finish([start(config, workdir, 4, **{end: phase})], code)
-    assert ("Traceback" in text) == (end == "FAIL_IN")
-  assert saved_steps(workdir) == ([8] if end == "SIGNAL_IN" else [])
+    finish([start(config, workdir, 4, SIGNAL_IN=phase)], preemption.EXIT_CODE)
+  assert saved_steps(workdir) == [8]
+  text, = finish([start(config, workdir, 4, FAIL_IN="evaluation")], 1)
+  assert "RuntimeError: A fault." in text
   train_on(4, config, workdir)
   assert_same_run(workdir, reference)
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]

@@ -25,7 +25,9 @@ _LONGEST_RUN = 500  # In a fuller bucket only neighbours this near are compared:
 def digest(image: np.ndarray) -> bytes:
   """Returns 16 bytes that are equal for equal pixels [H, W, channels] of one type and shape."""
   head = f"{image.shape} {image.dtype.str}".encode()
-  return hashlib.blake2b(head + np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
+  digest = hashlib.blake2b(head, digest_size=16)
+  digest.update(np.ascontiguousarray(image))
+  return digest.digest()
 
 
 def signature(image: np.ndarray) -> np.ndarray:

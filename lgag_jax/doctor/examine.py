@@ -50,8 +50,13 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
     "estimate": dataclasses.asdict(expected),
   })
   path = workdir / "doctor" / "report.html"
-  write_text(path, page.make(taken, found, config))
-  print(findings.as_text(found))
+  write_text(path, _printable(page.make(taken, found, config)))
+  print(_printable(findings.as_text(found)))
   count = {s: sum(f.severity == s for f in found) for s in findings.SEVERITIES}
   print("; ".join(findings.plural(n, s) for s, n in count.items()) + f". Report: {path}")
   return code
+
+
+def _printable(text: str) -> str:
+  """Spells out what is no text: names of files, also within errors, need not be UTF-8."""
+  return text.encode(errors="backslashreplace").decode()

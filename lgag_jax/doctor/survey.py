@@ -23,7 +23,7 @@ from lgag_jax.sources import Source
 SPLITS = ("train", "validation")
 _QUEUE = 64  # Images asked for ahead of the one that is waited for.
 _MOST_VALUES = 257  # Of distinct values in a mask are kept, one more than bytes have.
-_ROWS = 1024  # Of a mask are read at a time.
+_PIECE = 1 << 22  # Pixels that are worked on at once; larger images in pieces.
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,15 +164,12 @@ def _look(
   image, mask = source.read(index)
   counts = np.bincount(mask.reshape(-1), minlength=256)
   classes = len(config.classes)
-  flat = image.reshape(-1, image.shape[-1])
-  scaled = to_unit_range(flat, config.max_value)
-  low, high = flat.min(axis=0), flat.max(axis=0)
+  low, high, blank, mean, std = _statistics(image.reshape(-1, image.shape[-1]), config)
   example = Example(
     split=split, index=index, name=name, shape=image.shape[:2], dtype=str(image.dtype),
     label=tuple(float(x) for x in source.labels[index]),
     low=low.astype(np.float64), high=high.astype(np.float64),
-    blank=max(float(np.mean(np.all(flat == edge, axis=1))) for edge in (low, high)),
-    mean=scaled.mean(axis=0, dtype=np.float64), std=scaled.std(axis=0, dtype=np.float64),
+    blank=blank, mean=mean, std=std,
     digest=duplicates.digest(image), signature=duplicates.signature(image),
     known=int(counts.sum() - counts[images.UNKNOWN]),
     pixels=tuple(int(n) for n in counts[1 : classes + 1]),
@@ -180,6 +177,19 @@ def _look(
     mask_file=source.files(index)[1],
   )
   return example, image.nbytes + mask.nbytes
+
+
+def _statistics(flat: np.ndarray, config: DataConfig) -> tuple:
+  """Returns lowest and highest values, the share of the commoner of these, mean and spread."""
+  low, high = flat.min(axis=0), flat.max(axis=0)
+  at_edge, total, squares = np.zeros(2), 0.0, 0.0
+  for piece in np.array_split(flat, -(-len(flat) // _PIECE)):
+    at_edge += [np.count_nonzero(np.all(piece == edge, axis=1)) for edge in (low, high)]
+    scaled = to_unit_range(piece, config.max_value).astype(np.float64)
+    total, squares = total + scaled.sum(axis=0), squares + np.square(scaled).sum(axis=0)
+  mean = total / len(flat)
+  spread = np.sqrt(np.maximum(squares / len(flat) - np.square(mean), 0.0))
+  return low, high, float(at_edge.max() / len(flat)), mean, spread
 
 
 def _masks_of_negatives(survey: Survey, config: DataConfig) -> dict[str, pathlib.Path]:
@@ -213,8 +223,8 @@ def _mask_values(path: pathlib.Path) -> MaskValues:
   values: set[float] = set()
   try:
     with images.open_raster(path) as raster:
-      for row in range(0, raster.height, _ROWS):
-        window = ((row, min(row + _ROWS, raster.height)), (0, raster.width))
+      small = raster.height * raster.width <= _PIECE
+      for window in (None,) if small else (block for _, block in raster.block_windows(1)):
         values |= set(np.unique(raster.read(1, window=window)).tolist())
         if len(values) > _MOST_VALUES:
           break
