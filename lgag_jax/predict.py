@@ -213,9 +213,7 @@ def overlay(pixels: np.ndarray, mask: np.ndarray, config: Config) -> Image.Image
 
 
 def _write_table(rows: list[dict], path: pathlib.Path) -> None:
-  with files.beside(path) as partial, partial.open(
-    "w", newline="", encoding="utf-8", errors="surrogateescape"  # Names need not be UTF-8.
-  ) as file:
+  with files.beside(path) as partial, partial.open("w", newline="") as file:
     writer = csv.DictWriter(file, rows[0].keys())
     writer.writeheader()
     writer.writerows(rows)
