@@ -128,6 +128,7 @@ def damage(folder: pathlib.Path, count: int) -> dict:
   data = small.write_folder(folder / "data")
   finish(start(data, folder / "reference", **{"train.epochs": 2}))
   steps = sorted(int(p.name) for p in (folder / "reference" / "checkpoints").iterdir())
+  _, _, like = session.restore(folder / "reference", partition.make_mesh())
   random, found = np.random.default_rng(0), collections.Counter()
   newest = folder / "reference" / "checkpoints" / str(steps[-1])
   names = sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file())
@@ -146,8 +147,8 @@ def damage(folder: pathlib.Path, count: int) -> dict:
     keeper = checkpoints.Checkpoints(workdir, keep=3, writes=True)
     aside = (workdir / "checkpoints" / f"{steps[-1]}.damaged-1").is_dir()
     found[f"{how}: found and set aside"] += aside and keeper.latest() == steps[-2]
+    state, _ = keeper.restore(like)
     keeper.close()
-    _, _, state = session.restore(workdir, partition.make_mesh())
     found[f"{how}: the one before restored"] += int(state.step) == steps[-2]
     shutil.rmtree(workdir)
   return dict(found)

@@ -45,7 +45,9 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
 
 
 def test_what_a_killed_run_left_is_written_over(tmp_path):
-  (tmp_path / ".partial-x.txt").write_text("much more than there will be")
+  with files.beside(tmp_path / "x.txt") as partial:
+    partial.touch()
+  partial.write_text("much more than there will be")  # As a kill within the block leaves it.
   files.write_text(tmp_path / "x.txt", "new")
   assert (tmp_path / "x.txt").read_text() == "new"
   assert os.listdir(tmp_path) == ["x.txt"]
