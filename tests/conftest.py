@@ -34,6 +34,11 @@ def pytest_configure(config):
   config.addinivalue_line("filterwarnings", "ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
+def pytest_collection_modifyitems(items):
+  # The module that takes longest comes first: begun last, it would keep one core alone.
+  items.sort(key=lambda item: item.path.stem != "test_topology")
+
+
 @pytest.fixture(params=[0, 1, 2])
 def rng(request):
   """Random numbers; a test that takes them runs on three seeds."""
