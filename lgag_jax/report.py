@@ -13,7 +13,7 @@ from lgag_jax.config import Config
 from lgag_jax.predict import load_thresholds
 from lgag_jax.tables import MAP_NAMES, NO_MASKS, has_masks, number
 
-_STYLE = """
+STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;color:#26323a;max-width:1080px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem}
 p.lead{color:#55636b;margin-top:0}img{max-width:100%}
@@ -89,7 +89,7 @@ def _page(workdir: pathlib.Path) -> str:
   return (
     "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
     f"content='width=device-width'><title>lgag_jax: {html.escape(workdir.name)}</title>"
-    f"<style>{_STYLE}</style>{''.join(parts)}</html>\n"
+    f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
   )
 
 

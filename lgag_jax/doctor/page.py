@@ -14,18 +14,10 @@ from PIL import Image
 from lgag_jax.config import Config
 from lgag_jax.doctor.findings import NOTE, SEVERITIES, Finding, plural
 from lgag_jax.doctor.survey import SPLITS, Example, Survey
+from lgag_jax.report import STYLE
 
-_STYLE = """
-body{font:15px/1.5 system-ui,sans-serif;color:#26323a;max-width:1080px;margin:2rem auto;padding:0 1rem}
-h1{font-size:1.6rem;margin-bottom:.2rem}h2{font-size:1.15rem;margin-top:2.2rem}
-p.lead{color:#55636b;margin-top:0;overflow-wrap:anywhere}
-table{border-collapse:collapse;font-size:.88rem;margin:.6rem 0}
-th,td{padding:.25rem .7rem;border-bottom:1px solid #e2e7ea;text-align:right}
-th:first-child,td:first-child{text-align:left}th{color:#55636b;font-weight:600}
-.cards{display:flex;gap:.8rem;flex-wrap:wrap}
-.card{border:1px solid #e2e7ea;border-radius:8px;padding:.6rem 1rem;min-width:8.5rem}
-.card b{display:block;font-size:1.5rem}.card span{color:#55636b;font-size:.8rem}
-pre{background:#f5f7f8;padding:.8rem;font-size:.78rem;overflow:auto;max-height:24rem}
+_STYLE = STYLE + """
+p.lead{overflow-wrap:anywhere}
 .finding{border:1px solid #e2e7ea;border-left:5px solid #9aa7ae;border-radius:8px;margin:.8rem 0;
 padding:.6rem 1rem;overflow-wrap:anywhere}.finding p{margin:.2rem 0}
 .error{border-left-color:#b3261e}.warning{border-left-color:#c77700}
