@@ -29,7 +29,7 @@ CASES = (
   ("image_folder", "lgag", {"model.precision": "bfloat16"}),
   ("image_folder", "sol", {}),
   ("image_folder", "class_activation", {}),
-  ("image_folder", "supervised", {}),
+  ("image_folder", "segmentation", {}),
   ("landslide4sense_rgb", "lgag", {}),
   ("synthetic_landslides", "lgag", {}),
   ("lgagnet_resnet50", "lgagnet", {"model.precision": "bfloat16"}),

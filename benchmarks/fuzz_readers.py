@@ -86,7 +86,7 @@ def _configs() -> list[bytes]:
 
 
 def _thresholds() -> list[bytes]:
-  maps, rules = _module("localize").MAPS, _module("calibrate").RULES
+  maps, rules = _module("localize").maps_of(_module("config").Config()), _module("config").RULES
   return [json.dumps({"step": 3, "maps": {m: {r: [0.5] for r in rules} for m in maps}}).encode()]
 
 

@@ -2,6 +2,8 @@
 
 import ml_collections
 
+from lgag_jax.config import SEGMENTATION
+
 
 def lgag(config: ml_collections.ConfigDict) -> None:
   """The whole method in the form that has measured best: the defaults."""
@@ -17,10 +19,9 @@ def class_activation(config: ml_collections.ConfigDict) -> None:
   config.model.method = "class_activation"
 
 
-def supervised(config: ml_collections.ConfigDict) -> None:
-  """The upper bound: the same classifier trained on masks."""
-  config.model.method = "supervised"
-  config.localize.threshold_rule = "argmax"
+def segmentation(config: ml_collections.ConfigDict) -> None:
+  """A decoder trained on masks: on the data's own, the upper bound, or on data.pseudo_masks."""
+  config.update_from_flattened_dict(SEGMENTATION)
 
 
 def lgagnet(config: ml_collections.ConfigDict) -> None:
@@ -58,7 +59,7 @@ def lgagnet_class_activation(config: ml_collections.ConfigDict) -> None:
 METHODS = {
   method.__name__: method
   for method in (
-    lgag, sol, class_activation, supervised, lgagnet, lgagnet_sol, lgagnet_class_activation
+    lgag, sol, class_activation, segmentation, lgagnet, lgagnet_sol, lgagnet_class_activation
   )
 }
 

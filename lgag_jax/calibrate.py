@@ -9,10 +9,9 @@ from jax.sharding import Mesh
 
 from lgag_jax import metrics, partition, preemption
 from lgag_jax.config import Config
-from lgag_jax.localize import MAPS, Maps
+from lgag_jax.localize import Maps, inputs_of, maps_of
 from lgag_jax.state import TrainState
 
-RULES = ("negatives", "otsu", "argmax")
 _DRAW = 0.5  # Where a guided score finds class and background level.
 
 
@@ -25,17 +24,19 @@ def thresholds(
     class, whose every pixel is known to be background; for the guided map never under 0.5. A class
     activation normalised image by image says nothing on such images: Otsu's takes its place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
-  - "argmax": 0.5, where the class draws level with the background; not for a normalised map either.
+  - "argmax": 0.5, where the class draws level with the background; not for a normalised map either;
+  - "agreement": where calling an image positive, because `localize.agreement_fraction` of its pixels
+    score higher, agrees best with the labels (the mean of the shares of both kinds called rightly).
   """
   histograms = make_histograms(config, mesh)
   total = None
   for batch in preemption.until_stopped(batches):
-    inputs = {name: batch[name] for name in ("taps", "image") if name in batch}
+    inputs = inputs_of(batch, config)
     inputs, labels = partition.to_global((inputs, {k: batch[k] for k in ("label", "weight")}), mesh)
     part = histograms(localize(state, inputs), labels)
     part = jax.tree.map(lambda x: np.asarray(x, np.float64), part)
     total = part if total is None else jax.tree.map(np.add, total, part)
-  return {name: _rules(total[name], name, config) for name in MAPS}
+  return {name: _rules(total[name], name, config) for name in maps_of(config)}
 
 
 def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
@@ -46,27 +47,34 @@ def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
 
 
 def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
-  """Sums over images: scores where a class is denied, and where it is found, f32[C, bins]."""
+  """Sums over images, f32[C, bins] each.
+
+  Of scores where a class is "denied", and where it is "found"; of images with the class ("right") and
+  without ("wrong") that a threshold in that bin still calls positive.
+  """
   result = {}
   present = maps.probabilities > config.localize.gate
-  for name in MAPS:
-    scores = jnp.moveaxis(getattr(maps, name), -1, 1)  # B C H W
+  for name, scores in maps.scores.items():
+    scores = jnp.moveaxis(scores, -1, 1)  # B C H W
     flat = scores.reshape(-1, *scores.shape[2:])
     counts = metrics.score_histogram(flat, jnp.ones(flat.shape, bool))
     counts = counts.reshape(*scores.shape[:2], -1)  # B C bins
-    weight = batch["weight"][:, None]
+    above = jnp.cumsum(counts[..., ::-1], axis=-1)[..., ::-1]
+    called = above >= jnp.maximum(config.localize.agreement_fraction * above[..., :1], 1.0)
+    label, weight = batch["label"], batch["weight"][:, None]
     # Sums and not products: a TPU would round the counts of a product's operands.
+    summed = lambda values, of, weight=weight: jnp.sum(values * (of * weight)[..., None], axis=0)
     result[name] = {
-      "denied": jnp.sum(counts * ((1.0 - batch["label"]) * weight)[..., None], axis=0),
-      "found": jnp.sum(counts * (present * weight)[..., None], axis=0),
+      "denied": summed(counts, 1.0 - label), "found": summed(counts, present),
+      "right": summed(called, label), "wrong": summed(called, 1.0 - label),
     }
   return result
 
 
 def _rules(histogram: dict[str, np.ndarray], name: str, config: Config) -> dict[str, list[float]]:
   share = config.localize.negative_quantile
-  # A guided score under a draw says background, however rare it is on negatives.
-  least = _DRAW if name == "anchor_guided" else 0.0
+  # A score under a draw says background, however rare it is on negatives.
+  least = 0.0 if name == "class_activation" else _DRAW
   otsu = [metrics.otsu(h) if h.sum() else _DRAW for h in histogram["found"]]
   normalised = name == "class_activation" and config.localize.class_activation == "normalised"
   negatives = [
@@ -76,4 +84,17 @@ def _rules(histogram: dict[str, np.ndarray], name: str, config: Config) -> dict[
     "negatives": otsu if normalised else negatives,
     "otsu": otsu,
     "argmax": otsu if normalised else [_DRAW] * len(otsu),
+    "agreement": [
+      _agreement(right, wrong)
+      for right, wrong in zip(histogram["right"], histogram["wrong"], strict=True)
+    ],
   }
+
+
+def _agreement(right: np.ndarray, wrong: np.ndarray) -> float:
+  """Returns the threshold of the highest balanced accuracy of images; of equals the middle one."""
+  if not right[0] or not wrong[0]:
+    return _DRAW
+  balanced = right / right[0] + 1.0 - wrong / wrong[0]
+  best = np.flatnonzero(balanced >= balanced.max() * (1 - 1e-9))
+  return float(best[len(best) // 2]) / metrics.BINS

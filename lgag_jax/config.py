@@ -36,6 +36,15 @@ def _fraction(name: str, value: float) -> None:
   _require(0.0 <= value <= 1.0, name, value, "must lie in [0, 1].")
 
 
+RULES = ("negatives", "otsu", "argmax", "agreement")  # For thresholds, from image labels alone.
+# What makes a config that of a segmentation network, trained on masks: given ones, or pseudo-masks.
+SEGMENTATION = {
+  "model.method": "segmentation", "model.classifier": "decoder", "localize.map": "best",
+  "localize.threshold_rule": "argmax", "refine.method": "none",
+}
+METHODS = ("class_activation", "sol", "lgag", "segmentation")
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Where examples come from and what the model sees of them."""
@@ -44,6 +53,7 @@ class DataConfig:
   directory: str = ""  # The data's root; for "tfds" the data_dir ("" is TFDS's own default).
   builder: str = ""  # "tfds": a registered name, or a folder with a *_dataset_builder.py.
   manifest: str = ""  # "patches": a CSV of images, masks and splits; "" is <directory>/manifest.csv.
+  pseudo_masks: str = ""  # A folder that --mode=pseudo wrote: training takes its masks from there.
   train_split: str = "train"  # TFDS syntax: "train", "train[:80%]", "train[:40%]+train[60%:]".
   validation_split: str = "validation"
   validation_fraction: float = 0.2  # Where the data names no splits: the share held out, by name.
@@ -97,15 +107,16 @@ class DataConfig:
 class ModelConfig:
   """The network, but for SOL and GAA."""
 
-  method: str = "lgag"  # "class_activation", "sol", "lgag"; "supervised" trains on masks.
+  method: str = "lgag"  # "class_activation", "sol", "lgag"; "segmentation" learns from masks.
   trunk: str = "efficientnet_lite0"  # Or "resnet50".
   weights: str = "packaged"  # "packaged", "random", or a .safetensors, .npz or .pth file.
   first_trainable_stage: int = 5  # 1 trains all but the stem, 5 freezes the whole trunk.
   depthwise: str = "auto"  # "conv", "shift" (fast on CPU), or "auto": by platform.
   precision: str = "float32"  # Of matrix products and convolutions; or "bfloat16".
-  classifier: str = "head"  # "linear": 1x1 on x4, the published form. "head": 3x3 over all taps.
+  classifier: str = "head"  # "linear": 1x1 on x4, as published. "head": 3x3 over all taps. "decoder".
   head_width: int = 128
   grid_stride: int = 16  # Of the maps with classifier="head"; 8 or 4 are finer.
+  decoder_widths: tuple[int, ...] = (128, 64, 32)  # "decoder": at strides 16, 8 and 4.
   pooling: str = "top"  # "average" over space, or the mean of the "top" share of pixels.
   top_fraction: float = 0.08
   anchor_features: str = "taps"  # g: the taps as they are, or "sides", projections of all four.
@@ -115,21 +126,23 @@ class ModelConfig:
   epsilon: float = 1e-5  # Added to norms and maxima before dividing.
 
   def __post_init__(self):
-    _one_of("model.method", self.method, ("class_activation", "sol", "lgag", "supervised"))
+    _one_of("model.method", self.method, METHODS)
     _one_of("model.trunk", self.trunk, ("efficientnet_lite0", "resnet50"))
     _one_of("model.first_trainable_stage", self.first_trainable_stage, (1, 2, 3, 4, 5))
     _one_of("model.depthwise", self.depthwise, ("auto", "conv", "shift"))
     _one_of("model.precision", self.precision, ("float32", "bfloat16"))
-    _one_of("model.classifier", self.classifier, ("linear", "head"))
+    _one_of("model.classifier", self.classifier, ("linear", "head", "decoder"))
     _one_of("model.grid_stride", self.grid_stride, (16, 8, 4))
     _require(
       self.classifier == "head" or self.grid_stride == 16, "model.grid_stride", self.grid_stride,
-      "classifier='linear' works at the trunk's stride: use 16.",
+      f"classifier={self.classifier!r} has a grid of its own: use 16.",
     )
     _one_of("model.pooling", self.pooling, ("average", "top"))
     _require(0 < self.top_fraction <= 1, "model.top_fraction", self.top_fraction, "in (0, 1].")
     _positive("model.head_width", self.head_width)
     _positive("model.epsilon", self.epsilon)
+    fits = len(self.decoder_widths) == 3 and all(w > 0 for w in self.decoder_widths)
+    _require(fits, "model.decoder_widths", self.decoder_widths, "give three positive widths.")
     _one_of("model.anchor_features", self.anchor_features, ("taps", "sides"))
     fits = len(self.anchor_taps) > 0 and set(self.anchor_taps) <= {1, 2, 3, 4}
     _require(fits, "model.anchor_taps", self.anchor_taps, "name taps among 1, 2, 3 and 4.")
@@ -276,14 +289,15 @@ class LocalizeConfig:
   """From a trained model to maps."""
 
   scales: tuple[float, ...] = (1.0,)
-  flip: bool = False  # Average with the horizontally flipped image's map.
+  turns: str = "none"  # Maps averaged over a "flip" or "all" eight flips and quarter turns.
   map: str = "best"  # "anchor_guided", "class_activation", or "best": what the method adds last.
   class_activation: str = "probability"  # sigmoid(c), or "normalised": M, for a linear classifier.
   blend: float = 0.5  # Share of the class activation in the anchor-guided map (geometric mean).
   compare: str = "difference"  # How foreground meets background: "difference" or "softmax".
   gate: float = 0.5  # An image's class counts as present when its score exceeds this.
-  threshold_rule: str = "negatives"  # "negatives", "otsu" or "argmax"; none of them sees a mask.
+  threshold_rule: str = "negatives"  # Or "otsu", "argmax", "agreement"; none of them sees a mask.
   negative_quantile: float = 0.995  # "negatives": this share of background pixels stays below.
+  agreement_fraction: float = 0.01  # "agreement": an image is found positive with this share above.
   anchor_stride: int = 4  # Of the grid of anchors and guided maps; training uses the model's.
   calibration_images: int = 1000  # Training images that thresholds are read from; 0 takes all.
   batch_size: int = 32
@@ -294,13 +308,40 @@ class LocalizeConfig:
     _one_of("localize.map", self.map, ("best", "anchor_guided", "class_activation"))
     _one_of("localize.class_activation", self.class_activation, ("probability", "normalised"))
     _one_of("localize.compare", self.compare, ("difference", "softmax"))
-    _one_of("localize.threshold_rule", self.threshold_rule, ("negatives", "otsu", "argmax"))
+    _one_of("localize.turns", self.turns, ("none", "flip", "all"))
+    _one_of("localize.threshold_rule", self.threshold_rule, RULES)
+    _fraction("localize.agreement_fraction", self.agreement_fraction)
     _fraction("localize.blend", self.blend)
     _fraction("localize.gate", self.gate)
     _one_of("localize.anchor_stride", self.anchor_stride, (16, 8, 4))
     _fraction("localize.negative_quantile", self.negative_quantile)
     _positive("localize.batch_size", self.batch_size)
     _not_negative("localize.calibration_images", self.calibration_images)
+
+
+@dataclasses.dataclass(frozen=True)
+class RefineConfig:
+  """Score maps drawn to the edges of the image, and the pseudo-masks made of them."""
+
+  method: str = "guided_filter"  # Or "pixel_adaptive", "dense_crf", "none".
+  stride: int = 4  # Of the grid, in pixels of the model's image, that a map is refined on.
+  radius: float = 0.15  # "guided_filter", "dense_crf": of the neighbourhood, as a share of the side.
+  epsilon: float = 1.0  # "guided_filter": colour contrast to smooth over, in the image's variances.
+  steps: int = 10  # "pixel_adaptive", "dense_crf".
+  dilations: tuple[int, ...] = (1, 2, 4)  # "pixel_adaptive": distances of the eight neighbours.
+  contrast: float = 0.3  # "pixel_adaptive": colour distance that parts, in standard deviations there.
+  colour: float = 0.5  # "dense_crf": the same, in standard deviations of the image.
+  weight: float = 1.0  # "dense_crf": of the neighbours against the map.
+  ignore_band: float = 0.05  # Pseudo-masks leave out scores this close to the threshold.
+
+  def __post_init__(self):
+    _one_of("refine.method", self.method, ("guided_filter", "pixel_adaptive", "dense_crf", "none"))
+    for name in ("stride", "radius", "epsilon", "steps", "contrast", "colour"):
+      _positive(f"refine.{name}", getattr(self, name))
+    valid = len(self.dilations) > 0 and all(d > 0 for d in self.dilations)
+    _require(valid, "refine.dilations", self.dilations, "give at least one positive distance.")
+    _not_negative("refine.weight", self.weight)
+    _fraction("refine.ignore_band", self.ignore_band)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -316,11 +357,12 @@ class Config:
   optim: OptimConfig = OptimConfig()
   train: TrainConfig = TrainConfig()
   localize: LocalizeConfig = LocalizeConfig()
+  refine: RefineConfig = RefineConfig()
 
   def __post_init__(self):
     _require(
-      self.model.classifier == "head" or self.sol.seed_features != "head",
-      "sol.seed_features", self.sol.seed_features, "needs model.classifier='head'.",
+      self.model.classifier != "linear" or self.sol.seed_features != "head",
+      "sol.seed_features", self.sol.seed_features, "needs model.classifier='head' or 'decoder'.",
     )
     _require(
       self.sol.seeding == "argmax" or self.sol.rounds == 0, "sol.rounds", self.sol.rounds,
@@ -329,6 +371,10 @@ class Config:
     _require(
       len(set(self.data.classes)) == len(self.data.classes), "data.classes", self.data.classes,
       "names a class twice.",
+    )
+    _require(
+      self.model.method == "segmentation" or not self.data.pseudo_masks, "data.pseudo_masks",
+      self.data.pseudo_masks, "only model.method='segmentation' learns from masks.",
     )
     frozen = self.model.first_trainable_stage == 5
     _require(

@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 from lgag_jax import calibrate, cluster, files, metrics, partition, preemption, tables
 from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
-from lgag_jax.localize import MAPS, Maps, gated, make_localize, map_of
+from lgag_jax.localize import Maps, gated, inputs_of, make_localize, map_of, maps_of
 from lgag_jax.models.network import Network
 from lgag_jax.panels import Panels
 from lgag_jax.progress import Progress
@@ -83,7 +83,7 @@ def brief(
   for c, name in enumerate(config.data.classes):
     auc = metrics.area_under_curve(judged["probabilities"][:, c], judged["labels"][:, c])
     result |= {} if auc is None else {f"{name}/auc": auc}
-    for map_name in MAPS:
+    for map_name in maps_of(config):
       _, best = metrics.oracle(*judged["pooled"][map_name][c])
       result[f"{name}/{map_name}_oracle_iou"] = best["iou"]
   return result
@@ -103,32 +103,31 @@ def _judge(
   Each process judges its own rows of every batch; counts and a few numbers an image are joined.
   """
   histograms = _make_histograms(config, mesh)
-  pooled = dict.fromkeys(MAPS, 0.0)
+  pooled = dict.fromkeys(maps_of(config), 0.0)
   found = collections.defaultdict(list)  # Rows an image or a landslide.
   panels = Panels(split)
   progress = Progress("evaluation", len(split.source.ids))
   for batch in preemption.until_stopped(split.eval_batches(config)):
-    inputs = {name: batch[name] for name in ("taps", "image") if name in batch}
-    maps = localize(state, partition.to_global(inputs, mesh))
+    maps = localize(state, partition.to_global(inputs_of(batch, config), mesh))
     counts = histograms(maps, partition.to_global(batch["mask"], mesh))
     maps, counts = partition.local_rows((maps, counts))
     real = (batch["index"] >= 0) & (batch["weight"] > 0)
     found["labels"].append(batch["label"][real])
     found["probabilities"].append(maps.probabilities[real])
-    for name in MAPS:
+    for name in maps_of(config):
       pooled[name] += counts[name][real].sum(axis=0, dtype=np.float64)
       if thresholds is not None:
         found[f"images/{name}"].append(_image_counts(counts[name][real], thresholds[name]))
     if thresholds is not None:
-      scores = {name: gated(maps, name, config) for name in MAPS}
+      scores = {name: gated(maps, name, config) for name in maps_of(config)}
       _sizes(found, scores, batch["mask"], real, thresholds, config)
       panels.add(batch["index"], real, scores, batch["mask"], maps)
     progress.advance(len(real) * jax.process_count())
   progress.close()
   mine = {name: np.concatenate(rows) for name, rows in found.items()}
-  joined = cluster.gather(mine | {f"pooled/{name}": pooled[name][None] for name in MAPS})
+  joined = cluster.gather(mine | {f"pooled/{name}": pooled[name][None] for name in maps_of(config)})
   return {
-    **joined, "pooled": {name: joined[f"pooled/{name}"].sum(axis=0) for name in MAPS},
+    **joined, "pooled": {name: joined[f"pooled/{name}"].sum(axis=0) for name in maps_of(config)},
     "thresholds": thresholds, "panels": {} if thresholds is None else panels.arrays(),
   }
 
@@ -144,7 +143,7 @@ def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Ar
   """Returns a map's counts, f32[B, C, 2, bins], of truly positive and negative pixels."""
   classes = range(len(config.data.classes))
   result = {}
-  for name in MAPS:
+  for name in maps_of(config):
     scores = gated(maps, name, config)
     result[name] = jax.numpy.stack([
       jax.numpy.stack([
@@ -169,14 +168,14 @@ def _image_counts(histograms: np.ndarray, thresholds: list[float]) -> np.ndarray
 def _sizes(found, scores, mask, real, thresholds, config) -> None:
   """Adds (pixels, found pixels) of every landslide, a connected region of its class's mask."""
   for c in range(len(config.data.classes)):
-    for name in MAPS:  # A name without a row is a name all the same.
+    for name in maps_of(config):  # A name without a row is a name all the same.
       found[f"sizes/{name}/{c}"].append(np.zeros((0, 2), np.int64))
     for i in np.flatnonzero(real):
       regions, count = scipy.ndimage.label(mask[i] == c + 1)
       if not count:
         continue
       pixels = np.bincount(regions.ravel(), minlength=count + 1)[1:]
-      for name in MAPS:
+      for name in maps_of(config):
         hit = scores[name][i, ..., c] >= thresholds[name][c]
         hits = np.bincount(regions[hit], minlength=count + 1)[1:]
         found[f"sizes/{name}/{c}"].append(np.stack([pixels, hits], axis=1))
@@ -188,7 +187,7 @@ def _class_result(judged: dict, thresholds: dict, config: Config, c: int) -> dic
   )
   return {
     "image": image,
-    "maps": {name: _map_result(judged, thresholds[name], name, config, c) for name in MAPS},
+    "maps": {name: _map_result(judged, thresholds[name], name, config, c) for name in maps_of(config)},
   }
 
 

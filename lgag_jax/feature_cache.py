@@ -1,5 +1,6 @@
 """What a frozen trunk made of each example, read from where `features` keeps it."""
 
+import copy
 import logging
 import pathlib
 
@@ -17,7 +18,7 @@ class FeatureCache:
   Each process that filled it left a part; any number of processes reads them all.
   """
 
-  def __init__(self, directory: pathlib.Path, reader: Reader, side: int):
+  def __init__(self, directory: pathlib.Path, reader: Reader, side: int, channels: int):
     try:
       index = files.read_json(directory / "index.json")
       names, parts, self._run = index["arrays"], index["parts"], index["run"]
@@ -34,11 +35,19 @@ class FeatureCache:
         "mended, remove %s.", len(self._bad), directory,
       )
     self._reader = reader
+    self._image_field = ("image", "float32", (side, side, channels))
     shapes = [array.shape[1:] for array in self._parts[0]]
     self.fields = (
       *((name, "float16", shape) for name, shape in zip(names, shapes, strict=True)),
       ("mask", "uint8", (side, side)),
     )
+
+  def with_images(self) -> "FeatureCache":
+    """Returns the same with each example's image, f32[S, S, channels] in [0, 1], beside its taps."""
+    other = copy.copy(self)
+    *taps, mask = self.fields
+    other.fields = (*taps, self._image_field, mask)
+    return other
 
   @property
   def failure(self):
@@ -46,11 +55,12 @@ class FeatureCache:
     return self._reader.failure
 
   def __call__(self, index: int) -> tuple[np.ndarray, ...]:
-    """Returns an example's taps f16[h, w, E], mask u8[H, W] and weight."""
+    """Returns an example's taps f16[h, w, E], perhaps its image, mask u8[H, W] and weight."""
     part, row = place(index, len(self._parts), self._run)
-    mask, weight = self._reader.mask(index)
+    read = self._reader if self._image_field in self.fields else self._reader.mask
+    *rest, weight = read(index)
     weight = np.float32(0.0) if index in self._bad else weight
-    return (*(array[row] for array in self._parts[part]), mask, weight)
+    return (*(array[row] for array in self._parts[part]), *rest, weight)
 
 
 def place(example: int, parts: int, run: int) -> tuple[int, int]:

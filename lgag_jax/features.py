@@ -78,7 +78,7 @@ def open_cache(
       if not filled():  # Still not: another run may have.
         size = size_of(shapes, len(source.ids))
         _make(path, size, shapes, network, params, statistics, source, reader, config, mesh)
-  return FeatureCache(path, reader, side)
+  return FeatureCache(path, reader, side, config.data.channels)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
+from lgag_jax.tables import MAP_NAMES
+
 _INK, _ACCENT, _COOL, _SOFT = "#26323a", "#c8452d", "#2d6f8e", "#a9b4ba"
 _STYLE = {
   "font.size": 9, "axes.edgecolor": _SOFT, "axes.labelcolor": _INK, "axes.titlecolor": _INK,
@@ -55,14 +57,15 @@ def curves(lines: list[dict]) -> Figure:
 
 
 def panels(
-  rows: dict[str, np.ndarray], thresholds: dict[str, list[float]], *, main: str, guided: bool,
-  limit: int = 12
+  rows: dict[str, np.ndarray], thresholds: dict[str, list[float]], *, main: str, limit: int = 12
 ) -> Figure:
-  """Draws examples: image, class activation, SOL's seeds, guided map, mask and truth."""
+  """Draws examples: image, score maps and SOL's seeds where there are any, mask and truth."""
   count = min(limit, len(rows["id"]))
   picks = np.unique(np.linspace(0, len(rows["id"]) - 1, count).astype(int)) if count else []
-  columns = ["image", "class activation"]
-  columns += ["SOL seeds", "anchor-guided"] if guided else []
+  maps = {name: title for name, title in MAP_NAMES.items() if name in rows}
+  columns = ["image", *maps.values()]
+  if "anchor_guided" in maps:
+    columns.insert(2, "SOL seeds")
   columns += ["predicted mask", "truth"]
   with plt.rc_context({**_STYLE, "axes.grid": False}):
     figure, axes = plt.subplots(
@@ -84,14 +87,15 @@ def _panel_row(axes: dict, rows: dict, i: int, thresholds: dict, main: str) -> N
     axis.set_yticks([])
     axis.imshow(shown, cmap="gray")
   heat = {"cmap": "magma", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
-  axes["class activation"].imshow(rows["class_activation"][i].max(-1).astype(float), **heat)
-  if "anchor-guided" in axes:
+  for name, title in MAP_NAMES.items():
+    if title in axes:
+      axes[title].imshow(rows[name][i].max(-1).astype(float), **heat)
+  if "SOL seeds" in axes:
     size = (-0.5, shown.shape[1] - 0.5, shown.shape[0] - 0.5, -0.5)
     axes["SOL seeds"].imshow(
       rows["seeds"][i], cmap=_SEEDS, vmin=0, vmax=4, alpha=0.75, extent=size,
       interpolation="nearest",
     )
-    axes["anchor-guided"].imshow(rows["anchor_guided"][i].max(-1).astype(float), **heat)
   predicted = np.any(rows[main][i] >= np.array(thresholds[main]), axis=-1)
   truth = rows["truth"][i]
   for axis, mask in ((axes["predicted mask"], predicted), (axes["truth"], truth > 0)):
@@ -101,7 +105,6 @@ def _panel_row(axes: dict, rows: dict, i: int, thresholds: dict, main: str) -> N
   if np.all(truth == 255):
     axes["truth"].set_xlabel("no mask")
   probability = ", ".join(f"{p:.2f}" for p in np.atleast_1d(rows["probability"][i]))
-  name = _plain(str(rows["id"][i])[:18])
   name = _plain(str(rows["id"][i])[:18])
   axes["image"].set_ylabel(f"{name}\np = {probability}", fontsize=7)
 

@@ -11,12 +11,14 @@ from jax.sharding import Mesh
 from lgag_jax import partition
 from lgag_jax.config import Config
 from lgag_jax.models import network as networks
-from lgag_jax.models.layers import resize
+from lgag_jax.models.layers import resize, turned, turned_back
 from lgag_jax.models.lgagnet import Outputs
 from lgag_jax.models.network import Network
+from lgag_jax.refine import refine
 from lgag_jax.state import TrainState
 
-MAPS = ("class_activation", "anchor_guided")
+# Numbers of `layers.turned`.
+_TURNS = {"none": (0,), "flip": (0, 4), "all": tuple(range(8))}
 
 
 @struct.dataclass(kw_only=True)
@@ -24,27 +26,42 @@ class Maps:
   """Score maps of a batch before the gate, and which classes the image scores find."""
 
   probabilities: jax.Array  # f32[B, C], of the image holding each class.
-  class_activation: jax.Array  # f32[B, H, W, C].
-  anchor_guided: jax.Array  # f32[B, H, W, C]; without SOL it repeats class_activation.
+  scores: dict[str, jax.Array]  # f32[B, H, W, C] each, by the names of `maps_of`.
   seeds: jax.Array  # i32[B, h, w], SOL's class of each cell, of the first view.
 
 
 def gated(maps: Maps, name: str, config: Config) -> jax.Array:
-  """Returns a score map, zero throughout for a class that the image scores deny."""
+  """Returns a score map, zero throughout for a class that the image scores deny.
+
+  A segmentation has learned from masks what an image without the class looks like: it needs no gate.
+  """
+  if config.model.method == "segmentation":
+    return maps.scores[name]
   present = maps.probabilities > config.localize.gate
-  return getattr(maps, name) * present[:, None, None, :]
+  return maps.scores[name] * present[:, None, None, :]
 
 
-def several_views(config: Config) -> bool:
-  """Whether maps are averaged over scales or flips, which kept trunk outputs cannot serve."""
-  return config.localize.flip or config.localize.scales != (1.0,)
+def several_scales(config: Config) -> bool:
+  """Whether maps are averaged over scales, which kept trunk outputs cannot serve."""
+  return config.localize.scales != (1.0,)
+
+
+def needs_images(config: Config) -> bool:
+  """Whether maps are made with the images even where trunk outputs are kept."""
+  return config.refine.method != "none"
+
+
+def maps_of(config: Config) -> tuple[str, ...]:
+  """Names the method's score maps in the order that it adds them."""
+  if config.model.method == "segmentation":
+    return ("segmentation",)
+  return ("class_activation", "anchor_guided") if has_anchors(config) else ("class_activation",)
 
 
 def map_of(config: Config) -> str:
-  """Names the map that the method is about: the last one it adds."""
-  if config.localize.map != "best":
-    return config.localize.map
-  return "anchor_guided" if has_anchors(config) else "class_activation"
+  """Names the map that the method is about: the last one it adds, unless told otherwise."""
+  names = maps_of(config)
+  return config.localize.map if config.localize.map in names else names[-1]
 
 
 def has_anchors(config: Config) -> bool:
@@ -58,63 +75,61 @@ def make_localize(
 ) -> Callable[[TrainState, dict], Maps]:
   """Returns the jitted function from a state and a global batch to Maps at the images' size.
 
-  A batch with "taps" is used as it is; one with "image" at all of `localize.scales`, and mirrored
-  when `localize.flip` is set; the views' score maps are averaged.
+  Score maps are averaged over `localize.scales` and `localize.turns`, then refined by the image. A
+  batch with "taps" is used as it is, at one scale; "image" is needed without, and to refine.
   """
   side = config.data.image_size
   network = networks.at_anchor_stride(network, config.localize.anchor_stride)
 
   @networks.full_precision
   def localize(state: TrainState, batch: dict) -> Maps:
-    views = [state_outputs(view, state) for view in _views(batch, config)]
-    scores = [_maps(outputs, config, side, mirrored) for outputs, mirrored in views]
-    probabilities, activation, guided = jax.tree.map(lambda *x: sum(x) / len(x), *scores)
-    return Maps(
-      probabilities=probabilities, class_activation=activation, anchor_guided=guided,
-      seeds=views[0][0].seeds,
-    )
-
-  def state_outputs(view, state):
-    batch, mirrored = view
-    if "taps" in batch:
-      frozen = batch["taps"]
-    else:
-      frozen = network.frozen(state.params, state.statistics, batch["image"])
-    return network(state.params, state.statistics, frozen, state.bank), mirrored
+    views = []
+    for frozen in _frozen_at_scales(network, state, batch, config):
+      for number in _TURNS[config.localize.turns]:
+        view = jax.tree.map(lambda x, n=number: turned(x, n), frozen)
+        outputs = network(state.params, state.statistics, view, state.bank)
+        views.append((outputs, *_maps(outputs, config, side, number)))
+    seeds = views[0][0].seeds
+    probabilities, scores = jax.tree.map(lambda *x: sum(x) / len(x), *(view[1:] for view in views))
+    if needs_images(config):
+      scores = {name: refine(x, batch["image"], config.refine) for name, x in scores.items()}
+    return Maps(probabilities=probabilities, scores=scores, seeds=seeds)
 
   # The state comes as it is laid out, whole or split; maps stay with the process that has the image.
   split = partition.by_example(mesh)
   return jax.jit(localize, in_shardings=(None, split), out_shardings=split)
 
 
-def _views(batch: dict, config: Config) -> list[tuple[dict, bool]]:
+def inputs_of(batch: dict, config: Config) -> dict:
+  """Returns what `make_localize`'s function takes of a pipeline's batch."""
+  wanted = ("taps", "image") if needs_images(config) or "taps" not in batch else ("taps",)
+  return {name: batch[name] for name in wanted if name in batch}
+
+
+def _frozen_at_scales(network: Network, state: TrainState, batch: dict, config: Config) -> list:
   if "taps" in batch:
-    return [({"taps": batch["taps"]}, False)]
-  views = []
+    return [batch["taps"]]
+  results = []
   for scale in config.localize.scales:
     # Trunks halve the size five times: a side must be a multiple of 32.
     side = max(32, round(config.data.image_size * scale / 32) * 32)
     image = batch["image"]
     if scale != 1.0:  # The training size stays as it is.
       image = resize(image, (side, side), antialias=scale < 1)
-    views.append(({"image": image}, False))
-    if config.localize.flip:
-      views.append(({"image": jnp.flip(image, 2)}, True))
-  return views
+    results.append(network.frozen(state.params, state.statistics, image))
+  return results
 
 
-def _maps(outputs: Outputs, config: Config, side: int, mirrored: bool) -> tuple:
-  """Probabilities and the two score maps of one view, at the full size."""
-  probabilities = jax.nn.sigmoid(outputs.scores)
-  if config.localize.class_activation == "probability":
-    activation = jax.nn.sigmoid(outputs.logits)
-  else:
-    activation = outputs.activation[..., 1:]
-  guided = guided_scores(outputs, config) if has_anchors(config) else activation
-  pair = [resize(x, (side, side), antialias=False) for x in (activation, guided)]
-  if mirrored:
-    pair = [jnp.flip(x, 2) for x in pair]
-  return (probabilities, *pair)
+def _maps(outputs: Outputs, config: Config, side: int, number: int) -> tuple[jax.Array, dict]:
+  """Probabilities and the score maps of one view, turned back, at the full size."""
+  normalised = config.localize.class_activation == "normalised"
+  activation = outputs.activation[..., 1:] if normalised else jax.nn.sigmoid(outputs.logits)
+  found = [activation, guided_scores(outputs, config)] if has_anchors(config) else [activation]
+  scores = {
+    name: turned_back(resize(x, (side, side), antialias=False), number)
+    for name, x in zip(maps_of(config), found, strict=True)
+  }
+  return jax.nn.sigmoid(outputs.scores), scores
 
 
 def guided_scores(outputs: Outputs, config: Config) -> jax.Array:

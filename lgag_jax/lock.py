@@ -7,9 +7,10 @@ import os
 import pathlib
 import socket
 import time
+from collections.abc import Iterator
 from typing import IO
 
-from lgag_jax import preemption
+from lgag_jax import cluster, preemption
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,6 +29,18 @@ def take(workdir: pathlib.Path) -> IO[bytes]:
       f"{workdir} is in use by {owner(workdir / NAME)}. Wait for it, or use another --workdir."
     )
   return file
+
+
+@contextlib.contextmanager
+def hold(workdir: pathlib.Path) -> Iterator[None]:
+  """Holds a workdir, as `take` does, for all processes of this run."""
+  held = []
+  cluster.from_first(lambda: held.append(take(workdir)))
+  try:
+    yield
+  finally:
+    for file in held:
+      file.close()
 
 
 def try_take(path: pathlib.Path) -> IO[bytes] | None:

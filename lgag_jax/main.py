@@ -12,16 +12,18 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_MODES = ("train", "eval", "predict", "report", "doctor")
-_WITH_CONFIG = ("train", "doctor")  # The others read what a training left in its workdir.
+_MODES = ("train", "eval", "pseudo", "stages", "predict", "report", "doctor")
+_WITH_CONFIG = ("train", "stages", "doctor")  # The others read what a training left in its workdir.
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A config file; --config.optim.learning_rate=0.05 changes a field.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where a run keeps everything.", required=True)
 _MODE = flags.DEFINE_enum(
   "mode", "train", _MODES,
-  "What to do. doctor reads the data before training, says what is wrong with it, and exits with 0 "
-  "when nothing is worse than a note, 2 with warnings, 1 with errors.",
+  "What to do. stages trains a first stage, writes its pseudo-masks and trains a second one on them; "
+  "pseudo writes the pseudo-masks of a finished training. doctor reads the data before training, says "
+  "what is wrong with it, and exits with 0 when nothing is worse than a note, 2 with warnings, 1 with "
+  "errors.",
 )
 _INPUT = flags.DEFINE_string("input", None, "predict: an image or a folder of images.")
 _OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to.")
@@ -89,7 +91,7 @@ def _run() -> None:
   else:
     try:
       with preemption.watch():
-        _train(workdir) if _MODE.value == "train" else _evaluate(workdir)
+        {"train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages}[_MODE.value](workdir)
     except preemption.Stopped as stop:
       if cluster.is_first():
         print(stop, file=sys.stderr)
@@ -109,6 +111,22 @@ def _train(workdir: pathlib.Path) -> None:
 
   train.train_and_evaluate(_config(), workdir)
   _report(workdir)
+
+
+def _pseudo(workdir: pathlib.Path) -> None:
+  from lgag_jax import cluster, pseudo_masks
+
+  folder = pseudo_masks.write(workdir)
+  if cluster.is_first():
+    print(f"Pseudo-masks: {folder}. Train on them with --config.data.pseudo_masks={folder}.")
+
+
+def _stages(workdir: pathlib.Path) -> None:
+  from lgag_jax import stages
+
+  second = stages.train_both(_config(), workdir)
+  for folder in (second.parent / "first", second):
+    _report(folder)
 
 
 def _doctor(workdir: pathlib.Path) -> None:
@@ -148,7 +166,7 @@ def _predict(workdir: pathlib.Path) -> None:
 def parse_flags(argv: list[str]) -> list[str]:
   """Parses the command line; a misspelt field is one line.
 
-  Only training and the doctor execute a config file.
+  Only what trains, and the doctor, execute a config file.
   """
   modes = [a.split("=", 1)[1] for a in argv if a.lstrip("-").startswith("mode=")]
   if modes and modes[-1] not in _WITH_CONFIG and any(a.lstrip("-").startswith("config") for a in argv):

@@ -16,7 +16,8 @@ import rasterio
 import tensorflow as tf
 from PIL import Image
 
-from lgag_jax import calibrate, files, images, input_pipeline, localize, partition, session
+from lgag_jax import config as configs
+from lgag_jax import files, images, input_pipeline, localize, partition, session
 from lgag_jax.config import Config
 from lgag_jax.evaluate import chosen_thresholds
 from lgag_jax.patches import Tile, tiles
@@ -104,18 +105,19 @@ def load_thresholds(
   if not path.exists():
     raise FileNotFoundError(f"{path} is missing: let the training finish, or run --mode=eval.")
   content = files.read_json(path)
-  if not _are_thresholds(content, len(config.data.classes)):
+  if not _are_thresholds(content, config):
     raise ValueError(f"{path} is not what --mode=eval writes: run it again.")
   if step is not None and content["step"] != step:
     raise ValueError(f"{path} is of step {content['step']}, not {step}: run --mode=eval first.")
   return chosen_thresholds(content["maps"], config)
 
 
-def _are_thresholds(content: Any, classes: int) -> bool:
+def _are_thresholds(content: Any, config: Config) -> bool:
   """Whether JSON holds a step, and a list of one number a class for every rule of every map."""
+  names, classes = localize.maps_of(config), len(config.data.classes)
   try:
-    rows = [content["maps"][name][rule] for name in localize.MAPS for rule in calibrate.RULES]
-    return "step" in content and set(content["maps"]) == set(localize.MAPS) and all(
+    rows = [content["maps"][name][rule] for name in names for rule in configs.RULES]
+    return "step" in content and set(content["maps"]) == set(names) and all(
       len(row) == classes and all(isinstance(value, int | float) for value in row) for row in rows
     )
   except (KeyError, TypeError):

@@ -8,7 +8,7 @@ import pathlib
 import matplotlib.pyplot as plt
 
 from lgag_jax import config as configs
-from lgag_jax import figures, files, localize
+from lgag_jax import figures, files
 from lgag_jax.config import Config
 from lgag_jax.predict import load_thresholds
 from lgag_jax.tables import MAP_NAMES, NO_MASKS, has_masks, number
@@ -30,6 +30,7 @@ _RULES = {
   "negatives": "quantile of the scores on training images without landslides",
   "otsu": "Otsu's split of the scores on training images found positive",
   "argmax": "draw between class and background",
+  "agreement": "best agreement of the maps with the training images' labels",
 }
 
 
@@ -74,7 +75,7 @@ def _page(workdir: pathlib.Path) -> str:
   parts += [
     "<h2>Examples</h2><p>Held-out images, evenly picked; p is the image score.</p>",
     _image(
-      figures.panels(rows, thresholds, main=main, guided=localize.has_anchors(config)),
+      figures.panels(rows, thresholds, main=main),
       "Examples of maps",
     ) if rows else "<p>None.</p>",
     "<h2>Training</h2>", _image(figures.curves(lines), "Training curves"),
@@ -95,7 +96,9 @@ def _page(workdir: pathlib.Path) -> str:
 
 def _head(config: Config, result: dict) -> str:
   data = html.escape(str(result["data"]))
-  taught = "masks" if config.model.method == "supervised" else "image-level yes/no labels alone"
+  taught = "image-level yes/no labels alone"
+  if config.model.method == "segmentation":
+    taught = f"pseudo-masks made from {taught}" if config.data.pseudo_masks else "masks"
   return (
     f"<h1>Landslide maps: {data}</h1><p class=lead>Method {html.escape(config.model.method)} on "
     f"{html.escape(config.model.trunk)}, trained on {taught} for {int(result['step'])} steps; judged "

@@ -35,8 +35,11 @@ class Split:
     return input_pipeline.train_batches(self.source, self.read, config, start_step=start_step)
 
   def eval_batches(self, config: Config, *, at_most: int = 0) -> Iterator[dict]:
+    read = self.read
+    if read is not self.reader and localize.needs_images(config):
+      read = read.with_images()
     return input_pipeline.eval_batches(
-      self.source, self.read, config, config.localize.batch_size, at_most=at_most
+      self.source, read, config, config.localize.batch_size, at_most=at_most
     )
 
 
@@ -51,8 +54,8 @@ def open_split(
   cluster.check_same((list(source.ids), source.labels.tobytes()), "examples")
   reader = input_pipeline.Reader(source, config.data)
   cache = None
-  # Kept trunk outputs know one scale and no flip.
-  if not localize.several_views(config):
+  # Kept trunk outputs know one scale.
+  if not localize.several_scales(config):
     directory = config.data.feature_cache_directory or workdir / "features"
     cache = features.open_cache(
       network, state.params, state.statistics, source, reader, config, mesh,

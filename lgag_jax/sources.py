@@ -1,7 +1,7 @@
 """Where examples come from: TFDS builders, folders a class, or patches and scenes with masks.
 
 A source offers random access to raw examples and knows their image labels beforehand; the input
-pipeline does the rest. Masks serve evaluation, and training only with method="supervised".
+pipeline does the rest. Masks serve evaluation, and training only with method="segmentation".
 """
 
 import logging
@@ -14,6 +14,7 @@ import numpy as np
 from lgag_jax import images, splits, tfds_source
 from lgag_jax.config import DataConfig
 from lgag_jax.patches import PatchSource
+from lgag_jax.pseudo_source import PseudoSource
 
 _LOG = logging.getLogger(__name__)
 
@@ -49,6 +50,8 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
   if from_workdir:
     tfds_source.refuse_foreign_builder(config)
   source = make_source(config, split)
+  if config.pseudo_masks and split == "train":
+    source = PseudoSource(source, config)
   if not len(source.ids):
     raise ValueError(f"{config.directory or config.builder}: no example in the {split} split.")
   positives = int(np.sum(source.labels.max(axis=1) > 0))

@@ -1,6 +1,9 @@
 """Metrics as Markdown, for people."""
 
-MAP_NAMES = {"class_activation": "class activation", "anchor_guided": "anchor-guided"}
+MAP_NAMES = {
+  "class_activation": "class activation", "anchor_guided": "anchor-guided",
+  "segmentation": "segmentation",
+}
 _COLUMNS = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
 
 

@@ -116,8 +116,8 @@ def _take_steps(
 
 def _open_sources(config: Config) -> list[Source]:
   sources = [open_source(config.data, split) for split in ("train", "validation")]
-  if config.model.method == "supervised" and not sources[0].has_masks:
-    raise ValueError(f"{config.data.directory}: model.method='supervised' needs masks to learn from.")
+  if config.model.method == "segmentation" and not sources[0].has_masks:
+    raise ValueError(f"{config.data.directory}: model.method='segmentation' needs masks to learn from.")
   return sources
 
 
@@ -128,14 +128,12 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
   """
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
-  held = []
-  cluster.from_first(lambda: held.append(lock.take(workdir)))
-  with contextlib.ExitStack() as stack:
-    for file in held:
-      stack.enter_context(file)
+  # Of the training images only the labels are needed.
+  data = dataclasses.replace(config.data, pseudo_masks="")
+  with lock.hold(workdir):
     train, validation = (
       session.open_split(
-        open_source(config.data, split, from_workdir=True), network, state, config, mesh, workdir
+        open_source(data, split, from_workdir=True), network, state, config, mesh, workdir
       )
       for split in ("train", "validation")
     )

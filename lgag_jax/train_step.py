@@ -14,7 +14,7 @@ from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
 from lgag_jax.models import network as networks
 from lgag_jax.models import pretrained
-from lgag_jax.models.layers import resize
+from lgag_jax.models.layers import resize, turned
 from lgag_jax.models.lgagnet import Outputs, pool
 from lgag_jax.models.network import Network
 from lgag_jax.state import MemoryBank, TrainState
@@ -161,7 +161,7 @@ def loss_terms(
 ) -> dict[str, jax.Array]:
   """Returns the hybrid loss and its terms before weighting, f32[B] each."""
   weights, labels = config.loss, batch["label"]
-  if config.model.method == "supervised":
+  if config.model.method == "segmentation":
     size = batch["mask"].shape[1:3]
     masks, known = batch["mask"].astype(jnp.int32), batch["mask"] != UNKNOWN
     pixel = losses.segmentation(resize(outputs.logits, size, antialias=False), masks, known)
@@ -208,12 +208,5 @@ def accept(outputs: Outputs, batch: dict, config: Config) -> jax.Array:
 def turn(batch: dict, number: jax.Array) -> dict:
   """Applies flip or quarter turn `number`, i32[] in [0, 8), to the spatial fields of a batch."""
   spatial = {name: batch[name] for name in ("taps", "mask")}
-
-  def branch(k):
-    def apply(fields):
-      turned = jax.tree.map(lambda x: jnp.rot90(x, k % 4, axes=(1, 2)), fields)
-      return jax.tree.map(lambda x: jnp.flip(x, 2), turned) if k >= 4 else turned
-
-    return apply
-
-  return {**batch, **jax.lax.switch(number, [branch(k) for k in range(8)], spatial)}
+  branches = [partial(jax.tree.map, partial(turned, number=k)) for k in range(8)]
+  return {**batch, **jax.lax.switch(number, branches, spatial)}

@@ -86,7 +86,7 @@ def test_the_upper_bound_needs_masks(split_folders, small_config, tmp_path):
   for split in ("train", "validation"):
     shutil.rmtree(split_folders / split / "masks")
   small_config.data.directory = str(split_folders)
-  small_config.model.method = "supervised"
+  small_config.model.method = "segmentation"
   with pytest.raises(ValueError, match="needs masks"):
     train.train_and_evaluate(configs.from_mapping(small_config), tmp_path / "work")
 

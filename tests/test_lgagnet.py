@@ -14,7 +14,7 @@ from lgag_jax.models import lgagnet
 
 CHANNELS = (3, 5, 6, 7)
 MODEL = ModelConfig(anchor_features="sides", side_widths=(4, 4, 8, 8), head_width=8)
-METHODS = ("class_activation", "sol", "lgag", "supervised")
+METHODS = ("class_activation", "sol", "lgag", "segmentation")
 
 
 def torch_bilinear(x, size):
@@ -153,7 +153,7 @@ def test_outputs_have_the_documented_shapes(method, grid_stride):
   }
 
 
-@pytest.mark.parametrize("method", ["class_activation", "supervised"])
+@pytest.mark.parametrize("method", ["class_activation", "segmentation"])
 def test_without_sol_no_anchor_exists(method):
   outputs, _ = run(method, labels=jnp.ones((2, 2)))
   assert not jnp.any(outputs.exists)

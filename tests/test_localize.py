@@ -10,6 +10,7 @@ import pytest
 from lgag_jax import calibrate, localize, memory_bank, metrics, optimizer, partition, train_step
 from lgag_jax import config as configs
 from lgag_jax.models import network as networks
+from lgag_jax.models.layers import turned, turned_back
 from lgag_jax.models.lgagnet import Outputs
 
 
@@ -55,34 +56,37 @@ def trained(config):
   return mesh, network, train_step.init_state(network, config, transform, mesh)
 
 
-def test_flip_is_the_mean_over_an_image_and_its_mirror(config):
+@pytest.mark.parametrize(("turns", "numbers"), [("flip", (0, 4)), ("all", range(8))])
+def test_turns_are_the_mean_over_turned_trunk_outputs(config, turns, numbers):
   mesh, network, state = trained(config)
+  config = dataclasses.replace(config, refine=configs.RefineConfig(method="none"))
   image = np.random.default_rng(0).uniform(size=(4, 64, 64, 3)).astype(np.float32)
+  taps = jax.device_get(network.frozen(state.params, state.statistics, jnp.asarray(image)))
   one = localize.make_localize(network, config, mesh)
-  both = localize.make_localize(network, with_localize(config, flip=True), mesh)
-  plain = jax.device_get(one(state, {"image": image}))
-  mirrored = jax.device_get(one(state, {"image": image[:, :, ::-1].copy()}))
-  mean = jax.device_get(both(state, {"image": image}))
-  expected = (plain.class_activation + mirrored.class_activation[:, :, ::-1]) / 2
-  np.testing.assert_allclose(mean.class_activation, expected, atol=1e-5)
-  np.testing.assert_allclose(
-    mean.probabilities, (plain.probabilities + mirrored.probabilities) / 2, atol=1e-5
-  )
-  assert not np.allclose(mean.class_activation, plain.class_activation, atol=1e-4)
+  expected = 0.0
+  for number in numbers:
+    maps = one(state, {"taps": jax.tree.map(lambda x, n=number: turned(x, n), taps)})
+    expected = expected + turned_back(maps.scores["anchor_guided"], number) / len(numbers)
+  both = localize.make_localize(network, with_localize(config, turns=turns), mesh)
+  for batch in ({"image": image}, {"taps": taps}):
+    found = both(state, batch).scores["anchor_guided"]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+  plain = one(state, {"taps": taps}).scores["anchor_guided"]
+  assert not np.allclose(plain, expected, atol=1e-4)
 
 
 def test_maps_have_the_images_size_at_every_scale(config):
   mesh, network, state = trained(config)
   config = with_localize(config, scales=(0.5, 1.5))
-  assert localize.several_views(config)
+  assert localize.several_scales(config)
   maps = localize.make_localize(network, config, mesh)(state, {"image": np.zeros((4, 64, 64, 3))})
-  assert maps.class_activation.shape == maps.anchor_guided.shape == (4, 64, 64, 1)
+  assert [x.shape for x in maps.scores.values()] == [(4, 64, 64, 1)] * 2
 
 
 def test_gate_blackens_what_the_scores_deny(config):
   maps = localize.Maps(
-    probabilities=jnp.array([[0.4], [0.6]]), class_activation=jnp.ones((2, 2, 2, 1)),
-    anchor_guided=jnp.ones((2, 2, 2, 1)), seeds=jnp.zeros((2, 1, 1), int),
+    probabilities=jnp.array([[0.4], [0.6]]), scores={"class_activation": jnp.ones((2, 2, 2, 1))},
+    seeds=jnp.zeros((2, 1, 1), int),
   )
   gated = localize.gated(maps, "class_activation", config)
   assert gated[0].max() == 0.0
@@ -97,8 +101,8 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
   slide = np.where(random.uniform(size=(2, 32, 32, 1)) < 0.3, 0.9, 0.1)
   scores = jnp.asarray(np.concatenate([quiet, slide]), jnp.float32)
   maps = localize.Maps(
-    probabilities=jnp.array([[0.1], [0.1], [0.9], [0.9]]), class_activation=scores,
-    anchor_guided=scores, seeds=jnp.zeros((4, 2, 2), int),
+    probabilities=jnp.array([[0.1], [0.1], [0.9], [0.9]]), seeds=jnp.zeros((4, 2, 2), int),
+    scores={"class_activation": scores, "anchor_guided": scores},
   )
   batch = {
     "image": np.zeros((4, 8, 8, 3), np.float32), "weight": np.ones(4, np.float32),
@@ -111,6 +115,7 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
   assert 0.1 < rules["otsu"][0] < 0.9
   assert found["anchor_guided"]["negatives"] == [0.5]  # Under a draw nothing is a landslide.
   assert found["anchor_guided"]["argmax"] == [0.5]
+  assert 0.4 <= rules["agreement"][0] <= 0.9  # Between the quiet images and the slides.
 
 
 def test_bank_makes_a_difference_once_it_is_ready(config):

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from lgag_jax.config import GaaConfig, ModelConfig, SolConfig
 from lgag_jax.memory_bank import unit
 from lgag_jax.models import sol
+from lgag_jax.models.classifiers import Decoder, TapClassifier
 from lgag_jax.models.gaa import GlobalAnchorAggregation
 from lgag_jax.models.layers import dense, product, resize
 from lgag_jax.state import MemoryBank
@@ -29,33 +30,6 @@ class Outputs:
   exists: jax.Array  # bool[B, K], e: class present and seeded.
   guided: jax.Array  # f32[B, h, w, K], R^.
   fused_logits: jax.Array  # f32[B, h, w, C], class activation of the fused features g'.
-
-
-class TapClassifier(nn.Module):
-  """Class activation from all taps: 1x1 to one width, summed on the grid, then 3x3 (`features`)."""
-
-  classes: int
-  width: int
-  epsilon: float
-  dtype: jnp.dtype
-
-  @nn.compact
-  def __call__(
-    self, taps: tuple[Array, ...], size: tuple[int, int]
-  ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w E"]]:
-    total = 0.0
-    for i, tap in enumerate(taps, start=1):
-      # Taps differ in scale by orders of magnitude: each cell is brought to unit variance.
-      scaled = unit(tap.astype(jnp.float32), self.epsilon) * jnp.sqrt(tap.shape[-1])
-      # Resizing and projecting commute: the smaller grid is projected.
-      if tap.shape[1] > size[0]:
-        scaled = resize(scaled, size, antialias=True)
-      lateral = dense(nn.Dense(self.width, dtype=self.dtype, name=f"lateral{i}"), scaled)
-      total = total + resize(lateral, size, antialias=False)
-    hidden = nn.relu(total)
-    features = nn.relu(nn.Conv(self.width, (3, 3), dtype=self.dtype, name="conv")(hidden))
-    logits = dense(nn.Dense(self.classes, dtype=self.dtype, name="logits"), features)
-    return logits.astype(jnp.float32), features
 
 
 class SideProjections(nn.Module):
@@ -116,7 +90,7 @@ class LGAGHead(nn.Module):
     if labels is None:
       labels = (jax.nn.sigmoid(scores) > self.gate).astype(jnp.float32)
     activation = sol.class_maps(logits, labels, epsilon=self.model.epsilon)
-    if self.model.method in ("class_activation", "supervised"):
+    if self.model.method in ("class_activation", "segmentation"):
       return self._without_anchors(scores, logits, activation, bank.centres.shape[-1])
 
     g = self._anchor_features(taps)  # B h w D
@@ -153,6 +127,10 @@ class LGAGHead(nn.Module):
       return TapClassifier(
         self.classes, self.model.head_width, self.model.epsilon, self._dtype(), name="classifier"
       )(taps, size)
+    if self.model.classifier == "decoder":
+      return Decoder(
+        self.classes, self.model.decoder_widths, self.model.epsilon, self._dtype(), name="decoder"
+      )(taps)
     layer = nn.Dense(self.classes, use_bias=False, dtype=self._dtype(), name="classifier")
     logits = dense(layer, last)
     return logits.astype(jnp.float32), last

@@ -1,0 +1,14 @@
+"""The second stage on your own images: segmentation, learned from pseudo-masks.
+
+After a colon, or as data.pseudo_masks, the folder that --mode=pseudo wrote.
+"""
+
+import ml_collections
+
+from configs import image_folder
+
+
+def get_config(masks: str = "runs/image_folder/pseudo") -> ml_collections.ConfigDict:
+  config = image_folder.get_config("segmentation")
+  config.data.pseudo_masks = masks
+  return config

@@ -1,0 +1,14 @@
+"""The second stage on Landslide4Sense RGB: segmentation, learned from pseudo-masks.
+
+After a colon, or as data.pseudo_masks, the folder that --mode=pseudo wrote.
+"""
+
+import ml_collections
+
+from configs import landslide4sense_rgb
+
+
+def get_config(masks: str = "runs/landslide4sense_rgb/pseudo") -> ml_collections.ConfigDict:
+  config = landslide4sense_rgb.get_config("segmentation")
+  config.data.pseudo_masks = masks
+  return config

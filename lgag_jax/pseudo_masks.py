@@ -1,0 +1,100 @@
+"""Pseudo-masks of the training images: what a first stage found, as masks that a second learns from.
+
+The image label decides which classes there are; the threshold is the first stage's own, label-free one;
+scores close to it are left out of the second stage's loss, as unknown pixels.
+"""
+
+import contextlib
+import pathlib
+
+import jax
+import numpy as np
+from PIL import Image
+
+from lgag_jax import (
+  cluster,
+  files,
+  images,
+  lock,
+  partition,
+  predict,
+  preemption,
+  pseudo_source,
+  session,
+)
+from lgag_jax.config import Config
+from lgag_jax.localize import Maps, inputs_of, make_localize, map_of
+from lgag_jax.progress import Progress
+from lgag_jax.sources import open_source
+
+
+def write(workdir: pathlib.Path) -> pathlib.Path:
+  """Writes <workdir>/pseudo: a PNG for each training image, and an index.json; returns the folder.
+
+  A folder that the workdir's newest checkpoint has filled before is kept. Raises FileNotFoundError when
+  the training has not finished, ValueError when another run is at work there.
+  """
+  mesh = partition.make_mesh()
+  config, network, state = session.restore(workdir, mesh)
+  thresholds = predict.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
+  folder = workdir / "pseudo"
+  with lock.hold(workdir):
+    source = open_source(config.data, "train", from_workdir=True)
+    index = {
+      "step": int(state.step), "examples": len(source.ids), "source": pseudo_source.digest(source),
+      "classes": list(config.data.classes), "thresholds": thresholds,
+      "ignore_band": config.refine.ignore_band,
+    }
+    if cluster.from_first(lambda: _is_complete(folder, index)):
+      return folder
+    cluster.from_first(lambda: (folder / pseudo_source.INDEX).unlink(missing_ok=True))
+    train = session.open_split(source, network, state, config, mesh, workdir)
+    localize = make_localize(network, config, mesh)
+    progress = Progress("pseudo-masks", len(source.ids))
+    for batch in preemption.until_stopped(train.eval_batches(config)):
+      maps = localize(state, partition.to_global(inputs_of(batch, config), mesh))
+      maps = partition.local_rows(maps)
+      real = (batch["index"] >= 0) & (batch["weight"] > 0)
+      masks = pseudo_masks(maps, batch["label"], thresholds, config)
+      for i in np.flatnonzero(real):
+        _write_mask(masks[i], pseudo_source.mask_file(folder, int(batch["index"][i])))
+      progress.advance(len(real) * jax.process_count())
+    progress.close()
+    cluster.barrier("pseudo-masks")
+    cluster.from_first(lambda: files.write_json(folder / pseudo_source.INDEX, index))
+  return folder
+
+
+def pseudo_masks(
+  maps: Maps, labels: np.ndarray, thresholds: list[float], config: Config
+) -> np.ndarray:
+  """Returns u8[B, H, W]: a class's number, 0 for background, images.UNKNOWN in between.
+
+  `labels` is f32[B, C]. A class that the label affirms and no score reaches leaves its image's less
+  unlikely half unknown: there is a landslide somewhere.
+  """
+  scores = np.asarray(maps.scores[map_of(config)], np.float32) * labels[:, None, None, :]
+  margin = scores - np.asarray(thresholds, np.float32)  # B H W C
+  band = config.refine.ignore_band
+  best = margin.argmax(-1)
+  top = margin.max(-1)
+  masks = np.where(top >= 0, best + 1, 0).astype(np.uint8)
+  masks[np.abs(top) < band] = images.UNKNOWN
+  for i, c in zip(*np.nonzero(labels > 0), strict=True):
+    if not np.any(masks[i] == c + 1):
+      likely = scores[i, ..., c] >= np.median(scores[i, ..., c])
+      masks[i][likely & (masks[i] == 0)] = images.UNKNOWN
+  masks[labels.max(-1) == 0] = 0
+  return masks
+
+
+def _is_complete(folder: pathlib.Path, index: dict) -> bool:
+  with contextlib.suppress(OSError, ValueError):
+    return files.read_json(folder / pseudo_source.INDEX) == index
+  return False
+
+
+def _write_mask(mask: np.ndarray, path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.beside(path) as partial:
+    Image.fromarray(mask).save(partial, format="PNG")

@@ -1,0 +1,144 @@
+"""Pseudo-masks, and the second stage that learns from them."""
+
+import dataclasses
+import json
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgag_jax import config as configs
+from lgag_jax import evaluate, files, images, predict, pseudo_masks, sources, stages, train
+from lgag_jax.localize import Maps
+from lgag_jax.pseudo_source import mask_file
+
+
+@pytest.fixture(scope="module")
+def both(image_folder, tmp_path_factory):
+  """Both stages of a small training."""
+  config = small(image_folder)
+  workdir = tmp_path_factory.mktemp("stages")
+  second = stages.train_both(config, workdir)
+  return config, workdir / "first", second
+
+
+def small(image_folder):
+  from tests import conftest
+
+  config = conftest.small_config.__wrapped__(image_folder)
+  config.train.epochs = 1
+  config.train.evaluate_every = 0
+  config.model.decoder_widths = (16, 8, 8)
+  return configs.from_mapping(config)
+
+
+def maps_of(scores):
+  scores = jnp.asarray(scores, jnp.float32)
+  return Maps(
+    probabilities=jnp.ones((scores.shape[0], scores.shape[-1])), scores={"anchor_guided": scores},
+    seeds=jnp.zeros((scores.shape[0], 1, 1), int),
+  )
+
+
+def test_masks_follow_scores_labels_and_the_band():
+  config = configs.Config()  # A band of 0.05.
+  row = np.array([0.2, 0.449, 0.46, 0.54, 0.56, 0.9])[None, None, :, None]
+  scores = np.concatenate([row, row, np.full_like(row, 0.1)])
+  labels = np.array([[1.0], [0.0], [1.0]], np.float32)
+  found = pseudo_masks.pseudo_masks(maps_of(scores), labels, [0.5], config)
+  unknown = images.UNKNOWN
+  np.testing.assert_array_equal(found[0, 0], [0, 0, unknown, unknown, 1, 1])
+  np.testing.assert_array_equal(found[1, 0], [0] * 6)  # The label denies it all.
+  # The label promises what no score shows: nothing is called background on the likelier half.
+  np.testing.assert_array_equal(found[2, 0], [unknown] * 6)
+
+
+def test_the_class_furthest_above_its_threshold_wins():
+  data = dataclasses.replace(configs.DataConfig(), classes=("fall", "flow"))
+  config = dataclasses.replace(configs.Config(), data=data)
+  scores = np.array([[0.9, 0.7], [0.7, 0.6], [0.1, 0.2]])[None, None]
+  found = pseudo_masks.pseudo_masks(maps_of(scores), np.ones((1, 2), np.float32), [0.6, 0.3], config)
+  np.testing.assert_array_equal(found[0, 0], [2, 2, 0])
+  only = pseudo_masks.pseudo_masks(maps_of(scores), np.array([[1.0, 0.0]]), [0.6, 0.3], config)
+  assert set(np.unique(only)) <= {0, 1, images.UNKNOWN}
+
+
+def test_every_training_image_gets_a_mask_that_its_label_allows(both):
+  config, first, _ = both
+  source = sources.open_source(config.data, "train")
+  index = files.read_json(first / "pseudo" / "index.json")
+  assert index["examples"] == len(source.ids) == len(list((first / "pseudo").glob("*/*.png")))
+  for i, label in enumerate(source.labels[:, 0]):
+    mask = np.asarray(Image.open(mask_file(first / "pseudo", i)))
+    assert mask.shape == (64, 64)
+    assert set(np.unique(mask)) <= ({0, 1, images.UNKNOWN} if label else {0})
+
+
+def test_the_second_stage_reads_those_masks_and_no_others(both):
+  config, first, second = both
+  kept = configs.load(second / "config.json")
+  assert kept.model.method == "segmentation"
+  source = sources.open_source(kept.data, "train")
+  positive = int(np.argmax(source.labels[:, 0]))
+  _, mask = source.read(positive)
+  np.testing.assert_array_equal(mask, np.asarray(Image.open(mask_file(first / "pseudo", positive))))
+  own = sources.open_source(kept.data, "validation")  # Judged on the data's own masks.
+  np.testing.assert_array_equal(
+    own.read(0)[1], sources.open_source(config.data, "validation").read(0)[1]
+  )
+
+
+def test_it_is_evaluated_and_predicts_like_any_other(both, image_folder, tmp_path):
+  _, _, second = both
+  result = json.loads((second / "eval" / "validation.json").read_text())
+  assert result["map"] == "segmentation"
+  assert list(result["classes"]["landslide"]["maps"]) == ["segmentation"]
+  assert set(result["classes"]["landslide"]["maps"]["segmentation"]["rules"]) == set(configs.RULES)
+  again = train.evaluate_workdir(second)
+  assert again["classes"] == result["classes"]
+  rows = predict.predict(second, image_folder / "landslide", tmp_path)
+  assert len(rows) == 20
+
+
+def test_a_second_run_changes_nothing(both, image_folder):
+  config, first, second = both
+  before = {p: p.stat().st_mtime_ns for p in (first / "pseudo").rglob("*")}
+  stages.train_both(config, first.parent)
+  assert {p: p.stat().st_mtime_ns for p in (first / "pseudo").rglob("*")} == before
+
+
+def test_masks_of_other_examples_are_refused(both, image_folder):
+  config, first, _ = both
+  data = dataclasses.replace(
+    config.data, pseudo_masks=str(first / "pseudo"), validation_fraction=0.4
+  )
+  with pytest.raises(ValueError, match="other training examples"):
+    sources.open_source(data, "train")
+
+
+def test_unfinished_masks_are_refused(both, tmp_path):
+  config, _, _ = both
+  data = dataclasses.replace(config.data, pseudo_masks=str(tmp_path))
+  with pytest.raises(FileNotFoundError, match="--mode=pseudo"):
+    sources.open_source(data, "train")
+
+
+def test_masks_need_a_method_that_learns_from_them(both):
+  config, first, _ = both
+  data = dataclasses.replace(config.data, pseudo_masks=str(first / "pseudo"))
+  with pytest.raises(ValueError, match="only model.method='segmentation'"):
+    dataclasses.replace(config, data=data)
+
+
+def test_stages_want_a_first_stage(both, tmp_path):
+  config, first, _ = both
+  with pytest.raises(ValueError, match="second stage already"):
+    stages.train_both(stages.second_stage(config, first / "pseudo"), tmp_path)
+
+
+def test_rules_are_those_that_calibration_knows(both):
+  _, first, _ = both
+  kept = files.read_json(first / "thresholds.json")
+  assert all(set(rules) == set(configs.RULES) for rules in kept["maps"].values())
+  assert evaluate.chosen_thresholds(kept["maps"], configs.Config()).keys() == kept["maps"].keys()
