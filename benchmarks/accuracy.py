@@ -1,100 +1,167 @@
-"""Trains methods x seeds on one data set and tabulates mean and spread of what was evaluated.
+"""Trains methods x seeds x data sets and tabulates mean and spread of what was evaluated.
 
-python -m benchmarks.accuracy --config=landslide4sense_rgb --directory=FOLDER --output=runs/accuracy
+python -m benchmarks.accuracy --data landslide4sense_rgb=FOLDER synthetic_landslides --output=runs/a
 
-Runs that have finished are not done again; --table writes the table of what is there.
+A method is one of configs/methods.py; "second_stage", a segmentation network on the pseudo-masks of
+the same seed's `lgag`; or one of benchmarks/variants.py, whose names --list prints. "from DATA" judges
+the `lgag` of another data set here. Runs that have finished are not done again; --table writes the
+tables of what is there.
 """
 
 import argparse
+import ast
+import dataclasses
 import importlib
-import json
 import multiprocessing
 import pathlib
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
-
+from benchmarks import accuracy_table
+from benchmarks.variants import INFERENCE, TRAINED
 from configs import methods
 from lgag_jax import config as configs
-from lgag_jax import session, train
+from lgag_jax import evaluate, partition, pseudo_masks, session, stages, train
 from lgag_jax.config import Config
+from lgag_jax.sources import open_source
 
-_COLUMNS = (
-  ("CA label-free", "class_activation", "label_free"), ("CA oracle", "class_activation", "oracle"),
-  ("guided label-free", "anchor_guided", "label_free"), ("guided oracle", "anchor_guided", "oracle"),
-)
-
-
-def run_config(name: str, method: str, seed: int, directory: str, output: pathlib.Path) -> Config:
-  """Returns one run's config: the data set's, with a seed, and trunk outputs shared by all runs."""
-  config = importlib.import_module(f"configs.{name}").get_config(method)
-  config.train.seed = seed
-  config.train.evaluate_every = 0
-  config.data.feature_cache_directory = str(output / "features")
-  if directory:
-    config.data.directory = directory
-  return configs.from_mapping(config)
+_DEFAULT = ("class_activation", "sol", "lgag", "second_stage", "segmentation")
+_FROM = "from "
 
 
-def table(output: pathlib.Path, names: list[str], seeds: list[int]) -> str:
-  """Returns a Markdown table of mean ± standard deviation over the seeds that have finished."""
-  head = " | ".join(name for name, _, _ in _COLUMNS)
-  lines = [f"| method | seeds | {head} | image AUC |", "|" + " --- |" * (len(_COLUMNS) + 3)]
-  for method in names:
-    paths = [output / f"{method}-{seed}" / "eval" / "validation.json" for seed in seeds]
-    results = [json.loads(path.read_text()) for path in paths if path.exists()]
-    classes = [next(iter(result["classes"].values())) for result in results]
-    if not classes:
-      continue
-    cells = []
-    for _, map_name, kind in _COLUMNS:
-      if map_name == "anchor_guided" and results[0]["map"] != "anchor_guided":
-        cells.append("-")
-      else:
-        cells.append(_spread([c["maps"][map_name][kind]["iou"] for c in classes]))
-    auc = _spread([c["image"]["auc"] for c in classes])
-    lines.append(f"| {method} | {len(classes)} | {' | '.join(cells)} | {auc} |")
-  return "\n".join(lines) + "\n"
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """Where runs are, and what all of a data set's have in common."""
+
+  output: pathlib.Path
+  folders: dict[str, str]  # data.directory by the config's name; "" is the config's own.
+  overrides: dict[str, dict[str, Any]]  # The same way: {"data.train_split": "train[:80%]"}.
+
+  def workdir(self, data: str, method: str, seed: int) -> pathlib.Path:
+    folder = "".join(c if c.isalnum() else "_" for c in method)
+    return self.output / data / f"{folder}-{seed}"
+
+  def result(self, data: str, method: str, seed: int) -> pathlib.Path:
+    return self.workdir(data, method, seed) / "eval" / "validation.json"
+
+  def config(self, data: str, method: str, seed: int) -> Config:
+    """Returns one run's config: trunk outputs are shared by all runs."""
+    name = method if method in methods.METHODS else "lgag"
+    config = importlib.import_module(f"configs.{data}").get_config(name)
+    changes = TRAINED.get(method) or INFERENCE.get(method) or {}
+    config.update_from_flattened_dict({**changes, **self.overrides[data]})
+    config.train.seed = seed
+    config.train.evaluate_every = 0
+    config.data.feature_cache_directory = str(self.output / "features")
+    config.data.directory = self.folders[data] or config.data.directory
+    return configs.from_mapping(config)
 
 
-def _spread(values: list[float]) -> str:
-  deviation = np.std(values, ddof=1) if len(values) > 1 else 0.0
-  return f"{np.mean(values):.3f} ± {deviation:.3f}"
+def run(plan: Plan, data: str, method: str, seed: int) -> None:
+  """Does one run, and before it what it builds on."""
+  if plan.result(data, method, seed).exists():
+    return
+  if method == "second_stage" or method in INFERENCE:
+    run(plan, data, "lgag", seed)
+  elif method.startswith(_FROM):
+    run(plan, method.removeprefix(_FROM), "lgag", seed)
+  _in_new_process(_run, plan, data, method, seed)
 
 
-def _train(config: Config, workdir: pathlib.Path) -> None:
+def _run(plan: Plan, data: str, method: str, seed: int) -> None:
   session.prepare_jax()
-  train.train_and_evaluate(config, workdir)
+  workdir = plan.workdir(data, method, seed)
+  if method == "second_stage":
+    masks = pseudo_masks.write(plan.workdir(data, "lgag", seed))
+    train.train_and_evaluate(stages.second_stage(plan.config(data, "lgag", seed), masks), workdir)
+  elif method in INFERENCE:
+    config = plan.config(data, method, seed)
+    _judge(plan.workdir(data, "lgag", seed), workdir, config, config)
+  elif method.startswith(_FROM):
+    other = method.removeprefix(_FROM)
+    here, there = plan.config(data, "lgag", seed), plan.config(other, "lgag", seed)
+    _judge(plan.workdir(other, "lgag", seed), workdir, there, here)
+  else:
+    train.train_and_evaluate(plan.config(data, method, seed), workdir)
 
 
-def _train_in_new_process(config: Config, workdir: pathlib.Path) -> None:
-  """A process a run: what one leaves in memory does not weigh on the next."""
-  process = multiprocessing.get_context("spawn").Process(target=_train, args=(config, workdir))
+def _judge(trained: pathlib.Path, workdir: pathlib.Path, config: Config, judged: Config) -> None:
+  """Evaluates a trained network as `config` says, on the validation part of `judged`."""
+  mesh = partition.make_mesh()
+  _, _, state = session.restore(trained, mesh)
+  network, _, _ = session.start(config, mesh, 1)
+  train_split, validation = (
+    session.open_split(open_source(c.data, split), network, state, c, mesh, workdir)
+    for c, split in ((config, "train"), (judged, "validation"))
+  )
+  evaluate.evaluate(
+    network, state, config, mesh, workdir, train=train_split, validation=validation
+  )
+
+
+def _in_new_process(function: Callable, *arguments) -> None:
+  """What one run leaves in memory does not weigh on the next."""
+  process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
   process.start()
   process.join()
   if process.exitcode:
-    raise SystemExit(f"The run in {workdir} failed with exit code {process.exitcode}.")
+    raise SystemExit(f"{arguments[1:]} failed with exit code {process.exitcode}.")
+
+
+def _duplicates(plan: Plan, data: str) -> dict:
+  """Counts images of validation that training has too, or nearly so."""
+  from lgag_jax.doctor.duplicates import across_splits
+
+  pairs = across_splits(plan.config(data, "lgag", 0))
+  return {"pairs": len(pairs), "first": pairs[:20]}
+
+
+def _overrides(fields: list[str], data: str) -> dict[str, Any]:
+  """Reads [CONFIG:]FIELD=VALUE; values are Python's, and text where they are not."""
+  result = {}
+  for field in fields:
+    name, _, text = field.partition("=")
+    config, _, name = name.rpartition(":")
+    if config in ("", data):
+      try:
+        result[name] = ast.literal_eval(text)
+      except (SyntaxError, ValueError):
+        result[name] = text
+  return result
 
 
 def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
-  parser.add_argument("--config", required=True, help="a file of configs/, without .py")
-  parser.add_argument("--directory", default="", help="data.directory, where the config needs one")
-  parser.add_argument("--output", required=True, type=pathlib.Path)
-  parser.add_argument("--methods", nargs="+", default=list(methods.METHODS))
+  parser.add_argument("--data", nargs="+", metavar="CONFIG[=FOLDER]", help="a file of configs/")
+  parser.add_argument("--output", type=pathlib.Path)
+  parser.add_argument("--methods", nargs="+", default=list(_DEFAULT))
   parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+  parser.add_argument("--baseline", default="class_activation", help="of the paired differences")
+  parser.add_argument("--set", nargs="*", default=[], metavar="[CONFIG:]FIELD=VALUE",
+                      help="in every config, or in one")
   parser.add_argument("--table", action="store_true", help="train nothing")
+  parser.add_argument("--list", action="store_true", help="name the variants")
   arguments = parser.parse_args()
-  output = arguments.output.absolute()
+  if arguments.list:
+    print(*TRAINED, *INFERENCE, sep="\n")
+    return
+  if not (arguments.data and arguments.output):
+    parser.error("--data and --output are needed.")
+  folders = {name: folder for name, _, folder in (d.partition("=") for d in arguments.data)}
+  overrides = {data: _overrides(arguments.set, data) for data in folders}
+  plan = Plan(arguments.output.absolute(), folders, overrides)
   if not arguments.table:
     for seed in arguments.seeds:
-      for method in arguments.methods:
-        workdir = output / f"{method}-{seed}"
-        if not (workdir / "eval" / "validation.json").exists():
-          config = run_config(arguments.config, method, seed, arguments.directory, output)
-          _train_in_new_process(config, workdir)
-          print(table(output, arguments.methods, arguments.seeds), flush=True)
-  text = table(output, arguments.methods, arguments.seeds)
-  (output / "table.md").write_text(text)
+      for data in folders:
+        for method in arguments.methods:
+          if method != f"{_FROM}{data}":
+            run(plan, data, method, seed)
+            print(f"{data}: {method}, seed {seed}: done", flush=True)
+  found = {data: _duplicates(plan, data) for data in folders}
+  text = accuracy_table.write(
+    plan.output, plan.result, list(folders), arguments.methods, arguments.seeds, arguments.baseline,
+    found,
+  )
   print(text)
 
 

@@ -40,7 +40,8 @@ RULES = ("negatives", "otsu", "argmax", "agreement")  # For thresholds, from ima
 # What makes a config that of a segmentation network, trained on masks: given ones, or pseudo-masks.
 SEGMENTATION = {
   "model.method": "segmentation", "model.classifier": "decoder", "localize.map": "best",
-  "localize.threshold_rule": "argmax", "refine.method": "none",
+  "localize.threshold_rule": "argmax", "refine.method": "none", "model.top_fraction": 0.01,
+  "optim.name": "adamw", "optim.learning_rate": 2e-4,
 }
 METHODS = ("class_activation", "sol", "lgag", "segmentation")
 

@@ -165,8 +165,7 @@ def loss_terms(
     size = batch["mask"].shape[1:3]
     masks, known = batch["mask"].astype(jnp.int32), batch["mask"] != UNKNOWN
     pixel = losses.segmentation(resize(outputs.logits, size, antialias=False), masks, known)
-    image = losses.classification(outputs.scores, labels)
-    return {"loss": pixel + image, "segmentation": pixel, "classification": image}
+    return {"loss": pixel, "segmentation": pixel}
   terms = label_terms(outputs.logits, labels, config)
   if config.model.method != "class_activation":
     terms["consistency"] = (

@@ -1,0 +1,101 @@
+"""Tables of `accuracy`: mean and spread over seeds, paired differences, threshold rules."""
+
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+
+from lgag_jax import config as configs
+from lgag_jax import files
+
+
+def write(
+  output: pathlib.Path, result: Callable, data_sets: list[str], methods: list[str], seeds: list[int],
+  baseline: str, duplicates: dict[str, dict],
+) -> str:
+  """Writes table.md and table.json to `output`; returns the Markdown.
+
+  `result(data, method, seed)` is the path of a run's evaluation; runs that are not there are left out.
+  """
+  tables = {
+    data: {
+      method: rows for method in methods
+      if (rows := _runs([(seed, result(data, method, seed)) for seed in seeds]))
+    }
+    for data in data_sets
+  }
+  parts = []
+  for data, table in tables.items():
+    parts += [f"## {data}", "", *_scores(table, baseline), "", *_rules(table), ""]
+    parts += [_about(duplicates[data]), ""]
+  text = "\n".join(parts)
+  files.write_text(output / "table.md", text)
+  files.write_json(output / "table.json", {"runs": tables, "duplicates": duplicates})
+  return text
+
+
+def _runs(paths: list[tuple[int, pathlib.Path]]) -> dict[str, dict]:
+  """Returns the numbers of each finished seed, of the first class and the method's own map."""
+  runs = {}
+  for seed, path in paths:
+    if path.exists():
+      content = files.read_json(path)
+      values = next(iter(content["classes"].values()))
+      best = values["maps"][content["map"]]
+      runs[str(seed)] = {
+        "map": content["map"], "label_free": best["label_free"]["iou"],
+        "f1": best["label_free"]["f1"], "oracle": best["oracle"]["iou"], "auc": values["image"]["auc"],
+        "rules": {name: best["rules"][name]["iou"] for name in configs.RULES},
+      }
+  return runs
+
+
+def _scores(table: dict, baseline: str) -> list[str]:
+  lines = [
+    "| method | seeds | IoU, label-free | IoU, oracle | F1, label-free | image AUC | "
+    f"IoU against {baseline}, paired |",
+    "|" + " --- |" * 7,
+  ]
+  columns = ("label_free", "oracle", "f1", "auc")
+  for method, runs in table.items():
+    cells = [_spread([run[name] for run in runs.values()]) for name in columns]
+    cells.append(_paired(runs, table.get(baseline)))
+    lines.append(f"| {method} | {len(runs)} | {' | '.join(cells)} |")
+  return lines
+
+
+def _paired(runs: dict, others: dict | None) -> str:
+  """The difference of label-free IoU between runs of the same seed: mean, spread, and how many won."""
+  pairs = [(runs[s]["label_free"], others[s]["label_free"]) for s in runs if s in (others or {})]
+  if not pairs or runs is others:
+    return "-"
+  differences = [a - b for a, b in pairs]
+  return f"{_spread(differences, sign=True)} ({sum(d > 0 for d in differences)} of {len(pairs)} up)"
+
+
+def _rules(table: dict) -> list[str]:
+  lines = [
+    f"| IoU by threshold rule | {' | '.join(configs.RULES)} | oracle |",
+    "|" + " --- |" * (len(configs.RULES) + 2),
+  ]
+  for method, runs in table.items():
+    cells = [_spread([run["rules"][rule] for run in runs.values()]) for rule in configs.RULES]
+    lines.append(
+      f"| {method} | {' | '.join(cells)} | {_spread([run['oracle'] for run in runs.values()])} |"
+    )
+  return lines
+
+
+def _about(duplicates: dict) -> str:
+  if not duplicates["pairs"]:
+    return "No image of the validation part is in the training part, or nearly so."
+  named = "; ".join(" and ".join(pair) for pair in duplicates["first"][:3])
+  return f"{duplicates['pairs']} (near) duplicates across the splits: {named}."
+
+
+def _spread(values: list[float], *, sign: bool = False) -> str:
+  known = [v for v in values if v is not None]
+  if not known:
+    return "-"
+  deviation = np.std(known, ddof=1) if len(known) > 1 else 0.0
+  return f"{np.mean(known):{'+' if sign else ''}.3f} ± {deviation:.3f}"
