@@ -58,6 +58,8 @@ class DataConfig:
   train_split: str = "train"  # TFDS syntax: "train", "train[:80%]", "train[:40%]+train[60%:]".
   validation_split: str = "validation"
   validation_fraction: float = 0.2  # Where the data names no splits: the share held out, by name.
+  block_size: int = 0  # "patches": that share is of blocks, their side in source pixels; 0: of images.
+  block_buffer: int = 0  # Source pixels around a validation block that no training tile may touch.
   classes: tuple[str, ...] = ("landslide",)  # Foreground classes; folder names for "folder".
   background: str = "non-landslide"  # "folder": the folder of images without any class.
   channels: int = 3
@@ -86,8 +88,17 @@ class DataConfig:
       _positive(f"data.{name}", getattr(self, name))
     for name in ("tile_size", "min_mask_pixels", "max_value", "colour_jitter", "scale_jitter"):
       _not_negative(f"data.{name}", getattr(self, name))
-    for name in ("max_bad_images", "decoded_cache_gib", "feature_cache_gib"):
+    for name in ("block_size", "block_buffer", "max_bad_images"):
       _not_negative(f"data.{name}", getattr(self, name))
+    for name in ("decoded_cache_gib", "feature_cache_gib"):
+      _not_negative(f"data.{name}", getattr(self, name))
+    fits = self.block_size == 0 or 0 < self.tile_size <= self.block_size
+    _require(
+      fits and (self.source == "patches" or self.block_size == 0), "data.block_size", self.block_size,
+      f"needs data.source='patches' and a data.tile_size from 1 to this, not {self.tile_size}.",
+    )
+    fits = self.block_size > 0 or self.block_buffer == 0
+    _require(fits, "data.block_buffer", self.block_buffer, "set data.block_size, or 0 here.")
     _fraction("data.min_mask_fraction", self.min_mask_fraction)
     _fraction("data.validation_fraction", self.validation_fraction)
     _one_of("data.augment", self.augment, ("none", "image", "features"))

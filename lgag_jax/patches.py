@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 from rasterio.windows import Window
 
-from lgag_jax import images, preemption, splits
+from lgag_jax import blocks, images, preemption, splits
 from lgag_jax.config import DataConfig
 
 _LOG = logging.getLogger(__name__)
@@ -63,6 +63,10 @@ class PatchSource:
   use a part of an image only. A tile is positive for a class when its mask has enough of it
   (`data.min_mask_pixels` and `data.min_mask_fraction`); tiles without any data are left out.
 
+  Without a `split` anywhere, images are dealt to the splits whole, by order, or with data.block_size
+  in blocks: then no tile crosses a block's border, and training tiles within data.block_buffer pixels
+  of a validation block are left out. Raises ValueError when that leaves a split empty.
+
   With `faults`, pairs that cannot be used are left out and named there, path and reason. Without, the
   first raises, or with data.on_bad_image="skip" the first beyond data.max_bad_images.
   """
@@ -73,8 +77,10 @@ class PatchSource:
     self._config = config
     self._faults = faults
     self.bad: dict[str, str] = {}  # Images left out since data.on_bad_image="skip", with the reason.
+    self._plan: blocks.Plan | None = None
+    self._cut_tiles = self._left_out = 0  # Of the split's blocks, and those of them not used.
     self.ids, self.keys, self._tiles, labels = [], [], [], []
-    for image, mask, region in _rows(config, spec):
+    for image, mask, region in self._rows(spec):
       preemption.check_alone()
       try:
         found = self._labelled_tiles(image, mask, region)
@@ -89,9 +95,61 @@ class PatchSource:
         self.keys.append(f"{images.file_key(image)} {tile}")
         labels.append(label)
     self.labels = np.array(labels, np.float32).reshape(-1, len(config.classes))
+    self._tell_left_out(spec)
 
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path]:
     return self._tiles[index][:2]
+
+  def _rows(self, spec: str) -> list[splits.Row]:
+    config, root = self._config, splits.require_directory(self._config)
+    rows, names = splits.listed(config, root)
+    if not config.block_size or any(names):
+      if config.block_size:
+        _LOG.warning("The manifest names splits: data.block_size=%d is not used.", config.block_size)
+      return [rows[i] for i in splits.select(spec, names, config)]
+    usable = []
+    for image, mask, region in rows:
+      preemption.check_alone()
+      try:
+        usable.append((image, mask, _extent(image, region, config.tile_size)))
+      except (ValueError, OSError) as error:
+        self._leave_out(image, error)
+    if usable:
+      # Below the root: the deal must not depend on where a machine keeps its data.
+      self._names = {image: image.relative_to(root).as_posix() for image, _, _ in usable}
+      parts = [(self._names[image], region) for image, _, region in usable]
+      self._plan = blocks.Plan(parts, spec, config)
+    return usable
+
+  def _tiles_of(self, image: pathlib.Path, region: tuple) -> list[Tile]:
+    extent, side = _extent(image, region, self._config.tile_size), self._config.tile_size
+    if self._plan is None:
+      return _cut(extent, side)
+    name, (top, bottom, left, right) = self._names[image], extent
+    found = [tile for part in self._plan.parts(name, extent) for tile in _cut(part, side)]
+    # Where a block's border cuts a part of an image, what is left may be a strip, which shows little.
+    whole = (min(side, bottom - top), min(side, right - left))
+    kept = [
+      t for t in found if (t.height, t.width) == whole
+      and not self._plan.too_near(name, (t.row, t.row + t.height, t.col, t.col + t.width))
+    ]
+    self._cut_tiles += len(found)
+    self._left_out += len(found) - len(kept)
+    return kept
+
+  def _tell_left_out(self, spec: str) -> None:
+    if not self._left_out:
+      return
+    reason = (
+      f"within data.block_buffer={self._config.block_buffer} pixels of validation, or strips that a "
+      "block's border cuts from a part of an image"
+    )
+    if self._left_out == self._cut_tiles:
+      raise ValueError(
+        f"Split {spec!r} has no tile left: all {self._cut_tiles} are {reason}. Lower the buffer or "
+        f"data.validation_fraction, or raise data.block_size={self._config.block_size}."
+      )
+    _LOG.info("%s: left out %d of %d tiles, %s.", spec, self._left_out, self._cut_tiles, reason)
 
   def _labelled_tiles(self, image, mask, region) -> list[tuple[Tile, list[float]]]:
     if mask is None:
@@ -101,7 +159,7 @@ class PatchSource:
     with images.open_raster(image) as raster, images.open_raster(mask) as mask_raster:
       labels = (
         (tile, self._label(self._mask(raster, mask_raster, tile)))
-        for tile in _tiles_of(image, region, self._config.tile_size)
+        for tile in self._tiles_of(image, region)
       )
       return [(tile, label) for tile, label in labels if label is not None]
 
@@ -143,56 +201,8 @@ class PatchSource:
     return [float(count >= least and count > 0) for count in counts]
 
 
-def _rows(config: DataConfig, spec: str) -> list[tuple[pathlib.Path, pathlib.Path | None, tuple]]:
-  """Returns (image, mask, (row_start, row_stop, col_start, col_stop) or ()) of a split."""
-  root = splits.require_directory(config)
-  manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
-  if manifest.exists():
-    table = images.read_table(manifest, ())
-    rows = [_manifest_row(root, manifest, number, line) for number, line in enumerate(table, 2)]
-    names = [line.get("split") or "" for line in table]
-  elif config.manifest:
-    raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
-  else:
-    masks = images.by_stem(root / "masks")
-    rows = [(p, masks.get(p.stem), ()) for p in images.image_files(root / "images")]
-    if not rows:
-      raise ValueError(f"{root / 'images'} holds no image ({', '.join(images.SUFFIXES)}).")
-    names = [""] * len(rows)
-  return [rows[i] for i in splits.select(spec, names, config)]
-
-
-def _manifest_row(root, manifest, number, line):
-  where = f"{manifest}, row {number}"
-  if line.get("file"):
-    folders, names = ("images", "masks"), (line["file"],) * 2
-  elif line.get("image") and line.get("mask"):
-    folders, names = ("", ""), (line["image"], line["mask"])
-  else:
-    raise ValueError(f"{where} names neither 'file' nor 'image' and 'mask': {line}.")
-  for name in names:
-    _check_inside(where, root, name)
-  image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
-  region = ("row_start", "row_stop", "col_start", "col_stop")
-  if not line.get("row_start"):
-    return image, mask, ()
-  try:
-    return image, mask, tuple(int(line[name]) for name in region)
-  except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{where}: {', '.join(region)} must all be whole numbers: {line}.") from error
-
-
-def _check_inside(where: str, root: pathlib.Path, name: str) -> None:
-  """Keeps a manifest, which may come with the data from anywhere, to the data."""
-  path = pathlib.PurePath(name)
-  if path.is_absolute() or ".." in path.parts or "\0" in name:
-    raise ValueError(
-      f"{where} names {name!r}, which is outside {root}: give a path below data.directory, without "
-      "'..', or set data.directory to a folder that holds all of the data."
-    )
-
-
-def _tiles_of(image: pathlib.Path, region: tuple, side: int) -> list[Tile]:
+def _extent(image: pathlib.Path, region: tuple, side: int) -> blocks.Region:
+  """Returns the part of an image that a row asks for; raises ValueError when that cannot be cut."""
   height, width = images.size(image)
   top, bottom, left, right = region or (0, height, 0, width)
   if not (0 <= top < bottom <= height and 0 <= left < right <= width):
@@ -202,6 +212,11 @@ def _tiles_of(image: pathlib.Path, region: tuple, side: int) -> list[Tile]:
       f"{image} is {height} x {width}: more than {_MAX_TILES} tiles of data.tile_size={side}. Use "
       "larger tiles, or cut the image."
     )
+  return top, bottom, left, right
+
+
+def _cut(region: blocks.Region, side: int) -> list[Tile]:
+  top, bottom, left, right = region
   return [
     dataclasses.replace(tile, row=tile.row + top, col=tile.col + left)
     for tile in tiles(bottom - top, right - left, side)

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import tensorflow_datasets as tfds
 
-from lgag_jax import archives, cluster
+from lgag_jax import archives, cluster, images
 from lgag_jax.config import DataConfig
+
+# Image, mask if there is one, and the part to use: (row_start, row_stop, col_start, col_stop) or ().
+Row = tuple[pathlib.Path, pathlib.Path | None, tuple]
 
 
 def require_directory(config: DataConfig) -> pathlib.Path:
@@ -45,3 +48,53 @@ def select(spec: str, names: Sequence[str], config: DataConfig) -> list[int]:
       f"Split {spec!r} of {where}: {error} Splits here: {', '.join(lengths)}."
     ) from error
   return [i for part in parts for i in members[part.splitname][part.from_ : part.to]]
+
+
+def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]]:
+  """Returns the images with masks that there are, and the name of each one's split, "" without.
+
+  They are what the manifest lists, without one `images/` and `masks/`. Raises FileNotFoundError or
+  ValueError that names the folder, the manifest or its row.
+  """
+  manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
+  if manifest.exists():
+    table = images.read_table(manifest, ())
+    rows = [_manifest_row(root, manifest, number, line) for number, line in enumerate(table, 2)]
+    return rows, [line.get("split") or "" for line in table]
+  if config.manifest:
+    raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
+  masks = images.by_stem(root / "masks")
+  rows = [(p, masks.get(p.stem), ()) for p in images.image_files(root / "images")]
+  if not rows:
+    raise ValueError(f"{root / 'images'} holds no image ({', '.join(images.SUFFIXES)}).")
+  return rows, [""] * len(rows)
+
+
+def _manifest_row(root, manifest, number, line):
+  where = f"{manifest}, row {number}"
+  if line.get("file"):
+    folders, names = ("images", "masks"), (line["file"],) * 2
+  elif line.get("image") and line.get("mask"):
+    folders, names = ("", ""), (line["image"], line["mask"])
+  else:
+    raise ValueError(f"{where} names neither 'file' nor 'image' and 'mask': {line}.")
+  for name in names:
+    _check_inside(where, root, name)
+  image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
+  region = ("row_start", "row_stop", "col_start", "col_stop")
+  if not line.get("row_start"):
+    return image, mask, ()
+  try:
+    return image, mask, tuple(int(line[name]) for name in region)
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{where}: {', '.join(region)} must all be whole numbers: {line}.") from error
+
+
+def _check_inside(where: str, root: pathlib.Path, name: str) -> None:
+  """Keeps a manifest, which may come with the data from anywhere, to the data."""
+  path = pathlib.PurePath(name)
+  if path.is_absolute() or ".." in path.parts or "\0" in name:
+    raise ValueError(
+      f"{where} names {name!r}, which is outside {root}: give a path below data.directory, without "
+      "'..', or set data.directory to a folder that holds all of the data."
+    )

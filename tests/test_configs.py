@@ -14,6 +14,7 @@ PARAMETERS = {
   "image_folder": 3_295_346,
   "landslide4sense_rgb": 3_295_346,
   "lgagnet_resnet50": 27_938_369,
+  "scene": 3_295_346,
   "synthetic_landslides": 3_295_346,
   "image_folder_stage2": 3_221_953,
   "landslide4sense_rgb_stage2": 3_221_953,

@@ -99,6 +99,7 @@ def take(config: DataConfig) -> Survey:
     except (ValueError, TypeError, OSError) as error:
       survey.closed[split] = str(error)
     survey.faults += [(shown(pathlib.Path(path), config), why) for path, why in skipped.items()]
+  survey.faults = list(dict.fromkeys(survey.faults))  # Both splits may hold blocks of an image.
   survey.workers = max(2, min(os.cpu_count() or 2, 16))
   with ThreadPoolExecutor(survey.workers) as pool:
     _read_all(survey, config, pool)
