@@ -23,6 +23,7 @@ from configs import methods
 from lgag_jax import config as configs
 from lgag_jax import evaluate, partition, pseudo_masks, session, stages, train
 from lgag_jax.config import Config
+from lgag_jax.doctor import duplicate_checks
 from lgag_jax.sources import open_source
 
 _DEFAULT = ("class_activation", "sol", "lgag", "second_stage", "segmentation")
@@ -110,10 +111,8 @@ def _in_new_process(function: Callable, *arguments) -> None:
 
 def _duplicates(plan: Plan, data: str) -> dict:
   """Counts images of validation that training has too, or nearly so."""
-  from lgag_jax.doctor.duplicates import across_splits
-
-  pairs = across_splits(plan.config(data, "lgag", 0))
-  return {"pairs": len(pairs), "first": pairs[:20]}
+  found = duplicate_checks.leaks(plan.config(data, "lgag", 0))
+  return {"pairs": found.count, "first": found.names[:20]}
 
 
 def _overrides(fields: list[str], data: str) -> dict[str, Any]:

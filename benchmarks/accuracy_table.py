@@ -89,7 +89,7 @@ def _rules(table: dict) -> list[str]:
 def _about(duplicates: dict) -> str:
   if not duplicates["pairs"]:
     return "No image of the validation part is in the training part, or nearly so."
-  named = "; ".join(" and ".join(pair) for pair in duplicates["first"][:3])
+  named = "; ".join(duplicates["first"][:3])
   return f"{duplicates['pairs']} (near) duplicates across the splits: {named}."
 
 

@@ -63,7 +63,7 @@ def test_tables_pair_runs_of_the_same_seed(plan, tmp_path):
   for method, ious in {"class_activation": (0.30, 0.34), "lgag": (0.40, 0.38, 0.60)}.items():
     for seed, iou in enumerate(ious):
       write_run(plan.result(data, method, seed), iou, iou + 0.02)
-  pairs = {data: {"pairs": 1, "first": [["a.png", "b.png"]]}}
+  pairs = {data: {"pairs": 1, "first": ["a.png and b.png, pixel for pixel the same"]}}
   methods, seeds = ["class_activation", "lgag", "sol"], [0, 1, 2]
   text = accuracy_table.write(
     tmp_path, plan.result, [data], methods, seeds, "class_activation", pairs
@@ -72,6 +72,6 @@ def test_tables_pair_runs_of_the_same_seed(plan, tmp_path):
   # +0.10 and +0.04; the third seed has no partner.
   assert "| +0.070 ± 0.042 (2 of 2 up) |" in text
   assert "sol" not in text
-  assert "1 (near) duplicates across the splits: a.png and b.png." in text
+  assert "1 (near) duplicates across the splits: a.png and b.png, pixel" in text
   kept = files.read_json(tmp_path / "table.json")
   assert kept["runs"][data]["lgag"]["2"]["label_free"] == 0.6
