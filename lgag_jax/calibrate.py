@@ -21,7 +21,7 @@ def thresholds(
   """Returns {map: {rule: [a threshold a class]}} from training images and their labels.
 
   - "negatives": the quantile `localize.negative_quantile` of the scores on images without the
-    class, whose every pixel is known to be background; for the guided map never under 0.5. A class
+    class, whose every pixel is known to be background; never under 0.5, a draw. A class
     activation normalised image by image says nothing on such images: Otsu's takes its place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "argmax": 0.5, where the class draws level with the background; not for a normalised map either;
@@ -73,12 +73,11 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
 
 def _rules(histogram: dict[str, np.ndarray], name: str, config: Config) -> dict[str, list[float]]:
   share = config.localize.negative_quantile
-  # A score under a draw says background, however rare it is on negatives.
-  least = 0.0 if name == "class_activation" else _DRAW
   otsu = [metrics.otsu(h) if h.sum() else _DRAW for h in histogram["found"]]
   normalised = name == "class_activation" and config.localize.class_activation == "normalised"
   negatives = [
-    max(metrics.quantile(h, share), least) if h.sum() else _DRAW for h in histogram["denied"]
+    # A score under a draw says background, however rare it is on negatives.
+    max(metrics.quantile(h, share), _DRAW) if h.sum() else _DRAW for h in histogram["denied"]
   ]
   return {
     "negatives": otsu if normalised else negatives,
