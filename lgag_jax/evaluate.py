@@ -11,7 +11,7 @@ import numpy as np
 import scipy.ndimage
 from jax.sharding import Mesh
 
-from lgag_jax import calibrate, cluster, files, metrics, partition, preemption, tables
+from lgag_jax import calibrate, cluster, diagnose, files, metrics, partition, preemption, tables
 from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
 from lgag_jax.localize import Maps, gated, inputs_of, make_localize, map_of, maps_of
@@ -23,6 +23,8 @@ from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 
+# What is counted of each image, in pixels: "mapped" and "all" know no mask.
+_COUNTED = ("hit", "union", "truth", "known", "mapped", "all")
 SIZE_EDGES = (0, 64, 256, 1024, 4096, 16384)  # Pixels of a landslide, at the model's size.
 
 
@@ -70,6 +72,10 @@ def evaluate(
     with files.beside(folder / "bank.npz") as path:
       np.savez_compressed(path, features=bank.features, valid=bank.valid, centres=bank.centres)
     _LOG.info("Evaluation:\n%s", tables.evaluation(result))
+    for name, values in result["classes"].items():
+      for finding in values["diagnosis"]:
+        tell = _LOG.info if finding["level"] == "note" else _LOG.warning
+        tell("%s: %s What to try: see eval/validation.md.", name, finding["text"])
   return result
 
 
@@ -84,7 +90,7 @@ def brief(
     auc = metrics.area_under_curve(judged["probabilities"][:, c], judged["labels"][:, c])
     result |= {} if auc is None else {f"{name}/auc": auc}
     for map_name in maps_of(config):
-      _, best = metrics.oracle(*judged["pooled"][map_name][c])
+      _, best = metrics.oracle(*judged["pooled"][map_name][c][:2])
       result[f"{name}/{map_name}_oracle_iou"] = best["iou"]
   return result
 
@@ -140,7 +146,7 @@ def _make_histograms(config: Config, mesh: Mesh) -> Callable:
 
 
 def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Array]:
-  """Returns a map's counts, f32[B, C, 2, bins], of truly positive and negative pixels."""
+  """Returns a map's counts, f32[B, C, 3, bins], of truly positive, negative and unknown pixels."""
   classes = range(len(config.data.classes))
   result = {}
   for name in maps_of(config):
@@ -149,6 +155,7 @@ def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Ar
       jax.numpy.stack([
         metrics.score_histogram(scores[..., c], mask == c + 1),
         metrics.score_histogram(scores[..., c], (mask != c + 1) & (mask != UNKNOWN)),
+        metrics.score_histogram(scores[..., c], mask == UNKNOWN),
       ], axis=1)
       for c in classes
     ], axis=1)
@@ -156,12 +163,16 @@ def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Ar
 
 
 def _image_counts(histograms: np.ndarray, thresholds: list[float]) -> np.ndarray:
-  """Returns (truly found, union, truly positive) pixels, [n, C, 3], of histograms [n, C, 2, bins]."""
+  """Returns the pixels that _COUNTED names, [n, C, 6], of histograms [n, C, 3, bins]."""
   result = []
   for c, threshold in enumerate(thresholds):
-    counts = metrics.confusion(histograms[:, c, 0], histograms[:, c, 1], threshold)
-    hit, positive = counts["true_positive"], histograms[:, c, 0].sum(-1)
-    result.append(np.stack([hit, positive + counts["false_positive"], positive], axis=-1))
+    positive, negative, unknown = np.moveaxis(histograms[:, c].astype(np.float64), 1, 0)
+    counts = metrics.confusion(positive, negative, threshold)
+    hit, alarm = counts["true_positive"], counts["false_positive"]
+    truth, known = positive.sum(-1), positive.sum(-1) + negative.sum(-1)
+    mapped = hit + alarm + metrics.confusion(positive, unknown, threshold)["false_positive"]
+    row = (hit, truth + alarm, truth, known, mapped, known + unknown.sum(-1))
+    result.append(np.stack(row, axis=-1))
   return np.stack(result, axis=1)
 
 
@@ -185,18 +196,20 @@ def _class_result(judged: dict, thresholds: dict, config: Config, c: int) -> dic
   image = metrics.image_rates(
     judged["probabilities"][:, c], judged["labels"][:, c], config.localize.gate
   )
+  maps = {name: _map_result(judged, thresholds[name], name, config, c) for name in maps_of(config)}
   return {
-    "image": image,
-    "maps": {name: _map_result(judged, thresholds[name], name, config, c) for name in maps_of(config)},
+    "diagnosis": diagnose.findings(image, maps[map_of(config)], config), "image": image, "maps": maps,
   }
 
 
 def _map_result(judged: dict, rules: dict, name: str, config: Config, c: int) -> dict:
-  positive, negative = judged["pooled"][name][c]
+  positive, negative = judged["pooled"][name][c][:2]
   threshold = judged["thresholds"][name][c]
   oracle_threshold, oracle = metrics.oracle(positive, negative)
-  hit, union, truth = np.moveaxis(judged[f"images/{name}"][:, c], -1, 0)
-  iou = np.sort((hit / np.maximum(union, 1))[truth > 0])  # The mean is the same in any order.
+  counts = dict(zip(_COUNTED, np.moveaxis(judged[f"images/{name}"][:, c], -1, 0), strict=True))
+  iou = counts["hit"] / np.maximum(counts["union"], 1)
+  iou = np.sort(iou[counts["truth"] > 0])  # The mean is the same in any order.
+  found = judged["probabilities"][:, c] > config.localize.gate
   return {
     "label_free": {
       "threshold": threshold,
@@ -210,6 +223,7 @@ def _map_result(judged: dict, rules: dict, name: str, config: Config, c: int) ->
       }
       for rule, values in rules.items()
     },
+    "coverage": metrics.coverage(counts, judged["labels"][:, c], found),
     "per_image_iou": {
       "images": len(iou),
       "mean": float(iou.mean()) if len(iou) else 0.0,

@@ -133,10 +133,13 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
     return figure
 
 
-def distributions(result: dict) -> Figure:
-  """Draws the distribution of IoU over images, and recall by the landslides' size."""
+def distributions(result: dict, image: dict) -> Figure:
+  """Draws the image probabilities' reliability, IoU over images, and recall by the landslides' size."""
   with plt.rc_context(_STYLE):
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+    figure, (first, *axes) = plt.subplots(
+      1, 3, figsize=(12, 3.2), layout="constrained", width_ratios=(3, 4, 5)
+    )
+    _reliability(first, image)
     counts = result["per_image_iou"]["counts"]
     axes[0].bar(np.arange(10) / 10 + 0.05, counts, width=0.09, color=_COOL)
     axes[0].set_title(f"IoU of each image with landslides (mean {result['per_image_iou']['mean']:.2f})")
@@ -154,3 +157,16 @@ def distributions(result: dict) -> Figure:
     axes[1].set_title("Recall by size: pixels (number of landslides)")
     axes[1].legend(frameon=False, fontsize=7, loc="upper center", ncols=2)
     return figure
+
+
+def _reliability(axis: plt.Axes, image: dict) -> None:
+  rows = image["reliability"]
+  axis.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
+  x, y = ([row[name] for row in rows] for name in ("probability", "positive"))
+  most = max((row["images"] for row in rows), default=1)
+  # By area, so that a dot is as large as the images in it are many.
+  sizes = [15 + 145 * row["images"] / most for row in rows]
+  axis.plot(x, y, color=_COOL, linewidth=1)
+  axis.scatter(x, y, s=sizes, color=_COOL, alpha=0.8)
+  axis.set(xlim=(-0.05, 1.05), ylim=(-0.08, 1.08), xlabel="image probability", ylabel="share positive")
+  axis.set_title(f"Calibration (expected error {image['expected_calibration_error']:.2f})")

@@ -9,6 +9,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 BINS = 1024  # Of score histograms: thresholds are known to a thousandth.
+RELIABILITY_BINS = 10
+# A map with less than this share of its pixels is all but empty: a square of 8 pixels in one of 256.
+BLACK = 0.001
+WHITE = 0.8  # With more than this it tells no part of the image from any other.
 
 
 def score_histogram(
@@ -92,15 +96,79 @@ def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float | None:
   return float(below.mean() / 2.0 / len(negative))
 
 
-def image_rates(probabilities: np.ndarray, labels: np.ndarray, gate: float) -> dict[str, float]:
-  """Image-level accuracy, F1 and AUC of one class; both arrays are [n]."""
+def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict:
+  """Compares probabilities [n] with labels [n]: 0 errors where every value is as often true as it says.
+
+  Returns the expected calibration error (Naeini et al. 2015) over ten bins of equal width, the Brier
+  score (mean squared error), both in [0, 1], and a row for each bin that holds images: its lower
+  edge, images, their mean probability and the share of them that is positive. The order of the images
+  changes no bit of it.
+  """
+  values, truth = np.asarray(probabilities, np.float64), np.asarray(labels) > 0
+  order = np.lexsort((truth, values))
+  values, truth = values[order], truth[order]
+  index = np.minimum((values * RELIABILITY_BINS).astype(int), RELIABILITY_BINS - 1)
+  rows = []
+  for number in np.unique(index):
+    within = index == number
+    rows.append({
+      "from": number / RELIABILITY_BINS, "images": int(within.sum()),
+      "probability": float(values[within].mean()), "positive": float(truth[within].mean()),
+    })
+  gaps = [row["images"] * abs(row["probability"] - row["positive"]) for row in rows]
+  return {
+    "expected_calibration_error": _ratio(sum(gaps), len(values)),
+    "brier": _ratio(np.sum((values - truth) ** 2), len(values)), "reliability": rows,
+  }
+
+
+def image_rates(probabilities: np.ndarray, labels: np.ndarray, gate: float) -> dict:
+  """Image-level accuracy, F1, AUC, errors and calibration of one class; both arrays are [n].
+
+  An image is called positive above the gate. Calibration is given to three digits: with the number of
+  devices the last bits of probabilities change.
+  """
   called, truth = probabilities > gate, labels > 0
   tp, fp = np.sum(called & truth), np.sum(called & ~truth)
   fn, tn = np.sum(~called & truth), np.sum(~called & ~truth)
+  kept = calibration(probabilities, labels)
+  rows = [{name: round(value, 3) for name, value in row.items()} for row in kept.pop("reliability")]
   return {
     "accuracy": _ratio(tp + tn, len(labels)), "f1": _ratio(2 * tp, 2 * tp + fp + fn),
     "auc": area_under_curve(probabilities, labels), "images": len(labels),
+    "positives": int(tp + fn), "negatives": int(fp + tn),
     "false_alarms": int(fp), "missed": int(fn),
+    "false_alarm_rate": _ratio(fp, fp + tn), "missed_rate": _ratio(fn, tp + fn),
+    **{name: round(value, 3) for name, value in kept.items()}, "reliability": rows,
+  }
+
+
+def coverage(counts: dict[str, np.ndarray], labels: np.ndarray, found: np.ndarray) -> dict:
+  """Tells how much of single images is mapped, of one class.
+
+  `counts` holds pixels, [n] each: "mapped" and "all"; "truth" and "known", of the masks, are 0 where
+  there is none. `labels` and `found`, by the image classifier, are [n]. Returns
+
+  - positive_images, and of them black, and of these black_denied, which the classifier denies. A map
+    as small as the landslides on the mask is not black;
+  - found_images, and of them white, but for those that the landslides fill;
+  - negative_share of the pixels of images labelled negative that is mapped, None without such images;
+  - whole_image_iou, pooled, of marking all of each image labelled positive, None without masks.
+  """
+  positive = labels > 0
+  share, truth = (counts[name] / np.maximum(counts["all"], 1) for name in ("mapped", "truth"))
+  black = positive & (share < np.where(truth > 0, np.minimum(BLACK, truth / 2), BLACK))
+  white = found & (share > WHITE) & (truth <= WHITE)
+  marked, landslides = counts["known"][positive].sum(), counts["truth"]
+  elsewhere = landslides[~positive].sum()
+  return {
+    "positive_images": int(positive.sum()), "black": int(black.sum()),
+    "black_denied": int((black & ~found).sum()),
+    "found_images": int(found.sum()), "white": int(white.sum()),
+    "negative_share": _ratio(counts["mapped"][~positive].sum(), counts["all"][~positive].sum())
+    if np.any(~positive) else None,
+    "whole_image_iou": _ratio(landslides[positive].sum(), marked + elsewhere)
+    if landslides.sum() else None,
   }
 
 

@@ -20,6 +20,7 @@ from lgag_jax import config as configs
 from lgag_jax import files, images, input_pipeline, localize, partition, session
 from lgag_jax.config import Config
 from lgag_jax.evaluate import chosen_thresholds
+from lgag_jax.metrics import BLACK, WHITE
 from lgag_jax.patches import Tile, tiles
 from lgag_jax.progress import Progress
 
@@ -79,7 +80,28 @@ def predict(workdir: pathlib.Path, source: pathlib.Path, output: pathlib.Path) -
   _write_table(rows, output / "predictions.csv")
   if bad:
     _LOG.warning("%d of %d images were left out.", len(bad), len(paths))
+  if doubt := doubt_of(rows, config):
+    _LOG.warning("%s", doubt)
   return rows
+
+
+def doubt_of(rows: list[dict], config: Config) -> str:
+  """Returns what to think and try when all maps of a prediction's rows are black, or white; else ""."""
+  names, gate = config.data.classes, config.localize.gate
+  shares = [sum(row[f"{name}_share"] for name in names) for row in rows]
+  black, white = max(shares) < BLACK, min(shares) > WHITE
+  if not black and not white:
+    return ""
+  share = f"under {100 * BLACK:g} %" if black else f"over {100 * WHITE:g} %"
+  text = f"Every map is {'black' if black else 'white'}: {share} of each image's pixels are mapped."
+  denied = sum(all(row[f"{name}_probability"] <= gate for name in names) for row in rows)
+  if black and denied and config.model.method != "segmentation":
+    text += f" In {denied} of {len(rows)} images no class is found at all (localize.gate={gate:g})."
+  return (
+    f"{text} If that cannot be: are these images as large, as far from the ground and in the same "
+    "range of values as those of training? Large ones shrink, and lose small landslides: cut them. "
+    "Then see the AUC and what is found in the workdir's report.html."
+  )
 
 
 def input_paths(source: pathlib.Path) -> list[pathlib.Path]:

@@ -8,7 +8,7 @@ import pathlib
 import matplotlib.pyplot as plt
 
 from lgag_jax import config as configs
-from lgag_jax import figures, files
+from lgag_jax import figures, files, tables
 from lgag_jax.config import Config
 from lgag_jax.predict import load_thresholds
 from lgag_jax.tables import MAP_NAMES, NO_MASKS, has_masks, number
@@ -23,6 +23,11 @@ th:first-child,td:first-child{text-align:left}th{color:#55636b;font-weight:600}
 .cards{display:flex;gap:.8rem;flex-wrap:wrap}
 .card{border:1px solid #e2e7ea;border-radius:8px;padding:.6rem 1rem;min-width:8.5rem}
 .card b{display:block;font-size:1.5rem}.card span{color:#55636b;font-size:.8rem}
+.finding{border:1px solid #e2e7ea;border-left:5px solid #9aa7ae;border-radius:8px;margin:.8rem 0;
+padding:.6rem 1rem;overflow-wrap:anywhere}.finding p{margin:.2rem 0}
+.error{border-left-color:#b3261e}.warning{border-left-color:#c77700}
+.tag{font-size:.75rem;font-weight:600;text-transform:uppercase;letter-spacing:.04em;color:#55636b}
+.error .tag{color:#b3261e}.warning .tag{color:#a86200}
 pre{background:#f5f7f8;padding:.8rem;font-size:.78rem;overflow:auto;max-height:24rem}
 """
 _COLUMNS = ("threshold", "precision", "recall", "f1", "iou", "accuracy", "kappa")
@@ -63,14 +68,20 @@ def _page(workdir: pathlib.Path) -> str:
   anchors = files.read_arrays(workdir / "eval" / "bank.npz")
   thresholds = load_thresholds(workdir, config)
   main = result["map"]
-  parts = [_head(config, result)]
+  parts = [_head(config, result), "<h2>Can the maps be trusted?</h2>"]
+  for name, values in result["classes"].items():
+    parts += [f"<h3>{html.escape(name)}</h3>", _classifier(values["image"])]
+    parts += [_findings(values["diagnosis"])]
   for name, values in result["classes"].items():
     parts += [
-      f"<h2>{html.escape(name)}</h2>",
+      f"<h2>{html.escape(name)}: maps</h2>",
       f"<p><b>{NO_MASKS}</b></p>" if not has_masks(values["maps"]) else "",
       _cards(values, main), _pixel_table(values["maps"]),
       _rule_table(values["maps"][main], main),
-      _image(figures.distributions(values["maps"][main]), "IoU by image and recall by size"),
+      _image(
+        figures.distributions(values["maps"][main], values["image"]),
+        "Calibration, IoU by image and recall by size",
+      ),
     ]
   parts += [
     "<h2>Examples</h2><p>Held-out images, evenly picked; p is the image score.</p>",
@@ -107,16 +118,41 @@ def _head(config: Config, result: dict) -> str:
   )
 
 
+def _classifier(image: dict) -> str:
+  false_alarms, missed = tables.errors(image)
+  return _card_row((
+    (number(image["auc"]), "image-level AUC"), (number(image["f1"]), "image-level F1"),
+    (number(image["expected_calibration_error"]), "expected calibration error"),
+    (number(image["brier"]), "Brier score"),
+    (false_alarms, "false alarms, of images without"), (missed, "missed, of images with"),
+  ))
+
+
+def _findings(findings: list[dict]) -> str:
+  if not findings:
+    return f"<p>{tables.NOTHING_FOUND}</p>"
+  parts = []
+  for finding in findings:
+    level, text, remedy = (html.escape(finding[name]) for name in ("level", "text", "remedy"))
+    parts.append(
+      f"<div class='finding {level}'><span class=tag>{level}</span><p>{text}</p>"
+      f"<p><b>What to try:</b> {remedy}</p></div>"
+    )
+  return f"{''.join(parts)}<p>{tables.HOW_TO_CHANGE}</p>"
+
+
 def _cards(values: dict, main: str) -> str:
   best = values["maps"][main]
   cards = (
     (best["label_free"]["iou"], f"IoU, {MAP_NAMES[main]}, label-free threshold"),
     (best["label_free"]["f1"], "F1, same"),
     (best["oracle"]["iou"], "IoU at the oracle's threshold (sees the masks)"),
-    (values["image"]["auc"], "image-level AUC"),
-    (values["image"]["f1"], "image-level F1"),
   )
-  body = "".join(f"<div class=card><b>{number(v)}</b><span>{text}</span></div>" for v, text in cards)
+  return _card_row([(number(value), text) for value, text in cards])
+
+
+def _card_row(cards) -> str:
+  body = "".join(f"<div class=card><b>{value}</b><span>{text}</span></div>" for value, text in cards)
   return f"<div class=cards>{body}</div>"
 
 

@@ -6,8 +6,12 @@ MAP_NAMES = {
 }
 _COLUMNS = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
 
-
 NO_MASKS = "No mask here shows any of this class: the pixel figures below say nothing."
+HOW_TO_CHANGE = (
+  "Settings under localize are changed in the workdir's config.json, and --mode=eval shows what they "
+  "do; all others need a new training in another workdir."
+)
+NOTHING_FOUND = "None of the checks on the image classifier and the maps found anything wrong."
 
 
 def has_masks(maps: dict) -> bool:
@@ -25,9 +29,12 @@ def evaluation(result: dict) -> str:
     f"\"{result['threshold_rule']}\" from training images and their image labels; the oracle's is "
     "the best one in hindsight, read off these masks.",
   ]
+  lines += ["", "## Can the maps be trusted?"]
   for name, values in result["classes"].items():
-    lines += ["", f"## {name}"] + ([] if has_masks(values["maps"]) else ["", NO_MASKS])
-    lines += ["", *_pixels(values["maps"]), "", *_images(values["image"])]
+    lines += ["", f"### {name}", "", *_images(values["image"]), "", *_findings(values["diagnosis"])]
+  for name, values in result["classes"].items():
+    lines += ["", f"## {name}: maps"] + ([] if has_masks(values["maps"]) else ["", NO_MASKS])
+    lines += ["", *_pixels(values["maps"])]
     lines += ["", *_sizes(values["maps"][result["map"]], MAP_NAMES[result["map"]])]
   return "\n".join(lines) + "\n"
 
@@ -47,11 +54,31 @@ def number(value: float | None) -> str:
   return "-" if value is None else f"{value:.3f}"
 
 
+def errors(image: dict) -> tuple[str, str]:
+  """Returns false alarms and missed of the image classifier, each with its rate."""
+  return tuple(
+    f"{int(image[kind])} of {int(image[of])} ({100 * image[rate]:.3g} %)" if image[of] else "-"
+    for kind, of, rate in (
+      ("false_alarms", "negatives", "false_alarm_rate"), ("missed", "positives", "missed_rate"),
+    )
+  )
+
+
 def _images(image: dict) -> list[str]:
+  false_alarms, missed = errors(image)
   return [
-    f"Images: accuracy {image['accuracy']:.3f}, F1 {image['f1']:.3f}, AUC {number(image['auc'])}; "
-    f"{image['false_alarms']} false alarms and {image['missed']} missed of {image['images']}."
+    f"Image classifier: AUC {number(image['auc'])}, accuracy {image['accuracy']:.3f}, F1 "
+    f"{image['f1']:.3f}; false alarms on {false_alarms} negative images, missed {missed} positive "
+    f"ones. Expected calibration error {number(image['expected_calibration_error'])} over ten bins, "
+    f"Brier score {number(image['brier'])}."
   ]
+
+
+def _findings(findings: list[dict]) -> list[str]:
+  if not findings:
+    return [NOTHING_FOUND]
+  lines = [f"- {f['level'].upper()}: {f['text']} What to try: {f['remedy']}" for f in findings]
+  return [*lines, "", HOW_TO_CHANGE]
 
 
 def _sizes(values: dict, name: str) -> list[str]:

@@ -14,7 +14,7 @@ LEVELS = {
       "blocks", "patches", "models", "refine"),
   2: ("pseudo_source", "tfds_source", "sources", "input_pipeline", "localize", "calibrate",
       "checkpoints", "log", "feature_cache", "features", "train_step"),
-  3: ("session", "panels", "evaluate", "predict", "pseudo_masks", "report", "doctor"),
+  3: ("session", "panels", "diagnose", "evaluate", "predict", "pseudo_masks", "report", "doctor"),
   4: ("train", "stages"),
   5: ("main",),
 }

@@ -186,3 +186,88 @@ def test_image_rates_by_hand():
   assert value["f1"] == pytest.approx(2 / 3)
   assert value["auc"] == pytest.approx(8 / 9)
   assert (value["images"], value["false_alarms"], value["missed"]) == (6, 1, 1)
+
+
+def calibration_by_loop(probabilities, labels):
+  rows, error, brier = [], 0.0, 0.0
+  for number in range(10):
+    low, high = number / 10, (number + 1) / 10
+    inside = [
+      (float(p), float(y > 0)) for p, y in zip(probabilities, labels, strict=True)
+      if low <= p < high or (number == 9 and p == 1.0)
+    ]
+    if inside:
+      mean, share = (sum(column) / len(inside) for column in zip(*inside, strict=True))
+      rows.append({"from": low, "images": len(inside), "probability": mean, "positive": share})
+      error += len(inside) / len(labels) * abs(mean - share)
+  for p, y in zip(probabilities, labels, strict=True):
+    brier += (float(p) - float(y > 0)) ** 2 / len(labels)
+  return {"expected_calibration_error": error, "brier": brier, "reliability": rows}
+
+
+@pytest.mark.parametrize("power", [0.3, 1.0, 4.0])
+def test_calibration_against_a_loop(rng, power):
+  probabilities = np.concatenate([rng.uniform(size=80) ** power, [0.0, 1.0, 0.5]])
+  labels = (rng.uniform(size=83) < probabilities).astype(np.float32)
+  value, expected = (f(probabilities, labels) for f in (metrics.calibration, calibration_by_loop))
+  for name in ("expected_calibration_error", "brier"):
+    assert value[name] == pytest.approx(expected[name], abs=1e-12)
+  for row, other in zip(value["reliability"], expected["reliability"], strict=True):
+    assert row == pytest.approx(other, abs=1e-12)
+
+
+def test_calibration_by_hand_and_in_any_order(rng):
+  probabilities, labels = np.array([0.25, 0.25, 0.25, 0.25, 1.0, 1.0]), np.array([0, 1, 0, 0, 1, 0])
+  value = metrics.calibration(probabilities, labels)
+  assert value["reliability"] == [
+    {"from": 0.2, "images": 4, "probability": 0.25, "positive": 0.25},
+    {"from": 0.9, "images": 2, "probability": 1.0, "positive": 0.5},
+  ]
+  assert value["expected_calibration_error"] == pytest.approx(2 / 6 * 0.5)
+  assert value["brier"] == pytest.approx((3 * 0.25**2 + 0.75**2 + 1) / 6)
+  order = rng.permutation(6)
+  assert metrics.calibration(probabilities[order], labels[order]) == value
+  empty = {"expected_calibration_error": 0, "brier": 0, "reliability": []}
+  assert metrics.calibration(np.zeros(0), np.zeros(0)) == empty
+
+
+def test_image_rates_count_both_kinds_of_errors():
+  value = metrics.image_rates(np.array([0.9, 0.2, 0.7, 0.1, 0.3]), np.array([1, 1, 0, 0, 0]), 0.5)
+  assert (value["positives"], value["negatives"]) == (2, 3)
+  assert (value["missed_rate"], value["false_alarm_rate"]) == (1 / 2, 1 / 3)
+  one_kind = metrics.image_rates(np.array([0.9]), np.array([1]), 0.5)
+  assert (one_kind["auc"], one_kind["false_alarm_rate"]) == (None, 0.0)
+
+
+def pixels(mapped, truth=0, known=10_000):
+  """An image of 100 x 100 pixels."""
+  return {"mapped": mapped, "truth": truth, "known": known, "all": 10_000}
+
+
+def coverage(*images):
+  """Each image is its pixels, its label, and whether the classifier finds the class."""
+  counts = {name: np.array([float(x[name]) for x, _, _ in images]) for name in pixels(0)}
+  labels, found = (np.array([x[k] for x in images]) for k in (1, 2))
+  return metrics.coverage(counts, labels, found > 0)
+
+
+def test_coverage_counts_black_and_white_without_masks():
+  value = coverage(
+    (pixels(0, known=0), 1, 0), (pixels(9, known=0), 1, 1), (pixels(10, known=0), 1, 1),
+    (pixels(8001, known=0), 1, 1), (pixels(300), 0, 0), (pixels(8001), 0, 1),
+  )
+  assert value == {
+    "positive_images": 4, "black": 2, "black_denied": 1, "found_images": 4, "white": 2,
+    "negative_share": pytest.approx(8301 / 20_000), "whole_image_iou": None,
+  }
+
+
+def test_coverage_knows_small_and_large_landslides_from_black_and_white():
+  value = coverage((pixels(5, truth=6), 1, 1), (pixels(2, truth=6), 1, 1), (pixels(9999, 9500), 1, 1))
+  assert (value["black"], value["white"], value["negative_share"]) == (1, 0, None)
+
+
+def test_coverage_of_whole_images_against_pixels():
+  # Two thirds of the first image are unknown; the last one's label denies what its mask shows.
+  value = coverage((pixels(0, 1000, 3000), 1, 1), (pixels(0, 500), 1, 0), (pixels(0, 100), 0, 0))
+  assert value["whole_image_iou"] == pytest.approx(1500 / (3000 + 10_000 + 100))
