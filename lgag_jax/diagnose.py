@@ -20,7 +20,7 @@ HALF = 0.5  # Of the images: as many maps say nothing as say something.
 LIT = 0.02  # Of negatives' pixels: four times what the rule "negatives" lets through by default.
 ORACLE_SHARE = 0.8  # Of the oracle's IoU: with less, the threshold costs a fifth of the map.
 _UNGATED = "segmentation"  # The method whose maps the image score does not gate.
-_DRAW = 0.5  # With the background; the rule "negatives" keeps guided maps at or above it.
+_DRAW = 0.5  # With the background; the rule "negatives" keeps thresholds at or above it.
 
 
 def findings(image: dict, values: dict, config: Config) -> list[dict]:
@@ -124,7 +124,7 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
   if denied >= HALF * black:
     remedies.append(_move_gate("lower", config))
   else:
-    falls = map_of(config) == "class_activation" or threshold > _DRAW
+    falls = threshold > _DRAW
     remedies += [_move_quantile("lower", config) if falls else "", _other_rules(config)]
   if config.model.method != _UNGATED:
     remedies += [

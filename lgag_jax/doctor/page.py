@@ -18,11 +18,6 @@ from lgag_jax.report import STYLE
 
 _STYLE = STYLE + """
 p.lead{overflow-wrap:anywhere}
-.finding{border:1px solid #e2e7ea;border-left:5px solid #9aa7ae;border-radius:8px;margin:.8rem 0;
-padding:.6rem 1rem;overflow-wrap:anywhere}.finding p{margin:.2rem 0}
-.error{border-left-color:#b3261e}.warning{border-left-color:#c77700}
-.tag{font-size:.75rem;font-weight:600;text-transform:uppercase;letter-spacing:.04em;color:#55636b}
-.error .tag{color:#b3261e}.warning .tag{color:#a86200}
 ul{margin:.3rem 0;padding-left:1.2rem;font-size:.85rem}li{font-family:ui-monospace,monospace}
 .pictures{display:flex;gap:1rem;flex-wrap:wrap;margin:.5rem 0}
 figure{margin:0;max-width:300px}figure img{width:112px;height:112px;object-fit:contain;
