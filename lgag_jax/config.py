@@ -39,9 +39,10 @@ def _fraction(name: str, value: float) -> None:
 RULES = ("negatives", "otsu", "argmax", "agreement")  # For thresholds, from image labels alone.
 # What makes a config that of a segmentation network, trained on masks: given ones, or pseudo-masks.
 SEGMENTATION = {
-  "model.method": "segmentation", "model.classifier": "decoder", "localize.map": "best",
-  "localize.threshold_rule": "argmax", "refine.method": "none", "model.top_fraction": 0.01,
-  "optim.name": "adamw", "optim.learning_rate": 2e-4,
+  "model.method": "segmentation", "model.classifier": "decoder", "model.grid_stride": 16,
+  "model.top_fraction": 0.01, "optim.name": "adamw", "optim.learning_rate": 2e-4,
+  "localize.map": "best", "localize.class_activation": "probability",
+  "localize.threshold_rule": "argmax", "refine.method": "none",
 }
 METHODS = ("class_activation", "sol", "lgag", "segmentation")
 

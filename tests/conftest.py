@@ -34,9 +34,15 @@ def pytest_configure(config):
   config.addinivalue_line("filterwarnings", "ignore::rasterio.errors.NotGeoreferencedWarning")
 
 
+# The modules that take longest come first: begun last, one would keep a core alone.
+LONG = (
+  "test_topology", "test_train", "test_train_step", "test_lowering", "test_speed", "test_stages",
+  "test_session", "test_localize", "test_lgagnet", "test_fuzz", "test_features", "test_doctor",
+)
+
+
 def pytest_collection_modifyitems(items):
-  # The module that takes longest comes first: begun last, it would keep one core alone.
-  items.sort(key=lambda item: item.path.stem != "test_topology")
+  items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
 
 
 @pytest.fixture(params=[0, 1, 2])

@@ -2,14 +2,16 @@
 
 import dataclasses
 import json
+import pathlib
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
+from configs import methods
 from lgag_jax import config as configs
-from lgag_jax import evaluate, files, images, predict, pseudo_masks, sources, stages, train
+from lgag_jax import evaluate, files, images, localize, predict, pseudo_masks, sources, stages, train
 from lgag_jax.localize import Maps
 from lgag_jax.pseudo_source import mask_file
 
@@ -27,6 +29,7 @@ def small(image_folder):
   from tests import conftest
 
   config = conftest.small_config.__wrapped__(image_folder)
+  config.model.method = "class_activation"  # Quick to compile.
   config.train.epochs = 1
   config.train.evaluate_every = 0
   config.model.decoder_widths = (16, 8, 8)
@@ -142,3 +145,13 @@ def test_rules_are_those_that_calibration_knows(both):
   kept = files.read_json(first / "thresholds.json")
   assert all(set(rules) == set(configs.RULES) for rules in kept["maps"].values())
   assert evaluate.chosen_thresholds(kept["maps"], configs.Config()).keys() == kept["maps"].keys()
+
+
+@pytest.mark.parametrize("method", list(methods.METHODS))
+def test_every_first_stage_has_a_second(method):
+  config = methods.apply(configs.config_dict(), method)
+  config.model.grid_stride = 8 if config.model.classifier == "head" else 16
+  second = stages.second_stage(configs.from_mapping(config), pathlib.Path("masks"))
+  assert second.data.pseudo_masks == "masks"
+  assert localize.maps_of(second) == ("segmentation",)
+  assert second.localize.class_activation == "probability"

@@ -69,7 +69,7 @@ def make(survey: Survey, config: Config, planned: Plan, workdir: pathlib.Path) -
   steps = epoch * config.train.epochs
   drawn = steps * config.train.batch_size
   one = sum(int(np.prod(s.shape[1:])) for s in planned.frozen) * np.dtype(np.float16).itemsize
-  cached = not localize.several_views(config) and features.can_cache(
+  cached = not localize.several_scales(config) and features.can_cache(
     config, planned.frozen, max(counts.values())
   )
   kept = survey.bytes_decoded <= config.data.decoded_cache_gib * 2**30
