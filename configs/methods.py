@@ -25,7 +25,7 @@ def segmentation(config: ml_collections.ConfigDict) -> None:
 
 
 def lgagnet(config: ml_collections.ConfigDict) -> None:
-  """The published form: linear class activation, average pooling, no pixel terms."""
+  """The published form: linear class activation, average pooling, no pixel terms, no refinement."""
   config.model.classifier = "linear"
   config.model.grid_stride = 16
   config.model.pooling = "average"
@@ -42,6 +42,7 @@ def lgagnet(config: ml_collections.ConfigDict) -> None:
   config.localize.class_activation = "normalised"
   config.localize.blend = 0.0
   config.localize.anchor_stride = 16
+  config.refine.method = "none"
 
 
 def lgagnet_sol(config: ml_collections.ConfigDict) -> None:

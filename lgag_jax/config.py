@@ -338,8 +338,8 @@ class RefineConfig:
 
   method: str = "guided_filter"  # Or "pixel_adaptive", "dense_crf", "none".
   stride: int = 4  # Of the grid, in pixels of the model's image, that a map is refined on.
-  radius: float = 0.15  # "guided_filter", "dense_crf": of the neighbourhood, as a share of the side.
-  epsilon: float = 1.0  # "guided_filter": colour contrast to smooth over, in the image's variances.
+  radius: float = 0.06  # "guided_filter", "dense_crf": of the neighbourhood, as a share of the side.
+  epsilon: float = 0.1  # "guided_filter": colour contrast to smooth over, in the image's variances.
   steps: int = 10  # "pixel_adaptive", "dense_crf".
   dilations: tuple[int, ...] = (1, 2, 4)  # "pixel_adaptive": distances of the eight neighbours.
   contrast: float = 0.3  # "pixel_adaptive": colour distance that parts, in standard deviations there.
