@@ -87,7 +87,7 @@ def test_dense_crf_takes_mean_field_steps_over_all_pairs(rng, block):
 @pytest.mark.parametrize("method", METHODS)
 def test_refined_maps_follow_the_image_better(method, rng):
   image, scores, inside = picture(rng, side=48)
-  config = RefineConfig(method=method, stride=2, epsilon=0.1)
+  config = RefineConfig(method=method, stride=2, radius=0.15)
   refined = refine.refine(jnp.asarray(scores), jnp.asarray(image), config)
   assert refined.shape == scores.shape
   assert refined.min() >= 0.0 and refined.max() <= 1.0
