@@ -9,7 +9,7 @@ SIDE = 64
 SETTINGS = {
   "data.image_size": SIDE, "model.side_widths": (8, 8, 8, 8), "model.head_width": 16,
   "model.grid_stride": 16, "bank.slots": 24, "bank.centres": 3, "bank.min_confidence": 0.1,
-  "train.batch_size": 8, "localize.batch_size": 8,
+  "train.batch_size": 8, "train.min_steps": 0, "localize.batch_size": 8,
 }
 
 

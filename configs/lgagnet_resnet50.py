@@ -19,6 +19,7 @@ def get_config(method: str = "lgagnet") -> ml_collections.ConfigDict:
   config.model.first_trainable_stage = 1
   config.train.batch_size = 32
   config.train.epochs = 15
+  config.train.min_steps = 0
   config.optim.name = "sgd"
   config.optim.learning_rate = 0.1
   config.optim.new_multiplier = 10.0

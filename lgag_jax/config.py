@@ -275,6 +275,7 @@ class TrainConfig:
 
   seed: int = 0
   epochs: int = 15
+  min_steps: int = 300  # In all: an epoch goes several times round a data set too small for it.
   batch_size: int = 32  # Over all devices and processes.
   accumulate: int = 1  # Parts that a batch is worked through in, to save memory.
   shard_state: bool = False  # Split parameters and optimiser state over devices, to save memory.
@@ -286,6 +287,7 @@ class TrainConfig:
 
   def __post_init__(self):
     _not_negative("train.seed", self.seed)
+    _not_negative("train.min_steps", self.min_steps)
     for name in ("epochs", "batch_size", "accumulate", "log_every", "checkpoint_every"):
       _positive(f"train.{name}", getattr(self, name))
     _positive("train.keep_checkpoints", self.keep_checkpoints)

@@ -20,6 +20,7 @@ HALF = 0.5  # Of the images: as many maps say nothing as say something.
 LIT = 0.02  # Of negatives' pixels: four times what the rule "negatives" lets through by default.
 ORACLE_SHARE = 0.8  # Of the oracle's IoU: with less, the threshold costs a fifth of the map.
 _UNGATED = "segmentation"  # The method whose maps the image score does not gate.
+_LONGER = "Train longer (train.epochs={0.epochs}, train.min_steps={0.min_steps})."
 _DRAW = 0.5  # With the background; the rule "negatives" keeps thresholds at or above it.
 
 
@@ -52,7 +53,7 @@ def _order(image: dict, config: Config) -> dict | None:
     return None
   remedies = (
     "Run --mode=doctor: wrong labels, values out of range? Add images of both kinds, negatives from",
-    f"the same terrain. Train longer (train.epochs={config.train.epochs}).", _smaller(config),
+    "the same terrain.", _LONGER.format(config.train), _smaller(config),
   )
   if auc >= CHANCE_AUC:
     text = f"The image classifier is weak (AUC {auc:.2f}): expect maps that miss and mark wrongly."
@@ -127,10 +128,8 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
     falls = threshold > _DRAW
     remedies += [_move_quantile("lower", config) if falls else "", _other_rules(config)]
   if config.model.method != _UNGATED:
-    remedies += [
-      "Add negatives like the landslides' surroundings, so that these score low and landslides do not.",
-      f"Train longer (train.epochs={config.train.epochs}).",
-    ]
+    negatives = "Add negatives like the landslides' surroundings, so that these score low, others high."
+    remedies += [negatives, _LONGER.format(config.train)]
   text = (
     f"Maps are black: on {black} of {count} images labelled positive under {_percent(BLACK)} of the "
     f"pixels reach the threshold, {threshold:.3f}"

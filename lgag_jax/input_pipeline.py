@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from lgag_jax import images
 from lgag_jax.augment import augment
-from lgag_jax.config import Config, DataConfig
+from lgag_jax.config import Config, DataConfig, TrainConfig
 from lgag_jax.sources import Source
 
 _LOG = logging.getLogger(__name__)
@@ -108,9 +108,12 @@ def to_unit_range(image: np.ndarray, max_value: float) -> np.ndarray:
   return image.astype(np.float32) / np.float32(largest)
 
 
-def steps_per_epoch(examples: int, batch_size: int) -> int:
-  """Returns how many batches make an epoch: no example is left over."""
-  return -(-examples // batch_size)
+def steps_per_epoch(examples: int, config: TrainConfig) -> int:
+  """Returns how many batches make an epoch: no example is left over.
+
+  Where the epochs have fewer than `config.min_steps` in all, each goes several times round.
+  """
+  return max(-(-examples // config.batch_size), -(-config.min_steps // config.epochs))
 
 
 def epoch_order(labels: np.ndarray, config: Config, epoch: int) -> np.ndarray:
@@ -119,7 +122,7 @@ def epoch_order(labels: np.ndarray, config: Config, epoch: int) -> np.ndarray:
   Balanced, positives and negatives take turns, each walking through permutations of its own kind
   that go on from epoch to epoch: the rarer kind comes round more often, none is left out.
   """
-  length = steps_per_epoch(len(labels), config.train.batch_size) * config.train.batch_size
+  length = steps_per_epoch(len(labels), config.train) * config.train.batch_size
   if not config.data.balance:
     return _walk(np.arange(len(labels)), config.train.seed, 0, epoch * length, length)
   positive = labels.max(axis=1) > 0
@@ -148,7 +151,7 @@ def train_batches(
   `read` is a Reader or a FeatureCache. Batch t holds the same examples however often
   training was stopped, and over however many processes it is spread.
   """
-  steps = steps_per_epoch(len(source.ids), config.train.batch_size)
+  steps = steps_per_epoch(len(source.ids), config.train)
   local, offset = _share(config.train.batch_size)
 
   @functools.lru_cache(maxsize=2)

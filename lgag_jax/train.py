@@ -48,7 +48,7 @@ def _run(
 ) -> TrainState:
   started = checkpoints.latest() is not None
   cluster.from_first(lambda: _claim(config, workdir, started=started))
-  epoch_steps = steps_per_epoch(len(sources[0].ids), config.train.batch_size)
+  epoch_steps = steps_per_epoch(len(sources[0].ids), config.train)
   network, optimizer, state = session.start(config, mesh, epoch_steps * config.train.epochs)
   train, validation = (
     session.open_split(source, network, state, config, mesh, workdir) for source in sources
@@ -78,7 +78,7 @@ def _take_steps(
   step: Callable, judge: Callable, save: Callable, *, unjudged: bool,
 ) -> TrainState:
   """Trains from a state to the end; `unjudged` says whether its step's validation is still to come."""
-  epoch_steps = steps_per_epoch(len(train.source.ids), config.train.batch_size)
+  epoch_steps = steps_per_epoch(len(train.source.ids), config.train)
   total_steps, first = epoch_steps * config.train.epochs, int(state.step)
   judge_every = config.train.evaluate_every * epoch_steps
   refresh = train_step.make_refresh(config, mesh)

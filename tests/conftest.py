@@ -87,6 +87,7 @@ def small_config(image_folder):
   config.bank.min_confidence = 0.1
   config.train.batch_size = 8
   config.train.epochs = 2
+  config.train.min_steps = 0
   config.train.log_every = 2
   config.train.checkpoint_every = 3
   config.localize.batch_size = 8

@@ -35,10 +35,10 @@ class Memory:
     return image, (image[..., 1] > 127).astype(np.uint8)
 
 
-def make_config(*, batch=4, epochs=3, seed=0, **data):
+def make_config(*, batch=4, epochs=3, seed=0, min_steps=0, **data):
   return Config(
     data=DataConfig(image_size=SIDE, **data),
-    train=TrainConfig(batch_size=batch, epochs=epochs, seed=seed),
+    train=TrainConfig(batch_size=batch, epochs=epochs, seed=seed, min_steps=min_steps),
   )
 
 
@@ -64,6 +64,16 @@ def test_order_is_a_function_of_seed_and_epoch():
   first, second = (epoch_order(Memory(8, 8).labels, plain, epoch) for epoch in (0, 1))
   assert sorted(first) == sorted(second) == list(range(16))
   assert not np.array_equal(first, second)
+
+
+def test_an_epoch_goes_several_times_round_few_examples():
+  source, config = Memory(3, 5), make_config(epochs=3, min_steps=16)
+  batches = batches_of(source, config)
+  assert len(batches) == 18  # Three epochs of six batches: at least sixteen.
+  drawn = np.bincount(np.concatenate([b["index"] for b in batches]))
+  np.testing.assert_array_equal(drawn[:3], [12, 12, 12])
+  np.testing.assert_array_equal(np.sort(drawn[3:]), [7, 7, 7, 7, 8])
+  assert len(batches_of(source, make_config(epochs=3, min_steps=4))) == 6
 
 
 @pytest.mark.parametrize("balance", [True, False])
@@ -143,7 +153,7 @@ def test_evaluation_counts_every_example_once(count, steps):
   source, config = Memory(1, count - 1), make_config()
   batches = list(eval_batches(source, Reader(source, config.data), config, 4))
   assert sum(b["weight"].sum() for b in batches) == count
-  assert len(batches) == input_pipeline.steps_per_epoch(count, 4) == steps
+  assert len(batches) == steps
 
 
 def test_processes_share_out_a_batch_in_its_order(monkeypatch):

@@ -57,7 +57,7 @@ def test_training_from_the_command_line(tmp_path, image_folder):
     "--config=configs/image_folder.py:sol", f"--workdir={tmp_path}/run",
     f"--config.data.directory={image_folder}", "--config.data.image_size=64",
     "--config.train.epochs=1", "--config.train.batch_size=8", "--config.localize.batch_size=8",
-    "--config.model.head_width=8",
+    "--config.model.head_width=8", "--config.train.min_steps=0",
   )
   assert result.returncode == 0, result.stderr
   assert (tmp_path / "run" / "report.html").exists()

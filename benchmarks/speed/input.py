@@ -26,7 +26,7 @@ def run(settings: dict) -> dict:
     write_tiles(folder / "images", settings["images"], settings["size"])
     changes = {
       **settings.get("changes", {}), "data.directory": str(folder / "images"),
-      "data.validation_fraction": 0.0, "train.epochs": _EPOCHS,
+      "data.validation_fraction": 0.0, "train.epochs": _EPOCHS, "train.min_steps": 0,
     }
     config = programs.named(settings["file"], settings["method"], changes)
     return _measure(config, settings, folder)
@@ -77,7 +77,7 @@ def _measure(config: Config, settings: dict, folder: pathlib.Path) -> dict:
 
 def pass_rates(source: Source, read, config: Config, passes: int) -> list[float]:
   """Returns images a second of each pass over the pipeline alone, nobody waiting for a step."""
-  steps = steps_per_epoch(len(source.ids), config.train.batch_size)
+  steps = steps_per_epoch(len(source.ids), config.train)
   batches = train_batches(source, read, config, start_step=0)
   rates = []
   for _ in range(passes):

@@ -65,7 +65,7 @@ def plan(config: Config) -> Plan:
 def make(survey: Survey, config: Config, planned: Plan, workdir: pathlib.Path) -> Estimate:
   """Returns the estimate for the examples that could be read."""
   counts = {split: len(survey.of(split)) for split in SPLITS}
-  epoch = steps_per_epoch(counts["train"], config.train.batch_size)
+  epoch = steps_per_epoch(counts["train"], config.train)
   steps = epoch * config.train.epochs
   drawn = steps * config.train.batch_size
   one = sum(int(np.prod(s.shape[1:])) for s in planned.frozen) * np.dtype(np.float16).itemsize
