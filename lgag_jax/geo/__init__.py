@@ -1,0 +1,1 @@
+"""Scenes: georeferenced rasters read by windows, maps of them written for a GIS."""
