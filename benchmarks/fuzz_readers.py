@@ -91,7 +91,7 @@ def _thresholds() -> list[bytes]:
 
 
 def _read_thresholds(path: pathlib.Path) -> None:
-  _module("predict").load_thresholds(path.parent, _module("config").Config(), step=3)
+  _module("calibrate").load_thresholds(path.parent, _module("config").Config(), step=3)
 
 
 def _prepare_checkpoint(folder: pathlib.Path) -> None:

@@ -1,13 +1,16 @@
 """Thresholds from image labels alone: no rule here ever sees a mask."""
 
+import pathlib
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lgag_jax import metrics, partition, preemption
+from lgag_jax import config as configs
+from lgag_jax import files, metrics, partition, preemption
 from lgag_jax.config import Config
 from lgag_jax.localize import Maps, inputs_of, maps_of
 from lgag_jax.state import TrainState
@@ -97,3 +100,38 @@ def _agreement(right: np.ndarray, wrong: np.ndarray) -> float:
   balanced = right / right[0] + 1.0 - wrong / wrong[0]
   best = np.flatnonzero(balanced >= balanced.max() * (1 - 1e-9))
   return float(best[len(best) // 2]) / metrics.BINS
+
+
+def chosen_thresholds(thresholds: dict, config: Config) -> dict[str, list[float]]:
+  """Returns each map's thresholds, one a class, by the configured rule."""
+  return {name: rules[config.localize.threshold_rule] for name, rules in thresholds.items()}
+
+
+def load_thresholds(
+  workdir: pathlib.Path, config: Config, *, step: int | None = None
+) -> dict[str, list[float]]:
+  """Returns each map's thresholds; raises FileNotFoundError when training has not finished.
+
+  Raises ValueError when they are those of another step than the one given.
+  """
+  path = workdir / "thresholds.json"
+  if not path.exists():
+    raise FileNotFoundError(f"{path} is missing: let the training finish, or run --mode=eval.")
+  content = files.read_json(path)
+  if not _are_thresholds(content, config):
+    raise ValueError(f"{path} is not what --mode=eval writes: run it again.")
+  if step is not None and content["step"] != step:
+    raise ValueError(f"{path} is of step {content['step']}, not {step}: run --mode=eval first.")
+  return chosen_thresholds(content["maps"], config)
+
+
+def _are_thresholds(content: Any, config: Config) -> bool:
+  """Whether JSON holds a step, and a list of one number a class for every rule of every map."""
+  names, classes = maps_of(config), len(config.data.classes)
+  try:
+    rows = [content["maps"][name][rule] for name in names for rule in configs.RULES]
+    return "step" in content and set(content["maps"]) == set(names) and all(
+      len(row) == classes and all(isinstance(value, int | float) for value in row) for row in rows
+    )
+  except (KeyError, TypeError):
+    return False

@@ -66,6 +66,7 @@ class DataConfig:
   channels: int = 3
   image_size: int = 256  # Side in pixels of what the model sees.
   tile_size: int = 0  # Side in source pixels of the tiles cut from images; 0 takes images whole.
+  gsd: float = 0.0  # Metres a source pixel; 0 reads it from georeferenced images, where they are.
   min_mask_pixels: int = 1  # A tile is positive when its mask has at least this many pixels ...
   min_mask_fraction: float = 0.0  # ... and at least this share of its area.
   mask_ignore: int = -1  # Mask value that means unknown: kept out of labels and metrics.
@@ -87,7 +88,7 @@ class DataConfig:
     _require(len(self.classes) > 0, "data.classes", self.classes, "name at least one class.")
     for name in ("channels", "image_size"):
       _positive(f"data.{name}", getattr(self, name))
-    for name in ("tile_size", "min_mask_pixels", "max_value", "colour_jitter", "scale_jitter"):
+    for name in ("tile_size", "gsd", "min_mask_pixels", "max_value", "colour_jitter", "scale_jitter"):
       _not_negative(f"data.{name}", getattr(self, name))
     for name in ("block_size", "block_buffer", "max_bad_images"):
       _not_negative(f"data.{name}", getattr(self, name))

@@ -48,7 +48,7 @@ def evaluate(
   thresholds = calibrate.thresholds(
     localize, state, train.eval_batches(config, at_most=at_most), mesh, config
   )
-  chosen = chosen_thresholds(thresholds, config)
+  chosen = calibrate.chosen_thresholds(thresholds, config)
   judged = _judge(localize, state, validation, mesh, config, chosen)
   result = {
     "step": int(state.step),
@@ -93,11 +93,6 @@ def brief(
       _, best = metrics.oracle(*judged["pooled"][map_name][c][:2])
       result[f"{name}/{map_name}_oracle_iou"] = best["iou"]
   return result
-
-
-def chosen_thresholds(thresholds: dict, config: Config) -> dict[str, list[float]]:
-  """Returns each map's thresholds, one a class, by the configured rule."""
-  return {name: rules[config.localize.threshold_rule] for name, rules in thresholds.items()}
 
 
 def _judge(

@@ -170,3 +170,22 @@ def _reliability(axis: plt.Axes, image: dict) -> None:
   axis.scatter(x, y, s=sizes, color=_COOL, alpha=0.8)
   axis.set(xlim=(-0.05, 1.05), ylim=(-0.08, 1.08), xlabel="image probability", ylabel="share positive")
   axis.set_title(f"Calibration (expected error {image['expected_calibration_error']:.2f})")
+
+
+def sizes(areas: list[float]) -> Figure:
+  """Draws how many polygons there are of each size, and what share of the area they make up."""
+  values = np.maximum(np.sort(np.array(areas)), 1e-3)
+  low, high = np.floor(np.log10(values[0])), np.ceil(np.log10(values[-1]) + 1e-9)
+  edges = np.logspace(low, max(high, low + 1), 1 + 4 * int(max(high - low, 1)))
+  with plt.rc_context(_STYLE):
+    figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), layout="constrained")
+    axes[0].hist(values, bins=edges, color=_COOL)
+    axes[0].set_title(f"{len(values):,} polygons by size")
+    axes[0].set_ylabel("count")
+    axes[1].step(values, np.cumsum(values) / values.sum(), where="post", color=_ACCENT)
+    axes[1].set_title("Share of the area in polygons up to a size")
+    axes[1].set_ylim(0, 1.02)
+    for axis in axes:
+      axis.set_xscale("log")
+      axis.set_xlabel("area [m²]")
+    return figure

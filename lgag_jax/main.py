@@ -25,8 +25,26 @@ _MODE = flags.DEFINE_enum(
   "what is wrong with it, and exits with 0 when nothing is worse than a note, 2 with warnings, 1 with "
   "errors.",
 )
-_INPUT = flags.DEFINE_string("input", None, "predict: an image or a folder of images.")
+_INPUT = flags.DEFINE_string("input", None, "predict: an image, a folder of images, or a glob.")
 _OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to.")
+_BANDS = flags.DEFINE_list("bands", [], "predict: the bands to read, in the model's order: 4,3,2.")
+_GSD = flags.DEFINE_float("gsd", 0.0, "predict: metres a pixel of scenes that do not tell.")
+_TRAINING_GSD = flags.DEFINE_float(
+  "training_gsd", 0.0, "predict: metres a pixel of the training images, where they did not tell."
+)
+_TILE_SIZE = flags.DEFINE_integer(
+  "tile_size", 0, "predict: side of a window in a scene's pixels; 0: as much ground as in training."
+)
+_OVERLAP = flags.DEFINE_float("overlap", 0.25, "predict: share of a window that neighbours see too.")
+_PROBABILITY = flags.DEFINE_enum(
+  "probability", "percent", ("percent", "float32"), "predict: how probabilities are written."
+)
+_MIN_AREA = flags.DEFINE_float(
+  "min_area", 0.0, "predict: square metres of a polygon at least; pixels where a scene lies nowhere."
+)
+_SIMPLIFY = flags.DEFINE_float(
+  "simplify", 0.0, "predict: metres that a polygon's outline may move; 0 keeps the pixels' outline."
+)
 _DISTRIBUTED = flags.DEFINE_enum(
   "distributed", "auto", ("auto", "on", "off"),
   "Work as one of several processes: auto where srun, mpirun, Kubernetes or a TPU pod started them.",
@@ -82,16 +100,14 @@ def _run() -> None:
     python_logging.getLogger("lgag_jax").setLevel(python_logging.WARNING)
   # Orbax's background threads need an absolute path.
   workdir = pathlib.Path(_WORKDIR.value).absolute()
-  if _MODE.value == "predict":
-    _predict(workdir)
-  elif _MODE.value == "report":
+  if _MODE.value == "report":
     _report(workdir)
   elif _MODE.value == "doctor":
     _doctor(workdir)
   else:
     try:
       with preemption.watch():
-        {"train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages}[_MODE.value](workdir)
+        _STOPPABLE[_MODE.value](workdir)
     except preemption.Stopped as stop:
       if cluster.is_first():
         print(stop, file=sys.stderr)
@@ -153,14 +169,27 @@ def _report(workdir: pathlib.Path) -> None:
 
 
 def _predict(workdir: pathlib.Path) -> None:
-  from lgag_jax import predict
+  from lgag_jax import cluster, predict
 
   for flag in (_INPUT, _OUTPUT):
     if not flag.value:
       raise ValueError(f"--mode=predict needs --{flag.name}.")
   output = pathlib.Path(_OUTPUT.value)
-  rows = predict.predict(workdir, pathlib.Path(_INPUT.value), output)
-  print(f"{len(rows)} images mapped: {output}/overlay, mask, probability and predictions.csv.")
+  if not all(band.isdigit() for band in _BANDS.value):
+    raise ValueError(f"--bands={','.join(_BANDS.value)}: must be numbers from 1, such as 4,3,2.")
+  options = predict.Options(
+    bands=tuple(map(int, _BANDS.value)), gsd=_GSD.value, training_gsd=_TRAINING_GSD.value,
+    tile_size=_TILE_SIZE.value, overlap=_OVERLAP.value, probability=_PROBABILITY.value,
+    min_area=_MIN_AREA.value, simplify=_SIMPLIFY.value,
+  )
+  rows = predict.predict(workdir, _INPUT.value, output, options)
+  if cluster.is_first():
+    print(f"{len(rows)} images mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
+
+
+_STOPPABLE = {
+  "train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages, "predict": _predict,
+}
 
 
 def parse_flags(argv: list[str]) -> list[str]:

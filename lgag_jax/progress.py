@@ -9,13 +9,13 @@ from lgag_jax import cluster
 class Progress:
   """Prints how far a count has come: in place on a terminal, every 20 s elsewhere."""
 
-  def __init__(self, what: str, total: int, *, done: int = 0, unit: str = "images"):
+  def __init__(self, what: str, total: float, *, done: int = 0, unit: str = "images"):
     self._what, self._total, self._unit = what, total, unit
     self._start = self._last = time.monotonic()
     self._first = self._done = done
     self._shown = cluster.is_first()
 
-  def advance(self, count: int, note: str = "") -> None:
+  def advance(self, count: float, note: str = "") -> None:
     """Counts `count` more; `note` stands at the line's end."""
     self._done = min(self._done + count, self._total)
     now = time.monotonic()
@@ -32,10 +32,15 @@ class Progress:
     left = (self._total - self._done) / rate if rate else float("inf")
     clock = f"{left // 60:.0f}:{left % 60:02.0f}" if left < 1e6 else "?"
     return (
-      f"{self._what}: {self._done}/{self._total} {self._unit}, {rate:.1f}/s, {clock} left  {note}"
+      f"{self._what}: {_number(self._done)}/{_number(self._total)} {self._unit}, {rate:.1f}/s, "
+      f"{clock} left  {note}"
     )
 
   def close(self, note: str = "") -> None:
     """Prints the line a last time."""
     if self._shown:
       print(f"\r{self.line(note):100}", file=sys.stderr, flush=True)
+
+
+def _number(count: float) -> str:
+  return f"{count:.1f}" if isinstance(count, float) else str(count)

@@ -12,12 +12,12 @@ import numpy as np
 from PIL import Image
 
 from lgag_jax import (
+  calibrate,
   cluster,
   files,
   images,
   lock,
   partition,
-  predict,
   preemption,
   pseudo_source,
   session,
@@ -36,7 +36,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   """
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
-  thresholds = predict.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
+  thresholds = calibrate.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
   folder = workdir / "pseudo"
   with lock.hold(workdir):
     source = open_source(config.data, "train", from_workdir=True)

@@ -4,13 +4,15 @@ import base64
 import html
 import io
 import pathlib
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
 
 from lgag_jax import config as configs
 from lgag_jax import figures, files, tables
+from lgag_jax.calibrate import load_thresholds
 from lgag_jax.config import Config
-from lgag_jax.predict import load_thresholds
 from lgag_jax.tables import MAP_NAMES, NO_MASKS, has_masks, number
 
 STYLE = """
@@ -78,22 +80,22 @@ def _page(workdir: pathlib.Path) -> str:
       f"<p><b>{NO_MASKS}</b></p>" if not has_masks(values["maps"]) else "",
       _cards(values, main), _pixel_table(values["maps"]),
       _rule_table(values["maps"][main], main),
-      _image(
+      picture(
         figures.distributions(values["maps"][main], values["image"]),
         "Calibration, IoU by image and recall by size",
       ),
     ]
   parts += [
     "<h2>Examples</h2><p>Held-out images, evenly picked; p is the image score.</p>",
-    _image(
+    picture(
       figures.panels(rows, thresholds, main=main),
       "Examples of maps",
     ) if rows else "<p>None.</p>",
-    "<h2>Training</h2>", _image(figures.curves(lines), "Training curves"),
+    "<h2>Training</h2>", picture(figures.curves(lines), "Training curves"),
   ]
   if anchors["valid"].any():
     names = ["background", *config.data.classes]
-    parts += ["<h2>Memory bank</h2>", _image(figures.bank(**anchors, names=names), "Memory bank")]
+    parts += ["<h2>Memory bank</h2>", picture(figures.bank(**anchors, names=names), "Memory bank")]
   parts += [
     "<h2>Configuration</h2>",
     f"<pre>{html.escape((workdir / 'config.json').read_text())}</pre>",
@@ -120,7 +122,7 @@ def _head(config: Config, result: dict) -> str:
 
 def _classifier(image: dict) -> str:
   false_alarms, missed = tables.errors(image)
-  return _card_row((
+  return card_row((
     (number(image["auc"]), "image-level AUC"), (number(image["f1"]), "image-level F1"),
     (number(image["expected_calibration_error"]), "expected calibration error"),
     (number(image["brier"]), "Brier score"),
@@ -148,10 +150,11 @@ def _cards(values: dict, main: str) -> str:
     (best["label_free"]["f1"], "F1, same"),
     (best["oracle"]["iou"], "IoU at the oracle's threshold (sees the masks)"),
   )
-  return _card_row([(number(value), text) for value, text in cards])
+  return card_row([(number(value), text) for value, text in cards])
 
 
-def _card_row(cards) -> str:
+def card_row(cards: Sequence[tuple[str, str]]) -> str:
+  """Returns numbers with what they are, in a row; both are HTML already."""
   body = "".join(f"<div class=card><b>{value}</b><span>{text}</span></div>" for value, text in cards)
   return f"<div class=cards>{body}</div>"
 
@@ -179,7 +182,8 @@ def _table(first: str, rows: list[tuple[str, dict]]) -> str:
   return f"<table><tr>{head}</tr>{body}</table>"
 
 
-def _image(figure, text: str) -> str:
+def picture(figure: Figure, text: str) -> str:
+  """Returns a figure, which is closed, as an image within the page; `text` describes it."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format="png")
   plt.close(figure)

@@ -12,6 +12,7 @@ from lgag_jax import cluster, evaluate, files, lock, partition, preemption, sess
 from lgag_jax import config as configs
 from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
+from lgag_jax.geo import scale
 from lgag_jax.input_pipeline import steps_per_epoch
 from lgag_jax.log import Log, Skips
 from lgag_jax.progress import Progress
@@ -48,6 +49,7 @@ def _run(
 ) -> TrainState:
   started = checkpoints.latest() is not None
   cluster.from_first(lambda: _claim(config, workdir, started=started))
+  cluster.from_first(lambda: scale.save(scale.of_training(_image_files(sources[0]), config), workdir))
   epoch_steps = steps_per_epoch(len(sources[0].ids), config.train)
   network, optimizer, state = session.start(config, mesh, epoch_steps * config.train.epochs)
   train, validation = (
@@ -119,6 +121,11 @@ def _open_sources(config: Config) -> list[Source]:
   if config.model.method == "segmentation" and not sources[0].has_masks:
     raise ValueError(f"{config.data.directory}: model.method='segmentation' needs masks to learn from.")
   return sources
+
+
+def _image_files(source: Source) -> list[pathlib.Path]:
+  """Returns the files that hold a source's images; none of a TFDS set."""
+  return [path for i in range(len(source.ids)) if (path := source.files(i)[0])]
 
 
 def evaluate_workdir(workdir: pathlib.Path) -> dict:

@@ -11,8 +11,8 @@ import jax
 import numpy as np
 import pytest
 
+from lgag_jax import calibrate, files, partition, report, session, sources, tfds_source, train
 from lgag_jax import config as configs
-from lgag_jax import files, partition, predict, report, session, sources, tfds_source, train
 from tests import conftest
 
 SCRIPT = "<script>alert(1)</script>"
@@ -122,7 +122,7 @@ def test_thresholds_must_be_numbers(workdir):
       lambda c, wrong=wrong: c["maps"]["class_activation"].update(otsu=wrong),
     )
     with pytest.raises(ValueError, match=r"thresholds\.json is not what"):
-      predict.load_thresholds(workdir, config)
+      calibrate.load_thresholds(workdir, config)
 
 
 def test_evaluation_runs_no_builder_from_elsewhere(workdir, tmp_path, monkeypatch):

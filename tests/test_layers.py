@@ -14,14 +14,15 @@ LEVELS = {
       "blocks", "patches", "models", "refine", "geo"),
   2: ("pseudo_source", "tfds_source", "sources", "input_pipeline", "localize", "calibrate",
       "checkpoints", "log", "feature_cache", "features", "train_step"),
-  3: ("session", "panels", "diagnose", "evaluate", "predict", "pseudo_masks", "report", "doctor"),
+  3: ("session", "panels", "diagnose", "evaluate", "mapping", "products", "share", "pseudo_masks",
+      "report", "scene_page", "predict", "doctor"),
   4: ("train", "stages"),
   5: ("main",),
 }
 # Within a level a module may use those named before it.
 ORDER = [name for names in LEVELS.values() for name in names]
 MODULES = sorted(PACKAGE.rglob("*.py"))
-TENSORFLOW = {"augment", "input_pipeline", "predict", "main"}
+TENSORFLOW = {"augment", "input_pipeline", "main"}
 
 
 def unit(path):

@@ -10,8 +10,18 @@ import pytest
 from PIL import Image
 
 from configs import methods
+from lgag_jax import (
+  calibrate,
+  files,
+  images,
+  localize,
+  predict,
+  pseudo_masks,
+  sources,
+  stages,
+  train,
+)
 from lgag_jax import config as configs
-from lgag_jax import evaluate, files, images, localize, predict, pseudo_masks, sources, stages, train
 from lgag_jax.localize import Maps
 from lgag_jax.pseudo_source import mask_file
 
@@ -144,7 +154,7 @@ def test_rules_are_those_that_calibration_knows(both):
   _, first, _ = both
   kept = files.read_json(first / "thresholds.json")
   assert all(set(rules) == set(configs.RULES) for rules in kept["maps"].values())
-  assert evaluate.chosen_thresholds(kept["maps"], configs.Config()).keys() == kept["maps"].keys()
+  assert calibrate.chosen_thresholds(kept["maps"], configs.Config()).keys() == kept["maps"].keys()
 
 
 @pytest.mark.parametrize("method", list(methods.METHODS))

@@ -1,0 +1,89 @@
+"""How large a part of the ground the model saw at once in training, and what that is in a scene."""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+import statistics
+
+from lgag_jax import files, images
+from lgag_jax.config import Config
+from lgag_jax.geo.grid import Grid
+
+_SAMPLES = 16
+_LEAST = 8  # Pixels of a scene under one window: with fewer there is nothing to see.
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+  """What an image of training was: `side` source pixels of `gsd` metres; None where nothing tells."""
+
+  side: int
+  gsd: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """How a scene is looked at.
+
+  `reduction` by `reduction` of its pixels are averaged; windows have `side` of what that leaves, and
+  the model sees them at `model_side`.
+  """
+
+  reduction: int
+  side: int
+  model_side: int
+
+
+def of_training(paths: list[pathlib.Path], config: Config) -> Scale:
+  """Returns the scale of a training, read from a sample of its image files' headers."""
+  grids = []
+  for path in paths[:: max(1, len(paths) // _SAMPLES)]:
+    with contextlib.suppress(images.ImageError), images.open_raster(path) as raster:
+      grids.append(Grid.of(raster))
+  sides = [math.sqrt(grid.height * grid.width) for grid in grids]
+  side = config.data.tile_size or round(statistics.median(sides or [config.data.image_size]))
+  found = [gsd for gsd in (grid.gsd() for grid in grids) if gsd]
+  return Scale(side, config.data.gsd or (statistics.median(found) if found else None))
+
+
+def save(scale: Scale, workdir: pathlib.Path) -> None:
+  """Writes <workdir>/scale.json."""
+  files.write_json(workdir / "scale.json", dataclasses.asdict(scale))
+
+
+def load(workdir: pathlib.Path, config: Config) -> Scale:
+  """Reads what `save` wrote; without it, what the config alone tells."""
+  path = workdir / "scale.json"
+  if not path.exists():
+    return Scale(config.data.tile_size or config.data.image_size, config.data.gsd or None)
+  try:
+    content = files.read_json(path)
+    side, gsd = content["side"], content["gsd"]
+    if side > 0 and (gsd is None or 0 < gsd < math.inf):
+      return Scale(int(side), gsd)
+  except (LookupError, TypeError):
+    pass
+  raise ValueError(f"{path} is not what a training writes: remove it, or train again.")
+
+
+def view(scale: Scale, config: Config, gsd: float | None, tile_size: int = 0) -> View:
+  """Returns how a scene of `gsd` metres a pixel is seen as in training; equal where one is unknown.
+
+  `tile_size` asks for windows of as many of the scene's pixels, which the model sees larger or
+  smaller, not coarser or finer. Raises ValueError for a scene too coarse to show anything.
+  """
+  ratio = scale.gsd / gsd if scale.gsd and gsd else 1.0
+  seen = scale.side * ratio  # Pixels of the scene that cover what an image of training did.
+  if seen < _LEAST:
+    raise ValueError(
+      f"its {gsd:g} m a pixel are {1 / ratio:.0f} times as coarse as training's {scale.gsd:g}: take "
+      "finer imagery, or tell the true resolutions by --gsd and --training_gsd"
+    )
+  model_side, wanted = config.data.image_size, seen
+  if tile_size:
+    # Trunks halve the size five times: a side must be a multiple of 32.
+    model_side = max(32, round(model_side * tile_size / seen / 32) * 32)
+    wanted = tile_size
+  reduction = max(1, int(wanted / model_side))
+  return View(reduction, max(1, round(wanted / reduction)), model_side)

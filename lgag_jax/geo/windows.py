@@ -1,0 +1,47 @@
+"""Windows that cover a scene, and the weights by which what they say of a pixel is blended."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Axis:
+  """Windows of `side` pixels along an axis; a weight each of their pixels, which add up to one."""
+
+  length: int
+  side: int
+  starts: tuple[int, ...]
+  weights: np.ndarray  # f32[windows, side], zero past the end of an axis shorter than a window.
+
+  def span(self, number: int) -> slice:
+    """Returns the pixels of a window that there are."""
+    start = self.starts[number]
+    return slice(start, min(start + self.side, self.length))
+
+  def settled(self, number: int) -> int:
+    """Returns the pixel before which no window after this one reaches."""
+    return self.starts[number + 1] if number + 1 < len(self.starts) else self.length
+
+  def touching(self, start: int, stop: int) -> list[int]:
+    """Returns the windows that have pixels of [start, stop)."""
+    return [i for i, first in enumerate(self.starts) if first < stop and first + self.side > start]
+
+
+def cover(length: int, side: int, overlap: float) -> Axis:
+  """Spreads windows evenly, neighbours sharing at least the part `overlap` of a window.
+
+  Weights are squared sines over the window, divided by their sum at each pixel: no window ends
+  abruptly but at the scene's own border.
+  """
+  step = max(1, side - round(side * overlap))
+  count = 1 + max(0, -(-(length - side) // step))
+  starts = tuple(round(x) for x in np.linspace(0, max(length - side, 0), count))
+  profile = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
+  total = np.zeros(max(length, side))
+  for start in starts:
+    total[start : start + side] += profile
+  weights = np.stack([profile / total[start : start + side] for start in starts])
+  if length < side:
+    weights[:, length:] = 0.0
+  return Axis(length, side, starts, weights.astype(np.float32))

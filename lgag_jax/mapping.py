@@ -1,0 +1,240 @@
+"""Maps scenes: windows are read, looked at by the network, blended and written, all at once.
+
+A thread reads ahead, the devices compute, another thread blends what comes back and writes what is
+settled. Windows of one scene, or of many small ones, share batches of one compiled shape.
+"""
+
+import collections
+import dataclasses
+import functools
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rasterio.windows import Window
+
+from lgag_jax import images, input_pipeline, partition, preemption
+from lgag_jax.config import Config
+from lgag_jax.geo.canvas import Canvas
+from lgag_jax.geo.cog import NO_DATA
+from lgag_jax.geo.scale import View
+from lgag_jax.geo.scene import Scene
+from lgag_jax.geo.store import Store
+from lgag_jax.geo.windows import Axis
+from lgag_jax.localize import gated, make_localize, map_of
+from lgag_jax.models.layers import resize
+from lgag_jax.models.network import Network
+from lgag_jax.state import TrainState
+
+_AHEAD = 2  # Batches read before they are asked for, and as many computed before they are written.
+
+
+@dataclasses.dataclass
+class Job:
+  """A scene, or some of its rows, while it is being mapped."""
+
+  open: Callable[[], Scene]
+  view: View
+  rows: Axis  # Of the scene's pixels, `view.reduction` by `view.reduction` of them averaged.
+  cols: Axis
+  span: tuple[int, int]  # The rows of such pixels that are asked for.
+  canvas: Canvas
+  store: Store
+  thresholds: np.ndarray  # f32[C]
+  row: int  # The row of windows to go on with.
+  probability: np.ndarray  # f32[C], the image scores' maximum over the windows so far.
+  failure: images.ImageError | None = None
+  seconds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  windows: int = 0  # That the network looked at.
+  began: float = dataclasses.field(default_factory=time.monotonic)
+
+  def effort(self) -> dict:
+    """Returns what the map took: windows, seconds in all, and in each part of the work."""
+    parts = {name: round(seconds, 3) for name, seconds in self.seconds.items()}
+    return {
+      "windows": self.windows, "wall_seconds": round(time.monotonic() - self.began, 3),
+      "seconds": parts,
+    }
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batch:
+  """Windows of one shape, and what is to be done when each of them is there, in order."""
+
+  pixels: np.ndarray | None  # [B, side, side, channels] as read.
+  view: View
+  todo: list[Callable]  # Called with the batch's scores [B, side, side, C] and probabilities [B, C].
+
+
+def run(
+  jobs: Iterator[Job], network: Network, state: TrainState, config: Config, mesh: Mesh,
+  finished: Callable[[Job], None], advance: Callable[[float], None],
+) -> None:
+  """Maps scenes in order; calls `finished` for each, `advance` with the pixels that are settled.
+
+  A scene that cannot be read to its end is finished with its `failure` set.
+  """
+  look = functools.lru_cache(maxsize=4)(lambda view: _make_look(network, config, mesh, view))
+  waiting: collections.deque = collections.deque()
+  batches = _batches(jobs, config.localize.batch_size, finished, advance)
+  with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    ahead = collections.deque(reader.submit(next, batches, None) for _ in range(_AHEAD))
+    try:
+      while (batch := ahead.popleft().result()) is not None:
+        preemption.check()
+        ahead.append(reader.submit(next, batches, None))
+        found = (None, None) if batch.pixels is None else look(batch.view)(state, batch.pixels)
+        waiting.append(writer.submit(_do, batch.todo, *found))
+        if len(waiting) > _AHEAD:
+          waiting.popleft().result()
+      for future in waiting:
+        future.result()
+    finally:
+      for future in (*ahead, *waiting):
+        future.cancel()
+
+
+def _make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
+  """Returns the function from a state and windows as read to gated scores at the windows' size."""
+  seen = dataclasses.replace(
+    config, data=dataclasses.replace(config.data, image_size=view.model_side),
+    refine=dataclasses.replace(
+      config.refine, radius=config.refine.radius * config.data.image_size / view.model_side
+    ),
+  )
+  localize, split = make_localize(network, seen, mesh), partition.by_example(mesh)
+  sides = (view.model_side,) * 2, (view.side,) * 2
+
+  @functools.partial(jax.jit, in_shardings=split, out_shardings=split)
+  def prepare(pixels):
+    return resize(pixels, sides[0], antialias=view.model_side < view.side)
+
+  @functools.partial(jax.jit, in_shardings=split, out_shardings=split)
+  def finish(maps):
+    scores = gated(maps, map_of(config), config)
+    return resize(scores, sides[1], antialias=view.side < view.model_side)
+
+  def look(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
+    unit = input_pipeline.to_unit_range(pixels, config.data.max_value)
+    maps = localize(state, {"image": prepare(partition.to_global(unit, mesh))})
+    return finish(maps), maps.probabilities
+
+  return look
+
+
+def _do(todo: list[Callable], scores: Any, probabilities: Any) -> None:
+  begin = time.monotonic()
+  if scores is not None:
+    scores, probabilities = np.asarray(scores), np.asarray(probabilities)
+  waited = time.monotonic() - begin
+  for action in todo:
+    action(scores, probabilities, waited / len(todo))
+
+
+def _batches(
+  jobs: Iterator[Job], size: int, finished: Callable, advance: Callable
+) -> Iterator[_Batch]:
+  """Yields batches of at most `size` windows, from one scene to the next where shapes agree."""
+  pixels, todo, kind, view = [], [], None, None
+
+  def batch() -> _Batch:
+    if not pixels:
+      return _Batch(None, view, list(todo))
+    padding = [pixels[-1]] * (size - len(pixels))
+    return _Batch(np.stack(pixels + padding), view, list(todo))
+
+  for job in jobs:
+    for window, action in _steps(job, finished, advance):
+      if window is not None:
+        found = (job.view, window.shape, window.dtype)
+        if len(pixels) == size or (pixels and found != kind):
+          yield batch()
+          pixels.clear()
+          todo.clear()
+        kind, view = found, job.view
+        action = functools.partial(action, len(pixels))
+        pixels.append(window)
+      todo.append(action)
+  if todo:
+    yield batch()
+
+
+def _steps(job: Job, finished: Callable, advance: Callable) -> Iterator[tuple]:
+  """Yields windows, each with what to do with its result, and (None, what to do) between them."""
+  try:
+    with job.open() as scene:
+      for row in job.rows.touching(*job.span):
+        if row < job.row:
+          continue
+        begin = time.monotonic()
+        pixels, valid = _read_row(scene, job, row)
+        job.seconds["read"] += time.monotonic() - begin
+        for col, start in enumerate(job.cols.starts):
+          there = valid[:, start : start + job.view.side]
+          if there.any():
+            window = pixels[:, start : start + job.view.side].copy()
+            images.fill(window, there)  # By this window's own mean.
+            yield window, functools.partial(_add, job, row, col)
+        settled = _settled_valid(scene, job, row, valid)
+        yield None, functools.partial(_settle, job, row, settled, advance)
+  except images.ImageError as error:
+    job.failure = error
+  yield None, lambda *_: finished(job)
+
+
+def _read_row(scene: Scene, job: Job, row: int) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a row of windows: pixels [side, W, channels] and valid bool[side, W], both averaged."""
+  by, side = job.view.reduction, job.view.side
+  width = max(job.cols.length, side)
+  window = Window(0, job.rows.starts[row] * by, width * by, side * by)
+  return scene.read(window, out_shape=(side, width) if by > 1 else None)
+
+
+def _settled_valid(scene: Scene, job: Job, row: int, valid: np.ndarray) -> np.ndarray:
+  """Returns where the rows that a row of windows settles hold data, at the scene's full detail."""
+  by, first = job.view.reduction, job.rows.starts[row]
+  count = job.rows.settled(row) - first
+  if by == 1:
+    return valid[:count, : job.cols.length]
+  stop = min((first + count) * by, scene.grid.height)
+  return scene.valid(Window(0, first * by, scene.grid.width, stop - first * by))
+
+
+def _add(job: Job, row: int, col: int, place: int, scores, probabilities, waited: float) -> None:
+  begin = time.monotonic()
+  job.canvas.add(row, col, scores[place])
+  job.probability = np.maximum(job.probability, probabilities[place])
+  job.windows += 1
+  job.seconds["compute"] += waited
+  job.seconds["blend"] += time.monotonic() - begin
+
+
+def _settle(job: Job, row: int, valid: np.ndarray, advance: Callable, _s, _p, waited: float) -> None:
+  """Ends a row of windows: classifies what it settles, and writes it."""
+  begin = time.monotonic()
+  by, top = job.view.reduction, job.rows.starts[row]
+  first, scores = job.canvas.finish(row)
+  if len(scores):
+    if by > 1:
+      scores = scores.repeat(by, axis=0).repeat(by, axis=1)
+    valid = valid[(first - top) * by :][: len(scores)]
+    scores = scores[: len(valid), : valid.shape[1]]
+    above = np.where(scores >= job.thresholds, scores, 0.0)
+    mask = np.where(above.max(-1) > 0, above.argmax(-1) + 1, 0).astype(np.uint8)
+    mask[~valid] = NO_DATA
+    job.store.write(first * by, _stored(scores, valid, job.store.dtype), mask)
+  if row + 1 < len(job.rows.starts):
+    job.store.save(row + 1, job.canvas.band, job.probability.tolist())
+  job.seconds["compute"] += waited
+  job.seconds["write"] += time.monotonic() - begin
+  advance(float(scores.shape[0] * scores.shape[1]))
+
+
+def _stored(scores: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  stored = np.round(scores * 100).astype(dtype) if dtype == np.uint8 else scores.astype(dtype)
+  stored[~valid] = NO_DATA if dtype == np.uint8 else np.nan
+  return stored

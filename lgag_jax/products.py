@@ -1,0 +1,208 @@
+"""What a map of a scene consists of: rasters, polygons, styles, an overlay, and the numbers."""
+
+import csv
+import dataclasses
+import pathlib
+import shutil
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from PIL import Image
+from rasterio.windows import Window
+
+from lgag_jax import files, input_pipeline
+from lgag_jax.config import Config
+from lgag_jax.geo import cog, polygons, style, vectors
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scale import View
+from lgag_jax.geo.scene import open_scene
+from lgag_jax.geo.store import Store
+
+_ROWS = 512  # Of a map in memory at once.
+_OVERLAY_SIDE = 2048
+_COLOURS = np.array([(230, 60, 40), (250, 190, 40), (160, 60, 200), (40, 140, 250)], np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+  """How to map, as asked on the command line."""
+
+  bands: tuple[int, ...] = ()  # Which of a scene's, from 1, in the model's order; () takes all.
+  gsd: float = 0.0  # Metres a pixel of scenes whose files do not tell.
+  training_gsd: float = 0.0  # Metres a pixel of the training images, where the workdir does not know.
+  tile_size: int = 0  # Side of a window in a scene's pixels; 0: as much ground as in training.
+  overlap: float = 0.25  # Of neighbouring windows, at least.
+  probability: str = "percent"  # uint8, or "float32".
+  min_area: float = 0.0  # Square metres of a polygon at least; pixels where the scene lies nowhere.
+  simplify: float = 0.0  # Metres that a polygon's outline may move; pixels likewise.
+
+  def __post_init__(self):
+    if self.probability not in ("percent", "float32"):
+      raise ValueError(f"--probability={self.probability}: must be percent or float32.")
+    if not 0 <= self.overlap <= 0.75:
+      raise ValueError(f"--overlap={self.overlap}: must be a share from 0 to 0.75.")
+    if self.tile_size and self.tile_size < 32:
+      raise ValueError(f"--tile_size={self.tile_size}: must be 32 pixels or more, or 0.")
+    for name in ("gsd", "training_gsd", "min_area", "simplify"):
+      if not 0 <= getattr(self, name) < float("inf"):
+        raise ValueError(f"--{name}={getattr(self, name)}: must be 0 or more.")
+
+  @property
+  def dtype(self) -> str:
+    return "uint8" if self.probability == "percent" else "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """A scene that is to be mapped, and how."""
+
+  path: pathlib.Path
+  stem: str  # Of its files.
+  grid: Grid
+  view: View
+  key: str  # Tells this map from that of another network, scene or option.
+
+  def working(self, output: pathlib.Path) -> pathlib.Path:
+    """The folder of what is not finished."""
+    return output / ".unfinished" / self.stem
+
+  def result(self, output: pathlib.Path) -> pathlib.Path:
+    return output / "scenes" / f"{self.stem}.json"
+
+
+def is_done(plan: Plan, output: pathlib.Path) -> bool:
+  """Whether a map is there, whole, and still what is asked for."""
+  try:
+    return files.read_json(plan.result(output))["key"] == plan.key
+  except (OSError, ValueError, LookupError, TypeError):
+    return False
+
+
+def write(
+  plan: Plan, stores: Sequence[Store], probability: np.ndarray, effort: dict, output: pathlib.Path,
+  config: Config, options: Options,
+) -> None:
+  """Makes a scene's products of what its stores hold, which is then removed.
+
+  probability/ and mask/ (cloud-optimised GeoTIFFs on the scene's own grid), overlay/, polygons/
+  (GeoPackage and GeoJSON) where the scene has a georeference, styles beside each, and last, since it
+  says that all is there, scenes/<stem>.json.
+  """
+  plan.result(output).unlink(missing_ok=True)
+  names, count = config.data.classes, np.zeros(256, np.int64)
+  scores = cog.write(
+    output / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype),
+    ((first, part) for first, part, _ in _rows(stores)), names, averaged=True,
+  )
+  mask = cog.write(
+    output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8),
+    ((first, part[..., None]) for first, _, part in _counted(stores, count)), ("class",),
+    averaged=False,
+  )
+  found = None
+  if plan.grid.georeferenced:
+    files.write_text(mask.with_suffix(".qml"), style.mask_style(names))
+    files.write_text(
+      scores.with_suffix(".qml"), style.probability_style(options.probability == "percent")
+    )
+    found = polygons.find(
+      mask, scores, names, plan.path.name, min_area=options.min_area, simplify=options.simplify
+    )
+    base = output / "polygons" / plan.stem
+    suffixed = [base.with_name(base.name + suffix) for suffix in (".gpkg", ".geojson", ".qml")]
+    vectors.write(found, plan.grid, *suffixed[:2])
+    files.write_text(suffixed[2], style.polygon_style(names))
+  with files.beside(output / "overlay" / f"{plan.stem}.png") as path:
+    quick_look(plan.path, mask, config, options).save(path)
+  files.write_json(plan.result(output), _numbers(plan, count, probability, found, effort, config))
+  shutil.rmtree(plan.working(output))
+
+
+def _rows(stores: Sequence[Store]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+  for store in sorted(stores, key=lambda store: store.span):
+    for first in range(*store.span, _ROWS):
+      yield first, *store.read(first, min(_ROWS, store.span[1] - first))
+
+
+def _counted(stores: Sequence[Store], count: np.ndarray) -> Iterator[tuple]:
+  for first, scores, mask in _rows(stores):
+    count += np.bincount(mask.ravel(), minlength=256)
+    yield first, scores, mask
+
+
+def _numbers(
+  plan: Plan, count: np.ndarray, probability: np.ndarray, found: list | None, effort: dict,
+  config: Config,
+) -> dict:
+  valid = int(count[: cog.NO_DATA].sum())
+  classes = {}
+  for c, name in enumerate(config.data.classes):
+    of_class = [landslide for landslide in found or () if landslide.class_name == name]
+    areas = [landslide.area_m2 for landslide in of_class]
+    metric = found is not None and None not in areas
+    classes[name] = {
+      "probability": round(float(probability[c]), 4),
+      "share": round(float(count[c + 1]) / max(valid, 1), 6),
+      "pixels": int(count[c + 1]),
+      "landslides": None if found is None else len(of_class),
+      "areas_m2": sorted(round(area, 2) for area in areas) if metric else None,
+    }
+  grid = plan.grid
+  return {
+    "key": plan.key, "file": plan.path.name, "stem": plan.stem, "height": grid.height,
+    "width": grid.width, "gsd": grid.gsd(), "crs": grid.crs.to_string() if grid.crs else None,
+    "georeferenced": grid.georeferenced, "valid_pixels": valid,
+    "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.view),
+    "classes": classes, **effort,
+  }
+
+
+def quick_look(
+  path: pathlib.Path, mask: pathlib.Path, config: Config, options: Options
+) -> Image.Image:
+  """Returns the scene, at most 2048 pixels wide and high, with what is mapped tinted and outlined."""
+  with open_scene(path, config.data.channels, bands=options.bands) as scene:
+    height, width = scene.grid.height, scene.grid.width
+    by = max(1, -(-max(height, width) // _OVERLAY_SIDE))
+    shape = (-(-height // by), -(-width // by))
+    whole = Window(0, 0, width, height)
+    pixels, _ = scene.read(whole, out_shape=shape if by > 1 else None)
+  return overlay(pixels, cog.read_small(mask, shape), config)
+
+
+def overlay(pixels: np.ndarray, mask: np.ndarray, config: Config) -> Image.Image:
+  """Returns the image with each class tinted and outlined."""
+  unit = input_pipeline.to_unit_range(pixels, config.data.max_value)[..., :3]
+  if unit.shape[-1] < 3:
+    unit = np.repeat(unit[..., :1], 3, axis=-1)
+  shown = np.clip(unit * 255.0, 0, 255)
+  inside = (mask > 0) & (mask != cog.NO_DATA)
+  colour = _COLOURS[(np.maximum(mask, 1) - 1) % len(_COLOURS)]
+  same = np.ones(mask.shape, bool)
+  for axis in (0, 1):
+    for shift in (1, -1):
+      same &= np.roll(mask, shift, axis) == mask
+  shown = np.where(inside[..., None], 0.65 * shown + 0.35 * colour, shown)
+  shown = np.where((inside & ~same)[..., None], colour, shown)
+  return Image.fromarray(np.uint8(shown))
+
+
+def collect(plans: Sequence[Plan], output: pathlib.Path) -> list[dict]:
+  """Returns the table's rows of the maps that are there, and writes predictions.csv."""
+  rows = []
+  for plan in plans:
+    if not is_done(plan, output):
+      continue
+    result = files.read_json(plan.result(output))
+    row = {"file": result["file"]}
+    for name, values in result["classes"].items():
+      row |= {f"{name}_{key}": values[key] for key in ("probability", "share", "landslides")}
+      areas = values["areas_m2"]
+      row[f"{name}_area_m2"] = None if areas is None else round(sum(areas), 1)
+    rows.append(row | {"no_data_share": round(result["no_data_share"], 6)})
+  if rows:
+    with files.beside(output / "predictions.csv") as partial, partial.open("w", newline="") as file:
+      writer = csv.DictWriter(file, rows[0].keys())
+      writer.writeheader()
+      writer.writerows(rows)
+  return rows

@@ -1,0 +1,123 @@
+"""The page of a prediction: what was found in which scene, how large, and a look at it."""
+
+import base64
+import html
+import io
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image
+
+from lgag_jax import figures, files
+from lgag_jax.products import Plan, is_done
+from lgag_jax.report import STYLE, card_row, picture
+
+_MOST_PICTURES = 12
+_SIDE = 1080  # Of a picture, in pixels.
+_MOST_ROWS = 500
+
+
+def write(plans: Sequence[Plan], output: pathlib.Path, *, maker: str) -> pathlib.Path:
+  """Writes report.html of the maps that are there; `maker` says in words what drew them."""
+  results = [files.read_json(plan.result(output)) for plan in plans if is_done(plan, output)]
+  path = output / "report.html"
+  files.write_text(path, _page(results, output, maker))
+  return path
+
+
+def _page(results: list[dict], output: pathlib.Path, maker: str) -> str:
+  names = list(results[0]["classes"])
+  scenes = "1 scene" if len(results) == 1 else f"{len(results):,} scenes"
+  parts = [
+    f"<h1>Landslides in {scenes}</h1><p class=lead>{html.escape(maker)}</p>", _cards(results),
+  ]
+  for name in names:
+    areas = _areas(results, name)
+    heading = f"<h2>{html.escape(name)}</h2>" if len(names) > 1 else ""
+    if areas:
+      parts += [heading, picture(figures.sizes(areas), f"Sizes of {name} polygons")]
+  parts += ["<h2>Scenes</h2>", _table(results, names), "<h2>A look</h2>"]
+  if len(results) > _MOST_PICTURES:
+    parts.append(f"<p>The {_MOST_PICTURES} with most mapped; all are in overlay/.</p>")
+  largest = sorted(results, key=lambda r: -sum(v["pixels"] for v in r["classes"].values()))
+  parts += [_picture(result, output) for result in largest[:_MOST_PICTURES]]
+  return (
+    "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
+    f"content='width=device-width'><title>lgag_jax: {scenes}</title>"
+    f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
+  )
+
+
+def _areas(results: list[dict], name: str) -> list[float]:
+  return [area for result in results for area in result["classes"][name]["areas_m2"] or ()]
+
+
+def _cards(results: list[dict]) -> str:
+  valid = sum(result["valid_pixels"] for result in results)
+  whole = sum(result["height"] * result["width"] for result in results)
+  cards = []
+  for name in results[0]["classes"]:
+    classes = [result["classes"][name] for result in results]
+    label = html.escape(name)
+    counts = [values["landslides"] for values in classes if values["landslides"] is not None]
+    if counts:
+      cards.append((f"{sum(counts):,}", f"polygons of {label}"))
+    if areas := _areas(results, name):
+      cards += [
+        (area(sum(areas)), f"of {label} in all"), (area(float(np.median(areas))), "median polygon"),
+      ]
+    share = sum(values["pixels"] for values in classes) / max(valid, 1)
+    cards.append((f"{100 * share:.2f} %", f"of what holds data is {label}"))
+  cards.append((f"{100 * (1 - valid / max(whole, 1)):.1f} %", "without data"))
+  return card_row(cards)
+
+
+def area(square_metres: float) -> str:
+  """Returns an area in a unit that suits it."""
+  if square_metres >= 1e6:
+    return f"{square_metres / 1e6:,.2f} km²"
+  return f"{square_metres / 1e4:,.2f} ha" if square_metres >= 1e4 else f"{square_metres:,.0f} m²"
+
+
+def _table(results: list[dict], names: list[str]) -> str:
+  columns = ["scene", "pixels", "resolution", "CRS", "without data"]
+  for name in names:
+    columns += [f"{name}: image score", "polygons", "area", "share"]
+  rows = []
+  for result in results[:_MOST_ROWS]:
+    row = [
+      result["file"], f"{result['width']:,} x {result['height']:,}",
+      f"{result['gsd']:.3g} m" if result["gsd"] else "unknown", _crs(result),
+      f"{100 * result['no_data_share']:.1f} %",
+    ]
+    for name in names:
+      values = result["classes"][name]
+      areas = values["areas_m2"]
+      row += [
+        f"{values['probability']:.2f}", "-" if values["landslides"] is None else values["landslides"],
+        "-" if areas is None else area(sum(areas)), f"{100 * values['share']:.2f} %",
+      ]
+    rows.append(row)
+  cells = lambda tag, row: "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
+  body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+  more = len(results) - len(rows)
+  rest = f"<p>and {more:,} more, in predictions.csv.</p>" if more > 0 else ""
+  return f"<table><tr>{cells('th', columns)}</tr>{body}</table>{rest}"
+
+
+def _crs(result: dict) -> str:
+  if result["crs"] is None:
+    return "none"
+  return result["crs"] if len(result["crs"]) < 24 else "custom"
+
+
+def _picture(result: dict, output: pathlib.Path) -> str:
+  with Image.open(output / "overlay" / f"{result['stem']}.png") as image:
+    small = image.convert("RGB")
+  small.thumbnail((_SIDE, _SIDE))
+  buffer = io.BytesIO()
+  small.save(buffer, format="JPEG", quality=85)
+  data = base64.b64encode(buffer.getvalue()).decode()
+  name = html.escape(result["file"])
+  return f"<h3>{name}</h3><img alt='{name}, mapped' src='data:image/jpeg;base64,{data}'>"
