@@ -51,6 +51,17 @@ def _read_windows(path: pathlib.Path) -> None:
       assert images.read_valid(raster, window).shape == shape
 
 
+def _prepare_scene(folder: pathlib.Path) -> None:
+  (folder / "part.tif").write_bytes(fuzz_seeds.tiffs()[0])
+
+
+def _read_scene(path: pathlib.Path) -> None:
+  with importlib.import_module("lgag_jax.geo.scene").open_scene(path, 3) as scene:
+    for row, col in ((0, 0), (scene.grid.height - 9, scene.grid.width - 9)):
+      pixels, valid = scene.read(Window(col, row, 16, 16))
+      assert pixels.shape == (16, 16, 3) and valid.shape == (16, 16)
+
+
 def _read_mask(path: pathlib.Path) -> None:
   images = _module("images")
   for classes in (1, 2):
@@ -130,6 +141,8 @@ READERS: dict[str, Reader] = {
   "image-jpeg": Reader("x.jpg", _read_image, fuzz_seeds.jpegs),
   "image-tiff": Reader("x.tif", _read_image, fuzz_seeds.tiffs),
   "windows-tiff": Reader("x.tif", _read_windows, fuzz_seeds.tiffs),
+  "image-jp2": Reader("x.jp2", _read_image, fuzz_seeds.jp2s),
+  "scene-vrt": Reader("x.vrt", _read_scene, fuzz_seeds.vrts, prepare=_prepare_scene),
   "mask": Reader("x.png", _read_mask, fuzz_seeds.masks, fuzz_inputs.repair_png),
   "manifest": Reader("manifest.csv", _read_manifest, fuzz_seeds.manifests, prepare=_prepare_patches),
   "weights-safetensors": Reader("x.safetensors", _read_weights, fuzz_seeds.safetensor_files),

@@ -47,11 +47,12 @@ def jpegs() -> list[bytes]:
   )
 
 
-def _tiff(array: np.ndarray, **options) -> bytes:
+def _tiff(array: np.ndarray, driver: str = "GTiff", **options) -> bytes:
   bands = array if array.ndim == 3 else array[None]
-  with rasterio.MemoryFile() as memory:
+  # By the suffix the driver tells a JP2 from a bare codestream.
+  with rasterio.MemoryFile(ext=".jp2" if driver == "JP2OpenJPEG" else ".tif") as memory:
     profile = {"count": len(bands), "height": bands.shape[1], "width": bands.shape[2]}
-    with memory.open(driver="GTiff", dtype=bands.dtype, **profile, **options) as raster:
+    with memory.open(driver=driver, dtype=bands.dtype, **profile, **options) as raster:
       raster.write(bands)
     return memory.read()
 
@@ -68,6 +69,35 @@ def tiffs() -> list[bytes]:
     _tiff(_pixels(3, 40, 40, dtype=np.uint16), compress="deflate", predictor=2, nodata=0),
     _tiff(_pixels(3, 40, 40).astype(np.float32), compress="zstd", nodata=np.nan, **small),
   ]
+
+
+def jp2s() -> list[bytes]:
+  """One tile and several, lossless and not."""
+  bands = _pixels(3, 80, 70)
+  small = {"BLOCKXSIZE": 64, "BLOCKYSIZE": 64}
+  return [
+    _tiff(bands, driver="JP2OpenJPEG", **options)
+    for options in ({}, small, {"QUALITY": 100, "REVERSIBLE": "YES", **small})
+  ]
+
+
+def vrts() -> list[bytes]:
+  """A mosaic of one file, whole and in part."""
+  source = (
+    '<{0}Source><SourceFilename relativeToVRT="1">part.tif</SourceFilename><SourceBand>{1}</SourceBand>'
+    '<SrcRect xOff="0" yOff="0" xSize="40" ySize="{2}"/><DstRect xOff="{3}" yOff="0" xSize="40" '
+    'ySize="{2}"/>{4}</{0}Source>'
+  )
+  result = []
+  for kind, height, shift, more in (("Simple", 40, 0, ""), ("Complex", 20, 9, "<NODATA>0</NODATA>")):
+    bands = "".join(
+      f'<VRTRasterBand dataType="Byte" band="{k}"><NoDataValue>0</NoDataValue>'
+      f"{source.format(kind, k, height, shift, more)}</VRTRasterBand>" for k in (1, 2, 3)
+    )
+    place = "<SRS>EPSG:32633</SRS><GeoTransform>5e5, 2, 0, 5e6, 0, -2</GeoTransform>"
+    head = '<VRTDataset rasterXSize="50" rasterYSize="40">'
+    result.append(f"{head}{place}{bands}</VRTDataset>".encode())
+  return result
 
 
 def masks() -> list[bytes]:

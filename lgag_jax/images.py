@@ -1,148 +1,79 @@
-"""Reads PNG, JPEG and TIFF images and masks, whole or a window, with errors that name the file.
-
-Files may come from anywhere, so nothing but the file itself is opened: not what it refers to, not what
-lies beside it (.aux.xml, .msk, .ovr, world files), and what it unpacks to is bounded beforehand. An
-animated PNG counts as its default image, as its standard has it; a TIFF of several pages is refused.
-"""
+"""Reads images and masks, whole or a window, as arrays; lists folders and tables of them."""
 
 import contextlib
 import csv
 import functools
-import os
 import pathlib
-import stat
-import warnings
-from collections.abc import Iterator
 
 import numpy as np
 import rasterio
-from rasterio._err import CPLE_BaseError
-from rasterio.enums import ColorInterp
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.windows import Window
 
+from lgag_jax.rasters import SUFFIXES, ImageError, check_window, naming, open_raster
+
 UNKNOWN = 255  # In masks as this package hands them on: neither background nor a class.
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
-# GDAL's shortcut for whole PNGs hands on garbage for a truncated file without an error.
-os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")
-# Patches seldom carry a georeference, and need none.
-warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-# How files begin, and the only GDAL drivers that open them: others follow references to files and URLs.
-_DRIVERS = {
-  b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG",
-  b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
-}
-# Without its list of a folder GDAL looks at no side file, where a mask may be a VRT of anything.
-_OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
-_MAX_BYTES = 1 << 30  # A larger window is refused before memory is taken for it.
-_MAX_BLOCK_BYTES = 1 << 29  # Of what a file stores as one piece: unpacked whole for any window.
 _MAX_TABLE_BYTES = 1 << 28
-
-
-class ImageError(ValueError):
-  """An image that cannot be used; the message names the file."""
-
-
-@contextlib.contextmanager
-def _naming(path: pathlib.Path | str) -> Iterator[None]:
-  """Turns GDAL's errors into an ImageError that names the file."""
-  try:
-    yield
-  # Properties of a raster raise GDAL's own errors, which rasterio does not turn into its own.
-  except (RasterioError, CPLE_BaseError) as error:
-    text = str(error).rstrip(".")
-    raise ImageError(f"{path} is damaged: {text}. Restore it or set data.on_bad_image.") from error
-
-
-def open_raster(path: pathlib.Path) -> rasterio.DatasetReader:
-  """Opens a raster; raises ImageError naming a file that is missing, no image, or not to be trusted."""
-  driver = _driver(path)
-  try:
-    with rasterio.Env(**_OPTIONS):
-      raster = rasterio.open(path.absolute(), driver=driver)
-  except (RasterioError, CPLE_BaseError, ValueError) as error:
-    raise ImageError(f"{path} cannot be opened as an image: {error}") from error
-  try:
-    with _naming(path):
-      _check_structure(raster, path)
-  except BaseException:
-    raster.close()
-    raise
-  return raster
-
-
-def _driver(path: pathlib.Path) -> str:
-  """Tells by a regular file's first bytes which driver reads it, whatever its suffix."""
-  start = None
-  try:
-    if stat.S_ISREG(path.stat().st_mode):  # A pipe would wait for ever.
-      with path.open("rb") as file:
-        start = file.read(8)
-  except (OSError, ValueError) as error:
-    raise ImageError(f"{path} cannot be opened as an image: {error}") from error
-  if start is None:
-    raise ImageError(f"{path} cannot be opened as an image: it is no regular file.")
-  for signature, driver in _DRIVERS.items():
-    if start.startswith(signature):
-      return driver
-  found = f"it begins with {start!r}" if start else "it is empty"
-  raise ImageError(
-    f"{path} cannot be opened as an image: {found}, and only PNG, JPEG and TIFF are read. Convert or "
-    "restore it, or set data.on_bad_image."
-  )
-
-
-def _check_structure(raster, path):
-  if raster.subdatasets:
-    raise ImageError(
-      f"{path} has {len(raster.subdatasets)} pages: save each as a file of its own, or all as "
-      "the bands of one picture."
-    )
-  if any(name.startswith("complex") for name in raster.dtypes):
-    raise ImageError(f"{path} holds complex numbers: save their parts or amounts as bands.")
-  height, width = raster.block_shapes[0]
-  # The whole file's number of bands, since most drivers unpack all bands of a block together.
-  _check_bytes(raster, path, height * width * raster.count, _MAX_BLOCK_BYTES, "in one piece", (
-    "save it in tiles (a tiled TIFF) or as smaller images"))
-
-
-def _check_bytes(raster, path, values, limit, what, remedy):
-  size = values * max(np.dtype(name).itemsize for name in raster.dtypes)
-  if size > limit:
-    raise ImageError(
-      f"{path} is {raster.height} x {raster.width} with {raster.count} channels, too large to read "
-      f"{what} ({size >> 20} of at most {limit >> 20} MiB): {remedy}."
-    )
 
 
 def read_image(path: pathlib.Path, channels: int, window: Window | None = None) -> np.ndarray:
   """Reads an image as [H, W, channels] in its own data type; raises ImageError.
 
-  An alpha band beyond `channels` is left out, a palette is turned into colours, and pixels without
-  data are zero.
+  Bands and palettes are as in `choose_bands`; pixels without data are as `fill` makes them.
   """
-  with open_raster(path) as raster, _naming(path):
-    bands = raster.count
-    if bands == channels + 1 and raster.colorinterp[-1] == ColorInterp.alpha:
-      bands -= 1
-    palette = raster.count == 1 and channels == 3 and raster.colorinterp[0] == ColorInterp.palette
-    if bands != channels and not palette:
-      raise ImageError(
-        f"{path} has {raster.count} channels, data.channels={channels} expects {channels}: "
-        "convert the file or change data.channels."
-      )
-    array = _read(raster, path, list(range(1, bands + 1)), window)
-    if palette:
-      colours = raster.colormap(1)
-      table = np.array([colours.get(i, (0, 0, 0, 0))[:3] for i in range(256)], np.uint8)
-      array = np.moveaxis(table[array[0]], -1, 0)
-    # A fourth band that is asked for is data, also where its file calls it alpha.
-    if ColorInterp.alpha not in raster.colorinterp[:bands]:
-      array[:, ~read_valid(raster, window)] = 0
-  array = np.moveaxis(array, 0, -1)
+  with open_raster(path) as raster, naming(path):
+    bands, palette = choose_bands(raster, path, channels, (
+      f"data.channels={channels} expects {channels}: convert the file or change data.channels"))
+    array = np.moveaxis(_read(raster, path, bands, window), 0, -1)
+    valid = valid_pixels(raster, bands, window)
+  if palette is not None:
+    array = palette[array[..., 0]]
+  if not valid.all():
+    fill(array, valid)
   if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
     raise ImageError(f"{path} holds values that are not finite numbers: replace or mask them.")
   return array
+
+
+def choose_bands(
+  raster: rasterio.DatasetReader, path: pathlib.Path, channels: int, expected: str
+) -> tuple[list[int], np.ndarray | None]:
+  """Returns the bands to read, and the colours u8[indices, 3] where they are a palette's indices.
+
+  An alpha band beyond `channels` is left out. Raises ImageError with `expected` when bands do not fit.
+  """
+  bands = raster.count
+  if bands == channels + 1 and raster.colorinterp[-1] == ColorInterp.alpha:
+    bands -= 1
+  if bands == channels:
+    return list(range(1, bands + 1)), None
+  if (bands, channels) == (1, 3) and raster.colorinterp[0] == ColorInterp.palette:
+    return [1], _palette(raster, path)
+  raise ImageError(f"{path} has {raster.count} channels, {expected}.")
+
+
+def _palette(raster, path):
+  indices = raster.dtypes[0]
+  if indices not in ("uint8", "uint16"):
+    raise ImageError(f"{path} has a palette for {indices}, which cannot be indices: save its colours.")
+  palette = np.zeros((np.iinfo(indices).max + 1, 3), np.uint8)
+  for index, colour in raster.colormap(1).items():
+    if index < len(palette):
+      palette[index] = colour[:3]
+  return palette
+
+
+def fill(array: np.ndarray, valid: np.ndarray) -> None:
+  """Writes over pixels [H, W, C] that are not `valid`: each band's mean of those that are, or zero.
+
+  A false black would be an edge to a network's filters, and would shift what it normalises by.
+  """
+  with np.errstate(over="ignore"):  # Sums of the largest doubles.
+    total = np.sum(array, axis=(0, 1), where=valid[..., None], dtype=np.float64)
+  mean = total / max(np.count_nonzero(valid), 1)
+  if np.issubdtype(array.dtype, np.integer):
+    mean = np.rint(mean)
+  array[~valid] = np.where(np.isfinite(mean), mean, 0.0).astype(array.dtype)
 
 
 def read_mask(
@@ -172,11 +103,42 @@ def read_mask(
 
 
 def read_valid(raster: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
-  """Reads where an image holds data, bool [H, W]: nodata values, alpha and internal masks."""
+  """Reads where all of an image's bands hold data, bool [H, W]; see `valid_pixels`."""
   # One byte a pixel and band, which are the masks that it is joined from.
-  _check_window(raster, raster.name, raster.count, window)
-  with _naming(raster.name):
-    return raster.dataset_mask(window=window) > 0
+  check_window(raster, raster.name, raster.count, window)
+  with naming(raster.name):
+    colours = zip(range(1, raster.count + 1), raster.colorinterp, strict=True)
+    return valid_pixels(raster, [i for i, kind in colours if kind != ColorInterp.alpha], window)
+
+
+def valid_pixels(
+  raster: rasterio.DatasetReader, bands: list[int], window: Window | None = None,
+  shape: tuple[int, int] | None = None,
+) -> np.ndarray:
+  """Reads where all `bands` hold data, bool [H, W]: internal masks, alpha, and nodata values.
+
+  All that a file has count together, where GDAL takes the first alone. An alpha band that is among
+  `bands` is data. With a smaller `shape`, a pixel is valid that any valid one contributed to.
+  """
+  height, width = (window.height, window.width) if window else (raster.height, raster.width)
+  # Average: the mean of a mask of 0 and 255 tells the share that is valid, to a 510th.
+  how = {"window": window, "out_shape": shape, "resampling": Resampling.average}
+  valid = np.ones(shape or (height, width), bool)
+  alphas = [i for i, kind in enumerate(raster.colorinterp, 1) if kind == ColorInterp.alpha]
+  shared = False  # A mask of all bands needs to be read once.
+  for band in bands:
+    flags = raster.mask_flag_enums[band - 1]
+    of_alpha, of_all = MaskFlags.alpha in flags, MaskFlags.per_dataset in flags
+    if MaskFlags.all_valid not in flags and not of_alpha and not (of_all and shared):
+      valid &= raster.read_masks(band, **how) > 0
+      shared |= of_all
+    nodata = raster.nodatavals[band - 1]
+    if nodata is not None and MaskFlags.nodata not in flags:
+      values = raster.read(band, **how)
+      valid &= ~(np.isnan(values) if np.isnan(nodata) else values == nodata)
+  for band in set(alphas) - set(bands):
+    valid &= raster.read(band, **how) > 0
+  return valid
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -186,15 +148,9 @@ def size(path: pathlib.Path) -> tuple[int, int]:
     return raster.height, raster.width
 
 
-def _check_window(raster, path, bands, window):
-  height, width = (window.height, window.width) if window else (raster.height, raster.width)
-  _check_bytes(raster, path, height * width * bands, _MAX_BYTES, "whole", (
-    "cut it into tiles (data.tile_size) or smaller images"))
-
-
 def _read(raster, path, bands, window):
-  _check_window(raster, path, len(bands), window)
-  with _naming(path):
+  check_window(raster, path, len(bands), window)
+  with naming(path):
     return raster.read(bands, window=window)
 
 

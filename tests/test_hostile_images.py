@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from lgag_jax import images, patches
+from lgag_jax import images, patches, rasters
 from lgag_jax.config import DataConfig
 from lgag_jax.images import ImageError
 from tests.test_images import mask_of, pixels, write_png, write_tiff
@@ -255,7 +256,7 @@ def test_a_header_cannot_ask_for_any_number_of_tiles(tmp_path):
 
 def test_many_bands_are_bounded_where_only_their_masks_are_asked(tmp_path, monkeypatch):
   path = write_tiff(tmp_path / "a.tif", pixels(64, 64, 12))
-  monkeypatch.setattr(images, "_MAX_BYTES", 64 * 64 * 11)
+  monkeypatch.setattr(rasters, "MAX_BYTES", 64 * 64 * 11)
   with images.open_raster(path) as raster, pytest.raises(ImageError, match="12 channels, too large"):
     images.read_valid(raster)
 
@@ -266,7 +267,7 @@ def test_content_counts_and_not_the_suffix(tmp_path):
   np.testing.assert_array_equal(images.read_image(tmp_path / "a.jpg", 3), array)
   Image.fromarray(array).save(tmp_path / "b.gif")
   (tmp_path / "b.gif").rename(tmp_path / "b.png")
-  with pytest.raises(ImageError, match=r"b\.png cannot.*begins with b'GIF8.*only PNG, JPEG and TIFF"):
+  with pytest.raises(ImageError, match=r"b\.png cannot.*begins with b'GIF8.*only PNG, JPEG, TIFF and"):
     images.read_image(tmp_path / "b.png", 3)
 
 
@@ -321,7 +322,7 @@ def test_errors_that_rasterio_hands_on_from_gdal_name_the_file(tmp_path, monkeyp
 
     @property
     def colorinterp(self):
-      raise images.CPLE_BaseError(1, 1, "IO error during reading of StripOffsets")
+      raise CPLE_BaseError(1, 1, "IO error during reading of StripOffsets")
 
   monkeypatch.setattr(images, "open_raster", lambda _: contextlib.nullcontext(Raster()))
   with pytest.raises(ImageError, match=r"a\.tif is damaged: .*StripOffsets.*data\.on_bad_image"):

@@ -15,11 +15,11 @@ def pixels(height=12, width=10, channels=3, dtype=np.uint8, seed=0):
   return rng.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype, endpoint=True)
 
 
-def write_tiff(path, array, **options):
+def write_tiff(path, array, *, driver="GTiff", **options):
   array = array if array.ndim == 3 else array[..., None]
   height, width, count = array.shape
   profile = {"height": height, "width": width, "count": count, "dtype": array.dtype}
-  with rasterio.open(path, "w", driver="GTiff", **profile, **options) as file:
+  with rasterio.open(path, "w", driver=driver, **profile, **options) as file:
     file.write(np.moveaxis(array, -1, 0))
   return path
 
@@ -35,13 +35,15 @@ def mask_of(path, *, classes=1, ignore=-1, window=None):
     return images.read_mask(raster, classes=classes, ignore=ignore, window=window)
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_pixels_come_back_in_their_own_type(tmp_path, suffix, dtype):
   array = pixels(channels=1 if dtype == np.uint16 else 3, dtype=dtype)
   path = tmp_path / f"a{suffix}"
   if suffix == ".tif":
     write_tiff(path, array)
+  elif suffix == ".jp2":
+    write_tiff(path, array, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
   else:
     write_png(path, array[..., 0] if dtype == np.uint16 else array)
   value = images.read_image(path, array.shape[-1])
@@ -143,11 +145,33 @@ def test_pixels_without_data_do_not_reach_the_network(tmp_path, nodata):
   array = np.full((4, 4, 1), 0.5, np.float32)
   array[0] = nodata
   path = write_tiff(tmp_path / "a.tif", array, nodata=nodata)
-  value = images.read_image(path, 1)
-  assert np.all(np.isfinite(value))
-  assert value.min() >= 0
+  np.testing.assert_array_equal(images.read_image(path, 1), np.full((4, 4, 1), 0.5, np.float32))
+  np.testing.assert_array_equal(images.read_image(path, 1, Window(0, 0, 4, 1)), np.zeros((1, 4, 1)))
   with images.open_raster(path) as raster:
     np.testing.assert_array_equal(images.read_valid(raster), [[False] * 4] + [[True] * 4] * 3)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
+def test_what_is_filled_in_is_the_mean_of_each_band(dtype):
+  array = np.array([[[1, 200], [2, 3]], [[7, 9], [100, 100]]], dtype)
+  valid = np.array([[True, True], [True, False]])
+  images.fill(array, valid)
+  expected = (10 / 3, 212 / 3) if dtype in (np.float32, np.float64) else (3, 71)
+  np.testing.assert_allclose(array[1, 1], expected, rtol=1e-6)
+  np.testing.assert_array_equal(array[valid], [[1, 200], [2, 3], [7, 9]])
+  images.fill(array, np.zeros((2, 2), bool))
+  np.testing.assert_array_equal(array, np.zeros((2, 2, 2)))
+  if dtype == np.float64:
+    array = np.array([[[1e308], [1e308], [np.nan]]])
+    images.fill(array, np.array([[True, True, False]]))
+    assert array[0, 2, 0] == 0
+
+
+def test_a_pixel_with_nodata_in_any_band_is_not_valid(tmp_path):
+  array = pixels(channels=3) | 1
+  array[2, 3, 1] = 0
+  with images.open_raster(write_tiff(tmp_path / "a.tif", array, nodata=0)) as raster:
+    assert np.argwhere(~images.read_valid(raster)).tolist() == [[2, 3]]
 
 
 def test_a_huge_image_is_refused_before_memory_is_taken(tmp_path):

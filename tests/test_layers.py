@@ -10,8 +10,8 @@ PACKAGE = ROOT / "lgag_jax"
 LEVELS = {
   0: ("config", "state", "cluster", "preemption", "progress", "files", "integrity", "lock",
       "archives", "tables", "figures"),
-  1: ("images", "splits", "partition", "memory_bank", "losses", "metrics", "optimizer", "augment",
-      "blocks", "patches", "models", "refine", "geo"),
+  1: ("jpeg2000", "rasters", "images", "splits", "partition", "memory_bank", "losses", "metrics",
+      "optimizer", "augment", "blocks", "patches", "models", "refine", "geo"),
   2: ("pseudo_source", "tfds_source", "sources", "input_pipeline", "localize", "calibrate",
       "checkpoints", "log", "feature_cache", "features", "train_step"),
   3: ("session", "panels", "diagnose", "evaluate", "mapping", "products", "share", "pseudo_masks",

@@ -1,0 +1,126 @@
+"""Scenes from anywhere: mosaics that are more than files, JPEG 2000 bombs, what is cut or no scene."""
+
+import struct
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.windows import Window
+
+from lgag_jax import images
+from lgag_jax.geo.scene import open_scene
+from lgag_jax.images import ImageError
+from tests.test_hostile_images import server  # noqa: F401
+from tests.test_images import pixels, write_tiff
+from tests.test_scene import H, W, vrt_of
+
+
+def hostile(folder, kind, url):
+  """Returns a VRT's text, and what must be said of it."""
+  secret = write_tiff(folder / "secret.tif", pixels(H, W))
+  text = vrt_of(folder / "a.vrt", [(secret.name, 0, 0, H, W)], H, W).read_text()
+  entities = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">' + "".join(
+    f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True)) + "]>"
+  derived = '<VRTRasterBand subClass="VRTDerivedRasterBand"'
+  return {
+    "vsicurl": (text.replace("secret.tif", f"/vsicurl/{url}/a.png"), "vsicurl.*no plain file"),
+    "slashes": (text.replace("secret.tif", f"//vsicurl/{url}/a.png"), "vsicurl.*no plain file"),
+    "url": (text.replace("secret.tif", f"{url}/a.png"), "http.*no plain file"),
+    "nested": (text.replace("secret.tif", f"vrt://{secret}"), "vrt://.*no plain file"),
+    "query": (text.replace("secret.tif", "secret.tif?a=b"), "no plain file"),
+    "bomb": (entities + text.replace("secret.tif", "&i;"), "document type"),
+    "entity": ('<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + text, "document type"),
+    "pixel function": (text.replace("<VRTRasterBand", derived), "VRTDerivedRasterBand.*gdalbuildvrt"),
+    "raw": (text.replace("<VRTRasterBand", '<VRTRasterBand subClass="VRTRawRasterBand"'), "VRTRaw"),
+    "warped": (text.replace("<VRTDataset", '<VRTDataset subClass="VRTWarpedDataset"'), "VRTWarped"),
+    "options": (text.replace("<SourceBand>", "<OpenOptions/><SourceBand>"), "OpenOptions"),
+    "overview": (text.replace("<ComplexSource>", "<Overview/><ComplexSource>", 1), "<Overview>"),
+    "crs": (text.replace('41">', f'41"><SRS>{url}</SRS>', 1), "the CRS"),
+    "text": (text.replace("secret.tif", "/etc/passwd"), "/etc/passwd cannot be opened"),
+    "missing": (text.replace("secret.tif", "gone.tif"), "gone.tif cannot be opened"),
+    "itself": (text.replace("secret.tif", "a.vrt"), "a.vrt is a VRT.*name its parts"),
+    "band": (text.replace("<SourceBand>3", "<SourceBand>9"), "band '9' of .*secret.tif, which has 3"),
+    "no bands": ('<VRTDataset rasterXSize="9" rasterYSize="9"/>', "no bands|cannot be opened"),
+    "zero-sized": (text.replace('rasterXSize="57"', 'rasterXSize="0"'), "cannot be opened"),
+    "endless": (text.replace('rasterXSize="57"', 'rasterXSize="2000000000"'), "1048576 on a side"),
+    "html": ("<html>404</html>", "no VRT"), "cut": (text[:-40], "no VRT that can be read"),
+    "utf-16": (text, "cannot be opened"), "one error": (text.replace("57", "five"), "cannot be opened"),
+  }[kind]
+
+
+@pytest.mark.parametrize("kind", [
+  "vsicurl", "slashes", "url", "nested", "query", "bomb", "entity", "pixel function", "raw", "warped",
+  "options", "overview", "crs", "text", "missing", "itself", "band", "no bands", "zero-sized",
+  "endless", "html", "cut", "utf-16", "one error",
+])
+def test_a_mosaic_that_is_more_than_files_is_refused(tmp_path, server, kind):  # noqa: F811
+  url, hits = server
+  text, message = hostile(tmp_path, kind, url)
+  path = tmp_path / "a.vrt"
+  path.write_text(text, "utf-16" if kind == "utf-16" else "utf-8")
+  with pytest.raises(ImageError, match=rf"a\.vrt.*({message})") as error:
+    open_scene(path, 3)
+  assert not hits and len(str(error.value)) < 1200
+  with pytest.raises(ImageError, match=r"a\.vrt cannot be opened as an image"):  # Images refer to none.
+    images.read_image(path, 3)
+
+
+def test_a_part_of_a_mosaic_has_the_one_driver_of_its_first_bytes(tmp_path, server):  # noqa: F811
+  """A JPEG's comment can hold a VRT, which GDAL would rather open."""
+  url, hits = server
+  Image.fromarray(pixels(H, W)).save(tmp_path / "p.jpg")
+  data = (tmp_path / "p.jpg").read_bytes()
+  inner = vrt_of(tmp_path / "i.vrt", [(f"/vsicurl/{url}/a.png", 0, 0, H, W)], H, W).read_bytes()
+  comment = b"\xff\xfe" + struct.pack(">H", 2 + 256 + len(inner)) + inner + b" " * 256
+  (tmp_path / "p.jpg").write_bytes(data[:2] + comment + data[2:])
+  path = vrt_of(tmp_path / "a.vrt", [("p.jpg", 0, 0, H, W)], H, W)
+  with open_scene(path, 3) as opened:
+    value, valid = opened.read(Window(0, 0, W, H))
+  assert valid.all() and not hits
+  np.testing.assert_array_equal(value, images.read_image(tmp_path / "p.jpg", 3))
+
+
+@pytest.mark.parametrize("suffix", ["tif", "jp2", "png", "vrt"])
+def test_a_truncated_scene_is_an_error_that_names_it(tmp_path, suffix):
+  path = tmp_path / ("p.tif" if suffix == "vrt" else f"p.{suffix}")
+  with rasterio.open(path, "w", height=200, width=200, count=3, dtype="uint8") as file:
+    file.write(np.moveaxis(pixels(200, 200), -1, 0))
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  if suffix == "vrt":
+    path = vrt_of(tmp_path / "a.vrt", [("p.tif", 0, 0, 200, 200)], 200, 200)
+  with pytest.raises(ImageError, match=path.name), open_scene(path, 3) as opened:
+    opened.read(Window(0, 0, 200, 200))
+
+
+@pytest.mark.parametrize("content", [b"", b"no scene", None])
+def test_what_is_no_scene_is_named(tmp_path, content):
+  if content is not None:
+    (tmp_path / "a.tif").write_bytes(content)
+  with pytest.raises(ImageError, match=r"a\.tif"):
+    open_scene(tmp_path / "a.tif", 3)
+
+
+def jp2_of(path, side, tile, style=b""):
+  """A small JP2 whose headers say that it has another side and tiles, and other precincts."""
+  lossless = {"QUALITY": "100", "REVERSIBLE": "YES", "BLOCKXSIZE": 64, "BLOCKYSIZE": 64}
+  data = write_tiff(path, pixels(64, 64), driver="JP2OpenJPEG", **lossless).read_bytes()
+  at = data.index(b"ihdr") + 4
+  data = data[:at] + struct.pack(">II", side, side) + data[at + 8 :]
+  at = data.index(b"\xff\x51") + 6
+  data = data[:at] + struct.pack(">6I", side, side, 0, 0, tile, tile) + data[at + 24 :]
+  at = data.index(b"\xff\x52") if style == b"main" else data.index(b"\xff\x93")
+  coding = b"\xff\x52\0\x0d\x01\0\0\x01\0\0\x04\x04\0\x01\0"  # Precincts of one pixel.
+  return path.write_bytes(data[:at] + (coding if style else b"") + data[at:])
+
+
+@pytest.mark.parametrize(("side", "tile", "style", "message"), [
+  (60_000, 60_000, b"", "10800000000 values, in more than 524288 pieces"),
+  (400_000, 1024, b"", "152881 tiles of 3 bands"), (2**31, 2**31 - 1, b"", "tiles|pieces"),
+  (1024, 1024, b"main", "3145728 values"), (1024, 1024, b"tile", "3145728 values"),
+  (0, 64, b"", "damaged"), (64, 0, b"", "damaged"),
+])
+def test_jpeg_2000_bombs_are_refused_by_their_headers(tmp_path, side, tile, style, message):
+  jp2_of(tmp_path / "a.jp2", side, tile, style)
+  with pytest.raises(ImageError, match=rf"a\.jp2 cannot be opened as an image.*({message})"):
+    open_scene(tmp_path / "a.jp2", 3)
