@@ -177,7 +177,8 @@ def _steps(job: Job, finished: Callable, advance: Callable) -> Iterator[tuple]:
           there = valid[:, start : start + job.view.side]
           if there.any():
             window = pixels[:, start : start + job.view.side].copy()
-            images.fill(window, there)  # By this window's own mean.
+            if not there.all():
+              images.fill(window, there)  # By this window's own mean.
             yield window, functools.partial(_add, job, row, col)
         settled = _settled_valid(scene, job, row, valid)
         yield None, functools.partial(_settle, job, row, settled, advance)

@@ -24,7 +24,6 @@ from lgag_jax import (
 )
 from lgag_jax.config import Config
 from lgag_jax.geo import scale
-from lgag_jax.geo.formats import SUFFIXES
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.localize import map_of
 from lgag_jax.metrics import BLACK, WHITE
@@ -33,6 +32,7 @@ from lgag_jax.share import Share
 
 _LOG = logging.getLogger(__name__)
 
+_SUFFIXES = (*images.SUFFIXES, ".vrt")
 _LONGEST_STEM = 200  # Bytes; file systems take names of 255.
 
 
@@ -115,9 +115,9 @@ def input_paths(source: str | pathlib.Path) -> list[pathlib.Path]:
   if path.is_file():
     return [path]
   if path.is_dir():
-    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
     if not paths:
-      raise FileNotFoundError(f"--input={source} holds no image ({', '.join(SUFFIXES)}).")
+      raise FileNotFoundError(f"--input={source} holds no image ({', '.join(_SUFFIXES)}).")
     return paths
   paths = sorted(pathlib.Path(name) for name in glob.glob(str(source), recursive=True))
   paths = [path for path in paths if path.is_file()]

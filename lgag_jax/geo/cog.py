@@ -63,3 +63,9 @@ def _check(path: pathlib.Path) -> None:
   with rasterio.open(path) as raster:
     for _, window in raster.block_windows(1):
       raster.read(window=window)
+
+
+def read_small(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
+  """Reads a raster's first band at `shape`, each pixel the nearest of the file or of its overviews."""
+  with rasterio.Env(**_OPTIONS), rasterio.open(path) as raster:
+    return raster.read(1, out_shape=shape)

@@ -85,5 +85,5 @@ def view(scale: Scale, config: Config, gsd: float | None, tile_size: int = 0) ->
     # Trunks halve the size five times: a side must be a multiple of 32.
     model_side = max(32, round(model_side * tile_size / seen / 32) * 32)
     wanted = tile_size
-  reduction = max(1, int(wanted / model_side))
+  reduction = max(1, int(1.01 * wanted / model_side))  # Map projections are off by a little.
   return View(reduction, max(1, round(wanted / reduction)), model_side)

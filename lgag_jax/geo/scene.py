@@ -67,17 +67,18 @@ class Scene:
       images.fill(pixels, valid)
     return pixels, valid
 
-  def has_data(self, window: Window) -> bool:
-    """Tells whether any pixel of a window is valid: by masks and alpha alone, where that suffices."""
+  def valid(self, window: Window) -> np.ndarray:
+    """Reads where a window is valid, bool [h, w]: by masks and alpha alone, where that suffices."""
     if np.issubdtype(self.dtype, np.inexact):  # Any value may be no number.
-      return bool(self.read(window)[1].any())
+      return self.read(window)[1]
     shape = int(window.height), int(window.width)
     self._check_size(shape)
-    inner, _ = _inside(window, shape, self.grid)
-    if inner is None:
-      return False
-    with _settings(self.path):
-      return bool(images.valid_pixels(self._raster, self._bands, inner).any())
+    valid = np.zeros(shape, bool)
+    inner, place = _inside(window, shape, self.grid)
+    if inner is not None:
+      with _settings(self.path):
+        valid[place] = images.valid_pixels(self._raster, self._bands, inner)
+    return valid
 
   def _check_size(self, shape: tuple[int, int]) -> None:
     what = f"a window of {shape[0]} x {shape[1]}"
