@@ -1,11 +1,13 @@
 """Scenes from anywhere: mosaics that are more than files, JPEG 2000 bombs, what is cut or no scene."""
 
+import contextlib
 import struct
 
 import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
 from lgag_jax import images
@@ -79,6 +81,28 @@ def test_a_part_of_a_mosaic_has_the_one_driver_of_its_first_bytes(tmp_path, serv
     value, valid = opened.read(Window(0, 0, W, H))
   assert valid.all() and not hits
   np.testing.assert_array_equal(value, images.read_image(tmp_path / "p.jpg", 3))
+
+
+@pytest.mark.parametrize("name", ["secret.tif", "a.vrt"])
+def test_what_lies_beside_a_scene_or_its_parts_is_not_opened(tmp_path, server, name):  # noqa: F811
+  url, hits = server
+  vrt_of(tmp_path / "a.vrt", [("secret.tif", 0, 0, H, W)], H, W)
+  write_tiff(tmp_path / "secret.tif", pixels(H, W))
+  mask = vrt_of(tmp_path / "m.vrt", [(f"/vsicurl/{url}/a.png", 0, 0, H, W)], H, W).read_text()
+  flag = '<Metadata><MDI key="INTERNAL_MASK_FLAGS_1">2</MDI></Metadata><VRTRasterBand'
+  mask = mask.replace("<VRTRasterBand", flag, 1).replace('VRT="1', 'VRT="0')
+  for side in (".msk", ".ovr"):
+    (tmp_path / f"{name}{side}").write_text(mask)
+  if name == "secret.tif":
+    with contextlib.suppress(RasterioError), rasterio.open(tmp_path / name) as raster:
+      raster.dataset_mask()
+    assert hits  # The attack is a real one.
+  hits.clear()
+  with open_scene(tmp_path / name, 3) as opened:
+    np.testing.assert_array_equal(opened.read(Window(0, 0, W, H))[0], pixels(H, W))
+    opened.read(Window(0, 0, W, H), (4, 5))
+    assert opened.has_data(Window(0, 0, 2, 2))
+  assert not hits
 
 
 @pytest.mark.parametrize("suffix", ["tif", "jp2", "png", "vrt"])

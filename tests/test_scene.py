@@ -151,6 +151,15 @@ def test_only_the_bands_used_tell_what_is_valid(tmp_path):
   check(path, array, (array > 0).all(-1))
 
 
+def test_bands_of_a_mosaic_may_differ_in_type_and_a_band_may_be_used_twice(tmp_path):
+  array = pixels(H, W)
+  write_tiff(tmp_path / "p.tif", array)
+  path = vrt_of(tmp_path / "a.vrt", [("p.tif", 0, 0, H, W)], H, W)
+  path.write_text(path.read_text().replace('"Byte" band="2"', '"Int16" band="2"'))
+  check(path, array.astype(np.int16))
+  check(path, array[..., [2, 2, 0]], bands=(3, 3, 1))
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif"])
 def test_a_palette_is_expanded(tmp_path, suffix):
   picture = Image.fromarray(pixels(H, W)).quantize(40)
@@ -213,11 +222,11 @@ def test_a_broken_world_file_is_named(tmp_path, text):
     read_world_file(world)
 
 
-def vrt_of(path, sources, height, width, *, nodata=(None,) * 3, mask=False, head="", relative=1):
+def vrt_of(path, sources, height, width, *, nodata=(None,) * 3, mask=False, head=""):
   """Writes a mosaic of (name, row, col, height, width)."""
   def band(number, source_band, extra):
     parts = "".join(
-      f'<ComplexSource><SourceFilename relativeToVRT="{relative}">{name}</SourceFilename>'
+      f'<ComplexSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
       f"<SourceBand>{source_band}</SourceBand>"
       f'<SrcRect xOff="0" yOff="0" xSize="{w}" ySize="{h}"/>'
       f'<DstRect xOff="{c}" yOff="{r}" xSize="{w}" ySize="{h}"/></ComplexSource>'

@@ -90,14 +90,19 @@ class Scene:
     # Between a palette's indices there is no average.
     how = Resampling.average if self._palette is None else Resampling.nearest
     with _settings(self.path):
-      array = np.empty((len(self._bands), *shape), _dtype(self._raster, self._bands))
-      self._raster.read(self._bands, out=array, window=window, resampling=how)
+      array = self._read_bands(window=window, out_shape=shape, resampling=how)
       valid = images.valid_pixels(self._raster, self._bands, window, shape)
     if np.issubdtype(array.dtype, np.inexact):
       valid &= np.isfinite(array).all(axis=0)
     if self._palette is not None:
       return self._palette[array[0]], valid
     return np.moveaxis(array, 0, -1), valid
+
+  def _read_bands(self, out_shape: tuple[int, int], **how) -> np.ndarray:
+    if len({self._raster.dtypes[band - 1] for band in self._bands}) == 1:
+      return self._raster.read(self._bands, out_shape=(len(self._bands), *out_shape), **how)
+    bands = [self._raster.read(band, out_shape=out_shape, **how) for band in self._bands]
+    return np.stack(bands).astype(_dtype(self._raster, self._bands), copy=False)
 
 
 def open_scene(
