@@ -414,11 +414,17 @@ def from_mapping(mapping: Mapping[str, Any] | ml_collections.ConfigDict) -> Conf
 
 
 def load(path: pathlib.Path) -> Config:
-  """Reads a config written as JSON; raises ValueError naming the file when it is not a config."""
+  """Reads a config written as JSON; raises ValueError naming the file when it is not a config.
+
+  A field that the file's writer, an older version, did not know yet has its default.
+  """
   try:
     mapping = json.loads(path.read_text())
     if not isinstance(mapping, dict):
       raise ValueError("it holds no JSON object.")
+    for group, fields in dataclasses.asdict(Config()).items():
+      if isinstance(mapping.get(group), dict):
+        mapping[group] = {**fields, **mapping[group]}
     return from_mapping(mapping)
   except FileNotFoundError:
     raise FileNotFoundError(f"{path} is missing: is its folder the workdir of a training?") from None

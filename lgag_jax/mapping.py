@@ -189,19 +189,20 @@ def _steps(job: Job, finished: Callable, advance: Callable) -> Iterator[tuple]:
 
 def _read_row(scene: Scene, job: Job, row: int) -> tuple[np.ndarray, np.ndarray]:
   """Reads a row of windows: pixels [side, W, channels] and valid bool[side, W], both averaged."""
-  by, side = job.view.reduction, job.view.side
-  width = max(job.cols.length, side)
-  window = Window(0, job.rows.starts[row] * by, width * by, side * by)
-  return scene.read(window, out_shape=(side, width) if by > 1 else None)
+  by, side, down = job.view.reduction, job.view.side, job.rows.span(row)
+  height, width = down.stop - down.start, job.cols.length
+  window = Window(0, down.start * by, width * by, height * by)
+  pixels, valid = scene.read(window, out_shape=(height, width) if by > 1 else None)
+  short = ((0, side - height), (0, max(side - width, 0)))  # A scene may be smaller than a window.
+  return np.pad(pixels, (*short, (0, 0))), np.pad(valid, short)
 
 
 def _settled_valid(scene: Scene, job: Job, row: int, valid: np.ndarray) -> np.ndarray:
   """Returns where the rows that a row of windows settles hold data, at the scene's full detail."""
-  by, first = job.view.reduction, job.rows.starts[row]
-  count = job.rows.settled(row) - first
+  by, first, settled = job.view.reduction, job.rows.starts[row], job.rows.settled(row)
   if by == 1:
-    return valid[:count, : job.cols.length]
-  stop = min((first + count) * by, scene.grid.height)
+    return valid[: settled - first, : job.cols.length]
+  stop = scene.grid.height if settled == job.rows.length else settled * by
   return scene.valid(Window(0, first * by, scene.grid.width, stop - first * by))
 
 
@@ -220,10 +221,13 @@ def _settle(job: Job, row: int, valid: np.ndarray, advance: Callable, _s, _p, wa
   by, top = job.view.reduction, job.rows.starts[row]
   first, scores = job.canvas.finish(row)
   if len(scores):
+    last = first + len(scores) == job.rows.length
+    valid = valid[(first - top) * by :][: None if last else len(scores) * by]
     if by > 1:
       scores = scores.repeat(by, axis=0).repeat(by, axis=1)
-    valid = valid[(first - top) * by :][: len(scores)]
-    scores = scores[: len(valid), : valid.shape[1]]
+      # What is left of the scene at its lower and right border is less than a pixel of the window's.
+      rest = [valid.shape[axis] - scores.shape[axis] for axis in (0, 1)]
+      scores = np.pad(scores, ((0, rest[0]), (0, rest[1]), (0, 0)), mode="edge")
     above = np.where(scores >= job.thresholds, scores, 0.0)
     mask = np.where(above.max(-1) > 0, above.argmax(-1) + 1, 0).astype(np.uint8)
     mask[~valid] = NO_DATA

@@ -98,7 +98,7 @@ class Share:
 
   def _axes(self, plan: Plan) -> tuple[Axis, Axis]:
     by, side = plan.view.reduction, plan.view.side
-    lengths = -(-plan.grid.height // by), -(-plan.grid.width // by)
+    lengths = max(1, plan.grid.height // by), max(1, plan.grid.width // by)
     return tuple(cover(length, side, self.options.overlap) for length in lengths)
 
   def _spans(self, rows: Axis) -> list[tuple[int, int]]:
@@ -109,9 +109,10 @@ class Share:
     return list(itertools.pairwise(ends))
 
   def _store(self, plan: Plan, span: tuple[int, int]) -> Store:
-    by = plan.view.reduction
+    by, height = plan.view.reduction, plan.grid.height
+    last = span[1] == max(1, height // by)
     return Store(
-      plan.working(self.output), plan.key, (span[0] * by, min(span[1] * by, plan.grid.height)),
+      plan.working(self.output), plan.key, (span[0] * by, height if last else span[1] * by),
       plan.grid.width, len(self.thresholds), self.options.dtype,
     )
 
