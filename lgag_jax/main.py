@@ -12,21 +12,28 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_MODES = ("train", "eval", "pseudo", "stages", "predict", "report", "doctor")
+from lgag_jax import tile_settings
+
+_MODES = ("train", "eval", "pseudo", "stages", "predict", "report", "doctor", "tile")
 _WITH_CONFIG = ("train", "stages", "doctor")  # The others read what a training left in its workdir.
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A config file; --config.optim.learning_rate=0.05 changes a field.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where a run keeps everything.", required=True)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Where a run keeps everything; every mode but tile needs one."
+)
 _MODE = flags.DEFINE_enum(
   "mode", "train", _MODES,
   "What to do. stages trains a first stage, writes its pseudo-masks and trains a second one on them; "
   "pseudo writes the pseudo-masks of a finished training. doctor reads the data before training, says "
   "what is wrong with it, and exits with 0 when nothing is worse than a note, 2 with warnings, 1 with "
-  "errors.",
+  "errors. tile cuts scenes into a training set.",
 )
-_INPUT = flags.DEFINE_string("input", None, "predict: an image or a folder of images.")
-_OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to.")
+_INPUT = flags.DEFINE_string(
+  "input", None, "predict: an image or a folder of images. tile: a scene, a folder or a glob of them."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "predict, tile: the folder to write to.")
+tile_settings.define_flags()
 _DISTRIBUTED = flags.DEFINE_enum(
   "distributed", "auto", ("auto", "on", "off"),
   "Work as one of several processes: auto where srun, mpirun, Kubernetes or a TPU pod started them.",
@@ -67,6 +74,11 @@ def _leave_others(message: str) -> None:
 
 
 def _run() -> None:
+  if _MODE.value == "tile":
+    _tile()
+    return
+  if not _WORKDIR.value:
+    raise ValueError(f"--mode={_MODE.value} needs --workdir=<folder>: a run keeps everything there.")
   # Imported here, so that --help and a misspelt flag answer at once.
   import tensorflow as tf
 
@@ -161,6 +173,16 @@ def _predict(workdir: pathlib.Path) -> None:
   output = pathlib.Path(_OUTPUT.value)
   rows = predict.predict(workdir, pathlib.Path(_INPUT.value), output)
   print(f"{len(rows)} images mapped: {output}/overlay, mask, probability and predictions.csv.")
+
+
+def _tile() -> None:
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Nothing here needs an accelerator.
+  from lgag_jax import tile, tile_output
+
+  python_logging.getLogger("lgag_jax").setLevel(python_logging.INFO)
+  settings = tile_settings.from_flags()
+  rows, command = tile.cut(settings)
+  print(f"{tile_output.summary(rows, settings)}\nTrain on {settings.output} with\n\n    {command}\n")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

@@ -14,7 +14,8 @@ LEVELS = {
       "optimizer", "augment", "blocks", "patches", "models", "refine", "geo"),
   2: ("pseudo_source", "tfds_source", "sources", "input_pipeline", "localize", "calibrate",
       "checkpoints", "log", "feature_cache", "features", "train_step"),
-  3: ("session", "panels", "diagnose", "evaluate", "predict", "pseudo_masks", "report", "doctor"),
+  3: ("session", "panels", "diagnose", "evaluate", "predict", "pseudo_masks", "report", "doctor",
+      "tile_settings", "tile_labels", "tile_output", "tile"),
   4: ("train", "stages"),
   5: ("main",),
 }

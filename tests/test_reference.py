@@ -102,7 +102,8 @@ def test_near_is_a_distance_to_the_window(tmp_path, form):
     path = write_layer(tmp_path / "a.gpkg", [on_earth(block)])
   with open_reference(path, GRID, ("landslide",)) as reference:
     for col, row, distance in ((2, 2, 0), (2, 2, 6.3), (2, 2, 6.4), (6, 9, 0), (7, 9, 0), (17, 13, 3.1),
-                               (17, 13, 3.2), (10, 12, 0), (10, 12, 0.1), (14, 8, 1)):
+                               (17, 13, 3.2), (10, 12, 0), (10, 12, 0.1), (14, 8, 1),
+                               (16, 8, 2), (16, 8, 2.1), (17, 16, 5), (17, 16, 5.1)):
       window = shapely.box(col, row, col + 4, row + 4)
       gap = window.distance(block)
       expected = gap < distance or window.intersection(block).area > 0
