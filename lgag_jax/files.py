@@ -47,7 +47,7 @@ def folder_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
   Otherwise it is removed, also what a killed run left of it. Raises OSError when `path` holds anything.
   """
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
-    raise FileExistsError(errno.EEXIST, "There is something already: name a new folder", str(path))
+    raise FileExistsError(f"{path} is there already, and is no empty folder: name a new one.")
   partial = path.with_name(f".partial-{path.name}")
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)

@@ -179,6 +179,7 @@ def _tile() -> None:
   os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Nothing here needs an accelerator.
   from lgag_jax import tile, tile_output
 
+  logging.set_verbosity(logging.WARNING)
   python_logging.getLogger("lgag_jax").setLevel(python_logging.INFO)
   settings = tile_settings.from_flags()
   rows, command = tile.cut(settings)

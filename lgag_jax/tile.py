@@ -161,7 +161,7 @@ def _cut_one(
   image = outline = ""
   if label not in (UNKNOWN, NO_DATA) and split:
     image = tile_output.write_raster(folder, f"{label}/{name}", pixels, transform, grid.crs)
-    if mask is not None:
+    if mask is not None and label != settings.background:  # Without one all of it is background.
       outline = tile_output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
   corners = None
   if transform is not None:
