@@ -54,7 +54,7 @@ class DataConfig:
   source: str = "folder"  # "tfds", "folder" (a folder a class) or "patches" (images with masks).
   directory: str = ""  # The data's root; for "tfds" the data_dir ("" is TFDS's own default).
   builder: str = ""  # "tfds": a registered name, or a folder with a *_dataset_builder.py.
-  manifest: str = ""  # "patches": a CSV of images, masks and splits; "" is <directory>/manifest.csv.
+  manifest: str = ""  # A CSV of images, masks ("patches") and splits; "" is <directory>/manifest.csv.
   pseudo_masks: str = ""  # A folder that --mode=pseudo wrote: training takes its masks from there.
   train_split: str = "train"  # TFDS syntax: "train", "train[:80%]", "train[:40%]+train[60%:]".
   validation_split: str = "validation"

@@ -40,6 +40,24 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     raise
 
 
+@contextlib.contextmanager
+def folder_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a new folder to fill; it becomes `path`, which may be an empty folder, when all goes well.
+
+  Otherwise it is removed, also what a killed run left of it. Raises OSError when `path` holds anything.
+  """
+  if path.exists() and (not path.is_dir() or any(path.iterdir())):
+    raise FileExistsError(f"{path} is there already, and is no empty folder: name a new one.")
+  partial = path.with_name(f".partial-{path.name}")
+  shutil.rmtree(partial, ignore_errors=True)
+  partial.mkdir(parents=True)
+  try:
+    yield partial
+    partial.rename(path)
+  finally:
+    shutil.rmtree(partial, ignore_errors=True)
+
+
 def is_full(error: BaseException) -> bool:
   """Whether an error, a library's own kind too, says that a disk or a quota is full."""
   return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))

@@ -12,39 +12,26 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-_MODES = ("train", "eval", "pseudo", "stages", "predict", "report", "doctor")
+from lgag_jax import flag_fields, map_settings, tile_settings
+
+_MODES = ("train", "eval", "pseudo", "stages", "predict", "report", "doctor", "tile")
 _WITH_CONFIG = ("train", "stages", "doctor")  # The others read what a training left in its workdir.
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A config file; --config.optim.learning_rate=0.05 changes a field.", lock_config=True
 )
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where a run keeps everything.", required=True)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Where a run keeps everything; every mode but tile needs one."
+)
 _MODE = flags.DEFINE_enum(
   "mode", "train", _MODES,
   "What to do. stages trains a first stage, writes its pseudo-masks and trains a second one on them; "
   "pseudo writes the pseudo-masks of a finished training. doctor reads the data before training, says "
   "what is wrong with it, and exits with 0 when nothing is worse than a note, 2 with warnings, 1 with "
-  "errors.",
+  "errors. tile cuts scenes into a training set.",
 )
-_INPUT = flags.DEFINE_string("input", None, "predict: an image, a folder of images, or a glob.")
-_OUTPUT = flags.DEFINE_string("output", None, "predict: the folder to write to.")
-_BANDS = flags.DEFINE_list("bands", [], "predict: the bands to read, in the model's order: 4,3,2.")
-_GSD = flags.DEFINE_float("gsd", 0.0, "predict: metres a pixel of scenes that do not tell.")
-_TRAINING_GSD = flags.DEFINE_float(
-  "training_gsd", 0.0, "predict: metres a pixel of the training images, where they did not tell."
-)
-_TILE_SIZE = flags.DEFINE_integer(
-  "tile_size", 0, "predict: side of a window in a scene's pixels; 0: as much ground as in training."
-)
-_OVERLAP = flags.DEFINE_float("overlap", 0.25, "predict: share of a window that neighbours see too.")
-_PROBABILITY = flags.DEFINE_enum(
-  "probability", "percent", ("percent", "float32"), "predict: how probabilities are written."
-)
-_MIN_AREA = flags.DEFINE_float(
-  "min_area", 0.0, "predict: square metres of a polygon at least; pixels where a scene lies nowhere."
-)
-_SIMPLIFY = flags.DEFINE_float(
-  "simplify", 0.0, "predict: metres that a polygon's outline may move; 0 keeps the pixels' outline."
-)
+_INPUT = flags.DEFINE_string("input", None, "predict, tile: an image or scene, a folder or a glob.")
+_OUTPUT = flags.DEFINE_string("output", None, "predict, tile: the folder to write to.")
+flag_fields.define(predict=map_settings.Options, tile=tile_settings.Settings)
 _DISTRIBUTED = flags.DEFINE_enum(
   "distributed", "auto", ("auto", "on", "off"),
   "Work as one of several processes: auto where srun, mpirun, Kubernetes or a TPU pod started them.",
@@ -85,6 +72,11 @@ def _leave_others(message: str) -> None:
 
 
 def _run() -> None:
+  if _MODE.value == "tile":
+    _tile()
+    return
+  if not _WORKDIR.value:
+    raise ValueError(f"--mode={_MODE.value} needs --workdir=<folder>: a run keeps everything there.")
   # Imported here, so that --help and a misspelt flag answer at once.
   import tensorflow as tf
 
@@ -175,13 +167,7 @@ def _predict(workdir: pathlib.Path) -> None:
     if not flag.value:
       raise ValueError(f"--mode=predict needs --{flag.name}.")
   output = pathlib.Path(_OUTPUT.value)
-  if not all(band.isdigit() for band in _BANDS.value):
-    raise ValueError(f"--bands={','.join(_BANDS.value)}: must be numbers from 1, such as 4,3,2.")
-  options = predict.Options(
-    bands=tuple(map(int, _BANDS.value)), gsd=_GSD.value, training_gsd=_TRAINING_GSD.value,
-    tile_size=_TILE_SIZE.value, overlap=_OVERLAP.value, probability=_PROBABILITY.value,
-    min_area=_MIN_AREA.value, simplify=_SIMPLIFY.value,
-  )
+  options = flag_fields.read(map_settings.Options)
   rows = predict.predict(workdir, _INPUT.value, output, options)
   if cluster.is_first():
     print(f"{len(rows)} images mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
@@ -190,6 +176,19 @@ def _predict(workdir: pathlib.Path) -> None:
 _STOPPABLE = {
   "train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages, "predict": _predict,
 }
+
+
+def _tile() -> None:
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Nothing here needs an accelerator.
+  from lgag_jax import tile, tile_output
+
+  logging.set_verbosity(logging.WARNING)
+  python_logging.getLogger("lgag_jax").setLevel(python_logging.INFO)
+  settings = flag_fields.read(
+    tile_settings.Settings, input=_INPUT.value or "", output=_OUTPUT.value or ""
+  )
+  rows, command = tile.cut(settings)
+  print(f"{tile_output.summary(rows, settings)}\nTrain on {settings.output} with\n\n    {command}\n")
 
 
 def parse_flags(argv: list[str]) -> list[str]:

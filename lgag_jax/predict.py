@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import glob
 import hashlib
 import json
 import logging
@@ -24,15 +23,16 @@ from lgag_jax import (
 )
 from lgag_jax.config import Config
 from lgag_jax.geo import scale
+from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.localize import map_of
+from lgag_jax.map_settings import Options
 from lgag_jax.metrics import BLACK, WHITE
-from lgag_jax.products import Options, Plan
+from lgag_jax.products import Plan
 from lgag_jax.share import Share
 
 _LOG = logging.getLogger(__name__)
 
-_SUFFIXES = (*images.SUFFIXES, ".vrt")
 _LONGEST_STEM = 200  # Bytes; file systems take names of 255.
 
 
@@ -46,7 +46,7 @@ def predict(
   share the scenes, or the rows of each where scenes are fewer, on a disk that all of them see. An image
   that cannot be read is named, and left out; raises ImageError when none can.
   """
-  paths = input_paths(source)
+  paths = scene_files(source)
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
   thresholds = calibrate.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
@@ -107,23 +107,6 @@ def doubt_of(rows: list[dict], config: Config) -> str:
     "range of values as those of training (--training_gsd, --gsd)? "
     "Then see the AUC and what is found in the workdir's report.html."
   )
-
-
-def input_paths(source: str | pathlib.Path) -> list[pathlib.Path]:
-  """Lists the images that a file, a folder or a glob stands for; raises when there is none."""
-  path = pathlib.Path(source)
-  if path.is_file():
-    return [path]
-  if path.is_dir():
-    paths = sorted(p for p in path.iterdir() if p.suffix.lower() in _SUFFIXES and p.name[0] != ".")
-    if not paths:
-      raise FileNotFoundError(f"--input={source} holds no image ({', '.join(_SUFFIXES)}).")
-    return paths
-  paths = sorted(pathlib.Path(name) for name in glob.glob(str(source), recursive=True))
-  paths = [path for path in paths if path.is_file()]
-  if not paths:
-    raise FileNotFoundError(f"--input={source}: there is no such file or folder.")
-  return paths
 
 
 def _plans(

@@ -17,39 +17,11 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import View
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.store import Store
+from lgag_jax.map_settings import Options
 
 _ROWS = 512  # Of a map in memory at once.
 _OVERLAY_SIDE = 2048
 _COLOURS = np.array([(230, 60, 40), (250, 190, 40), (160, 60, 200), (40, 140, 250)], np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Options:
-  """How to map, as asked on the command line."""
-
-  bands: tuple[int, ...] = ()  # Which of a scene's, from 1, in the model's order; () takes all.
-  gsd: float = 0.0  # Metres a pixel of scenes whose files do not tell.
-  training_gsd: float = 0.0  # Metres a pixel of the training images, where the workdir does not know.
-  tile_size: int = 0  # Side of a window in a scene's pixels; 0: as much ground as in training.
-  overlap: float = 0.25  # Of neighbouring windows, at least.
-  probability: str = "percent"  # uint8, or "float32".
-  min_area: float = 0.0  # Square metres of a polygon at least; pixels where the scene lies nowhere.
-  simplify: float = 0.0  # Metres that a polygon's outline may move; pixels likewise.
-
-  def __post_init__(self):
-    if self.probability not in ("percent", "float32"):
-      raise ValueError(f"--probability={self.probability}: must be percent or float32.")
-    if not 0 <= self.overlap <= 0.75:
-      raise ValueError(f"--overlap={self.overlap}: must be a share from 0 to 0.75.")
-    if self.tile_size and self.tile_size < 32:
-      raise ValueError(f"--tile_size={self.tile_size}: must be 32 pixels or more, or 0.")
-    for name in ("gsd", "training_gsd", "min_area", "simplify"):
-      if not 0 <= getattr(self, name) < float("inf"):
-        raise ValueError(f"--{name}={getattr(self, name)}: must be 0 or more.")
-
-  @property
-  def dtype(self) -> str:
-    return "uint8" if self.probability == "percent" else "float32"
 
 
 @dataclasses.dataclass(frozen=True)

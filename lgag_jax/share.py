@@ -17,9 +17,10 @@ from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.store import Store
 from lgag_jax.geo.windows import Axis, cover
+from lgag_jax.map_settings import Options
 from lgag_jax.mapping import Job
 from lgag_jax.models.network import Network
-from lgag_jax.products import Options, Plan
+from lgag_jax.products import Plan
 from lgag_jax.progress import Progress
 from lgag_jax.state import TrainState
 

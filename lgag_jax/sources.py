@@ -83,8 +83,9 @@ def _spec(config: DataConfig, split: str) -> str:
 class FolderSource:
   """`landslide/` and `non-landslide/` with images, optionally `masks/` with the same names.
 
-  With folders named like the splits (`train/landslide/`, ...) those are used; else the last
-  `validation_fraction` of each class, by name, is the validation split.
+  With folders named like the splits (`train/landslide/`, ...) those are used; else the column `split`
+  of a manifest, by file name; else the last `validation_fraction` of each class, by name, is the
+  validation split.
   """
 
   def __init__(self, config: DataConfig, spec: str):
@@ -96,6 +97,7 @@ class FolderSource:
         "whole image says nothing about its parts."
       )
     rows = []
+    self._splits = splits.of_files(config, root)
     for number, name in enumerate((config.background, *config.classes)):
       rows += self._class_rows(root, spec, name, number)
     self._paths = [path for path, _ in rows]
@@ -129,10 +131,16 @@ class FolderSource:
           "and data.background to the names that you have."
         )
       paths = images.image_files(root / name)
-      names = [""] * len(paths)
+      names = [self._splits.get(path.name, "") for path in paths]
+      if self._splits and "" in names:
+        raise ValueError(
+          f"{paths[names.index('')]} has no split in the manifest: add it there, or take it away."
+        )
     if not paths:
       raise ValueError(f"{root}: the folder {name}/ holds no image ({', '.join(images.SUFFIXES)}).")
-    return [(paths[i], number) for i in splits.select(spec, names, self._config)]
+    return [(paths[i], number) for i in splits.select(
+      spec, names, self._config, known=sorted({*self._splits.values()})
+    )]
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image = images.read_image(self._paths[index], self._config.channels)

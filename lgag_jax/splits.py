@@ -29,16 +29,20 @@ def require_directory(config: DataConfig) -> pathlib.Path:
   return directory
 
 
-def select(spec: str, names: Sequence[str], config: DataConfig) -> list[int]:
+def select(
+  spec: str, names: Sequence[str], config: DataConfig, known: Sequence[str] = ()
+) -> list[int]:
   """Returns the indices of the TFDS split expression `spec`; `names[i]` is example i's split.
 
   Without any names ("") train and validation are cut by order: the last share is validation, a
-  contiguous block, since neighbours in name are often neighbours in space.
+  contiguous block, since neighbours in name are often neighbours in space. Splits in `known` may be
+  empty.
   """
   if not any(names):
     cut = len(names) - round(len(names) * config.validation_fraction)
     names = ["train"] * cut + ["validation"] * (len(names) - cut)
-  members = {name: [i for i, n in enumerate(names) if n == name] for name in dict.fromkeys(names)}
+  every = dict.fromkeys((*names, *known))
+  members = {name: [i for i, n in enumerate(names) if n == name] for name in every}
   lengths = {name: types.SimpleNamespace(num_examples=len(m)) for name, m in members.items()}
   try:
     parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(lengths)
@@ -56,18 +60,45 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   They are what the manifest lists, without one `images/` and `masks/`. Raises FileNotFoundError or
   ValueError that names the folder, the manifest or its row.
   """
-  manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
-  if manifest.exists():
-    table = images.read_table(manifest, ())
+  manifest, table = _read_manifest(config, root)
+  if table is not None:
     rows = [_manifest_row(root, manifest, number, line) for number, line in enumerate(table, 2)]
     return rows, [line.get("split") or "" for line in table]
-  if config.manifest:
-    raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
   masks = images.by_stem(root / "masks")
   rows = [(p, masks.get(p.stem), ()) for p in images.image_files(root / "images")]
   if not rows:
     raise ValueError(f"{root / 'images'} holds no image ({', '.join(images.SUFFIXES)}).")
   return rows, [""] * len(rows)
+
+
+def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
+  """Returns the split of each file name (without folders) that a manifest gives one, {} without.
+
+  By name alone, so that a file keeps its split where a person moves it to another class's folder.
+  Raises ValueError when one name has two splits.
+  """
+  manifest, table = _read_manifest(config, root)
+  found: dict[str, str] = {}
+  for number, line in enumerate(table or [], 2):
+    split, path = line.get("split"), line.get("image") or line.get("file")
+    if split and path and found.setdefault(name := pathlib.PurePath(path).name, split) != split:
+      raise ValueError(
+        f"{manifest}, row {number} puts {name} into {split}, a row before it into {found[name]}: "
+        "give images of different splits different names."
+      )
+  return found
+
+
+def _read_manifest(
+  config: DataConfig, root: pathlib.Path
+) -> tuple[pathlib.Path, list[dict[str, str]] | None]:
+  """Returns the manifest's path and its rows, None when there is none and none is asked for."""
+  manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
+  if manifest.exists():
+    return manifest, images.read_table(manifest, ())
+  if config.manifest:
+    raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
+  return manifest, None
 
 
 def _manifest_row(root, manifest, number, line):

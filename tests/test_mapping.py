@@ -18,8 +18,9 @@ from lgag_jax import cluster, mapping, products, share
 from lgag_jax.config import Config, DataConfig, LocalizeConfig
 from lgag_jax.geo import cog, scale, store
 from lgag_jax.geo.scene import open_scene
+from lgag_jax.map_settings import Options
 from lgag_jax.preemption import Stopped
-from lgag_jax.products import Options, Plan
+from lgag_jax.products import Plan
 
 SIDE = 32
 CONFIG = Config(

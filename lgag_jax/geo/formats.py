@@ -5,17 +5,19 @@ taken: the XML is read here, what is known to be harmless is copied, every file 
 and checked as an image is, and GDAL gets the copy, where each file has the one driver that may open it.
 """
 
+import glob
 import pathlib
 import re
 import xml.etree.ElementTree as ET
 
 import rasterio
 
-from lgag_jax.rasters import OPTIONS, ImageError, open_by, open_raster, read_start
+from lgag_jax.rasters import OPTIONS, SUFFIXES, ImageError, open_by, open_raster, read_start
 
 # The cache is the whole process's, and by default a share of the machine's memory. Python in a VRT is
 # off in GDAL as it is; the environment may say otherwise.
 SCENE_OPTIONS = {**OPTIONS, "GDAL_CACHEMAX": 128 << 20, "GDAL_VRT_ENABLE_PYTHON": "NO"}
+_SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
 _MOST_XML_BYTES = 8 << 20  # Some 5000 tiles of three bands; parsed it takes thirty times as much.
 _MOST_PART_BLOCK_BYTES = 1 << 25  # GDAL keeps up to a hundred of a mosaic's files open, a block each.
 _RECT = ("xOff", "yOff", "xSize", "ySize")
@@ -157,3 +159,21 @@ def _look_into(part: pathlib.Path, path: pathlib.Path) -> tuple[str, int, dict[s
       }
   except ImageError as error:
     raise ImageError(f"{path} refers to a file that cannot be used: {error}") from error
+
+
+def scene_files(source: str | pathlib.Path) -> list[pathlib.Path]:
+  """Lists the scenes that a file, a folder or a glob stands for; raises when there is none."""
+  path = pathlib.Path(source)
+  if path.is_file():
+    return [path]
+  if path.is_dir():
+    paths = sorted(path.iterdir())
+    paths = [p for p in paths if p.suffix.lower() in _SCENE_SUFFIXES and p.name[0] != "."]
+    if not paths:
+      raise FileNotFoundError(f"--input={source} holds no image ({', '.join(_SCENE_SUFFIXES)}).")
+    return paths
+  paths = sorted(pathlib.Path(name) for name in glob.glob(str(source), recursive=True))
+  paths = [path for path in paths if path.is_file()]
+  if not paths:
+    raise FileNotFoundError(f"--input={source}: there is no such file or folder.")
+  return paths
