@@ -21,6 +21,7 @@ from lgag_jax.map_settings import Options
 
 _ROWS = 512  # Of a map in memory at once.
 _OVERLAY_SIDE = 2048
+_LEAST_SIDE = 4  # Of a polygon, in pixels as the network sees them: the finest that its maps resolve.
 _COLOURS = np.array([(230, 60, 40), (250, 190, 40), (160, 60, 200), (40, 140, 250)], np.float32)
 
 
@@ -37,6 +38,13 @@ class Plan:
   def working(self, output: pathlib.Path) -> pathlib.Path:
     """The folder of what is not finished."""
     return output / ".unfinished" / self.stem
+
+  def min_area(self, options: Options) -> float:
+    """The least area of a polygon, square metres, or pixels where the scene lies nowhere."""
+    if options.min_area >= 0:
+      return options.min_area
+    seen = self.view.reduction * self.view.side / self.view.model_side  # Of the scene's pixels.
+    return (_LEAST_SIDE * seen * (self.grid.gsd() or 1.0)) ** 2
 
   def result(self, output: pathlib.Path) -> pathlib.Path:
     return output / "scenes" / f"{self.stem}.json"
@@ -78,7 +86,7 @@ def write(
       scores.with_suffix(".qml"), style.probability_style(options.probability == "percent")
     )
     found = polygons.find(
-      mask, scores, names, plan.path.name, min_area=options.min_area, simplify=options.simplify
+      mask, scores, names, plan.path.name, min_area=plan.min_area(options), simplify=options.simplify
     )
     base = output / "polygons" / plan.stem
     suffixed = [base.with_name(base.name + suffix) for suffix in (".gpkg", ".geojson", ".qml")]
@@ -143,7 +151,7 @@ def quick_look(
 
 
 def overlay(pixels: np.ndarray, mask: np.ndarray, config: Config) -> Image.Image:
-  """Returns the image with each class tinted and outlined."""
+  """Returns the image with each class tinted and outlined, white where there is no data."""
   unit = input_pipeline.to_unit_range(pixels, config.data.max_value)[..., :3]
   if unit.shape[-1] < 3:
     unit = np.repeat(unit[..., :1], 3, axis=-1)
@@ -156,6 +164,7 @@ def overlay(pixels: np.ndarray, mask: np.ndarray, config: Config) -> Image.Image
       same &= np.roll(mask, shift, axis) == mask
   shown = np.where(inside[..., None], 0.65 * shown + 0.35 * colour, shown)
   shown = np.where((inside & ~same)[..., None], colour, shown)
+  shown = np.where((mask == cog.NO_DATA)[..., None], 255.0, shown)
   return Image.fromarray(np.uint8(shown))
 
 

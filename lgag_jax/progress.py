@@ -32,7 +32,7 @@ class Progress:
     left = (self._total - self._done) / rate if rate else float("inf")
     clock = f"{left // 60:.0f}:{left % 60:02.0f}" if left < 1e6 else "?"
     return (
-      f"{self._what}: {_number(self._done)}/{_number(self._total)} {self._unit}, {rate:.1f}/s, "
+      f"{self._what}: {_number(self._done)}/{_number(self._total)} {self._unit}, {_rate(rate)}/s, "
       f"{clock} left  {note}"
     )
 
@@ -40,6 +40,10 @@ class Progress:
     """Prints the line a last time."""
     if self._shown:
       print(f"\r{self.line(note):100}", file=sys.stderr, flush=True)
+
+
+def _rate(rate: float) -> str:
+  return f"{rate:.1f}" if rate >= 10 else f"{rate:.2g}"
 
 
 def _number(count: float) -> str:

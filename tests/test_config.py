@@ -190,6 +190,13 @@ def test_json_keeps_everything(tmp_path):
   assert configs.load(tmp_path / "config.json") == config
 
 
+def test_a_file_of_an_older_version_takes_defaults(tmp_path):
+  older = mapping(train__epochs=3)
+  del older["train"]["min_steps"], older["data"]["gsd"]
+  write_json(tmp_path / "config.json", older)
+  assert configs.load(tmp_path / "config.json") == configs.from_mapping(mapping(train__epochs=3))
+
+
 def test_a_missing_file_says_where_to_look(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"config\.json is missing.*workdir"):
     configs.load(tmp_path / "config.json")

@@ -256,6 +256,6 @@ def test_windows_follow_the_ground_resolution():
 
 
 def test_options_are_checked():
-  for field, value in (("overlap", 0.9), ("overlap", -1), ("tile_size", 8), ("min_area", -1.0)):
+  for field, value in (("overlap", 0.9), ("overlap", -1), ("tile_size", 8), ("min_area", -2.0)):
     with pytest.raises(ValueError, match=f"--{field}={value}"):
       Options(**{field: value})
