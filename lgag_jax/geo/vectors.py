@@ -1,0 +1,97 @@
+"""Landslides as vector files: GeoPackage in the scene's coordinates, GeoJSON in WGS84."""
+
+import contextlib
+import errno
+import pathlib
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import pyogrio
+import pyogrio.errors
+import pyogrio.raw
+import shapely
+
+from lgag_jax import files
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.polygons import Landslide
+
+LAYER = "landslides"
+_FIELDS = (
+  ("id", np.int64), ("class", object), ("area_m2", np.float64), ("perimeter_m", np.float64),
+  ("mean_probability", np.float64), ("max_probability", np.float64), ("pixels", np.int64),
+  ("source", object),
+)
+# RFC 7946 asks for WGS84, outlines anticlockwise and holes clockwise; seven decimals are a centimetre.
+_GEOJSON = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"}
+_SIDE_FILES = ("-journal", "-wal", "-shm")  # SQLite's.
+
+
+def write(
+  landslides: Sequence[Landslide], grid: Grid, gpkg_path: pathlib.Path, geojson_path: pathlib.Path
+) -> list[pathlib.Path]:
+  """Writes a GeoPackage, layer "landslides", and a GeoJSON; returns the files written.
+
+  A scene with no place on the Earth has no GeoJSON, and an older one of that name is removed; without
+  any CRS the GeoPackage's is undefined, and its coordinates are what the scene's transform makes of
+  columns and rows. Unknown figures are null. An OSError names the file that could not be written.
+  """
+  with _written(gpkg_path) as partial:
+    _write_layer(partial, "GPKG", landslides, grid)
+    # Of a database that this one replaces, a GIS may have it open: SQLite would take them for its own.
+    _remove_side_files(gpkg_path)
+  if grid.to_wgs84() is None:
+    geojson_path.unlink(missing_ok=True)
+    return [gpkg_path]
+  # A polygon without an area lies where the projection has no coordinates.
+  placed = [landslide for landslide in landslides if landslide.area_m2 is not None]
+  with _written(geojson_path) as partial:
+    _write_layer(partial, "GeoJSON", placed, grid, layer_options=_GEOJSON)
+  return [gpkg_path, geojson_path]
+
+
+@contextlib.contextmanager
+def _written(path: pathlib.Path):
+  """Yields a place beside `path` as `files.beside` does; leaves none of SQLite's own files there."""
+  with files.beside(path) as partial:
+    partial.unlink(missing_ok=True)  # Of a run that was killed: GDAL would add to it.
+    _remove_side_files(partial)
+    try:
+      yield partial
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+      raise OSError(errno.EIO, f"{error} (is the disk full?)", str(path)) from error
+    finally:
+      _remove_side_files(partial)
+
+
+def _remove_side_files(path: pathlib.Path) -> None:
+  for suffix in _SIDE_FILES:
+    path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _write_layer(path, driver, landslides, grid, **options):
+  columns = zip(*map(_row, landslides), strict=True) if landslides else [()] * len(_FIELDS)
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="'crs' was not provided")  # There may be none.
+    pyogrio.raw.write(
+      path, shapely.to_wkb(np.array([landslide.geometry for landslide in landslides], object)),
+      [np.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)],
+      [name for name, _ in _FIELDS], layer=LAYER, driver=driver, geometry_type="Polygon",
+      crs=grid.crs.to_wkt() if grid.crs else None, promote_to_multi=False, **options,
+    )
+  # GDAL closes a GeoPackage that did not fit on the disk without a word, and without its layer.
+  count = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"]
+  if count != len(landslides):
+    raise pyogrio.errors.DataLayerError(f"{count} of {len(landslides)} polygons were written")
+
+
+def _row(landslide: Landslide) -> tuple:
+  return (
+    landslide.id, _text(landslide.class_name), landslide.area_m2, landslide.perimeter_m,
+    landslide.mean_probability, landslide.max_probability, landslide.pixels, _text(landslide.source),
+  )
+
+
+def _text(name: str) -> str:
+  """A file's name may hold bytes that are no text."""
+  return name.encode(errors="backslashreplace").decode()
