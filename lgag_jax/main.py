@@ -78,6 +78,7 @@ def _run() -> None:
   if not _WORKDIR.value:
     raise ValueError(f"--mode={_MODE.value} needs --workdir=<folder>: a run keeps everything there.")
   # Imported here, so that --help and a misspelt flag answer at once.
+  import pyogrio  # noqa: F401  First: GeoPackages would get TensorFlow's SQLite, which has no R-trees.
   import tensorflow as tf
 
   from lgag_jax import cluster, preemption, session

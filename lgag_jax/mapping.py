@@ -78,7 +78,7 @@ def run(
 
   A scene that cannot be read to its end is finished with its `failure` set.
   """
-  look = functools.lru_cache(maxsize=4)(lambda view: _make_look(network, config, mesh, view))
+  look = functools.lru_cache(maxsize=4)(lambda view: make_look(network, config, mesh, view))
   waiting: collections.deque = collections.deque()
   batches = _batches(jobs, config.localize.batch_size, finished, advance)
   with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -98,7 +98,7 @@ def run(
         future.cancel()
 
 
-def _make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
+def make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
   """Returns the function from a state and windows as read to gated scores at the windows' size."""
   seen = dataclasses.replace(
     config, data=dataclasses.replace(config.data, image_size=view.model_side),

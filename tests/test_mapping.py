@@ -48,7 +48,7 @@ def looks(monkeypatch):
 
     return look
 
-  monkeypatch.setattr(mapping, "_make_look", make_look)
+  monkeypatch.setattr(mapping, "make_look", make_look)
   return seen
 
 
@@ -145,7 +145,7 @@ def seams(monkeypatch):
       levels = np.random.default_rng(len(pixels)).random((len(pixels), 1, 1, 1), np.float32)
       return np.broadcast_to(levels, (*pixels.shape[:3], 1)), levels[:, :, 0, 0]
     return look
-  monkeypatch.setattr(mapping, "_make_look", make_look)
+  monkeypatch.setattr(mapping, "make_look", make_look)
 
 
 @pytest.mark.parametrize(("overlap", "smooth"), [(0.0, False), (0.25, True), (0.5, True)])
@@ -189,6 +189,7 @@ def test_a_stopped_map_goes_on_to_the_same(looks, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("processes", [2, 3, 9])
 def test_processes_that_share_a_scene_draw_the_same_map(looks, tmp_path, monkeypatch, processes):
+  monkeypatch.setattr(store, "_SAVE_EVERY", 0.0)
   path = write_scene(tmp_path / "scene.tif", picture(150, 50))
   predict(path, tmp_path / "one", Options(overlap=0.4))
   monkeypatch.setattr(jax, "process_count", lambda: processes)

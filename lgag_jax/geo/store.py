@@ -29,6 +29,8 @@ class Store:
     self._folder, self._key, self._saved = folder, key, time.monotonic()
     self._name = f"{span[0]}-{span[1]}"
     folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("scores", "mask"):
+      self._path(kind).touch()
 
   @property
   def bytes_a_row(self) -> int:
@@ -52,9 +54,7 @@ class Store:
   def write(self, first: int, scores: np.ndarray, mask: np.ndarray) -> None:
     """Writes rows from `first` on: scores [n, W, C] of the store's type and mask u8[n, W]."""
     for kind, rows in (("scores", scores), ("mask", mask)):
-      path = self._path(kind)
-      path.touch()
-      with path.open("r+b") as file:
+      with self._path(kind).open("r+b") as file:
         file.seek((first - self.span[0]) * rows[:1].nbytes)
         file.write(np.ascontiguousarray(rows).data)
 

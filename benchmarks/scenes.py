@@ -1,0 +1,128 @@
+"""Measures prediction on scenes: memory, speed and where it goes, and whether windows can be seen.
+
+python -m benchmarks.scenes --workdir=runs/demo --output=runs/scenes --sides 4000 20000
+
+A scene is one synthetic drawing, repeated. Each is mapped by the command line in a process of its own;
+the first also with windows of other sizes and overlaps, whose masks are compared with its own.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import rasterio
+from rasterio.windows import Window
+
+from data.synthetic_landslides import drawing
+from lgag_jax import mapping, partition, session
+from lgag_jax.geo import scale
+
+_DRAWN = 2000  # Side of what is repeated.
+_VARIANTS = ((0, 0.5), (320, 0.25), (320, 0.5), (384, 0.25), (384, 0.5))  # Window side, overlap.
+_ROUNDS = 5
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--workdir", type=pathlib.Path, required=True)
+  parser.add_argument("--output", type=pathlib.Path, required=True)
+  parser.add_argument("--sides", type=int, nargs="+", default=[4000])
+  parser.add_argument("--seams", action="store_true", help="compare window sizes and overlaps")
+  arguments = parser.parse_args()
+  arguments.output.mkdir(parents=True, exist_ok=True)
+  bare = _bare(arguments.workdir)
+  print(f"bare model: {bare:.2f} windows/s")
+  for side in arguments.sides:
+    scene = _write(arguments.output / f"scene{side}.tif", side)
+    print(_line(side, _map(arguments, scene, f"maps{side}"), bare), flush=True)
+  if arguments.seams:
+    side = arguments.sides[0]
+    reference = _mask(arguments.output / f"maps{side}")
+    for tile, overlap in _VARIANTS:
+      name = f"maps{side}-{tile}-{overlap}"
+      _map(arguments, arguments.output / f"scene{side}.tif", name, tile_size=tile, overlap=overlap)
+      mask = _mask(arguments.output / name)
+      same = np.mean(mask == reference)
+      print(f"window {tile or 'as in training'}, overlap {overlap}: {same:.2%} of the pixels agree, "
+            f"IoU {_iou(mask, reference):.3f}", flush=True)
+
+
+def _bare(workdir: pathlib.Path) -> float:
+  """Returns windows a second of the compiled model on the same batch over and over."""
+  session.prepare_jax()
+  mesh = partition.make_mesh()
+  config, network, state = session.restore(workdir, mesh)
+  view = scale.view(scale.load(workdir, config), config, None)
+  look = mapping.make_look(network, config, mesh, view)
+  size = config.localize.batch_size
+  pixels, _ = drawing.draw_scene(0, view.side, view.side)
+  batch = np.stack([pixels] * size)
+  rates = []
+  for _ in range(_ROUNDS + 1):  # The first compiles.
+    begin = time.perf_counter()
+    jax.block_until_ready(look(state, batch))
+    rates.append(size / (time.perf_counter() - begin))
+  return float(np.median(rates[1:]))
+
+
+def _write(path: pathlib.Path, side: int) -> pathlib.Path:
+  if path.exists():
+    return path
+  pixels = np.moveaxis(drawing.draw_scene(0, _DRAWN, _DRAWN)[0], -1, 0)
+  profile = {
+    "driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8", "tiled": True,
+    "blockxsize": 512, "blockysize": 512, "compress": "deflate", "crs": "EPSG:32633",
+    "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5.2e6), "BIGTIFF": "IF_SAFER",
+  }
+  with rasterio.Env(GDAL_CACHEMAX=256 << 20), rasterio.open(path, "w", **profile) as raster:
+    for top in range(0, side, _DRAWN):
+      for left in range(0, side, _DRAWN):
+        height, width = min(_DRAWN, side - top), min(_DRAWN, side - left)
+        raster.write(pixels[:, :height, :width], window=Window(left, top, width, height))
+  return path
+
+
+def _map(arguments, scene: pathlib.Path, name: str, **flags) -> dict:
+  """Maps a scene in another process; returns seconds, peak memory, and what the run noted itself."""
+  command = [
+    sys.executable, "-m", "lgag_jax.main", "--mode=predict", f"--workdir={arguments.workdir}",
+    f"--input={scene}", f"--output={arguments.output / name}",
+    *(f"--{flag}={value}" for flag, value in flags.items()),
+  ]
+  begin = time.perf_counter()
+  process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+  _, status, usage = os.wait4(process.pid, 0)
+  if status:
+    raise SystemExit(f"{' '.join(command)} failed.")
+  result = json.loads(next((arguments.output / name / "scenes").iterdir()).read_text())
+  unit = 2**30 if sys.platform == "darwin" else 2**20
+  return {**result, "whole": time.perf_counter() - begin, "peak_gib": usage.ru_maxrss / unit}
+
+
+def _line(side: int, result: dict, bare: float) -> str:
+  windows, wall = result["windows"], result["wall_seconds"]
+  parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["seconds"].items())
+  return (
+    f"{side} x {side}: {windows} windows in {wall:.1f} s ({parts}), {windows / wall / bare:.0%} of the "
+    f"bare model's rate, {side**2 / 1e6 / wall:.2f} MP/s; with start and products "
+    f"{result['whole']:.1f} s, peak {result['peak_gib']:.2f} GiB"
+  )
+
+
+def _mask(folder: pathlib.Path) -> np.ndarray:
+  with rasterio.open(next((folder / "mask").glob("*.tif"))) as raster:
+    return raster.read(1)
+
+
+def _iou(a: np.ndarray, b: np.ndarray) -> float:
+  return float(np.sum((a == 1) & (b == 1)) / max(np.sum((a == 1) | (b == 1)), 1))
+
+
+if __name__ == "__main__":
+  main()

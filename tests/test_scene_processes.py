@@ -1,0 +1,82 @@
+"""Scenes from the command line: two processes draw the map that one does."""
+
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import rasterio
+
+from lgag_jax import config as configs
+from lgag_jax import files, localize, partition, session
+from lgag_jax.checkpoints import Checkpoints
+from tests.conftest import SIDE, small_config
+
+ROOT = pathlib.Path(__file__).parent.parent
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def workdir(image_folder, tmp_path):
+  """What a training leaves, without one: random weights, and thresholds that some pixels reach."""
+  draft = small_config.__wrapped__(image_folder)
+  draft.localize.gate = 0.0
+  config = configs.from_mapping(draft)
+  workdir = tmp_path / "run"
+  _, _, state = session.start(config, partition.make_mesh(), 1)
+  checkpoints = Checkpoints(workdir, keep=1, writes=True)
+  checkpoints.save(state, {})
+  checkpoints.close()
+  files.write_json(workdir / "config.json", configs.config_dict(config).to_dict())
+  rules = {rule: [0.5] for rule in configs.RULES}
+  files.write_json(
+    workdir / "thresholds.json", {"step": 0, "maps": dict.fromkeys(localize.maps_of(config), rules)}
+  )
+  return workdir
+
+
+def predict(workdir, scene, output, *flags):
+  return subprocess.Popen(
+    [sys.executable, "-m", "lgag_jax.main", "--mode=predict", f"--workdir={workdir}",
+     f"--input={scene}", f"--output={output}", "--probability=float32", *flags],
+    cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
+  )
+
+
+def finish(processes):
+  texts = [process.communicate(timeout=300) for process in processes]
+  assert [process.returncode for process in processes] == [0] * len(processes), texts
+  return [out for out, _ in texts]
+
+
+def test_two_processes_draw_the_map_of_one(workdir, tmp_path):
+  scene, shape = tmp_path / "scene.tif", (int(3.3 * SIDE), int(1.5 * SIDE))
+  rng = np.random.default_rng(1)
+  with rasterio.open(
+    scene, "w", driver="GTiff", height=shape[0], width=shape[1], count=3, dtype="uint8",
+    crs="EPSG:32633", transform=rasterio.Affine(2.0, 0.3, 5e5, 0.1, -2.0, 5.2e6),
+  ) as raster:
+    raster.write(rng.integers(0, 255, (3, *shape), np.uint8))
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    address = f"--coordinator=localhost:{probe.getsockname()[1]}"
+  one = predict(workdir, scene, tmp_path / "one")
+  two = [
+    predict(workdir, scene, tmp_path / "two", address, "--processes=2", f"--process={i}")
+    for i in range(2)
+  ]
+  texts = finish([one, *two])
+  assert "1 images mapped" in texts[0] and "1 images mapped" in texts[1] and not texts[2]
+  for name in ("mask", "probability"):
+    maps = []
+    for run in ("one", "two"):
+      with rasterio.open(tmp_path / run / name / "scene_tif.tif") as raster:
+        maps.append(raster.read())
+    np.testing.assert_allclose(maps[0], maps[1], atol=1e-6)
+  assert (maps[0] > 0).mean() > 0
+  assert (tmp_path / "two/polygons/scene_tif.gpkg").exists()
+  assert not list((tmp_path / "two/.unfinished").iterdir())
