@@ -60,7 +60,7 @@ def _bare(workdir: pathlib.Path) -> float:
   config, network, state = session.restore(workdir, mesh)
   view = scale.view(scale.load(workdir, config), config, None)
   look = mapping.make_look(network, config, mesh, view)
-  size = config.localize.batch_size
+  size = mapping.batch_size(config, mesh)
   pixels, _ = drawing.draw_scene(0, view.side, view.side)
   batch = np.stack([pixels] * size)
   rates = []

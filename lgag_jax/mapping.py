@@ -20,7 +20,7 @@ from rasterio.windows import Window
 from lgag_jax import images, input_pipeline, partition, preemption
 from lgag_jax.config import Config
 from lgag_jax.geo.canvas import Canvas
-from lgag_jax.geo.cog import NO_DATA
+from lgag_jax.geo.cog import NO_DATA, encode
 from lgag_jax.geo.scale import View
 from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.store import Store
@@ -30,6 +30,7 @@ from lgag_jax.models.layers import resize
 from lgag_jax.models.network import Network
 from lgag_jax.state import TrainState
 
+_MOST_ON_CPU = 8  # Windows a batch: more are no faster there, and take half a gigabyte.
 _AHEAD = 2  # Batches read before they are asked for, and as many computed before they are written.
 
 
@@ -80,7 +81,7 @@ def run(
   """
   look = functools.lru_cache(maxsize=4)(lambda view: make_look(network, config, mesh, view))
   waiting: collections.deque = collections.deque()
-  batches = _batches(jobs, config.localize.batch_size, finished, advance)
+  batches = _batches(jobs, batch_size(config, mesh), finished, advance)
   with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
     ahead = collections.deque(reader.submit(next, batches, None) for _ in range(_AHEAD))
     try:
@@ -96,6 +97,14 @@ def run(
     finally:
       for future in (*ahead, *waiting):
         future.cancel()
+
+
+def batch_size(config: Config, mesh: Mesh) -> int:
+  """Returns how many windows the network looks at at once, on all devices together."""
+  size = config.localize.batch_size
+  if mesh.devices.flat[0].platform == "cpu":
+    size = min(size, -(-_MOST_ON_CPU // mesh.size) * mesh.size)
+  return size
 
 
 def make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
@@ -231,15 +240,9 @@ def _settle(job: Job, row: int, valid: np.ndarray, advance: Callable, _s, _p, wa
     above = np.where(scores >= job.thresholds, scores, 0.0)
     mask = np.where(above.max(-1) > 0, above.argmax(-1) + 1, 0).astype(np.uint8)
     mask[~valid] = NO_DATA
-    job.store.write(first * by, _stored(scores, valid, job.store.dtype), mask)
+    job.store.write(first * by, encode(scores, valid, job.store.dtype), mask)
   if row + 1 < len(job.rows.starts):
     job.store.save(row + 1, job.canvas.band, job.probability.tolist())
   job.seconds["compute"] += waited
   job.seconds["write"] += time.monotonic() - begin
   advance(float(scores.shape[0] * scores.shape[1]))
-
-
-def _stored(scores: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarray:
-  stored = np.round(scores * 100).astype(dtype) if dtype == np.uint8 else scores.astype(dtype)
-  stored[~valid] = NO_DATA if dtype == np.uint8 else np.nan
-  return stored

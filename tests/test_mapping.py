@@ -14,7 +14,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-from lgag_jax import cluster, mapping, products, share
+from lgag_jax import cluster, mapping, partition, products, share
 from lgag_jax.config import Config, DataConfig, LocalizeConfig
 from lgag_jax.geo import cog, scale, store
 from lgag_jax.geo.scene import open_scene
@@ -78,7 +78,7 @@ def predict(path, output, options=Options(), *, shared=False, key="key"):
   work = share.Share(
     output, CONFIG, options, [0.5], shared, lambda path, error: left_out.append(str(error))
   )
-  work.map([plan], None, None, None)
+  work.map([plan], None, None, partition.make_mesh())
   return plan, left_out
 
 

@@ -16,6 +16,13 @@ _BLOCK = 512
 _OPTIONS = {"GDAL_CACHEMAX": 128 << 20}  # Bytes; by default a twentieth of the machine's memory.
 
 
+def encode(scores: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarray:
+  """Returns scores [h, w, C] in [0, 1] as they are written: whole percent, or as they are."""
+  stored = np.round(scores * 100).astype(dtype) if dtype == np.uint8 else scores.astype(dtype)
+  stored[~valid] = NO_DATA if dtype == np.uint8 else np.nan
+  return stored
+
+
 def write(
   path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype, rows: Iterator[tuple[int, np.ndarray]],
   names: tuple[str, ...], *, averaged: bool,
