@@ -21,7 +21,8 @@ from lgag_jax import (
   sources,
 )
 from lgag_jax import config as configs
-from tests.test_main import call
+from tests import conftest
+from tests.commands import call
 
 SLURM = {
   "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": "a[1-2]", "SLURM_PROCID": "1", "SLURM_LOCALID": "1",
@@ -201,14 +202,21 @@ def test_an_error_of_the_first_process_is_told_to_the_others(monkeypatch):
   assert json.loads(told[0]) == {"error": "no room"}
 
 
-@pytest.fixture
-def config(small_config):
-  return configs.from_mapping(small_config)
+@pytest.fixture(scope="module")
+def config(image_folder):
+  return configs.from_mapping(conftest.small_config.__wrapped__(image_folder))
 
 
-def test_sigterm_while_the_cache_fills_leaves_nothing_behind(config, tmp_path):
+@pytest.fixture(scope="module")
+def started(config):
+  """A mesh, the network and its first state."""
   mesh = partition.make_mesh()
   network, _, state = session.start(config, mesh, 1)
+  return mesh, network, state
+
+
+def test_sigterm_while_the_cache_fills_leaves_nothing_behind(config, started, tmp_path):
+  mesh, network, state = started
   source = sources.open_source(config.data, "train")
   opened = lambda: session.open_split(source, network, state, config, mesh, tmp_path)
   with preemption.watch():
@@ -225,9 +233,10 @@ def test_sigterm_while_the_cache_fills_leaves_nothing_behind(config, tmp_path):
   shutil.rmtree(tmp_path)
 
 
-def test_an_image_that_cannot_be_read_leaves_no_cache_either(config, tmp_path, monkeypatch):
-  mesh = partition.make_mesh()
-  network, _, state = session.start(config, mesh, 1)
+def test_an_image_that_cannot_be_read_leaves_no_cache_either(
+  config, started, tmp_path, monkeypatch
+):
+  mesh, network, state = started
   source = sources.open_source(config.data, "train")
   monkeypatch.setattr(input_pipeline.Reader, "__call__", lambda *_: 1 / 0)
   with pytest.raises(Exception, match="division by zero"):

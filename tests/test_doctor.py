@@ -14,7 +14,7 @@ from scipy import ndimage
 
 from lgag_jax.config import config_dict, from_mapping
 from lgag_jax.doctor import duplicates, estimate, examine, findings, survey
-from tests.test_main import call
+from tests.commands import call
 
 SIDE = 48
 YES, NO = "landslide", "non-landslide"

@@ -1,5 +1,7 @@
 """Kept trunk outputs: one split's are never another's, and what changed is computed anew."""
 
+import dataclasses
+import functools
 import logging
 import os
 import shutil
@@ -29,9 +31,19 @@ def split_folders(tmp_path, image_folder):
   return tmp_path
 
 
+@functools.cache
+def started(model):
+  """The network and its first state, which do not depend on the data: tracing them takes seconds."""
+  network, _, state = session.start(model, partition.make_mesh(), 1)
+  return network, state
+
+
 def open_split(split, config, workdir):
   mesh = partition.make_mesh()
-  network, _, state = session.start(config, mesh, 1)
+  of_data = {"directory": "", "on_bad_image": "error"}
+  network, state = started(
+    dataclasses.replace(config, data=dataclasses.replace(config.data, **of_data))
+  )
   source = sources.open_source(config.data, split)
   return session.open_split(source, network, state, config, mesh, workdir)
 

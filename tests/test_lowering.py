@@ -1,5 +1,6 @@
 """Programs for machines that are not here: exported for TPU and GPU, partitioned, and read."""
 
+import functools
 import re
 
 import jax
@@ -29,9 +30,18 @@ def small(file, method, **changes):
   })
 
 
-def make_step(config, platform, mesh):
-  network, transform = networks.build(config, platform), optimizer.make_optimizer(config, 100)
-  return train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=1)
+def functions_on(platform, config):
+  """The network, and what is made of it: step, maps and refresh."""
+  network = networks.build(config, platform)
+  return network, *functions(network, config)
+
+
+@functools.cache  # TPU and GPU have the same network: it is traced once for both.
+def functions(network, config):
+  mesh, transform = partition.abstract_mesh(DEVICES), optimizer.make_optimizer(config, 100)
+  step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=1)
+  maps = localize.make_localize(network, config, mesh)
+  return step, maps, train_step.make_refresh(config, mesh)
 
 
 def products(lowered):
@@ -49,7 +59,7 @@ def products(lowered):
 @pytest.mark.parametrize(("file", "method"), METHODS)
 def test_step_exports_for_eight_devices_with_its_state_aliased(file, method, platform):
   config = small(file, method)
-  step = make_step(config, platform, partition.abstract_mesh(DEVICES))
+  _, step, *_ = functions_on(platform, config)
   shapes = state_shapes(config)
   exported = export.export(step, platforms=[platform])(shapes, batch_shapes(config))
   assert exported.nr_devices == DEVICES
@@ -63,12 +73,10 @@ def test_step_exports_for_eight_devices_with_its_state_aliased(file, method, pla
 @pytest.mark.parametrize("platform", ["tpu", "cuda"])
 def test_maps_and_global_anchors_export_for_eight_devices(platform):
   config = small(*METHODS[0])
-  mesh = partition.abstract_mesh(DEVICES)
   image = {"image": batch_shapes(config)["image"]}
-  run = localize.make_localize(networks.build(config, platform), config, mesh)
+  _, _, run, refresh = functions_on(platform, config)
   exported = export.export(run, platforms=[platform])(state_shapes(config), image)
   assert exported.nr_devices == DEVICES
-  refresh = train_step.make_refresh(config, mesh)
   exported = export.export(refresh, platforms=[platform])(state_shapes(config).bank)
   assert exported.nr_devices == DEVICES
 
@@ -78,7 +86,7 @@ def test_maps_and_global_anchors_export_for_eight_devices(platform):
 def test_products_run_in_the_precision_asked_for(file, method, platform):
   for precision, kind in (("float32", "f32"), ("bfloat16", "bf16")):
     config = small(file, method, **{"model.precision": precision})
-    step = make_step(config, platform, partition.abstract_mesh(DEVICES))
+    _, step, *_ = functions_on(platform, config)
     trace = step.trace(state_shapes(config), batch_shapes(config))
     lowered = trace.lower(lowering_platforms=(platform,))
     found = list(products(lowered))
@@ -95,10 +103,10 @@ def test_products_run_in_the_precision_asked_for(file, method, platform):
 def test_products_outside_the_step_run_in_full_precision_too(file, method, platform):
   """Those of kept trunk outputs, of maps, of thresholds and of global anchors."""
   config = small(file, method)
-  mesh, network = partition.abstract_mesh(DEVICES), networks.build(config, platform)
+  mesh = partition.abstract_mesh(DEVICES)
+  network, _, localize_maps, refresh = functions_on(platform, config)
   state, image = state_shapes(config), batch_shapes(config)["image"]
   size = config.train.batch_size
-  localize_maps = localize.make_localize(network, config, mesh)
   maps = jax.eval_shape(localize_maps, state, {"image": image})
   labels = {
     "label": jax.ShapeDtypeStruct((size, 1), jnp.float32),
@@ -108,7 +116,7 @@ def test_products_outside_the_step_run_in_full_precision_too(file, method, platf
     "frozen": (features.make_frozen(network, mesh), (state.params, state.statistics, image), 1),
     "maps": (localize_maps, (state, {"image": image}), 50),
     "thresholds": (calibrate.make_histograms(config, mesh), (maps, labels), 0),
-    "refresh": (train_step.make_refresh(config, mesh), (state.bank,), 2),
+    "refresh": (refresh, (state.bank,), 2),
   }
   for name, (function, arguments, least) in programs.items():
     found = list(products(function.trace(*arguments).lower(lowering_platforms=(platform,))))

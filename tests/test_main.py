@@ -1,20 +1,9 @@
-"""The command line as a user meets it: in a process of its own."""
-
-import os
-import pathlib
-import subprocess
-import sys
+"""The command line as a user meets it: in processes of their own."""
 
 import pytest
 
-ROOT = pathlib.Path(__file__).parent.parent
-
-
-def call(*arguments):
-  return subprocess.run(
-    [sys.executable, "-m", "lgag_jax.main", *arguments], cwd=ROOT, text=True, capture_output=True,
-    env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}, timeout=300, check=False,
-  )
+from lgag_jax import config as configs
+from tests.commands import call, flags_of
 
 
 @pytest.mark.parametrize(
@@ -52,14 +41,14 @@ def test_only_training_executes_a_config_file(tmp_path):
   assert marker.exists()
 
 
-def test_training_from_the_command_line(tmp_path, image_folder):
+def test_training_from_the_command_line(tmp_path, small_config):
+  """In the config of test_train.py, and under the tests' settings, so that it finds its programs."""
+  flags = flags_of(configs.from_mapping(small_config))
   result = call(
-    "--config=configs/image_folder.py:sol", f"--workdir={tmp_path}/run",
-    f"--config.data.directory={image_folder}", "--config.data.image_size=64",
-    "--config.train.epochs=1", "--config.train.batch_size=8", "--config.localize.batch_size=8",
-    "--config.model.head_width=8", "--config.train.min_steps=0",
+    *flags, f"--workdir={tmp_path}/run", JAX_NUM_CPU_DEVICES="4", JAX_DISABLE_MOST_OPTIMIZATIONS="1"
   )
   assert result.returncode == 0, result.stderr
+  assert configs.load(tmp_path / "run" / "config.json") == configs.from_mapping(small_config)
   assert (tmp_path / "run" / "report.html").exists()
   assert "Report:" in result.stdout
   assert "Traceback" not in result.stderr

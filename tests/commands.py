@@ -1,0 +1,116 @@
+"""Commands in processes of their own, forked from one that has imported what they need.
+
+Importing TensorFlow and JAX takes longer than most commands run. Nothing of them is started before the
+fork: a command finds them as a fresh process does after its imports, and its settings are made anew.
+"""
+
+import atexit
+import functools
+import gc
+import json
+import os
+import pathlib
+import runpy
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from lgag_jax import config as configs
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def call(*arguments, **environment):
+  """Runs the command line to its end, with variables set; returns a subprocess.CompletedProcess."""
+  return run([(arguments, environment)])[0]
+
+
+def run(commands, *, module="lgag_jax.main", timeout=300):
+  """Runs commands, pairs of arguments and variables, side by side; returns how each of them ended.
+
+  When one is not over after `timeout` seconds, all that remain are killed.
+  """
+  with tempfile.TemporaryDirectory() as name:
+    places = [str(pathlib.Path(name, str(i))) for i in range(len(commands))]
+    request = [
+      (module, [str(a) for a in arguments], environment, place)
+      for (arguments, environment), place in zip(commands, places, strict=True)
+    ]
+    server = _server()
+    server.stdin.write(json.dumps([request, timeout]) + "\n")
+    server.stdin.flush()
+    codes = json.loads(server.stdout.readline())
+    read = lambda place, kind: pathlib.Path(f"{place}.{kind}").read_text()
+    return [
+      subprocess.CompletedProcess(arguments, code, read(place, "out"), read(place, "err"))
+      for (arguments, _), place, code in zip(commands, places, codes, strict=True)
+    ]
+
+
+def flags_of(config):
+  """The flags that make a config of configs/image_folder.py's."""
+  return ["--config=configs/image_folder.py"] + [
+    f"--config.{group}.{name}={value}"
+    for group, fields in vars(config).items() for name, value in vars(fields).items()
+    if value != getattr(getattr(configs.Config(), group), name)
+  ]
+
+
+@functools.cache
+def _server():
+  server = subprocess.Popen(
+    [sys.executable, "-m", "tests.commands"], cwd=ROOT, text=True, stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE, env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", "XLA_FLAGS": ""},
+  )
+  atexit.register(server.stdin.close)
+  return server
+
+
+def _serve():
+  for line in sys.stdin:
+    request, timeout = json.loads(line)
+    children = []
+    for command in request:
+      if child := os.fork():
+        children.append(child)
+      else:
+        return _become(*command)
+    codes, end = {}, time.monotonic() + timeout
+    while len(codes) < len(children):
+      time.sleep(0.02)
+      for child in set(children) - set(codes):
+        if time.monotonic() > end:
+          os.kill(child, signal.SIGKILL)
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+          codes[child] = os.waitstatus_to_exitcode(status)
+    print(json.dumps([codes[child] for child in children]), flush=True)
+
+
+def _become(module, arguments, environment, place):
+  """Goes on as the module's own process would, to the interpreter's usual end."""
+  for descriptor, path, flags in (
+    (0, os.devnull, os.O_RDONLY), (1, f"{place}.out", os.O_WRONLY | os.O_CREAT),
+    (2, f"{place}.err", os.O_WRONLY | os.O_CREAT),
+  ):
+    os.dup2(os.open(path, flags), descriptor)
+  os.environ.update(environment)
+  for name, value in environment.items():
+    if name.startswith("JAX_"):  # Read when JAX was imported.
+      jax.config.update(name.lower(), int(value))
+  sys.argv = [module, *arguments]
+  runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+  # What lgag_jax.main and the modes that it runs import, but not itself: it defines flags.
+  import jax
+  import tensorflow as tf  # noqa: F401
+
+  from lgag_jax import predict, report, stages, train  # noqa: F401
+  from lgag_jax.doctor import examine  # noqa: F401
+
+  gc.freeze()  # A command's last collection would walk, and so copy, all that was imported.
+  _serve()
