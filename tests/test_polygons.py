@@ -98,7 +98,7 @@ def on_the_ground(inside, crs, transform):
 def test_areas_and_perimeters_are_those_of_the_pixels(tmp_path, name):
   crs, transform = _GRIDS[name]
   mask = np.zeros((40, 60), np.uint8)
-  mask[:2, :] = 1  # Wide and thin, at the border: what is straight is seen to bend.
+  mask[:2, :] = mask[2, ::2] = 1  # A comb at the border: its straight back bends, its teeth do not.
   mask[10:39, 5:30] = 2
   mask[15:20, 10:12] = 0
   mask[25:27, 9:22] = 0
@@ -291,7 +291,7 @@ def test_a_file_that_does_not_fit_on_the_disk_is_not_left(tmp_path, monkeypatch)
   monkeypatch.setattr(pyogrio.raw, "write", lambda path, geometry, data, *rest, **options: whole(
     path, geometry[:1], [column[:1] for column in data], *rest, **options
   ))
-  with pytest.raises(OSError, match=r"1 of 2 polygons.*a\.gpkg"):
+  with pytest.raises(OSError, match=r"1 of 2 polygons written.*a\.gpkg"):
     vectors.write(found, grid, gpkg, geojson)
   assert list(gpkg.parent.iterdir()) == []
 

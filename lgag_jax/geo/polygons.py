@@ -18,6 +18,7 @@ from lgag_jax.geo import regions
 from lgag_jax.geo.grid import GEOD, Grid
 
 _OPTIONS = {"GDAL_CACHEMAX": 128 << 20}  # Bytes; by default a twentieth of the machine's memory.
+_MOST_HOLES = 10_000  # Of a polygon that is simplified: the time grows with their square.
 _AT_ONCE = 1000  # Polygons measured together: coordinates are projected fast only in bulk.
 
 
@@ -156,8 +157,8 @@ def _on_the_ground(outlines: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.nda
   if transformer is None:
     return areas, perimeters
   for start in range(0, len(outlines), _AT_ONCE):
-    fine = shapely.segmentize(outlines[start : start + _AT_ONCE], 1.0)
-    rings, polygon = shapely.get_rings(fine, return_index=True)
+    rings, polygon = shapely.get_rings(outlines[start : start + _AT_ONCE], return_index=True)
+    rings = shapely.segmentize(rings, 1.0)
     points = _applied(grid.transform, shapely.get_coordinates(rings))
     longitudes, latitudes = transformer.transform(*points.T)
     stops = np.cumsum(shapely.get_num_coordinates(rings))
@@ -178,7 +179,10 @@ def _simplified(geometries: np.ndarray, grid: Grid, tolerance: float) -> np.ndar
   if not tolerance:
     return geometries
   side = abs(grid.transform.determinant) ** 0.5  # Of a pixel, in the CRS's units.
-  simple = shapely.simplify(geometries, tolerance / (grid.gsd() or 1.0) * side, preserve_topology=True)
+  tolerance *= side / (grid.gsd() or 1.0)
+  few = shapely.get_num_interior_rings(geometries) <= _MOST_HOLES
+  simple = geometries.copy()
+  simple[few] = shapely.simplify(geometries[few], tolerance, preserve_topology=True)
   # What is no wider than the tolerance would become a splinter.
   broken = ~shapely.is_valid(simple) | (shapely.area(simple) < shapely.area(geometries) / 2)
   return np.where(broken, geometries, simple)

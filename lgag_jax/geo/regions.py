@@ -10,7 +10,7 @@ from rasterio.windows import Window
 
 from lgag_jax.images import UNKNOWN
 
-_PIXELS = 1 << 22  # Of a block, or one row of the file's own tiles where that is more.
+_PIXELS = 1 << 21  # Labelled at once; read at once, likewise or a row of the file's own tiles.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,23 +40,25 @@ def measure(
   Raises ValueError naming the mask when it holds another class.
   """
   pieces = _Pieces()
-  above: dict[int, np.ndarray] = {}  # Of each class the pieces in the row above the block, -1: none.
-  height, tile = mask.height, mask.block_shapes[0][0]
-  rows = tile * max(1, _PIXELS // (tile * mask.width))
+  above: dict[int, np.ndarray] = {}  # Of each class the pieces in the row above, -1 for none.
+  height, width, tile = mask.height, mask.width, mask.block_shapes[0][0]
+  step = max(1, _PIXELS // width)
+  rows = tile * max(1, step // tile)
   for top in range(0, height, rows):
-    window = Window(0, top, mask.width, min(rows, height - top))
+    window = Window(0, top, width, min(rows, height - top))
     values = mask.read(1, window=window)
-    present = [int(c) for c in np.flatnonzero(np.bincount(values.ravel(), minlength=256))]
+    present = np.unique(values).tolist()
     if strange := [c for c in present if classes < c != UNKNOWN]:
       raise ValueError(
         f"{mask.name} holds class {strange[0]}, but only {classes} are named: make the map again."
       )
-    below = {}
-    for c in present:
-      if 0 < c != UNKNOWN:
-        scores = probability.read(c, window=window)
-        below[c] = _add(pieces, values == c, scores, top * mask.width, above.get(c))
-    above = below
+    scores = {c: probability.read(c, window=window) for c in present if 0 < c != UNKNOWN}
+    for row in range(0, len(values), step):
+      part = slice(row, row + step)
+      above = {
+        c: _add(pieces, values[part] == c, scores[c][part], (top + row) * width, above.get(c))
+        for c in scores
+      }
   # Divided last, so that sums of percent are exact.
   return _joined(pieces, 100.0 if probability.dtypes[0] == "uint8" else 1.0)
 
@@ -82,7 +84,7 @@ def _figures(where, piece, scores, count) -> np.ndarray:
   first[piece[::-1]] = where[::-1]  # Of several values written to one place the last stays.
   pixels = np.bincount(piece, minlength=count)
   known = scores <= 100 if scores.dtype == np.uint8 else np.isfinite(scores)
-  piece, scores = piece[known], scores[known]
+  piece, scores = piece[known], scores[known].astype(np.float64)  # The type that `at` is fast with.
   maximum = np.full(count, -np.inf)
   np.maximum.at(maximum, piece, scores)
   counted, total = np.bincount(piece, minlength=count), np.bincount(piece, scores, minlength=count)

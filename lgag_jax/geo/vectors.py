@@ -79,10 +79,12 @@ def _write_layer(path, driver, landslides, grid, **options):
       [name for name, _ in _FIELDS], layer=LAYER, driver=driver, geometry_type="Polygon",
       crs=grid.crs.to_wkt() if grid.crs else None, promote_to_multi=False, **options,
     )
-  # GDAL closes a GeoPackage that did not fit on the disk without a word, and without its layer.
-  count = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"]
-  if count != len(landslides):
-    raise pyogrio.errors.DataLayerError(f"{count} of {len(landslides)} polygons were written")
+  # GDAL closes a GeoPackage that did not fit on the disk without a word: without layer or index.
+  found = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)
+  if found["features"] != len(landslides):
+    raise pyogrio.errors.DataLayerError(f"{found['features']} of {len(landslides)} polygons written")
+  if driver == "GPKG" and not found["capabilities"]["fast_spatial_filter"]:
+    raise pyogrio.errors.DataLayerError("the spatial index was not written")
 
 
 def _row(landslide: Landslide) -> tuple:
