@@ -13,7 +13,8 @@ import rasterio
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import log, partition, predict, preemption, report, session, train
+from lgag_jax import judge_scenes, log, partition, predict, preemption, report, session, train
+from lgag_jax.map_settings import Options, References
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +201,16 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
     paths = list((tmp_path / "out" / name).iterdir())
     assert len(paths) == 20
     assert Image.open(paths[0]).size == (64, 64)
+  # Judged, nothing is mapped again; an image without a mask is left out.
+  before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "mask").iterdir()}
+  shutil.copytree(image_folder / "masks", tmp_path / "masks")
+  next((tmp_path / "masks").iterdir()).unlink()
+  wanted = References(labels=str(tmp_path / "masks"), mask_ignore=-1)
+  result = judge_scenes.evaluate(workdir, source, tmp_path / "out", Options(), wanted)
+  assert before == {path: path.stat().st_mtime_ns for path in before}
+  assert result["pixels"] == {"judged": 19 * 64 * 64, "no_data": 0, "unknown": 0}
+  assert len(result["left_out"]) == 1 and len(result["scenes"]) == 19
+  assert "Against references" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_prediction_keeps_the_georeference_and_odd_sizes(trained, tmp_path):

@@ -1,6 +1,7 @@
 """Statistics of a mask's connected regions, in one pass over blocks of rows."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import rasterio
@@ -32,6 +33,14 @@ class _Pieces:
   count: int = 0
 
 
+def row_blocks(raster: rasterio.DatasetReader) -> Iterator[Window]:
+  """Yields windows of whole rows from top to bottom, of the file's own tiles as many as fit."""
+  tile = raster.block_shapes[0][0]
+  rows = tile * max(1, _PIXELS // (tile * raster.width))
+  for top in range(0, raster.height, rows):
+    yield Window(0, top, raster.width, min(rows, raster.height - top))
+
+
 def measure(
   mask: rasterio.DatasetReader, probability: rasterio.DatasetReader, classes: int
 ) -> Regions:
@@ -41,10 +50,7 @@ def measure(
   """
   pieces = _Pieces()
   above: dict[int, np.ndarray] = {}  # Of each class the pieces in the row above the block, -1: none.
-  height, tile = mask.height, mask.block_shapes[0][0]
-  rows = tile * max(1, _PIXELS // (tile * mask.width))
-  for top in range(0, height, rows):
-    window = Window(0, top, mask.width, min(rows, height - top))
+  for window in row_blocks(mask):
     values = mask.read(1, window=window)
     present = [int(c) for c in np.flatnonzero(np.bincount(values.ravel(), minlength=256))]
     if strange := [c for c in present if classes < c != UNKNOWN]:
@@ -55,7 +61,7 @@ def measure(
     for c in present:
       if 0 < c != UNKNOWN:
         scores = probability.read(c, window=window)
-        below[c] = _add(pieces, values == c, scores, top * mask.width, above.get(c))
+        below[c] = _add(pieces, values == c, scores, window.row_off * mask.width, above.get(c))
     above = below
   # Divided last, so that sums of percent are exact.
   return _joined(pieces, 100.0 if probability.dtypes[0] == "uint8" else 1.0)
