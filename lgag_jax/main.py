@@ -27,11 +27,16 @@ _MODE = flags.DEFINE_enum(
   "What to do. stages trains a first stage, writes its pseudo-masks and trains a second one on them; "
   "pseudo writes the pseudo-masks of a finished training. doctor reads the data before training, says "
   "what is wrong with it, and exits with 0 when nothing is worse than a note, 2 with warnings, 1 with "
-  "errors. tile cuts scenes into a training set.",
+  "errors. tile cuts scenes into a training set. eval judges the newest checkpoint on held-out images, "
+  "with --input its maps of scenes, which it makes first, against --labels.",
 )
-_INPUT = flags.DEFINE_string("input", None, "predict, tile: an image or scene, a folder or a glob.")
-_OUTPUT = flags.DEFINE_string("output", None, "predict, tile: the folder to write to.")
-flag_fields.define(predict=map_settings.Options, tile=tile_settings.Settings)
+_INPUT = flags.DEFINE_string(
+  "input", None, "predict, tile, eval: an image or scene, a folder or a glob."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "predict, tile, eval: the folder to write to.")
+flag_fields.define(
+  predict=map_settings.Options, tile=tile_settings.Settings, eval=map_settings.References
+)
 _DISTRIBUTED = flags.DEFINE_enum(
   "distributed", "auto", ("auto", "on", "off"),
   "Work as one of several processes: auto where srun, mpirun, Kubernetes or a TPU pod started them.",
@@ -110,9 +115,26 @@ def _run() -> None:
 def _evaluate(workdir: pathlib.Path) -> None:
   from lgag_jax import cluster, train
 
+  if _INPUT.value:
+    _evaluate_scenes(workdir)
+    return
+  if flags.FLAGS.labels or _OUTPUT.value:
+    raise ValueError("--mode=eval with --labels or --output needs --input, the scenes to judge.")
   train.evaluate_workdir(workdir)
   if cluster.is_first():
     print(f"{(workdir / 'eval' / 'validation.md').read_text()}")
+
+
+def _evaluate_scenes(workdir: pathlib.Path) -> None:
+  from lgag_jax import cluster, judge_scenes
+
+  if not _OUTPUT.value:
+    raise ValueError("--mode=eval of --input needs --output, the folder of the maps.")
+  output = pathlib.Path(_OUTPUT.value)
+  options, wanted = (flag_fields.read(c) for c in (map_settings.Options, map_settings.References))
+  judge_scenes.evaluate(workdir, _INPUT.value, output, options, wanted)
+  if cluster.is_first():
+    print(f"{(output / 'eval' / 'scenes.md').read_text()}\nPage: {output}/report.html")
 
 
 def _train(workdir: pathlib.Path) -> None:

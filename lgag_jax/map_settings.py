@@ -1,4 +1,7 @@
-"""What --mode=predict is told: typed, checked when built, each field a flag of the command line."""
+"""What --mode=predict, and --mode=eval on scenes, are told: typed, checked when built.
+
+Each field is a flag of the command line.
+"""
 
 import dataclasses
 
@@ -37,3 +40,26 @@ class Options:
   def dtype(self) -> str:
     """The type of the probability rasters."""
     return "uint8" if self.probability == "percent" else "float32"
+
+
+@dataclasses.dataclass(frozen=True)
+class References:
+  """What maps of scenes are judged against, and how."""
+
+  labels: str = flag("", (
+    "with --input, what the scenes' maps are judged against: a raster mask or polygons (.gpkg, .shp, "
+    ".geojson) of one scene, polygons of several, or a folder or glob of files that have the scenes' "
+    "names. All of a scene that polygons do not cover counts as free of landslides."))
+  layer: str = flag("", "which layer of --labels, where it has several.")
+  field: str = flag("", "which field of the layer holds the class, where there are several.")
+  mask_ignore: int = flag(255, (
+    "the value of a raster mask that means unknown. -1 for masks whose landslides are 255."))
+  min_overlap: float = flag(0.1, (
+    "share of a landslide that must be mapped for it to be detected, and of a mapped polygon that must "
+    "lie on landslides for it to be no false alarm."))
+
+  def __post_init__(self):
+    if not 0 < self.min_overlap <= 1:
+      raise ValueError(f"--min_overlap={self.min_overlap}: must be a share above 0, at most 1.")
+    if not self.labels:
+      raise ValueError("--mode=eval of --input needs --labels: masks or polygons to judge maps by.")

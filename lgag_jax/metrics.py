@@ -25,6 +25,17 @@ def score_histogram(
   return jax.vmap(lambda i, w: jnp.zeros(BINS).at[i].add(w))(flat_index, flat_where)
 
 
+def histogram_of(values: np.ndarray) -> np.ndarray:
+  """Counts scores a bin as `score_histogram` does, f64[bins]; those of uint8 are percent."""
+  if values.dtype == np.uint8:
+    levels, counts = np.arange(101), np.bincount(values.ravel(), minlength=101)[:101]
+    # No two levels share a bin.
+    index = np.minimum(levels * BINS // 100, BINS - 1)
+    return np.bincount(index, counts, minlength=BINS)
+  index = np.clip((values.ravel() * BINS).astype(np.int32), 0, BINS - 1)
+  return np.bincount(index, minlength=BINS).astype(np.float64)
+
+
 def confusion(
   positive: np.ndarray, negative: np.ndarray, threshold: float
 ) -> dict[str, np.ndarray]:
@@ -191,3 +202,35 @@ def recall_by_size(landslides: list[np.ndarray], edges: tuple[int, ...]) -> list
       "pixel_recall": _ratio(within[:, 1].sum(), within[:, 0].sum()),
     })
   return result
+
+
+def objects(
+  landslides: np.ndarray, polygons: np.ndarray, least: float, edges: tuple[float, ...]
+) -> dict:
+  """Judges mapped polygons against landslides, in all and by size; figures are None where undefined.
+
+  Both are [n, 2] of (area, share): of a landslide the share that is mapped, of a polygon the share that
+  lies on landslides. From `least` on a landslide is detected, and below it a polygon is a false alarm.
+  `edges` are lower bounds of areas.
+  """
+  def count(rows: np.ndarray, names: tuple[str, str, str]) -> dict:
+    enough = rows[:, 1] >= least
+    kinds = zip(names, (np.ones(len(rows), bool), enough, ~enough), strict=True)
+    # An area that could not be measured is NaN, and of no size.
+    sums = {name: (int(kind.sum()), float(np.nansum(rows[kind, 0]))) for name, kind in kinds}
+    return {n: c for n, (c, _) in sums.items()} | {f"{n}_area": a for n, (_, a) in sums.items()}
+
+  def both(landslides: np.ndarray, polygons: np.ndarray) -> dict:
+    return count(landslides, ("landslides", "detected", "missed")) | count(
+      polygons, ("polygons", "on_landslides", "false_alarms")
+    )
+
+  total = both(landslides, polygons)
+  recall = total["detected"] / total["landslides"] if total["landslides"] else None
+  precision = total["on_landslides"] / total["polygons"] if total["polygons"] else None
+  f1 = None if None in (recall, precision) else _ratio(2 * precision * recall, precision + recall)
+  sizes = []
+  for low, high in zip(edges, (*edges[1:], np.inf), strict=True):
+    inside = [rows[(rows[:, 0] >= low) & (rows[:, 0] < high)] for rows in (landslides, polygons)]
+    sizes.append({"from_area": low, **both(*inside)})
+  return {"precision": precision, "recall": recall, "f1": f1, **total, "sizes": sizes}

@@ -36,12 +36,30 @@ _LOG = logging.getLogger(__name__)
 _LONGEST_STEM = 200  # Bytes; file systems take names of 255.
 
 
+@dataclasses.dataclass(frozen=True)
+class Mapped:
+  """What a prediction has left in its output, and what made it."""
+
+  rows: list[dict]  # Of predictions.csv.
+  plans: list[Plan]  # Those of scenes that could not be mapped, too.
+  config: Config
+  step: int
+  thresholds: list[float]  # A class.
+
+
 def predict(
   workdir: pathlib.Path, source: str | pathlib.Path, output: pathlib.Path, options: Options = Options()
 ) -> list[dict]:
+  """Does what `map_scenes` says; returns the rows of predictions.csv."""
+  return map_scenes(workdir, source, output, options).rows
+
+
+def map_scenes(
+  workdir: pathlib.Path, source: str | pathlib.Path, output: pathlib.Path, options: Options
+) -> Mapped:
   """Maps a file, the images of a folder, or what a glob finds, with a workdir's newest checkpoint.
 
-  Writes what `products.write` says to `output`, and predictions.csv, whose rows it returns. What a
+  Writes what `products.write` says to `output`, predictions.csv and the page. What a
   killed run has left there is gone on with, and what is done is not done again. Several processes
   share the scenes, or the rows of each where scenes are fewer, on a disk that all of them see. An image
   that cannot be read is named, and left out; raises ImageError when none can.
@@ -72,7 +90,7 @@ def predict(
     _LOG.warning("%d of %d images were left out.", len(paths) - len(rows), len(paths))
   if doubt := doubt_of(rows, config):
     _LOG.warning("%s", doubt)
-  return rows
+  return Mapped(rows, plans, config, int(state.step), thresholds)
 
 
 def _tell(
@@ -81,13 +99,17 @@ def _tell(
   """Writes the table and the page of what there is; returns the table's rows."""
   rows = products.collect(plans, output)
   if rows:
-    levels = ", ".join(f"{value:.3f}" for value in thresholds)
-    maker = (
-      f"Method {config.model.method} on {config.model.trunk}; mapped from a score of {levels} on, "
-      f'by the rule "{config.localize.threshold_rule}", which has seen no mask.'
-    )
-    scene_page.write(plans, output, maker=maker)
+    scene_page.write(plans, output, maker=maker_of(config, thresholds))
   return rows
+
+
+def maker_of(config: Config, thresholds: list[float]) -> str:
+  """Says what drew the maps, for their page."""
+  levels = ", ".join(f"{value:.3f}" for value in thresholds)
+  return (
+    f"Method {config.model.method} on {config.model.trunk}; mapped from a score of {levels} on, "
+    f'by the rule "{config.localize.threshold_rule}", which has seen no mask.'
+  )
 
 
 def doubt_of(rows: list[dict], config: Config) -> str:

@@ -138,7 +138,8 @@ def _numbers(
 
 
 def quick_look(
-  path: pathlib.Path, mask: pathlib.Path, config: Config, options: Options
+  path: pathlib.Path, mask: pathlib.Path, config: Config, options: Options,
+  colours: np.ndarray = _COLOURS,
 ) -> Image.Image:
   """Returns the scene, at most 2048 pixels wide and high, with what is mapped tinted and outlined."""
   with open_scene(path, config.data.channels, bands=options.bands) as scene:
@@ -147,17 +148,22 @@ def quick_look(
     shape = (-(-height // by), -(-width // by))
     whole = Window(0, 0, width, height)
     pixels, _ = scene.read(whole, out_shape=shape if by > 1 else None)
-  return overlay(pixels, cog.read_small(mask, shape), config)
+  return overlay(pixels, cog.read_small(mask, shape), config, colours)
 
 
-def overlay(pixels: np.ndarray, mask: np.ndarray, config: Config) -> Image.Image:
-  """Returns the image with each class tinted and outlined, white where there is no data."""
+def overlay(
+  pixels: np.ndarray, mask: np.ndarray, config: Config, colours: np.ndarray = _COLOURS
+) -> Image.Image:
+  """Returns the image with each class tinted and outlined, white where there is no data.
+
+  `colours`, f32[n, 3], are those of class 1, 2 and so on.
+  """
   unit = input_pipeline.to_unit_range(pixels, config.data.max_value)[..., :3]
   if unit.shape[-1] < 3:
     unit = np.repeat(unit[..., :1], 3, axis=-1)
   shown = np.clip(unit * 255.0, 0, 255)
   inside = (mask > 0) & (mask != cog.NO_DATA)
-  colour = _COLOURS[(np.maximum(mask, 1) - 1) % len(_COLOURS)]
+  colour = colours[(np.maximum(mask, 1) - 1) % len(colours)]
   same = np.ones(mask.shape, bool)
   for axis in (0, 1):
     for shift in (1, -1):

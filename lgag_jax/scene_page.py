@@ -9,29 +9,37 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from lgag_jax import figures, files
+from lgag_jax import figures, files, scene_tables
 from lgag_jax.products import Plan, is_done
 from lgag_jax.report import STYLE, card_row, picture
+from lgag_jax.scene_tables import area
 
 _MOST_PICTURES = 12
 _SIDE = 1080  # Of a picture, in pixels.
 _MOST_ROWS = 500
 
 
-def write(plans: Sequence[Plan], output: pathlib.Path, *, maker: str) -> pathlib.Path:
-  """Writes report.html of the maps that are there; `maker` says in words what drew them."""
+def write(
+  plans: Sequence[Plan], output: pathlib.Path, *, maker: str, judged: dict | None = None
+) -> pathlib.Path:
+  """Writes report.html of the maps that are there; `maker` says in words what drew them.
+
+  `judged` is what `judge_scenes.evaluate` found of them.
+  """
   results = [files.read_json(plan.result(output)) for plan in plans if is_done(plan, output)]
   path = output / "report.html"
-  files.write_text(path, _page(results, output, maker))
+  files.write_text(path, _page(results, output, maker, judged))
   return path
 
 
-def _page(results: list[dict], output: pathlib.Path, maker: str) -> str:
+def _page(results: list[dict], output: pathlib.Path, maker: str, judged: dict | None) -> str:
   names = list(results[0]["classes"])
   scenes = "1 scene" if len(results) == 1 else f"{len(results):,} scenes"
   parts = [
     f"<h1>Landslides in {scenes}</h1><p class=lead>{html.escape(maker)}</p>", _cards(results),
   ]
+  if judged:
+    parts += _judged(judged, output)
   for name in names:
     areas = _areas(results, name)
     heading = f"<h2>{html.escape(name)}</h2>" if len(names) > 1 else ""
@@ -41,7 +49,7 @@ def _page(results: list[dict], output: pathlib.Path, maker: str) -> str:
   if len(results) > _MOST_PICTURES:
     parts.append(f"<p>The {_MOST_PICTURES} with most mapped; all are in overlay/.</p>")
   largest = sorted(results, key=lambda r: -sum(v["pixels"] for v in r["classes"].values()))
-  parts += [_picture(result, output) for result in largest[:_MOST_PICTURES]]
+  parts += [_picture(result, output / "overlay", "mapped") for result in largest[:_MOST_PICTURES]]
   return (
     "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
     f"content='width=device-width'><title>lgag_jax: {scenes}</title>"
@@ -73,11 +81,17 @@ def _cards(results: list[dict]) -> str:
   return card_row(cards)
 
 
-def area(square_metres: float) -> str:
-  """Returns an area in a unit that suits it."""
-  if square_metres >= 1e6:
-    return f"{square_metres / 1e6:,.2f} km²"
-  return f"{square_metres / 1e4:,.2f} ha" if square_metres >= 1e4 else f"{square_metres:,.0f} m²"
+def _judged(judged: dict, output: pathlib.Path) -> list[str]:
+  """Returns what the maps were judged to be worth, with pictures of those with most landslides."""
+  parts = ["<h2>Against references</h2>"]
+  parts += [f"<p>{html.escape(paragraph)}</p>" for paragraph in scene_tables.words(judged)]
+  for table in scene_tables.tables(judged):
+    parts += [f"<h3>{html.escape(table.title)}</h3>", _rows(table.columns, table.rows)]
+  amount = lambda s: sum(v["label_free"]["landslide_pixels"] for v in s["classes"].values())
+  most = sorted(judged["scenes"], key=amount, reverse=True)[:_MOST_PICTURES]
+  parts.append("<p>Found pixels green, missed ones blue, falsely mapped ones red, what is not judged "
+               "white. All scenes are in eval/.</p>")
+  return parts + [_picture(scene, output / "eval", "judged") for scene in most]
 
 
 def _table(results: list[dict], names: list[str]) -> str:
@@ -99,11 +113,15 @@ def _table(results: list[dict], names: list[str]) -> str:
         "-" if areas is None else area(sum(areas)), f"{100 * values['share']:.2f} %",
       ]
     rows.append(row)
-  cells = lambda tag, row: "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
-  body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
   more = len(results) - len(rows)
   rest = f"<p>and {more:,} more, in predictions.csv.</p>" if more > 0 else ""
-  return f"<table><tr>{cells('th', columns)}</tr>{body}</table>{rest}"
+  return _rows(columns, rows) + rest
+
+
+def _rows(columns: Sequence, rows: Sequence[Sequence]) -> str:
+  cells = lambda tag, row: "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
+  body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+  return f"<table><tr>{cells('th', columns)}</tr>{body}</table>"
 
 
 def _crs(result: dict) -> str:
@@ -112,12 +130,12 @@ def _crs(result: dict) -> str:
   return result["crs"] if len(result["crs"]) < 24 else "custom"
 
 
-def _picture(result: dict, output: pathlib.Path) -> str:
-  with Image.open(output / "overlay" / f"{result['stem']}.png") as image:
+def _picture(result: dict, folder: pathlib.Path, what: str) -> str:
+  with Image.open(folder / f"{result['stem']}.png") as image:
     small = image.convert("RGB")
   small.thumbnail((_SIDE, _SIDE))
   buffer = io.BytesIO()
   small.save(buffer, format="JPEG", quality=85)
   data = base64.b64encode(buffer.getvalue()).decode()
   name = html.escape(result["file"])
-  return f"<h3>{name}</h3><img alt='{name}, mapped' src='data:image/jpeg;base64,{data}'>"
+  return f"<h3>{name}</h3><img alt='{name}, {what}' src='data:image/jpeg;base64,{data}'>"

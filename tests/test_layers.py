@@ -9,14 +9,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "lgag_jax"
 LEVELS = {
   0: ("config", "state", "cluster", "preemption", "progress", "files", "integrity", "lock",
-      "archives", "tables", "figures", "flag_fields"),
+      "archives", "tables", "scene_tables", "figures", "flag_fields"),
   1: ("jpeg2000", "rasters", "images", "splits", "partition", "memory_bank", "losses", "metrics",
       "optimizer", "augment", "blocks", "patches", "models", "refine", "geo"),
   2: ("pseudo_source", "tfds_source", "sources", "input_pipeline", "localize", "calibrate",
       "checkpoints", "log", "feature_cache", "features", "train_step"),
   3: ("session", "panels", "diagnose", "evaluate", "map_settings", "mapping", "products", "share",
-      "pseudo_masks", "report", "scene_page", "predict", "doctor", "tile_settings", "tile_labels",
-      "tile_output", "tile"),
+      "pseudo_masks", "report", "scene_page", "predict", "agreement", "judge_scenes",
+      "doctor", "tile_settings", "tile_labels", "tile_output", "tile"),
   4: ("train", "stages"),
   5: ("main",),
 }

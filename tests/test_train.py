@@ -13,7 +13,8 @@ import rasterio
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import evaluate, log, partition, predict, preemption, report, session, train
+from lgag_jax import evaluate, judge_scenes, log, partition, predict, preemption, report, session, train
+from lgag_jax.map_settings import Options, References
 
 
 @pytest.fixture(scope="module")
@@ -212,6 +213,16 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
     assert raster.crs.to_epsg() == 32633
     assert raster.transform == transform
     assert raster.shape == (50, 75)
+  # Judged, nothing is mapped again; images without a mask are left out.
+  before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out" / "mask").iterdir()}
+  shutil.copytree(image_folder / "masks", tmp_path / "masks")
+  next((tmp_path / "masks").iterdir()).unlink()
+  wanted = References(labels=str(tmp_path / "masks"), mask_ignore=-1)
+  result = judge_scenes.evaluate(workdir, source, tmp_path / "out", Options(), wanted)
+  assert before == {path: path.stat().st_mtime_ns for path in before}
+  assert result["pixels"] == {"judged": 19 * 64 * 64, "no_data": 0, "unknown": 0}
+  assert len(result["left_out"]) == 4 and len(result["scenes"]) == 19
+  assert "Against references" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_prediction_says_what_is_missing(trained, tmp_path):

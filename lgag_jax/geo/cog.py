@@ -23,17 +23,23 @@ def encode(scores: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarray
   return stored
 
 
+def file_of(path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype) -> pathlib.Path:
+  """Returns the file that `write` writes: `path` and a suffix."""
+  png = not grid.georeferenced and dtype == np.uint8 and bands in (1, 3, 4)
+  return path.with_name(path.name + (".png" if png else ".tif"))
+
+
 def write(
   path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype, rows: Iterator[tuple[int, np.ndarray]],
   names: tuple[str, ...], *, averaged: bool,
 ) -> pathlib.Path:
-  """Writes rows, (first row, [n, W, bands]) from top to bottom; returns the file, `path` and a suffix.
+  """Writes rows, (first row, [n, W, bands]) from top to bottom; returns the file, as `file_of` does.
 
   Overviews are averages of scores, or for classes the nearest pixel. A raster without a georeference
   becomes a PNG where PNG can hold it. An OSError names the file when the disk is full.
   """
-  png = not grid.georeferenced and dtype == np.uint8 and bands in (1, 3, 4)
-  final = path.with_name(path.name + (".png" if png else ".tif"))
+  final = file_of(path, grid, bands, dtype)
+  png = final.suffix == ".png"
   profile = {
     "driver": "GTiff", "height": grid.height, "width": grid.width, "count": bands, "dtype": dtype.name,
     "crs": grid.crs, "transform": grid.transform, "BIGTIFF": "IF_SAFER",

@@ -48,17 +48,19 @@ def open_reference(
   how far an inventory reaches: all around its shapes is background. Raises ValueError.
   """
   if path.suffix.lower() in shapes.SUFFIXES:
-    yield _of_shapes(shapes.read_shapes(path, grid, classes, layer=layer, field=field), path, grid)
+    found = shapes.read_shapes(path, grid, classes, layer=layer, field=field)
+    if not np.any(shapely.intersects(found.geometries, shapely.box(0, 0, grid.width, grid.height))):
+      _LOG.warning("%s: none of its %d %s lies in the scene. Do the coordinates fit?",
+                   path, len(found.geometries), found.kind)
+    yield of_shapes(found)
     return
   with images.open_raster(path) as raster, _on_grid(raster, grid) as fitting:
     yield _of_raster(fitting, grid, classes=len(classes), ignore=ignore, nodata=raster.nodata)
 
 
-def _of_shapes(found: shapes.Shapes, path: pathlib.Path, grid: Grid) -> Reference:
+def of_shapes(found: shapes.Shapes) -> Reference:
+  """Returns the labels that shapes in a scene's pixels are, as `open_reference` has it."""
   tree = shapely.STRtree(found.geometries)
-  if not len(tree.query(shapely.box(0, 0, grid.width, grid.height), predicate="intersects")):
-    _LOG.warning("%s: none of its %d %s lies in the scene. Do the coordinates fit?",
-                 path, len(found.geometries), found.kind)
 
   def read(window: Window) -> np.ndarray:
     size = int(window.height), int(window.width)

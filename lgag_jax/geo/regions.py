@@ -1,6 +1,7 @@
 """Statistics of a mask's connected regions, in one pass over blocks of rows."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
 import rasterio
@@ -32,6 +33,14 @@ class _Pieces:
   count: int = 0
 
 
+def row_blocks(raster: rasterio.DatasetReader) -> Iterator[Window]:
+  """Yields windows of whole rows from top to bottom, of the file's own tiles as many as fit."""
+  tile = raster.block_shapes[0][0]
+  rows = tile * max(1, _PIXELS // (tile * raster.width))
+  for top in range(0, raster.height, rows):
+    yield Window(0, top, raster.width, min(rows, raster.height - top))
+
+
 def measure(
   mask: rasterio.DatasetReader, probability: rasterio.DatasetReader, classes: int
 ) -> Regions:
@@ -41,11 +50,8 @@ def measure(
   """
   pieces = _Pieces()
   above: dict[int, np.ndarray] = {}  # Of each class the pieces in the row above, -1 for none.
-  height, width, tile = mask.height, mask.width, mask.block_shapes[0][0]
-  step = max(1, _PIXELS // width)
-  rows = tile * max(1, step // tile)
-  for top in range(0, height, rows):
-    window = Window(0, top, width, min(rows, height - top))
+  step = max(1, _PIXELS // mask.width)
+  for window in row_blocks(mask):
     values = mask.read(1, window=window)
     present = np.unique(values).tolist()
     if strange := [c for c in present if classes < c != UNKNOWN]:
@@ -54,10 +60,9 @@ def measure(
       )
     scores = {c: probability.read(c, window=window) for c in present if 0 < c != UNKNOWN}
     for row in range(0, len(values), step):
-      part = slice(row, row + step)
+      part, offset = slice(row, row + step), (window.row_off + row) * mask.width
       above = {
-        c: _add(pieces, values[part] == c, scores[c][part], (top + row) * width, above.get(c))
-        for c in scores
+        c: _add(pieces, values[part] == c, scores[c][part], offset, above.get(c)) for c in scores
       }
   # Divided last, so that sums of percent are exact.
   return _joined(pieces, 100.0 if probability.dtypes[0] == "uint8" else 1.0)

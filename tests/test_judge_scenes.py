@@ -1,0 +1,299 @@
+"""Maps of scenes against references, compared with whole arrays, their regions labelled at once."""
+
+import dataclasses
+import json
+import logging
+
+import numpy as np
+import pytest
+import rasterio
+import scipy.ndimage
+import shapely
+from affine import Affine
+from PIL import Image
+from rasterio.crs import CRS
+
+from lgag_jax import judge_scenes, metrics, predict, products
+from lgag_jax.config import Config, DataConfig
+from lgag_jax.geo import cog, regions, scale
+from lgag_jax.geo.scene import open_scene
+from lgag_jax.geo.store import Store
+from lgag_jax.images import UNKNOWN
+from lgag_jax.map_settings import Options, References
+from lgag_jax.products import Plan
+from tests.test_reference import covered, on_earth, write_layer
+
+NAMES = ("slide", "flow")
+TRANSFORM = Affine(10, 0, 5e5, 0, -10, 3e6)
+PIXEL = 100 / 0.9996**2  # Square metres: the scale on a UTM zone's central meridian is 0.9996.
+RATES = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
+
+
+@pytest.fixture(autouse=True)
+def blocks(monkeypatch):
+  """Blocks of 32 rows, so that regions reach over several."""
+  monkeypatch.setattr(cog, "_BLOCK", 32)
+  monkeypatch.setattr(regions, "_PIXELS", 1)
+
+
+def write_raster(path, array, crs="EPSG:32644"):
+  array = array[None] if array.ndim == 2 else array
+  with rasterio.open(
+    path, "w", driver="GTiff", height=array.shape[1], width=array.shape[2], count=len(array),
+    dtype=array.dtype, crs=CRS.from_user_input(crs), transform=TRANSFORM,
+  ) as raster:
+    raster.write(array)
+  return path
+
+
+def noise(rng, shape, cuts):
+  """Ragged regions of two classes that touch."""
+  return np.digitize(scipy.ndimage.gaussian_filter(rng.normal(size=shape), 1.5), cuts).astype(np.uint8)
+
+
+def random_map(seed, shape):
+  """Returns scores f32[H, W, 2], the mask that a threshold of a half makes of them, and a truth."""
+  rng = np.random.default_rng(seed)
+  truth = noise(rng, shape, (0.05, 0.2))
+  mine = np.where(rng.random(shape) < 0.9, np.roll(truth, 2, axis=1), noise(rng, shape, (0.1, 0.25)))
+  scores = np.stack([rng.uniform(0.5 * (mine == c), 0.5 + 0.5 * (mine == c)) for c in (1, 2)], axis=-1)
+  return scores.astype(np.float32), mine.astype(np.uint8), truth
+
+
+def write_map(scene, output, scores, mask, options, config):
+  """Writes the products of a scene whose scores and mask are given; returns the scene's plan."""
+  with open_scene(scene, 3) as opened:
+    grid = opened.grid
+  plan = Plan(scene, scene.stem, grid, scale.View(1, 32, 32), "key")
+  store = Store(
+    plan.working(output), "key", (0, grid.height), grid.width, scores.shape[-1], options.dtype
+  )
+  stored = np.round(scores * 100).astype(np.uint8) if options.probability == "percent" else scores
+  stored = stored.copy()
+  stored[mask == cog.NO_DATA] = cog.NO_DATA if options.probability == "percent" else np.nan
+  store.write(0, stored, mask)
+  products.write(plan, [store], scores.max((0, 1)), {}, output, config, options)
+  return plan
+
+
+def judge(plans, references, output, options, config, **wanted):
+  thresholds = [0.5] * len(config.data.classes)
+  mapped = predict.Mapped([], plans, config, 7, thresholds)
+  paths = {plan.path: path for plan, path in zip(plans, references, strict=True) if path}
+  return judge_scenes.judge(
+    mapped, paths, output, options, References(labels="references", **wanted)
+  )
+
+
+def config_of(names):
+  return Config(data=DataConfig(classes=names, image_size=32))
+
+
+def expected_pixels(maps, c, *, percent):
+  """Rates of whole arrays, and the best IoU over all thresholds that there are."""
+  pairs = []
+  for scores, mask, truth in maps:
+    known = (mask != 255) & (truth != UNKNOWN)
+    pairs.append((scores[..., c - 1][known], mask[known] == c, truth[known] == c))
+  score, mapped, true = (np.concatenate(part) for part in zip(*pairs, strict=True))
+  tp, fp, fn = (np.sum(x) for x in (mapped & true, mapped & ~true, ~mapped & true))
+  n, tn = len(true), np.sum(~mapped & ~true)
+  chance = ((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn)) / n**2
+  rates = (
+    tp / (tp + fp), tp / (tp + fn), 2 * tp / (2 * tp + fp + fn), tp / (tp + fp + fn), (tp + tn) / n,
+    ((tp + tn) / n - chance) / (1 - chance),
+  )
+  steps = 100 if percent else metrics.BINS
+  levels = np.round(score * 100) if percent else np.floor(score * steps)
+  ious = [np.sum((levels >= t) & true) / np.sum((levels >= t) | true) for t in range(steps + 1)]
+  return rates, np.argmax(ious) / steps, np.max(ious)
+
+
+def expected_objects(maps, c, least, min_pixels):
+  """Landslides and polygons as rows of (pixels, share), and the polygons of which nothing is known."""
+  landslides, polygons, unknown = [], [], 0
+  for _, mask, truth in maps:
+    true = (truth == c) & (mask != 255)
+    kept = np.zeros(mask.shape, bool)
+    labels, count = scipy.ndimage.label(mask == c)
+    for i in range(1, count + 1):
+      inside = labels == i
+      if inside.sum() < min_pixels:
+        continue
+      kept |= inside
+      known = inside & (truth != UNKNOWN)
+      unknown += not known.any()
+      if known.any():
+        polygons.append((inside.sum(), true[known].mean()))
+    labels, count = scipy.ndimage.label(true)
+    for i in range(1, count + 1):
+      landslides.append(((labels == i).sum(), kept[labels == i].mean()))
+  return landslides, polygons, unknown
+
+
+def check_objects(found, landslides, polygons, least, pixel):
+  assert found["landslides"] == len(landslides) and found["polygons"] == len(polygons)
+  detected = [n for n, share in landslides if share >= least]
+  false = [n for n, share in polygons if share < least]
+  assert found["detected"] == len(detected) and found["false_alarms"] == len(false)
+  assert found["missed"] == len(landslides) - len(detected)
+  assert found["recall"] == pytest.approx(len(detected) / len(landslides))
+  assert found["precision"] == pytest.approx(1 - len(false) / len(polygons))
+  assert found["detected_area"] == pytest.approx(sum(detected) * pixel, rel=1e-4)
+  assert found["false_alarms_area"] == pytest.approx(sum(false) * pixel, rel=1e-4)
+  edges = [row["from_area"] for row in found["sizes"]]
+  for low, high, row in zip(edges, [*edges[1:], np.inf], found["sizes"], strict=True):
+    of = lambda rows, low=low, high=high: [r for r in rows if low <= r[0] * pixel < high]
+    assert row["landslides"] == len(of(landslides)) and row["polygons"] == len(of(polygons))
+    assert row["missed"] == sum(share < least for _, share in of(landslides))
+    assert row["false_alarms"] == sum(share < least for _, share in of(polygons))
+
+
+@pytest.mark.parametrize("probability", ["percent", "float32"])
+def test_scenes_are_judged_as_whole_arrays_are(tmp_path, probability):
+  options = Options(probability=probability, min_area=500)
+  config, output, maps, plans, references = config_of(NAMES), tmp_path / "maps", [], [], []
+  for seed, shape in enumerate([(70, 50), (40, 60)]):
+    scores, mask, truth = random_map(seed, shape)
+    mask[20:40, 10:25] = 255
+    truth[5:35, 30:48] = UNKNOWN
+    scene = write_raster(tmp_path / f"s{seed}.tif", np.full((3, *shape), 90, np.uint8))
+    references.append(write_raster(tmp_path / f"r{seed}.tif", truth))
+    plans.append(write_map(scene, output, scores, mask, options, config))
+    maps.append((scores, mask, truth))
+  result = judge(plans, references, output, options, config, min_overlap=0.3)
+  assert json.loads((output / "eval" / "scenes.json").read_text()) == result
+  parts = [(result["classes"], result["pixels"], maps)]
+  parts += [(s["classes"], s["pixels"], [m]) for s, m in zip(result["scenes"], maps, strict=True)]
+  for classes, pixels, of in parts:
+    assert pixels["no_data"] == sum(np.sum(mask == 255) for _, mask, _ in of)
+    assert pixels["unknown"] == sum(np.sum((mask != 255) & (truth == UNKNOWN)) for _, mask, truth in of)
+    assert sum(pixels.values()) == sum(mask.size for _, mask, _ in of)
+    for c, name in enumerate(NAMES, 1):
+      values = classes[name]
+      rates, threshold, iou = expected_pixels(of, c, percent=probability == "percent")
+      np.testing.assert_allclose([values["label_free"][rate] for rate in RATES], rates)
+      assert values["label_free"]["threshold"] == 0.5
+      assert values["oracle"]["iou"] == pytest.approx(iou)
+      assert values["oracle"]["threshold"] == pytest.approx(threshold, abs=1e-9)
+      landslides, polygons, unknown = expected_objects(of, c, 0.3, 5)
+      objects = values["objects"][0] if isinstance(values["objects"], list) else values["objects"]
+      assert objects["unit"] == "m2" and objects["unknown_polygons"] == unknown
+      check_objects(objects, landslides, polygons, 0.3, PIXEL)
+  assert any(c["objects"]["unknown_polygons"] for s in result["scenes"] for c in s["classes"].values())
+  text = (output / "eval" / "scenes.md").read_text()
+  assert ("101 levels" in text) == (probability == "percent")
+  assert f"{result['classes']['flow']['label_free']['iou']:.3f}" in text
+  assert sorted(p.name for p in (output / "eval").iterdir()) == [
+    "s0.png", "s1.png", "scenes.json", "scenes.md"
+  ]
+  assert not result["left_out"]
+
+
+def test_polygons_of_another_crs_and_the_picture(tmp_path):
+  shapes = [shapely.box(5, 5, 25, 15), shapely.box(40, 20, 52, 38)]
+  scene = write_raster(tmp_path / "a.tif", np.full((3, 45, 60), 100, np.uint8))
+  with open_scene(scene, 3) as opened:
+    grid = opened.grid
+  labels = write_layer(
+    tmp_path / "a.gpkg", [on_earth(x, grid, "EPSG:4326") for x in shapes], crs="EPSG:4326"
+  )
+  truth = np.minimum(covered(shapes, grid), 1)
+  mask = np.zeros((45, 60), np.uint8)
+  mask[5:15, 7:25] = 1  # Found but for two columns of the first, which is detected.
+  mask[30:35, 5:15] = 1  # A false alarm.
+  mask[37:39, 45:47] = 1  # Half of it on the second, too little for its detection.
+  scores, options, config = mask[..., None] * 0.9, Options(min_area=0), config_of(("slide",))
+  plan = write_map(scene, tmp_path / "maps", scores.astype(np.float32), mask, options, config)
+  result = judge([plan], [labels], tmp_path / "maps", options, config)
+  values = result["classes"]["slide"]
+  rates, _, _ = expected_pixels([(scores, mask, truth)], 1, percent=True)
+  np.testing.assert_allclose([values["label_free"][rate] for rate in RATES], rates)
+  objects = values["objects"][0]
+  assert (objects["detected"], objects["missed"], objects["false_alarms"]) == (1, 1, 1)
+  assert objects["missed_area"] == pytest.approx(12 * 18 * PIXEL, rel=1e-4)
+  look = np.asarray(Image.open(tmp_path / "maps" / "eval" / "a.png")).astype(int)
+  for (row, col), channel in (((10, 15), 1), ((25, 45), 2), ((32, 10), 0)):
+    assert look[row, col].argmax() == channel
+  assert len(set(look[2, 2])) == 1
+
+
+def test_a_scene_that_lies_nowhere_is_measured_in_pixels(tmp_path):
+  _, mask, truth = random_map(3, (70, 60))
+  mask, truth = np.minimum(mask, 1), np.minimum(truth, 1)
+  scores = (0.2 + 0.6 * mask[..., None]).astype(np.float32)
+  Image.fromarray(np.full((70, 60, 3), 80, np.uint8)).save(tmp_path / "a.png")
+  Image.fromarray(truth * 255).save(tmp_path / "truth.png")
+  options, config = Options(min_area=6), config_of(("slide",))
+  plan = write_map(tmp_path / "a.png", tmp_path / "maps", scores, mask, options, config)
+  result = judge(
+    [plan], [tmp_path / "truth.png"], tmp_path / "maps", options, config, mask_ignore=-1
+  )
+  objects = result["classes"]["slide"]["objects"][0]
+  landslides, polygons, _ = expected_objects([(scores, mask, truth)], 1, 0.1, 6)
+  assert objects["unit"] == "pixels"
+  check_objects(objects, landslides, polygons, 0.1, 1)
+
+
+def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog):
+  output, options, config = tmp_path / "maps", Options(min_area=0), config_of(("<i>s",))
+  plans = []
+  for name in ("<b>a|b", "other"):
+    scene = write_raster(tmp_path / f"{name}.tif", np.full((3, 40, 40), 90, np.uint8))
+    mask = np.zeros((40, 40), np.uint8)
+    mask[5:9, 5:9] = 1
+    plans.append(write_map(scene, output, mask[..., None] * np.float32(0.8), mask, options, config))
+  empty = write_raster(tmp_path / "empty.tif", np.zeros((40, 40), np.uint8))
+  with caplog.at_level(logging.WARNING):
+    result = judge(plans, [empty, None], output, options, config)
+  assert "other.tif" in result["left_out"] and "other.tif" in caplog.text
+  objects = result["classes"]["<i>s"]["objects"][0]
+  assert objects["recall"] is None and objects["f1"] is None
+  assert (objects["precision"], objects["false_alarms"]) == (0.0, 1)
+  assert result["classes"]["<i>s"]["label_free"]["iou"] == 0.0
+  page, text = (output / "report.html").read_text(), (output / "eval" / "scenes.md").read_text()
+  for written in (page, text):
+    assert "&lt;b&gt;a" in written and "<b>a" not in written and "<i>s" not in written
+    assert "No reference shows any" in written
+  assert "a\\|b.tif" in text
+  assert page.count("data:image/jpeg") == 3  # Two maps, one of them judged.
+  with pytest.raises(ValueError, match="has a reference"):
+    judge(plans, [None, None], output, options, config)
+
+
+def test_references_are_found_by_name(tmp_path):
+  find = judge_scenes.find_references
+  scenes = [tmp_path / "in" / f"{name}.tif" for name in "abc"]
+  labels = tmp_path / "labels"
+  for path in (*scenes, *(labels / n for n in ("a.gpkg", "c.png", "c.dbf", "d.gpkg", "a.txt"))):
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+  assert find(scenes, str(labels)) == {scenes[0]: labels / "a.gpkg", scenes[2]: labels / "c.png"}
+  assert find(scenes, f"{labels}/*.png") == {scenes[2]: labels / "c.png"}
+  assert find(scenes, str(labels / "d.gpkg")) == dict.fromkeys(scenes, labels / "d.gpkg")
+  assert find(scenes[:1], str(labels / "c.png")) == {scenes[0]: labels / "c.png"}
+  for given, words in (
+    (labels / "c.png", "one mask for 3 scenes"), (tmp_path / "in", "no file with a scene's name"),
+    (tmp_path / "none", "it would be a.gpkg"),
+  ):
+    with pytest.raises(ValueError, match=words):
+      find(scenes, str(given))
+  (labels / "a.shp").touch()
+  with pytest.raises(ValueError, match="both references of a"):
+    find(scenes, str(labels))
+
+
+def test_bad_references_are_told_before_anything_is_mapped(tmp_path, monkeypatch):
+  scene = write_raster(tmp_path / "a.tif", np.full((3, 24, 30), 90, np.uint8))
+  monkeypatch.setattr(judge_scenes.configs, "load", lambda path: config_of(("landslide",)))
+  monkeypatch.setattr(predict, "map_scenes", lambda *_: pytest.fail("mapped"))
+  points = write_layer(tmp_path / "points.gpkg", [shapely.Point(5e5 + 20, 3e6 - 20)])
+  small = tmp_path / "small.png"
+  Image.fromarray(np.zeros((4, 4), np.uint8)).save(small)
+  for labels, words in ((points, "points.gpkg holds points"), (small, r"small.png is \(4, 4\)")):
+    wanted = References(labels=str(labels))
+    with pytest.raises(ValueError, match=words):
+      judge_scenes.evaluate(tmp_path, scene, tmp_path / "out", Options(), wanted)
+  for field, value in (("min_overlap", 0.0), ("labels", "")):
+    with pytest.raises(ValueError, match=f"--{field}"):
+      dataclasses.replace(References(labels="x"), **{field: value})
