@@ -1,9 +1,9 @@
 """Measures prediction on scenes: memory, speed and where it goes, and whether windows can be seen.
 
-python -m benchmarks.scenes --workdir=runs/demo --output=runs/scenes --sides 4000 20000
+python -m benchmarks.scenes --workdir=runs/demo --output=runs/scenes --sizes 4000x4000 20000x20000
 
 A scene is one synthetic drawing, repeated. Each is mapped by the command line in a process of its own;
-the first also with windows of other sizes and overlaps, whose masks are compared with its own.
+with --seams the first also with other windows and overlaps, whose masks are compared with its own.
 """
 
 import argparse
@@ -32,21 +32,21 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
   parser.add_argument("--output", type=pathlib.Path, required=True)
-  parser.add_argument("--sides", type=int, nargs="+", default=[4000])
+  parser.add_argument("--sizes", nargs="+", default=["4000x4000"], help="height x width")
   parser.add_argument("--seams", action="store_true", help="compare window sizes and overlaps")
   arguments = parser.parse_args()
   arguments.output.mkdir(parents=True, exist_ok=True)
   bare = _bare(arguments.workdir)
   print(f"bare model: {bare:.2f} windows/s")
-  for side in arguments.sides:
-    scene = _write(arguments.output / f"scene{side}.tif", side)
-    print(_line(side, _map(arguments, scene, f"maps{side}"), bare), flush=True)
+  for size in arguments.sizes:
+    scene = _write(arguments.output / f"scene{size}.tif", *map(int, size.split("x")))
+    print(_line(size, _map(arguments, scene, f"maps{size}"), bare), flush=True)
   if arguments.seams:
-    side = arguments.sides[0]
-    reference = _mask(arguments.output / f"maps{side}")
+    size = arguments.sizes[0]
+    reference = _mask(arguments.output / f"maps{size}")
     for tile, overlap in _VARIANTS:
-      name = f"maps{side}-{tile}-{overlap}"
-      _map(arguments, arguments.output / f"scene{side}.tif", name, tile_size=tile, overlap=overlap)
+      name = f"maps{size}-{tile}-{overlap}"
+      _map(arguments, arguments.output / f"scene{size}.tif", name, tile_size=tile, overlap=overlap)
       mask = _mask(arguments.output / name)
       same = np.mean(mask == reference)
       print(f"window {tile or 'as in training'}, overlap {overlap}: {same:.2%} of the pixels agree, "
@@ -71,20 +71,20 @@ def _bare(workdir: pathlib.Path) -> float:
   return float(np.median(rates[1:]))
 
 
-def _write(path: pathlib.Path, side: int) -> pathlib.Path:
+def _write(path: pathlib.Path, height: int, width: int) -> pathlib.Path:
   if path.exists():
     return path
   pixels = np.moveaxis(drawing.draw_scene(0, _DRAWN, _DRAWN)[0], -1, 0)
   profile = {
-    "driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8", "tiled": True,
+    "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8", "tiled": True,
     "blockxsize": 512, "blockysize": 512, "compress": "deflate", "crs": "EPSG:32633",
     "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5.2e6), "BIGTIFF": "IF_SAFER",
   }
   with rasterio.Env(GDAL_CACHEMAX=256 << 20), rasterio.open(path, "w", **profile) as raster:
-    for top in range(0, side, _DRAWN):
-      for left in range(0, side, _DRAWN):
-        height, width = min(_DRAWN, side - top), min(_DRAWN, side - left)
-        raster.write(pixels[:, :height, :width], window=Window(left, top, width, height))
+    for top in range(0, height, _DRAWN):
+      for left in range(0, width, _DRAWN):
+        part = pixels[:, : height - top, : width - left]
+        raster.write(part, window=Window(left, top, part.shape[2], part.shape[1]))
   return path
 
 
@@ -105,12 +105,13 @@ def _map(arguments, scene: pathlib.Path, name: str, **flags) -> dict:
   return {**result, "whole": time.perf_counter() - begin, "peak_gib": usage.ru_maxrss / unit}
 
 
-def _line(side: int, result: dict, bare: float) -> str:
+def _line(size: str, result: dict, bare: float) -> str:
   windows, wall = result["windows"], result["wall_seconds"]
+  megapixels = result["height"] * result["width"] / 1e6
   parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["seconds"].items())
   return (
-    f"{side} x {side}: {windows} windows in {wall:.1f} s ({parts}), {windows / wall / bare:.0%} of the "
-    f"bare model's rate, {side**2 / 1e6 / wall:.2f} MP/s; with start and products "
+    f"{size}: {windows} windows in {wall:.1f} s ({parts}), {windows / wall / bare:.0%} of the "
+    f"bare model's rate, {megapixels / wall:.2f} MP/s; with start and products "
     f"{result['whole']:.1f} s, peak {result['peak_gib']:.2f} GiB"
   )
 
