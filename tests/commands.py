@@ -107,6 +107,7 @@ def _become(module, arguments, environment, place):
 if __name__ == "__main__":
   # What lgag_jax.main and the modes that it runs import, but not itself: it defines flags.
   import jax
+  import pyogrio  # noqa: F401  Before TensorFlow, as the command line does.
   import tensorflow as tf  # noqa: F401
 
   from lgag_jax import predict, report, stages, train  # noqa: F401

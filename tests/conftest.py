@@ -13,6 +13,7 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import numpy as np
+import pyogrio  # noqa: F401  Before TensorFlow, whose SQLite has no R-trees for GeoPackages.
 import pytest
 from PIL import Image
 

@@ -1,10 +1,6 @@
 """Scenes from the command line: two processes draw the map that one does."""
 
-import os
-import pathlib
 import socket
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,9 +9,9 @@ import rasterio
 from lgag_jax import config as configs
 from lgag_jax import files, localize, partition, session
 from lgag_jax.checkpoints import Checkpoints
+from tests import commands
 from tests.conftest import SIDE, small_config
 
-ROOT = pathlib.Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
 
 
@@ -38,19 +34,13 @@ def workdir(image_folder, tmp_path):
   return workdir
 
 
-def predict(workdir, scene, output, *flags):
-  return subprocess.Popen(
-    [sys.executable, "-m", "lgag_jax.main", "--mode=predict", f"--workdir={workdir}",
-     f"--input={scene}", f"--output={output}", "--probability=float32", *flags],
-    cwd=ROOT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    env={**os.environ, "JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-  )
-
-
-def finish(processes):
-  texts = [process.communicate(timeout=300) for process in processes]
-  assert [process.returncode for process in processes] == [0] * len(processes), texts
-  return [out for out, _ in texts]
+def prediction(workdir, scene, output, *flags):
+  """Returns a command, for two devices."""
+  arguments = [
+    "--mode=predict", f"--workdir={workdir}", f"--input={scene}", f"--output={output}",
+    "--probability=float32", *flags,
+  ]
+  return arguments, {"JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
 def test_two_processes_draw_the_map_of_one(workdir, tmp_path):
@@ -64,13 +54,14 @@ def test_two_processes_draw_the_map_of_one(workdir, tmp_path):
   with socket.socket() as probe:
     probe.bind(("localhost", 0))
     address = f"--coordinator=localhost:{probe.getsockname()[1]}"
-  one = predict(workdir, scene, tmp_path / "one")
+  one = prediction(workdir, scene, tmp_path / "one")
   two = [
-    predict(workdir, scene, tmp_path / "two", address, "--processes=2", f"--process={i}")
+    prediction(workdir, scene, tmp_path / "two", address, "--processes=2", f"--process={i}")
     for i in range(2)
   ]
-  texts = finish([one, *two])
-  assert "1 images mapped" in texts[0] and "1 images mapped" in texts[1] and not texts[2]
+  done = commands.run([one, *two])
+  assert [process.returncode for process in done] == [0, 0, 0], done
+  assert ["1 images mapped" in process.stdout for process in done] == [True, True, False]
   for name in ("mask", "probability"):
     maps = []
     for run in ("one", "two"):

@@ -7,6 +7,7 @@ x.tfw and so on, x.wld for any, in lower or upper case. Nothing else that lies b
 
 import contextlib
 import math
+import os
 import pathlib
 from collections.abc import Iterator
 
@@ -178,7 +179,7 @@ def _grid(raster: rasterio.DatasetReader, path: pathlib.Path) -> Grid:
   if not grid.transform.is_identity:
     return grid
   for file in _world_files(path):
-    if file.exists():
+    if os.path.exists(file):  # No error for a name too long, which cannot be there.
       return Grid(grid.height, grid.width, grid.crs, read_world_file(file))
   return grid
 

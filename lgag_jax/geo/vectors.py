@@ -2,7 +2,10 @@
 
 import contextlib
 import errno
+import functools
+import logging
 import pathlib
+import tempfile
 import warnings
 from collections.abc import Sequence
 
@@ -15,6 +18,8 @@ import shapely
 from lgag_jax import files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.polygons import Landslide
+
+_LOG = logging.getLogger(__name__)
 
 LAYER = "landslides"
 _FIELDS = (
@@ -37,7 +42,8 @@ def write(
   columns and rows. Unknown figures are null. An OSError names the file that could not be written.
   """
   with _written(gpkg_path) as partial:
-    _write_layer(partial, "GPKG", landslides, grid)
+    indexed = "YES" if _has_index() else "NO"
+    _write_layer(partial, "GPKG", landslides, grid, layer_options={"SPATIAL_INDEX": indexed})
     # Of a database that this one replaces, a GIS may have it open: SQLite would take them for its own.
     _remove_side_files(gpkg_path)
   if grid.to_wgs84() is None:
@@ -64,6 +70,21 @@ def _written(path: pathlib.Path):
       _remove_side_files(partial)
 
 
+@functools.cache
+def _has_index() -> bool:
+  """Whether SQLite has R-trees: where TensorFlow was imported before pyogrio, GDAL gets one without."""
+  with tempfile.TemporaryDirectory() as folder:
+    path = pathlib.Path(folder, "probe.gpkg")
+    geometry = shapely.to_wkb(np.array([shapely.box(0, 0, 1, 1)], object))
+    pyogrio.raw.write(
+      path, geometry, [], [], layer=LAYER, driver="GPKG", geometry_type="Polygon", crs="EPSG:4326"
+    )
+    found = pyogrio.read_info(path, layer=LAYER)["capabilities"]["fast_spatial_filter"]
+  if not found:
+    _LOG.warning("GeoPackages have no spatial index: import pyogrio before TensorFlow.")
+  return found
+
+
 def _remove_side_files(path: pathlib.Path) -> None:
   for suffix in _SIDE_FILES:
     path.with_name(path.name + suffix).unlink(missing_ok=True)
@@ -83,7 +104,7 @@ def _write_layer(path, driver, landslides, grid, **options):
   found = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)
   if found["features"] != len(landslides):
     raise pyogrio.errors.DataLayerError(f"{found['features']} of {len(landslides)} polygons written")
-  if driver == "GPKG" and not found["capabilities"]["fast_spatial_filter"]:
+  if driver == "GPKG" and _has_index() and not found["capabilities"]["fast_spatial_filter"]:
     raise pyogrio.errors.DataLayerError("the spatial index was not written")
 
 
