@@ -17,4 +17,5 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.loss.background_pixel_weight = 1.0
   config.sol.rounds = 8
   config.train.epochs = 5
+  config.train.min_steps = 0
   return methods.apply(config, method)

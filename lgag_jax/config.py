@@ -42,7 +42,7 @@ SEGMENTATION = {
   "model.method": "segmentation", "model.classifier": "decoder", "model.grid_stride": 16,
   "model.top_fraction": 0.01, "optim.name": "adamw", "optim.learning_rate": 2e-4,
   "localize.map": "best", "localize.class_activation": "probability",
-  "localize.threshold_rule": "argmax", "refine.method": "none",
+  "localize.threshold_rule": "otsu", "refine.method": "none",
 }
 METHODS = ("class_activation", "sol", "lgag", "segmentation")
 
