@@ -142,6 +142,10 @@ def judge(
     labels, unit = references[plan.path], "pixels" if plan.grid.to_wgs84() is None else "m2"
     with _open(labels, plan.grid, config, wanted) as reference:
       judged = agreement.compare(plan, reference, output, config, options)
+    if not _pixels(judged.pixels)["judged"]:
+      left_out[plan.path.name] = f"{labels} knows nothing of its ground: do both lie where they should?"
+      _LOG.warning("Not judged: %s: %s", plan.path, left_out[plan.path.name])
+      continue
     found.setdefault(unit, []).append(judged)
     results = _results(judged, mapped, options)
     for c, values in enumerate(results.values()):
@@ -151,7 +155,8 @@ def judge(
       "pixels": _pixels(judged.pixels), "classes": results,
     })
   if not scenes:
-    raise ValueError(f"No scene that could be mapped has a reference in --labels={wanted.labels}.")
+    reason = next(iter(left_out.values()), "none could be mapped")
+    raise ValueError(f"No scene is judged by --labels={wanted.labels}; the first: {reason}.")
   by_unit = {unit: _pooled(of_unit) for unit, of_unit in found.items()}
   pooled = _pooled([judged for of_unit in found.values() for judged in of_unit])
   classes = _results(pooled, mapped, options)
@@ -165,7 +170,7 @@ def judge(
   files.write_json(output / "eval" / "scenes.json", result)
   files.write_text(output / "eval" / "scenes.md", scene_tables.markdown(result))
   maker = predict.maker_of(config, mapped.thresholds)
-  scene_page.write(mapped.plans, output, maker=maker, judged=result)
+  scene_page.write(products.results(output, config), output, maker=maker, judged=result)
   return result
 
 

@@ -65,6 +65,10 @@ def map_scenes(
   that cannot be read is named, and left out; raises ImageError when none can.
   """
   paths = scene_files(source)
+  try:
+    output.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise OSError(f"--output={output} is no folder that can be written: {error.strerror}.") from error
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
   thresholds = calibrate.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
@@ -82,7 +86,7 @@ def map_scenes(
     leave_out = functools.partial(_leave_out, bad)
     share = Share(output, config, options, thresholds, shared, leave_out)
     share.map(todo, network, state, mesh)
-    rows = cluster.from_first(lambda: _tell(plans, output, config, thresholds))
+    rows = cluster.from_first(lambda: _tell(plans, output, config, thresholds, anew=bool(todo)))
   if not rows:
     first = next(iter(bad.values()), "on another process")
     raise images.ImageError(f"No image of {source} could be read; the first: {first}")
@@ -94,12 +98,16 @@ def map_scenes(
 
 
 def _tell(
-  plans: list[Plan], output: pathlib.Path, config: Config, thresholds: list[float]
+  plans: list[Plan], output: pathlib.Path, config: Config, thresholds: list[float], *, anew: bool
 ) -> list[dict]:
-  """Writes the table and the page of what there is; returns the table's rows."""
-  rows = products.collect(plans, output)
-  if rows:
-    scene_page.write(plans, output, maker=maker_of(config, thresholds))
+  """Writes the table and the page of all maps there; returns the table's rows of what is asked for.
+
+  A page that needs nothing new stays: it may hold an evaluation.
+  """
+  rows = products.collect(plans, output, config)
+  if rows and (anew or not (output / "report.html").exists()):
+    maker = maker_of(config, thresholds)
+    scene_page.write(products.results(output, config), output, maker=maker)
   return rows
 
 
@@ -137,6 +145,8 @@ def _plans(
 ) -> Iterator[Plan]:
   """Yields a plan for each scene whose header can be read; the others are named in `bad`."""
   taken = set()
+  if seen.gsd is None:
+    _LOG.info("Scenes are taken to have training's ground resolution, unknown here (--training_gsd).")
   for path in paths:
     try:
       with open_scene(path, config.data.channels, bands=options.bands) as scene:
@@ -148,8 +158,8 @@ def _plans(
       continue
     if grid.georeferenced and grid.crs is None:
       _LOG.warning("%s has no CRS: its map has none, and polygons have areas in pixels alone.", path)
-    if seen.gsd is None or gsd is None:
-      _LOG.info("%s: taken to be of training's ground resolution (--gsd, --training_gsd).", path.name)
+    if gsd is None and seen.gsd:
+      _LOG.info("%s: taken to have training's ground resolution; --gsd tells another.", path.name)
     key = json.dumps([*map(str, maker), images.file_key(path)])
     stem = _stem(path, taken)
     taken.add(stem)

@@ -53,7 +53,8 @@ class Plan:
 def is_done(plan: Plan, output: pathlib.Path) -> bool:
   """Whether a map is there, whole, and still what is asked for."""
   try:
-    return files.read_json(plan.result(output))["key"] == plan.key
+    result = files.read_json(plan.result(output))
+    return result["key"] == plan.key and all((output / name).exists() for name in result["files"])
   except (OSError, ValueError, LookupError, TypeError):
     return False
 
@@ -79,7 +80,7 @@ def write(
     ((first, part[..., None]) for first, _, part in _counted(stores, count)), ("class",),
     averaged=False,
   )
-  found = None
+  found, made = None, [scores, mask]
   if plan.grid.georeferenced:
     files.write_text(mask.with_suffix(".qml"), style.mask_style(names))
     files.write_text(
@@ -90,11 +91,13 @@ def write(
     )
     base = output / "polygons" / plan.stem
     suffixed = [base.with_name(base.name + suffix) for suffix in (".gpkg", ".geojson", ".qml")]
-    vectors.write(found, plan.grid, *suffixed[:2])
+    made += vectors.write(found, plan.grid, *suffixed[:2])
     files.write_text(suffixed[2], style.polygon_style(names))
   with files.beside(output / "overlay" / f"{plan.stem}.png") as path:
     quick_look(plan.path, mask, config, options).save(path)
-  files.write_json(plan.result(output), _numbers(plan, count, probability, found, effort, config))
+  numbers = _numbers(plan, count, probability, found, effort, config)
+  made = [path.relative_to(output).as_posix() for path in made]
+  files.write_json(plan.result(output), {**numbers, "files": made})
   shutil.rmtree(plan.working(output))
 
 
@@ -174,22 +177,25 @@ def overlay(
   return Image.fromarray(np.uint8(shown))
 
 
-def collect(plans: Sequence[Plan], output: pathlib.Path) -> list[dict]:
-  """Returns the table's rows of the maps that are there, and writes predictions.csv."""
-  rows = []
-  for plan in plans:
-    if not is_done(plan, output):
-      continue
-    result = files.read_json(plan.result(output))
+def results(output: pathlib.Path, config: Config) -> list[dict]:
+  """Returns the numbers of all maps of these classes in an output, of earlier inputs too."""
+  found = [files.read_json(path) for path in sorted((output / "scenes").glob("*.json"))]
+  return [result for result in found if tuple(result["classes"]) == config.data.classes]
+
+
+def collect(plans: Sequence[Plan], output: pathlib.Path, config: Config) -> list[dict]:
+  """Writes predictions.csv of all maps in an output; returns the rows of those that are asked for."""
+  rows = {}
+  for result in results(output, config):
     row = {"file": result["file"]}
     for name, values in result["classes"].items():
       row |= {f"{name}_{key}": values[key] for key in ("probability", "share", "landslides")}
       areas = values["areas_m2"]
       row[f"{name}_area_m2"] = None if areas is None else round(sum(areas), 1)
-    rows.append(row | {"no_data_share": round(result["no_data_share"], 6)})
+    rows[result["stem"]] = row | {"no_data_share": round(result["no_data_share"], 6)}
   if rows:
     with files.beside(output / "predictions.csv") as partial, partial.open("w", newline="") as file:
-      writer = csv.DictWriter(file, rows[0].keys())
+      writer = csv.DictWriter(file, next(iter(rows.values())).keys())
       writer.writeheader()
-      writer.writerows(rows)
-  return rows
+      writer.writerows(rows.values())
+  return [rows[plan.stem] for plan in plans if is_done(plan, output)]

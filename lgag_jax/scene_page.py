@@ -10,23 +10,22 @@ import numpy as np
 from PIL import Image
 
 from lgag_jax import figures, files, scene_tables
-from lgag_jax.products import Plan, is_done
 from lgag_jax.report import STYLE, card_row, picture
 from lgag_jax.scene_tables import area
 
 _MOST_PICTURES = 12
+_WIDE = "table{display:block;overflow-x:auto}"  # The page itself does not scroll sideways.
 _SIDE = 1080  # Of a picture, in pixels.
 _MOST_ROWS = 500
 
 
 def write(
-  plans: Sequence[Plan], output: pathlib.Path, *, maker: str, judged: dict | None = None
+  results: Sequence[dict], output: pathlib.Path, *, maker: str, judged: dict | None = None
 ) -> pathlib.Path:
-  """Writes report.html of the maps that are there; `maker` says in words what drew them.
+  """Writes report.html of maps, by their numbers; `maker` says in words what drew them.
 
   `judged` is what `judge_scenes.evaluate` found of them.
   """
-  results = [files.read_json(plan.result(output)) for plan in plans if is_done(plan, output)]
   path = output / "report.html"
   files.write_text(path, _page(results, output, maker, judged))
   return path
@@ -53,7 +52,7 @@ def _page(results: list[dict], output: pathlib.Path, maker: str, judged: dict | 
   return (
     "<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport "
     f"content='width=device-width'><title>lgag_jax: {scenes}</title>"
-    f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
+    f"<style>{STYLE}{_WIDE}</style>{''.join(parts)}</html>\n"
   )
 
 

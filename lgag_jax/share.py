@@ -47,6 +47,8 @@ class Share:
     pixels = sum(plan.grid.height * plan.grid.width for plan in mine)
     pixels = pixels / jax.process_count() if self.shared else pixels
     progress = Progress("prediction", pixels / 1e6, unit="MP")
+    if not todo:
+      return
     plans: dict[int, Plan] = {}
 
     def jobs() -> Iterator[Job]:

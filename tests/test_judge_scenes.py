@@ -257,7 +257,7 @@ def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog
     assert "No reference shows any" in written
   assert "a\\|b.tif" in text
   assert page.count("data:image/jpeg") == 3  # Two maps, one of them judged.
-  with pytest.raises(ValueError, match="has a reference"):
+  with pytest.raises(ValueError, match="no reference of this name"):
     judge(plans, [None, None], output, options, config)
 
 

@@ -110,6 +110,8 @@ def test_a_map_is_that_of_the_scene_at_once(looks, tmp_path, shape, overlap):
   result = json.loads((tmp_path / "scenes/scene.json").read_text())
   assert result["classes"]["landslide"]["pixels"] == (mask == 1).sum()
   assert result["classes"]["landslide"]["probability"] == pytest.approx(expected.max(), abs=1e-4)
+  (tmp_path / "polygons/scene.gpkg").unlink()  # Made again when it is asked for again.
+  assert not products.is_done(plan, tmp_path)
 
 
 def test_missing_data_is_neither_input_nor_output(looks, tmp_path):
@@ -260,3 +262,15 @@ def test_options_are_checked():
   for field, value in (("overlap", 0.9), ("overlap", -1), ("tile_size", 8), ("min_area", -2.0)):
     with pytest.raises(ValueError, match=f"--{field}={value}"):
       Options(**{field: value})
+
+
+def test_table_and_numbers_are_of_all_inputs_to_an_output(looks, tmp_path):
+  plans = []
+  for name in ("first", "second"):
+    plan, _ = predict(write_scene(tmp_path / f"{name}.tif", picture(40, 50)), tmp_path / "out")
+    plans.append(plan)
+  rows = products.collect(plans[1:], tmp_path / "out", CONFIG)
+  assert [row["file"] for row in rows] == ["second.tif"]
+  table = (tmp_path / "out/predictions.csv").read_text()
+  assert "first.tif" in table and "second.tif" in table
+  assert len(products.results(tmp_path / "out", CONFIG)) == 2
