@@ -153,7 +153,7 @@ def _rows(found: list[Landslide], name: str, metric: bool) -> np.ndarray:
 
 
 def _read(raster: rasterio.DatasetReader, band: int, window: Window) -> np.ndarray:
-  with rasters.naming(raster.name, "Delete it and its scenes/*.json, and make the map again."):
+  with rasters.naming(raster.name, "Delete it, and run the same command again."):
     return raster.read(band, window=window)
 
 

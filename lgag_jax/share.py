@@ -43,12 +43,12 @@ class Share:
 
   def map(self, todo: list[Plan], network: Network, state: TrainState, mesh: Mesh) -> None:
     """Maps this process's part of the scenes, and finishes what is whole."""
+    if not todo:
+      return
     mine = todo if self.shared else todo[jax.process_index() :: jax.process_count()]
     pixels = sum(plan.grid.height * plan.grid.width for plan in mine)
     pixels = pixels / jax.process_count() if self.shared else pixels
     progress = Progress("prediction", pixels / 1e6, unit="MP")
-    if not todo:
-      return
     plans: dict[int, Plan] = {}
 
     def jobs() -> Iterator[Job]:
@@ -65,7 +65,8 @@ class Share:
       plan = plans.pop(id(job))
       if job.failure:
         self.leave_out(plan.path, job.failure)
-        shutil.rmtree(plan.working(self.output), ignore_errors=True)
+        if not self.shared:  # Other processes are at work in the same folder.
+          shutil.rmtree(plan.working(self.output), ignore_errors=True)
       elif self.shared:
         job.store.save(len(job.rows.starts), job.canvas.band, job.probability.tolist(), now=True)
       else:
@@ -122,10 +123,12 @@ class Share:
   def _join(self, plans: list[Plan]) -> None:
     """Finishes the scenes of which every process has left its rows."""
     for plan in plans:
-      stores = [self._store(plan, span) for span in self._spans(self._axes(plan)[0])]
+      rows = self._axes(plan)[0]
+      stores = [self._store(plan, span) for span in self._spans(rows)]
       parts = [store.resume() for store in stores]
-      if None in parts:
+      if not all(part and part[0] == len(rows.starts) for part in parts):
         self.leave_out(plan.path, ValueError("a process could not map its rows"))
+        shutil.rmtree(plan.working(self.output))
       else:
         self._write(plan, stores, np.max([part[2] for part in parts], axis=0), {})
 

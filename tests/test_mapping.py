@@ -14,7 +14,7 @@ import pytest
 import rasterio
 from PIL import Image
 
-from lgag_jax import cluster, mapping, partition, products, share
+from lgag_jax import cluster, images, mapping, partition, products, share
 from lgag_jax.config import Config, DataConfig, LocalizeConfig
 from lgag_jax.geo import cog, scale, store
 from lgag_jax.geo.scene import open_scene
@@ -205,6 +205,30 @@ def test_processes_that_share_a_scene_draw_the_same_map(looks, tmp_path, monkeyp
     assert not left_out
   for name in ("probability/scene.tif", "mask/scene.tif"):
     np.testing.assert_array_equal(read(tmp_path / "shared" / name), read(tmp_path / "one" / name))
+
+
+def test_one_process_that_cannot_read_its_rows_leaves_the_others_to_end(looks, tmp_path, monkeypatch):
+  monkeypatch.setattr(store, "_SAVE_EVERY", 0.0)
+  path = write_scene(tmp_path / "scene.tif", picture(150, 50))
+  read_row, output = mapping._read_row, tmp_path / "out"
+
+  def broken(scene, job, row):
+    if job.span[0] and row == len(job.rows.starts) - 1:
+      raise images.ImageError(f"{path} is damaged")
+    return read_row(scene, job, row)
+
+  monkeypatch.setattr(mapping, "_read_row", broken)
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  monkeypatch.setattr(cluster, "barrier", lambda name: None)
+  for process in (1, 0):
+    monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+    monkeypatch.setattr(
+      cluster, "from_first", lambda function, process=process: None if process else function()
+    )
+    plan, left_out = predict(path, output, shared=True)
+    assert len(left_out) == 1
+  assert not products.is_done(plan, output)
+  assert [p for p in output.rglob("*") if p.is_file()] == []
 
 
 def test_a_finer_scene_is_averaged_to_training_s_resolution(looks, tmp_path):

@@ -9,11 +9,11 @@ import rasterio.shutil
 from rasterio.windows import Window
 
 from lgag_jax import files
+from lgag_jax.geo.formats import SCENE_OPTIONS
 from lgag_jax.geo.grid import Grid
 
 NO_DATA = 255  # In masks, and in scores of whole percent.
 _BLOCK = 512
-_OPTIONS = {"GDAL_CACHEMAX": 128 << 20}  # Bytes; by default a twentieth of the machine's memory.
 
 
 def encode(scores: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarray:
@@ -48,26 +48,26 @@ def write(
   if png:
     profile["nodata"] = None  # A PNG's is a colour that viewers would hide.
   plain = final.with_name(f".rows-{final.name[:200]}")
-  try:
-    with files.beside(final) as partial, rasterio.Env(**_OPTIONS):
+  options = {} if png else {
+    "compress": "DEFLATE", "blocksize": _BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "2",
+    "overview_resampling": "AVERAGE" if averaged else "NEAREST",
+  }
+  with files.beside(final) as partial, rasterio.Env(**SCENE_OPTIONS):
+    try:
       with rasterio.open(plain, "w", **profile) as raster:
         for first, values in rows:
           window = Window(0, first, grid.width, len(values))
           raster.write(np.moveaxis(values, -1, 0), window=window)
         for band, name in enumerate(names, 1):
           raster.set_band_description(band, name)
-      options = {} if png else {
-        "compress": "DEFLATE", "blocksize": _BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "2",
-        "overview_resampling": "AVERAGE" if averaged else "NEAREST",
-      }
       rasterio.shutil.copy(plain, partial, driver="PNG" if png else "COG", **options)
       _check(partial)
-  except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
-    raise OSError(f"{final} could not be written: {error}") from error
-  finally:
-    plain.unlink(missing_ok=True)
-    for left in final.parent.glob(f"{partial.name}*"):  # GDAL's own side files.
-      left.unlink()
+    except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:
+      raise OSError(f"{final} could not be written: {error}") from error
+    finally:
+      plain.unlink(missing_ok=True)
+      for left in final.parent.glob(f"{partial.name}.*"):  # GDAL's own side files.
+        left.unlink()
   return final
 
 
@@ -80,5 +80,5 @@ def _check(path: pathlib.Path) -> None:
 
 def read_small(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
   """Reads a raster's first band at `shape`, each pixel the nearest of the file or of its overviews."""
-  with rasterio.Env(**_OPTIONS), rasterio.open(path) as raster:
+  with rasterio.Env(**SCENE_OPTIONS), rasterio.open(path) as raster:
     return raster.read(1, out_shape=shape)

@@ -15,9 +15,9 @@ from rasterio.errors import RasterioError
 
 from lgag_jax import images
 from lgag_jax.geo import regions
+from lgag_jax.geo.formats import SCENE_OPTIONS
 from lgag_jax.geo.grid import GEOD, Grid
 
-_OPTIONS = {"GDAL_CACHEMAX": 128 << 20}  # Bytes; by default a twentieth of the machine's memory.
 _MOST_HOLES = 10_000  # Of a polygon that is simplified: the time grows with their square.
 _AT_ONCE = 1000  # Polygons measured together: coordinates are projected fast only in bulk.
 
@@ -50,7 +50,7 @@ def find(
   ValueError naming a file that does not fit, ImageError naming a damaged one.
   """
   with (
-    rasterio.Env(**_OPTIONS),
+    rasterio.Env(**SCENE_OPTIONS),
     images.open_raster(mask_path) as mask,
     images.open_raster(probability_path) as probability,
   ):
