@@ -25,7 +25,6 @@ from lgag_jax import (
   predict,
   products,
   rasters,
-  scene_page,
   scene_tables,
 )
 from lgag_jax import config as configs
@@ -169,8 +168,7 @@ def judge(
   }
   files.write_json(output / "eval" / "scenes.json", result)
   files.write_text(output / "eval" / "scenes.md", scene_tables.markdown(result))
-  maker = predict.maker_of(config, mapped.thresholds)
-  scene_page.write(products.results(output, config), output, maker=maker, judged=result)
+  predict.write_page(mapped, output, judged=result)
   return result
 
 

@@ -1,5 +1,6 @@
 """Prediction: images and scenes to rasters, polygons and numbers, by windows, never whole in memory."""
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -45,6 +46,7 @@ class Mapped:
   config: Config
   step: int
   thresholds: list[float]  # A class.
+  left_out: dict[str, str]  # Images that could not be mapped, by path, and why.
 
 
 def predict(
@@ -86,7 +88,13 @@ def map_scenes(
     leave_out = functools.partial(_leave_out, bad)
     share = Share(output, config, options, thresholds, shared, leave_out)
     share.map(todo, network, state, mesh)
-    rows = cluster.from_first(lambda: _tell(plans, output, config, thresholds, anew=bool(todo)))
+    done = {plan.path for plan in plans if products.is_done(plan, output)}
+    left_out = {
+      str(path): bad.get(str(path), "another process could not read it; its log says why")
+      for path in paths if path not in done
+    }
+    mapped = Mapped([], plans, config, int(state.step), thresholds, left_out)
+    rows = cluster.from_first(lambda: _tell(mapped, output, anew=bool(todo or left_out)))
   if not rows:
     first = next(iter(bad.values()), "on another process")
     raise images.ImageError(f"No image of {source} could be read; the first: {first}")
@@ -94,29 +102,32 @@ def map_scenes(
     _LOG.warning("%d of %d images were left out.", len(paths) - len(rows), len(paths))
   if doubt := doubt_of(rows, config):
     _LOG.warning("%s", doubt)
-  return Mapped(rows, plans, config, int(state.step), thresholds)
+  return dataclasses.replace(mapped, rows=rows)
 
 
-def _tell(
-  plans: list[Plan], output: pathlib.Path, config: Config, thresholds: list[float], *, anew: bool
-) -> list[dict]:
+def _tell(mapped: Mapped, output: pathlib.Path, *, anew: bool) -> list[dict]:
   """Writes the table and the page of all maps there; returns the table's rows of what is asked for.
 
   A page that needs nothing new stays: it may hold an evaluation.
   """
-  rows = products.collect(plans, output, config)
+  with contextlib.suppress(OSError):  # Where something is still unfinished.
+    (output / ".unfinished").rmdir()
+  rows = products.collect(mapped.plans, output, mapped.config)
   if rows and (anew or not (output / "report.html").exists()):
-    maker = maker_of(config, thresholds)
-    scene_page.write(products.results(output, config), output, maker=maker)
+    write_page(mapped, output)
   return rows
 
 
-def maker_of(config: Config, thresholds: list[float]) -> str:
-  """Says what drew the maps, for their page."""
-  levels = ", ".join(f"{value:.3f}" for value in thresholds)
-  return (
+def write_page(mapped: Mapped, output: pathlib.Path, judged: dict | None = None) -> None:
+  """Writes the page of all maps in an output; `judged` as `scene_page.write` takes it."""
+  config = mapped.config
+  levels = ", ".join(f"{value:.3f}" for value in mapped.thresholds)
+  maker = (
     f"Method {config.model.method} on {config.model.trunk}; mapped from a score of {levels} on, "
     f'by the rule "{config.localize.threshold_rule}", which has seen no mask.'
+  )
+  scene_page.write(
+    products.results(output, config), output, maker=maker, left_out=mapped.left_out, judged=judged
   )
 
 

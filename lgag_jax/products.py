@@ -78,7 +78,7 @@ def write(
   mask = cog.write(
     output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8),
     ((first, part[..., None]) for first, _, part in _counted(stores, count)), ("class",),
-    averaged=False,
+    averaged=False, colours=_mask_colours(len(names)),
   )
   found, made = None, [scores, mask]
   if plan.grid.georeferenced:
@@ -99,6 +99,11 @@ def write(
   made = [path.relative_to(output).as_posix() for path in made]
   files.write_json(plan.result(output), {**numbers, "files": made})
   shutil.rmtree(plan.working(output))
+
+
+def _mask_colours(classes: int) -> dict[int, tuple[int, int, int]]:
+  shown = {c + 1: tuple(map(int, _COLOURS[c % len(_COLOURS)])) for c in range(classes)}
+  return {0: (30, 30, 30), **shown, cog.NO_DATA: (255, 255, 255)}
 
 
 def _rows(stores: Sequence[Store]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:

@@ -20,23 +20,31 @@ _MOST_ROWS = 500
 
 
 def write(
-  results: Sequence[dict], output: pathlib.Path, *, maker: str, judged: dict | None = None
+  results: Sequence[dict], output: pathlib.Path, *, maker: str, left_out: dict[str, str],
+  judged: dict | None = None,
 ) -> pathlib.Path:
   """Writes report.html of maps, by their numbers; `maker` says in words what drew them.
 
-  `judged` is what `judge_scenes.evaluate` found of them.
+  `left_out` are images that could not be mapped, and why; `judged` is what `judge_scenes.evaluate`
+  found of the others.
   """
   path = output / "report.html"
-  files.write_text(path, _page(results, output, maker, judged))
+  files.write_text(path, _page(results, output, maker, left_out, judged))
   return path
 
 
-def _page(results: list[dict], output: pathlib.Path, maker: str, judged: dict | None) -> str:
+def _page(
+  results: list[dict], output: pathlib.Path, maker: str, left_out: dict[str, str], judged: dict | None
+) -> str:
   names = list(results[0]["classes"])
   scenes = "1 scene" if len(results) == 1 else f"{len(results):,} scenes"
   parts = [
     f"<h1>Landslides in {scenes}</h1><p class=lead>{html.escape(maker)}</p>", _cards(results),
   ]
+  if left_out:
+    rows = sorted(left_out.items())
+    parts += ["<h2>Not mapped</h2>", _rows(("image", "why"), rows[:_MOST_ROWS])]
+    parts.append(f"<p>{len(rows):,} in all.</p>" if len(rows) > _MOST_ROWS else "")
   if judged:
     parts += _judged(judged, output)
   for name in names:

@@ -106,6 +106,8 @@ def _objects(name: str, objects: dict) -> Table:
 def _sizes(name: str, objects: dict) -> Table:
   rows, sizes = [], objects["sizes"]
   for i, row in enumerate(sizes):
+    if not any(row[kind] for kind in _COUNTS):
+      continue
     upper = f" to {sizes[i + 1]['from_area']:,}" if i + 1 < len(sizes) else " or more"
     rows.append((f"{row['from_area']:,}{upper}", *(_amount(row, k, objects["unit"]) for k in _COUNTS)))
   columns = (_unit(objects), *(kind.replace("_", " ") for kind in _COUNTS))

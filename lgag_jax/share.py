@@ -101,9 +101,9 @@ class Share:
     )
 
   def _axes(self, plan: Plan) -> tuple[Axis, Axis]:
-    by, side = plan.view.reduction, plan.view.side
-    lengths = max(1, plan.grid.height // by), max(1, plan.grid.width // by)
-    return tuple(cover(length, side, self.options.overlap) for length in lengths)
+    view = plan.view
+    lengths = (max(1, size // view.reduction) for size in (plan.grid.height, plan.grid.width))
+    return tuple(cover(length, view.side, self.options.overlap, view.stride) for length in lengths)
 
   def _spans(self, rows: Axis) -> list[tuple[int, int]]:
     """Cuts the rows of a scene into the parts that are mapped apart, at the starts of windows."""

@@ -78,7 +78,7 @@ def write_map(scene, output, scores, mask, options, config):
 
 def judge(plans, references, output, options, config, **wanted):
   thresholds = [0.5] * len(config.data.classes)
-  mapped = predict.Mapped([], plans, config, 7, thresholds)
+  mapped = predict.Mapped([], plans, config, 7, thresholds, {})
   paths = {plan.path: path for plan, path in zip(plans, references, strict=True) if path}
   return judge_scenes.judge(
     mapped, paths, output, options, References(labels="references", **wanted)

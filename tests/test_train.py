@@ -202,7 +202,8 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
     raster.write(np.full((3, 50, 75), 80, np.uint8))
   rows = predict.predict(workdir, source, tmp_path / "out")
   assert len(rows) == 23
-  assert "broken.png" in caplog.text
+  assert "broken.png" in caplog.text and not (tmp_path / "out" / ".unfinished").exists()
+  assert "<h2>Not mapped</h2>" in (tmp_path / "out" / "report.html").read_text()
   with (tmp_path / "out" / "predictions.csv").open() as file:
     assert len(list(csv.DictReader(file))) == 23
   for name in ("probability", "mask", "overlay"):
@@ -213,6 +214,8 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
     assert raster.crs.to_epsg() == 32633
     assert raster.transform == transform
     assert raster.shape == (50, 75)
+  with Image.open(next((tmp_path / "out" / "mask").glob("*b*.png"))) as mask:
+    assert set(np.unique(mask)) <= {0, 1} and mask.getpalette()[3:6] == [230, 60, 40]
   # Judged, nothing is mapped again; images without a mask are left out.
   before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out/mask").iterdir()}
   shutil.copytree(image_folder / "masks", tmp_path / "masks")
@@ -222,7 +225,8 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
   assert before == {path: path.stat().st_mtime_ns for path in before}
   assert result["pixels"] == {"judged": 19 * 64 * 64, "no_data": 0, "unknown": 0}
   assert len(result["left_out"]) == 4 and len(result["scenes"]) == 19
-  assert "Against references" in (tmp_path / "out" / "report.html").read_text()
+  page = (tmp_path / "out" / "report.html").read_text()
+  assert "Against references" in page and "broken.png" in page.split("Against references")[0]
 
 
 def test_prediction_says_what_is_missing(trained, tmp_path):

@@ -23,6 +23,18 @@ def test_windows_cover_and_weights_add_up(length, overlap):
   assert axis.settled(len(axis.starts) - 1) == length
 
 
+@pytest.mark.parametrize("side", [32, 64, 96])
+def test_windows_of_any_side_start_in_step_with_the_networks_grid(side):
+  for length, overlap, stride in ((500, 0.25, 8), (500, 0.5, 8), (333, 0.25, 5.5)):
+    axis = cover(length, side, overlap, stride)
+    cells = np.array(axis.starts[:-1]) / stride
+    assert len(axis.starts) > 3 and axis.starts[-1] == length - side
+    assert np.abs(cells - cells.round()).max() <= 0.5 / stride + 1e-9
+    assert (side - np.diff(axis.starts)).min() >= round(side * overlap) - 1
+  wide = cover(500, side, 0.25, side)  # A step of a whole window would leave no overlap.
+  assert (side - np.diff(wide.starts)).min() >= round(side * 0.25)
+
+
 def test_weights_fall_towards_a_neighbour():
   axis = cover(64, 16, 0.5)
   np.testing.assert_array_less(axis.weights[1, 0], 0.05)

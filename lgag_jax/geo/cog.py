@@ -31,12 +31,13 @@ def file_of(path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype) -> path
 
 def write(
   path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype, rows: Iterator[tuple[int, np.ndarray]],
-  names: tuple[str, ...], *, averaged: bool,
+  names: tuple[str, ...], *, averaged: bool, colours: dict[int, tuple[int, int, int]] | None = None,
 ) -> pathlib.Path:
   """Writes rows, (first row, [n, W, bands]) from top to bottom; returns the file, as `file_of` does.
 
   Overviews are averages of scores, or for classes the nearest pixel. A raster without a georeference
-  becomes a PNG where PNG can hold it. An OSError names the file when the disk is full.
+  becomes a PNG where PNG can hold it; `colours` are what viewers show its values in. An OSError names
+  the file when the disk is full.
   """
   final = file_of(path, grid, bands, dtype)
   png = final.suffix == ".png"
@@ -60,6 +61,8 @@ def write(
           raster.write(np.moveaxis(values, -1, 0), window=window)
         for band, name in enumerate(names, 1):
           raster.set_band_description(band, name)
+        if png and colours:
+          raster.write_colormap(1, colours)
       rasterio.shutil.copy(plain, partial, driver="PNG" if png else "COG", **options)
       _check(partial)
     except (rasterio.errors.RasterioError, rasterio._err.CPLE_BaseError) as error:

@@ -11,6 +11,7 @@ from lgag_jax.config import Config
 from lgag_jax.geo.grid import Grid
 
 _SAMPLES = 16
+STRIDE = 32  # Of the trunks, which halve the size five times: a model's side is a multiple.
 _LEAST = 8  # Pixels of a scene under one window: with fewer there is nothing to see.
 
 
@@ -33,6 +34,11 @@ class View:
   reduction: int
   side: int
   model_side: int
+
+  @property
+  def stride(self) -> float:
+    """What is left of a scene's pixels under a cell of the trunk's coarsest grid."""
+    return STRIDE * self.side / self.model_side
 
 
 def of_training(paths: list[pathlib.Path], config: Config) -> Scale:
@@ -82,8 +88,7 @@ def view(scale: Scale, config: Config, gsd: float | None, tile_size: int = 0) ->
     )
   model_side, wanted = config.data.image_size, seen
   if tile_size:
-    # Trunks halve the size five times: a side must be a multiple of 32.
-    model_side = max(32, round(model_side * tile_size / seen / 32) * 32)
+    model_side = max(STRIDE, round(model_side * tile_size / seen / STRIDE) * STRIDE)
     wanted = tile_size
   reduction = max(1, int(1.01 * wanted / model_side))  # Map projections are off by a little.
   return View(reduction, max(1, round(wanted / reduction)), model_side)

@@ -28,15 +28,18 @@ class Axis:
     return [i for i, first in enumerate(self.starts) if first < stop and first + self.side > start]
 
 
-def cover(length: int, side: int, overlap: float) -> Axis:
-  """Spreads windows evenly, neighbours sharing at least the part `overlap` of a window.
+def cover(length: int, side: int, overlap: float, stride: float = 1.0) -> Axis:
+  """Lays windows along an axis, neighbours sharing at least the part `overlap` of a window.
 
+  They start at multiples of the network's `stride`, so that wherever windows overlap, whatever their
+  side, it sees the same pixels in the same cells of its grid; only the last ends where the axis does.
   Weights are squared sines over the window, divided by their sum at each pixel: no window ends
   abruptly but at the scene's own border.
   """
-  step = max(1, side - round(side * overlap))
-  count = 1 + max(0, -(-(length - side) // step))
-  starts = tuple(round(x) for x in np.linspace(0, max(length - side, 0), count))
+  step = max(1.0, side - round(side * overlap))
+  step = step // stride * stride or step
+  last = max(length - side, 0)
+  starts = (*(round(start) for start in np.arange(0, last, step)), last)
   profile = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
   total = np.zeros(max(length, side))
   for start in starts:
