@@ -24,7 +24,7 @@ from lgag_jax import mapping, partition, session
 from lgag_jax.geo import scale
 
 _DRAWN = 2000  # Side of what is repeated.
-_VARIANTS = ((0, 0.5), (320, 0.25), (320, 0.5), (384, 0.25), (384, 0.5))  # Window side, overlap.
+_VARIANTS = ((0, 0.5), (320, 0.25), (320, 0.5), (448, 0.25), (448, 0.5))  # Window side, overlap.
 _ROUNDS = 5
 
 
@@ -58,9 +58,9 @@ def _bare(workdir: pathlib.Path) -> float:
   session.prepare_jax()
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
-  view = scale.view(scale.load(workdir, config), config, None)
+  view = scale.view(scale.load(workdir, config), config, None, shape=(_DRAWN, _DRAWN))
   look = mapping.make_look(network, config, mesh, view)
-  size = mapping.batch_size(config, mesh)
+  size = mapping.batch_size(config, mesh, view)
   pixels, _ = drawing.draw_scene(0, view.side, view.side)
   batch = np.stack([pixels] * size)
   rates = []

@@ -15,7 +15,8 @@ class Options:
   bands: tuple[int, ...] = flag((), "bands of a scene, from 1, in the model's order, such as 4,3,2.")
   gsd: float = flag(0.0, "metres a pixel of scenes whose files do not tell.")
   training_gsd: float = flag(0.0, "metres a pixel of the training images, where theirs did not.")
-  tile_size: int = flag(0, "side of a window in pixels; 0: as much ground as in training.")
+  tile_size: int = flag(0, (
+    "side of a window in pixels; 0: half as wide again as training's images, in small scenes as wide."))
   overlap: float = flag(0.25, "share of a window that its neighbours see too, at least.")
   probability: str = flag("percent", "how probabilities are written: percent (uint8) or float32.")
   min_area: float = flag(-1.0, (

@@ -30,7 +30,7 @@ from lgag_jax.models.layers import resize
 from lgag_jax.models.network import Network
 from lgag_jax.state import TrainState
 
-_MOST_ON_CPU = 8  # Windows a batch: more are no faster there, and take half a gigabyte.
+_MOST_ON_CPU = 8  # Windows as wide as training's a batch: more are no faster there, and take memory.
 _AHEAD = 2  # Batches read before they are asked for, and as many computed before they are written.
 
 
@@ -81,7 +81,8 @@ def run(
   """
   look = functools.lru_cache(maxsize=4)(lambda view: make_look(network, config, mesh, view))
   waiting: collections.deque = collections.deque()
-  batches = _batches(jobs, batch_size(config, mesh), finished, advance)
+  size = functools.partial(batch_size, config, mesh)
+  batches = _batches(jobs, size, finished, advance)
   with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
     ahead = collections.deque(reader.submit(next, batches, None) for _ in range(_AHEAD))
     try:
@@ -99,11 +100,12 @@ def run(
         future.cancel()
 
 
-def batch_size(config: Config, mesh: Mesh) -> int:
+def batch_size(config: Config, mesh: Mesh, view: View) -> int:
   """Returns how many windows the network looks at at once, on all devices together."""
   size = config.localize.batch_size
   if mesh.devices.flat[0].platform == "cpu":
-    size = min(size, -(-_MOST_ON_CPU // mesh.size) * mesh.size)
+    most = max(1, round(_MOST_ON_CPU * (config.data.image_size / view.model_side) ** 2))
+    size = min(size, -(-most // mesh.size) * mesh.size)
   return size
 
 
@@ -145,22 +147,22 @@ def _do(todo: list[Callable], scores: Any, probabilities: Any) -> None:
 
 
 def _batches(
-  jobs: Iterator[Job], size: int, finished: Callable, advance: Callable
+  jobs: Iterator[Job], size: Callable[[View], int], finished: Callable, advance: Callable
 ) -> Iterator[_Batch]:
-  """Yields batches of at most `size` windows, from one scene to the next where shapes agree."""
+  """Yields batches of `size(view)` windows at most, from one scene to the next where shapes agree."""
   pixels, todo, kind, view = [], [], None, None
 
   def batch() -> _Batch:
     if not pixels:
       return _Batch(None, view, list(todo))
-    padding = [pixels[-1]] * (size - len(pixels))
+    padding = [pixels[-1]] * (size(view) - len(pixels))
     return _Batch(np.stack(pixels + padding), view, list(todo))
 
   for job in jobs:
     for window, action in _steps(job, finished, advance):
       if window is not None:
         found = (job.view, window.shape, window.dtype)
-        if len(pixels) == size or (pixels and found != kind):
+        if pixels and (len(pixels) == size(view) or found != kind):
           yield batch()
           pixels.clear()
           todo.clear()

@@ -163,7 +163,7 @@ def _plans(
       with open_scene(path, config.data.channels, bands=options.bands) as scene:
         grid = scene.grid
       gsd = grid.gsd() or options.gsd or None
-      view = scale.view(seen, config, gsd, options.tile_size)
+      view = scale.view(seen, config, gsd, options.tile_size, (grid.height, grid.width))
     except ValueError as error:
       _leave_out(bad, path, error)
       continue

@@ -278,6 +278,9 @@ def test_windows_follow_the_ground_resolution():
   assert scale.view(training, config, 0.5) == scale.View(5, 256, 256)
   assert scale.view(training, config, None) == scale.View(1, 64, 256)
   assert scale.view(training, config, 10.0, tile_size=96) == scale.View(1, 96, 384)
+  assert scale.view(training, config, 10.0, shape=(96, 500)) == scale.View(1, 96, 384)
+  assert scale.view(training, config, 10.0, shape=(95, 500)) == scale.View(1, 64, 256)
+  assert scale.view(training, config, 0.5, shape=(3000, 2000)) == scale.View(5, 384, 384)
   with pytest.raises(ValueError, match="10 times as coarse"):
     scale.view(training, config, 100.0)
 
