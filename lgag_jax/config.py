@@ -54,6 +54,7 @@ class DataConfig:
   source: str = "folder"  # "tfds", "folder" (a folder a class) or "patches" (images with masks).
   directory: str = ""  # The data's root; for "tfds" the data_dir ("" is TFDS's own default).
   builder: str = ""  # "tfds": a registered name, or a folder with a *_dataset_builder.py.
+  original: str = ""  # "tfds": the data set as published: a folder, an archive or its address.
   manifest: str = ""  # A CSV of images, masks ("patches") and splits; "" is <directory>/manifest.csv.
   pseudo_masks: str = ""  # A folder that --mode=pseudo wrote: training takes its masks from there.
   train_split: str = "train"  # TFDS syntax: "train", "train[:80%]", "train[:40%]+train[60%:]".
@@ -85,6 +86,8 @@ class DataConfig:
 
   def __post_init__(self):
     _one_of("data.source", self.source, ("tfds", "folder", "patches"))
+    fits = self.source == "tfds" or not self.original
+    _require(fits, "data.original", self.original, "only builders (data.source='tfds') take one.")
     _require(len(self.classes) > 0, "data.classes", self.classes, "name at least one class.")
     for name in ("channels", "image_size"):
       _positive(f"data.{name}", getattr(self, name))

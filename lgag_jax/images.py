@@ -21,7 +21,15 @@ def read_image(path: pathlib.Path, channels: int, window: Window | None = None) 
 
   Bands and palettes are as in `choose_bands`; pixels without data are as `fill` makes them.
   """
-  with open_raster(path) as raster, naming(path):
+  with open_raster(path) as raster:
+    return read_pixels(raster, path, channels, window)
+
+
+def read_pixels(
+  raster: rasterio.DatasetReader, path: pathlib.Path, channels: int, window: Window | None = None
+) -> np.ndarray:
+  """Reads an open raster as `read_image` does a file."""
+  with naming(path):
     bands, palette = choose_bands(raster, path, channels, (
       f"data.channels={channels} expects {channels}: convert the file or change data.channels"))
     array = np.moveaxis(_read(raster, path, bands, window), 0, -1)

@@ -12,15 +12,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from lgag_jax import flag_fields, map_settings, tile_settings
+from lgag_jax import data_sets, flag_fields, map_settings, tile_settings
 
-_MODES = ("train", "eval", "pseudo", "stages", "predict", "report", "doctor", "tile")
+_MODES = ("train", "eval", "pseudo", "stages", "predict", "report", "doctor", "tile", "datasets")
 _WITH_CONFIG = ("train", "stages", "doctor")  # The others read what a training left in its workdir.
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A config file; --config.optim.learning_rate=0.05 changes a field.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string(
-  "workdir", None, "Where a run keeps everything; every mode but tile needs one."
+  "workdir", None, "Where a run keeps everything; every mode but tile and datasets needs one."
 )
 _MODE = flags.DEFINE_enum(
   "mode", "train", _MODES,
@@ -28,8 +28,10 @@ _MODE = flags.DEFINE_enum(
   "pseudo writes the pseudo-masks of a finished training. doctor reads the data before training, says "
   "what is wrong with it, and exits with 0 when nothing is worse than a note, 2 with warnings, 1 with "
   "errors. tile cuts scenes into a training set. eval judges the newest checkpoint on held-out images, "
-  "with --input its maps of scenes, which it makes first, against --labels.",
+  "with --input its maps of scenes, which it makes first, against --labels. datasets lists the field's "
+  "data sets, and what each one needs.",
 )
+_NAME = flags.DEFINE_string("name", "", "datasets: the one to show in full.")
 _INPUT = flags.DEFINE_string(
   "input", None, "predict, tile, eval: an image or scene, a folder or a glob."
 )
@@ -79,6 +81,9 @@ def _leave_others(message: str) -> None:
 def _run() -> None:
   if _MODE.value == "tile":
     _tile()
+    return
+  if _MODE.value == "datasets":
+    print(data_sets.text(_NAME.value))
     return
   if not _WORKDIR.value:
     raise ValueError(f"--mode={_MODE.value} needs --workdir=<folder>: a run keeps everything there.")

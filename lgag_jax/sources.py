@@ -4,6 +4,7 @@ A source offers random access to raw examples and knows their image labels befor
 pipeline does the rest. Masks serve evaluation, and training only with method="segmentation".
 """
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -49,6 +50,8 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
   """
   if from_workdir:
     tfds_source.refuse_foreign_builder(config)
+    if "://" in config.original:  # What was built of it is used; nothing is fetched for a stranger.
+      config = dataclasses.replace(config, original="")
   source = make_source(config, split)
   if config.pseudo_masks and split == "train":
     source = PseudoSource(source, config)

@@ -1,16 +1,20 @@
 """Examples of TensorFlow Datasets builders, and what a builder or a prepared set may not run."""
 
 import importlib
+import logging
 import os
 import pathlib
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lgag_jax import cluster, files, images
+from lgag_jax import archives, cluster, download, files, images
 from lgag_jax.config import DataConfig
+
+_LOG = logging.getLogger(__name__)
 
 OWN_BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "data"
 
@@ -28,42 +32,95 @@ def refuse_foreign_builder(config: DataConfig) -> None:
 class TfdsSource:
   """A TFDS builder with features image, label (class or list of classes), and mask, id if any.
 
-  Masks hold class indices, and 255 where nothing is known.
+  Images may be u8, u16 or f32, of any number of channels. Masks hold class indices; 255 and
+  data.mask_ignore stand where nothing is known.
   """
 
   def __init__(self, config: DataConfig, spec: str):
     self._config = config
     builder = open_builder(config)
     with cluster.first_then_others("data set"):
-      builder.download_and_prepare(file_format="array_record")
-    self._data = builder.as_data_source(split=spec, decoders=None)
-    without_images = {name: tfds.decode.SkipDecoding() for name in ("image",)}
-    rows = builder.as_data_source(split=spec, decoders=without_images)
-    names = builder.info.features["label"].names
+      _prepare(builder, config)
+    features = builder.info.features
+    skip = {name: tfds.decode.SkipDecoding() for name in ("image", "mask") if name in features}
+    # Without TensorFlow, TFDS has no way to decode PNGs of 16 bits.
+    wide = isinstance(features["image"], tfds.features.Image) and features["image"].dtype == np.uint16
+    self._wide = features["image"] if wide else None
+    self._data = builder.as_data_source(
+      split=spec, decoders={"image": skip["image"]} if wide else None
+    )
+    rows = builder.as_data_source(split=spec, decoders=skip)
+    names = features["label"].names
     self.ids, labels = [], []
     for i, row in enumerate(rows):
       name = row.get("id", f"{i:06d}")
       self.ids.append(name.decode() if isinstance(name, bytes) else str(name))
       present = {names[int(k)] for k in np.atleast_1d(row["label"])}
       labels.append([float(c in present) for c in config.classes])
-    self.has_masks = "mask" in builder.info.features
+    self.has_masks = "mask" in features
     self.keys = [f"{builder.info.full_name} {spec} {i}" for i in range(len(self.ids))]
     self.labels = np.array(labels, np.float32)
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     row = self._data[index]
-    image = row["image"]
+    image = self._wide.decode_example(row["image"]).numpy() if self._wide else row["image"]
     if image.shape[-1] != self._config.channels:
       raise images.ImageError(
         f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.channels}."
       )
     if "mask" in row:
-      return image, np.asarray(row["mask"]).reshape(image.shape[:2]).astype(np.uint8)
+      return image, self._mask(np.asarray(row["mask"]), image.shape[:2], self.ids[index])
     return image, images.mask_without_file(self.labels[index], image.shape[:2])
+
+  def _mask(self, values: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
+    values = values[..., 0] if values.ndim == 3 else values
+    images.check_same_size(f"The mask of {name}", values.shape, shape)
+    unknown = (values == images.UNKNOWN) | (values == self._config.mask_ignore)
+    strange = values[~unknown & ((values < 0) | (values > len(self._config.classes)))]
+    if strange.size:
+      raise images.ImageError(
+        f"The mask of {name} holds class {strange.flat[0]}, but data.classes names "
+        f"{len(self._config.classes)}: set data.mask_ignore if it means unknown."
+      )
+    return np.where(unknown, images.UNKNOWN, values).astype(np.uint8)
 
   def files(self, index: int) -> tuple[None, None]:
     del index  # Examples lie in shards.
     return None, None
+
+
+def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
+  """Builds the data set, of data.original where that is set, unless it has been built before."""
+  options = {}
+  if config.original and builder.data_path.exists():
+    _LOG.info(
+      "%s is built already, so that data.original is not read: remove it to build anew.",
+      builder.data_dir,
+    )
+  elif config.original:
+    place = pathlib.Path(builder.data_dir_root) / "downloads" / builder.name
+    options["download_config"] = tfds.download.DownloadConfig(
+      manual_dir=_original(config.original, place)
+    )
+  builder.download_and_prepare(file_format="array_record", **options)
+
+
+def _original(name: str, place: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of a data set as published: `name` itself, or what the archive there holds."""
+  path = pathlib.Path(name).absolute()
+  if "://" in name:
+    url, _, checksum = name.partition("#")
+    path = place / pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+    if not path.name.lower().endswith(archives.SUFFIXES):
+      raise ValueError(f"data.original={name}: the address must end in {', '.join(archives.SUFFIXES)}.")
+    checksum = checksum.replace("=", ":", 1)
+    download.fetch(url, path, checksum=checksum, max_bytes=archives.MAX_BYTES)
+  if archives.is_archive(path):
+    archives.unpacked(path)
+    return path.with_name(f"{path.name}.unpacked")  # With the folder that may be all that it holds.
+  if not path.is_dir() or not any(path.iterdir()):
+    raise FileNotFoundError(f"data.original={name}: there is no such archive or folder with files.")
+  return path
 
 
 def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:

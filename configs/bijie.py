@@ -1,0 +1,20 @@
+"""Bijie landslides, 0.8 m: images whole, resized from varying sizes, labelled by their folder.
+
+With elevation as a fourth channel: --config.data.builder=data/bijie:rgb_dem --config.data.channels=4.
+"""
+
+import ml_collections
+
+from configs import methods
+from lgag_jax.config import config_dict
+
+
+def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+  config = config_dict()
+  config.data.source = "tfds"
+  config.data.builder = "data/bijie"
+  config.data.directory = "runs/tfds"
+  # Most images are near this size, so that little is enlarged: the default refinement fits.
+  config.data.image_size = 256
+  config.train.epochs = 10
+  return methods.apply(config, method)

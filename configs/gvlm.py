@@ -1,0 +1,20 @@
+"""GVLM, 0.59 m: tiles of 256 pixels of the image after the event, held out by site.
+
+With the image before: --config.data.builder=data/gvlm:bitemporal --config.data.channels=6.
+"""
+
+import ml_collections
+
+from configs import methods
+from lgag_jax.config import config_dict
+
+
+def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+  config = config_dict()
+  config.data.source = "tfds"
+  config.data.builder = "data/gvlm"
+  config.data.directory = "runs/tfds"
+  # Tiles are shown as they are: their edges are the image's, and the default refinement fits.
+  config.data.image_size = 256
+  config.train.epochs = 5
+  return methods.apply(config, method)

@@ -1,0 +1,23 @@
+"""HR-GLDD, 3 m: four bands of PlanetScope patches, in tiles of 64 pixels; the published splits.
+
+Most patches hold some landslide, so image labels only mean something on smaller tiles.
+"""
+
+import ml_collections
+
+from configs import methods
+from lgag_jax.config import config_dict
+
+
+def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+  config = config_dict()
+  config.data.source = "tfds"
+  config.data.builder = "data/hr_gldd"
+  config.data.directory = "runs/tfds"
+  config.data.channels = 4
+  config.data.image_size = 256
+  config.train.epochs = 5
+  # Tiles are enlarged four times: a score map has no finer detail than a wide, smooth filter.
+  config.refine.radius = 0.15
+  config.refine.epsilon = 1.0
+  return methods.apply(config, method)

@@ -1,0 +1,98 @@
+"""TFDS builder for GVLM: large images before and after, cut into tiles, split by site."""
+
+import contextlib
+import itertools
+import pathlib
+import sys
+from typing import ClassVar
+
+import numpy as np
+from etils import epath
+from rasterio.windows import Window
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
+
+from data import originals
+from lgag_jax import data_sets, images, patches
+
+_NAMES = {"before": ("im1", "img1"), "after": ("im2", "img2"), "mask": ("ref",)}
+
+
+# Not registered by name: the module may be imported more than once, under several names.
+class Builder(originals.Builder, skip_registration=True):
+  """Cuts each site into tiles; the last fifth of the sites by name is held out."""
+
+  name = "gvlm"
+  pkg_dir_path = epath.Path(__file__).parent
+  code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
+  MANUAL_DOWNLOAD_INSTRUCTIONS = data_sets.instructions("gvlm")
+  BUILDER_CONFIGS: ClassVar[list[originals.Config]] = [
+    originals.Config(name="single", description="The image after the event.", side=256),
+    originals.Config(
+      name="bitemporal", description="The image after, then the one before.", side=256, channels=6
+    ),
+  ]
+
+  def is_root(self, folder: pathlib.Path) -> bool:
+    return any("mask" in _files(site) for site, _ in _sites(folder))
+
+  def splits(self, root: pathlib.Path) -> dict[str, originals.Examples]:
+    needed = ["after", "mask", *(["before"] if self.builder_config.channels == 6 else [])]
+    sites = {}
+    for site, name in _sites(root):
+      files = _files(site)
+      missing = [_NAMES[kind][0] for kind in needed if kind not in files]
+      if files and missing:
+        raise originals.error(self.name, root, f"the site {name} has no {', '.join(missing)}")
+      if files:
+        sites[name] = files
+    held_out = originals.last_share(list(sites))
+    if not held_out:
+      raise originals.error(self.name, root, "a split by sites needs two of them, or more")
+    return {
+      split: self._examples({n: files for n, files in sites.items() if (n in held_out) == held})
+      for split, held in (("train", False), ("validation", True))
+    }
+
+  def _examples(self, sites: dict[str, dict[str, pathlib.Path]]) -> originals.Examples:
+    kinds = ["after", "before"][: self.builder_config.channels // 3]
+    for name, files in sites.items():
+      yield from _strips(name, [files[kind] for kind in kinds], files["mask"], self.builder_config.side)
+
+
+def _sites(folder: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+  return [(entry, name) for entry, name in originals.children(folder) if entry.is_dir()]
+
+
+def _files(site: pathlib.Path) -> dict[str, pathlib.Path]:
+  stems = {stem.casefold(): path for stem, path in images.by_stem(site).items()}
+  found = {
+    kind: next((stems[name] for name in names if name in stems), None)
+    for kind, names in _NAMES.items()
+  }
+  return {kind: path for kind, path in found.items() if path}
+
+
+def _strips(site: str, paths: list[pathlib.Path], mask_path: pathlib.Path, side: int):
+  """Yields a site's tiles, reading a row of them at a time: a PNG is read from its top only."""
+  with contextlib.ExitStack() as stack:
+    rasters = [stack.enter_context(images.open_raster(path)) for path in paths]
+    mask_raster = stack.enter_context(images.open_raster(mask_path))
+    height, width = mask_raster.height, mask_raster.width
+    for path, raster in zip(paths, rasters, strict=True):
+      images.check_same_size(mask_path, (height, width), (raster.height, raster.width))
+      if min(height, width) < side:
+        raise ValueError(f"{path} is {height} x {width}, smaller than a tile of {side}: leave it out.")
+    for row, strip in itertools.groupby(patches.tiles(height, width, side), lambda tile: tile.row):
+      window = Window(0, row, width, side)
+      image = np.concatenate([
+        images.read_pixels(raster, path, 3, window)
+        for path, raster in zip(paths, rasters, strict=True)
+      ], -1)
+      mask = images.read_mask(mask_raster, classes=1, ignore=-1, window=window)
+      for tile in strip:
+        cols = slice(tile.col, tile.col + side)
+        yield originals.example(
+          f"{site}[{row}:{tile.col}]", np.ascontiguousarray(image[:, cols]), mask[:, cols],
+          seen_rows=tile.seen_rows, seen_cols=tile.seen_cols,
+        )

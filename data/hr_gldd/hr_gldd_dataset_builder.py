@@ -1,0 +1,73 @@
+"""TFDS builder for HR-GLDD: NumPy arrays of PlanetScope patches, cut into tiles."""
+
+import pathlib
+import sys
+from typing import ClassVar
+
+import numpy as np
+from etils import epath
+
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
+
+from data import originals
+from lgag_jax import data_sets
+
+_PATCH, _BANDS = 128, 4
+_FILES = {"train": "train", "validation": "val", "test": "test"}
+
+
+# Not registered by name: the module may be imported more than once, under several names.
+class Builder(originals.Builder, skip_registration=True):
+  """Cuts patches into tiles; the splits are the published ones."""
+
+  name = "hr_gldd"
+  pkg_dir_path = epath.Path(__file__).parent
+  code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
+  MANUAL_DOWNLOAD_INSTRUCTIONS = data_sets.instructions("hr_gldd")
+  BUILDER_CONFIGS: ClassVar[list[originals.Config]] = [
+    originals.Config(
+      name="tiles_64", description="Tiles of 64 pixels.", side=64, channels=_BANDS, dtype=np.float32
+    ),
+    originals.Config(
+      name="patches_128", description="Whole patches.", side=_PATCH, channels=_BANDS,
+      dtype=np.float32,
+    ),
+  ]
+
+  def is_root(self, folder: pathlib.Path) -> bool:
+    return (folder / "trainX.npy").is_file()
+
+  def splits(self, root: pathlib.Path) -> dict[str, originals.Examples]:
+    found = {}
+    for split, name in _FILES.items():
+      paths = [root / f"{name}{kind}.npy" for kind in "XY"]
+      missing = [path.name for path in paths if not path.is_file()]
+      if missing and not (split == "test" and len(missing) == 2):
+        raise originals.error(self.name, root, f"{' and '.join(missing)} missing")
+      if not missing:
+        found[split] = self._examples(name, *paths)
+    return found
+
+  def _examples(self, name: str, image_path, mask_path) -> originals.Examples:
+    images, masks = _open(image_path, _BANDS), _open(mask_path, 1)
+    if len(images) != len(masks):
+      raise ValueError(f"{mask_path} has {len(masks)} masks for {len(images)} images: restore it.")
+    for i in range(len(images)):
+      image = originals.floats(images[i], f"{image_path}, image {i},")
+      mask = originals.floats(masks[i, ..., 0], f"{mask_path}, mask {i},") != 0
+      yield from originals.tiles(f"{name}/{i}", image, mask.astype(np.uint8), self.builder_config.side)
+
+
+def _open(path: pathlib.Path, channels: int) -> np.ndarray:
+  """Maps an array [n, 128, 128, channels] without reading it; raises ValueError naming the file."""
+  try:
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not isinstance(array, np.ndarray):
+      raise ValueError("it holds several arrays")
+    if array.ndim == 3 and channels == 1:
+      array = array[..., None]
+    if array.ndim != 4 or array.shape[1:] != (_PATCH, _PATCH, channels):
+      raise ValueError(f"it holds {array.shape}, not (n, {_PATCH}, {_PATCH}, {channels})")
+  except (OSError, ValueError, EOFError) as error:
+    raise ValueError(f"{path} cannot be read: {error}. Restore it.") from error
+  return array
