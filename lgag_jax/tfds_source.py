@@ -28,7 +28,8 @@ def refuse_foreign_builder(config: DataConfig) -> None:
 class TfdsSource:
   """A TFDS builder with features image, label (class or list of classes), and mask, id if any.
 
-  Masks hold class indices, and 255 where nothing is known.
+  Images are of any type and number of channels: an Image, or a Tensor [H, W, channels], whose numbers
+  that are not finite are missing pixels. Masks hold class indices, and 255 where nothing is known.
   """
 
   def __init__(self, config: DataConfig, spec: str):
@@ -40,6 +41,10 @@ class TfdsSource:
     without_images = {name: tfds.decode.SkipDecoding() for name in ("image",)}
     rows = builder.as_data_source(split=spec, decoders=without_images)
     names = builder.info.features["label"].names
+    if unknown := [name for name in config.classes if name not in names]:
+      raise ValueError(
+        f"data.classes names {unknown[0]!r}, which {config.builder} does not: choose of {names}."
+      )
     self.ids, labels = [], []
     for i, row in enumerate(rows):
       name = row.get("id", f"{i:06d}")
@@ -52,14 +57,23 @@ class TfdsSource:
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     row = self._data[index]
-    image = row["image"]
+    image, valid = self._pixels(row, index)
+    if "mask" in row:
+      mask = np.asarray(row["mask"]).reshape(image.shape[:2]).astype(np.uint8)
+    else:
+      mask = images.mask_without_file(self.labels[index], image.shape[:2])
+    return image, np.where(valid, mask, np.uint8(images.UNKNOWN))
+
+  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    return self._pixels(self._data[index], index)
+
+  def _pixels(self, row: dict, index: int) -> tuple[np.ndarray, np.ndarray]:
+    image = np.array(row["image"])  # A copy: its missing pixels are written over.
     if image.shape[-1] != self._config.channels:
       raise images.ImageError(
         f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.channels}."
       )
-    if "mask" in row:
-      return image, np.asarray(row["mask"]).reshape(image.shape[:2]).astype(np.uint8)
-    return image, images.mask_without_file(self.labels[index], image.shape[:2])
+    return images.filled(image, np.ones(image.shape[:2], bool))
 
   def files(self, index: int) -> tuple[None, None]:
     del index  # Examples lie in shards.
