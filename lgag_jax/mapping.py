@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rasterio.windows import Window
 
-from lgag_jax import images, input_pipeline, partition, preemption
+from lgag_jax import images, partition, preemption, scaling
 from lgag_jax.config import Config
 from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.cog import NO_DATA, encode
@@ -81,7 +81,7 @@ def run(
   """
   look = functools.lru_cache(maxsize=4)(lambda view: make_look(network, config, mesh, view))
   waiting: collections.deque = collections.deque()
-  batches = _batches(jobs, batch_size(config, mesh), finished, advance)
+  batches = _batches(jobs, batch_size(config, mesh), config, finished, advance)
   with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
     ahead = collections.deque(reader.submit(next, batches, None) for _ in range(_AHEAD))
     try:
@@ -128,8 +128,8 @@ def make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Calla
     return resize(scores, sides[1], antialias=view.side < view.model_side)
 
   def look(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    unit = input_pipeline.to_unit_range(pixels, config.data.max_value)
-    maps = localize(state, {"image": prepare(partition.to_global(unit, mesh))})
+    scaled = scaling.scaled(pixels, config.data)
+    maps = localize(state, {"image": prepare(partition.to_global(scaled, mesh))})
     return finish(maps), maps.probabilities
 
   return look
@@ -145,7 +145,7 @@ def _do(todo: list[Callable], scores: Any, probabilities: Any) -> None:
 
 
 def _batches(
-  jobs: Iterator[Job], size: int, finished: Callable, advance: Callable
+  jobs: Iterator[Job], size: int, config: Config, finished: Callable, advance: Callable
 ) -> Iterator[_Batch]:
   """Yields batches of at most `size` windows, from one scene to the next where shapes agree."""
   pixels, todo, kind, view = [], [], None, None
@@ -157,7 +157,7 @@ def _batches(
     return _Batch(np.stack(pixels + padding), view, list(todo))
 
   for job in jobs:
-    for window, action in _steps(job, finished, advance):
+    for window, action in _steps(job, config, finished, advance):
       if window is not None:
         found = (job.view, window.shape, window.dtype)
         if len(pixels) == size or (pixels and found != kind):
@@ -172,7 +172,7 @@ def _batches(
     yield batch()
 
 
-def _steps(job: Job, finished: Callable, advance: Callable) -> Iterator[tuple]:
+def _steps(job: Job, config: Config, finished: Callable, advance: Callable) -> Iterator[tuple]:
   """Yields windows, each with what to do with its result, and (None, what to do) between them."""
   try:
     with job.open() as scene:
@@ -181,6 +181,7 @@ def _steps(job: Job, finished: Callable, advance: Callable) -> Iterator[tuple]:
           continue
         begin = time.monotonic()
         pixels, valid = _read_row(scene, job, row)
+        scaling.check(pixels, valid, config.data, str(scene.path))
         job.seconds["read"] += time.monotonic() - begin
         for col, start in enumerate(job.cols.starts):
           there = valid[:, start : start + job.view.side]
