@@ -21,7 +21,7 @@ from benchmarks import accuracy_table
 from benchmarks.variants import INFERENCE, TRAINED
 from configs import methods
 from lgag_jax import config as configs
-from lgag_jax import evaluate, partition, pseudo_masks, session, stages, train
+from lgag_jax import evaluate, normalisation, partition, pseudo_masks, session, stages, train
 from lgag_jax.config import Config
 from lgag_jax.doctor import duplicate_checks
 from lgag_jax.sources import open_source
@@ -89,6 +89,7 @@ def _run(plan: Plan, data: str, method: str, seed: int) -> None:
 def _judge(trained: pathlib.Path, workdir: pathlib.Path, config: Config, judged: Config) -> None:
   """Evaluates a trained network as `config` says, on the validation part of `judged`."""
   mesh = partition.make_mesh()
+  config = normalisation.resolved(config, trained)
   _, _, state = session.restore(trained, mesh)
   network, _, _ = session.start(config, mesh, 1)
   train_split, validation = (

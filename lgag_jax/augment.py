@@ -6,7 +6,7 @@ from lgag_jax.config import DataConfig
 
 
 def augment(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: DataConfig):
-  """Flips, quarter turns, zoom and colour jitter of image [H, W, C] in [0, 1] and mask [H, W].
+  """Flips, quarter turns, zoom and colour jitter of image [H, W, C], scaled, and mask [H, W].
 
   Imagery taken from above has no preferred direction, so all eight flips and turns are alike.
   `seed` is int32[2].
@@ -21,7 +21,9 @@ def augment(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: DataConf
   if config.colour_jitter > 0:
     change = tf.random.stateless_uniform((2,), seeds[2], -1.0, 1.0) * config.colour_jitter
     mean = tf.reduce_mean(image)
-    image = tf.clip_by_value((image - mean) * (1.0 + change[0]) + mean + change[1], 0.0, 1.0)
+    image = (image - mean) * (1.0 + change[0]) + mean + change[1]
+    if config.normalise == "trunk":
+      image = tf.clip_by_value(image, 0.0, 1.0)
   return image, mask
 
 

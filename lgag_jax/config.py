@@ -71,8 +71,9 @@ class DataConfig:
   min_mask_pixels: int = 1  # A tile is positive when its mask has at least this many pixels ...
   min_mask_fraction: float = 0.0  # ... and at least this share of its area.
   mask_ignore: int = -1  # Mask value that means unknown: kept out of labels and metrics.
-  max_value: float = 0.0  # Pixel value that maps to 1; 0 takes the data type's largest.
-  mean: tuple[float, ...] = ()  # Per channel, in units of images in [0, 1]; () takes the trunk's.
+  normalise: str = "trunk"  # "train": by the training images' own mean and std; "given": by these.
+  max_value: float = 0.0  # "trunk": pixel value that maps to 1; 0 takes the data type's largest.
+  mean: tuple[float, ...] = ()  # Per channel, "trunk": of images in [0, 1], () takes the trunk's.
   std: tuple[float, ...] = ()
   balance: bool = True  # Draw positives and negatives equally often.
   augment: str = "features"  # Flips and quarter turns of trunk outputs, of the "image", or "none".
@@ -93,9 +94,8 @@ class DataConfig:
       _positive(f"data.{name}", getattr(self, name))
     for name in ("tile_size", "gsd", "min_mask_pixels", "max_value", "colour_jitter", "scale_jitter"):
       _not_negative(f"data.{name}", getattr(self, name))
-    for name in ("block_size", "block_buffer", "max_bad_images"):
-      _not_negative(f"data.{name}", getattr(self, name))
-    for name in ("decoded_cache_gib", "feature_cache_gib"):
+    caches = ("decoded_cache_gib", "feature_cache_gib")
+    for name in ("block_size", "block_buffer", "max_bad_images", *caches):
       _not_negative(f"data.{name}", getattr(self, name))
     fits = self.block_size == 0 or 0 < self.tile_size <= self.block_size
     _require(
@@ -108,16 +108,17 @@ class DataConfig:
     _fraction("data.validation_fraction", self.validation_fraction)
     _one_of("data.augment", self.augment, ("none", "image", "features"))
     _one_of("data.on_bad_image", self.on_bad_image, ("error", "skip"))
-    for name in ("mean", "std"):
-      value = getattr(self, name)
+    for name, value in (("mean", self.mean), ("std", self.std)):
       fits = len(value) in (0, self.channels)
       _require(fits, f"data.{name}", value, f"give one value for each of {self.channels} channels.")
     _require(all(s > 0 for s in self.std), "data.std", self.std, "must be positive.")
-    jitter = self.colour_jitter > 0 or self.scale_jitter > 0
-    _require(
-      not jitter or self.augment == "image", "data.augment", self.augment,
-      "colour_jitter and scale_jitter change the image: set it to 'image'.",
-    )
+    fits = {"trunk": True, "train": not (self.mean or self.std or self.max_value),
+            "given": self.mean and self.std and not self.max_value}
+    _require(bool(fits.get(self.normalise)), "data.normalise", self.normalise, (
+      "must be 'trunk', 'train' without data.mean, std and max_value, or 'given' with mean and std."))
+    fits = self.augment == "image" or not (self.colour_jitter or self.scale_jitter)
+    _require(fits, "data.augment", self.augment, (
+      "colour_jitter and scale_jitter change the image: set it to 'image'."))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +128,7 @@ class ModelConfig:
   method: str = "lgag"  # "class_activation", "sol", "lgag"; "segmentation" learns from masks.
   trunk: str = "efficientnet_lite0"  # Or "resnet50".
   weights: str = "packaged"  # "packaged", "random", or a .safetensors, .npz or .pth file.
+  rgb_bands: tuple[int, ...] = (1, 2, 3)  # From 1: what the weights, and pictures, take as colours.
   first_trainable_stage: int = 5  # 1 trains all but the stem, 5 freezes the whole trunk.
   depthwise: str = "auto"  # "conv", "shift" (fast on CPU), or "auto": by platform.
   precision: str = "float32"  # Of matrix products and convolutions; or "bfloat16".
@@ -387,6 +389,9 @@ class Config:
       self.sol.seeding == "argmax" or self.sol.rounds == 0, "sol.rounds", self.sol.rounds,
       "weighted seeds cannot be given up: set 0.",
     )
+    rgb, bands = self.model.rgb_bands, range(1, self.data.channels + 1)
+    fits = self.data.channels < 3 or (len(rgb) == len(set(rgb)) == 3 and set(rgb) <= set(bands))
+    _require(fits, "model.rgb_bands", rgb, f"name three of {self.data.channels} bands, from 1.")
     _require(
       len(set(self.data.classes)) == len(self.data.classes), "data.classes", self.data.classes,
       "names a class twice.",

@@ -106,7 +106,7 @@ def _judge(
   histograms = _make_histograms(config, mesh)
   pooled = dict.fromkeys(maps_of(config), 0.0)
   found = collections.defaultdict(list)  # Rows an image or a landslide.
-  panels = Panels(split)
+  panels = Panels(split, config.model.rgb_bands)
   progress = Progress("evaluation", len(split.source.ids))
   for batch in preemption.until_stopped(split.eval_batches(config)):
     maps = localize(state, partition.to_global(inputs_of(batch, config), mesh))

@@ -43,7 +43,7 @@ class FeatureCache:
     )
 
   def with_images(self) -> "FeatureCache":
-    """Returns the same with each example's image, f32[S, S, channels] in [0, 1], beside its taps."""
+    """Returns the same with each example's image, f32[S, S, channels], scaled, beside its taps."""
     other = copy.copy(self)
     *taps, mask = self.fields
     other.fields = (*taps, self._image_field, mask)

@@ -135,7 +135,7 @@ def _digest(network, params, statistics, source, config) -> str:
   settings = (
     config.model.trunk, network.first_trainable_stage, network.mean, network.std,
     config.model.precision, data.image_size,
-    data.max_value, data.channels, tuple(source.keys),
+    data.max_value, data.channels, tuple(source.keys), data.normalise, data.mean, data.std,
   )
   digest.update(repr(settings).encode())
   stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]

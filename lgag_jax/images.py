@@ -17,18 +17,26 @@ _MAX_TABLE_BYTES = 1 << 28
 
 
 def read_image(path: pathlib.Path, channels: int, window: Window | None = None) -> np.ndarray:
-  """Reads an image as [H, W, channels] in its own data type; raises ImageError.
-
-  Bands and palettes are as in `choose_bands`; pixels without data are as `fill` makes them.
-  """
-  with open_raster(path) as raster:
-    return read_pixels(raster, path, channels, window)
+  """Reads an image as `read_pixels` does, [H, W, channels]; raises ImageError."""
+  return read_pixels(path, channels, window)[0]
 
 
 def read_pixels(
+  path: pathlib.Path, channels: int, window: Window | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads an image [H, W, channels] in its own data type, and where it holds data, bool [H, W].
+
+  Bands and palettes are as in `choose_bands`. Pixels without data, by what the file says or since a
+  band's value is no finite number, are as `fill` makes them. Raises ImageError.
+  """
+  with open_raster(path) as raster:
+    return read_raster(raster, path, channels, window)
+
+
+def read_raster(
   raster: rasterio.DatasetReader, path: pathlib.Path, channels: int, window: Window | None = None
-) -> np.ndarray:
-  """Reads an open raster as `read_image` does a file."""
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads an open raster as `read_pixels` does a file."""
   with naming(path):
     bands, palette = choose_bands(raster, path, channels, (
       f"data.channels={channels} expects {channels}: convert the file or change data.channels"))
@@ -36,11 +44,16 @@ def read_pixels(
     valid = valid_pixels(raster, bands, window)
   if palette is not None:
     array = palette[array[..., 0]]
+  return filled(array, valid)
+
+
+def filled(array: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns pixels [H, W, C], which may be changed, and their `valid`, less what is not finite."""
+  if np.issubdtype(array.dtype, np.inexact):
+    valid = valid & np.isfinite(array).all(axis=-1)
   if not valid.all():
     fill(array, valid)
-  if np.issubdtype(array.dtype, np.inexact) and not np.all(np.isfinite(array)):
-    raise ImageError(f"{path} holds values that are not finite numbers: replace or mask them.")
-  return array
+  return array, valid
 
 
 def choose_bands(
@@ -116,7 +129,12 @@ def read_valid(raster: rasterio.DatasetReader, window: Window | None = None) -> 
   check_window(raster, raster.name, raster.count, window)
   with naming(raster.name):
     colours = zip(range(1, raster.count + 1), raster.colorinterp, strict=True)
-    return valid_pixels(raster, [i for i, kind in colours if kind != ColorInterp.alpha], window)
+    bands = [i for i, kind in colours if kind != ColorInterp.alpha]
+    valid = valid_pixels(raster, bands, window)
+    for band in bands:
+      if np.issubdtype(raster.dtypes[band - 1], np.inexact):
+        valid &= np.isfinite(raster.read(band, window=window))
+    return valid
 
 
 def valid_pixels(

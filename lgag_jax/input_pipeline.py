@@ -1,8 +1,8 @@
 """tf.data pipelines over a source: training batches from any step on, and padded evaluation batches.
 
 A batch is a dict of NumPy arrays: index i32[B], weight f32[B] (0 for padding and skipped images),
-label f32[B, C], mask u8[B, H, W], and either image f32[B, H, W, channels] in [0, 1] or what a
-feature cache holds under "taps".
+label f32[B, C], mask u8[B, H, W], and either image f32[B, H, W, channels], as `scaling.scaled` has it,
+or what a feature cache holds under "taps".
 """
 
 import functools
@@ -14,7 +14,7 @@ import jax
 import numpy as np
 import tensorflow as tf
 
-from lgag_jax import images
+from lgag_jax import images, scaling
 from lgag_jax.augment import augment
 from lgag_jax.config import Config, DataConfig, TrainConfig
 from lgag_jax.sources import Source
@@ -36,9 +36,10 @@ class Reader:
     self.failure: images.ImageError | None = None  # What stopped the pipeline.
 
   def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
-    """Returns image f32[S, S, channels] in [0, 1], mask u8[S, S] and weight 1, or 0 when skipped."""
+    """Returns image f32[S, S, channels], scaled, mask u8[S, S] and weight 1, or 0 when skipped."""
     try:
       image, mask = self._read(index)
+      scaling.check(image, None, self._config, self._source.ids[index])
     except images.ImageError as error:
       self._skip(index, error)
       side = self._config.image_size
@@ -93,19 +94,12 @@ class Reader:
 
 
 def to_model_size(image: np.ndarray, config: DataConfig) -> np.ndarray:
-  """Returns an image of any type and size [H, W, C] as f32[S, S, C] in [0, 1]."""
-  scaled = to_unit_range(image, config.max_value)
+  """Returns an image of any type and size [H, W, C] as f32[S, S, C], scaled."""
+  scaled = scaling.scaled(image, config)
   side = config.image_size
   if image.shape[:2] == (side, side):
     return scaled
   return tf.image.resize(scaled, (side, side), antialias=True).numpy()
-
-
-def to_unit_range(image: np.ndarray, max_value: float) -> np.ndarray:
-  """Scales to [0, 1]: by `max_value`, or for 0 by the largest value of an integer type."""
-  integer = np.issubdtype(image.dtype, np.integer)
-  largest = max_value or (np.iinfo(image.dtype).max if integer else 1.0)
-  return image.astype(np.float32) / np.float32(largest)
 
 
 def steps_per_epoch(examples: int, config: TrainConfig) -> int:

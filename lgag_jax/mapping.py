@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rasterio.windows import Window
 
-from lgag_jax import images, input_pipeline, partition, preemption
+from lgag_jax import images, partition, preemption, scaling
 from lgag_jax.config import Config
 from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.cog import NO_DATA, encode
@@ -81,8 +81,7 @@ def run(
   """
   look = functools.lru_cache(maxsize=4)(lambda view: make_look(network, config, mesh, view))
   waiting: collections.deque = collections.deque()
-  size = functools.partial(batch_size, config, mesh)
-  batches = _batches(jobs, size, finished, advance)
+  batches = _batches(jobs, functools.partial(batch_size, config, mesh), config, finished, advance)
   with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
     ahead = collections.deque(reader.submit(next, batches, None) for _ in range(_AHEAD))
     try:
@@ -130,8 +129,8 @@ def make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Calla
     return resize(scores, sides[1], antialias=view.side < view.model_side)
 
   def look(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    unit = input_pipeline.to_unit_range(pixels, config.data.max_value)
-    maps = localize(state, {"image": prepare(partition.to_global(unit, mesh))})
+    scaled = scaling.scaled(pixels, config.data)
+    maps = localize(state, {"image": prepare(partition.to_global(scaled, mesh))})
     return finish(maps), maps.probabilities
 
   return look
@@ -147,7 +146,7 @@ def _do(todo: list[Callable], scores: Any, probabilities: Any) -> None:
 
 
 def _batches(
-  jobs: Iterator[Job], size: Callable[[View], int], finished: Callable, advance: Callable
+  jobs: Iterator[Job], size: Callable, config: Config, finished: Callable, advance: Callable
 ) -> Iterator[_Batch]:
   """Yields batches of `size(view)` windows at most, from one scene to the next where shapes agree."""
   pixels, todo, kind, view = [], [], None, None
@@ -159,7 +158,7 @@ def _batches(
     return _Batch(np.stack(pixels + padding), view, list(todo))
 
   for job in jobs:
-    for window, action in _steps(job, finished, advance):
+    for window, action in _steps(job, config, finished, advance):
       if window is not None:
         found = (job.view, window.shape, window.dtype)
         if pixels and (len(pixels) == size(view) or found != kind):
@@ -174,7 +173,7 @@ def _batches(
     yield batch()
 
 
-def _steps(job: Job, finished: Callable, advance: Callable) -> Iterator[tuple]:
+def _steps(job: Job, config: Config, finished: Callable, advance: Callable) -> Iterator[tuple]:
   """Yields windows, each with what to do with its result, and (None, what to do) between them."""
   try:
     with job.open() as scene:
@@ -183,6 +182,7 @@ def _steps(job: Job, finished: Callable, advance: Callable) -> Iterator[tuple]:
           continue
         begin = time.monotonic()
         pixels, valid = _read_row(scene, job, row)
+        scaling.check(pixels, valid, config.data, str(scene.path))
         job.seconds["read"] += time.monotonic() - begin
         for col, start in enumerate(job.cols.starts):
           there = valid[:, start : start + job.view.side]

@@ -1,8 +1,9 @@
 """Examples that the evaluation keeps for the report."""
 
 import numpy as np
+from PIL import Image
 
-from lgag_jax import cluster
+from lgag_jax import cluster, scaling
 from lgag_jax.localize import Maps
 from lgag_jax.session import Split
 
@@ -12,8 +13,8 @@ _COUNT = 24
 class Panels:
   """Keeps a few examples, evenly spread over the positives and negatives, for the report."""
 
-  def __init__(self, split: Split):
-    self._split = split
+  def __init__(self, split: Split, rgb_bands: tuple[int, ...]):
+    self._split, self._rgb_bands = split, rgb_bands
     positive = split.source.labels.max(axis=1) > 0
     chosen = []
     for members, count in (
@@ -28,10 +29,13 @@ class Panels:
     """Takes the chosen ones of this process's rows of a batch."""
     for i in np.flatnonzero(real):
       if int(index[i]) in self._chosen:
-        image, _, _ = self._split.reader(int(index[i]))
+        # As the file has it: a picture wants no normalisation.
+        pixels, _ = self._split.source.read(int(index[i]))
+        image = Image.fromarray(scaling.picture(pixels, self._rgb_bands))
         self._rows.append({
           "index": index[i], "id": self._split.source.ids[int(index[i])],
-          "image": np.uint8(image[..., :3] * 255), "truth": mask[i], "seeds": maps.seeds[i],
+          "image": np.asarray(image.resize(mask[i].shape[::-1], Image.Resampling.BILINEAR)),
+          "truth": mask[i], "seeds": maps.seeds[i],
           "probability": maps.probabilities[i],
           **{name: np.float16(values[i]) for name, values in scores.items()},
         })

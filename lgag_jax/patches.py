@@ -186,6 +186,13 @@ class PatchSource:
     values[:, : tile.seen_cols] = images.UNKNOWN
     return pixels, values
 
+  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    image, _, tile = self._tiles[index]
+    pixels, valid = images.read_pixels(image, self._config.channels, tile.window())
+    valid[: tile.seen_rows] = False
+    valid[:, : tile.seen_cols] = False
+    return pixels, valid
+
   def _mask(self, image, mask, tile):
     values = images.read_mask(
       mask, classes=len(self._config.classes), ignore=self._config.mask_ignore,

@@ -81,7 +81,9 @@ def map_scenes(
     bad: dict[str, str] = {}
     seen = scale.load(workdir, config)
     seen = dataclasses.replace(seen, gsd=options.training_gsd or seen.gsd)
-    maker = (int(state.step), thresholds, (workdir / "config.json").read_text(), seen, options)
+    # Of the numbers that the config does not hold, with data.normalise="train".
+    given = (config.data.mean, config.data.std)
+    maker = (int(state.step), thresholds, (workdir / "config.json").read_text(), seen, options, given)
     plans = list(_plans(paths, config, seen, options, maker, bad))
     todo = [plan for plan in plans if not products.is_done(plan, output)]
     shared = 0 < len(todo) < jax.process_count()

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 from rasterio.windows import Window
 
-from lgag_jax import files, input_pipeline
+from lgag_jax import files, scaling
 from lgag_jax.config import Config
 from lgag_jax.geo import cog, polygons, style, vectors
 from lgag_jax.geo.grid import Grid
@@ -166,10 +166,7 @@ def overlay(
 
   `colours`, f32[n, 3], are those of class 1, 2 and so on.
   """
-  unit = input_pipeline.to_unit_range(pixels, config.data.max_value)[..., :3]
-  if unit.shape[-1] < 3:
-    unit = np.repeat(unit[..., :1], 3, axis=-1)
-  shown = np.clip(unit * 255.0, 0, 255)
+  shown = scaling.picture(pixels, config.model.rgb_bands, mask != cog.NO_DATA).astype(np.float32)
   inside = (mask > 0) & (mask != cog.NO_DATA)
   colour = colours[(np.maximum(mask, 1) - 1) % len(colours)]
   same = np.ones(mask.shape, bool)

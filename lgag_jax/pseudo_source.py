@@ -60,5 +60,8 @@ class PseudoSource:
       mask = images.read_mask(raster, classes=self._classes, ignore=images.UNKNOWN)
     return image, mask
 
+  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    return self._source.pixels(index)
+
   def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
     return self._source.files(index)[0], mask_file(self._folder, index)

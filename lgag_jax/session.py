@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 import jax
 from jax.sharding import Mesh
 
-from lgag_jax import cluster, features, input_pipeline, localize, optimizer, train_step
+from lgag_jax import (
+  cluster,
+  features,
+  input_pipeline,
+  localize,
+  normalisation,
+  optimizer,
+  train_step,
+)
 from lgag_jax import config as configs
 from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
@@ -74,9 +82,9 @@ def start(config: Config, mesh: Mesh, steps: int):
 def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainState]:
   """Returns what a workdir's newest checkpoint holds; reads its config.json and no config file.
 
-  Raises FileNotFoundError naming what is missing.
+  Its normalisation is `normalisation.resolved`. Raises FileNotFoundError naming what is missing.
   """
-  config = configs.load(workdir / "config.json")
+  config = normalisation.resolved(configs.load(workdir / "config.json"), workdir)
   # Maps do not depend on the batch that they come in, and there may be other devices than in training.
   batch_size = -(-config.localize.batch_size // mesh.size) * mesh.size
   config = dataclasses.replace(

@@ -37,6 +37,9 @@ class Source(Protocol):
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns image [H, W, channels] in its own type and mask uint8 [H, W]; raises ImageError."""
 
+  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the image of `read`, and bool [H, W]: data, and not shown by an example before it."""
+
   def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
     """Returns the files that hold an example's image and mask, None where there is no such file."""
 
@@ -155,6 +158,9 @@ class FolderSource:
       )
     images.check_same_size(self._masks[index], mask.shape, image.shape[:2])
     return image, mask
+
+  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    return images.read_pixels(self._paths[index], self._config.channels)
 
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path | None]:
     return self._paths[index], self._masks[index]

@@ -32,8 +32,9 @@ def refuse_foreign_builder(config: DataConfig) -> None:
 class TfdsSource:
   """A TFDS builder with features image, label (class or list of classes), and mask, id if any.
 
-  Images may be u8, u16 or f32, of any number of channels. Masks hold class indices; 255 and
-  data.mask_ignore stand where nothing is known.
+  Images may be u8, u16 or f32, of any number of channels: an Image, or a Tensor [H, W, channels], whose
+  numbers that are not finite are missing pixels. Masks hold class indices; 255 and data.mask_ignore
+  stand where nothing is known.
   """
 
   def __init__(self, config: DataConfig, spec: str):
@@ -51,6 +52,10 @@ class TfdsSource:
     )
     rows = builder.as_data_source(split=spec, decoders=skip)
     names = features["label"].names
+    if unknown := [name for name in config.classes if name not in names]:
+      raise ValueError(
+        f"data.classes names {unknown[0]!r}, which {config.builder} does not: choose of {names}."
+      )
     self.ids, labels = [], []
     for i, row in enumerate(rows):
       name = row.get("id", f"{i:06d}")
@@ -63,14 +68,24 @@ class TfdsSource:
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     row = self._data[index]
+    image, valid = self._pixels(row, index)
+    if "mask" in row:
+      mask = self._mask(np.asarray(row["mask"]), image.shape[:2], self.ids[index])
+    else:
+      mask = images.mask_without_file(self.labels[index], image.shape[:2])
+    return image, np.where(valid, mask, np.uint8(images.UNKNOWN))
+
+  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    return self._pixels(self._data[index], index)
+
+  def _pixels(self, row: dict, index: int) -> tuple[np.ndarray, np.ndarray]:
     image = self._wide.decode_example(row["image"]).numpy() if self._wide else row["image"]
+    image = np.array(image)  # A copy: its missing pixels are written over.
     if image.shape[-1] != self._config.channels:
       raise images.ImageError(
         f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.channels}."
       )
-    if "mask" in row:
-      return image, self._mask(np.asarray(row["mask"]), image.shape[:2], self.ids[index])
-    return image, images.mask_without_file(self.labels[index], image.shape[:2])
+    return images.filled(image, np.ones(image.shape[:2], bool))
 
   def _mask(self, values: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     values = values[..., 0] if values.ndim == 3 else values

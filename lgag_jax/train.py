@@ -8,7 +8,17 @@ from collections.abc import Callable
 
 from jax.sharding import Mesh
 
-from lgag_jax import cluster, evaluate, files, lock, partition, preemption, session, train_step
+from lgag_jax import (
+  cluster,
+  evaluate,
+  files,
+  lock,
+  normalisation,
+  partition,
+  preemption,
+  session,
+  train_step,
+)
 from lgag_jax import config as configs
 from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
@@ -31,7 +41,8 @@ _MACHINE_SETTINGS = (
 def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   """Trains into `workdir`, from its newest checkpoint on if it has one, and evaluates.
 
-  Leaves config.json, checkpoints/, metrics.jsonl, TensorBoard events and eval/ there. Raises
+  Leaves config.json, normalisation.json where data.normalise="train", checkpoints/, metrics.jsonl,
+  TensorBoard events and eval/ there. Raises
   ValueError when the workdir holds the training of another config; preemption.Stopped, all steps
   saved, when SIGTERM comes.
   """
@@ -50,6 +61,7 @@ def _run(
   started = checkpoints.latest() is not None
   cluster.from_first(lambda: _claim(config, workdir, started=started))
   cluster.from_first(lambda: scale.save(scale.of_training(_image_files(sources[0]), config), workdir))
+  config = normalisation.of_training(config, sources[0], workdir, started=started)
   epoch_steps = steps_per_epoch(len(sources[0].ids), config.train)
   network, optimizer, state = session.start(config, mesh, epoch_steps * config.train.epochs)
   train, validation = (

@@ -31,7 +31,8 @@ def init_state(
   else:
     path = config.model.weights
     path = pretrained.packaged_weights(config.model.trunk) if path == "packaged" else path
-    trunk = pretrained.load_trunk(config.model.trunk, path, jax.eval_shape(init_trunk, key))
+    shapes = jax.eval_shape(init_trunk, key)
+    trunk = pretrained.load_trunk(config.model.trunk, path, shapes, config.model.rgb_bands)
 
   init = partial(fresh_state, network, config, optimizer)
   shardings = partition.state_sharding(jax.eval_shape(init, trunk), mesh, config.train.shard_state)

@@ -290,7 +290,9 @@ def test_twelve_bits_in_sixteen(tmp_path):
   assert code == 2 and "max_value=4095" in named(report, "look black")["remedy"]
   assert visit(root, tmp_path, channels=1, max_value=4095.0)[0] == 0
   code, report = visit(root, tmp_path, channels=1, max_value=255.0)
-  assert code == 2 and "beyond full scale" in worse(report)[0]
+  assert code == 1 and "training refuses them" in worse(report)[0]
+  assert "beyond full scale" in worse(report)[1]
+  assert visit(root, tmp_path, channels=1, normalise="train")[0] == 0
 
 
 def test_a_name_that_is_no_text_is_shown(tmp_path, capsys):

@@ -133,11 +133,16 @@ def test_what_is_no_image_is_named(tmp_path, content):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
-  array = np.zeros((4, 4, 1), np.float32)
-  array[1, 2] = value
-  with pytest.raises(ImageError, match=r"a\.tif.*finite"):
-    images.read_image(write_tiff(tmp_path / "a.tif", array), 1)
+def test_numbers_that_are_not_finite_are_missing_pixels(tmp_path, value):
+  array = np.float32([[[1, -4], [3, 8]], [[2, -6], [5, 9]]])
+  array[1, 1, 0] = value
+  path = write_tiff(tmp_path / "a.tif", array)
+  found, valid = images.read_pixels(path, 2)
+  np.testing.assert_array_equal(valid, [[True, True], [True, False]])
+  np.testing.assert_allclose(found[1, 1], [2, -2 / 3], rtol=1e-6)
+  np.testing.assert_array_equal(found[valid], array[valid])
+  with images.open_raster(path) as raster:
+    np.testing.assert_array_equal(images.read_valid(raster), valid)
 
 
 @pytest.mark.parametrize("nodata", [-9999.0, np.nan])

@@ -222,15 +222,20 @@ def test_every_leaf_of_lite0_has_a_tensor_of_its_shape():
     name: t.shape for name, t in tensors.items() if not name.startswith(unused) and t.ndim}
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6])
-def test_stem_is_widened(channels):
+@pytest.mark.parametrize(
+  ("channels", "rgb"), [(1, (1, 2, 3)), (2, (1, 2, 3)), (3, (1, 2, 3)), (3, (3, 2, 1)), (14, (4, 3, 2))]
+)
+def test_stem_is_widened(channels, rgb):
   path = packaged_weights(LITE0)
-  loaded = load_trunk(LITE0, path, shapes_of(LITE0, channels))["params"]["stem"]["conv"]["kernel"]
+  loaded = load_trunk(LITE0, path, shapes_of(LITE0, channels), rgb)["params"]["stem"]["conv"]["kernel"]
   file = read_tensors(path)["_conv_stem.weight"].transpose(2, 3, 1, 0)
   assert loaded.shape == (3, 3, channels, 32)
   for channel in range(channels):
-    want = file[:, :, channel] if channels >= 3 and channel < 3 else file.mean(2)
-    np.testing.assert_allclose(loaded[:, :, channel], want, rtol=1e-5, atol=1e-6)
+    own = channels >= 3 and channel + 1 in rgb
+    want = file[:, :, rgb.index(channel + 1)] if own else file.mean(2)
+    np.testing.assert_allclose(loaded[:, :, channel], want * 3 / channels, rtol=1e-4, atol=1e-6)
+  # What is grey in all bands comes out as it does of a grey photograph.
+  np.testing.assert_allclose(loaded.sum(2), file.sum(2), rtol=1e-3, atol=1e-5)
 
 
 class Call:

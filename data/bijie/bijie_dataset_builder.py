@@ -80,6 +80,6 @@ class Builder(originals.Builder, skip_registration=True):
 def _elevation(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
   """Reads elevations [H, W, 1], of the first band where they were saved as grey RGB."""
   with images.open_raster(path) as raster:
-    values = images.read_pixels(raster, path, raster.count)[..., :1]
+    values = images.read_raster(raster, path, raster.count)[0][..., :1]
   images.check_same_size(path, values.shape[:2], shape)
   return values

@@ -86,7 +86,7 @@ def _strips(site: str, paths: list[pathlib.Path], mask_path: pathlib.Path, side:
     for row, strip in itertools.groupby(patches.tiles(height, width, side), lambda tile: tile.row):
       window = Window(0, row, width, side)
       image = np.concatenate([
-        images.read_pixels(raster, path, 3, window)
+        images.read_raster(raster, path, 3, window)[0]
         for path, raster in zip(paths, rasters, strict=True)
       ], -1)
       mask = images.read_mask(mask_raster, classes=1, ignore=-1, window=window)

@@ -71,3 +71,8 @@ def as_text(findings: Sequence[Finding]) -> str:
       lines.append(f"  What to do: {f.remedy}")
     lines.append("")
   return "\n".join(lines)
+
+
+def unless_all(names: list[str], examples: Sequence) -> list[str]:
+  """What is so of every image needs no names."""
+  return names if len(names) < len(examples) else []

@@ -8,7 +8,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from lgag_jax.config import Config
-from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, are, finding, have, images, plural
+from lgag_jax.doctor import value_checks
+from lgag_jax.doctor.findings import (
+  ERROR,
+  NOTE,
+  WARNING,
+  Finding,
+  are,
+  finding,
+  images,
+  plural,
+  unless_all,
+)
 from lgag_jax.doctor.survey import Example, Survey
 from lgag_jax.models.network import Network
 
@@ -17,10 +28,6 @@ _SIZE_RATIO = 2.0  # Between the longest sides of images: more, and a landslide'
 _ASPECT = 1.5  # Long side over short side: more is squeezed visibly into a square.
 _FLAT = 0.02  # Of the median image's contrast: less is as good as constant.
 _BLANK = 0.9  # Of the pixels at one extreme: hardly a picture.
-_DARK = 0.25  # Of the range: with all values below it is hardly used.
-_FAR_OFF, _LOW_CONTRAST = 2.0, 0.1  # In standard deviations that the trunk was trained for.
-# Largest values of instruments: 8, 10, 12 and 14 bits, reflectance times 10,000, 16 bits.
-_RANGES = (1.0, 255.0, 1023.0, 4095.0, 10000.0, 16383.0, 65535.0)
 
 
 def check(survey: Survey, config: Config, network: Network) -> list[Finding]:
@@ -28,7 +35,7 @@ def check(survey: Survey, config: Config, network: Network) -> list[Finding]:
   found = unreadable(survey, config)
   if survey.examples:
     found += sizes(survey.examples, config) + types(survey.examples, config)
-    found += constants(survey.examples) + statistics(survey.examples, config, network)
+    found += constants(survey.examples) + value_checks.statistics(survey.examples, config, network)
   return found
 
 
@@ -75,7 +82,7 @@ def sizes(examples: Sequence[Example], config: Config) -> list[Finding]:
         f"{images(len(names))} of {len(examples):,} {are(len(names))} enlarged more than {factor} "
         f"times: the shorter side is {min(shortest.values())} pixels or more, data.image_size {side}.",
         "Lower data.image_size, if objects are still several pixels wide then; enlarging costs time "
-        "and adds no detail.", _unless_all(names, examples), count=len(names),
+        "and adds no detail.", unless_all(names, examples), count=len(names),
       ))
       break
   longest = np.array([max(e.shape) for e in examples])
@@ -98,7 +105,7 @@ def sizes(examples: Sequence[Example], config: Config) -> list[Finding]:
     found.append(finding(
       WARNING, f"{images(len(long))} of {len(examples):,} {are(len(long))} more than {_ASPECT:g} times "
       "as long as wide: the network gets them squeezed into a square.", "Cut them into squares.",
-      _unless_all(long, examples), count=len(long),
+      unless_all(long, examples), count=len(long),
     ))
   return found
 
@@ -110,10 +117,11 @@ def types(examples: Sequence[Example], config: Config) -> list[Finding]:
     return []
   usual = count.most_common(1)[0][0]
   rare = [f"{e.name}: {e.dtype}" for e in examples if e.dtype != usual]
-  scale = (
-    f"data.max_value={config.data.max_value:g} divides all alike" if config.data.max_value
-    else "each is scaled by its own type's range"
-  )
+  scale = "each is scaled by its own type's range"
+  if config.data.max_value:
+    scale = f"data.max_value={config.data.max_value:g} divides all alike"
+  if config.data.normalise != "trunk":
+    scale = "their values are taken as they are"
   kinds = ", ".join(f"{n:,} {kind}" for kind, n in count.most_common())
   return [finding(
     WARNING, f"Data types are mixed: {kinds}; {scale}.",
@@ -148,84 +156,3 @@ def constants(examples: Sequence[Example]) -> list[Finding]:
 def is_constant(example: Example) -> bool:
   """Whether each channel has one value only."""
   return bool(np.all(example.low == example.high))
-
-
-def statistics(
-  examples: Sequence[Example], config: Config, network: Network
-) -> list[Finding]:
-  """Values against the range they are scaled by, and against the trunk's normalisation."""
-  mean, std = pooled(examples)
-  shift = (mean - np.array(network.mean)) / np.array(network.std)
-  spread = std / np.array(network.std)
-  listed = lambda values: "(" + ", ".join(f"{v:.3f}" for v in values) + ")"
-  text = (
-    f"Channel means are {listed(mean)} and standard deviations {listed(std)} of full scale; after the "
-    f"normalisation by {listed(network.mean)} and {listed(network.std)}, means are {listed(shift)} and "
-    f"deviations {listed(spread)}."
-  )
-  scaling = _scaling(examples, config)
-  off = np.any(np.abs(shift) > _FAR_OFF) or np.any(spread < _LOW_CONTRAST)
-  if not off or scaling:
-    return [*scaling, finding(NOTE, text, "")]
-  return [finding(
-    WARNING, f"{text} That is far from the 0 and 1 that the trunk was trained on.",
-    f"Set data.mean={listed(mean)} and data.std={listed(std)}, or data.max_value to the largest value "
-    "that is meant to be full brightness.",
-  )]
-
-
-def pooled(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-  """Returns f64[channels], twice: mean and standard deviation over all pixels of all images."""
-  weight = np.array([float(np.prod(e.shape)) for e in examples])
-  means, stds = np.stack([e.mean for e in examples]), np.stack([e.std for e in examples])
-  mean = np.average(means, axis=0, weights=weight)
-  square = np.average(stds**2 + means**2, axis=0, weights=weight)
-  return mean, np.sqrt(np.maximum(square - mean**2, 0))
-
-
-def _scaling(examples: Sequence[Example], config: Config) -> list[Finding]:
-  """Images beyond full scale, or using a small part of it only."""
-  top = np.array([e.high.max() / _full_scale(e, config) for e in examples])
-  largest = max(e.high.max() for e in examples)
-  lowest = min(e.low.min() for e in examples)
-  fitting = next((r for r in _RANGES if r >= largest), largest)
-  found = []
-  beyond = [e.name for e, t in zip(examples, top, strict=True) if t > 1]
-  if beyond:
-    found.append(finding(
-      WARNING, f"{images(len(beyond))} of {len(examples):,} {have(len(beyond))} values beyond full "
-      f"scale, up to {largest:g}.",
-      f"Set data.max_value={fitting:g} if that is the largest value meant.",
-      _unless_all(beyond, examples), count=len(beyond),
-    ))
-  if lowest < 0:
-    below = [e.name for e in examples if e.low.min() < 0]
-    found.append(finding(
-      WARNING, f"{images(len(below))} of {len(examples):,} {have(len(below))} negative values, down to "
-      f"{lowest:g}.",
-      "Declare the value that means no data in the files, or shift values to begin at 0.",
-      _unless_all(below, examples), count=len(below),
-    ))
-  # The median: one hot pixel in one image does not make the others bright.
-  if np.median(top) < _DARK:
-    usual = float(np.median([e.high.max() for e in examples]))
-    typical = next((r for r in _RANGES if r >= usual), usual)
-    found.append(finding(
-      WARNING, f"Images look black: the brightest value of half of them is at most {usual:g}, "
-      f"{np.median(top):.1%} of full scale ({_full_scale(examples[0], config):g}).",
-      f"Set data.max_value={typical:g} (12 bits in 16-bit files are 4095), or what the sensor's "
-      "largest value is.",
-    ))
-  return found
-
-
-def _unless_all(names: list[str], examples: Sequence[Example]) -> list[str]:
-  """What is so of every image needs no names."""
-  return names if len(names) < len(examples) else []
-
-
-def _full_scale(example: Example, config: Config) -> float:
-  if config.data.max_value:
-    return config.data.max_value
-  kind = np.dtype(example.dtype)
-  return float(np.iinfo(kind).max) if np.issubdtype(kind, np.integer) else 1.0

@@ -8,9 +8,9 @@ import io
 import json
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
+from lgag_jax import scaling
 from lgag_jax.config import Config
 from lgag_jax.doctor.findings import NOTE, SEVERITIES, Finding, plural
 from lgag_jax.doctor.survey import SPLITS, Example, Survey
@@ -81,7 +81,7 @@ def _pictures(finding: Finding, survey: Survey, config: Config) -> str:
   for group in finding.pictures[:_MOST_GROUPS]:
     members = [survey.examples[i] for i in group]
     shown = "".join(
-      f"<img alt='{html.escape(e.name)}' src='data:image/png;base64,{_thumbnail(e, survey)}'>"
+      f"<img alt='{html.escape(e.name)}' src='data:image/png;base64,{_thumbnail(e, survey, config)}'>"
       for e in members
     )
     captions = "<br>".join(
@@ -96,20 +96,13 @@ def _label(example: Example, config: Config) -> str:
   return " and ".join(names) or config.data.background
 
 
-def _thumbnail(example: Example, survey: Survey) -> str:
-  """Returns a small PNG in base64, its first three channels stretched to be seen; "" if gone."""
+def _thumbnail(example: Example, survey: Survey, config: Config) -> str:
+  """Returns a small PNG in base64; "" if the image is gone."""
   try:
     image, _ = survey.sources[example.split].read(example.index)
   except Exception:  # Read a moment ago: the page does without, whatever happened to the file.
     return ""
-  image = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
-  image = image.astype(np.float32)
-  low, high = float(image.min()), float(image.max())
-  # Bytes are shown as they are; other types in the range that the image itself has.
-  if example.dtype == "uint8":
-    low, high = 0.0, 255.0
-  scaled = np.clip((image - low) / max(high - low, 1e-9) * 255, 0, 255).astype(np.uint8)
-  picture = Image.fromarray(scaled)
+  picture = Image.fromarray(scaling.picture(image, config.model.rgb_bands))
   picture.thumbnail((_SIDE, _SIDE))
   buffer = io.BytesIO()
   picture.save(buffer, format="png")

@@ -13,10 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from lgag_jax import images, sources
+from lgag_jax import images, scaling, sources
 from lgag_jax.config import DataConfig
 from lgag_jax.doctor import duplicates
-from lgag_jax.input_pipeline import to_unit_range
 from lgag_jax.progress import Progress
 from lgag_jax.sources import Source
 
@@ -38,7 +37,7 @@ class Example:
   dtype: str
   low: np.ndarray  # f64[channels], the smallest values, as the file has them.
   high: np.ndarray
-  mean: np.ndarray  # f64[channels], as the network gets them: in units of data.max_value.
+  mean: np.ndarray  # f64[channels]; with normalise="trunk" in units of full scale.
   std: np.ndarray
   blank: float  # Share of pixels that are all at the lowest, or all at the highest, value.
   digest: bytes
@@ -184,9 +183,10 @@ def _statistics(flat: np.ndarray, config: DataConfig) -> tuple:
   """Returns lowest and highest values, the share of the commoner of these, mean and spread."""
   low, high = flat.min(axis=0), flat.max(axis=0)
   at_edge, total, squares = np.zeros(2), 0.0, 0.0
+  scale = scaling.full_scale(flat.dtype, config) if config.normalise == "trunk" else 1.0
   for piece in np.array_split(flat, -(-len(flat) // _PIECE)):
     at_edge += [np.count_nonzero(np.all(piece == edge, axis=1)) for edge in (low, high)]
-    scaled = to_unit_range(piece, config.max_value).astype(np.float64)
+    scaled = piece.astype(np.float64) / scale
     total, squares = total + scaled.sum(axis=0), squares + np.square(scaled).sum(axis=0)
   mean = total / len(flat)
   spread = np.sqrt(np.maximum(squares / len(flat) - np.square(mean), 0.0))

@@ -7,15 +7,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import linen as nn
 from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
 from lgag_jax.models import pretrained
 from lgag_jax.models.lgagnet import LGAGHead, Outputs
+from lgag_jax.models.resnet import ResNet50
 from lgag_jax.state import MemoryBank
 
 _INIT_SIDE = 64  # No parameter's shape depends on the image's size.
+# Of ImageNet's photographs in [0, 1], red, green and blue: what all trunks were trained on.
+_IMAGENET_MEAN, _IMAGENET_STD = np.array(ResNet50.MEAN), np.array(ResNet50.STD)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +33,7 @@ class Network:
   std: tuple[float, ...]
 
   def frozen(self, params: Any, statistics: Any, images: Float[Array, "B H W C"]) -> tuple:
-    """Normalises images in [0, 1] and runs the stages that are not trained; no gradient passes.
+    """Normalises scaled images and runs the stages that are not trained; no gradient passes.
 
     Returns the outputs of stages 1 to first_trainable_stage - 1, or of the stem where all train.
     """
@@ -99,12 +103,26 @@ def build(config: Config, platform: str = "") -> Network:
     classes=len(config.data.classes), model=config.model, sol=config.sol, gaa=config.gaa,
     anchor_stride=config.model.grid_stride, gate=config.localize.gate,
   )
-  channels = config.data.channels
+  mean, std = normalisation_of(kind, config)
   return Network(
     trunk=kind(**options), head=head, first_trainable_stage=config.model.first_trainable_stage,
-    mean=config.data.mean or _fit(kind.MEAN, channels),
-    std=config.data.std or _fit(kind.STD, channels),
+    mean=mean, std=std,
   )
+
+
+def normalisation_of(kind: type, config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns a trunk's mean and standard deviation, a band, for images as `scaling.scaled` has them."""
+  data, mean, std = config.data, np.array(kind.MEAN), np.array(kind.STD)
+  if data.normalise != "trunk":
+    # Bands come with mean 0 and deviation 1; the trunk wants them spread as what it has learned from.
+    mean, std = (mean - _IMAGENET_MEAN) / _IMAGENET_STD, std / _IMAGENET_STD
+  dealt = (
+    tuple(pretrained.of_bands(x, data.channels, config.model.rgb_bands).tolist()) for x in (mean, std)
+  )
+  if data.normalise != "trunk":
+    return tuple(dealt)
+  mean, std = dealt
+  return data.mean or mean, data.std or std
 
 
 def depthwise_form(setting: str, platform: str) -> str:
@@ -112,12 +130,6 @@ def depthwise_form(setting: str, platform: str) -> str:
   if setting != "auto":
     return setting
   return "shift" if platform == "cpu" else "conv"
-
-
-def _fit(values: tuple[float, ...], channels: int) -> tuple[float, ...]:
-  """Channels beyond the trunk's three take the mean of the three."""
-  values = tuple(values)[:channels]
-  return values + (sum(values) / len(values),) * (channels - len(values))
 
 
 def at_anchor_stride(network: Network, stride: int) -> Network:

@@ -49,14 +49,26 @@ def packaged_weights(trunk: str) -> str:
   return str(path)
 
 
-def widen_stem(kernel: np.ndarray, channels: int) -> np.ndarray:
+def of_bands(values: np.ndarray, channels: int, rgb_bands: tuple[int, ...]) -> np.ndarray:
+  """Deals values of red, green and blue [3, ...] out to an image's bands: [channels, ...].
+
+  The bands that `rgb_bands` numbers from 1 take their own, each other one the mean of the three. So do
+  all with fewer than three channels.
+  """
+  dealt = np.repeat(np.mean(values, axis=0, keepdims=True), channels, axis=0)
+  if channels >= 3:
+    dealt[np.array(rgb_bands) - 1] = values
+  return dealt
+
+
+def widen_stem(kernel: np.ndarray, channels: int, rgb_bands: tuple[int, ...]) -> np.ndarray:
   """Fits a stem's kernel [O, 3, H, W] to images of `channels` channels: [O, channels, H, W].
 
-  From three on, the first three are kept; each other one is the mean of the three.
+  Each band has the weights that `of_bands` deals it, in all scaled by 3 / channels: what is alike in
+  all bands comes out as strong as from a colour image.
   """
-  kept = kernel if channels >= 3 else kernel[:, :0]
-  means = np.repeat(kernel.mean(1, keepdims=True), channels - kept.shape[1], 1)
-  return np.concatenate([kept, means], 1)
+  dealt = of_bands(np.moveaxis(kernel, 1, 0), channels, rgb_bands)
+  return np.moveaxis(dealt * kernel.dtype.type(3 / channels), 0, 1)
 
 
 def stored_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -66,7 +78,9 @@ def stored_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
   return (shape[1], shape[0], 1, 1) if len(shape) == 2 else shape
 
 
-def _leaf_value(name: str, tensor: np.ndarray | None, leaf: Any, *, stem: bool) -> jax.Array:
+def _leaf_value(
+  name: str, tensor: np.ndarray | None, leaf: Any, stem: bool, rgb_bands: tuple[int, ...]
+) -> jax.Array:
   """Checks a tensor and brings it into the layout of the leaf that it replaces."""
   expected, got = stored_shape(leaf.shape), np.shape(tensor)
   if tensor is None:
@@ -75,7 +89,7 @@ def _leaf_value(name: str, tensor: np.ndarray | None, leaf: Any, *, stem: bool) 
     raise ValueError(f"{name} holds {tensor.dtype}, not floating-point numbers")
   tensor = tensor.astype(leaf.dtype)
   if stem and len(got) == 4 and got[1] == 3:
-    tensor = widen_stem(tensor, expected[1])
+    tensor = widen_stem(tensor, expected[1], rgb_bands)
   if tensor.shape != expected:
     raise ValueError(f"{name} has shape {got}, not {expected}")
   if not np.isfinite(tensor).all():
@@ -85,12 +99,14 @@ def _leaf_value(name: str, tensor: np.ndarray | None, leaf: Any, *, stem: bool) 
   return jnp.array(tensor)
 
 
-def load_trunk(trunk: str, path: str, variables: Mapping[str, Any]) -> dict[str, Any]:
+def load_trunk(
+  trunk: str, path: str, variables: Mapping[str, Any], rgb_bands: tuple[int, ...] = (1, 2, 3)
+) -> dict[str, Any]:
   """Replaces every leaf of a trunk's variables, arrays or shape structs, with the file's tensor.
 
   The classifier's tensors are left out, and the stem's kernel is widened where the variables are
-  for images of other than three channels (see `widen_stem`). Raises ValueError for an unknown
-  trunk and for missing, unknown, misshapen or non-finite tensors.
+  for images of other channels than red, green and blue (see `widen_stem`). Raises ValueError for an
+  unknown trunk and for missing, unknown, misshapen or non-finite tensors.
   """
   if trunk not in _NAMING:
     raise ValueError(f"trunk is {trunk!r}; choose one of {sorted(TRUNKS)}")
@@ -103,7 +119,7 @@ def load_trunk(trunk: str, path: str, variables: Mapping[str, Any]) -> dict[str,
       if not name.startswith(unused) and not name.endswith(".num_batches_tracked"):
         raise ValueError(f"{name} is unknown")
     return traverse_util.unflatten_dict({
-      leaf: _leaf_value(names[leaf], tensors.get(names[leaf]), value, stem=leaf[1] == "stem")
+      leaf: _leaf_value(names[leaf], tensors.get(names[leaf]), value, leaf[1] == "stem", rgb_bands)
       for leaf, value in leaves.items()
     })
   except ValueError as error:

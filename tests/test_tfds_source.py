@@ -1,0 +1,74 @@
+"""TFDS builders: images of any type and number of channels, several classes an image."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from lgag_jax import tfds_source
+from lgag_jax.config import DataConfig
+from lgag_jax.images import UNKNOWN, ImageError
+
+CLASSES = ("fall", "flow", "scar")
+
+
+def image_of(number, dtype):
+  rng = np.random.default_rng(number)
+  if dtype == np.uint16:
+    return rng.integers(0, 1 << 16, (6, 5 + number, 14), dtype, endpoint=False)
+  return rng.normal(-50, 300, (6, 5 + number, 14)).astype(dtype)
+
+
+class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+  """Four images, of which number i shows the first i classes; one pixel of each misses a band."""
+
+  name = "many_bands"
+  VERSION = tfds.core.Version("1.0.0")
+  kind = np.float32
+
+  def _info(self):
+    tensor = lambda shape, dtype: tfds.features.Tensor(shape=shape, dtype=dtype, encoding="zlib")
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+      "image": tensor((None, None, 14), self.kind), "mask": tensor((None, None), np.uint8),
+      "label": tfds.features.Sequence(tfds.features.ClassLabel(names=CLASSES)),
+    }))
+
+  def _split_generators(self, dl_manager):
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self):
+    for i in range(4):
+      image = image_of(i, self.kind)
+      if self.kind == np.float32:
+        image[2, 3, 9] = np.nan
+      mask = np.full(image.shape[:2], i, np.uint8)
+      yield i, {"image": image, "mask": mask, "label": list(range(i))}
+
+
+class Integers(Builder):
+  name = "many_integers"
+  kind = np.uint16
+
+
+@pytest.mark.parametrize("builder", [Builder, Integers])
+def test_images_of_many_bands_come_back_in_their_own_type(tmp_path, monkeypatch, builder):
+  monkeypatch.setattr(tfds_source, "open_builder", lambda config: builder(data_dir=tmp_path))
+  config = DataConfig(source="tfds", builder="toy", channels=14, classes=CLASSES[::-1])
+  source = tfds_source.TfdsSource(config, "train")
+  order = (source.labels.sum(axis=1)).astype(int)  # TFDS shuffles.
+  assert sorted(order) == [0, 1, 2, 3]
+  np.testing.assert_array_equal(source.labels, np.arange(3)[::-1] < order[:, None])
+  for index, number in enumerate(order):
+    (image, mask), (same, valid) = source.read(index), source.pixels(index)
+    expected, missing = image_of(number, builder.kind), np.zeros(image.shape[:2], bool)
+    missing[2, 3] = builder.kind == np.float32
+    assert image.dtype == same.dtype == builder.kind
+    np.testing.assert_array_equal(image, same)
+    np.testing.assert_array_equal(valid, ~missing)
+    np.testing.assert_array_equal(image[valid], expected[valid])
+    if missing.any():
+      np.testing.assert_allclose(image[2, 3], expected[valid].mean(axis=0), rtol=1e-4)
+    np.testing.assert_array_equal(mask, np.where(missing, UNKNOWN, number))
+  with pytest.raises(ImageError, match="has 14 channels, not 3"):
+    tfds_source.TfdsSource(DataConfig(source="tfds", classes=CLASSES), "train").read(0)
+  with pytest.raises(ValueError, match=r"data\.classes names 'slide'.*choose of \['fall'"):
+    tfds_source.TfdsSource(DataConfig(source="tfds", classes=("slide",)), "train")
