@@ -5,11 +5,11 @@ RUN := $(VENV)/bin/python
 # Large pages spare the kernel a page fault every 4 KB: training on CPU is faster.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test lint docs clean
 
 setup: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.txt requirements-test.txt
+$(VENV)/.installed: requirements.txt requirements-docs.txt requirements-test.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
 	touch $@
@@ -28,5 +28,9 @@ test: setup
 lint: setup
 	$(RUN) -m ruff check .
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
+	@echo "Open build/site/index.html; $(RUN) -m mkdocs serve shows changes as you write."
+
 clean:
-	rm -rf runs .pytest_cache .ruff_cache
+	rm -rf build runs .pytest_cache .ruff_cache

@@ -2,7 +2,7 @@
 
 python -m benchmarks.accuracy --data landslide4sense_rgb=FOLDER synthetic_landslides --output=runs/a
 
-A method is one of configs/methods.py; "second_stage", a segmentation network on the pseudo-masks of
+A method is one of lgag_jax/methods.py; "second_stage", a segmentation network on the pseudo-masks of
 the same seed's `lgag`; or one of benchmarks/variants.py, whose names --list prints. "from DATA" judges
 the `lgag` of another data set here. Runs that have finished are not done again; --table writes the
 tables of what is there.
@@ -19,9 +19,17 @@ from typing import Any
 
 from benchmarks import accuracy_table
 from benchmarks.variants import INFERENCE, TRAINED
-from configs import methods
 from lgag_jax import config as configs
-from lgag_jax import evaluate, normalisation, partition, pseudo_masks, session, stages, train
+from lgag_jax import (
+  evaluate,
+  methods,
+  normalisation,
+  partition,
+  pseudo_masks,
+  session,
+  stages,
+  train,
+)
 from lgag_jax.config import Config
 from lgag_jax.doctor import duplicate_checks
 from lgag_jax.sources import open_source

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.programs import named, published, state_shapes, step_flops
-from configs import methods
 from lgag_jax import config as configs
-from lgag_jax import session
+from lgag_jax import methods, session
 from lgag_jax.config import Config
 from lgag_jax.models import sol
 

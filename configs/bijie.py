@@ -5,7 +5,7 @@ With elevation as a fourth channel: --config.data.builder=data/bijie:rgb_dem --c
 
 import ml_collections
 
-from configs import methods
+from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 

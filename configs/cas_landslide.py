@@ -5,7 +5,7 @@ A quarter of a patch is less often all landslide or never without one: its label
 
 import ml_collections
 
-from configs import methods
+from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 

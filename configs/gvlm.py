@@ -5,7 +5,7 @@ With the image before: --config.data.builder=data/gvlm:bitemporal --config.data.
 
 import ml_collections
 
-from configs import methods
+from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 

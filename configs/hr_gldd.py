@@ -5,7 +5,7 @@ Most patches hold some landslide, so image labels only mean something on smaller
 
 import ml_collections
 
-from configs import methods
+from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 

@@ -6,7 +6,7 @@ evaluation alone.
 
 import ml_collections
 
-from configs import methods
+from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 

@@ -6,7 +6,7 @@ tile's comes from its mask, which otherwise serves evaluation alone.
 
 import ml_collections
 
-from configs import methods
+from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 

@@ -6,7 +6,7 @@ ResNet-50's weights are torchvision's; download them and name the file with
 
 import ml_collections
 
-from configs import methods
+from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 

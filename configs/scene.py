@@ -9,7 +9,7 @@ block: these sizes leave 57% of a large scene's tiles for training, blocks of 51
 
 import ml_collections
 
-from configs import methods
+from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 

@@ -4,3 +4,5 @@ Axis letters used throughout: B images; H, W pixels; h, w cells of the feature g
 foreground classes, K = C + 1 with background at 0; D anchor dimension; L slots of the memory bank
 a class; M global anchors a class.
 """
+
+__version__ = "0.1.0"

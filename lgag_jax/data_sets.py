@@ -3,7 +3,16 @@
 import dataclasses
 import textwrap
 
+from lgag_jax.flag_fields import flag
+
 ROOT = "FOLDER"  # What stands for the user's own place in commands and layouts.
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """What --mode=datasets is told."""
+
+  name: str = flag("", "the data set to show in full.")
 
 
 @dataclasses.dataclass(frozen=True)

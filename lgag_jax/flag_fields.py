@@ -4,6 +4,7 @@ A flag that several modes take is defined once; not given, it is each one's own 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -19,16 +20,21 @@ def flag(default: Any, help: str) -> Any:
   return dataclasses.field(default=default, metadata={"help": help})
 
 
-def define(**modes: type) -> None:
+def described(field: dataclasses.Field, *, default: bool = True) -> str:
+  """Returns what a field that `flag` made means, with its default where that is wanted."""
+  text = field.metadata["help"]
+  return f"{text} Default: {_shown(field.default)}." if default else text
+
+
+def define(modes: Mapping[str, tuple[type, ...]]) -> None:
   """Defines a flag for each field of the modes' dataclasses that `flag` made."""
-  found: dict[str, tuple[type, list[str]]] = {}
-  for mode, cls in modes.items():
-    for field in dataclasses.fields(cls):
-      if field.metadata:
-        text = f"{mode}: {field.metadata['help']} Default: {_shown(field.default)}."
-        found.setdefault(field.name, (type(field.default), []))[1].append(text)
+  found: dict[str, tuple[type, dict[str, list[str]]]] = {}
+  for mode, classes in modes.items():
+    for field in (field for cls in classes for field in dataclasses.fields(cls) if field.metadata):
+      texts = found.setdefault(field.name, (type(field.default), {}))[1]
+      texts.setdefault(described(field), []).append(mode)
   for name, (kind, texts) in found.items():
-    _DEFINE[kind](name, None, " ".join(texts))
+    _DEFINE[kind](name, None, " ".join(f"{', '.join(users)}: {t}" for t, users in texts.items()))
 
 
 def read(cls: type, **given: Any) -> Any:

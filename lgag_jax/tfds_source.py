@@ -1,9 +1,11 @@
 """Examples of TensorFlow Datasets builders, and what a builder or a prepared set may not run."""
 
+import contextlib
 import importlib
 import logging
 import os
 import pathlib
+import sys
 import urllib.parse
 from collections.abc import Iterator
 from typing import Any
@@ -11,18 +13,18 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from lgag_jax import archives, cluster, download, files, images
+from lgag_jax import archives, cluster, download, files, images, shipped
 from lgag_jax.config import DataConfig
 
 _LOG = logging.getLogger(__name__)
 
-OWN_BUILDERS = pathlib.Path(__file__).resolve().parent.parent / "data"
+OWN_BUILDERS = shipped.folder("data")
 
 
 def refuse_foreign_builder(config: DataConfig) -> None:
   """Raises ValueError when a config would run a builder that did not come with this package."""
-  folder = pathlib.Path(config.builder.partition(":")[0]).resolve()
-  if config.source == "tfds" and (folder.parent != OWN_BUILDERS or not folder.is_dir()):
+  folder = pathlib.Path(shipped.find(config.builder.partition(":")[0])).resolve()
+  if config.source == "tfds" and not (_is_own(folder) and folder.is_dir()):
     raise ValueError(
       f"This workdir's config.json names code to be run, data.builder={config.builder}: refused, as it "
       f"may come from anywhere. If it is yours, train with --config, or move it to {OWN_BUILDERS}."
@@ -144,21 +146,37 @@ def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
   name, _, variant = config.builder.partition(":")
   if variant:
     options["config"] = variant
-  folder = pathlib.Path(name).resolve()
+  folder = pathlib.Path(shipped.find(name)).resolve()
   _check_prepared(config, folder.name)
   scripts = sorted(folder.glob("*_dataset_builder.py")) if folder.is_dir() else []
   if not scripts:
     return tfds.builder(name, try_gcs=False, **options)
   # The package name gives the data set its name and lets the builder import its neighbours.
-  module_name = ".".join((*folder.parts[-2:], scripts[0].stem))
+  parts = folder.relative_to(shipped.PACKAGE.parent).parts if _is_own(folder) else folder.parts[-2:]
+  module_name = ".".join((*parts, scripts[0].stem))
   try:
-    module = importlib.import_module(module_name)
+    with _findable(folder.parents[len(parts) - 1]):
+      module = importlib.import_module(module_name)
   except ModuleNotFoundError as error:
     raise ValueError(
       f"data.builder={name}: {module_name} cannot be imported ({error}). Run from the folder that "
       f"holds {folder.parts[-2]}/."
     ) from error
   return module.Builder(**options)
+
+
+def _is_own(folder: pathlib.Path) -> bool:
+  return folder.parent == OWN_BUILDERS
+
+
+@contextlib.contextmanager
+def _findable(folder: pathlib.Path) -> Iterator[None]:
+  """Looks for modules in a folder, too, after everywhere else: nothing there takes a library's name."""
+  sys.path.append(str(folder))
+  try:
+    yield
+  finally:
+    sys.path.remove(str(folder))
 
 
 def _check_prepared(config: DataConfig, name: str) -> None:

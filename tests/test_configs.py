@@ -6,8 +6,8 @@ import pathlib
 import pytest
 
 from benchmarks import cost
-from configs import methods
 from lgag_jax import config as configs
+from lgag_jax import methods
 
 # Parameters, trunk included. A config without a row fails.
 PARAMETERS = {

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from configs import methods
 from lgag_jax import (
   calibrate,
   files,
   images,
   localize,
+  methods,
   predict,
   pseudo_masks,
   sources,

@@ -15,8 +15,8 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from configs import image_folder
+from lgag_jax import command_line, images, main, sources, tile
 from lgag_jax import config as configs
-from lgag_jax import images, main, sources, tile
 from lgag_jax.tile_settings import Settings
 
 HEIGHT, WIDTH, SIDE = 100, 128, 16  # The last row of tiles has 4 of 16 rows.
@@ -231,7 +231,7 @@ def test_the_command_line_prints_what_trains_on_the_tiles(tmp_path, capsys, seve
   with flagsaver.flagsaver():
     arguments = ["main", "--mode=tile", f"--input={tmp_path}", f"--labels={labels}", "--tile_size=16",
                  f"--output={tmp_path}/my tiles", "--bands=4,1", "--min_pixels=9", "--block_buffer=0"]
-    main.main(main.parse_flags(arguments + more))
+    main.main(command_line.parse_flags(arguments + more))
   printed = capsys.readouterr().out
   command = printed[printed.index("python -m") :].strip()
   assert bool(list(tmp_path.rglob("scene_r001_c001.tif"))) != several  # Of two classes.

@@ -1,0 +1,27 @@
+# lgag_jax for NVIDIA GPUs. JAX's CUDA libraries are Python packages, so the host gives the driver alone:
+#
+#   docker build --tag lgag_jax .
+#   docker run --rm --gpus=all --volume="$PWD:/work" --user="$(id -u):$(id -g)" lgag_jax --help
+#
+# With another base or requirements file the same steps serve TPUs and CPUs.
+FROM python:3.11-slim-bookworm
+
+# rasterio's wheels take this library from the system.
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends libexpat1 \
+    && rm -rf /var/lib/apt/lists/*
+
+WORKDIR /src
+COPY requirements.txt requirements-cuda.txt ./
+RUN pip install --no-cache-dir --requirement requirements-cuda.txt
+COPY . .
+RUN pip install --no-cache-dir --no-deps . \
+    && useradd --create-home lgag
+
+# Compiled programs are kept there; mount it to keep them between runs.
+ENV XDG_CACHE_HOME=/tmp/cache \
+    MPLCONFIGDIR=/tmp/cache/matplotlib \
+    GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+USER lgag
+WORKDIR /work
+ENTRYPOINT ["lgag"]

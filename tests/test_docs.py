@@ -1,0 +1,198 @@
+"""The documentation: links lead somewhere, examples run, references say what the code says."""
+
+import ast
+import dataclasses
+import html
+import json
+import os
+import pathlib
+import re
+import runpy
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import nbclient
+import nbformat
+import numpy as np
+import pytest
+import yaml
+from absl.testing import flagsaver
+
+from lgag_jax import __version__, command_line, memory_bank
+from lgag_jax.config import BankConfig, Config, GaaConfig, ModelConfig, SolConfig
+from lgag_jax.models import lgagnet
+from lgag_jax.modes import MODES
+
+ROOT = pathlib.Path(__file__).parent.parent
+TRACKED = [
+  ROOT / name for name in subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, text=True,
+    capture_output=True, check=True,
+  ).stdout.split("\n")[:-1]
+]
+PAGES = [path for path in TRACKED if path.suffix == ".md" and path.is_file()]
+NOTEBOOKS = sorted((ROOT / "docs" / "notebooks").glob("*.ipynb"))
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_to_files_of_the_repository(path):
+  """As a reader follows them there; those of the site are checked when it is built."""
+  text = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+  made = {"reference/configuration.md", "reference/commands.md"}  # By the site.
+  for target in re.findall(r"\]\(([^)\s#]+)[^)]*\)", text):
+    if ":" not in target and target not in made:
+      assert (path.parent / target).exists(), target
+
+
+def commands(path):
+  """The commands of a page, one a line, that start the command line."""
+  text = path.read_text().replace("\\\n", " ")
+  program = r"(?:lgag|python -m lgag_jax\.main|python my_gaa\.py)"
+  start = re.compile(rf"^\s*(?:srun .*?)?(?:\.venv/bin/)?{program} (--.*)$")
+  for line in text.splitlines():
+    if (found := start.match(line)) and "..." not in line and "NAME" not in line:
+      yield found[1].split(" # ")[0].rstrip(" &")
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_commands_are_understood(path, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  for command in commands(path):
+    arguments = ["lgag", *command.replace("'", "").replace("$i", "0").split()]
+    monkeypatch.setattr(sys, "argv", arguments)  # Fields of a config are looked for there.
+    with flagsaver.flagsaver():
+      left, failed = None, None
+      try:
+        left = command_line.parse_flags(arguments)
+        command_line.told()
+      except (SystemExit, ValueError) as error:
+        failed = error
+      assert left == ["lgag"] or "--help" in command, f"{command}: {failed}"
+      assert not failed or getattr(failed, "code", 1) == 0, f"{command}: {failed}"
+
+
+def test_pages_with_commands_were_found():
+  assert len(list(commands(ROOT / "README.md"))) == 5
+  assert len(list(commands(ROOT / "docs" / "tutorial.md"))) >= 4
+
+
+def hook(name):
+  return runpy.run_path(str(ROOT / "docs" / "hooks" / f"{name}.py"))
+
+
+def test_the_configuration_page_tells_every_default():
+  page = hook("configuration")["page"](ROOT / "lgag_jax" / "config.py")
+  rows = dict(re.findall(r"^\| `([\w.]+)` \| `[^|]*` \| `([^|]*)` \|", page, re.MULTILINE))
+  told = {name: ast.literal_eval(value) for name, value in rows.items()}
+  groups = dataclasses.asdict(Config())
+  assert told == {f"{g}.{n}": v for g, group in groups.items() for n, v in group.items()}
+  assert "| Or \"resnet50\". |" in page
+
+
+@pytest.mark.parametrize("name", ["x", "x_i", r"\frac{1}{2}", r"\sum_{i} x_i^2"])
+def test_equations_are_drawn_with_their_words(name):
+  page = f'<p>As <span class="arithmatex">\\({html.escape(name)}\\)</span> says.</p>'
+  drawn = hook("equations")["draw"](page, "a.md")
+  assert drawn.count("<svg") == 1
+  assert f'aria-label="{html.escape(name)}"' in drawn
+  width, height = (float(v) for v in re.findall(r":([\d.]+)em;", drawn)[:2])
+  assert 0.3 < width < 5
+  assert 0.3 < height < 5
+
+
+def test_an_equation_that_cannot_be_drawn_is_named():
+  with pytest.raises(ValueError, match=r"docs/a\.md: .*nosuch"):
+    hook("equations")["draw"](r'<span class="arithmatex">\(\nosuch{x}\)</span>', "a.md")
+
+
+def test_the_citation_and_the_issue_forms_are_whole():
+  citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+  assert {"cff-version", "message", "title", "authors"} <= set(citation)
+  assert citation["version"] == __version__
+  for path in (ROOT / ".github" / "ISSUE_TEMPLATE").glob("[!c]*.yml"):
+    form = yaml.safe_load(path.read_text())
+    assert {"name", "description", "body"} <= set(form)
+    ids = [part["id"] for part in form["body"] if part["type"] != "markdown"]
+    assert len(set(ids)) == len(ids)
+    assert all(part["attributes"] for part in form["body"])
+
+
+def example():
+  """The page's own module, executed as an import of its file would."""
+  (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "research.md").read_text(), re.DOTALL)
+  assert len(code.splitlines()) < 50
+  names = {"__name__": "my_gaa"}
+  exec(compile(code, "my_gaa.py", "exec"), names)
+  return names["NearestAnchors"]
+
+
+def test_the_aggregation_of_the_page_takes_its_place(monkeypatch):
+  monkeypatch.setattr(lgagnet, "GlobalAnchorAggregation", lgagnet.GlobalAnchorAggregation)
+  mine = example()
+  assert lgagnet.GlobalAnchorAggregation is mine
+  bank = memory_bank.empty(BankConfig(slots=8, centres=3), classes=2, dimension=12)
+  taps = tuple(jnp.zeros((1, side, side, 4)) for side in (8, 4, 2, 2))
+  head = lgagnet.LGAGHead(1, ModelConfig(head_width=8), SolConfig(), GaaConfig(), 16, 0.5)
+  shapes = jax.eval_shape(head.init, jax.random.key(0), taps, bank, jnp.ones((1, 1)))
+  assert {name: leaf.shape for name, leaf in shapes["params"]["gaa"].items()} == {
+    "sharpness": (), "share": (12,)
+  }
+  rng = np.random.default_rng(0)
+  g, anchors = (rng.normal(size=size).astype(np.float32) for size in ((1, 5, 12), (3, 12)))
+  share = rng.uniform(size=12).astype(np.float32)
+  apply = lambda ready: mine(1, "", "").apply(
+    {"params": {"sharpness": 1e4, "share": share}}, g, anchors, jnp.array(ready)
+  )
+  np.testing.assert_array_equal(apply(False), g)
+  cosine = g @ anchors.T / np.linalg.norm(anchors, axis=1)
+  nearest = anchors[cosine.argmax(-1)]  # So sharp a choice takes the nearest alone.
+  np.testing.assert_allclose(apply(True), (1 - share) * g + share * nearest, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+  result = subprocess.run(
+    [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path / "site"],
+    cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+  )
+  assert result.returncode == 0, result.stderr
+  assert "WARNING" not in result.stderr
+  pages = {p.relative_to(tmp_path / "site").as_posix(): p.read_text()
+           for p in (tmp_path / "site").rglob("*.html")}
+  for mode in MODES:
+    assert f'id="{mode}"' in pages["reference/commands.html"]
+  assert 'id="lgag_jax.models.sol.overlap"' in pages["reference/method.html"]
+  assert pages["method.html"].count("<svg role") > 10
+  for name, page in pages.items():
+    assert "arithmatex" not in page, name
+    # Nothing is fetched from elsewhere to show a page.
+    assert not re.findall(r'<(?:script|img|link)[^>]+(?:src|href)="(?:https?:)?//[^"]*"', page), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_notebooks_run(path, tmp_path, monkeypatch):
+  book = nbformat.read(path, 4)
+  nbformat.validate(book)
+  assert not any(cell.get("outputs") or cell.get("execution_count") for cell in book.cells)
+  for name, value in {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_NUM_CPU_DEVICES": "1", "LGAG_NOTEBOOK": "small",
+    "PYTHONPATH": str(ROOT), "TMPDIR": str(tmp_path), "MPLBACKEND": "agg",
+  }.items():
+    monkeypatch.setenv(name, value)
+  resources = {"metadata": {"path": str(tmp_path)}}
+  nbclient.NotebookClient(book, timeout=300, kernel_name="python3", resources=resources).execute()
+  printed = "".join(
+    output.get("text", "") for cell in book.cells for output in cell.get("outputs", ())
+  )
+  wanted = {"labels_to_map": "polygons with id", "new_aggregation": "anchors in the bank"}
+  assert wanted[path.stem] in printed
+
+
+def test_a_notebook_is_a_page_of_the_site():
+  pages = yaml.safe_load(re.sub(r"#.*", "", (ROOT / "mkdocs.yml").read_text()).split("\nnav:")[1])
+  named = json.dumps(pages)
+  assert NOTEBOOKS
+  assert all(f"notebooks/{path.stem}.md" in named for path in NOTEBOOKS)
