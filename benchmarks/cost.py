@@ -21,6 +21,7 @@ from lgag_jax.models import sol
 DATA_SETS = (
   "image_folder", "landslide4sense_rgb", "lgagnet_resnet50", "scene", "synthetic_landslides",
   "image_folder_stage2", "landslide4sense_rgb_stage2", "synthetic_landslides_stage2",
+  "synthetic_classes",
 )
 SIDES = (16, 32, 64, 128)
 

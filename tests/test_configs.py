@@ -19,6 +19,7 @@ PARAMETERS = {
   "image_folder_stage2": 3_221_953,
   "landslide4sense_rgb_stage2": 3_221_953,
   "synthetic_landslides_stage2": 3_221_953,
+  "synthetic_classes": 3_295_958,
   "image_folder:lgag": 3_295_346,
   "image_folder:sol": 3_170_561,
   "image_folder:class_activation": 3_170_561,

@@ -218,11 +218,14 @@ def test_fourteen_bands_from_files_to_a_map(tmp_path, small_config, dtype):
   small_config.model.method = "class_activation"
   small_config.train.epochs = 1
   small_config.train.evaluate_every = 0
+  integers = dtype == np.uint16
+  if integers:  # The filter of as many bands takes long to compile: once is enough.
+    small_config.refine.method = "none"
   config = configs.from_mapping(small_config)
   workdir, output = tmp_path / "run", tmp_path / "maps"
   settings = {"JAX_NUM_CPU_DEVICES": "4", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
   predict = ("--mode=predict", f"--input={tmp_path / 'scene.tif'}", f"--output={output}")
-  for arguments in (flags_of(config), ["--mode=eval"], predict):
+  for arguments in (flags_of(config), *([] if integers else [["--mode=eval"]]), predict):
     result = call(*arguments, f"--workdir={workdir}", **settings)
     assert result.returncode == 0, result.stderr
   kept = json.loads((workdir / "normalisation.json").read_text())
@@ -236,6 +239,8 @@ def test_fourteen_bands_from_files_to_a_map(tmp_path, small_config, dtype):
     assert (mask.height, mask.width) == (100, 100)
     assert np.all(mask.read(1)[:4, :6] == 255) and not np.any(mask.read(1)[5:, 7:] == 255)
   assert (output / "overlay").is_dir() and (workdir / "report.html").exists()
+  if integers:
+    return
   (workdir / "normalisation.json").unlink()
   result = call(*predict, f"--workdir={workdir}", **settings)
   assert result.returncode == 1 and "normalisation.json is missing" in result.stderr
