@@ -20,7 +20,7 @@ from lgag_jax.models import sol
 DATA_SETS = (
   "image_folder", "landslide4sense_rgb", "lgagnet_resnet50", "scene", "synthetic_landslides",
   "image_folder_stage2", "landslide4sense_rgb_stage2", "synthetic_landslides_stage2",
-  "bijie", "gvlm", "landslide4sense", "cas_landslide", "hr_gldd",
+  "bijie", "gvlm", "landslide4sense", "cas_landslide", "hr_gldd", "synthetic_classes",
 )
 SIDES = (16, 32, 64, 128)
 

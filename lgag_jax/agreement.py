@@ -115,6 +115,7 @@ def _count(
       truth.write(true, 1, window=window)
       for c in range(1, classes + 1):
         band, inside = _read(scores, c, window), true == c
+        band[(drawn != 0) & (drawn != c)] = 0  # A pixel counts for one class at most.
         histograms[c - 1, 0] += metrics.histogram_of(band[inside])
         histograms[c - 1, 1] += metrics.histogram_of(band[~inside & ~unknown])
         band = np.where(unknown, np.uint8(UNKNOWN), inside * np.uint8(_PERCENT))

@@ -12,6 +12,7 @@ import scipy.ndimage
 from jax.sharding import Mesh
 
 from lgag_jax import calibrate, cluster, diagnose, files, metrics, partition, preemption, tables
+from lgag_jax.classes import exclusive
 from lgag_jax.config import Config
 from lgag_jax.images import UNKNOWN
 from lgag_jax.localize import Maps, gated, inputs_of, make_localize, map_of, maps_of
@@ -41,7 +42,7 @@ def evaluate(
   """Writes thresholds.json and eval/ (validation.json, .md, panels.npz, bank.npz); returns metrics.
 
   Thresholds come from the training images and their labels; the oracle's, beside them, from the
-  masks of the evaluated images.
+  masks of the evaluated images. A pixel counts for one class at most, as in prediction.
   """
   localize = make_localize(network, config, mesh)
   at_most = config.localize.calibration_images
@@ -104,13 +105,17 @@ def _judge(
   Each process judges its own rows of every batch; counts and a few numbers an image are joined.
   """
   histograms = _make_histograms(config, mesh)
+  levels = {
+    name: np.asarray(thresholds[name] if thresholds else [0.5] * len(config.data.classes), np.float32)
+    for name in maps_of(config)
+  }
   pooled = dict.fromkeys(maps_of(config), 0.0)
   found = collections.defaultdict(list)  # Rows an image or a landslide.
   panels = Panels(split, config.model.rgb_bands)
   progress = Progress("evaluation", len(split.source.ids))
   for batch in preemption.until_stopped(split.eval_batches(config)):
     maps = localize(state, partition.to_global(inputs_of(batch, config), mesh))
-    counts = histograms(maps, partition.to_global(batch["mask"], mesh))
+    counts = histograms(maps, partition.to_global(batch["mask"], mesh), levels)
     maps, counts = partition.local_rows((maps, counts))
     real = (batch["index"] >= 0) & (batch["weight"] > 0)
     found["labels"].append(batch["label"][real])
@@ -120,7 +125,9 @@ def _judge(
       if thresholds is not None:
         found[f"images/{name}"].append(_image_counts(counts[name][real], thresholds[name]))
     if thresholds is not None:
-      scores = {name: gated(maps, name, config) for name in maps_of(config)}
+      scores = {
+        name: exclusive(gated(maps, name, config), levels[name]) for name in maps_of(config)
+      }
       _sizes(found, scores, batch["mask"], real, thresholds, config)
       panels.add(batch["index"], real, scores, batch["mask"], maps)
     progress.advance(len(real) * jax.process_count())
@@ -136,16 +143,22 @@ def _judge(
 @functools.lru_cache(maxsize=8)
 def _make_histograms(config: Config, mesh: Mesh) -> Callable:
   return jax.jit(
-    lambda maps, mask: _histograms(maps, mask, config), out_shardings=partition.by_example(mesh)
+    lambda maps, mask, levels: _histograms(maps, mask, levels, config),
+    out_shardings=partition.by_example(mesh),
   )
 
 
-def _histograms(maps: Maps, mask: jax.Array, config: Config) -> dict[str, jax.Array]:
-  """Returns a map's counts, f32[B, C, 3, bins], of truly positive, negative and unknown pixels."""
+def _histograms(
+  maps: Maps, mask: jax.Array, levels: dict[str, jax.Array], config: Config
+) -> dict[str, jax.Array]:
+  """Returns a map's counts, f32[B, C, 3, bins], of truly positive, negative and unknown pixels.
+
+  Of exclusive scores: `levels`, f32[C] a map, are what classes are weighed against each other by.
+  """
   classes = range(len(config.data.classes))
   result = {}
   for name in maps_of(config):
-    scores = gated(maps, name, config)
+    scores = exclusive(gated(maps, name, config), levels[name])
     result[name] = jax.numpy.stack([
       jax.numpy.stack([
         metrics.score_histogram(scores[..., c], mask == c + 1),

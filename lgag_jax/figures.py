@@ -5,9 +5,10 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.colors import ListedColormap
+from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
 
+from lgag_jax.classes import drawn
 from lgag_jax.tables import MAP_NAMES
 
 _INK, _ACCENT, _COOL, _SOFT = "#26323a", "#c8452d", "#2d6f8e", "#a9b4ba"
@@ -16,7 +17,7 @@ _STYLE = {
   "axes.titlesize": 10, "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
   "axes.spines.right": False, "axes.grid": True, "grid.color": "#e8ecee", "figure.dpi": 110,
 }
-_SEEDS = ListedColormap(["#eef1f2", "#c8452d", "#e0a030", "#7d4fa3", "#2d6f8e"])
+CLASS_COLOURS = (_ACCENT, "#e0a030", "#7d4fa3", _COOL)  # Of class 1, 2 and so on, over and over.
 _HIDDEN = (
   "step", "split", "loss", "gradient_norm", "anchors_per_step", "steps_per_second", "skipped_steps",
 )
@@ -90,17 +91,20 @@ def _panel_row(axes: dict, rows: dict, i: int, thresholds: dict, main: str) -> N
   for name, title in MAP_NAMES.items():
     if title in axes:
       axes[title].imshow(rows[name][i].max(-1).astype(float), **heat)
+  count = rows[main].shape[-1]
+  colours = [CLASS_COLOURS[k % len(CLASS_COLOURS)] for k in range(count)]
   if "SOL seeds" in axes:
     size = (-0.5, shown.shape[1] - 0.5, shown.shape[0] - 0.5, -0.5)
     axes["SOL seeds"].imshow(
-      rows["seeds"][i], cmap=_SEEDS, vmin=0, vmax=4, alpha=0.75, extent=size,
-      interpolation="nearest",
+      rows["seeds"][i], cmap=ListedColormap(["#eef1f2", *colours]), vmin=0, vmax=count, alpha=0.75,
+      extent=size, interpolation="nearest",
     )
-  predicted = np.any(rows[main][i] >= np.array(thresholds[main]), axis=-1)
-  truth = rows["truth"][i]
-  for axis, mask in ((axes["predicted mask"], predicted), (axes["truth"], truth > 0)):
+  predicted, truth = drawn(rows[main][i].astype(np.float32), thresholds[main]), rows["truth"][i]
+  for axis, mask in ((axes["predicted mask"], predicted), (axes["truth"], truth)):
     shade = np.zeros((*mask.shape, 4))
-    shade[mask] = (0.8, 0.27, 0.18, 0.6)
+    for k, colour in enumerate(colours, 1):
+      shade[mask == k] = to_rgba(colour, 0.6)
+    shade[mask == 255] = to_rgba(_SOFT, 0.6)  # Unknown.
     axis.imshow(shade)
   if np.all(truth == 255):
     axes["truth"].set_xlabel("no mask")
@@ -117,9 +121,8 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
   place = lambda x: (x - mean) @ directions[:2].T
   with plt.rc_context(_STYLE):
     figure, axis = plt.subplots(figsize=(5.5, 4), layout="constrained")
-    colours = [_COOL, _ACCENT, "#e0a030", "#7d4fa3"]
     for k, name in enumerate(names):
-      colour = colours[k % len(colours)]
+      colour = CLASS_COLOURS[(k - 1) % len(CLASS_COLOURS)] if k else _INK
       x, y = place(features[k][valid[k]]).T
       label = f"{_plain(name)}: {len(x)} local anchors"
       axis.scatter(x, y, s=10, alpha=0.45, color=colour, label=label)
@@ -134,7 +137,7 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
 
 
 def distributions(result: dict, image: dict) -> Figure:
-  """Draws the image probabilities' reliability, IoU over images, and recall by the landslides' size."""
+  """Draws the image probabilities' reliability, IoU over images, and recall by the objects' size."""
   with plt.rc_context(_STYLE):
     figure, (first, *axes) = plt.subplots(
       1, 3, figsize=(12, 3.2), layout="constrained", width_ratios=(3, 4, 5)
@@ -142,7 +145,7 @@ def distributions(result: dict, image: dict) -> Figure:
     _reliability(first, image)
     counts = result["per_image_iou"]["counts"]
     axes[0].bar(np.arange(10) / 10 + 0.05, counts, width=0.09, color=_COOL)
-    axes[0].set_title(f"IoU of each image with landslides (mean {result['per_image_iou']['mean']:.2f})")
+    axes[0].set_title(f"IoU of each image that has it (mean {result['per_image_iou']['mean']:.2f})")
     axes[0].set_xlabel("IoU")
     axes[0].set_ylabel("images")
     rows = [row for row in result["recall_by_size"] if row["landslides"]]
@@ -151,10 +154,10 @@ def distributions(result: dict, image: dict) -> Figure:
     axes[1].bar(place - 0.2, [r["pixel_recall"] for r in rows], 0.38, color=_COOL,
                 label="share of their pixels found")
     axes[1].bar(place + 0.2, [r["found"] for r in rows], 0.38, color=_ACCENT,
-                label="landslides at least half found")
+                label="objects at least half found")
     axes[1].set_xticks(place, names)
     axes[1].set_ylim(0, 1.25)  # Room for the legend.
-    axes[1].set_title("Recall by size: pixels (number of landslides)")
+    axes[1].set_title("Recall by size: pixels (number of objects)")
     axes[1].legend(frameon=False, fontsize=7, loc="upper center", ncols=2)
     return figure
 

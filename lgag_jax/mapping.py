@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 from rasterio.windows import Window
 
-from lgag_jax import images, partition, preemption, scaling
+from lgag_jax import classes, images, partition, preemption, scaling
 from lgag_jax.config import Config
 from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.cog import NO_DATA, encode
@@ -239,8 +239,7 @@ def _settle(job: Job, row: int, valid: np.ndarray, advance: Callable, _s, _p, wa
       # What is left of the scene at its lower and right border is less than a pixel of the window's.
       rest = [valid.shape[axis] - scores.shape[axis] for axis in (0, 1)]
       scores = np.pad(scores, ((0, rest[0]), (0, rest[1]), (0, 0)), mode="edge")
-    above = np.where(scores >= job.thresholds, scores, 0.0)
-    mask = np.where(above.max(-1) > 0, above.argmax(-1) + 1, 0).astype(np.uint8)
+    mask = classes.drawn(scores, job.thresholds)
     mask[~valid] = NO_DATA
     job.store.write(first * by, encode(scores, valid, job.store.dtype), mask)
   if row + 1 < len(job.rows.starts):

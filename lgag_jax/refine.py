@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg
 from jaxtyping import Array, Float
 
 from lgag_jax.config import RefineConfig
@@ -63,11 +62,24 @@ def guided_filter(
   with_scores = mean(products(guide, scores)) - products(mean_guide, mean_scores)
   variance = jnp.mean(jnp.var(guide, axis=(1, 2)), axis=-1)  # B
   ridge = (epsilon * variance + _TINY)[:, None, None, None, None] * jnp.eye(channels)
-  factor = jax.scipy.linalg.cho_factor(covariance + ridge, lower=True)
-  slope = jax.scipy.linalg.cho_solve(factor, with_scores.reshape(*shape, classes))
+  slope = _solve(covariance + ridge, with_scores.reshape(*shape, classes))
   offset = mean_scores - jnp.einsum("bhwe,bhwec->bhwc", mean_guide, slope)
   slope = mean(slope.reshape(*shape[:3], -1)).reshape(slope.shape)
   return slope, mean(offset)
+
+
+def _solve(a: Float[Array, "... E E"], b: Float[Array, "... E C"]) -> Float[Array, "... E C"]:
+  """Solves a x = b for symmetric, positive definite a, by elimination.
+
+  LAPACK is slower for matrices as small as these, and waits for ever on several CPU devices.
+  """
+  rows = jnp.arange(a.shape[-1])[:, None]
+  left = jnp.concatenate([a, b], axis=-1)
+  for k in range(a.shape[-1]):  # Each round ends with one column less, a unit vector's.
+    pivot = left[..., k, 1:] / left[..., k, :1]
+    rest = left[..., 1:] - left[..., :1] * pivot[..., None, :]
+    left = jnp.where(rows == k, pivot[..., None, :], rest)
+  return left
 
 
 def _window_mean(x: Float[Array, "B h w F"], radius: int) -> Float[Array, "B h w F"]:

@@ -86,7 +86,7 @@ def _page(workdir: pathlib.Path) -> str:
       ),
     ]
   parts += [
-    "<h2>Examples</h2><p>Held-out images, evenly picked; p is the image score.</p>",
+    f"<h2>Examples</h2><p>Held-out images, evenly picked; p is the image score.{_legend(config)}</p>",
     picture(
       figures.panels(rows, thresholds, main=main),
       "Examples of maps",
@@ -105,6 +105,16 @@ def _page(workdir: pathlib.Path) -> str:
     f"content='width=device-width'><title>lgag_jax: {html.escape(workdir.name)}</title>"
     f"<style>{STYLE}</style>{''.join(parts)}</html>\n"
   )
+
+
+def _legend(config: Config) -> str:
+  """Tells the colours of several classes' masks."""
+  colours = figures.CLASS_COLOURS
+  named = [
+    f"<b style='color:{colours[k % len(colours)]}'>{html.escape(name)}</b>"
+    for k, name in enumerate(config.data.classes)
+  ]
+  return f" In masks: {', '.join(named)}; heat is the highest class's." if len(named) > 1 else ""
 
 
 def _head(config: Config, result: dict) -> str:

@@ -32,7 +32,9 @@ def scaled(image: np.ndarray, config: DataConfig) -> np.ndarray:
     return values / np.float32(full_scale(image.dtype, config))
   if config.normalise != "given":
     raise ValueError("data.normalise='train': the training images have not been measured yet.")
-  values -= np.float32(config.mean)
+  mean = np.float32(config.mean)
+  values -= mean
+  values -= np.float32(config.mean - mean.astype(np.float64))  # What float32 cannot hold of it.
   values /= np.float32(config.std)
   return values
 

@@ -91,7 +91,7 @@ class FolderSource:
 
   With folders named like the splits (`train/landslide/`, ...) those are used; else the column `split`
   of a manifest, by file name; else the last `validation_fraction` of each class, by name, is the
-  validation split.
+  validation split. Folders of names joined by + (`landslide+river/`) hold images of all these classes.
   """
 
   def __init__(self, config: DataConfig, spec: str):
@@ -102,24 +102,31 @@ class FolderSource:
         "data.tile_size needs masks to label the tiles (data.source='patches'): the label of a "
         "whole image says nothing about its parts."
       )
-    rows = []
+    rows: list[tuple[pathlib.Path, list[float]]] = []
     self._splits = splits.of_files(config, root)
-    for number, name in enumerate((config.background, *config.classes)):
-      rows += self._class_rows(root, spec, name, number)
+    for name in self._folders(root, spec):
+      shown = [float(c in name.split("+")) if name != c else 1.0 for c in config.classes]
+      rows += [(path, shown) for path in self._class_paths(root, spec, name)]
     self._paths = [path for path, _ in rows]
     folders = {path.parent.parent for path in self._paths}
     masks = {folder: images.by_stem(folder / "masks") for folder in folders}
     # A negative is background whatever a mask of its name, another image's, may say.
     self._masks = [
-      masks[path.parent.parent].get(path.stem) if number else None for path, number in rows
+      masks[path.parent.parent].get(path.stem) if any(shown) else None for path, shown in rows
     ]
     self.has_masks = any(mask is not None for mask in self._masks)
     self.keys = [images.file_key(path) for path in self._paths]
     self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
-    indices = np.array([number for _, number in rows], int).reshape(-1)
-    self.labels = np.eye(len(config.classes) + 1, dtype=np.float32)[indices][:, 1:]
+    self.labels = np.array([shown for _, shown in rows], np.float32).reshape(-1, len(config.classes))
 
-  def _class_rows(self, root, spec, name, number):
+  def _folders(self, root: pathlib.Path, spec: str) -> list[str]:
+    """Names the folders of examples: the background's, each class's, and those of several classes."""
+    split = root / spec.partition("[")[0]
+    joined = sorted(p.name for p in (split if split.is_dir() else root).glob("*+*") if p.is_dir())
+    own = (self._config.background, *self._config.classes)
+    return [*own, *(n for n in joined if n not in own and {*n.split("+")} <= {*own[1:]})]
+
+  def _class_paths(self, root: pathlib.Path, spec: str, name: str) -> list[pathlib.Path]:
     split = spec.partition("[")[0]
     others = [s for s in ("train", "validation") if (root / s).is_dir()]
     if (root / split).is_dir() or others:
@@ -144,9 +151,8 @@ class FolderSource:
         )
     if not paths:
       raise ValueError(f"{root}: the folder {name}/ holds no image ({', '.join(images.SUFFIXES)}).")
-    return [(paths[i], number) for i in splits.select(
-      spec, names, self._config, known=sorted({*self._splits.values()})
-    )]
+    known = sorted({*self._splits.values()})
+    return [paths[i] for i in splits.select(spec, names, self._config, known=known)]
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image = images.read_image(self._paths[index], self._config.channels)

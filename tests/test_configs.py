@@ -24,6 +24,7 @@ PARAMETERS = {
   "landslide4sense": 3_298_514,
   "cas_landslide": 3_295_346,
   "hr_gldd": 3_295_634,
+  "synthetic_classes": 3_295_958,
   "image_folder:lgag": 3_295_346,
   "image_folder:sol": 3_170_561,
   "image_folder:class_activation": 3_170_561,

@@ -9,8 +9,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 PACKAGE = ROOT / "lgag_jax"
 LEVELS = {
   0: ("config", "state", "cluster", "preemption", "progress", "files", "integrity", "lock",
-      "archives", "download", "tables", "scene_tables", "figures", "flag_fields", "data_sets",
-      "methods", "shipped"),
+      "archives", "classes", "download", "tables", "scene_tables", "figures", "flag_fields",
+      "data_sets", "methods", "shipped"),
   1: ("jpeg2000", "rasters", "images", "scaling", "splits", "partition", "memory_bank", "losses",
       "metrics", "optimizer", "augment", "blocks", "patches", "models", "refine", "geo"),
   2: ("pseudo_source", "tfds_source", "sources", "normalisation", "input_pipeline", "localize",

@@ -7,6 +7,7 @@ crown on a steep slope, a run down the fall line, streaks along the flow, a lobe
 import dataclasses
 import itertools
 import math
+from collections.abc import Collection
 
 import numpy as np
 import scipy.ndimage
@@ -30,25 +31,32 @@ class Plan:
   shift: tuple[int, int]  # Into the textures.
 
 
-def make_plan(seed: int, height: int, width: int, *, landslide: bool, attempt: int = 0) -> Plan:
+def make_plan(
+  seed: int, height: int, width: int, *, landslide: bool, bare: bool | None = None,
+  river: bool | None = None, attempt: int = 0,
+) -> Plan:
   """Plans a scene; with the same seed all but the landslides is the same, with and without.
 
-  A classifier can thus learn nothing from what else an image shows, nor from what it lacks.
+  A classifier can thus learn nothing from what else an image shows, nor from what it lacks. Whether
+  there are rivers is left to chance, or told; so are bare patches, but that chance may deny them.
   """
   look, earth, things, slid = (np.random.default_rng([seed, attempt, k]) for k in range(4))
-  ground = terrain.draw_terrain(earth, (height, width))
+  ground = terrain.draw_terrain(earth, (height, width), river)
   slides = shapes.draw_slides(slid, ground, shapes.draw_sizes(slid, ground)) if landslide else ()
   return Plan(
     style=palette.draw_style(look),
     ground=ground,
     slides=tuple(slides),
-    bares=tuple(shapes.draw_bares(things, ground)),
+    bares=() if bare is False else tuple(shapes.draw_bares(things, ground)),
     shift=tuple(int(v) for v in look.integers(noise.PERIOD, size=2)),
   )
 
 
-def render(plan: Plan, top: int, left: int, height: int, width: int):
-  """Draws a window of a scene: the image u8[height, width, 3] and its mask u8[height, width]."""
+def render(plan: Plan, top: int, left: int, height: int, width: int, *, classes: bool = False):
+  """Draws a window of a scene: the image u8[height, width, 3] and its mask u8[height, width].
+
+  The mask is 1 for landslides; with `classes` it numbers all of paint.CLASSES.
+  """
   rows = np.arange(top - _PAD, top + height + _PAD)
   cols = np.arange(left - _PAD, left + width + _PAD)
   canvas = paint.start(plan.ground, plan.style, plan.shift, rows, cols)
@@ -60,7 +68,8 @@ def render(plan: Plan, top: int, left: int, height: int, width: int):
     paint.paint_slide(canvas, slide)
   image = _photograph(canvas, _sunlight(canvas))
   inner = (slice(_PAD, -_PAD), slice(_PAD, -_PAD))
-  return image[inner], canvas.mask[inner].copy()
+  mask = canvas.mask[inner]
+  return image[inner], mask.copy() if classes else np.uint8(mask == 1)
 
 
 def _sunlight(canvas: paint.Canvas) -> np.ndarray:
@@ -113,6 +122,25 @@ def draw_patch(seed: int, *, size: int = 256, landslide: bool) -> tuple[np.ndarr
       make_plan(seed, size, size, landslide=landslide, attempt=attempt), 0, 0, size, size
     )
     if not landslide or mask.sum() >= _LEAST_PIXELS:
+      return image, mask
+
+
+def draw_classes(
+  seed: int, present: Collection[str], *, size: int = 256
+) -> tuple[np.ndarray, np.ndarray]:
+  """Draws a square patch that shows the classes in `present`, at least 200 pixels each, and no other.
+
+  Returns the image u8[size, size, 3] and its mask u8[size, size], which numbers paint.CLASSES.
+  """
+  there = [name in present for name in paint.CLASSES]
+  for attempt in itertools.count():
+    landslide, bare, river = there
+    plan = make_plan(
+      seed, size, size, landslide=landslide, bare=bare, river=river, attempt=attempt
+    )
+    image, mask = render(plan, 0, 0, size, size, classes=True)
+    pixels = np.bincount(mask.ravel(), minlength=len(there) + 1)[1:]
+    if np.all(pixels >= np.where(there, _LEAST_PIXELS, 0)):
       return image, mask
 
 

@@ -8,6 +8,10 @@ from . import noise, shapes
 from .palette import Style
 from .terrain import Terrain
 
+# Numbered from 1 in a canvas's mask: what lies uppermost counts, roads and all else are 0.
+CLASSES = ("landslide", "bare", "river")
+_SLIDE, _BARE, _RIVER = range(1, len(CLASSES) + 1)
+
 
 @dataclasses.dataclass
 class Canvas:
@@ -103,6 +107,7 @@ def paint_bare(canvas: Canvas, bare: shapes.Bare) -> None:
   if bare.kind == "field":
     inside = np.minimum(bare.size[0] - np.abs(u), bare.size[1] - np.abs(v))
     inside = inside + 0.5 * canvas.texture("mottle", bare.shift, part)
+    canvas.mask[part][inside > 0] = _BARE
     furrow = np.sin(v * np.float32(2 * np.pi / (4.5 + 3 * bare.tone)))
     colour = colour * (1 + 0.045 * furrow)[..., None]
     canvas.height[part] += _soften(inside, 3) * 0.2 * furrow
@@ -112,6 +117,7 @@ def paint_bare(canvas: Canvas, bare: shapes.Bare) -> None:
   bump = 0.5 * canvas.texture("patch", bare.shift, part)
   bump = bump + 0.25 * canvas.texture("mottle", bare.shift, part)
   inside = (1 - radius - np.clip(0.35 * bump, -0.35, 0.35)) * min(bare.size)
+  canvas.mask[part][inside > 0] = _BARE
   if bare.kind == "quarry":
     pit = np.clip(inside / 7, 0, 3.5)
     bench = np.floor(pit) + np.clip((pit % 1) * 4, 0, 1)
@@ -134,10 +140,11 @@ def paint_road(canvas: Canvas) -> None:
   colour = base * (1 + 0.03 * grain)[..., None]
   canvas.cover(..., _soften(inside + 3, 4) * 0.55, canvas.style.soil * np.ones_like(colour))
   canvas.cover(..., _soften(inside, 1.2), colour)
+  canvas.mask[inside > 0] = 0
 
 
 def paint_river(canvas: Canvas) -> None:
-  """Paints rivers with bars of gravel in the colour of the slopes they drain."""
+  """Paints rivers with bars of gravel, which count as river, in the colour of the slopes they drain."""
   away = canvas.field(canvas.ground.river)
   width = canvas.ground.river_width
   if away.min() > 5 * width:
@@ -151,6 +158,7 @@ def paint_river(canvas: Canvas) -> None:
   stream = width * (0.8 + 0.12 * patch) - away
   deep = np.clip(stream / width, 0, 1)
   water = canvas.style.water * (1 + 0.05 * mottle - 0.15 * deep)[..., None]
+  canvas.mask[(bar > 0) | (stream > 0)] = _RIVER
   wet = _soften(stream, 2)
   canvas.cover(..., wet, water)
   # Water lies flat: no hillside shows through it.
@@ -172,7 +180,7 @@ def paint_slide(canvas: Canvas, slide: shapes.Slide) -> None:
   bank = noise.take_between("mottle", s / 3.5 + slide.shift[0], np.sign(t) * 60 + 0 * s)
   width = width * (1 + 0.05 * ragged + 0.13 * bank)
   inside = np.where((s >= 0) & (s <= slide.length), width - np.abs(t), -reach)
-  canvas.mask[part] |= inside > 0
+  canvas.mask[part][inside > 0] = _SLIDE
   along, across = s / slide.length, t / np.maximum(width, 1)
   streak = noise.take_between("grain", t / 1.3 + slide.shift[0], s / 18 + slide.shift[1])
   streak = streak + 0.7 * noise.take_between("grain", t / 2.5 + slide.shift[1], s / 30)

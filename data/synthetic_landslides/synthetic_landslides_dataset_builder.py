@@ -12,11 +12,13 @@ from etils import epath
 _FOLDER = pathlib.Path(__file__).resolve().parent
 
 try:
-  from . import drawing
+  from . import drawing, paint
 except ImportError:  # Imported by its path alone, outside its package.
   sys.path.insert(0, str(_FOLDER.parent))
   try:
-    drawing = importlib.import_module(f"{_FOLDER.name}.drawing")
+    drawing, paint = (
+      importlib.import_module(f"{_FOLDER.name}.{name}") for name in ("drawing", "paint")
+    )
   finally:
     sys.path.remove(str(_FOLDER.parent))
 
@@ -26,18 +28,27 @@ FIRST_SEED = {"train": 0, "validation": 1_000_000_000}
 
 @dataclasses.dataclass(kw_only=True)
 class Config(tfds.core.BuilderConfig):
-  """The side of a patch in pixels and the number of patches in each split."""
+  """The side of a patch in pixels and the number of patches in each split.
+
+  With `classes` patches show any of paint.CLASSES, none to all; else landslides or none.
+  """
 
   size: int
   train: int
   validation: int
+  classes: bool = False
 
   def seeds(self, split: str) -> range:
-    """Lists the seeds of a split's patches; even ones hold a landslide."""
+    """Lists the seeds of a split's patches; even ones hold a landslide (see `present` for classes)."""
     count, first = getattr(self, split), FIRST_SEED[split]
     if not 0 < count <= FIRST_SEED["validation"]:
       raise ValueError(f"{split}={count}: from 1 to {FIRST_SEED['validation']} patches")
     return range(first, first + count)
+
+  @staticmethod
+  def present(seed: int) -> tuple[str, ...]:
+    """Names the classes that a seed's patch shows: each half of the patches, all in every mixture."""
+    return tuple(name for bit, name in enumerate(paint.CLASSES) if not seed >> bit & 1)
 
 
 # Not registered by name: the module may be imported more than once, under several names.
@@ -54,16 +65,27 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       name="default", description="256 pixels, to learn from.", size=256, train=640, validation=200
     ),
     Config(name="tiny", description="64 pixels, for tests.", size=64, train=24, validation=16),
+    Config(
+      name="three_classes", description="256 pixels: landslides, bare ground, rivers.", size=256,
+      train=640, validation=200, classes=True,
+    ),
+    Config(
+      name="tiny_three_classes", description="64 pixels, for tests.", size=64, train=24,
+      validation=16, classes=True,
+    ),
   ]
 
   def _info(self) -> tfds.core.DatasetInfo:
     size = self.builder_config.size
+    label = tfds.features.ClassLabel(names=["non-landslide", "landslide"])
+    if self.builder_config.classes:
+      label = tfds.features.Sequence(tfds.features.ClassLabel(names=list(paint.CLASSES)))
     return self.dataset_info_from_configs(
       features=tfds.features.FeaturesDict(
         {
           "image": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
           "mask": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
-          "label": tfds.features.ClassLabel(names=["non-landslide", "landslide"]),
+          "label": label,
           "id": tfds.features.Text(),
         }
       ),
@@ -76,8 +98,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     return {split: self._generate_examples(split) for split in FIRST_SEED}
 
   def _generate_examples(self, split: str):
-    for seed in self.builder_config.seeds(split):
-      label = int(seed % 2 == 0)
-      image, mask = drawing.draw_patch(seed, size=self.builder_config.size, landslide=bool(label))
+    config = self.builder_config
+    for seed in config.seeds(split):
+      if config.classes:
+        label = config.present(seed)
+        image, mask = drawing.draw_classes(seed, label, size=config.size)
+      else:
+        label = int(seed % 2 == 0)
+        image, mask = drawing.draw_patch(seed, size=config.size, landslide=bool(label))
       name = f"{split}_{seed - FIRST_SEED[split]:06d}"
       yield name, {"image": image, "mask": mask[..., None], "label": label, "id": name}

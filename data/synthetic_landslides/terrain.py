@@ -55,10 +55,14 @@ def _distance(lines: list[np.ndarray], rows: np.ndarray, cols: np.ndarray) -> np
   return np.minimum(distance, _FAR).reshape(len(rows), len(cols)).astype(np.float32)
 
 
-def _rivers(rng: np.random.Generator, shape: tuple[int, int], unit: float) -> list[np.ndarray]:
+def _rivers(
+  rng: np.random.Generator, shape: tuple[int, int], unit: float, wanted: bool | None
+) -> list[np.ndarray]:
   """Draws meandering courses right across the scene, roughly parallel: f32[n, 2] each."""
   extent = float(np.hypot(*shape)) + 400
   count = int(rng.random() < 0.4) if max(shape) <= 512 else 1 + round(max(shape) / 1100)
+  if wanted is not None:
+    count = max(count, 1) if wanted else 0
   angle = rng.uniform(0, np.pi)
   along = np.arange(-extent / 2, extent / 2, 2.5, dtype=np.float32)
   lines = []
@@ -115,15 +119,17 @@ def _relief(rng, rows, cols, step, unit, river, river_width) -> np.ndarray:
   return height + rng.uniform(50, 95) * unit * (1 - np.exp(-((away / (75 * unit)) ** 1.4)))
 
 
-def draw_terrain(rng: np.random.Generator, shape: tuple[int, int]) -> Terrain:
-  """Draws the ground of a scene of the given height and width, pixels."""
+def draw_terrain(
+  rng: np.random.Generator, shape: tuple[int, int], river: bool | None = None
+) -> Terrain:
+  """Draws the ground of a scene of the given height and width, pixels; None leaves rivers to chance."""
   unit = float(np.clip(min(shape) / 256, 0.4, 1))
   step = 4 if unit > 0.7 else 2
   rows, cols = noise.coarse_axes(*shape, step)
   grid = (len(rows), len(cols))
   river_width = rng.uniform(4, 9) * unit
-  river = _distance(_rivers(rng, shape, unit), rows, cols)
-  height = _relief(rng, rows, cols, step, unit, river, river_width).astype(np.float32)
+  away = _distance(_rivers(rng, shape, unit, river), rows, cols)
+  height = _relief(rng, rows, cols, step, unit, away, river_width).astype(np.float32)
   # The gradient over a hillside: what a slide follows, not every bump.
   smooth = scipy.ndimage.gaussian_filter(height, 11 * unit / step)
   gradient = np.stack(np.gradient(smooth, step), -1)
@@ -140,8 +146,8 @@ def draw_terrain(rng: np.random.Generator, shape: tuple[int, int]) -> Terrain:
     descent=-gradient / (slope[..., None] + 1e-6),
     cover=clump + 1.2 * (slope - 0.45),
     cloud=noise.fractal(rng, grid, longest=300 * unit / step, beta=3.0) - rng.uniform(0.2, 1.0),
-    river=river,
-    road=river,
+    river=away,
+    road=away,
     river_width=river_width,
     road_width=rng.uniform(2.4, 4.2) * unit**0.5,
   )
