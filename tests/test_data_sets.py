@@ -241,6 +241,24 @@ def test_an_original_is_brought_fetched_or_asked_for(tmp_path, monkeypatch):
   assert len(sources.open_source(address, "validation", from_workdir=True).ids) == 4
 
 
+def test_an_archive_at_an_address_is_fetched_checked_and_unpacked(tmp_path, monkeypatch):
+  originals.hr_gldd(tmp_path / "original" / "inside")
+  packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "original")
+  asked = []
+
+  def fetch(url, target, *, checksum, max_bytes):
+    asked.append((url, checksum))
+    target.parent.mkdir(parents=True)
+    return shutil.copy(packed, target)
+
+  monkeypatch.setattr(download, "fetch", fetch)
+  address = "https://example.org/sets/my%20set.zip"
+  source = opened(tmp_path, "hr_gldd", 4, original=f"{address}#sha256={'0' * 64}")
+  assert asked == [(address, f"sha256:{'0' * 64}")]
+  assert len(source.ids) == 32
+  assert (tmp_path / "tfds" / "downloads" / "hr_gldd" / "my set.zip").exists()
+
+
 class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Images of the types and channels that features hold, and masks of several values."""
 
