@@ -18,6 +18,7 @@ from lgag_jax.config import DataConfig
 
 _LOG = logging.getLogger(__name__)
 
+_ORIGIN = "data_original.txt"  # Beside what was built: what data.original was.
 OWN_BUILDERS = shipped.folder("data")
 
 
@@ -108,18 +109,23 @@ class TfdsSource:
 
 def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
   """Builds the data set, of data.original where that is set, unless it has been built before."""
-  options = {}
-  if config.original and builder.data_path.exists():
-    _LOG.info(
-      "%s is built already, so that data.original is not read: remove it to build anew.",
-      builder.data_dir,
-    )
-  elif config.original:
+  if not config.original:
+    builder.download_and_prepare(file_format="array_record")
+    return
+  origin = pathlib.Path(builder.data_dir) / _ORIGIN
+  if not origin.parent.exists():
     place = pathlib.Path(builder.data_dir_root) / "downloads" / builder.name
-    options["download_config"] = tfds.download.DownloadConfig(
-      manual_dir=_original(config.original, place)
+    folder = _original(config.original, place)
+    builder.download_and_prepare(
+      file_format="array_record",
+      download_config=tfds.download.DownloadConfig(manual_dir=folder),
     )
-  builder.download_and_prepare(file_format="array_record", **options)
+    files.write_text(origin, config.original)
+  elif not origin.exists() or origin.read_text() != config.original:
+    _LOG.warning(
+      "%s was built before, not of data.original=%s: remove that folder to build it anew.",
+      origin.parent, config.original,
+    )
 
 
 def _original(name: str, place: pathlib.Path) -> pathlib.Path:
