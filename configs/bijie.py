@@ -1,6 +1,7 @@
 """Bijie landslides, 0.8 m: images whole, resized from varying sizes, labelled by their folder.
 
-With elevation as a fourth channel: --config.data.builder=data/bijie:rgb_dem --config.data.channels=4.
+With elevation as a fourth channel: --config.data.builder=data/bijie:rgb_dem --config.data.channels=4
+--config.data.normalise=train.
 """
 
 import ml_collections

@@ -1,6 +1,7 @@
 """GVLM, 0.59 m: tiles of 256 pixels of the image after the event, held out by site.
 
-With the image before: --config.data.builder=data/gvlm:bitemporal --config.data.channels=6.
+With the image before: --config.data.builder=data/gvlm:bitemporal --config.data.channels=6
+--config.data.normalise=train.
 """
 
 import ml_collections

@@ -15,6 +15,7 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.builder = "data/hr_gldd"
   config.data.directory = "runs/tfds"
   config.data.channels = 4
+  config.data.normalise = "train"
   config.data.image_size = 256
   config.train.epochs = 5
   # Tiles are enlarged four times: a score map has no finer detail than a wide, smooth filter.

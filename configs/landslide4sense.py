@@ -15,6 +15,8 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.builder = "data/landslide4sense"
   config.data.directory = "runs/tfds"
   config.data.channels = 14
+  config.data.normalise = "train"  # Reflectances, slope and elevation: a unit each.
+  config.model.rgb_bands = (4, 3, 2)
   config.data.image_size = 256
   config.train.epochs = 3
   # Tiles are enlarged four times: a score map has no finer detail than a wide, smooth filter.

@@ -73,8 +73,8 @@ TABLE = {data_set.name: data_set for data_set in (
       (images, masks and elevations of the same names; dem/ only for the variant rgb_dem)
     """,
     variants=((
-      "--config.data.builder=data/bijie:rgb_dem --config.data.channels=4",
-      "elevation as a fourth channel, float32; it needs a normalisation of its own",
+      "--config.data.builder=data/bijie:rgb_dem --config.data.channels=4 --config.data.normalise=train",
+      "elevation as a fourth channel, float32",
     ),),
   ),
   DataSet(
@@ -93,8 +93,9 @@ TABLE = {data_set.name: data_set for data_set in (
       (img1 and img2 will do as names)
     """,
     variants=((
-      "--config.data.builder=data/gvlm:bitemporal --config.data.channels=6",
-      "both images, the one after first; it needs a normalisation of six channels",
+      "--config.data.builder=data/gvlm:bitemporal --config.data.channels=6 "
+      "--config.data.normalise=train",
+      "both images, the one after first",
     ),),
   ),
   DataSet(

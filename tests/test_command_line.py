@@ -33,6 +33,7 @@ finally:
     (["--mode=predict", "--workdir=a", "--output=c"], 1, "needs --input"),
     (["--mode=tile", "--input=b", "--output=c"], 1, "needs --labels"),
     (["--mode=eval", "--workdir=a", "--labels=b"], 1, "needs --input"),
+    (["--mode=datasets"], 0, "configs/gvlm.py"),
     (["--mode=report", "--workdir=a", "--overlap=0.5"], 1, "it is for predict, eval"),
     (["--config=configs/image_folder.py", "--config.train.epochs=0", "--workdir=a"], 1, "epochs=0"),
     (["--config=configs/image_folders.py", "--workdir=a"], 1, "there is no such file"),

@@ -9,8 +9,7 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from data import originals
-from lgag_jax import data_sets, images
+from lgag_jax import data_sets, images, originals
 
 _KINDS = ("landslide", "non-landslide")
 

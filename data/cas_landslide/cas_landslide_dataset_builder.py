@@ -9,8 +9,7 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from data import originals
-from lgag_jax import archives, data_sets, images
+from lgag_jax import archives, data_sets, images, originals
 
 # One place under two names, and so one region.
 _SAME = {"moxitaidi": "moxi town"}

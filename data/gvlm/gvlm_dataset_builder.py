@@ -12,8 +12,7 @@ from rasterio.windows import Window
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from data import originals
-from lgag_jax import data_sets, images, patches
+from lgag_jax import data_sets, images, originals, patches
 
 _NAMES = {"before": ("im1", "img1"), "after": ("im2", "img2"), "mask": ("ref",)}
 

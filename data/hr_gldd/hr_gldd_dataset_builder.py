@@ -9,8 +9,7 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from data import originals
-from lgag_jax import data_sets
+from lgag_jax import data_sets, originals
 
 _PATCH, _BANDS = 128, 4
 _FILES = {"train": "train", "validation": "val", "test": "test"}

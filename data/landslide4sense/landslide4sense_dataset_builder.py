@@ -11,8 +11,7 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from data import originals
-from lgag_jax import data_sets
+from lgag_jax import data_sets, originals
 
 _PATCH, _BANDS = 128, 14
 _FOLDERS = {"train": "TrainData", "validation": "ValidData", "test": "TestData"}

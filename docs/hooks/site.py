@@ -28,7 +28,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 PAGES = {
   "index.md": "README.md", "results.md": "benchmarks/RESULTS.md", "security.md": "SECURITY.md",
   "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md",
-  "synthetic_landslides.md": "data/synthetic_landslides/README.md",
+  "datasets.md": "data/README.md", "synthetic_landslides.md": "data/synthetic_landslides/README.md",
 }
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
 _FENCE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
