@@ -20,7 +20,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from lgag_jax import images, patches, rasters
+from lgag_jax import images, patches, rasters, scaling
 from lgag_jax.config import DataConfig
 from lgag_jax.images import ImageError
 from tests.test_images import mask_of, pixels, write_png, write_tiff
@@ -314,8 +314,6 @@ def test_a_cmyk_jpeg_is_read_in_colours(tmp_path):
 
 
 def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
-  from lgag_jax.input_pipeline import to_unit_range
-
   array = pixels()
   write_tiff(tmp_path / "a.tif", array.astype(np.uint16) * 257)
   with rasterio.open(tmp_path / "a.png", "w", driver="PNG", width=10, height=12, count=3,
@@ -324,7 +322,7 @@ def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
   for name in ("a.png", "a.tif"):
     value = images.read_image(tmp_path / name, 3)
     assert value.dtype == np.uint16
-    np.testing.assert_allclose(to_unit_range(value, 0.0), array / 255, atol=1e-6)
+    np.testing.assert_allclose(scaling.scaled(value, DataConfig()), array / 255, atol=1e-6)
 
 
 def test_errors_that_rasterio_hands_on_from_gdal_name_the_file(tmp_path, monkeypatch):

@@ -94,7 +94,8 @@ def expected_pixels(maps, c, *, percent):
   pairs = []
   for scores, mask, truth in maps:
     known = (mask != 255) & (truth != UNKNOWN)
-    pairs.append((scores[..., c - 1][known], mask[known] == c, truth[known] == c))
+    own = np.where((mask == 0) | (mask == c), scores[..., c - 1], 0.0)  # Of one class at most.
+    pairs.append((own[known], mask[known] == c, truth[known] == c))
   score, mapped, true = (np.concatenate(part) for part in zip(*pairs, strict=True))
   tp, fp, fn = (np.sum(x) for x in (mapped & true, mapped & ~true, ~mapped & true))
   n, tn = len(true), np.sum(~mapped & ~true)
