@@ -39,8 +39,8 @@ def pytest_configure(config):
 LONG = (
   "test_topology", "test_docs", "test_train_step", "test_train", "test_data_sets", "test_lowering",
   "test_foreign_workdirs", "test_bad_data", "test_stages", "test_localize", "test_main",
-  "test_lgagnet", "test_fuzz", "test_synthetic_landslides", "test_packaging", "test_features",
-  "test_speed", "test_doctor",
+  "test_lgagnet", "test_fuzz", "test_synthetic_landslides", "test_packaging", "test_normalisation",
+  "test_features", "test_speed", "test_doctor",
 )
 
 

@@ -59,20 +59,23 @@ def test_evaluation_counts_the_pixels_that_prediction_draws(rng):
     assert unknown.sum() == np.sum(~known)
 
 
-def test_three_classes_are_drawn_as_their_labels_say():
-  config = next(c for c in builders.Builder.BUILDER_CONFIGS if c.name == "tiny_three_classes")
-  seeds = [*config.seeds("train")][:16]
-  assert len({config.present(seed) for seed in seeds}) == 8  # Every mixture.
-  for seed in seeds:
-    present = config.present(seed)
-    image, mask = drawing.draw_classes(seed, present, size=config.size)
+def test_three_classes_are_drawn_and_built_as_their_labels_say(tmp_path):
+  config = builders.Config(name="few", size=64, train=8, validation=1, classes=True)
+  builder = builders.Builder(data_dir=tmp_path, config=config)
+  builder.download_and_prepare(file_format="array_record")
+  assert builder.info.features["label"].names == [*paint.CLASSES]
+  built = {row["id"].decode(): row for row in builder.as_data_source("train")}
+  assert len({config.present(seed) for seed in config.seeds("train")}) == 8  # Every mixture.
+  for seed in config.seeds("train"):
+    present, row = config.present(seed), built[f"train_{seed:06d}"]
+    image, mask = drawing.draw_classes(seed, present, size=64)
+    np.testing.assert_array_equal(row["image"], image)
+    np.testing.assert_array_equal(row["mask"][..., 0], mask)
+    assert {paint.CLASSES[k] for k in row["label"]} == {*present}
     pixels = np.bincount(mask.ravel(), minlength=4)[1:]
     assert len(pixels) == 3
     for name, count in zip(paint.CLASSES, pixels, strict=True):
       assert count >= 200 if name in present else count == 0
-    again, same = drawing.draw_classes(seed, present, size=config.size)
-    np.testing.assert_array_equal(image, again)
-    np.testing.assert_array_equal(mask, same)
 
 
 def test_class_masks_are_where_the_paint_is():

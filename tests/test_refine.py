@@ -107,3 +107,12 @@ def test_none_changes_nothing():
   scores = jax.random.uniform(jax.random.key(0), (1, 8, 8, 1))
   config = dataclasses.replace(RefineConfig(), method="none")
   np.testing.assert_array_equal(refine.refine(scores, jnp.zeros((1, 8, 8, 3)), config), scores)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 14])
+def test_small_systems_are_solved_as_numpy_solves_them(rng, bands):
+  factors = rng.normal(size=(5, 6, bands, 20)) * np.logspace(0, -2, bands)[:, None]
+  a = factors @ np.swapaxes(factors, -1, -2) / 20 + 0.01 * np.eye(bands)
+  b = rng.normal(size=(5, 6, bands, 2))
+  found = refine._solve(np.float32(a), np.float32(b))
+  np.testing.assert_allclose(found, np.linalg.solve(a, b), rtol=1e-3, atol=1e-3)
