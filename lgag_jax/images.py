@@ -76,6 +76,13 @@ def fill(array: np.ndarray, valid: np.ndarray) -> None:
   array[~valid] = np.where(np.isfinite(mean), mean, 0.0).astype(array.dtype)
 
 
+def to_unit_range(image: np.ndarray, max_value: float) -> np.ndarray:
+  """Scales to [0, 1]: by `max_value`, or for 0 by the largest value of an integer type."""
+  integer = np.issubdtype(image.dtype, np.integer)
+  largest = max_value or (np.iinfo(image.dtype).max if integer else 1.0)
+  return image.astype(np.float32) / np.float32(largest)
+
+
 def read_mask(
   raster: rasterio.DatasetReader, *, classes: int, ignore: int, window: Window | None = None
 ) -> np.ndarray:

@@ -94,18 +94,11 @@ class Reader:
 
 def to_model_size(image: np.ndarray, config: DataConfig) -> np.ndarray:
   """Returns an image of any type and size [H, W, C] as f32[S, S, C] in [0, 1]."""
-  scaled = to_unit_range(image, config.max_value)
+  scaled = images.to_unit_range(image, config.max_value)
   side = config.image_size
   if image.shape[:2] == (side, side):
     return scaled
   return tf.image.resize(scaled, (side, side), antialias=True).numpy()
-
-
-def to_unit_range(image: np.ndarray, max_value: float) -> np.ndarray:
-  """Scales to [0, 1]: by `max_value`, or for 0 by the largest value of an integer type."""
-  integer = np.issubdtype(image.dtype, np.integer)
-  largest = max_value or (np.iinfo(image.dtype).max if integer else 1.0)
-  return image.astype(np.float32) / np.float32(largest)
 
 
 def steps_per_epoch(examples: int, config: TrainConfig) -> int:

@@ -12,9 +12,9 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from lgag_jax import flag_fields, map_settings, tile_settings
+from lgag_jax import export_settings, flag_fields, map_settings, tile_settings
 
-_MODES = ("train", "eval", "pseudo", "stages", "predict", "report", "doctor", "tile")
+_MODES = ("train", "eval", "pseudo", "stages", "predict", "export", "report", "doctor", "tile")
 _WITH_CONFIG = ("train", "stages", "doctor")  # The others read what a training left in its workdir.
 _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "A config file; --config.optim.learning_rate=0.05 changes a field.", lock_config=True
@@ -28,14 +28,15 @@ _MODE = flags.DEFINE_enum(
   "pseudo writes the pseudo-masks of a finished training. doctor reads the data before training, says "
   "what is wrong with it, and exits with 0 when nothing is worse than a note, 2 with warnings, 1 with "
   "errors. tile cuts scenes into a training set. eval judges the newest checkpoint on held-out images, "
-  "with --input its maps of scenes, which it makes first, against --labels.",
+  "with --input its maps of scenes, which it makes first, against --labels. export takes it elsewhere.",
 )
 _INPUT = flags.DEFINE_string(
   "input", None, "predict, tile, eval: an image or scene, a folder or a glob."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "predict, tile, eval: the folder to write to.")
+_OUTPUT = flags.DEFINE_string("output", None, "predict, tile, eval, export: the folder to write to.")
 flag_fields.define(
-  predict=map_settings.Options, tile=tile_settings.Settings, eval=map_settings.References
+  predict=map_settings.Options, tile=tile_settings.Settings, eval=map_settings.References,
+  export=export_settings.Settings,
 )
 _DISTRIBUTED = flags.DEFINE_enum(
   "distributed", "auto", ("auto", "on", "off"),
@@ -196,8 +197,15 @@ def _predict(workdir: pathlib.Path) -> None:
     print(f"{len(rows)} images mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
 
 
+def _export(workdir: pathlib.Path) -> None:
+  from lgag_jax import export
+
+  export.export(workdir, _OUTPUT.value, flag_fields.read(export_settings.Settings))
+
+
 _STOPPABLE = {
   "train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages, "predict": _predict,
+  "export": _export,
 }
 
 

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from rasterio.windows import Window
 
-from lgag_jax import images, input_pipeline, partition, preemption
+from lgag_jax import images, preemption
 from lgag_jax.config import Config
 from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.cog import NO_DATA, encode
@@ -25,8 +24,7 @@ from lgag_jax.geo.scale import View
 from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.store import Store
 from lgag_jax.geo.windows import Axis
-from lgag_jax.localize import gated, make_localize, map_of
-from lgag_jax.models.layers import resize
+from lgag_jax.look import classify, make_look
 from lgag_jax.models.network import Network
 from lgag_jax.state import TrainState
 
@@ -105,34 +103,6 @@ def batch_size(config: Config, mesh: Mesh) -> int:
   if mesh.devices.flat[0].platform == "cpu":
     size = min(size, -(-_MOST_ON_CPU // mesh.size) * mesh.size)
   return size
-
-
-def make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
-  """Returns the function from a state and windows as read to gated scores at the windows' size."""
-  seen = dataclasses.replace(
-    config, data=dataclasses.replace(config.data, image_size=view.model_side),
-    refine=dataclasses.replace(
-      config.refine, radius=config.refine.radius * config.data.image_size / view.model_side
-    ),
-  )
-  localize, split = make_localize(network, seen, mesh), partition.by_example(mesh)
-  sides = (view.model_side,) * 2, (view.side,) * 2
-
-  @functools.partial(jax.jit, in_shardings=split, out_shardings=split)
-  def prepare(pixels):
-    return resize(pixels, sides[0], antialias=view.model_side < view.side)
-
-  @functools.partial(jax.jit, in_shardings=split, out_shardings=split)
-  def finish(maps):
-    scores = gated(maps, map_of(config), config)
-    return resize(scores, sides[1], antialias=view.side < view.model_side)
-
-  def look(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    unit = input_pipeline.to_unit_range(pixels, config.data.max_value)
-    maps = localize(state, {"image": prepare(partition.to_global(unit, mesh))})
-    return finish(maps), maps.probabilities
-
-  return look
 
 
 def _do(todo: list[Callable], scores: Any, probabilities: Any) -> None:
@@ -237,8 +207,7 @@ def _settle(job: Job, row: int, valid: np.ndarray, advance: Callable, _s, _p, wa
       # What is left of the scene at its lower and right border is less than a pixel of the window's.
       rest = [valid.shape[axis] - scores.shape[axis] for axis in (0, 1)]
       scores = np.pad(scores, ((0, rest[0]), (0, rest[1]), (0, 0)), mode="edge")
-    above = np.where(scores >= job.thresholds, scores, 0.0)
-    mask = np.where(above.max(-1) > 0, above.argmax(-1) + 1, 0).astype(np.uint8)
+    mask = classify(scores, job.thresholds)
     mask[~valid] = NO_DATA
     job.store.write(first * by, encode(scores, valid, job.store.dtype), mask)
   if row + 1 < len(job.rows.starts):

@@ -10,13 +10,14 @@ import numpy as np
 from PIL import Image
 from rasterio.windows import Window
 
-from lgag_jax import files, input_pipeline
+from lgag_jax import files
 from lgag_jax.config import Config
 from lgag_jax.geo import cog, polygons, style, vectors
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import View
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.store import Store
+from lgag_jax.images import to_unit_range
 from lgag_jax.map_settings import Options
 
 _ROWS = 512  # Of a map in memory at once.
@@ -161,7 +162,7 @@ def overlay(
 
   `colours`, f32[n, 3], are those of class 1, 2 and so on.
   """
-  unit = input_pipeline.to_unit_range(pixels, config.data.max_value)[..., :3]
+  unit = to_unit_range(pixels, config.data.max_value)[..., :3]
   if unit.shape[-1] < 3:
     unit = np.repeat(unit[..., :1], 3, axis=-1)
   shown = np.clip(unit * 255.0, 0, 255)

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.linalg
 from jaxtyping import Array, Float
 
 from lgag_jax.config import RefineConfig
@@ -63,11 +62,30 @@ def guided_filter(
   with_scores = mean(products(guide, scores)) - products(mean_guide, mean_scores)
   variance = jnp.mean(jnp.var(guide, axis=(1, 2)), axis=-1)  # B
   ridge = (epsilon * variance + _TINY)[:, None, None, None, None] * jnp.eye(channels)
-  factor = jax.scipy.linalg.cho_factor(covariance + ridge, lower=True)
-  slope = jax.scipy.linalg.cho_solve(factor, with_scores.reshape(*shape, classes))
+  slope = _solve(covariance + ridge, with_scores.reshape(*shape, classes))
   offset = mean_scores - jnp.einsum("bhwe,bhwec->bhwc", mean_guide, slope)
   slope = mean(slope.reshape(*shape[:3], -1)).reshape(slope.shape)
   return slope, mean(offset)
+
+
+def _solve(
+  matrix: Float[Array, "*cells E E"], right: Float[Array, "*cells E C"]
+) -> Float[Array, "*cells E C"]:
+  """Solves a positive definite system a cell, by elimination, which then needs no pivots.
+
+  Of plain products and sums: other than a library's solver it runs on any platform, exported too.
+  """
+  rest, rows = jnp.concatenate([matrix, right], axis=-1), []
+  for _ in range(matrix.shape[-1]):
+    row = rest[..., :1, 1:] / rest[..., :1, :1]
+    rows.append(row)
+    rest = rest[..., 1:, 1:] - rest[..., 1:, :1] * row
+  found = rows[-1]
+  for row in rows[-2::-1]:
+    known = found.shape[-2]
+    rest = jnp.sum(row[..., 0, :known, None] * found, axis=-2, keepdims=True)
+    found = jnp.concatenate([row[..., known:] - rest, found], axis=-2)
+  return found
 
 
 def _window_mean(x: Float[Array, "B h w F"], radius: int) -> Float[Array, "B h w F"]:
@@ -108,11 +126,16 @@ def pixel_adaptive(
 
 def _shifted(x: Float[Array, "B h w F"], offset: tuple[int, int]) -> Float[Array, "B h w F"]:
   """Returns each cell's neighbour at `offset`; past a border the border's own cell."""
-  (rows, cols), (height, width) = offset, x.shape[1:3]
-  pad = tuple((abs(by), abs(by)) for by in offset)
-  padded = jnp.pad(x, ((0, 0), *pad, (0, 0)), mode="edge")
-  top, left = abs(rows) + rows, abs(cols) + cols
-  return padded[:, top : top + height, left : left + width]
+  for axis, by in zip((1, 2), offset, strict=True):
+    size = x.shape[axis]
+    outside = min(abs(by), size)
+    if not outside:
+      continue
+    kept, edge = ((outside, size), (size - 1, size)) if by > 0 else ((0, size - outside), (0, 1))
+    inner, border = (jax.lax.slice_in_dim(x, *part, axis=axis) for part in (kept, edge))
+    border = jnp.broadcast_to(border, (*x.shape[:axis], outside, *x.shape[axis + 1 :]))
+    x = jnp.concatenate([inner, border] if by > 0 else [border, inner], axis=axis)
+  return x
 
 
 def dense_crf(

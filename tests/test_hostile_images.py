@@ -314,7 +314,6 @@ def test_a_cmyk_jpeg_is_read_in_colours(tmp_path):
 
 
 def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
-  from lgag_jax.input_pipeline import to_unit_range
 
   array = pixels()
   write_tiff(tmp_path / "a.tif", array.astype(np.uint16) * 257)
@@ -324,7 +323,7 @@ def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
   for name in ("a.png", "a.tif"):
     value = images.read_image(tmp_path / name, 3)
     assert value.dtype == np.uint16
-    np.testing.assert_allclose(to_unit_range(value, 0.0), array / 255, atol=1e-6)
+    np.testing.assert_allclose(images.to_unit_range(value, 0.0), array / 255, atol=1e-6)
 
 
 def test_errors_that_rasterio_hands_on_from_gdal_name_the_file(tmp_path, monkeypatch):

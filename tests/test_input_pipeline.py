@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from lgag_jax import input_pipeline, sources
+from lgag_jax import images, sources
 from lgag_jax.config import Config, DataConfig, TrainConfig
 from lgag_jax.images import UNKNOWN, ImageError
 from lgag_jax.input_pipeline import Reader, epoch_order, eval_batches, train_batches
@@ -254,6 +254,6 @@ def test_images_are_resized_and_masks_keep_their_values(side):
    (np.float32, 0.25, 0.0, 0.25), (np.float32, 30.0, 120.0, 0.25), (np.int16, 32767, 0.0, 1.0)],
 )
 def test_scaling_to_the_unit_range(dtype, value, max_value, expected):
-  scaled = input_pipeline.to_unit_range(np.full((2, 2, 3), value, dtype), max_value)
+  scaled = images.to_unit_range(np.full((2, 2, 3), value, dtype), max_value)
   assert scaled.dtype == np.float32
   np.testing.assert_allclose(scaled, expected, rtol=1e-6)

@@ -16,7 +16,6 @@ import numpy as np
 from lgag_jax import images, sources
 from lgag_jax.config import DataConfig
 from lgag_jax.doctor import duplicates
-from lgag_jax.input_pipeline import to_unit_range
 from lgag_jax.progress import Progress
 from lgag_jax.sources import Source
 
@@ -186,7 +185,7 @@ def _statistics(flat: np.ndarray, config: DataConfig) -> tuple:
   at_edge, total, squares = np.zeros(2), 0.0, 0.0
   for piece in np.array_split(flat, -(-len(flat) // _PIECE)):
     at_edge += [np.count_nonzero(np.all(piece == edge, axis=1)) for edge in (low, high)]
-    scaled = to_unit_range(piece, config.max_value).astype(np.float64)
+    scaled = images.to_unit_range(piece, config.max_value).astype(np.float64)
     total, squares = total + scaled.sum(axis=0), squares + np.square(scaled).sum(axis=0)
   mean = total / len(flat)
   spread = np.sqrt(np.maximum(squares / len(flat) - np.square(mean), 0.0))
