@@ -12,6 +12,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: requirements.txt requirements-docs.txt requirements-test.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt
+	$(RUN) -m pip install --quiet --disable-pip-version-check --no-deps jax2onnx==0.17.1
 	touch $@
 
 demo: setup

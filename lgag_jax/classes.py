@@ -19,9 +19,12 @@ def exclusive(scores: Any, thresholds: Any) -> Any:
   return scores * (best[..., None] == np.arange(scores.shape[-1]))
 
 
-def drawn(scores: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-  """Returns the map of scores [..., C]: 0 where none reaches its threshold, else the class, from 1."""
+def drawn(scores: Any, thresholds: Sequence[float]) -> Any:
+  """Returns the map u8[...] of scores [..., C]: 0 where none reaches its threshold, else the class.
+
+  Classes count from 1. Of arrays of NumPy or JAX.
+  """
   margin = scores - np.asarray(thresholds, np.float32)
   reached = (margin >= 0) & (scores > 0)
-  best = np.where(reached, margin, -np.inf).argmax(-1) + 1
-  return np.where(reached.any(-1), best, 0).astype(np.uint8)
+  best = (margin - np.float32(4) * ~reached).argmax(-1) + 1  # Margins lie in [-1, 1].
+  return (best * reached.any(-1)).astype(np.uint8)

@@ -78,6 +78,13 @@ def make_localize(
   Score maps are averaged over `localize.scales` and `localize.turns`, then refined by the image. A
   batch with "taps" is used as it is, at one scale; "image" is needed without, and to refine.
   """
+  # The state comes as it is laid out, whole or split; maps stay with the process that has the image.
+  split = partition.by_example(mesh)
+  return jax.jit(plain_localize(network, config), in_shardings=(None, split), out_shardings=split)
+
+
+def plain_localize(network: Network, config: Config) -> Callable[[TrainState, dict], Maps]:
+  """Returns what `make_localize` compiles. Of the bank it reads the global anchors alone."""
   side = config.data.image_size
   network = networks.at_anchor_stride(network, config.localize.anchor_stride)
 
@@ -95,9 +102,7 @@ def make_localize(
       scores = {name: refine(x, batch["image"], config.refine) for name, x in scores.items()}
     return Maps(probabilities=probabilities, scores=scores, seeds=seeds)
 
-  # The state comes as it is laid out, whole or split; maps stay with the process that has the image.
-  split = partition.by_example(mesh)
-  return jax.jit(localize, in_shardings=(None, split), out_shardings=split)
+  return localize
 
 
 def inputs_of(batch: dict, config: Config) -> dict:

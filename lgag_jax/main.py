@@ -147,6 +147,12 @@ def _predict(workdir: pathlib.Path, options) -> None:
     print(f"{len(rows)} images mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
 
 
+def _export(workdir: pathlib.Path, settings) -> None:
+  from lgag_jax import export
+
+  export.export(workdir, _FLAGS.output, settings)
+
+
 def _tile(settings) -> None:
   os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Nothing here needs an accelerator.
   from lgag_jax import tile, tile_output
@@ -172,6 +178,7 @@ _ALONE = {"tile": _tile, "datasets": _datasets, "completion": _completion}  # Wi
 _WHOLE = {"report": _report, "doctor": _doctor}  # SIGTERM ends them at once.
 _STOPPABLE = {
   "train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages, "predict": _predict,
+  "export": _export,
 }
 
 

@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 from rasterio.windows import Window
 
-from lgag_jax import classes, images, partition, preemption, scaling
+from lgag_jax import classes, images, preemption, scaling
 from lgag_jax.config import Config
 from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.cog import NO_DATA, encode
@@ -25,8 +24,7 @@ from lgag_jax.geo.scale import View
 from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.store import Store
 from lgag_jax.geo.windows import Axis
-from lgag_jax.localize import gated, make_localize, map_of
-from lgag_jax.models.layers import resize
+from lgag_jax.look import make_look
 from lgag_jax.models.network import Network
 from lgag_jax.state import TrainState
 
@@ -106,34 +104,6 @@ def batch_size(config: Config, mesh: Mesh, view: View) -> int:
     most = max(1, round(_MOST_ON_CPU * (config.data.image_size / view.model_side) ** 2))
     size = min(size, -(-most // mesh.size) * mesh.size)
   return size
-
-
-def make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
-  """Returns the function from a state and windows as read to gated scores at the windows' size."""
-  seen = dataclasses.replace(
-    config, data=dataclasses.replace(config.data, image_size=view.model_side),
-    refine=dataclasses.replace(
-      config.refine, radius=config.refine.radius * config.data.image_size / view.model_side
-    ),
-  )
-  localize, split = make_localize(network, seen, mesh), partition.by_example(mesh)
-  sides = (view.model_side,) * 2, (view.side,) * 2
-
-  @functools.partial(jax.jit, in_shardings=split, out_shardings=split)
-  def prepare(pixels):
-    return resize(pixels, sides[0], antialias=view.model_side < view.side)
-
-  @functools.partial(jax.jit, in_shardings=split, out_shardings=split)
-  def finish(maps):
-    scores = gated(maps, map_of(config), config)
-    return resize(scores, sides[1], antialias=view.side < view.model_side)
-
-  def look(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    scaled = scaling.scaled(pixels, config.data)
-    maps = localize(state, {"image": prepare(partition.to_global(scaled, mesh))})
-    return finish(maps), maps.probabilities
-
-  return look
 
 
 def _do(todo: list[Callable], scores: Any, probabilities: Any) -> None:

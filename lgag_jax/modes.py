@@ -5,7 +5,7 @@ A new mode is an entry here and a function in `main`.
 
 import dataclasses
 
-from lgag_jax import data_sets, map_settings, tile_settings
+from lgag_jax import data_sets, export_settings, map_settings, tile_settings
 
 DEFAULT = "train"
 PROGRAM = "{lgag}"  # In examples: what the command line was started as.
@@ -70,6 +70,14 @@ MODES = {
     ),
     notes="With --input it maps the scenes, or takes the maps that are in --output, and judges them "
     "against --labels. The options below are for that.",
+  ),
+  "export": Mode(
+    "writes the network for use elsewhere: StableHLO, ONNX, a folder of weights with a model card",
+    needs=("workdir", "output"), fields=(export_settings.Settings,),
+    examples=(
+      f"{PROGRAM} --mode=export --workdir=runs/mine --output=exported",
+      f"{PROGRAM} --mode=export --workdir=runs/mine --what=onnx --output=exported_onnx",
+    ),
   ),
   "tile": Mode(
     "cuts scenes and an inventory of landslides into labelled tiles to train on",

@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -19,7 +19,9 @@ from lgag_jax import cluster, files, preemption
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.images import ImageError
 from lgag_jax.progress import Progress
-from lgag_jax.sources import Source
+
+if TYPE_CHECKING:  # It imports TensorFlow Datasets: prediction does without.
+  from lgag_jax.sources import Source
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,7 +34,7 @@ _CONSTANT = 1e-7  # Of the mean: less spread than float32 resolves.
 _Moments = tuple[int, int, np.ndarray, np.ndarray]
 
 
-def of_training(config: Config, source: Source, workdir: pathlib.Path, *, started: bool) -> Config:
+def of_training(config: Config, source: "Source", workdir: pathlib.Path, *, started: bool) -> Config:
   """Returns `resolved`; a training that is not `started` measures its images first, and keeps that.
 
   Raises ValueError when the images hold no data, or values that cannot be averaged.
@@ -72,7 +74,7 @@ def _load(path: pathlib.Path, channels: int) -> dict[str, Any]:
   raise ValueError(f"{path} does not hold means and deviations of {channels} bands: {remedy}.")
 
 
-def measure(source: Source, config: DataConfig) -> dict[str, Any]:
+def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
   """Returns bands, images, pixels, and lists of each band's mean and standard deviation.
 
   Over all pixels with data, each image once, in float64; several processes share the images. A constant
@@ -115,7 +117,7 @@ def measure(source: Source, config: DataConfig) -> dict[str, Any]:
   }
 
 
-def _of_example(source: Source, index: int, config: DataConfig) -> _Moments:
+def _of_example(source: "Source", index: int, config: DataConfig) -> _Moments:
   total = _nothing(config.channels)
   try:
     image, valid = source.pixels(index)

@@ -11,6 +11,7 @@ import pathlib
 from collections.abc import Iterator
 
 import jax
+from jax.sharding import Mesh
 
 from lgag_jax import (
   calibrate,
@@ -29,12 +30,27 @@ from lgag_jax.geo.scene import open_scene
 from lgag_jax.localize import map_of
 from lgag_jax.map_settings import Options
 from lgag_jax.metrics import BLACK, WHITE
+from lgag_jax.models.network import Network
 from lgag_jax.products import Plan
 from lgag_jax.share import Share
+from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_STEM = 200  # Bytes; file systems take names of 255.
+
+
+@dataclasses.dataclass(frozen=True)
+class Ready:
+  """A trained network and what else mapping needs, read from a workdir."""
+
+  workdir: pathlib.Path
+  config: Config
+  network: Network
+  state: TrainState
+  mesh: Mesh
+  thresholds: list[float]  # A class.
+  seen: scale.Scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +72,16 @@ def predict(
   return map_scenes(workdir, source, output, options).rows
 
 
+def make_ready(workdir: pathlib.Path) -> Ready:
+  """Reads a workdir, or a model directory; raises OSError or ValueError naming what is wrong."""
+  mesh = partition.make_mesh()
+  config, network, state = session.restore(workdir, mesh)
+  thresholds = calibrate.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
+  return Ready(workdir, config, network, state, mesh, thresholds, scale.load(workdir, config))
+
+
 def map_scenes(
-  workdir: pathlib.Path, source: str | pathlib.Path, output: pathlib.Path, options: Options
+  workdir: pathlib.Path | Ready, source: str | pathlib.Path, output: pathlib.Path, options: Options
 ) -> Mapped:
   """Maps a file, the images of a folder, or what a glob finds, with a workdir's newest checkpoint.
 
@@ -71,25 +95,24 @@ def map_scenes(
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise OSError(f"--output={output} is no folder that can be written: {error.strerror}.") from error
-  mesh = partition.make_mesh()
-  config, network, state = session.restore(workdir, mesh)
-  thresholds = calibrate.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
+  ready = workdir if isinstance(workdir, Ready) else make_ready(workdir)
+  config, state, mesh, thresholds = ready.config, ready.state, ready.mesh, ready.thresholds
   if jax.process_count() > 1:  # Each maps windows of its own, on its own devices.
     mesh = partition.make_mesh(jax.local_devices())
     state = jax.tree.map(partition.whole_on_host, state)
   with lock.hold(output):
     bad: dict[str, str] = {}
-    seen = scale.load(workdir, config)
-    seen = dataclasses.replace(seen, gsd=options.training_gsd or seen.gsd)
+    seen = dataclasses.replace(ready.seen, gsd=options.training_gsd or ready.seen.gsd)
+    told = (ready.workdir / "config.json").read_text()
     # Of the numbers that the config does not hold, with data.normalise="train".
     given = (config.data.mean, config.data.std)
-    maker = (int(state.step), thresholds, (workdir / "config.json").read_text(), seen, options, given)
+    maker = (int(state.step), thresholds, told, seen, options, given)
     plans = list(_plans(paths, config, seen, options, maker, bad))
     todo = [plan for plan in plans if not products.is_done(plan, output)]
     shared = 0 < len(todo) < jax.process_count()
     leave_out = functools.partial(_leave_out, bad)
     share = Share(output, config, options, thresholds, shared, leave_out)
-    share.map(todo, network, state, mesh)
+    share.map(todo, ready.network, state, mesh)
     done = {plan.path for plan in plans if products.is_done(plan, output)}
     left_out = {
       str(path): bad.get(str(path), "another process could not read it; its log says why")

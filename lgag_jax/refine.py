@@ -120,11 +120,16 @@ def pixel_adaptive(
 
 def _shifted(x: Float[Array, "B h w F"], offset: tuple[int, int]) -> Float[Array, "B h w F"]:
   """Returns each cell's neighbour at `offset`; past a border the border's own cell."""
-  (rows, cols), (height, width) = offset, x.shape[1:3]
-  pad = tuple((abs(by), abs(by)) for by in offset)
-  padded = jnp.pad(x, ((0, 0), *pad, (0, 0)), mode="edge")
-  top, left = abs(rows) + rows, abs(cols) + cols
-  return padded[:, top : top + height, left : left + width]
+  for axis, by in zip((1, 2), offset, strict=True):
+    size = x.shape[axis]
+    outside = min(abs(by), size)
+    if not outside:
+      continue
+    kept, edge = ((outside, size), (size - 1, size)) if by > 0 else ((0, size - outside), (0, 1))
+    inner, border = (jax.lax.slice_in_dim(x, *part, axis=axis) for part in (kept, edge))
+    border = jnp.broadcast_to(border, (*x.shape[:axis], outside, *x.shape[axis + 1 :]))
+    x = jnp.concatenate([inner, border] if by > 0 else [border, inner], axis=axis)
+  return x
 
 
 def dense_crf(

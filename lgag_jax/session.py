@@ -7,26 +7,22 @@ import os
 import pathlib
 import platform
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import jax
 from jax.sharding import Mesh
 
-from lgag_jax import (
-  cluster,
-  features,
-  input_pipeline,
-  localize,
-  normalisation,
-  optimizer,
-  train_step,
-)
+from lgag_jax import cluster, localize, model_directory, normalisation, optimizer, train_step
 from lgag_jax import config as configs
 from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.config import Config
 from lgag_jax.models import network as networks
 from lgag_jax.models.network import Network
-from lgag_jax.sources import Source
 from lgag_jax.state import TrainState
+
+if TYPE_CHECKING:  # TensorFlow is imported where data is read: prediction does without.
+  from lgag_jax import input_pipeline
+  from lgag_jax.sources import Source
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,14 +31,18 @@ _LOG = logging.getLogger(__name__)
 class Split:
   """A source with the reader that the pipelines use: images, or the frozen trunk's outputs."""
 
-  source: Source
-  reader: input_pipeline.Reader
+  source: "Source"
+  reader: "input_pipeline.Reader"
   read: Callable
 
   def train_batches(self, config: Config, *, start_step: int) -> Iterator[dict]:
+    from lgag_jax import input_pipeline
+
     return input_pipeline.train_batches(self.source, self.read, config, start_step=start_step)
 
   def eval_batches(self, config: Config, *, at_most: int = 0) -> Iterator[dict]:
+    from lgag_jax import input_pipeline
+
     read = self.read
     if read is not self.reader and localize.needs_images(config):
       read = read.with_images()
@@ -52,13 +52,15 @@ class Split:
 
 
 def open_split(
-  source: Source, network: Network, state: TrainState, config: Config, mesh: Mesh,
+  source: "Source", network: Network, state: TrainState, config: Config, mesh: Mesh,
   workdir: pathlib.Path,
 ) -> Split:
   """Readies a source for the pipelines; through a feature cache where that serves.
 
   Raises ValueError when the processes see different examples.
   """
+  from lgag_jax import features, input_pipeline
+
   cluster.check_same((list(source.ids), source.labels.tobytes()), "examples")
   reader = input_pipeline.Reader(source, config.data)
   cache = None
@@ -80,7 +82,7 @@ def start(config: Config, mesh: Mesh, steps: int):
 
 
 def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainState]:
-  """Returns what a workdir's newest checkpoint holds; reads its config.json and no config file.
+  """Returns what a workdir's newest checkpoint, or a model directory, holds; reads its config.json.
 
   Its normalisation is `normalisation.resolved`. Raises FileNotFoundError naming what is missing.
   """
@@ -90,6 +92,8 @@ def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainSt
   config = dataclasses.replace(
     config, localize=dataclasses.replace(config.localize, batch_size=batch_size)
   )
+  if model_directory.is_one(workdir):
+    return config, *model_directory.read(workdir, config, mesh)
   # The checkpoint replaces every weight, so none is loaded here.
   random = dataclasses.replace(config, model=dataclasses.replace(config.model, weights="random"))
   network, _, state = start(random, mesh, 1)

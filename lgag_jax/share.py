@@ -16,7 +16,7 @@ from lgag_jax.config import Config
 from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.store import Store
-from lgag_jax.geo.windows import Axis, cover
+from lgag_jax.geo.windows import Axis, cover_scene
 from lgag_jax.map_settings import Options
 from lgag_jax.mapping import Job
 from lgag_jax.models.network import Network
@@ -101,9 +101,7 @@ class Share:
     )
 
   def _axes(self, plan: Plan) -> tuple[Axis, Axis]:
-    view = plan.view
-    lengths = (max(1, size // view.reduction) for size in (plan.grid.height, plan.grid.width))
-    return tuple(cover(length, view.side, self.options.overlap, view.stride) for length in lengths)
+    return cover_scene(plan.grid, plan.view, self.options.overlap)
 
   def _spans(self, rows: Axis) -> list[tuple[int, int]]:
     """Cuts the rows of a scene into the parts that are mapped apart, at the starts of windows."""

@@ -13,6 +13,7 @@ from lgag_jax import (
   evaluate,
   files,
   lock,
+  model_directory,
   normalisation,
   partition,
   preemption,
@@ -46,6 +47,7 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   ValueError when the workdir holds the training of another config; preemption.Stopped, all steps
   saved, when SIGTERM comes.
   """
+  model_directory.refuse(workdir, "Train into another --workdir.")
   mesh = partition.make_mesh()
   partition.check_batch(mesh, config.train.batch_size, config.train.accumulate)
   partition.check_batch(mesh, config.localize.batch_size)
@@ -145,6 +147,7 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
 
   Raises ValueError when another process is at work there.
   """
+  model_directory.refuse(workdir, "Judge it on scenes, with --input, --labels and --output.")
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
   # Of the training images only the labels are needed.

@@ -74,7 +74,7 @@ def test_commands_are_understood(path, monkeypatch):
 
 
 def test_pages_with_commands_were_found():
-  assert len(list(commands(ROOT / "README.md"))) == 7
+  assert len(list(commands(ROOT / "README.md"))) == 8
   assert len(list(commands(ROOT / "docs" / "tutorial.md"))) >= 4
 
 

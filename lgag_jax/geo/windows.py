@@ -4,6 +4,9 @@ import dataclasses
 
 import numpy as np
 
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scale import View
+
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
@@ -48,3 +51,9 @@ def cover(length: int, side: int, overlap: float, stride: float = 1.0) -> Axis:
   if length < side:
     weights[:, length:] = 0.0
   return Axis(length, side, starts, weights.astype(np.float32))
+
+
+def cover_scene(grid: Grid, view: View, overlap: float) -> tuple[Axis, Axis]:
+  """Returns the windows down and across a scene, in pixels after the view's reduction."""
+  lengths = (max(1, size // view.reduction) for size in (grid.height, grid.width))
+  return tuple(cover(length, view.side, overlap, view.stride) for length in lengths)

@@ -92,7 +92,10 @@ def full_precision(function: Callable) -> Callable:
 
 
 def build(config: Config, platform: str = "") -> Network:
-  """Builds the network that a config describes, for "cpu", "cuda" or "tpu"; "" is where JAX runs."""
+  """Builds the network that a config describes, for "cpu", "cuda", "tpu" or "any" of them.
+
+  "" is the platform that JAX runs on.
+  """
   kind = pretrained.TRUNKS[config.model.trunk]
   options = {"dtype": jnp.dtype(config.model.precision)}
   if config.model.trunk == "efficientnet_lite0":
@@ -129,7 +132,7 @@ def depthwise_form(setting: str, platform: str) -> str:
   """Resolves "auto": XLA's grouped convolution is slow on CPU and right on accelerators."""
   if setting != "auto":
     return setting
-  return "shift" if platform == "cpu" else "conv"
+  return {"cpu": "shift", "any": "by_platform"}.get(platform, "conv")
 
 
 def at_anchor_stride(network: Network, stride: int) -> Network:

@@ -1,0 +1,58 @@
+"""Sizes of a workdir's exported programs, and how far their scores are from prediction's.
+
+    python -m benchmarks.export --workdir=runs/demo
+
+Judged on drawn images and on noise, at the workdir's own size, on the CPU.
+"""
+
+import pathlib
+import sys
+import tempfile
+import time
+
+import numpy as np
+from absl import app, flags
+
+from data.synthetic_landslides import drawing
+from lgag_jax import export, look, predict
+from lgag_jax.export_settings import Settings
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "A finished training.", required=True)
+_IMAGES = 4  # Of each kind.
+
+
+def main(_: list[str]) -> None:
+  ready = predict.make_ready(pathlib.Path(_WORKDIR.value).absolute())
+  view = export._view(ready)
+  noise = np.random.default_rng(0).integers(0, 256, (_IMAGES, view.side, view.side, 3), np.uint8)
+  drawn = [drawing.draw_patch(i, size=view.side, landslide=True)[0] for i in range(_IMAGES)]
+  images = np.concatenate([noise, drawn])
+  seen = look.make_look(ready.network, ready.config, ready.mesh, view)
+  scores, probabilities = map(np.asarray, seen(ready.state, images))
+  with tempfile.TemporaryDirectory() as name:
+    folder = pathlib.Path(name, "exported")
+    settings = Settings(what=("stablehlo", "onnx", "model"), onnx_batch=len(images))
+    begin = time.monotonic()
+    export.export(ready.workdir, folder, settings)
+    print(f"exported in {time.monotonic() - begin:.0f} s; scores from {scores.min():.3f} to "
+          f"{scores.max():.3f}, {np.mean(scores > 0):.0%} above the gate")
+    print("| what | MB | scores | probabilities |\n| --- | --- | --- | --- |")
+    sys.path.insert(0, str(folder))
+    import load_onnx
+    import load_stablehlo
+
+    for form, module in (("stablehlo", load_stablehlo), ("onnx", load_onnx)):
+      found = module.load("uint8", folder)(images)
+      size = (folder / f"model_uint8.{form}").stat().st_size
+      wanted = {"scores": scores, "probabilities": probabilities}
+      worst = [np.abs(found[name] - value).max() for name, value in wanted.items()]
+      print(f"| {form} | {size / 1e6:.1f} | {worst[0]:.1e} | {worst[1]:.1e} |")
+    copy = predict.make_ready(folder / "model")
+    found = map(np.asarray, seen(copy.state, images))
+    worst = [np.abs(a - b).max() for a, b in zip(found, (scores, probabilities), strict=True)]
+    size = sum(path.stat().st_size for path in (folder / "model").iterdir())
+    print(f"| model directory | {size / 1e6:.1f} | {worst[0]:.1e} | {worst[1]:.1e} |")
+
+
+if __name__ == "__main__":
+  app.run(main)

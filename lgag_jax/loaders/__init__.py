@@ -1,0 +1,1 @@
+"""Programs that run exported networks without this package: each is copied beside what it loads."""

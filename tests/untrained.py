@@ -1,0 +1,60 @@
+"""A finished workdir without the time of a training: packaged trunk, random head, a filled bank."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from data.synthetic_landslides import drawing
+from lgag_jax import config as configs
+from lgag_jax import files, memory_bank, partition, session
+from lgag_jax.checkpoints import Checkpoints
+from lgag_jax.geo import scale
+from lgag_jax.localize import maps_of
+
+SIDE = 64
+GSD = 2.0
+
+
+def make_workdir(folder, config):
+  """Leaves in `folder` what a training of `config` would, an evaluation included."""
+  mesh = partition.make_mesh()
+  _, _, state = session.start(config, mesh, 1)
+  rng = np.random.default_rng(5)
+  anchors = rng.normal(size=(config.bank.slots, *state.bank.centres.shape[::2])).astype(np.float32)
+  bank = jax.device_get(state.bank)
+  bank = jax.jit(lambda bank, anchors: memory_bank.refresh(
+    memory_bank.push(bank, anchors, jnp.ones(anchors.shape[:2], bool), config.bank), config.bank
+  ))(bank, anchors)
+  assert bank.ready
+  # At zero, as it starts, the cross-attention would not be seen.
+  move = lambda leaf: leaf + rng.normal(scale=0.05, size=leaf.shape).astype(np.float32)
+  head = jax.tree.map(move, jax.device_get(state.params["head"]))
+  state = state.replace(
+    step=np.int32(7), params={"trunk": state.params["trunk"], "head": head}, bank=jax.device_get(bank)
+  )
+  state = jax.device_put(state, jax.devices()[0])  # Cut into parts, it would take longer to save.
+  checkpoints = Checkpoints(folder, keep=1, writes=True)
+  checkpoints.save(state, {})
+  checkpoints.close()
+  files.write_json(folder / "config.json", dataclasses.asdict(config))
+  scale.save(scale.Scale(SIDE, GSD), folder)
+  levels = {rule: [0.6] * len(config.data.classes) for rule in configs.RULES}
+  files.write_json(
+    folder / "thresholds.json", {"step": 7, "maps": dict.fromkeys(maps_of(config), levels)}
+  )
+  pixels = {"iou": 0.4321, "f1": 0.6, "precision": 0.7, "recall": 0.5, "landslide_pixels": 9}
+  maps = {name: {"label_free": pixels} for name in maps_of(config)}
+  classes = {name: {"image": {"auc": 0.9}, "maps": maps} for name in config.data.classes}
+  files.write_json(
+    folder / "eval" / "validation.json", {"step": 7, "examples": 12, "classes": classes}
+  )
+  return folder
+
+
+def pictures():
+  """Random and drawn images u8[4, SIDE, SIDE, 3]."""
+  noise = np.random.default_rng(1).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
+  drawn = [drawing.draw_patch(seed, size=SIDE, landslide=True)[0] for seed in (2, 3)]
+  return np.stack([*noise, *drawn])
