@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from lgag_jax import classes, export, fold, look, onnx_form, predict, refine, scaling
 from lgag_jax import config as configs
-from lgag_jax import export, fold, images, look, onnx_form, predict, refine
 from lgag_jax.config import RefineConfig
 from lgag_jax.export_settings import Settings
 from lgag_jax.models import sol
@@ -71,7 +71,7 @@ def expected(ready, given):
   """Scores, probabilities and mask as prediction has them."""
   seen = look.make_look(ready.network, ready.config, ready.mesh, export._view(ready))
   scores, probabilities = map(np.asarray, seen(ready.state, given))
-  return scores, probabilities, look.classify(scores, np.array(ready.thresholds, np.float32))
+  return scores, probabilities, classes.drawn(scores, ready.thresholds)
 
 
 def check(found, wanted, thresholds):
@@ -146,7 +146,7 @@ def test_twelve_bits_in_sixteen(ready):
   assert program.in_avals[0].dtype == np.uint16
   pixels = np.uint16([0, 4095, 273])
   np.testing.assert_array_equal(
-    jax.jit(lambda x: images.to_unit_range(x, 4095.0))(pixels), images.to_unit_range(pixels, 4095.0)
+    jax.jit(lambda x: scaling.scaled(x, config.data))(pixels), scaling.scaled(pixels, config.data)
   )
 
 

@@ -87,7 +87,7 @@ def test_files_and_arrays_give_the_same_map(model, scene, mapped, tmp_path):
   np.testing.assert_array_equal(batch.mask[0], whole.mask)
   assert not np.array_equal(batch.probability[1], whole.probability)
   # Floats, a byte's 255 as 1, NaN for no data; of half as many metres, averaged to training's.
-  values = np.where(pixels.any(-1, keepdims=True), pixels / np.float32(255), np.nan)
+  values = np.where(pixels.all(-1, keepdims=True), pixels / np.float32(255), np.nan)
   halved = model.predict(values.repeat(2, 0).repeat(2, 1), gsd=gsd / 2)
   wanted = mapped[0].repeat(2, 0).repeat(2, 1)
   np.testing.assert_array_equal(np.isnan(halved.probability), np.isnan(wanted))
