@@ -65,7 +65,8 @@ def read(folder: pathlib.Path, config: Config, mesh: Mesh) -> tuple[Network, Tra
   Raises ValueError naming the file and the tensor when weights are damaged or fit another config.
   """
   network, path = networks.build(config), folder / WEIGHTS
-  expected = _tensors(_expected(network, config))
+  like = _expected(network, config)
+  expected = _tensors(like)
   tensors = read_tensors(str(path))
   if missing := sorted(set(expected) - set(tensors)):
     raise ValueError(f"{path} lacks {missing[0]!r} ({len(missing)} in all). {_REMEDY}.")
@@ -74,17 +75,16 @@ def read(folder: pathlib.Path, config: Config, mesh: Mesh) -> tuple[Network, Tra
       f"{path} holds {strange[0][:200]!r} ({len(strange)} in all), which config.json's network has "
       f"no place for. {_REMEDY}."
     )
-  for name, like in expected.items():
+  for name, wanted in expected.items():
     found = tensors[name]
-    if (found.shape, found.dtype) != (like.shape, like.dtype):
+    if (found.shape, found.dtype) != (wanted.shape, wanted.dtype):
       raise ValueError(
         f"{path}: {name!r} is {found.dtype}{list(found.shape)}, where config.json's network has "
-        f"{like.dtype}{list(like.shape)}. {_REMEDY}."
+        f"{wanted.dtype}{list(wanted.shape)}. {_REMEDY}."
       )
     if not np.isfinite(found).all():
       raise ValueError(f"{path}: {name!r} holds values that are not finite numbers. {_REMEDY}.")
-  state = _state(tensors, _expected(network, config))
-  return network, jax.device_put(state, partition.replicated(mesh))
+  return network, jax.device_put(_state(tensors, like), partition.replicated(mesh))
 
 
 def _expected(network: Network, config: Config) -> TrainState:

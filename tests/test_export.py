@@ -124,13 +124,14 @@ def test_loaders_refuse_what_the_program_is_not_for(exported, tmp_path):
 
 @pytest.mark.parametrize("method", ["pixel_adaptive", "dense_crf"])
 def test_loops_have_a_form_in_onnx(method):
-  """What a converter finds hardest of our parts, each on its own."""
+  """What a converter finds hardest of our parts, each on its own; and the smallest of probabilities."""
   config, rng = RefineConfig(method=method, steps=2), np.random.default_rng(4)
   image, scores = rng.random((2, 96, 96, 3), np.float32), rng.random((2, 96, 96, 2), np.float32)
   # Of 24 x 24 cells the CRF sums two blocks.
   function = lambda x: (refine.refine(scores, x, config), sol.overlap(
-    x.reshape(2, -1, 3)[:, :50], scores.reshape(2, -1, 2)[:, :50], block_rows=16, epsilon=1e-5))
-  program = onnx_form.convert(function, jax.ShapeDtypeStruct(image.shape, np.float32), ("a", "b"))
+    x.reshape(2, -1, 3)[:, :50], scores.reshape(2, -1, 2)[:, :50], block_rows=16, epsilon=1e-5),
+    jax.nn.sigmoid(100 * x - 60) ** 0.25)
+  program = onnx_form.convert(function, jax.ShapeDtypeStruct(image.shape, np.float32), tuple("abc"))
   session = onnxruntime.InferenceSession(program)
   for found, wanted in zip(session.run(None, {"images": image}), function(image), strict=True):
     np.testing.assert_allclose(found, wanted, atol=2e-5)
