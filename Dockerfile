@@ -6,7 +6,8 @@
 # With another base or requirements file the same steps serve TPUs and CPUs.
 FROM python:3.11-slim-bookworm
 
-# rasterio's wheels take this library from the system.
+# rasterio's wheels take this library from the system, in whichever version it has.
+# hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libexpat1 \
     && rm -rf /var/lib/apt/lists/*
@@ -22,6 +23,7 @@ RUN pip install --no-cache-dir --no-deps . \
 ENV XDG_CACHE_HOME=/tmp/cache \
     MPLCONFIGDIR=/tmp/cache/matplotlib \
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1
+# hadolint ignore=DL3066
 USER lgag
 WORKDIR /work
 ENTRYPOINT ["lgag"]
