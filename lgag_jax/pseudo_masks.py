@@ -17,6 +17,7 @@ from lgag_jax import (
   files,
   images,
   lock,
+  model_directory,
   partition,
   preemption,
   pseudo_source,
@@ -34,6 +35,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   A folder that the workdir's newest checkpoint has filled before is kept. Raises FileNotFoundError when
   the training has not finished, ValueError when another run is at work there.
   """
+  model_directory.refuse(workdir, "Pseudo-masks are of training images: name the workdir.")
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
   thresholds = calibrate.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]

@@ -13,7 +13,7 @@ import rasterio
 import safetensors.numpy
 
 import lgag_jax
-from lgag_jax import export, model_directory, predict, train
+from lgag_jax import export, model_card, model_directory, predict, pseudo_masks, train
 from lgag_jax.export_settings import Settings
 from lgag_jax.geo.scene import open_scene
 from tests.test_export import small
@@ -120,8 +120,6 @@ def test_the_folder_holds_no_places_and_no_optimiser(directory, model):
 
 
 def test_names_in_a_card_are_text(tmp_path):
-  from lgag_jax import model_card
-
   config = small(data__classes=("<b>x|`\n---\nlicense: mit",))
   card = model_card.text(tmp_path, config, 3)
   assert "<b>" not in card and "license: mit" not in card and "`\n" not in card.split("|")[1]
@@ -163,6 +161,8 @@ def test_a_model_directory_is_no_workdir(directory):
     train.train_and_evaluate(small(), directory)
   with pytest.raises(ValueError, match=r"is a model directory.*Judge it on scenes"):
     train.evaluate_workdir(directory)
+  with pytest.raises(ValueError, match=r"is a model directory.*name the workdir"):
+    pseudo_masks.write(directory)
   assert sorted(directory.iterdir()) == before
 
 
