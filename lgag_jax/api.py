@@ -13,7 +13,7 @@ from affine import Affine
 from rasterio.io import MemoryFile
 
 from lgag_jax import mapping, predict
-from lgag_jax.config import Config
+from lgag_jax.config import Config, DataConfig
 from lgag_jax.geo import scale
 from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.formats import scene_files
@@ -85,7 +85,7 @@ class Model:
       return self._map([_File(pathlib.Path(found[0]), self.config, options)], options)[0]
     if output is not None:
       raise ValueError("An array has no name to write its map under: leave `output` out.")
-    batch = _checked(np.asarray(image), self.config.data.channels)
+    batch = _checked(np.asarray(image), self.config.data)
     results = self._map([_Array(pixels) for pixels in batch], options)
     if np.ndim(image) == 3:
       return results[0]
@@ -176,8 +176,9 @@ class _Array:
         yield Scene(pathlib.Path("array"), raster, self.grid, list(range(1, channels + 1)), None)
 
 
-def _checked(array: np.ndarray, channels: int) -> np.ndarray:
+def _checked(array: np.ndarray, data: DataConfig) -> np.ndarray:
   """Returns an array as [B, H, W, channels]; raises ValueError naming its shape or type."""
+  channels = data.channels
   if array.ndim not in (3, 4) or array.shape[-1] != channels or 0 in array.shape:
     raise ValueError(
       f"The array is {list(array.shape)}: give [H, W, {channels}] or [B, H, W, {channels}]."
@@ -186,6 +187,12 @@ def _checked(array: np.ndarray, channels: int) -> np.ndarray:
     array = array.astype(np.float32)
   if array.dtype.kind not in "uif":
     raise ValueError(f"The array holds {array.dtype}: give integers as read, or floats.")
+  scaled_by_type = data.normalise == "trunk" and not data.max_value
+  if scaled_by_type and array.dtype.kind in "ui" and array.dtype not in (np.uint8, np.uint16):
+    raise ValueError(
+      f"The array holds {array.dtype}, whose range no image fills: give the type that images' files "
+      "have, such as array.astype(np.uint8)."
+    )
   return array if array.ndim == 4 else array[None]
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import re
 import sys
 import textwrap
 from typing import Any
@@ -17,6 +18,7 @@ _FLAGS = flags.FLAGS
 _PROCESSES = ("distributed", "coordinator", "processes", "process")
 _HELP = {f"{dash}{word}" for dash in ("-", "--") for word in ("h", "help", "helpshort")}
 _WIDTH = 100
+_CLOSE_FIELD = re.compile(r'Did you mean "(\w+)" instead of "(\w+)"')
 
 config_flags.DEFINE_config_file(
   "config", None, "A config file, your own or one that comes with lgag_jax (configs/image_folder.py); "
@@ -184,5 +186,7 @@ def _shortened(text: str) -> str:
   lines = [line.strip() for line in text.strip("'\"\n").splitlines() if line.strip()]
   if any(line.startswith("Traceback") for line in lines):
     return lines[-1]
+  if found := _CLOSE_FIELD.search(text):  # The rest of this one is quoted twice over.
+    return f"The config has no field {found[2]!r}. Did you mean {found[1]!r}?"
   hint = text[text.rindex("Did you mean") :] if "Did you mean" in text else ""
   return text if len(text) < 300 else f"{text[:200]} ... {hint}"

@@ -171,7 +171,9 @@ TABLE = {data_set.name: data_set for data_set in (
 def find(name: str) -> DataSet:
   """Returns a data set; raises ValueError for a name that there is none of."""
   if name not in TABLE:
-    raise ValueError(f"--name={name}: there are {', '.join(TABLE)}.")
+    close = [known for known in TABLE if name and name.replace("_", "") in known.replace("_", "")]
+    hint = f" Did you mean {close[0]}?" if close else ""
+    raise ValueError(f"--name={name}: there are {', '.join(TABLE)}.{hint}")
   return TABLE[name]
 
 

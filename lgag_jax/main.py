@@ -8,6 +8,7 @@ import traceback
 
 # Before TensorFlow and JAX are imported: their start-up notes are for their developers.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Nothing here uses what it is loud about.
 
 from absl import app, flags, logging
 
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> None:
   """Runs the mode; a bad setting, file or input is one clear line and exit code 1.
 
   SIGTERM ends training and evaluation in order, with exit code 143. The doctor's exit code is 0 when
-  nothing is worse than a note, 2 with warnings, 1 with errors.
+  nothing is worse than a note, 2 with warnings, 1 with errors; prediction's 2 when it left images out.
   """
   if len(argv) > 1:
     sys.exit(f"{argv[1]!r} is no flag. Flags begin with --; see --help.")
@@ -81,8 +82,8 @@ def _run(*told) -> None:
 
 
 def _tell_of_own_work() -> None:
-  """Libraries tell of warnings only, this package of what it does."""
-  logging.set_verbosity(logging.WARNING)
+  """Libraries tell of errors only, this package of what it does."""
+  logging.set_verbosity(logging.ERROR)
   python_logging.getLogger("lgag_jax").setLevel(python_logging.INFO)
 
 
@@ -142,9 +143,12 @@ def _predict(workdir: pathlib.Path, options) -> None:
   from lgag_jax import cluster, predict
 
   output = pathlib.Path(_FLAGS.output)
-  rows = predict.predict(workdir, _FLAGS.input, output, options)
+  mapped = predict.map_scenes(workdir, _FLAGS.input, output, options)
   if cluster.is_first():
-    print(f"{len(rows)} images mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
+    count = "1 image" if len(mapped.rows) == 1 else f"{len(mapped.rows)} images"
+    print(f"{count} mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
+  if mapped.left_out:  # Named in the log and on the page.
+    sys.exit(2)
 
 
 def _export(workdir: pathlib.Path, settings) -> None:

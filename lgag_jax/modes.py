@@ -59,6 +59,7 @@ MODES = {
       f"{PROGRAM} --mode=predict --workdir=runs/mine --input='flight/*.tif' --bands=4,3,2 "
       "--output=maps",
     ),
+    notes="The exit code is 2 when some images could not be mapped: report.html says which, and why.",
   ),
   "eval": Mode(
     "judges the newest checkpoint on held-out images, or its maps of scenes against references",

@@ -37,7 +37,7 @@ OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 MAX_BYTES = 1 << 30  # A larger window is refused before memory is taken for it.
 _MAX_BLOCK_BYTES = 1 << 29  # Of what a file stores as one piece: unpacked whole for any window.
 _MOST_ERROR = 300  # Characters of GDAL's messages, which may quote a whole VRT.
-_REMEDY = "Restore it or set data.on_bad_image."
+_REMEDY = "Restore it or set data.on_bad_image='skip'."
 
 
 class ImageError(ValueError):
@@ -51,7 +51,9 @@ def naming(path: pathlib.Path | str, remedy: str = _REMEDY) -> Iterator[None]:
     yield
   # Properties of a raster raise GDAL's own errors, which rasterio does not turn into its own.
   except (RasterioError, CPLE_BaseError) as error:
-    text = str(error).rstrip(".")[:_MOST_ERROR]
+    # Where rasterio says no more than that reading failed, GDAL's own words are the cause.
+    cause = error.__cause__ or error.__context__ if "previous exception" in str(error) else None
+    text = str(cause or error).rstrip(".")[:_MOST_ERROR]
     raise ImageError(f"{path} is damaged: {text}. {remedy}") from error
 
 
@@ -105,7 +107,7 @@ def _driver(path: pathlib.Path) -> str:
   found = f"it begins with {start!r}" if start else "it is empty"
   raise ImageError(
     f"{path} cannot be opened as an image: {found}, and only PNG, JPEG, TIFF and JPEG 2000 are read. "
-    "Convert or restore it, or set data.on_bad_image."
+    "Convert or restore it, or leave it out (in training data.on_bad_image='skip')."
   )
 
 

@@ -36,6 +36,8 @@ finally:
     (["--mode=datasets"], 0, "configs/gvlm.py"),
     (["--mode=report", "--workdir=a", "--overlap=0.5"], 1, "it is for predict, eval"),
     (["--config=configs/image_folder.py", "--config.train.epochs=0", "--workdir=a"], 1, "epochs=0"),
+    (["--config=configs/image_folder.py", "--config.data.diretory=b", "--workdir=a"], 1,
+     "no field 'diretory'. Did you mean 'directory'?"),
     (["--config=configs/image_folders.py", "--workdir=a"], 1, "there is no such file"),
     (["--mode", "eval", "--config=configs/image_folder.py", "--workdir=a"], 1, "leave --config out"),
   ],
