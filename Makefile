@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python
 # Large pages spare the kernel a page fault every 4 KB: training on CPU is faster.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
-.PHONY: setup demo test lint docs clean
+.PHONY: setup demo test test-all lint docs clean
 
 setup: $(VENV)/.installed
 
@@ -25,6 +25,9 @@ demo: setup
 
 test: setup
 	$(RUN) -m pytest
+
+test-all: setup
+	$(RUN) -m pytest -m ""
 
 lint: setup
 	$(RUN) -m ruff check .

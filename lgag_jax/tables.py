@@ -6,7 +6,7 @@ MAP_NAMES = {
 }
 _COLUMNS = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
 
-NO_MASKS = "No mask here shows any of this class: the pixel figures below say nothing."
+NO_MASKS = "No mask here shows any of this class: figures of its pixels say nothing."
 HOW_TO_CHANGE = (
   "Settings under localize are changed in the workdir's config.json, and --mode=eval shows what they "
   "do; all others need a new training in another workdir."
@@ -21,21 +21,29 @@ def has_masks(maps: dict) -> bool:
 
 def evaluation(result: dict) -> str:
   """Renders what `evaluate.evaluate` returns."""
+  masks = any(has_masks(values["maps"]) for values in result["classes"].values())
   lines = [
     f"# Evaluation at step {result['step']}",
     "",
     f"{result['examples']} examples of {result['data']}. Pixel counts are pooled over all images; "
     "the named class is positive. The label-free threshold follows the rule "
-    f"\"{result['threshold_rule']}\" from training images and their image labels; the oracle's is "
-    "the best one in hindsight, read off these masks.",
+    f"\"{result['threshold_rule']}\" from training images and their image labels"
+    + ("; the oracle's is the best one in hindsight, read off these masks." if masks else "."),
   ]
   lines += ["", "## Can the maps be trusted?"]
   for name, values in result["classes"].items():
     lines += ["", f"### {name}", "", *_images(values["image"]), "", *_findings(values["diagnosis"])]
   for name, values in result["classes"].items():
-    lines += ["", f"## {name}: maps"] + ([] if has_masks(values["maps"]) else ["", NO_MASKS])
-    lines += ["", *_pixels(values["maps"])]
-    lines += ["", *_sizes(values["maps"][result["map"]], MAP_NAMES[result["map"]])]
+    lines += ["", f"## {name}: maps", ""]
+    if has_masks(values["maps"]):
+      lines += [*_pixels(values["maps"]), ""]
+      lines += _sizes(values["maps"][result["map"]], MAP_NAMES[result["map"]])
+    else:
+      thresholds = (
+        f"{MAP_NAMES[kind]} {found['label_free']['threshold']:.3f}"
+        for kind, found in values["maps"].items()
+      )
+      lines += [f"{NO_MASKS} Label-free thresholds: {', '.join(thresholds)}."]
   return "\n".join(lines) + "\n"
 
 

@@ -122,6 +122,7 @@ def test_loaders_refuse_what_the_program_is_not_for(exported, tmp_path):
   assert "images are uint8[4, 32, 64, 3], not uint8[B, *(64, 64, 3)]" in said
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize("method", ["pixel_adaptive", "dense_crf"])
 def test_loops_have_a_form_in_onnx(method):
   """What a converter finds hardest of our parts, each on its own; and the smallest of probabilities."""

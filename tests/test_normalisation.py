@@ -204,7 +204,7 @@ def write_bands(path, dtype, seed, *, landslide, side=64, missing=True):
     file.write(image.astype(dtype))
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 def test_fourteen_bands_from_files_to_a_map(tmp_path, small_config):
   """Of 16 bits; `test_data_sets` trains on as many bands of floats."""
   dtype = np.uint16

@@ -161,6 +161,7 @@ def test_one_device(on_one, reference):
   assert_same_run(on_one, reference)
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize(
   ("fields", "of_loss", "of_bank", "of_change"),
   [
@@ -222,6 +223,7 @@ def test_stopped_on_one_device_and_resumed_on_four_that_split_the_state(
     assert leaf.is_fully_replicated
 
 
+@pytest.mark.longest
 def test_eight_devices_that_split_the_state_stop_at_sigterm_and_two_go_on_in_parts(
   shared, reference, tmp_path
 ):
