@@ -93,7 +93,7 @@ def config_of(small_config, root, source, **data):
   return configs.from_mapping(small_config)
 
 
-@pytest.mark.parametrize("source", ["folder", "patches"])
+@pytest.mark.parametrize("source", ["folder", pytest.param("patches", marks=pytest.mark.longest)])
 def test_a_training_told_to_skip_finishes_and_names_every_bad_file(
   small_config, tmp_path, source, caplog
 ):

@@ -132,7 +132,7 @@ def test_growth_table_names_what_changed(tmp_path):
   assert cases and all(case["labels"]["changed"] in text for case in cases)
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 def test_steps_section_from_the_command_line(tmp_path):
   (tmp_path / "speed.json").write_text('{"sections": {}}')
   command = [sys.executable, "-m", "benchmarks.speed", "--quick", "--only", "steps"]

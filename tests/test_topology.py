@@ -238,6 +238,7 @@ def test_eight_devices_that_split_the_state_stop_at_sigterm_and_two_go_on_in_par
   assert_same_run(workdir, reference)
 
 
+@pytest.mark.longest
 def test_a_run_ends_wherever_it_is_and_goes_on(config, reference, tmp_path):
   """While trunk outputs are kept, or in an epoch's validation, data is being read in other threads."""
   config, workdir = with_fields(config, "train", evaluate_every=2), tmp_path / "run"
@@ -280,6 +281,7 @@ def test_two_processes_go_on_in_one(stopped, reference, tmp_path):
   assert_same_run(copy, reference)
 
 
+@pytest.mark.longest
 def test_two_processes_go_on_to_the_end(stopped, config, reference):
   workdir, _ = stopped
   step = saved_steps(workdir)[-1]
