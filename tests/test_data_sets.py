@@ -147,7 +147,7 @@ SMALL = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [
-  name if name in ("bijie", "landslide4sense") else pytest.param(name, marks=pytest.mark.longest)
+  name if name == "landslide4sense" else pytest.param(name, marks=pytest.mark.longest)
   for name in data_sets.TABLE
 ])
 def test_training_and_evaluation_from_the_original(tmp_path, name):

@@ -204,6 +204,7 @@ def test_each_step_alone_is_the_same_where_training_amplifies_the_last_bit(
   assert moved == ({"stage4"} if "first_trainable_stage" in fields else set())
 
 
+@pytest.mark.longest
 def test_stopped_on_one_device_and_resumed_on_four_that_split_the_state(
   on_one, shared, reference, tmp_path
 ):

@@ -143,6 +143,7 @@ def test_evaluation_counts_what_a_loop_over_pixels_counts(trained, module_config
     assert kept["oracle"]["accuracy"] == pytest.approx((tp + tn) / (tp + fp + fn + tn), abs=0.02)
 
 
+@pytest.mark.longest
 def test_feature_cache_changes_only_the_speed(trained, module_config, tmp_path):
   import dataclasses
 
