@@ -7,6 +7,7 @@ with --seams the first also with other windows and overlaps, whose masks are com
 """
 
 import argparse
+import itertools
 import json
 import os
 import pathlib
@@ -24,7 +25,7 @@ from lgag_jax import mapping, partition, session
 from lgag_jax.geo import scale
 
 _DRAWN = 2000  # Side of what is repeated.
-_VARIANTS = ((0, 0.5), (320, 0.25), (320, 0.5), (448, 0.25), (448, 0.5))  # Window side, overlap.
+_OVERLAPS = (0.25, 0.5)  # The first is the default.
 _ROUNDS = 5
 
 
@@ -33,32 +34,37 @@ def main() -> None:
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
   parser.add_argument("--output", type=pathlib.Path, required=True)
   parser.add_argument("--sizes", nargs="+", default=["4000x4000"], help="height x width")
+  parser.add_argument(
+    "--windows", nargs="+", type=int, default=[0, 320, 448],
+    help="sides of windows in pixels, 0 the default's; all but --seams takes the first alone",
+  )
   parser.add_argument("--seams", action="store_true", help="compare window sizes and overlaps")
   arguments = parser.parse_args()
   arguments.output.mkdir(parents=True, exist_ok=True)
-  bare = _bare(arguments.workdir)
+  bare = _bare(arguments.workdir, arguments.windows[0])
   print(f"bare model: {bare:.2f} windows/s")
   for size in arguments.sizes:
     scene = _write(arguments.output / f"scene{size}.tif", *map(int, size.split("x")))
-    print(_line(size, _map(arguments, scene, f"maps{size}"), bare), flush=True)
+    found = _map(arguments, scene, f"maps{size}", tile_size=arguments.windows[0])
+    print(_line(size, found, bare), flush=True)
   if arguments.seams:
     size = arguments.sizes[0]
     reference = _mask(arguments.output / f"maps{size}")
-    for tile, overlap in _VARIANTS:
+    for tile, overlap in list(itertools.product(arguments.windows, _OVERLAPS))[1:]:
       name = f"maps{size}-{tile}-{overlap}"
       _map(arguments, arguments.output / f"scene{size}.tif", name, tile_size=tile, overlap=overlap)
       mask = _mask(arguments.output / name)
       same = np.mean(mask == reference)
-      print(f"window {tile or 'as in training'}, overlap {overlap}: {same:.2%} of the pixels agree, "
+      print(f"window {tile or 'default'}, overlap {overlap}: {same:.2%} of the pixels agree, "
             f"IoU {_iou(mask, reference):.3f}", flush=True)
 
 
-def _bare(workdir: pathlib.Path) -> float:
+def _bare(workdir: pathlib.Path, tile_size: int) -> float:
   """Returns windows a second of the compiled model on the same batch over and over."""
   session.prepare_jax()
   mesh = partition.make_mesh()
   config, network, state = session.restore(workdir, mesh)
-  view = scale.view(scale.load(workdir, config), config, None, shape=(_DRAWN, _DRAWN))
+  view = scale.view(scale.load(workdir, config), config, None, tile_size, (_DRAWN, _DRAWN))
   look = mapping.make_look(network, config, mesh, view)
   size = mapping.batch_size(config, mesh, view)
   pixels, _ = drawing.draw_scene(0, view.side, view.side)

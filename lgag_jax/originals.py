@@ -28,6 +28,17 @@ class Config(tfds.core.BuilderConfig):
   dtype: type = np.uint8
 
 
+def tiles_or_patches(
+  side: int, patch: int, channels: int = 3, dtype: type = np.uint8
+) -> list[Config]:
+  """Returns the forms of a set of patches of `patch` pixels: cut into tiles, the default, or whole."""
+  kind = {"channels": channels, "dtype": dtype}
+  return [
+    Config(name=f"tiles_{side}", description=f"Tiles of {side} pixels.", side=side, **kind),
+    Config(name=f"patches_{patch}", description="Whole patches.", side=patch, **kind),
+  ]
+
+
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   """Builds image, mask, label and id; a data set's own class says how its original is read."""
 

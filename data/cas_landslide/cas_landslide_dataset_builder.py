@@ -23,10 +23,7 @@ class Builder(originals.Builder, skip_registration=True):
   pkg_dir_path = epath.Path(__file__).parent
   code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
   MANUAL_DOWNLOAD_INSTRUCTIONS = data_sets.instructions("cas_landslide")
-  BUILDER_CONFIGS: ClassVar[list[originals.Config]] = [
-    originals.Config(name="tiles_256", description="Tiles of 256 pixels.", side=256),
-    originals.Config(name="patches_512", description="Whole patches.", side=512),
-  ]
+  BUILDER_CONFIGS: ClassVar[list[originals.Config]] = originals.tiles_or_patches(256, 512)
 
   def is_root(self, folder: pathlib.Path) -> bool:
     return any(

@@ -23,15 +23,9 @@ class Builder(originals.Builder, skip_registration=True):
   pkg_dir_path = epath.Path(__file__).parent
   code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
   MANUAL_DOWNLOAD_INSTRUCTIONS = data_sets.instructions("hr_gldd")
-  BUILDER_CONFIGS: ClassVar[list[originals.Config]] = [
-    originals.Config(
-      name="tiles_64", description="Tiles of 64 pixels.", side=64, channels=_BANDS, dtype=np.float32
-    ),
-    originals.Config(
-      name="patches_128", description="Whole patches.", side=_PATCH, channels=_BANDS,
-      dtype=np.float32,
-    ),
-  ]
+  BUILDER_CONFIGS: ClassVar[list[originals.Config]] = originals.tiles_or_patches(
+    64, _PATCH, _BANDS, np.float32
+  )
 
   def is_root(self, folder: pathlib.Path) -> bool:
     return (folder / "trainX.npy").is_file()
