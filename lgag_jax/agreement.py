@@ -75,9 +75,9 @@ def compare(
   try:
     pixels, histograms = _count(mask, scores, reference, len(names), truth, on_truth, picture)
     least = plan.min_area(options)
-    found = polygons.find(mask, on_truth, names, plan.path.name, min_area=least)
+    found = list(polygons.find(mask, on_truth, names, plan.path.name, min_area=least))
     _draw(found, names, truth, mapped)
-    landslides = polygons.find(truth, mapped, names, plan.path.name)
+    landslides = list(polygons.find(truth, mapped, names, plan.path.name))
     with files.beside(output / "eval" / f"{plan.stem}.png") as path:
       products.quick_look(plan.path, picture, config, options, _COLOURS).save(path)
   finally:

@@ -437,7 +437,7 @@ def load(path: pathlib.Path) -> Config:
   except FileNotFoundError:
     raise FileNotFoundError(f"{path} is missing: is its folder the workdir of a training?") from None
   except (ValueError, TypeError, RecursionError, OverflowError) as error:
-    raise ValueError(f"{path} is no valid config: {error}") from error
+    raise ValueError(f"{path} is no valid config: {error} Mend it, or take a copy's.") from error
 
 
 def _build(cls: type, mapping: Mapping[str, Any], path: str) -> Any:

@@ -54,7 +54,7 @@ def evaluate(
   result = {
     "step": int(state.step),
     "data": config.data.builder or config.data.directory,
-    "examples": len(validation.source.ids),
+    "examples": len(judged["labels"]),
     "map": map_of(config),
     "threshold_rule": config.localize.threshold_rule,
     "classes": {

@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
 
 from lgag_jax.classes import drawn
 from lgag_jax.tables import MAP_NAMES
@@ -190,5 +191,7 @@ def sizes(areas: list[float]) -> Figure:
     axes[1].set_ylim(0, 1.02)
     for axis in axes:
       axis.set_xscale("log")
+      axis.set_xlim(edges[0], edges[-1])
+      axis.xaxis.set_minor_formatter(NullFormatter())  # Between powers of ten they would collide.
       axis.set_xlabel("area [m²]")
     return figure

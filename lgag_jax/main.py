@@ -55,6 +55,11 @@ def _leave_others(message: str) -> None:
 def _run(*told) -> None:
   """Runs a mode that works on a workdir, perhaps as one of several processes."""
   import pyogrio  # noqa: F401  First: GeoPackages would get TensorFlow's SQLite, which has no R-trees.
+
+  if _FLAGS.input:
+    from lgag_jax.geo import formats
+
+    formats.scene_files(_FLAGS.input)  # A name that is wrong is told before what takes seconds.
   import tensorflow as tf
 
   from lgag_jax import cluster, preemption, session

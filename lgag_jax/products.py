@@ -1,19 +1,22 @@
 """What a map of a scene consists of: rasters, polygons, styles, an overlay, and the numbers."""
 
+import contextlib
 import csv
 import dataclasses
+import math
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 from rasterio.windows import Window
 
 from lgag_jax import files, scaling
 from lgag_jax.config import Config
 from lgag_jax.geo import cog, polygons, style, vectors
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.polygons import Landslide
 from lgag_jax.geo.scale import View
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.store import Store
@@ -22,7 +25,7 @@ from lgag_jax.map_settings import Options
 _ROWS = 512  # Of a map in memory at once.
 _OVERLAY_SIDE = 2048
 _LEAST_SIDE = 4  # Of a polygon, in pixels as the network sees them: the finest that its maps resolve.
-_COLOURS = np.array([(230, 60, 40), (250, 190, 40), (160, 60, 200), (40, 140, 250)], np.float32)
+_COLOURS = np.array([ImageColor.getrgb(colour) for colour in style.COLOURS], np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,22 +83,24 @@ def write(
     ((first, part[..., None]) for first, _, part in _counted(stores, count)), ("class",),
     averaged=False, colours=_mask_colours(len(names)),
   )
-  found, made = None, [scores, mask]
+  areas, made = None, [scores, mask]
   if plan.grid.georeferenced:
     files.write_text(mask.with_suffix(".qml"), style.mask_style(names))
     files.write_text(
       scores.with_suffix(".qml"), style.probability_style(options.probability == "percent")
     )
+    areas = {name: [] for name in names}
+    base = output / "polygons" / plan.stem
+    suffixed = [base.with_name(base.name + suffix) for suffix in (".gpkg", ".geojson", ".qml")]
     found = polygons.find(
       mask, scores, names, plan.path.name, min_area=plan.min_area(options), simplify=options.simplify
     )
-    base = output / "polygons" / plan.stem
-    suffixed = [base.with_name(base.name + suffix) for suffix in (".gpkg", ".geojson", ".qml")]
-    made += vectors.write(found, plan.grid, *suffixed[:2])
+    with contextlib.closing(found):
+      made += vectors.write(_noted(found, areas), plan.grid, *suffixed[:2])
     files.write_text(suffixed[2], style.polygon_style(names))
   with files.beside(output / "overlay" / f"{plan.stem}.png") as path:
     quick_look(plan.path, mask, config, options).save(path)
-  numbers = _numbers(plan, count, probability, found, effort, config)
+  numbers = _numbers(plan, count, probability, areas, effort, config)
   made = [path.relative_to(output).as_posix() for path in made]
   files.write_json(plan.result(output), {**numbers, "files": made})
   shutil.rmtree(plan.working(output))
@@ -118,22 +123,29 @@ def _counted(stores: Sequence[Store], count: np.ndarray) -> Iterator[tuple]:
     yield first, scores, mask
 
 
+def _noted(landslides: Iterator[Landslide], areas: dict[str, list[float]]) -> Iterator[Landslide]:
+  """Yields the landslides, and notes the area of each in square metres, NaN where it has none."""
+  for landslide in landslides:
+    area = landslide.area_m2
+    areas[landslide.class_name].append(math.nan if area is None else area)
+    yield landslide
+
+
 def _numbers(
-  plan: Plan, count: np.ndarray, probability: np.ndarray, found: list | None, effort: dict,
-  config: Config,
+  plan: Plan, count: np.ndarray, probability: np.ndarray, areas: dict[str, list[float]] | None,
+  effort: dict, config: Config,
 ) -> dict:
   valid = int(count[: cog.NO_DATA].sum())
   classes = {}
   for c, name in enumerate(config.data.classes):
-    of_class = [landslide for landslide in found or () if landslide.class_name == name]
-    areas = [landslide.area_m2 for landslide in of_class]
-    metric = found is not None and None not in areas
+    of_class = None if areas is None else np.sort(areas[name])
+    metric = areas is not None and not np.isnan(of_class).any()
     classes[name] = {
       "probability": round(float(probability[c]), 4),
       "share": round(float(count[c + 1]) / max(valid, 1), 6),
       "pixels": int(count[c + 1]),
-      "landslides": None if found is None else len(of_class),
-      "areas_m2": sorted(round(area, 2) for area in areas) if metric else None,
+      "landslides": None if areas is None else len(of_class),
+      "areas_m2": of_class.round(2).tolist() if metric else None,
     }
   grid = plan.grid
   return {

@@ -3,6 +3,7 @@
 import base64
 import html
 import io
+import itertools
 import pathlib
 from collections.abc import Sequence
 
@@ -10,11 +11,15 @@ import numpy as np
 from PIL import Image
 
 from lgag_jax import figures, files, scene_tables
+from lgag_jax.geo import style
 from lgag_jax.report import STYLE, card_row, picture
 from lgag_jax.scene_tables import area
 
 _MOST_PICTURES = 12
-_WIDE = "table{display:block;overflow-x:auto}"  # The page itself does not scroll sideways.
+_WIDE = (  # The page itself does not scroll sideways.
+  "table{display:block;overflow-x:auto}table.words td{text-align:left;overflow-wrap:anywhere}"
+  "table.words th{text-align:left}"
+)
 _SIDE = 1080  # Of a picture, in pixels.
 _MOST_ROWS = 500
 
@@ -42,8 +47,9 @@ def _page(
     f"<h1>Landslides in {scenes}</h1><p class=lead>{html.escape(maker)}</p>", _cards(results),
   ]
   if left_out:
-    rows = sorted(left_out.items())
-    parts += ["<h2>Not mapped</h2>", _rows(("image", "why"), rows[:_MOST_ROWS])]
+    named = [(path, pathlib.PurePath(path).name) for path in sorted(left_out)]
+    rows = [(name, left_out[path].replace(path, name)) for path, name in named]
+    parts += ["<h2>Not mapped</h2>", _rows(("image", "why"), rows[:_MOST_ROWS], "words")]
     parts.append(f"<p>{len(rows):,} in all.</p>" if len(rows) > _MOST_ROWS else "")
   if judged:
     parts += _judged(judged, output)
@@ -52,7 +58,10 @@ def _page(
     heading = f"<h2>{html.escape(name)}</h2>" if len(names) > 1 else ""
     if areas:
       parts += [heading, picture(figures.sizes(areas), f"Sizes of {name} polygons")]
+  shades = zip(names, itertools.cycle(style.COLOURS), strict=False)
+  legend = ", ".join(f"<b style='color:{shade}'>{html.escape(name)}</b>" for name, shade in shades)
   parts += ["<h2>Scenes</h2>", _table(results, names), "<h2>A look</h2>"]
+  parts.append(f"<p>Tinted and outlined: {legend}. White is without data.</p>")
   if len(results) > _MOST_PICTURES:
     parts.append(f"<p>The {_MOST_PICTURES} with most mapped; all are in overlay/.</p>")
   largest = sorted(results, key=lambda r: -sum(v["pixels"] for v in r["classes"].values()))
@@ -125,10 +134,10 @@ def _table(results: list[dict], names: list[str]) -> str:
   return _rows(columns, rows) + rest
 
 
-def _rows(columns: Sequence, rows: Sequence[Sequence]) -> str:
+def _rows(columns: Sequence, rows: Sequence[Sequence], kind: str = "figures") -> str:
   cells = lambda tag, row: "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in row)
   body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-  return f"<table><tr>{cells('th', columns)}</tr>{body}</table>"
+  return f"<table class={kind}><tr>{cells('th', columns)}</tr>{body}</table>"
 
 
 def _crs(result: dict) -> str:

@@ -53,7 +53,9 @@ def write(folder, mask, scores=None, crs=_UTM[0], transform=_UTM[1], tile=16):
 def find(folder, mask, scores=None, crs=_UTM[0], transform=None, **options):
   if transform is None:
     transform = _FEET[1] if crs == "EPSG:2263" else _UTM[1]
-  return polygons.find(*write(folder, mask, scores, crs, transform), _NAMES, "a.tif", **options)
+  return list(
+    polygons.find(*write(folder, mask, scores, crs, transform), _NAMES, "a.tif", **options)
+  )
 
 
 def drawn(text):
@@ -71,12 +73,12 @@ def noise(rng, shape=(48, 40)):
 
 
 def labelled(mask):
-  """Yields (class, bool [H, W]) of the regions by their first pixels."""
+  """Yields (class, bool [H, W]) of the regions by their last pixels."""
   found = []
   for c in (1, 2):
     labels, count = scipy.ndimage.label(mask == c)
     found += [(c, labels == i + 1) for i in range(count)]
-  return sorted(found, key=lambda item: np.flatnonzero(item[1])[0])
+  return sorted(found, key=lambda item: np.flatnonzero(item[1])[-1])
 
 
 def on_the_ground(inside, crs, transform):
@@ -146,6 +148,32 @@ def test_every_region_is_a_valid_polygon_with_its_own_pixels_figures(
       assert landslide.mean_probability is landslide.max_probability is None
 
 
+def test_blocks_leave_no_trace(tmp_path, rng, monkeypatch):
+  mask = noise(rng, (96, 80))
+  mask[5:90, 30:33] = 1  # One is open over many blocks.
+  whole = find(tmp_path, mask)
+  monkeypatch.setattr(regions, "_PIXELS", 1)
+  cut = find(tmp_path, mask)
+  assert max(x.geometry.bounds[3] - x.geometry.bounds[1] for x in cut) > 800
+  for one, other in zip(whole, cut, strict=True):
+    shapes = one.geometry.normalize(), other.geometry.normalize()
+    np.testing.assert_array_equal(*map(shapely.get_coordinates, shapes))  # Not a corner more.
+    for name in ("area_m2", "perimeter_m"):
+      assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12)
+    same = {"area_m2": 0, "perimeter_m": 0, "geometry": None}
+    assert dataclasses.replace(one, **same) == dataclasses.replace(other, **same)
+
+
+def test_landslides_come_out_where_they_end(tmp_path, rng, monkeypatch):
+  monkeypatch.setattr(regions, "_PIXELS", 1)
+  rows, pieces = [], regions._pieces
+  monkeypatch.setattr(regions, "_pieces", lambda *block: rows.append(block[2]) or pieces(*block))
+  paths = write(tmp_path, noise(rng))
+  first = next(polygons.find(*paths, _NAMES, "a.tif"))
+  ends = (_UTM[1][5] - first.geometry.bounds[1]) / 10
+  assert rows == list(range(int(ends) + 1))  # No row is read that is not needed to know.
+
+
 def test_corners_part_regions_and_holes_stay(tmp_path):
   mask = drawn("""
     110000
@@ -156,7 +184,7 @@ def test_corners_part_regions_and_holes_stay(tmp_path):
   """)
   found = find(tmp_path, mask)
   assert [(x.class_name, x.pixels) for x in found] == [
-    ("slide", 3), ("slide", 1), ("slide", 1), ("flow", 3), ("slide", 1), ("slide", 1),
+    ("slide", 3), ("slide", 1), ("slide", 1), ("slide", 1), ("flow", 3), ("slide", 1),
   ]
   ring = drawn("""
     11110
@@ -214,7 +242,7 @@ def test_vector_files_read_back(tmp_path, crs, empty):
   scores = np.full((2, *mask.shape), 40, np.uint8)
   scores[1] = 255  # Class two has no probability.
   paths = write(tmp_path, mask, scores, crs)
-  found = polygons.find(*paths, _ODD, "scène\udce9.tif")
+  found = list(polygons.find(*paths, _ODD, "scène\udce9.tif"))
   with rasterio.open(paths[0]) as raster:
     grid = Grid.of(raster)
   gpkg, geojson = tmp_path / "out" / "a.gpkg", tmp_path / "out" / "a.geojson"
@@ -274,12 +302,12 @@ def test_faults_are_named(tmp_path):
   (tmp_path / "other").mkdir()
   mask_path, _ = write(tmp_path / "other", mask, transform=(9, *_UTM[1][1:]))
   with pytest.raises(ValueError, match=r"scores\.tif and .*mask\.tif differ in size, transform or CRS"):
-    polygons.find(mask_path, tmp_path / "scores.tif", _NAMES, "")
+    list(polygons.find(mask_path, tmp_path / "scores.tif", _NAMES, ""))
   noisy = np.random.default_rng(0).integers(1, 3, (64, 64)).astype(np.uint8)
   mask_path, scores_path = write(tmp_path, noisy)
   mask_path.write_bytes(mask_path.read_bytes()[:-300])
   with pytest.raises(ImageError, match=r"mask\.tif"):
-    polygons.find(mask_path, scores_path, _NAMES, "")
+    list(polygons.find(mask_path, scores_path, _NAMES, ""))
 
 
 def test_a_file_that_does_not_fit_on_the_disk_is_not_left(tmp_path, monkeypatch):

@@ -2,12 +2,12 @@
 
 import contextlib
 import dataclasses
+import itertools
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import rasterio
-import rasterio.features
 import shapely
 from affine import Affine
 from rasterio._err import CPLE_BaseError
@@ -26,7 +26,7 @@ _AT_ONCE = 1000  # Polygons measured together: coordinates are projected fast on
 class Landslide:
   """A connected region of one class. All figures are of its pixels; only `geometry` is simplified."""
 
-  id: int  # From 1, by first pixel: row by row from the top, each from the left.
+  id: int  # From 1, by last pixel: row by row from the top, each from the left.
   class_name: str
   geometry: shapely.Polygon  # In the scene's coordinates; valid, never empty.
   area_m2: float | None  # On the WGS84 ellipsoid; None where the scene has no place on the Earth.
@@ -40,37 +40,34 @@ class Landslide:
 def find(
   mask_path: pathlib.Path, probability_path: pathlib.Path, classes: tuple[str, ...], source: str, *,
   min_area: float = 0, simplify: float = 0,
-) -> list[Landslide]:
-  """Returns the landslides of a map: mask (0, class 1..C, 255) and probability (a band a class).
+) -> Iterator[Landslide]:
+  """Yields the landslides of a map: mask (0, class 1..C, 255) and probability (a band a class).
 
   Regions below `min_area`, in square metres, are left out. `simplify` is the tolerance of Douglas and
   Peucker's simplification, in metres by the resolution at the scene's centre; each polygon is
   simplified by itself, so that neighbours of two classes may come to overlap slightly. Both are in
-  pixels where the scene has no place on the Earth. Rasters are read by blocks of rows. Raises
-  ValueError naming a file that does not fit, ImageError naming a damaged one.
+  pixels where the scene has no place on the Earth. Rasters are read by blocks of rows, and a landslide
+  is yielded where it ends: memory does not follow their number. Raises ValueError naming a file that
+  does not fit, ImageError naming a damaged one.
   """
   with (
     rasterio.Env(**SCENE_OPTIONS),
     images.open_raster(mask_path) as mask,
     images.open_raster(probability_path) as probability,
+    _naming(f"{mask_path} or {probability_path}"),
   ):
-    grid = Grid.of(mask)
     _check(mask, probability, len(classes))
-    with _naming(f"{mask_path} or {probability_path}"):
-      found = regions.measure(mask, probability, len(classes))
-    with _naming(mask_path):
-      outlines, values = _outlines(mask, grid.transform, found.first)
-  areas, perimeters = _on_the_ground(outlines, grid)
-  # Not the opposite comparison: an area that could not be measured is NaN, and is kept.
-  kept = np.flatnonzero(~((found.pixels if grid.to_wgs84() is None else areas) < min_area))
-  geometries = _simplified(_mapped(outlines[kept], grid.transform), grid, simplify)
-  return [
-    Landslide(
-      number, classes[values[i] - 1], geometry, _known(areas[i]), _known(perimeters[i]),
-      _known(found.mean[i]), _known(found.maximum[i]), int(found.pixels[i]), source,
-    )
-    for number, (i, geometry) in enumerate(zip(kept, geometries, strict=True), 1)
-  ]
+    grid, number = Grid.of(mask), itertools.count(1)
+    for found in regions.closed(mask, probability, len(classes)):
+      areas, perimeters = _on_the_ground(found.outlines, grid)
+      # Not the opposite comparison: an area that could not be measured is NaN, and is kept.
+      kept = np.flatnonzero(~((found.pixels if grid.to_wgs84() is None else areas) < min_area))
+      geometries = _simplified(_mapped(found.outlines[kept], grid.transform), grid, simplify)
+      for i, geometry in zip(kept, geometries, strict=True):
+        yield Landslide(
+          next(number), classes[found.value[i] - 1], geometry, _known(areas[i]), _known(perimeters[i]),
+          _known(found.mean[i]), _known(found.maximum[i]), int(found.pixels[i]), source,
+        )
 
 
 def _check(mask, probability, classes):
@@ -99,41 +96,6 @@ def _naming(what: object) -> Iterator[None]:
     yield
   except (RasterioError, CPLE_BaseError) as error:
     raise images.ImageError(f"{what} is damaged: {error} Make the map again.") from error
-
-
-def _outlines(
-  mask: rasterio.DatasetReader, transform: Affine, first: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns polygons in whole pixels (col, row), and their mask values, in the order of `first`.
-
-  Pixels are connected by their edges, as the evaluation has it. GDAL's rings for connection by corners
-  touch themselves, which makes them invalid; and a corner has no width that a landslide could pass.
-  """
-  band = rasterio.band(mask, 1)
-  polygons, values = [], []
-  if first.size:
-    # As its own mask: of zeros, the background, no polygon is made.
-    for shape, value in rasterio.features.shapes(band, mask=band, connectivity=4):
-      if value != images.UNKNOWN:
-        polygons.append(shapely.Polygon(shape["coordinates"][0], shape["coordinates"][1:]))
-        values.append(int(value))
-  back = ~transform
-  outlines = shapely.transform(
-    np.array(polygons, object), lambda points: np.rint(_applied(back, points))
-  )
-  order = np.argsort(_first_pixels(outlines, mask.width))
-  return outlines[order], np.array(values, np.int64)[order]
-
-
-def _first_pixels(outlines: np.ndarray, width: int) -> np.ndarray:
-  """Returns the number, row by row, of the leftmost pixel in each polygon's top row."""
-  rings = shapely.get_exterior_ring(outlines)
-  points, ring = shapely.get_coordinates(rings, return_index=True)
-  # Its upper left corner is a corner of the polygon. Corners of a row are one more than pixels.
-  corners = (points[:, 1] * (width + 1) + points[:, 0]).astype(np.int64)
-  result = np.full(len(outlines), np.iinfo(np.int64).max)
-  np.minimum.at(result, ring, corners)
-  return result
 
 
 def _applied(transform: Affine, points: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-_COLOURS = ("#e63c28", "#fabe28", "#a03cc8", "#288cfa")  # Of classes; used again beyond four.
+COLOURS = ("#e63c28", "#fabe28", "#a03cc8", "#288cfa")  # Of classes; used again beyond four.
 # Of probabilities from 0 to 1, with opacities 0..255: what is unlikely leaves the image to be seen.
 _RAMP = ((0.0, "#ffffb2", 0), (0.25, "#fecc5c", 90), (0.5, "#fd8d3c", 170), (0.75, "#f03b20", 220),
          (1.0, "#bd0026", 255))
@@ -94,7 +94,7 @@ def _raster(kind: str) -> tuple[Element, Element]:
 
 
 def _colour(number: int) -> str:
-  return _COLOURS[(number - 1) % len(_COLOURS)]
+  return COLOURS[(number - 1) % len(COLOURS)]
 
 
 def _text(name: str) -> str:

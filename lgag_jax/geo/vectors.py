@@ -3,11 +3,12 @@
 import contextlib
 import errno
 import functools
+import itertools
 import logging
 import pathlib
 import tempfile
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import pyogrio
@@ -29,30 +30,39 @@ _FIELDS = (
 )
 # RFC 7946 asks for WGS84, outlines anticlockwise and holes clockwise; seven decimals are a centimetre.
 _GEOJSON = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"}
+_AT_ONCE = 5000
 _SIDE_FILES = ("-journal", "-wal", "-shm")  # SQLite's.
 
 
 def write(
-  landslides: Sequence[Landslide], grid: Grid, gpkg_path: pathlib.Path, geojson_path: pathlib.Path
+  landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path, geojson_path: pathlib.Path
 ) -> list[pathlib.Path]:
   """Writes a GeoPackage, layer "landslides", and a GeoJSON; returns the files written.
 
   A scene with no place on the Earth has no GeoJSON, and an older one of that name is removed; without
   any CRS the GeoPackage's is undefined, and its coordinates are what the scene's transform makes of
-  columns and rows. Unknown figures are null. An OSError names the file that could not be written.
+  columns and rows. Unknown figures are null. A few thousand landslides are in memory at once. An
+  OSError names the file that could not be written.
   """
+  crs = grid.crs.to_wkt() if grid.crs else None
   with _written(gpkg_path) as partial:
-    indexed = "YES" if _has_index() else "NO"
-    _write_layer(partial, "GPKG", landslides, grid, layer_options={"SPATIAL_INDEX": indexed})
+    count, placed = _write_layer(partial, landslides, crs)
+    _check(partial, count)
+    if _has_index() and not pyogrio.read_info(partial)["capabilities"]["fast_spatial_filter"]:
+      raise pyogrio.errors.DataLayerError("the spatial index was not written")
     # Of a database that this one replaces, a GIS may have it open: SQLite would take them for its own.
     _remove_side_files(gpkg_path)
   if grid.to_wgs84() is None:
     geojson_path.unlink(missing_ok=True)
     return [gpkg_path]
-  # A polygon without an area lies where the projection has no coordinates.
-  placed = [landslide for landslide in landslides if landslide.area_m2 is not None]
   with _written(geojson_path) as partial:
-    _write_layer(partial, "GeoJSON", placed, grid, layer_options=_GEOJSON)
+    # A polygon without an area lies where the projection has no coordinates.
+    with pyogrio.raw.open_arrow(gpkg_path, where="area_m2 IS NOT NULL") as (meta, stream):
+      pyogrio.raw.write_arrow(
+        stream, partial, layer=LAYER, driver="GeoJSON", geometry_type="Polygon", crs=crs,
+        geometry_name=meta["geometry_name"] or "wkb_geometry", **_GEOJSON,
+      )
+    _check(partial, placed)
   return [gpkg_path, geojson_path]
 
 
@@ -90,22 +100,30 @@ def _remove_side_files(path: pathlib.Path) -> None:
     path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _write_layer(path, driver, landslides, grid, **options):
-  columns = zip(*map(_row, landslides), strict=True) if landslides else [()] * len(_FIELDS)
-  with warnings.catch_warnings():
-    warnings.filterwarnings("ignore", message="'crs' was not provided")  # There may be none.
-    pyogrio.raw.write(
-      path, shapely.to_wkb(np.array([landslide.geometry for landslide in landslides], object)),
-      [np.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)],
-      [name for name, _ in _FIELDS], layer=LAYER, driver=driver, geometry_type="Polygon",
-      crs=grid.crs.to_wkt() if grid.crs else None, promote_to_multi=False, **options,
-    )
-  # GDAL closes a GeoPackage that did not fit on the disk without a word: without layer or index.
-  found = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)
-  if found["features"] != len(landslides):
-    raise pyogrio.errors.DataLayerError(f"{found['features']} of {len(landslides)} polygons written")
-  if driver == "GPKG" and _has_index() and not found["capabilities"]["fast_spatial_filter"]:
-    raise pyogrio.errors.DataLayerError("the spatial index was not written")
+def _write_layer(path, landslides: Iterable[Landslide], crs: str | None) -> tuple[int, int]:
+  """Writes a GeoPackage; returns the numbers of landslides, and of those that have an area."""
+  landslides, count, placed = iter(landslides), 0, 0
+  indexed = "YES" if _has_index() else "NO"
+  while (batch := list(itertools.islice(landslides, _AT_ONCE))) or not path.exists():
+    columns = zip(*map(_row, batch), strict=True) if batch else [()] * len(_FIELDS)
+    with warnings.catch_warnings():
+      warnings.filterwarnings("ignore", message="'crs' was not provided")  # There may be none.
+      pyogrio.raw.write(
+        path, shapely.to_wkb(np.array([landslide.geometry for landslide in batch], object)),
+        [np.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)],
+        [name for name, _ in _FIELDS], layer=LAYER, driver="GPKG", geometry_type="Polygon", crs=crs,
+        promote_to_multi=False, append=path.exists(), layer_options={"SPATIAL_INDEX": indexed},
+      )
+    count += len(batch)
+    placed += sum(landslide.area_m2 is not None for landslide in batch)
+  return count, placed
+
+
+def _check(path: pathlib.Path, count: int) -> None:
+  """GDAL closes a GeoPackage that did not fit on the disk without a word: without layer or index."""
+  found = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"]
+  if found != count:
+    raise pyogrio.errors.DataLayerError(f"{found} of {count} polygons written")
 
 
 def _row(landslide: Landslide) -> tuple:

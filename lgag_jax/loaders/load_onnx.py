@@ -44,5 +44,7 @@ def load(image_type="uint8", folder=FOLDER, providers=("CPUExecutionProvider",))
 
 
 if __name__ == "__main__":
+  if len(sys.argv) != 3:
+    sys.exit(__doc__)
   given = np.load(sys.argv[1])
   np.savez(sys.argv[2], **load(given.dtype.name)(given))
