@@ -38,13 +38,17 @@ def main() -> None:
     "--windows", nargs="+", type=int, default=[0, 320, 448],
     help="sides of windows in pixels, 0 the default's; all but --seams takes the first alone",
   )
+  parser.add_argument(
+    "--every", type=int, default=1, help="leave all but each n-th square of the drawing without data"
+  )
   parser.add_argument("--seams", action="store_true", help="compare window sizes and overlaps")
   arguments = parser.parse_args()
   arguments.output.mkdir(parents=True, exist_ok=True)
   bare = _bare(arguments.workdir, arguments.windows[0])
   print(f"bare model: {bare:.2f} windows/s")
   for size in arguments.sizes:
-    scene = _write(arguments.output / f"scene{size}.tif", *map(int, size.split("x")))
+    path = arguments.output / f"scene{size}.tif"
+    scene = _write(path, *map(int, size.split("x")), arguments.every)
     found = _map(arguments, scene, f"maps{size}", tile_size=arguments.windows[0])
     print(_line(size, found, bare), flush=True)
   if arguments.seams:
@@ -77,20 +81,21 @@ def _bare(workdir: pathlib.Path, tile_size: int) -> float:
   return float(np.median(rates[1:]))
 
 
-def _write(path: pathlib.Path, height: int, width: int) -> pathlib.Path:
+def _write(path: pathlib.Path, height: int, width: int, every: int) -> pathlib.Path:
   if path.exists():
     return path
   pixels = np.moveaxis(drawing.draw_scene(0, _DRAWN, _DRAWN)[0], -1, 0)
   profile = {
     "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8", "tiled": True,
     "blockxsize": 512, "blockysize": 512, "compress": "deflate", "crs": "EPSG:32633",
-    "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5.2e6), "BIGTIFF": "IF_SAFER",
+    "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5.2e6), "BIGTIFF": "IF_SAFER", "nodata": 0,
+    "sparse_ok": True,
   }
+  squares = itertools.product(range(0, height, _DRAWN), range(0, width, _DRAWN))
   with rasterio.Env(GDAL_CACHEMAX=256 << 20), rasterio.open(path, "w", **profile) as raster:
-    for top in range(0, height, _DRAWN):
-      for left in range(0, width, _DRAWN):
-        part = pixels[:, : height - top, : width - left]
-        raster.write(part, window=Window(left, top, part.shape[2], part.shape[1]))
+    for top, left in itertools.islice(squares, 0, None, every):
+      part = pixels[:, : height - top, : width - left]
+      raster.write(part, window=Window(left, top, part.shape[2], part.shape[1]))
   return path
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import ctypes
 import dataclasses
 import math
 import pathlib
@@ -73,6 +74,7 @@ def write(
   says that all is there, scenes/<stem>.json.
   """
   plan.result(output).unlink(missing_ok=True)
+  _give_memory_back()
   names, count = config.data.classes, np.zeros(256, np.int64)
   scores = cog.write(
     output / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype),
@@ -104,6 +106,12 @@ def write(
   made = [path.relative_to(output).as_posix() for path in made]
   files.write_json(plan.result(output), {**numbers, "files": made})
   shutil.rmtree(plan.working(output))
+
+
+def _give_memory_back() -> None:
+  """Hands what mapping has freed back to the system, so that products do not come on top of it."""
+  with contextlib.suppress(OSError, AttributeError):  # Other C libraries than glibc do so themselves.
+    ctypes.CDLL(None).malloc_trim(0)
 
 
 def _mask_colours(classes: int) -> dict[int, tuple[int, int, int]]:
