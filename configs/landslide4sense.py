@@ -19,6 +19,7 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.model.rgb_bands = (4, 3, 2)
   config.data.image_size = 256
   config.train.epochs = 3
+  config.loss.background_pixel_weight = 0.5  # Few tiles are landslide by half.
   # Tiles are enlarged four times: a score map has no finer detail than a wide, smooth filter.
   config.refine.radius = 0.15
   config.refine.epsilon = 1.0

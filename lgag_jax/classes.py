@@ -26,5 +26,7 @@ def drawn(scores: Any, thresholds: Sequence[float]) -> Any:
   """
   margin = scores - np.asarray(thresholds, np.float32)
   reached = (margin >= 0) & (scores > 0)
+  if scores.shape[-1] == 1:
+    return reached[..., 0].astype(np.uint8)
   best = (margin - np.float32(4) * ~reached).argmax(-1) + 1  # Margins lie in [-1, 1].
   return (best * reached.any(-1)).astype(np.uint8)

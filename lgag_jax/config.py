@@ -244,7 +244,7 @@ class LossConfig:
   consistency_weight: float = 0.1
   auxiliary_weight: float = 1.0  # Of the label terms of the fused features' class activation.
   negative_pixel_weight: float = 1.0  # On images of no class every pixel is background.
-  background_pixel_weight: float = 0.5  # So is, on positives, the lower share of the pixels.
+  background_pixel_weight: float = 0.0  # So is, on positives, the lower share of the pixels.
   background_pixel_fraction: float = 0.5
 
   def __post_init__(self):

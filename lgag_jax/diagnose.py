@@ -21,6 +21,7 @@ LIT = 0.02  # Of negatives' pixels: four times what the rule "negatives" lets th
 ORACLE_SHARE = 0.8  # Of the oracle's IoU: with less, the threshold costs a fifth of the map.
 _UNGATED = "segmentation"  # The method whose maps the image score does not gate.
 _LONGER = "Train longer (train.epochs={0.epochs}, train.min_steps={0.min_steps})."
+_FULLER = "Where landslides fill much of positives, raise model.top_fraction ({0.top_fraction:g})."
 _DRAW = 0.5  # With the background; the rule "negatives" keeps thresholds at or above it.
 
 
@@ -129,7 +130,7 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
     remedies += [_move_quantile("lower", config) if falls else "", _other_rules(config)]
   if config.model.method != _UNGATED:
     negatives = "Add negatives like the landslides' surroundings, so that these score low, others high."
-    remedies += [negatives, _LONGER.format(config.train)]
+    remedies += [negatives, _FULLER.format(config.model), _LONGER.format(config.train)]
   text = (
     f"Maps are black: on {black} of {count} images labelled positive under {_percent(BLACK)} of the "
     f"pixels reach the threshold, {threshold:.3f}"
@@ -147,10 +148,9 @@ def _white(values: dict, config: Config) -> dict | None:
     remedies.append("Look at the masks that it learned from.")
   else:
     remedies.insert(0, "Add negatives from the same terrain: they teach what is background.")
-    if loss.background_pixel_weight == 0:
-      remedies.append("Set loss.background_pixel_weight above 0.")
     share = f"loss.background_pixel_fraction ({loss.background_pixel_fraction:g})"
-    remedies.append(f"Raise {share}, but not above the share of background in any image.")
+    verb = "Raise" if loss.background_pixel_weight else "Set loss.background_pixel_weight=0.5, with"
+    remedies.append(f"{verb} {share}, but not above the share of background in any positive image.")
     if config.model.pooling == "average":
       remedies.append("Set model.pooling=top: an average wants a positive image to score all over.")
   text = (

@@ -94,7 +94,8 @@ def fill(array: np.ndarray, valid: np.ndarray) -> None:
   mean = total / max(np.count_nonzero(valid), 1)
   if np.issubdtype(array.dtype, np.integer):
     mean = np.rint(mean)
-  array[~valid] = np.where(np.isfinite(mean), mean, 0.0).astype(array.dtype)
+  mean = np.where(np.isfinite(mean), mean, 0.0).astype(array.dtype)
+  np.copyto(array, mean, where=~valid[..., None])  # Indices would take more than the array.
 
 
 def read_mask(

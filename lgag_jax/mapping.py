@@ -29,6 +29,7 @@ from lgag_jax.models.network import Network
 from lgag_jax.state import TrainState
 
 _MOST_ON_CPU = 8  # Windows as wide as training's a batch: more are no faster there, and take memory.
+_ROWS = 64  # Classified at once: what that takes is several times their scores.
 _AHEAD = 2  # Batches read before they are asked for, and as many computed before they are written.
 
 
@@ -209,9 +210,11 @@ def _settle(job: Job, row: int, valid: np.ndarray, advance: Callable, _s, _p, wa
       # What is left of the scene at its lower and right border is less than a pixel of the window's.
       rest = [valid.shape[axis] - scores.shape[axis] for axis in (0, 1)]
       scores = np.pad(scores, ((0, rest[0]), (0, rest[1]), (0, 0)), mode="edge")
-    mask = classes.drawn(scores, job.thresholds)
-    mask[~valid] = NO_DATA
-    job.store.write(first * by, encode(scores, valid, job.store.dtype), mask)
+    for start in range(0, len(scores), _ROWS):
+      part, there = scores[start : start + _ROWS], valid[start : start + _ROWS]
+      mask = classes.drawn(part, job.thresholds)
+      mask[~there] = NO_DATA
+      job.store.write(first * by + start, encode(part, there, job.store.dtype), mask)
   if row + 1 < len(job.rows.starts):
     job.store.save(row + 1, job.canvas.band, job.probability.tolist())
   job.seconds["compute"] += waited

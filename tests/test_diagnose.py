@@ -162,7 +162,8 @@ def test_black_maps_are_explained_by_what_blackens_them():
   assert "on 12 of them because the image classifier finds nothing" in denied["text"]
   assert "Lower localize.gate" in denied["remedy"] and "quantile" not in denied["remedy"]
   high = named(good(), a_map(black=16, black_denied=2, threshold=0.9))["black"]["remedy"]
-  words = ("localize.negative_quantile", "threshold_rule=otsu or agreement", "train.epochs=15")
+  words = ("localize.negative_quantile", "threshold_rule=otsu or agreement", "model.top_fraction",
+           "train.epochs=15")
   assert all(word in high for word in words)
   # The guided map's threshold does not fall below a draw, nor does another rule read the quantile.
   assert "quantile" not in named(good(), a_map(black=16, threshold=0.5))["black"]["remedy"]
@@ -179,10 +180,10 @@ def test_remedies_of_white_maps_fit_the_method():
   remedy = lambda config: named(good(), a_map(white=20), config)["white"]["remedy"]
   default = remedy(CONFIG)
   assert "loss.background_pixel_fraction (0.5)" in default and "negatives" in default
-  assert "background_pixel_weight" not in default and "model.pooling" not in default
-  weights = {"background_pixel_weight": 0.0}
-  published = remedy(change(CONFIG, model={"pooling": "average"}, loss=weights))
-  assert "loss.background_pixel_weight above 0" in published and "model.pooling=top" in published
+  assert "Set loss.background_pixel_weight=0.5" in default and "model.pooling" not in default
+  weights = {"background_pixel_weight": 1.0}
+  averaged = remedy(change(CONFIG, model={"pooling": "average"}, loss=weights))
+  assert "Raise loss.background_pixel_fraction" in averaged and "model.pooling=top" in averaged
   assert "loss." not in remedy(change(CONFIG, model={"method": "segmentation"}))
   tiles = change(CONFIG, data={"source": "patches", "tile_size": 128})
   assert "data.tile_size=128" in remedy(tiles)

@@ -19,7 +19,7 @@ _BLOCK = 512
 def encode(scores: np.ndarray, valid: np.ndarray, dtype: np.dtype) -> np.ndarray:
   """Returns scores [h, w, C] in [0, 1] as they are written: whole percent, or as they are."""
   stored = np.round(scores * 100).astype(dtype) if dtype == np.uint8 else scores.astype(dtype)
-  stored[~valid] = NO_DATA if dtype == np.uint8 else np.nan
+  np.copyto(stored, NO_DATA if dtype == np.uint8 else np.nan, where=~valid[..., None])
   return stored
 
 
