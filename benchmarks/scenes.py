@@ -46,13 +46,14 @@ def main() -> None:
   arguments.output.mkdir(parents=True, exist_ok=True)
   bare = _bare(arguments.workdir, arguments.windows[0])
   print(f"bare model: {bare:.2f} windows/s")
+  sparse = "" if arguments.every == 1 else f"-every{arguments.every}"
   for size in arguments.sizes:
-    path = arguments.output / f"scene{size}.tif"
+    path = arguments.output / f"scene{size}{sparse}.tif"
     scene = _write(path, *map(int, size.split("x")), arguments.every)
-    found = _map(arguments, scene, f"maps{size}", tile_size=arguments.windows[0])
+    found = _map(arguments, scene, f"maps{size}{sparse}", tile_size=arguments.windows[0])
     print(_line(size, found, bare), flush=True)
   if arguments.seams:
-    size = arguments.sizes[0]
+    size = f"{arguments.sizes[0]}{sparse}"
     reference = _mask(arguments.output / f"maps{size}")
     for tile, overlap in list(itertools.product(arguments.windows, _OVERLAPS))[1:]:
       name = f"maps{size}-{tile}-{overlap}"

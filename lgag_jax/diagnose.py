@@ -21,7 +21,6 @@ LIT = 0.02  # Of negatives' pixels: four times what the rule "negatives" lets th
 ORACLE_SHARE = 0.8  # Of the oracle's IoU: with less, the threshold costs a fifth of the map.
 _UNGATED = "segmentation"  # The method whose maps the image score does not gate.
 _LONGER = "Train longer (train.epochs={0.epochs}, train.min_steps={0.min_steps})."
-_FULLER = "Where landslides fill much of positives, raise model.top_fraction ({0.top_fraction:g})."
 _DRAW = 0.5  # With the background; the rule "negatives" keeps thresholds at or above it.
 
 
@@ -130,7 +129,10 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
     remedies += [_move_quantile("lower", config) if falls else "", _other_rules(config)]
   if config.model.method != _UNGATED:
     negatives = "Add negatives like the landslides' surroundings, so that these score low, others high."
-    remedies += [negatives, _FULLER.format(config.model), _LONGER.format(config.train)]
+    off = ", with loss.background_pixel_weight=0" if config.loss.background_pixel_weight else ""
+    fuller = f"Where landslides fill much of positives, raise model.top_fraction{off}."
+    fuller *= config.model.pooling == "top"
+    remedies += [negatives, fuller, _LONGER.format(config.train)]
   text = (
     f"Maps are black: on {black} of {count} images labelled positive under {_percent(BLACK)} of the "
     f"pixels reach the threshold, {threshold:.3f}"
@@ -151,8 +153,8 @@ def _white(values: dict, config: Config) -> dict | None:
     share = f"loss.background_pixel_fraction ({loss.background_pixel_fraction:g})"
     verb = "Raise" if loss.background_pixel_weight else "Set loss.background_pixel_weight=0.5, with"
     remedies.append(f"{verb} {share}, but not above the share of background in any positive image.")
-    if config.model.pooling == "average":
-      remedies.append("Set model.pooling=top: an average wants a positive image to score all over.")
+    average = "Set model.pooling=top: an average wants a positive image to score all over."
+    remedies.append(average if config.model.pooling == "average" else "")
   text = (
     f"Maps are white: on {white} of {count} images found positive over {_percent(WHITE)} of the pixels "
     f"reach the threshold, {values['label_free']['threshold']:.3f}."
@@ -241,8 +243,7 @@ def _smaller(config: Config) -> str:
   """Tiles need masks to be labelled; other images are cut by who labels them."""
   if config.data.source == "patches":
     return f"Cut smaller tiles (data.tile_size={config.data.tile_size})."
-  size = config.data.image_size
-  return f"Cut the images smaller and label the parts, or raise data.image_size ({size})."
+  return f"Cut images smaller, label the parts, or raise data.image_size ({config.data.image_size})."
 
 
 def _percent(share: float) -> str:

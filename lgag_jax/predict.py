@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 
 import jax
@@ -135,6 +136,9 @@ def _tell(mapped: Mapped, output: pathlib.Path, *, anew: bool) -> list[dict]:
 
   A page that needs nothing new stays: it may hold an evaluation.
   """
+  for plan in mapped.plans:
+    if products.is_done(plan, output):  # What a kill at the very end has left.
+      shutil.rmtree(plan.working(output), ignore_errors=True)
   with contextlib.suppress(OSError):  # Where something is still unfinished.
     (output / ".unfinished").rmdir()
   rows = products.collect(mapped.plans, output, mapped.config)

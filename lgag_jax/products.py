@@ -4,6 +4,7 @@ import contextlib
 import csv
 import ctypes
 import dataclasses
+import itertools
 import math
 import pathlib
 import shutil
@@ -23,6 +24,7 @@ from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.store import Store
 from lgag_jax.map_settings import Options
 
+_SUFFIXES = (".tif", ".png", ".gpkg", ".geojson", ".qml")
 _ROWS = 512  # Of a map in memory at once.
 _OVERLAY_SIDE = 2048
 _LEAST_SIDE = 4  # Of a polygon, in pixels as the network sees them: the finest that its maps resolve.
@@ -87,25 +89,37 @@ def write(
   )
   areas, made = None, [scores, mask]
   if plan.grid.georeferenced:
-    files.write_text(mask.with_suffix(".qml"), style.mask_style(names))
-    files.write_text(
-      scores.with_suffix(".qml"), style.probability_style(options.probability == "percent")
-    )
+    styles = {
+      mask: style.mask_style(names),
+      scores: style.probability_style(options.probability == "percent"),
+      output / "polygons" / f"{plan.stem}.qml": style.polygon_style(names),
+    }
+    for path, text in styles.items():
+      made.append(path.with_suffix(".qml"))
+      files.write_text(made[-1], text)
     areas = {name: [] for name in names}
-    base = output / "polygons" / plan.stem
-    suffixed = [base.with_name(base.name + suffix) for suffix in (".gpkg", ".geojson", ".qml")]
+    vectors_at = [output / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
     found = polygons.find(
       mask, scores, names, plan.path.name, min_area=plan.min_area(options), simplify=options.simplify
     )
     with contextlib.closing(found):
-      made += vectors.write(_noted(found, areas), plan.grid, *suffixed[:2])
-    files.write_text(suffixed[2], style.polygon_style(names))
-  with files.beside(output / "overlay" / f"{plan.stem}.png") as path:
+      made += vectors.write(_noted(found, areas), plan.grid, *vectors_at)
+  made.append(output / "overlay" / f"{plan.stem}.png")
+  with files.beside(made[-1]) as path:
     quick_look(plan.path, mask, config, options).save(path)
+  _remove_others(plan, output, made)
   numbers = _numbers(plan, count, probability, areas, effort, config)
   made = [path.relative_to(output).as_posix() for path in made]
   files.write_json(plan.result(output), {**numbers, "files": made})
   shutil.rmtree(plan.working(output))
+
+
+def _remove_others(plan: Plan, output: pathlib.Path, made: Sequence[pathlib.Path]) -> None:
+  """Removes what an earlier map has left in a form that this one, with or without a CRS, has not."""
+  for folder, suffix in itertools.product(("mask", "probability", "polygons"), _SUFFIXES):
+    path = output / folder / f"{plan.stem}{suffix}"
+    if path not in made:
+      path.unlink(missing_ok=True)
 
 
 def _give_memory_back() -> None:

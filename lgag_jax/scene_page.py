@@ -147,11 +147,13 @@ def _crs(result: dict) -> str:
 
 
 def _picture(result: dict, folder: pathlib.Path, what: str) -> str:
-  with Image.open(folder / f"{result['stem']}.png") as image:
+  name, path = html.escape(result["file"]), folder / f"{result['stem']}.png"
+  if not path.exists():
+    return f"<h3>{name}</h3><p>Its picture, {html.escape(str(path))}, is gone: map it again.</p>"
+  with Image.open(path) as image:
     small = image.convert("RGB")
   small.thumbnail((_SIDE, _SIDE))
   buffer = io.BytesIO()
   small.save(buffer, format="JPEG", quality=85)
   data = base64.b64encode(buffer.getvalue()).decode()
-  name = html.escape(result["file"])
   return f"<h3>{name}</h3><img alt='{name}, {what}' src='data:image/jpeg;base64,{data}'>"

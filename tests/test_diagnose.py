@@ -170,6 +170,12 @@ def test_black_maps_are_explained_by_what_blackens_them():
   otsu = change(CONFIG, localize={"threshold_rule": "otsu"})
   remedy = named(good(), a_map(black=16), otsu)["black"]["remedy"]
   assert "quantile" not in remedy and "otsu" not in remedy and "threshold_rule=agreement" in remedy
+  # What training takes for landslide in a positive image may be too little.
+  tight = change(CONFIG, loss={"background_pixel_weight": 0.5})
+  remedy = named(good(), a_map(black=16), tight)["black"]["remedy"]
+  assert "raise model.top_fraction, with loss.background_pixel_weight=0" in remedy
+  average = change(CONFIG, model={"pooling": "average"})
+  assert "top_fraction" not in named(good(), a_map(black=16), average)["black"]["remedy"]
   weak = named(good(auc=0.7), a_map(black=16))["black"]["remedy"]
   assert weak.startswith("Look at the AUC first.")
   second = change(CONFIG, model={"method": "segmentation"})

@@ -110,8 +110,20 @@ def test_a_map_is_that_of_the_scene_at_once(looks, tmp_path, shape, overlap):
   result = json.loads((tmp_path / "scenes/scene.json").read_text())
   assert result["classes"]["landslide"]["pixels"] == (mask == 1).sum()
   assert result["classes"]["landslide"]["probability"] == pytest.approx(expected.max(), abs=1e-4)
-  (tmp_path / "polygons/scene.gpkg").unlink()  # Made again when it is asked for again.
-  assert not products.is_done(plan, tmp_path)
+  for made in ("polygons/scene.gpkg", "polygons/scene.qml", "overlay/scene.png", "mask/scene.qml"):
+    (tmp_path / made).rename(tmp_path / "away")  # Made again when it is asked for again.
+    assert not products.is_done(plan, tmp_path)
+    (tmp_path / "away").rename(tmp_path / made)
+  assert products.is_done(plan, tmp_path)
+
+
+def test_a_scene_that_loses_its_georeference_leaves_no_older_products(looks, tmp_path):
+  pixels, names = picture(64, 64), lambda: {p.name for p in tmp_path.glob("[mp]*/scene.*")}
+  predict(write_scene(tmp_path / "scene.tif", pixels), tmp_path)
+  assert names() == {"scene.tif", "scene.qml", "scene.gpkg", "scene.geojson"}
+  Image.fromarray(pixels).save(tmp_path / "scene.tif")
+  predict(tmp_path / "scene.tif", tmp_path, key="other")
+  assert names() == {"scene.png"}
 
 
 def test_missing_data_is_neither_input_nor_output(looks, tmp_path):

@@ -154,12 +154,17 @@ def _whole(pieces: _Pieces, scale: float) -> Regions:
 
 
 def _merged(outlines: list[shapely.Polygon]) -> shapely.Polygon:
-  """Returns the union of a region's outlines, without the points that only blocks have put there."""
+  """Returns the union of a region's outlines, without the points that only blocks have put there.
+
+  A hole inside a block has a row of the region below it: it stays as it is. At blocks' edges there are
+  bays alone, that close to new holes.
+  """
   if len(outlines) == 1:
     return outlines[0]
-  whole = shapely.union_all(outlines)
-  rings = [_corners(ring) for ring in (whole.exterior, *whole.interiors)]
-  return shapely.Polygon(rings[0], rings[1:])
+  holes = [hole for outline in outlines for hole in outline.interiors]
+  whole = shapely.union_all([shapely.Polygon(outline.exterior) for outline in outlines])
+  outer, *closed_bays = (_corners(ring) for ring in (whole.exterior, *whole.interiors))
+  return shapely.Polygon(outer, closed_bays + holes)
 
 
 def _corners(ring: shapely.LinearRing) -> np.ndarray:
