@@ -172,6 +172,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_notebooks_run(path, tmp_path, monkeypatch):
   book = nbformat.read(path, 4)

@@ -65,6 +65,7 @@ def assert_same(one, other, tolerance):
     np.testing.assert_allclose(a, b, rtol=1e-3, atol=20 * tolerance)
 
 
+@pytest.mark.longest
 def test_parts_give_what_the_whole_batch_gives(config):
   """On several devices; test_topology.py has other numbers of them, from images and kept outputs."""
   parts = dataclasses.replace(config, train=dataclasses.replace(config.train, accumulate=2))
