@@ -131,8 +131,8 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
     negatives = "Add negatives like the landslides' surroundings, so that these score low, others high."
     off = ", with loss.background_pixel_weight=0" if config.loss.background_pixel_weight else ""
     fuller = f"Where landslides fill much of positives, raise model.top_fraction{off}."
-    fuller *= config.model.pooling == "top"
-    remedies += [negatives, fuller, _LONGER.format(config.train)]
+    remedies += [negatives, fuller if config.model.pooling == "top" else ""]
+    remedies.append(_LONGER.format(config.train))
   text = (
     f"Maps are black: on {black} of {count} images labelled positive under {_percent(BLACK)} of the "
     f"pixels reach the threshold, {threshold:.3f}"

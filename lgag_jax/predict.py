@@ -137,7 +137,7 @@ def _tell(mapped: Mapped, output: pathlib.Path, *, anew: bool) -> list[dict]:
   A page that needs nothing new stays: it may hold an evaluation.
   """
   for plan in mapped.plans:
-    if products.is_done(plan, output):  # What a kill at the very end has left.
+    if str(plan.path) not in mapped.left_out:  # What a kill at the very end has left.
       shutil.rmtree(plan.working(output), ignore_errors=True)
   with contextlib.suppress(OSError):  # Where something is still unfinished.
     (output / ".unfinished").rmdir()

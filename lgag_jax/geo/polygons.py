@@ -1,6 +1,5 @@
 """Landslides as polygons: the connected regions of a mapped scene, with what was measured of each."""
 
-import contextlib
 import dataclasses
 import itertools
 import pathlib
@@ -10,10 +9,8 @@ import numpy as np
 import rasterio
 import shapely
 from affine import Affine
-from rasterio._err import CPLE_BaseError
-from rasterio.errors import RasterioError
 
-from lgag_jax import images
+from lgag_jax import images, rasters
 from lgag_jax.geo import regions
 from lgag_jax.geo.formats import SCENE_OPTIONS
 from lgag_jax.geo.grid import GEOD, Grid
@@ -54,7 +51,7 @@ def find(
     rasterio.Env(**SCENE_OPTIONS),
     images.open_raster(mask_path) as mask,
     images.open_raster(probability_path) as probability,
-    _naming(f"{mask_path} or {probability_path}"),
+    rasters.naming(f"{mask_path} or {probability_path}", "Make the map again."),
   ):
     _check(mask, probability, len(classes))
     grid, number = Grid.of(mask), itertools.count(1)
@@ -87,15 +84,6 @@ def _check(mask, probability, classes):
       f"{mask.name} has {mask.count} bands of {mask.dtypes[0]}: it must have one of uint8. Make the "
       "map again."
     )
-
-
-@contextlib.contextmanager
-def _naming(what: object) -> Iterator[None]:
-  """Turns GDAL's errors in reading into an ImageError that names the file."""
-  try:
-    yield
-  except (RasterioError, CPLE_BaseError) as error:
-    raise images.ImageError(f"{what} is damaged: {error} Make the map again.") from error
 
 
 def _applied(transform: Affine, points: np.ndarray) -> np.ndarray:

@@ -60,7 +60,7 @@ def write(
     with pyogrio.raw.open_arrow(gpkg_path, where="area_m2 IS NOT NULL") as (meta, stream):
       pyogrio.raw.write_arrow(
         stream, partial, layer=LAYER, driver="GeoJSON", geometry_type="Polygon", crs=crs,
-        geometry_name=meta["geometry_name"] or "wkb_geometry", **_GEOJSON,
+        geometry_name=meta["geometry_name"], **_GEOJSON,
       )
     _check(partial, placed)
   return [gpkg_path, geojson_path]
