@@ -11,9 +11,12 @@ tables of what is there.
 import argparse
 import ast
 import dataclasses
-import importlib
+import difflib
+import importlib.util
 import multiprocessing
 import pathlib
+import signal
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -22,15 +25,17 @@ from benchmarks.variants import INFERENCE, TRAINED
 from lgag_jax import config as configs
 from lgag_jax import (
   evaluate,
+  files,
   methods,
   normalisation,
   partition,
+  preemption,
   pseudo_masks,
   session,
   stages,
   train,
 )
-from lgag_jax.config import Config
+from lgag_jax.config import Config, DataConfig
 from lgag_jax.doctor import duplicate_checks
 from lgag_jax.sources import open_source
 
@@ -54,11 +59,25 @@ class Plan:
     return self.workdir(data, method, seed) / "eval" / "validation.json"
 
   def config(self, data: str, method: str, seed: int) -> Config:
-    """Returns one run's config: trunk outputs are shared by all runs."""
-    name = method if method in methods.METHODS else "lgag"
-    config = importlib.import_module(f"configs.{data}").get_config(name)
+    """Returns what a run is trained with, or judged as: trunk outputs are shared by all runs.
+
+    A decoder's settings come after those that --set gives, in both of its methods. Raises ValueError
+    where one of these is what a variant changes.
+    """
+    if method == "second_stage":
+      masks = self.workdir(data, "lgag", seed) / "pseudo"
+      return stages.second_stage(self.config(data, "lgag", seed), masks)
+    if method.startswith(_FROM):
+      there = self.config(method.removeprefix(_FROM), "lgag", seed)
+      return dataclasses.replace(there, data=_as_seen(self.config(data, "lgag", seed), there))
+    own = method in methods.METHODS and method != "segmentation"
+    config = importlib.import_module(f"configs.{data}").get_config(method if own else "lgag")
     changes = TRAINED.get(method) or INFERENCE.get(method) or {}
+    for field in changes.keys() & self.overrides[data].keys():
+      raise ValueError(f"--set {field}: {method!r} is about this field; leave out one of the two.")
     config.update_from_flattened_dict({**changes, **self.overrides[data]})
+    if method == "segmentation":
+      methods.segmentation(config)
     config.train.seed = seed
     config.train.evaluate_every = 0
     config.data.feature_cache_directory = str(self.output / "features")
@@ -66,9 +85,43 @@ class Plan:
     return configs.from_mapping(config)
 
 
+def _as_seen(here: Config, there: Config) -> DataConfig:
+  """Returns a data set as another's network sees it: at its size, in its normalisation."""
+  same = {name: getattr(there.data, name) for name in ("image_size", "normalise", "mean", "std")}
+  scale = here.data.max_value if there.data.normalise == "trunk" else 0.0
+  return dataclasses.replace(here.data, max_value=scale, **same)
+
+
+def check(plan: Plan, names: list[str], fields: list[str]) -> None:
+  """Raises ValueError, KeyError or TypeError for a method, data set or field that there is none of."""
+  for data in plan.folders:
+    if importlib.util.find_spec(f"configs.{data}") is None:
+      raise ValueError(f"--data {data}: there is no configs/{data}.py.")
+  for field in fields:
+    if _config_of(field) not in ("", *plan.folders):
+      raise ValueError(f"--set {field}: {_config_of(field)} is not among --data.")
+  known = (*methods.METHODS, "second_stage", *TRAINED, *INFERENCE)
+  for name in names:
+    other = name.removeprefix(_FROM) if name.startswith(_FROM) else None
+    if other is None and name not in known:
+      close = difflib.get_close_matches(name, known, n=1)
+      hint = f"did you mean {close[0]!r}?" if close else "--list names the variants."
+      raise ValueError(f"The method {name!r} is unknown: {hint}")
+    if other is not None and other not in plan.folders:
+      raise ValueError(f"The method {name!r} needs {other} among --data.")
+    for data in plan.folders:
+      plan.config(data, name, 0)
+
+
 def run(plan: Plan, data: str, method: str, seed: int) -> None:
-  """Does one run, and before it what it builds on."""
-  if plan.result(data, method, seed).exists():
+  """Does one run, and before it what it builds on; ends the program where one was done otherwise."""
+  workdir, config = plan.workdir(data, method, seed), plan.config(data, method, seed)
+  if plan.result(data, method, seed).exists() and (workdir / "config.json").exists():
+    if changed := train.changed_settings(configs.load(workdir / "config.json"), config):
+      raise SystemExit(
+        f"{workdir} was done with other settings ({'; '.join(changed)}). Use another --output, or "
+        "remove it to do it again."
+      )
     return
   if method == "second_stage" or method in INFERENCE:
     run(plan, data, "lgag", seed)
@@ -79,33 +132,32 @@ def run(plan: Plan, data: str, method: str, seed: int) -> None:
 
 def _run(plan: Plan, data: str, method: str, seed: int) -> None:
   session.prepare_jax()
-  workdir = plan.workdir(data, method, seed)
-  if method == "second_stage":
-    masks = pseudo_masks.write(plan.workdir(data, "lgag", seed))
-    train.train_and_evaluate(stages.second_stage(plan.config(data, "lgag", seed), masks), workdir)
-  elif method in INFERENCE:
-    config = plan.config(data, method, seed)
+  workdir, config = plan.workdir(data, method, seed), plan.config(data, method, seed)
+  if method in INFERENCE:
     _judge(plan.workdir(data, "lgag", seed), workdir, config, config)
   elif method.startswith(_FROM):
     other = method.removeprefix(_FROM)
-    here, there = plan.config(data, "lgag", seed), plan.config(other, "lgag", seed)
-    _judge(plan.workdir(other, "lgag", seed), workdir, there, here)
+    trained = plan.workdir(other, "lgag", seed)
+    _judge(trained, workdir, plan.config(other, "lgag", seed), config)
   else:
-    train.train_and_evaluate(plan.config(data, method, seed), workdir)
+    if method == "second_stage":
+      pseudo_masks.write(plan.workdir(data, "lgag", seed))
+    train.train_and_evaluate(config, workdir)
 
 
-def _judge(trained: pathlib.Path, workdir: pathlib.Path, config: Config, judged: Config) -> None:
-  """Evaluates a trained network as `config` says, on the validation part of `judged`."""
+def _judge(trained: pathlib.Path, workdir: pathlib.Path, own: Config, judged: Config) -> None:
+  """Judges a trained network on the validation part of `judged`, by thresholds of its `own` data."""
+  files.write_json(workdir / "config.json", dataclasses.asdict(judged))
   mesh = partition.make_mesh()
-  config = normalisation.resolved(config, trained)
+  own, judged = (normalisation.resolved(config, trained) for config in (own, judged))
   _, _, state = session.restore(trained, mesh)
-  network, _, _ = session.start(config, mesh, 1)
+  network, _, _ = session.start(judged, mesh, 1)
   train_split, validation = (
     session.open_split(open_source(c.data, split), network, state, c, mesh, workdir)
-    for c, split in ((config, "train"), (judged, "validation"))
+    for c, split in ((own, "train"), (judged, "validation"))
   )
   evaluate.evaluate(
-    network, state, config, mesh, workdir, train=train_split, validation=validation
+    network, state, judged, mesh, workdir, train=train_split, validation=validation
   )
 
 
@@ -113,7 +165,11 @@ def _in_new_process(function: Callable, *arguments) -> None:
   """What one run leaves in memory does not weigh on the next."""
   process = multiprocessing.get_context("spawn").Process(target=function, args=arguments)
   process.start()
-  process.join()
+  try:
+    process.join()
+  finally:  # Ended itself, a benchmark leaves no training behind.
+    process.terminate()
+    process.join()
   if process.exitcode:
     raise SystemExit(f"{arguments[1:]} failed with exit code {process.exitcode}.")
 
@@ -124,13 +180,18 @@ def _duplicates(plan: Plan, data: str) -> dict:
   return {"pairs": found.count, "first": found.names[:20]}
 
 
+def _config_of(field: str) -> str:
+  """Returns the config that [CONFIG:]FIELD=VALUE is for, "" for all of them."""
+  return field.partition("=")[0].rpartition(":")[0]
+
+
 def _overrides(fields: list[str], data: str) -> dict[str, Any]:
   """Reads [CONFIG:]FIELD=VALUE; values are Python's, and text where they are not."""
   result = {}
   for field in fields:
     name, _, text = field.partition("=")
-    config, _, name = name.rpartition(":")
-    if config in ("", data):
+    name = name.rpartition(":")[2]
+    if _config_of(field) in ("", data):
       try:
         result[name] = ast.literal_eval(text)
       except (SyntaxError, ValueError):
@@ -156,8 +217,13 @@ def main() -> None:
   if not (arguments.data and arguments.output):
     parser.error("--data and --output are needed.")
   folders = {name: folder for name, _, folder in (d.partition("=") for d in arguments.data)}
-  overrides = {data: _overrides(arguments.set, data) for data in folders}
-  plan = Plan(arguments.output.absolute(), folders, overrides)
+  try:
+    overrides = {data: _overrides(arguments.set, data) for data in folders}
+    plan = Plan(arguments.output.absolute(), folders, overrides)
+    check(plan, [*arguments.methods, arguments.baseline], arguments.set)
+  except (ValueError, AttributeError, KeyError, TypeError) as error:
+    parser.error(str(error))
+  signal.signal(signal.SIGTERM, lambda *_: sys.exit(preemption.EXIT_CODE))
   if not arguments.table:
     for seed in arguments.seeds:
       for data in folders:

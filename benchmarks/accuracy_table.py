@@ -97,5 +97,5 @@ def _spread(values: list[float], *, sign: bool = False) -> str:
   known = [v for v in values if v is not None]
   if not known:
     return "-"
-  deviation = np.std(known, ddof=1) if len(known) > 1 else 0.0
-  return f"{np.mean(known):{'+' if sign else ''}.3f} ± {deviation:.3f}"
+  mean = f"{np.mean(known):{'+' if sign else ''}.3f}"
+  return f"{mean} ± {np.std(known, ddof=1):.3f}" if len(known) > 1 else mean

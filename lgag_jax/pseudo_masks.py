@@ -5,6 +5,8 @@ scores close to it are left out of the second stage's loss, as unknown pixels.
 """
 
 import contextlib
+import dataclasses
+import hashlib
 import pathlib
 
 import jax
@@ -32,8 +34,8 @@ from lgag_jax.sources import open_source
 def write(workdir: pathlib.Path) -> pathlib.Path:
   """Writes <workdir>/pseudo: a PNG for each training image, and an index.json; returns the folder.
 
-  A folder that the workdir's newest checkpoint has filled before is kept. Raises FileNotFoundError when
-  the training has not finished, ValueError when another run is at work there.
+  A folder that the workdir's newest checkpoint and settings have filled before is kept. Raises
+  FileNotFoundError when the training has not finished, ValueError when another run is at work there.
   """
   model_directory.refuse(workdir, "Pseudo-masks are of training images: name the workdir.")
   mesh = partition.make_mesh()
@@ -45,7 +47,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     index = {
       "step": int(state.step), "examples": len(source.ids), "source": pseudo_source.digest(source),
       "classes": list(config.data.classes), "thresholds": thresholds,
-      "ignore_band": config.refine.ignore_band,
+      "settings": _settings(config),
     }
     if cluster.from_first(lambda: _is_complete(folder, index)):
       return folder
@@ -75,19 +77,25 @@ def pseudo_masks(
   `labels` is f32[B, C]. A class that the label affirms and no score reaches leaves its image's less
   unlikely half unknown: there is a landslide somewhere.
   """
-  scores = np.asarray(maps.scores[map_of(config)], np.float32) * labels[:, None, None, :]
-  margin = scores - np.asarray(thresholds, np.float32)  # B H W C
+  scores = np.asarray(maps.scores[map_of(config)], np.float32)
+  margin = np.where(labels[:, None, None, :] > 0, scores - np.float32(thresholds), -np.inf)  # B H W C
   band = config.refine.ignore_band
   best = margin.argmax(-1)
   top = margin.max(-1)
   masks = np.where(top >= 0, best + 1, 0).astype(np.uint8)
-  masks[np.abs(top) < band] = images.UNKNOWN
+  masks[(np.abs(top) < band) | np.isnan(top)] = images.UNKNOWN
   for i, c in zip(*np.nonzero(labels > 0), strict=True):
     if not np.any(masks[i] == c + 1):
-      likely = scores[i, ..., c] >= np.median(scores[i, ..., c])
+      likely = scores[i, ..., c] >= np.nanmedian(scores[i, ..., c])
       masks[i][likely & (masks[i] == 0)] = images.UNKNOWN
   masks[labels.max(-1) == 0] = 0
   return masks
+
+
+def _settings(config: Config) -> str:
+  """Returns what tells maps made in one way from those made in any other."""
+  localize = dataclasses.replace(config.localize, batch_size=1)  # Of the machine.
+  return hashlib.sha256(repr((localize, config.refine, config.gaa)).encode()).hexdigest()
 
 
 def _is_complete(folder: pathlib.Path, index: dict) -> bool:

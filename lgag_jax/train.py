@@ -132,6 +132,11 @@ def _take_steps(
 
 def _open_sources(config: Config) -> list[Source]:
   sources = [open_source(config.data, split) for split in ("train", "validation")]
+  if shared := set(sources[0].keys) & set(sources[1].keys):
+    _LOG.warning(
+      "%d of %d validation images are training images, too: figures on them flatter "
+      "(data.train_split, data.validation_split).", len(shared), len(sources[1].keys),
+    )
   if config.model.method == "segmentation" and not sources[0].has_masks:
     raise ValueError(f"{config.data.directory}: model.method='segmentation' needs masks to learn from.")
   return sources
@@ -164,18 +169,22 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
     )
 
 
+def changed_settings(old: Config, new: Config) -> list[str]:
+  """Names the fields, with both values, that differ and that something learned or judged depends on."""
+  return [
+    f"{group}.{name}: {old_value!r} -> {getattr(getattr(new, group), name)!r}"
+    for group in vars(old)
+    for name, old_value in vars(getattr(old, group)).items()
+    if old_value != getattr(getattr(new, group), name)
+    and f"{group}.{name}" not in _MACHINE_SETTINGS
+  ]
+
+
 def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:
   """Writes config.json; once there is a checkpoint, only if what is learned stays the same."""
   path = workdir / "config.json"
   if started and path.exists():
-    old = configs.load(path)
-    changed = [
-      f"{group}.{name}: {old_value!r} -> {getattr(getattr(config, group), name)!r}"
-      for group in vars(old)
-      for name, old_value in vars(getattr(old, group)).items()
-      if old_value != getattr(getattr(config, group), name)
-      and f"{group}.{name}" not in _MACHINE_SETTINGS
-    ]
+    changed = changed_settings(configs.load(path), config)
     if changed:
       raise ValueError(
         f"{workdir} holds a training with other settings ({'; '.join(changed)}). "

@@ -1,5 +1,6 @@
 """The accuracy benchmark: its variants exist, and its tables say what the runs say."""
 
+import dataclasses
 import json
 
 import pytest
@@ -42,6 +43,54 @@ def test_fields_are_set_in_every_config_or_in_one():
   assert accuracy._overrides(fields, "b") == {
     "train.epochs": 2, "data.train_split": "train[:50%]", "localize.scales": (0.5, 1.0)
   }
+
+
+@pytest.mark.parametrize(("names", "fields", "words"), [
+  (["clas_activation"], [], "did you mean 'class_activation'?"),
+  (["from scene"], [], "needs scene among --data"),
+  (["lgag"], ["scene:train.epochs=2"], "scene is not among --data"),
+  (["guided map alone"], ["localize.blend=0.5"], "leave out one of the two"),
+])
+def test_what_would_run_as_something_else_is_refused(plan, names, fields, words):
+  for data in plan.folders:
+    plan.overrides[data].update(accuracy._overrides(fields, data))
+  with pytest.raises(ValueError, match=words.replace("?", r"\?")):
+    accuracy.check(plan, names, fields)
+
+
+def test_decoders_of_both_kinds_have_the_same_settings(plan):
+  plan.overrides["image_folder"].update({
+    "model.top_fraction": 0.3, "optim.learning_rate": 0.5, "data.image_size": 128
+  })
+  upper, second = (plan.config("image_folder", m, 1) for m in ("segmentation", "second_stage"))
+  masks = str(plan.workdir("image_folder", "lgag", 1) / "pseudo")
+  data = dataclasses.replace(upper.data, pseudo_masks=masks)
+  assert second == dataclasses.replace(upper, data=data)
+  assert upper.data.image_size == 128
+  assert upper.optim.learning_rate == configs.SEGMENTATION["optim.learning_rate"]
+
+
+def test_another_data_set_is_seen_as_in_training(plan):
+  plan.overrides["landslide4sense_rgb"].update({
+    "data.normalise": "given", "data.mean": (1.0, 2.0, 3.0), "data.std": (1.0, 1.0, 2.0)
+  })
+  config = plan.config("image_folder", "from landslide4sense_rgb", 0)
+  trained = plan.config("landslide4sense_rgb", "lgag", 0)
+  assert config.data.directory == "there"
+  assert config.data.normalise == "given"
+  assert config.data.mean == trained.data.mean
+  assert dataclasses.replace(config, data=trained.data) == trained
+
+
+def test_a_run_done_with_other_settings_is_not_taken_for_this_one(plan):
+  result = plan.result("image_folder", "lgag", 0)
+  write_run(result, 0.5, 0.6)
+  kept = dataclasses.asdict(plan.config("image_folder", "lgag", 0))
+  files.write_json(result.parent.parent / "config.json", kept)
+  accuracy.run(plan, "image_folder", "lgag", 0)  # Done: nothing is trained.
+  plan.overrides["image_folder"]["train.epochs"] = 99
+  with pytest.raises(SystemExit, match=r"train\.epochs: 15 -> 99.*Use another --output"):
+    accuracy.run(plan, "image_folder", "lgag", 0)
 
 
 def write_run(path, iou, oracle):

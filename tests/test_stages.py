@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import pathlib
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +78,17 @@ def test_the_class_furthest_above_its_threshold_wins():
   assert set(np.unique(only)) <= {0, 1, images.UNKNOWN}
 
 
+def test_denied_classes_and_scores_that_are_no_numbers():
+  data = dataclasses.replace(configs.DataConfig(), classes=("fall", "flow"))
+  config = dataclasses.replace(configs.Config(), data=data)
+  scores = np.array([[0.9, 0.7], [0.1, 0.6], [np.nan, 0.9]])[None, None]
+  # A threshold within the band of 0: what is denied is not in doubt for that.
+  found = pseudo_masks.pseudo_masks(maps_of(scores), np.array([[1.0, 0.0]]), [0.6, 0.03], config)
+  np.testing.assert_array_equal(found[0, 0], [1, 0, images.UNKNOWN])
+  denied = pseudo_masks.pseudo_masks(maps_of(scores), np.zeros((1, 2)), [0.6, 0.03], config)
+  assert not denied.any()
+
+
 def test_every_training_image_gets_a_mask_that_its_label_allows(both):
   config, first, _ = both
   source = sources.open_source(config.data, "train")
@@ -119,6 +131,33 @@ def test_a_second_run_changes_nothing(both, image_folder):
   before = {p: p.stat().st_mtime_ns for p in (first / "pseudo").rglob("*")}
   stages.train_both(config, first.parent)
   assert {p: p.stat().st_mtime_ns for p in (first / "pseudo").rglob("*")} == before
+
+
+def test_masks_are_drawn_again_where_maps_are_made_otherwise(both, tmp_path):
+  config, first, _ = both
+  workdir = tmp_path / "first"
+  shutil.copytree(first, workdir)
+  old = files.read_json(workdir / "pseudo" / "index.json")
+  changed = dataclasses.asdict(config)
+  changed["refine"]["method"] = "none" if config.refine.method != "none" else "guided_filter"
+  files.write_json(workdir / "config.json", changed)
+  pseudo_masks.write(workdir)
+  new = files.read_json(workdir / "pseudo" / "index.json")
+  assert [name for name in old if new[name] != old[name]] == ["settings"]
+  positive = int(np.argmax(sources.open_source(config.data, "train").labels[:, 0]))
+  masks = [np.asarray(Image.open(mask_file(w / "pseudo", positive))) for w in (first, workdir)]
+  assert (masks[0] != masks[1]).any()
+
+
+def test_images_of_both_splits_are_told_of(image_folder, caplog):
+  config = small(image_folder)
+  data = dataclasses.replace(config.data, validation_split="train")
+  train._open_sources(dataclasses.replace(config, data=data))
+  count = len(sources.open_source(data, "train").ids)
+  assert f"{count} of {count} validation images are training images, too" in caplog.text
+  caplog.clear()
+  train._open_sources(config)
+  assert "training images, too" not in caplog.text
 
 
 def test_masks_of_other_examples_are_refused(both, image_folder):
