@@ -169,8 +169,10 @@ def loss_terms(
     return {"loss": pixel, "segmentation": pixel}
   terms = label_terms(outputs.logits, labels, config)
   if config.model.method != "class_activation":
+    # The decoder's class activation is finer than the anchors' grid.
+    activation = resize(outputs.activation, outputs.guided.shape[1:3], antialias=True)
     terms["consistency"] = (
-      weights.consistency_weight, losses.consistency(outputs.activation, outputs.guided)
+      weights.consistency_weight, losses.consistency(activation, outputs.guided)
     )
   if config.model.method == "lgag":
     terms["contrast"] = (

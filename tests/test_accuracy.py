@@ -6,6 +6,7 @@ import json
 import pytest
 
 from benchmarks import accuracy, accuracy_table
+from benchmarks.programs import lower_step, named
 from benchmarks.variants import INFERENCE, TRAINED
 from lgag_jax import config as configs
 from lgag_jax import files
@@ -23,6 +24,14 @@ def test_a_variant_is_a_valid_config_that_differs_from_the_whole_method(plan, na
   assert variant != whole
   assert variant.train.seed == 1
   assert variant.data == whole.data
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_variant_has_a_training_step(name):
+  config = named("image_folder", "lgag", {
+    **TRAINED[name], "data.image_size": 64, "model.weights": "random", "train.batch_size": 8
+  })
+  assert lower_step(config, taps=True).as_text()
 
 
 def test_inference_variants_change_nothing_that_is_learned():
