@@ -26,7 +26,9 @@ def write(
   }
   parts = []
   for data, table in tables.items():
-    parts += [f"## {data}", "", *_scores(table, baseline), "", *_rules(table), ""]
+    shown = {run["class"] for runs in table.values() for run in runs.values()} - {None}
+    heading = ", class ".join([data, *sorted(shown)])
+    parts += [f"## {heading}", "", *_scores(table, baseline), "", *_rules(table), ""]
     parts += [_about(duplicates[data]), ""]
   text = "\n".join(parts)
   files.write_text(output / "table.md", text)
@@ -40,12 +42,13 @@ def _runs(paths: list[tuple[int, pathlib.Path]]) -> dict[str, dict]:
   for seed, path in paths:
     if path.exists():
       content = files.read_json(path)
-      values = next(iter(content["classes"].values()))
+      name, values = next(iter(content["classes"].items()))
       best = values["maps"][content["map"]]
       runs[str(seed)] = {
+        "class": name if len(content["classes"]) > 1 else None,
         "map": content["map"], "label_free": best["label_free"]["iou"],
         "f1": best["label_free"]["f1"], "oracle": best["oracle"]["iou"], "auc": values["image"]["auc"],
-        "rules": {name: best["rules"][name]["iou"] for name in configs.RULES},
+        "rules": {rule: best["rules"][rule]["iou"] for rule in configs.RULES},
       }
   return runs
 

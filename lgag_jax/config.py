@@ -8,6 +8,7 @@ command line or in code is an error with a suggestion, never a new field.
 import dataclasses
 import difflib
 import json
+import math
 import pathlib
 from collections.abc import Mapping
 from typing import Any, get_type_hints
@@ -25,11 +26,11 @@ def _one_of(name: str, value: Any, choices: tuple) -> None:
 
 
 def _positive(name: str, value: float) -> None:
-  _require(value > 0, name, value, "must be positive.")
+  _require(0 < value < math.inf, name, value, "must be positive, and finite.")
 
 
 def _not_negative(name: str, value: float) -> None:
-  _require(value >= 0, name, value, "must not be negative.")
+  _require(0 <= value < math.inf, name, value, "must not be negative, nor infinite.")
 
 
 def _fraction(name: str, value: float) -> None:
@@ -324,7 +325,7 @@ class LocalizeConfig:
   batch_size: int = 32
 
   def __post_init__(self):
-    valid = len(self.scales) > 0 and all(s > 0 for s in self.scales)
+    valid = len(self.scales) > 0 and all(0 < s < math.inf for s in self.scales)
     _require(valid, "localize.scales", self.scales, "give at least one positive scale.")
     _one_of("localize.map", self.map, ("best", "anchor_guided", "class_activation"))
     _one_of("localize.class_activation", self.class_activation, ("probability", "normalised"))

@@ -102,7 +102,7 @@ def test_whole_numbers_serve_where_any_number_does():
   assert repr(result.localize.scales) == "(1.0, 2.0)"
 
 
-NAN = float("nan")
+NAN, INF = float("nan"), float("inf")
 WRONG = [
   (DataConfig, "source", "csv"), (DataConfig, "classes", ()), (DataConfig, "channels", 0),
   (DataConfig, "image_size", -1), (DataConfig, "tile_size", -1), (DataConfig, "max_value", -1.0),
@@ -127,12 +127,14 @@ WRONG = [
   (BankConfig, "momentum", -0.1), (BankConfig, "refresh_every", -1),
   (LossConfig, "contrast_weight", -1.0), (LossConfig, "contrast_temperature", 0.0),
   (LossConfig, "background_pixel_fraction", 1.5), (LossConfig, "consistency_weight", NAN),
+  (LossConfig, "consistency_weight", INF), (OptimConfig, "learning_rate", INF),
   (OptimConfig, "name", "lion"), (OptimConfig, "learning_rate", 0.0),
   (OptimConfig, "clip_norm", -1.0), (OptimConfig, "warmup_steps", -1),
   (TrainConfig, "epochs", 0), (TrainConfig, "batch_size", 0), (TrainConfig, "accumulate", 3),
   (TrainConfig, "keep_checkpoints", 0), (TrainConfig, "evaluate_every", -1),
   (TrainConfig, "seed", -1),
   (LocalizeConfig, "scales", ()), (LocalizeConfig, "scales", (1.0, -1.0)),
+  (LocalizeConfig, "scales", (1.0, INF)),
   (LocalizeConfig, "map", "cam"), (LocalizeConfig, "class_activation", "raw"),
   (LocalizeConfig, "compare", "ratio"), (LocalizeConfig, "threshold_rule", "oracle"),
   (LocalizeConfig, "gate", 1.5), (LocalizeConfig, "negative_quantile", -0.5),
