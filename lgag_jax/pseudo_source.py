@@ -28,6 +28,8 @@ def digest(source) -> str:
 class PseudoSource:
   """A source with the masks of `data.pseudo_masks`, which are of the model's size, not the image's.
 
+  Where an image holds no data its mask is unknown.
+
   Raises FileNotFoundError when the folder is not there or unfinished, ValueError when it was made for
   other examples, labels or classes.
   """
@@ -55,9 +57,11 @@ class PseudoSource:
     self.bad = getattr(source, "bad", {})
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    image, _ = self._source.read(index)
+    image, valid = self._source.pixels(index)
     with images.open_raster(mask_file(self._folder, index)) as raster:
       mask = images.read_mask(raster, classes=self._classes, ignore=images.UNKNOWN)
+    nearest = [np.arange(n) * m // n for n, m in zip(mask.shape, valid.shape, strict=True)]
+    mask[~valid[np.ix_(*nearest)]] = images.UNKNOWN
     return image, mask
 
   def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -24,7 +24,7 @@ from lgag_jax import (
 )
 from lgag_jax import config as configs
 from lgag_jax.localize import Maps
-from lgag_jax.pseudo_source import mask_file
+from lgag_jax.pseudo_source import PseudoSource, mask_file
 
 
 @pytest.fixture(scope="module")
@@ -167,6 +167,21 @@ def test_masks_of_other_examples_are_refused(both, image_folder):
   )
   with pytest.raises(ValueError, match="other training examples"):
     sources.open_source(data, "train")
+
+
+def test_a_mask_is_unknown_where_its_image_holds_no_data(both):
+  config, first, _ = both
+  data = dataclasses.replace(config.data, pseudo_masks=str(first / "pseudo"))
+  source = sources.open_source(config.data, "train")
+  half = np.zeros((32, 16), bool)  # Of another size than the masks.
+  half[:8, 4:] = True
+  image = np.zeros((32, 16, 3), np.uint8)
+  source.pixels = lambda index: (image, half)
+  seen, mask = PseudoSource(source, data).read(0)
+  assert seen is image
+  assert (mask[~np.repeat(np.repeat(half, 2, axis=0), 4, axis=1)] == images.UNKNOWN).all()
+  written = np.asarray(Image.open(mask_file(first / "pseudo", 0)))
+  np.testing.assert_array_equal(mask[:16, 16:], written[:16, 16:])
 
 
 def test_unfinished_masks_are_refused(both, tmp_path):
