@@ -31,6 +31,7 @@ TRAINED = {
   "no pixel terms": {"loss.negative_pixel_weight": 0.0, "loss.background_pixel_weight": 0.0},
   "classifier on stride 8": {"model.grid_stride": 8},
   "classifier: decoder": {"model.classifier": "decoder"},
+  "trunk trained from stage 4": {"model.first_trainable_stage": 4, "data.augment": "image"},
 }
 # The same network, judged differently.
 INFERENCE = {
