@@ -19,5 +19,7 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.tile_size = 256
   config.data.block_size = 1024
   config.data.block_buffer = 128
-  config.model.top_fraction = 0.3  # From close by, a landslide fills much of the tiles that show it.
+  # From close by, a landslide fills much of the tiles that show it; the threshold is where it does.
+  config.model.top_fraction = config.localize.agreement_fraction = 0.3
+  config.localize.threshold_rule = "agreement"
   return methods.apply(config, method)
