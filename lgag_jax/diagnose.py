@@ -125,8 +125,8 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
   if denied >= HALF * black:
     remedies.append(_move_gate("lower", config))
   else:
-    falls = threshold > _DRAW
-    remedies += [_move_quantile("lower", config) if falls else "", _other_rules(config)]
+    falls = threshold > _DRAW or config.localize.threshold_rule != "negatives"
+    remedies += [_move_rule("lower", config) if falls else "", _other_rules(config)]
   if config.model.method != _UNGATED:
     negatives = "Add negatives like the landslides' surroundings, so that these score low, others high."
     off = ", with loss.background_pixel_weight=0" if config.loss.background_pixel_weight else ""
@@ -145,7 +145,7 @@ def _white(values: dict, config: Config) -> dict | None:
   white, count = values["coverage"]["white"], values["coverage"]["found_images"]
   if not count or white < HALF * count:
     return None
-  loss, remedies = config.loss, [_other_rules(config), _move_quantile("raise", config)]
+  loss, remedies = config.loss, [_other_rules(config), _move_rule("raise", config)]
   if config.model.method == _UNGATED:
     remedies.append("Look at the masks that it learned from.")
   else:
@@ -167,7 +167,7 @@ def _lit(image: dict, values: dict, config: Config) -> dict | None:
   if share is None or share <= LIT:
     return None
   other = config.localize.threshold_rule != "negatives"
-  rule = "Try localize.threshold_rule=negatives." if other else _move_quantile("raise", config)
+  rule = "Try localize.threshold_rule=negatives." if other else _move_rule("raise", config)
   gate = _move_gate("raise", config) if config.model.method != _UNGATED else ""
   text = (
     f"Negatives light up: {_percent(share)} of the pixels of images labelled negative are mapped; "
@@ -221,12 +221,15 @@ def _level(config: Config) -> str:
   return "note" if config.model.method == _UNGATED else "warning"
 
 
-def _move_quantile(direction: str, config: Config) -> str:
-  """Says nothing where the quantile has no say: by another rule, or where Otsu's takes its place."""
-  normalised = config.localize.class_activation == "normalised" and map_of(config) == "class_activation"
-  if config.localize.threshold_rule != "negatives" or normalised:
+def _move_rule(direction: str, config: Config) -> str:
+  """Says nothing of rules without a setting, nor of a quantile in whose place Otsu's rule stands."""
+  localize, opposite = config.localize, {"lower": "Raise", "raise": "Lower"}[direction]
+  if localize.threshold_rule == "agreement":  # A larger share maps more.
+    return f"{opposite} localize.agreement_fraction ({localize.agreement_fraction:g})."
+  normalised = localize.class_activation == "normalised" and map_of(config) == "class_activation"
+  if localize.threshold_rule != "negatives" or normalised:
     return ""
-  return f"{direction.capitalize()} localize.negative_quantile ({config.localize.negative_quantile:g})."
+  return f"{direction.capitalize()} localize.negative_quantile ({localize.negative_quantile:g})."
 
 
 def _move_gate(direction: str, config: Config) -> str:

@@ -170,6 +170,12 @@ def test_black_maps_are_explained_by_what_blackens_them():
   otsu = change(CONFIG, localize={"threshold_rule": "otsu"})
   remedy = named(good(), a_map(black=16), otsu)["black"]["remedy"]
   assert "quantile" not in remedy and "otsu" not in remedy and "threshold_rule=agreement" in remedy
+  # A larger share of an image that must agree with its label maps more.
+  agreement = change(CONFIG, localize={"threshold_rule": "agreement", "agreement_fraction": 0.3})
+  remedy = named(good(), a_map(black=16), agreement)["black"]["remedy"]
+  assert "Raise localize.agreement_fraction (0.3)." in remedy
+  remedy = named(good(), a_map(white=16), agreement)["white"]["remedy"]
+  assert "Lower localize.agreement_fraction" in remedy
   # What training takes for landslide in a positive image may be too little.
   tight = change(CONFIG, loss={"background_pixel_weight": 0.5})
   remedy = named(good(), a_map(black=16), tight)["black"]["remedy"]
