@@ -21,7 +21,7 @@ import numpy as np
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from lgag_jax import blocks, files, tile_labels, tile_output
+from lgag_jax import blocks, files, images, tile_labels, tile_output
 from lgag_jax.config import DataConfig
 from lgag_jax.geo.formats import open_scene_raster, scene_files
 from lgag_jax.geo.grid import Grid
@@ -67,7 +67,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
       raise ValueError(f"No tile can be used; nothing is written.\n{table}")
     tile_output.write_manifest(rows, folder / "manifest.csv")
     tile_output.write_footprints(rows, folder / "tiles.gpkg")
-  return rows, tile_output.command(settings, channels)
+  return rows, tile_output.command(rows, settings, channels)
 
 
 def scene_paths(settings: Settings) -> list[pathlib.Path]:
@@ -154,11 +154,14 @@ def _cut_one(
     transform = None
   name = f"{scene.path.stem}_r{tile.row:03d}_c{tile.col:03d}"
   image = outline = ""
+  share = None
   if label not in (UNKNOWN, NO_DATA) and split:
     image = tile_output.write_raster(folder, f"{label}/{name}", pixels, transform, grid.crs)
     if mask is not None and label != settings.background:  # Without one all of it is background.
       outline = tile_output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
+      share = float(np.mean(mask[mask != images.UNKNOWN] != 0))
   corners = None
   if transform is not None:
     corners = np.array([transform @ c for c in ((0, 0), (side, 0), (side, side), (0, side))])
-  return Row(scene.path.name, tile.row, tile.col, label, split, image, outline, corners, grid.crs)
+  place = scene.path.name, tile.row, tile.col
+  return Row(*place, label, split, image, outline, corners, grid.crs, share)

@@ -18,6 +18,10 @@ from lgag_jax.tile_settings import NO_DATA, UNKNOWN, Settings
 
 _COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")  # Of the manifest.
 _SPLITS = ("train", "validation")
+_MUCH = 0.25  # Of the median positive tile: from here on it is trained as configs/scene.py trains.
+_FROM_CLOSE_BY = {
+  "model.top_fraction": 0.3, "localize.threshold_rule": "agreement", "localize.agreement_fraction": 0.3
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Row:
   mask: str
   corners: np.ndarray | None  # f64[4, 2] in the scene's coordinates, None where it has none.
   crs: CRS | None
+  share: float | None = None  # Of its known pixels that a mask gives a class, if it has a mask.
 
 
 def write_raster(
@@ -100,6 +105,9 @@ def summary(rows: list[Row], settings: Settings) -> str:
     f"Of {len(rows)} tiles. Written are those of a class or none in training and validation; unknown: "
     "too little landslide, too near to one, of several classes, or not labelled."
   )
+  if share := _median_share(rows, settings):
+    told = f"Landslides fill {share:.0%} of the median positive training tile"
+    lines.append(f"{told}, as from close by: the command says so." if share >= _MUCH else f"{told}.")
   return "\n".join([*lines, *(f"WARNING: {text}" for text in _warnings(counts, settings))])
 
 
@@ -127,7 +135,13 @@ def _warnings(counts: collections.Counter, settings: Settings) -> list[str]:
   return found
 
 
-def command(settings: Settings, channels: int) -> str:
+def _median_share(rows: list[Row], settings: Settings) -> float:
+  """Returns 0 where no masks, or several classes, leave it open."""
+  shares = [row.share for row in rows if row.share is not None and row.split == "train"]
+  return float(np.median(shares)) if shares and len(settings.classes) == 1 else 0.0
+
+
+def command(rows: list[Row], settings: Settings, channels: int) -> str:
   """Returns the command that trains on the output."""
   data = {"directory": settings.output, "mask_ignore": 255}
   if channels != 3:
@@ -136,7 +150,10 @@ def command(settings: Settings, channels: int) -> str:
     data["classes"] = repr(settings.classes)
   if settings.background != Settings.background:
     data["background"] = settings.background
-  words = [f"--config.data.{name}={value}" for name, value in data.items()]
+  changed = {f"data.{name}": value for name, value in data.items()}
+  if _median_share(rows, settings) >= _MUCH:
+    changed |= _FROM_CLOSE_BY
+  words = [f"--config.{name}={value}" for name, value in changed.items()]
   return shlex.join([
     "python", "-m", "lgag_jax.main", "--config=configs/image_folder.py", *words,
     f"--workdir=runs/{pathlib.Path(settings.output).name}",

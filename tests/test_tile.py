@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from configs import image_folder
-from lgag_jax import command_line, images, main, sources, tile
+from lgag_jax import command_line, images, main, shipped, sources, tile
 from lgag_jax import config as configs
 from lgag_jax.tile_settings import Settings
 
@@ -308,6 +308,27 @@ def test_nothing_partial_is_left_and_nothing_is_written_over(tmp_path, monkeypat
   tile.cut(options(tmp_path, **fields))  # An empty folder is as good as none.
   with pytest.raises(FileExistsError, match="tiles is there already"):
     tile.cut(options(tmp_path, **fields))
+
+
+@pytest.mark.parametrize(("side", "much"), [(12, True), (6, False)])
+def test_landslides_from_close_by_are_trained_as_scenes_are(tmp_path, side, much):
+  write_scene(tmp_path / "scene.tif")
+  shapes = [shapely.box(c, r, c + side, r + side) for r in range(0, 96, 32) for c in range(0, 128, 16)]
+  path = write_layer(tmp_path / "all.gpkg", shapes)
+  settings = options(tmp_path, labels=str(path), unknown_buffer=0.0)
+  rows, command = tile.cut(settings)
+  share = np.median([row.share for row in rows if row.share is not None and row.split == "train"])
+  assert share == side**2 / SIDE**2
+  text = tile.tile_output.summary(rows, settings)
+  assert f"Landslides fill {share:.0%} of the median positive training tile" in text
+  assert ("from close by" in text) == much
+  scene = configs.from_mapping(shipped.config("scene", "lgag"))
+  changed = [
+    f"--config.model.top_fraction={scene.model.top_fraction}",
+    f"--config.localize.threshold_rule={scene.localize.threshold_rule}",
+    f"--config.localize.agreement_fraction={scene.localize.agreement_fraction}",
+  ]
+  assert all((word in command) == much for word in changed)
 
 
 def test_what_a_set_lacks_is_said(tmp_path):
