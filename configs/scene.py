@@ -5,6 +5,9 @@ that a tile shows a landslide and what is around it; data.block_buffer at least 
 the same, a large landslide's length; data.block_size a multiple of the tile's, such that there are
 twenty blocks or more. A buffer costs every training tile that it touches, a ring around each validation
 block: these sizes leave 57% of a large scene's tiles for training, blocks of 512 only 23%, of 2048 70%.
+
+For tiles that landslides fill by a third or so. Where they are small, maps come out far too large: then
+--config.model.top_fraction=0.08 --config.localize.threshold_rule=negatives.
 """
 
 import ml_collections
@@ -19,7 +22,5 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.tile_size = 256
   config.data.block_size = 1024
   config.data.block_buffer = 128
-  # From close by, a landslide fills much of the tiles that show it; the threshold is where it does.
-  config.model.top_fraction = config.localize.agreement_fraction = 0.3
-  config.localize.threshold_rule = "agreement"
+  config.update_from_flattened_dict(methods.CLOSE_UP)
   return methods.apply(config, method)

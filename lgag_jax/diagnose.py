@@ -1,7 +1,6 @@
 """What an evaluation's numbers mean in words: can its maps be trusted, and if not, what to try.
 
-Pure functions on the numbers that `evaluate` writes. The image classifier comes first, since maps are
-drawn by it. A finding is {"level": "error", "warning" or "note", "text", "remedy"}.
+A finding is {"level": "error", "warning" or "note", "text", "remedy"}.
 """
 
 import math
@@ -25,7 +24,7 @@ _DRAW = 0.5  # With the background; the rule "negatives" keeps thresholds at or 
 
 
 def findings(image: dict, values: dict, config: Config) -> list[dict]:
-  """Returns what is to be said of one class, the classifier first; nothing where all is well.
+  """Returns what is to be said of one class, first of the classifier, by which maps are drawn.
 
   `image` is what `metrics.image_rates` returns; `values` is the evaluation's result for the map that
   the method is about. What needs masks is left out where they show nothing of the class.
@@ -131,8 +130,8 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
     negatives = "Add negatives like the landslides' surroundings, so that these score low, others high."
     off = ", with loss.background_pixel_weight=0" if config.loss.background_pixel_weight else ""
     fuller = f"Where landslides fill much of positives, raise model.top_fraction{off}."
-    remedies += [negatives, fuller if config.model.pooling == "top" else ""]
-    remedies.append(_LONGER.format(config.train))
+    fuller = fuller if config.model.pooling == "top" else ""
+    remedies += [negatives, fuller, _LONGER.format(config.train)]
   text = (
     f"Maps are black: on {black} of {count} images labelled positive under {_percent(BLACK)} of the "
     f"pixels reach the threshold, {threshold:.3f}"
@@ -166,14 +165,14 @@ def _lit(image: dict, values: dict, config: Config) -> dict | None:
   share = values["coverage"]["negative_share"]
   if share is None or share <= LIT:
     return None
-  other = config.localize.threshold_rule != "negatives"
-  rule = "Try localize.threshold_rule=negatives." if other else _move_rule("raise", config)
+  other = "Try localize.threshold_rule=negatives." * (config.localize.threshold_rule != "negatives")
   gate = _move_gate("raise", config) if config.model.method != _UNGATED else ""
   text = (
     f"Negatives light up: {_percent(share)} of the pixels of images labelled negative are mapped; "
     f"{image['false_alarms']} of these {image['negatives']} images are called positive."
   )
-  return _finding("warning", text, "Add negatives like these to training.", rule, gate)
+  more = "Add negatives like these to training."
+  return _finding("warning", text, more, _move_rule("raise", config), other, gate)
 
 
 def _threshold(values: dict, config: Config) -> dict | None:
@@ -217,8 +216,7 @@ def _finding(level: str, text: str, *remedies: str) -> dict:
 
 
 def _level(config: Config) -> str:
-  """Where the image score gates no map, its gate is worth a note."""
-  return "note" if config.model.method == _UNGATED else "warning"
+  return "note" if config.model.method == _UNGATED else "warning"  # Its gate blackens no map.
 
 
 def _move_rule(direction: str, config: Config) -> str:
@@ -227,9 +225,8 @@ def _move_rule(direction: str, config: Config) -> str:
   if localize.threshold_rule == "agreement":  # A larger share maps more.
     return f"{opposite} localize.agreement_fraction ({localize.agreement_fraction:g})."
   normalised = localize.class_activation == "normalised" and map_of(config) == "class_activation"
-  if localize.threshold_rule != "negatives" or normalised:
-    return ""
-  return f"{direction.capitalize()} localize.negative_quantile ({localize.negative_quantile:g})."
+  told = f"{direction.capitalize()} localize.negative_quantile ({localize.negative_quantile:g})."
+  return told if localize.threshold_rule == "negatives" and not normalised else ""
 
 
 def _move_gate(direction: str, config: Config) -> str:

@@ -4,6 +4,14 @@ import ml_collections
 
 from lgag_jax.config import SEGMENTATION
 
+# From close by a landslide fills much of an image: pooling takes as much of it, and the threshold is
+# where as much of an image scores above it. For images of which landslides fill this share or more.
+CLOSE_UP_SHARE = 0.3
+CLOSE_UP = {
+  "model.top_fraction": CLOSE_UP_SHARE,
+  "localize.threshold_rule": "agreement", "localize.agreement_fraction": CLOSE_UP_SHARE,
+}
+
 
 def lgag(config: ml_collections.ConfigDict) -> None:
   """The whole method in the form that has measured best: the defaults."""

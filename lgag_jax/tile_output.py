@@ -14,14 +14,11 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+from lgag_jax import methods
 from lgag_jax.tile_settings import NO_DATA, UNKNOWN, Settings
 
 _COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")  # Of the manifest.
 _SPLITS = ("train", "validation")
-_MUCH = 0.25  # Of the median positive tile: from here on it is trained as configs/scene.py trains.
-_FROM_CLOSE_BY = {
-  "model.top_fraction": 0.3, "localize.threshold_rule": "agreement", "localize.agreement_fraction": 0.3
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,13 +103,18 @@ def summary(rows: list[Row], settings: Settings) -> str:
     "too little landslide, too near to one, of several classes, or not labelled."
   )
   if share := _median_share(rows, settings):
-    told = f"Landslides fill {share:.0%} of the median positive training tile"
-    lines.append(f"{told}, as from close by: the command says so." if share >= _MUCH else f"{told}.")
+    much = " The command below sets what suits that much." if share >= methods.CLOSE_UP_SHARE else ""
+    lines.append(f"Landslides fill {100 * share:.3g} % of the median positive training tile.{much}")
   return "\n".join([*lines, *(f"WARNING: {text}" for text in _warnings(counts, settings))])
 
 
 def _warnings(counts: collections.Counter, settings: Settings) -> list[str]:
   found = []
+  if settings.validation_fraction == 0:
+    found.append(
+      "there is no validation part, and training needs one: add rows of the split validation to "
+      "manifest.csv."
+    )
   for label in (*settings.classes, settings.background):
     missing = [s for s in _SPLITS if not counts[label, s]]
     if settings.validation_fraction == 0:
@@ -151,8 +153,8 @@ def command(rows: list[Row], settings: Settings, channels: int) -> str:
   if settings.background != Settings.background:
     data["background"] = settings.background
   changed = {f"data.{name}": value for name, value in data.items()}
-  if _median_share(rows, settings) >= _MUCH:
-    changed |= _FROM_CLOSE_BY
+  if _median_share(rows, settings) >= methods.CLOSE_UP_SHARE:
+    changed |= methods.CLOSE_UP
   words = [f"--config.{name}={value}" for name, value in changed.items()]
   return shlex.join([
     "python", "-m", "lgag_jax.main", "--config=configs/image_folder.py", *words,

@@ -12,6 +12,7 @@ import rasterio
 from PIL import Image
 from scipy import ndimage
 
+from lgag_jax import methods
 from lgag_jax.config import config_dict, from_mapping
 from lgag_jax.doctor import duplicates, estimate, examine, findings, survey
 from tests.commands import call
@@ -52,9 +53,10 @@ def patches(root, count=2 * COUNT):
   return root
 
 
-def visit(root, tmp_path, **fields):
+def visit(root, tmp_path, settings=(), **fields):
   """Runs the doctor; returns the exit code and report.json."""
   config = config_dict()
+  config.update_from_flattened_dict(dict(settings))
   config.data.directory, config.data.image_size = str(root), SIDE
   config.data.update(fields)
   code = examine.examine(from_mapping(config), tmp_path / "work")
@@ -243,6 +245,27 @@ def test_masks_that_contradict_labels(tmp_path):
   assert named(report, "several bands")["files"][0].startswith("masks/l08.png")
   assert named(report, "cannot be read")["files"][0].startswith("masks/n06.png")
   assert named(report, "positive images of the train split have no mask")["count"] == 17
+
+
+@pytest.mark.parametrize(("rows", "close_up", "words"), [
+  (3, True, "6.25 % of the median positive image, and localize.agreement_fraction=0.3 wants more"),
+  (3, False, None),
+  (18, True, None),
+  (18, False, "37.5 % of the median positive image: they are seen from close by"),
+])
+def test_how_much_landslides_fill_is_held_against_the_settings(tmp_path, rows, close_up, words):
+  root = folder(tmp_path / "data", count=5)
+  for i in range(5):
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:rows] = 1
+    save(root / "masks" / f"l{i:02d}.png", mask)
+  _, report = visit(root, tmp_path, methods.CLOSE_UP if close_up else ())
+  if words:
+    found = named(report, words)
+    assert found["severity"] == ("warning" if close_up else "note")
+    assert ("model.top_fraction=0.08" if close_up else "model.top_fraction=0.3") in found["remedy"]
+  else:
+    assert not [f for f in report["findings"] if "median positive image" in f["what"]]
 
 
 class Shards:

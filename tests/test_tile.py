@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from configs import image_folder
-from lgag_jax import command_line, images, main, shipped, sources, tile
+from lgag_jax import command_line, images, main, methods, sources, tile
 from lgag_jax import config as configs
 from lgag_jax.tile_settings import Settings
 
@@ -320,15 +320,18 @@ def test_landslides_from_close_by_are_trained_as_scenes_are(tmp_path, side, much
   share = np.median([row.share for row in rows if row.share is not None and row.split == "train"])
   assert share == side**2 / SIDE**2
   text = tile.tile_output.summary(rows, settings)
-  assert f"Landslides fill {share:.0%} of the median positive training tile" in text
-  assert ("from close by" in text) == much
-  scene = configs.from_mapping(shipped.config("scene", "lgag"))
-  changed = [
-    f"--config.model.top_fraction={scene.model.top_fraction}",
-    f"--config.localize.threshold_rule={scene.localize.threshold_rule}",
-    f"--config.localize.agreement_fraction={scene.localize.agreement_fraction}",
-  ]
+  assert f"Landslides fill {100 * share:.3g} % of the median positive training tile" in text
+  assert ("what suits that much" in text) == much
+  changed = [f"--config.{name}={value}" for name, value in methods.CLOSE_UP.items()]
   assert all((word in command) == much for word in changed)
+
+
+def test_a_set_without_a_validation_part_says_so(tmp_path):
+  write_scene(tmp_path / "scene.tif")
+  path = write_layer(tmp_path / "all.gpkg", [shapely.box(*SLIDES[0])])
+  settings = options(tmp_path, labels=str(path), validation_fraction=0.0)
+  text = tile.tile_output.summary(tile.cut(settings)[0], settings)
+  assert "WARNING: there is no validation part" in text
 
 
 def test_what_a_set_lacks_is_said(tmp_path):

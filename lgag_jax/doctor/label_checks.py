@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from lgag_jax import methods
 from lgag_jax.config import Config
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, finding, have, images, plural
 from lgag_jax.doctor.survey import SPLITS, Example, MaskValues, Survey
@@ -175,15 +176,25 @@ def _listed(mask: MaskValues) -> str:
 
 
 def _coverage(survey: Survey, config: Config) -> list[Finding]:
-  if config.data.tile_size:  # A tile may well lie inside a landslide.
-    return []
   shares = [sum(e.pixels) / e.known for e in survey.examples if e.positive and e.known]
-  if not shares or np.median(shares) <= _MOST_COVERED:
+  if not shares:
     return []
-  return [finding(
-    WARNING, f"Masks cover {np.median(shares):.0%} of the median positive image.",
-    "Look whether they are inverted: landslide is any value but 0.",
-  )]
+  share = float(np.median(shares))
+  text = f"Masks cover {100 * share:.3g} % of the median positive image"
+  if share > _MOST_COVERED and not config.data.tile_size:  # A tile may well lie inside a landslide.
+    remedy = "Look whether they are inverted: landslide is any value but 0."
+    return [finding(WARNING, f"{text}.", remedy)]
+  asked = config.localize.agreement_fraction
+  if config.localize.threshold_rule == "agreement" and share < asked / 2:
+    return [finding(
+      WARNING, f"{text}, and localize.agreement_fraction={asked:g} wants more: maps will be too large.",
+      "Set model.top_fraction=0.08 and localize.threshold_rule=negatives.",
+    )]
+  pooled = config.model.pooling == "top" and config.model.method != "segmentation"
+  if pooled and share >= methods.CLOSE_UP_SHARE and config.model.top_fraction < share / 2:
+    settings = ", ".join(f"{name}={value}" for name, value in methods.CLOSE_UP.items())
+    return [finding(NOTE, f"{text}: they are seen from close by.", f"This suits them: {settings}.")]
+  return []
 
 
 def _without_masks(survey: Survey) -> list[Finding]:
