@@ -28,7 +28,7 @@ def digest(source) -> str:
 class PseudoSource:
   """A source with the masks of `data.pseudo_masks`, which are of the model's size, not the image's.
 
-  Where an image holds no data its mask is unknown.
+  A mask is unknown where its image holds no data, or ground that an example before it has shown.
 
   Raises FileNotFoundError when the folder is not there or unfinished, ValueError when it was made for
   other examples, labels or classes.
