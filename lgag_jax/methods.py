@@ -28,7 +28,7 @@ def class_activation(config: ml_collections.ConfigDict) -> None:
 
 
 def segmentation(config: ml_collections.ConfigDict) -> None:
-  """A decoder trained on masks: on the data's own, the upper bound, or on data.pseudo_masks."""
+  """A decoder trained on masks: the data's own, meant as the upper bound, or data.pseudo_masks."""
   config.update_from_flattened_dict(SEGMENTATION)
 
 

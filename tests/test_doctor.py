@@ -248,10 +248,10 @@ def test_masks_that_contradict_labels(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "close_up", "words"), [
-  (3, True, "6.25 % of the median positive image, and localize.agreement_fraction=0.3 wants more"),
+  (3, True, "6.25 % of the median positive training image, and localize.agreement_fraction=0.3"),
   (3, False, None),
   (18, True, None),
-  (18, False, "37.5 % of the median positive image: they are seen from close by"),
+  (18, False, "37.5 % of the median positive training image: they are seen from close by"),
 ])
 def test_how_much_landslides_fill_is_held_against_the_settings(tmp_path, rows, close_up, words):
   root = folder(tmp_path / "data", count=5)
@@ -265,7 +265,7 @@ def test_how_much_landslides_fill_is_held_against_the_settings(tmp_path, rows, c
     assert found["severity"] == ("warning" if close_up else "note")
     assert ("model.top_fraction=0.08" if close_up else "model.top_fraction=0.3") in found["remedy"]
   else:
-    assert not [f for f in report["findings"] if "median positive image" in f["what"]]
+    assert not [f for f in report["findings"] if "median positive training image" in f["what"]]
 
 
 class Shards:

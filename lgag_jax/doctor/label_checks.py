@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lgag_jax import methods
-from lgag_jax.config import Config
+from lgag_jax.config import Config, LocalizeConfig, ModelConfig
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, finding, have, images, plural
 from lgag_jax.doctor.survey import SPLITS, Example, MaskValues, Survey
 
@@ -176,11 +176,12 @@ def _listed(mask: MaskValues) -> str:
 
 
 def _coverage(survey: Survey, config: Config) -> list[Finding]:
-  shares = [sum(e.pixels) / e.known for e in survey.examples if e.positive and e.known]
+  # Of training images: no setting follows the masks that maps are judged by.
+  shares = [sum(e.pixels) / e.known for e in survey.of("train") if e.positive and e.known]
   if not shares:
     return []
   share = float(np.median(shares))
-  text = f"Masks cover {100 * share:.3g} % of the median positive image"
+  text = f"Masks cover {100 * share:.3g} % of the median positive training image"
   if share > _MOST_COVERED and not config.data.tile_size:  # A tile may well lie inside a landslide.
     remedy = "Look whether they are inverted: landslide is any value but 0."
     return [finding(WARNING, f"{text}.", remedy)]
@@ -188,7 +189,8 @@ def _coverage(survey: Survey, config: Config) -> list[Finding]:
   if config.localize.threshold_rule == "agreement" and share < asked / 2:
     return [finding(
       WARNING, f"{text}, and localize.agreement_fraction={asked:g} wants more: maps will be too large.",
-      "Set model.top_fraction=0.08 and localize.threshold_rule=negatives.",
+      f"Set model.top_fraction={ModelConfig.top_fraction} and "
+      f"localize.threshold_rule={LocalizeConfig.threshold_rule}.",
     )]
   pooled = config.model.pooling == "top" and config.model.method != "segmentation"
   if pooled and share >= methods.CLOSE_UP_SHARE and config.model.top_fraction < share / 2:
