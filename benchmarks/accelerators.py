@@ -19,9 +19,10 @@ from jax.sharding import Mesh
 
 from benchmarks import hlo
 from benchmarks.programs import batch_shapes, named, state_shapes
-from lgag_jax import optimizer, partition, train_step
 from lgag_jax.config import Config
-from lgag_jax.models import network as networks
+from lgag_jax.method import network as networks
+from lgag_jax.runtime import sharding
+from lgag_jax.training import optimizer, train_step
 
 # File, method, and what differs from it.
 CASES = (
@@ -45,7 +46,7 @@ def tpu_mesh(topology: str) -> Mesh:
   # Else libtpu asks the network which TPU it is on.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   devices = topologies.get_topology_desc(topology, "tpu").devices
-  return partition.make_mesh(devices)
+  return sharding.make_mesh(devices)
 
 
 def case_config(file: str, method: str, changes: dict, *, batch: int) -> Config:
@@ -60,7 +61,7 @@ def compiled_counts(config: Config, mesh: Mesh) -> dict:
   network, transform = networks.build(config, "tpu"), optimizer.make_optimizer(config, 100)
   step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=1)
   state = state_shapes(config)
-  shardings = partition.state_sharding(state, mesh, config.train.shard_state)
+  shardings = sharding.state_sharding(state, mesh, config.train.shard_state)
   placed = jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings
   )

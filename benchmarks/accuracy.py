@@ -23,21 +23,14 @@ from typing import Any
 from benchmarks import accuracy_table
 from benchmarks.variants import INFERENCE, TRAINED
 from lgag_jax import config as configs
-from lgag_jax import (
-  evaluate,
-  files,
-  methods,
-  normalisation,
-  partition,
-  preemption,
-  pseudo_masks,
-  session,
-  stages,
-  train,
-)
+from lgag_jax import methods
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.doctor import duplicate_checks
-from lgag_jax.sources import open_source
+from lgag_jax.evaluation import evaluate
+from lgag_jax.inputs import normalisation
+from lgag_jax.inputs.sources import open_source
+from lgag_jax.runtime import compiled_programs, files, preemption, sharding
+from lgag_jax.training import fill_trunk_outputs, loop, pseudo_masks, restore, two_stages
 
 _DEFAULT = ("class_activation", "sol", "lgag", "second_stage", "segmentation")
 _FROM = "from "
@@ -66,7 +59,7 @@ class Plan:
     """
     if method == "second_stage":
       masks = self.workdir(data, "lgag", seed) / "pseudo"
-      return stages.second_stage(self.config(data, "lgag", seed), masks)
+      return two_stages.second_stage(self.config(data, "lgag", seed), masks)
     if method.startswith(_FROM):
       there = self.config(method.removeprefix(_FROM), "lgag", seed)
       return dataclasses.replace(there, data=_as_seen(self.config(data, "lgag", seed), there))
@@ -117,7 +110,7 @@ def run(plan: Plan, data: str, method: str, seed: int) -> None:
   """Does one run, and before it what it builds on; ends the program where one was done otherwise."""
   workdir, config = plan.workdir(data, method, seed), plan.config(data, method, seed)
   if plan.result(data, method, seed).exists() and (workdir / "config.json").exists():
-    if changed := train.changed_settings(configs.load(workdir / "config.json"), config):
+    if changed := loop.changed_settings(configs.load(workdir / "config.json"), config):
       raise SystemExit(
         f"{workdir} was done with other settings ({'; '.join(changed)}). Use another --output, or "
         "remove it to do it again."
@@ -131,7 +124,7 @@ def run(plan: Plan, data: str, method: str, seed: int) -> None:
 
 
 def _run(plan: Plan, data: str, method: str, seed: int) -> None:
-  session.prepare_jax()
+  compiled_programs.keep()
   workdir, config = plan.workdir(data, method, seed), plan.config(data, method, seed)
   if method in INFERENCE:
     _judge(plan.workdir(data, "lgag", seed), workdir, config, config)
@@ -142,18 +135,18 @@ def _run(plan: Plan, data: str, method: str, seed: int) -> None:
   else:
     if method == "second_stage":
       pseudo_masks.write(plan.workdir(data, "lgag", seed))
-    train.train_and_evaluate(config, workdir)
+    loop.train_and_evaluate(config, workdir)
 
 
 def _judge(trained: pathlib.Path, workdir: pathlib.Path, own: Config, judged: Config) -> None:
   """Judges a trained network on the validation part of `judged`, by thresholds of its `own` data."""
   files.write_json(workdir / "config.json", dataclasses.asdict(judged))
-  mesh = partition.make_mesh()
+  mesh = sharding.make_mesh()
   own, judged = (normalisation.resolved(config, trained) for config in (own, judged))
-  _, _, state = session.restore(trained, mesh)
-  network, _, _ = session.start(judged, mesh, 1)
+  _, _, state = restore.restore(trained, mesh)
+  network, _, _ = restore.start(judged, mesh, 1)
   train_split, validation = (
-    session.open_split(open_source(c.data, split), network, state, c, mesh, workdir)
+    fill_trunk_outputs.open_split(open_source(c.data, split), network, state, c, mesh, workdir)
     for c, split in ((own, "train"), (judged, "validation"))
   )
   evaluate.evaluate(

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lgag_jax import config as configs
-from lgag_jax import files
+from lgag_jax.runtime import files
+from lgag_jax.settings.maps import RULES
 
 
 def write(
@@ -48,7 +48,7 @@ def _runs(paths: list[tuple[int, pathlib.Path]]) -> dict[str, dict]:
         "class": name if len(content["classes"]) > 1 else None,
         "map": content["map"], "label_free": best["label_free"]["iou"],
         "f1": best["label_free"]["f1"], "oracle": best["oracle"]["iou"], "auc": values["image"]["auc"],
-        "rules": {rule: best["rules"][rule]["iou"] for rule in configs.RULES},
+        "rules": {rule: best["rules"][rule]["iou"] for rule in RULES},
       }
   return runs
 
@@ -78,11 +78,11 @@ def _paired(runs: dict, others: dict | None) -> str:
 
 def _rules(table: dict) -> list[str]:
   lines = [
-    f"| IoU by threshold rule | {' | '.join(configs.RULES)} | oracle |",
-    "|" + " --- |" * (len(configs.RULES) + 2),
+    f"| IoU by threshold rule | {' | '.join(RULES)} | oracle |",
+    "|" + " --- |" * (len(RULES) + 2),
   ]
   for method, runs in table.items():
-    cells = [_spread([run["rules"][rule] for run in runs.values()]) for rule in configs.RULES]
+    cells = [_spread([run["rules"][rule] for run in runs.values()]) for rule in RULES]
     lines.append(
       f"| {method} | {' | '.join(cells)} | {_spread([run['oracle'] for run in runs.values()])} |"
     )

@@ -13,9 +13,10 @@ import numpy as np
 
 from benchmarks.programs import named, published, state_shapes, step_flops
 from lgag_jax import config as configs
-from lgag_jax import methods, session
+from lgag_jax import methods
 from lgag_jax.config import Config
-from lgag_jax.models import sol
+from lgag_jax.method import sol
+from lgag_jax.runtime import compiled_programs
 
 DATA_SETS = (
   "image_folder", "landslide4sense_rgb", "lgagnet_resnet50", "scene", "synthetic_landslides",
@@ -69,7 +70,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
   arguments = parser.parse_args()
-  session.prepare_jax()
+  compiled_programs.keep()
   counts = measure()
   if arguments.json:
     print(json.dumps(counts, indent=2))

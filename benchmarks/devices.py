@@ -13,8 +13,9 @@ import numpy as np
 
 from benchmarks import small
 from benchmarks.programs import named
-from lgag_jax import partition, session, train_step
 from lgag_jax.config import Config
+from lgag_jax.runtime import sharding
+from lgag_jax.training import restore, train_step
 
 STEPS, BATCH = 20, small.SETTINGS["train.batch_size"]
 CASES = {
@@ -42,20 +43,20 @@ def batches() -> list[dict]:
 
 def losses(config: Config, devices: int, change: float = 0.0) -> np.ndarray:
   """Trains on that many devices, each weight multiplied by 1 + or - `change`; returns the losses."""
-  mesh = partition.make_mesh(jax.devices()[:devices])
-  network, optimizer, state = session.start(config, mesh, STEPS)
+  mesh = sharding.make_mesh(jax.devices()[:devices])
+  network, optimizer, state = restore.start(config, mesh, STEPS)
   random = np.random.default_rng(0)
   changed = jax.tree.map(
     lambda x: np.float32(np.asarray(x) * (1 + change * random.choice([-1, 1], x.shape))), state.params
   )
-  state = state.replace(params=jax.device_put(changed, partition.replicated(mesh)))
+  state = state.replace(params=jax.device_put(changed, sharding.replicated(mesh)))
   step = train_step.make_train_step(network, config, optimizer, mesh, steps_per_epoch=4)
   refresh = train_step.make_refresh(config, mesh)
   result, data = [], batches()
   for number in range(STEPS):
     if number % len(data) == 0:
       state = state.replace(bank=refresh(state.bank))
-    state, metrics = step(state, partition.to_global(data[number % len(data)], mesh))
+    state, metrics = step(state, sharding.to_global(data[number % len(data)], mesh))
     result.append(float(metrics["loss"]))
   return np.array(result)
 

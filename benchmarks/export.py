@@ -14,8 +14,9 @@ import numpy as np
 from absl import app, flags
 
 from data.synthetic_landslides import drawing
-from lgag_jax import export, look, predict
-from lgag_jax.export_settings import Settings
+from lgag_jax.export import export
+from lgag_jax.mapping import predict, window_scores
+from lgag_jax.options.export import Settings
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A finished training.", required=True)
 _IMAGES = 4  # Of each kind.
@@ -27,7 +28,7 @@ def main(_: list[str]) -> None:
   noise = np.random.default_rng(0).integers(0, 256, (_IMAGES, view.side, view.side, 3), np.uint8)
   drawn = [drawing.draw_patch(i, size=view.side, landslide=True)[0] for i in range(_IMAGES)]
   images = np.concatenate([noise, drawn])
-  seen = look.make_look(ready.network, ready.config, ready.mesh, view)
+  seen = window_scores.make_look(ready.network, ready.config, ready.mesh, view)
   scores, probabilities = map(np.asarray, seen(ready.state, images))
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name, "exported")

@@ -13,11 +13,12 @@ from jax.sharding import Mesh
 from jax.stages import Lowered
 
 from lgag_jax import config as configs
-from lgag_jax import optimizer, partition, train_step
 from lgag_jax.config import Config
-from lgag_jax.models import network as networks
-from lgag_jax.models.network import Network
+from lgag_jax.method import network as networks
+from lgag_jax.method.network import Network
+from lgag_jax.runtime import sharding
 from lgag_jax.state import TrainState
+from lgag_jax.training import optimizer, train_step
 
 
 def named(file: str, method: str, changes: Mapping[str, Any] | None = None) -> Config:
@@ -68,7 +69,7 @@ def lower_step(config: Config, *, taps: bool = False) -> Lowered:
   """Lowers a config's training step without making an array."""
   transform = optimizer.make_optimizer(config, 1)
   step = train_step.make_train_step(
-    networks.build(config), config, transform, partition.make_mesh(), steps_per_epoch=1
+    networks.build(config), config, transform, sharding.make_mesh(), steps_per_epoch=1
   )
   return step.lower(state_shapes(config), batch_shapes(config, taps=taps))
 
@@ -163,11 +164,11 @@ def training(config: Config, *, taps: bool = False) -> Training:
   """Builds a training whose bank is full and whose contrast counts from the first step."""
   loss = dataclasses.replace(config.loss, contrast_from_epoch=0)
   config = dataclasses.replace(config, loss=loss)
-  mesh = partition.make_mesh()
-  partition.check_batch(mesh, config.train.batch_size, config.train.accumulate)
+  mesh = sharding.make_mesh()
+  sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
   network, transform = networks.build(config), optimizer.make_optimizer(config, 10**6)
   state = random_state(config)
-  state = jax.device_put(state, partition.state_sharding(state, mesh, config.train.shard_state))
-  batch = partition.to_global(random_batch(config, taps=taps), mesh)
+  state = jax.device_put(state, sharding.state_sharding(state, mesh, config.train.shard_state))
+  batch = sharding.to_global(random_batch(config, taps=taps), mesh)
   step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=1)
   return Training(config, mesh, network, step, state, batch)

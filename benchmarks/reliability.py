@@ -25,7 +25,8 @@ import jax
 import numpy as np
 
 from benchmarks import small
-from lgag_jax import checkpoints, partition, session
+from lgag_jax.runtime import sharding
+from lgag_jax.training import checkpoints, restore
 
 _TRAINING = {
   "train.epochs": 12, "train.log_every": 3, "train.checkpoint_every": 2, "train.evaluate_every": 1,
@@ -63,7 +64,7 @@ def finish(process: subprocess.Popen) -> None:
 
 def outcome(workdir: pathlib.Path) -> dict:
   """Returns all that a training leaves that does not depend on the clock."""
-  _, _, state = session.restore(workdir, partition.make_mesh())
+  _, _, state = restore.restore(workdir, sharding.make_mesh())
   lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
   for line in lines:
     line.pop("steps_per_second", None)
@@ -128,7 +129,7 @@ def damage(folder: pathlib.Path, count: int) -> dict:
   data = small.write_folder(folder / "data")
   finish(start(data, folder / "reference", **{"train.epochs": 2}))
   steps = sorted(int(p.name) for p in (folder / "reference" / "checkpoints").iterdir())
-  _, _, like = session.restore(folder / "reference", partition.make_mesh())
+  _, _, like = restore.restore(folder / "reference", sharding.make_mesh())
   random, found = np.random.default_rng(0), collections.Counter()
   newest = folder / "reference" / "checkpoints" / str(steps[-1])
   names = sorted(p.relative_to(newest) for p in newest.rglob("*") if p.is_file())

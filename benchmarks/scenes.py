@@ -21,8 +21,10 @@ import rasterio
 from rasterio.windows import Window
 
 from data.synthetic_landslides import drawing
-from lgag_jax import mapping, partition, session
 from lgag_jax.geo import scale
+from lgag_jax.mapping import window_pipeline
+from lgag_jax.runtime import compiled_programs, sharding
+from lgag_jax.training import restore
 
 _DRAWN = 2000  # Side of what is repeated.
 _OVERLAPS = (0.25, 0.5)  # The first is the default.
@@ -66,12 +68,12 @@ def main() -> None:
 
 def _bare(workdir: pathlib.Path, tile_size: int) -> float:
   """Returns windows a second of the compiled model on the same batch over and over."""
-  session.prepare_jax()
-  mesh = partition.make_mesh()
-  config, network, state = session.restore(workdir, mesh)
+  compiled_programs.keep()
+  mesh = sharding.make_mesh()
+  config, network, state = restore.restore(workdir, mesh)
   view = scale.view(scale.load(workdir, config), config, None, tile_size, (_DRAWN, _DRAWN))
-  look = mapping.make_look(network, config, mesh, view)
-  size = mapping.batch_size(config, mesh, view)
+  look = window_pipeline.make_look(network, config, mesh, view)
+  size = window_pipeline.batch_size(config, mesh, view)
   pixels, _ = drawing.draw_scene(0, view.side, view.side)
   batch = np.stack([pixels] * size)
   rates = []

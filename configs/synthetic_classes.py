@@ -2,11 +2,11 @@
 
 import ml_collections
 
-from lgag_jax import shipped
+from lgag_jax.runtime import packaged
 
 
 def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
-  config = shipped.config("synthetic_landslides", method)
+  config = packaged.config("synthetic_landslides", method)
   config.data.builder = "data/synthetic_landslides:three_classes"
   config.data.classes = ("landslide", "bare", "river")
   # One image in eight shows none of them: each class is half of the images as it is.

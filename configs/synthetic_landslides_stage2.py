@@ -5,10 +5,10 @@ After a colon, or as data.pseudo_masks, the folder that --mode=pseudo wrote.
 
 import ml_collections
 
-from lgag_jax import shipped
+from lgag_jax.runtime import packaged
 
 
 def get_config(masks: str = "runs/synthetic_landslides/pseudo") -> ml_collections.ConfigDict:
-  config = shipped.config("synthetic_landslides", "segmentation")
+  config = packaged.config("synthetic_landslides", "segmentation")
   config.data.pseudo_masks = masks
   return config

@@ -12,15 +12,15 @@ import numpy as np
 from affine import Affine
 from rasterio.io import MemoryFile
 
-from lgag_jax import mapping, predict
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.geo import scale
-from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.windows import cover_scene
-from lgag_jax.map_settings import Options
+from lgag_jax.mapping import predict, window_pipeline
+from lgag_jax.mapping.canvas import Canvas
+from lgag_jax.options.mapping import Options
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +99,7 @@ class Model:
     ready, found = self.ready, []
     seen = dataclasses.replace(ready.seen, gsd=options.training_gsd or ready.seen.gsd)
 
-    def jobs() -> Iterator[mapping.Job]:
+    def jobs() -> Iterator[window_pipeline.Job]:
       for source in sources:
         gsd = source.grid.gsd() or options.gsd or None
         view = scale.view(
@@ -107,13 +107,13 @@ class Model:
         )
         yield _job(source, view, ready.thresholds, options)
 
-    def finished(job: mapping.Job) -> None:
+    def finished(job: window_pipeline.Job) -> None:
       if job.failure:
         raise job.failure
       scores = dict(zip(self.classes, map(float, job.probability), strict=True))
       found.append(Result(job.store.probability, job.store.mask, scores))
 
-    mapping.run(
+    window_pipeline.run(
       jobs(), ready.network, ready.state, ready.config, ready.mesh, finished, lambda pixels: None
     )
     return found
@@ -196,14 +196,14 @@ def _checked(array: np.ndarray, data: DataConfig) -> np.ndarray:
   return array if array.ndim == 4 else array[None]
 
 
-def _job(source, view: scale.View, thresholds: list[float], options: Options) -> mapping.Job:
+def _job(source, view: scale.View, thresholds: list[float], options: Options) -> window_pipeline.Job:
   height, width = source.grid.height, source.grid.width
   rows, cols = cover_scene(source.grid, view, options.overlap)
   classes, span = len(thresholds), (0, rows.length)
   kept = _Kept(
     np.empty((height, width, classes), np.float32), np.empty((height, width), np.uint8)
   )
-  return mapping.Job(
+  return window_pipeline.Job(
     source.open, view, rows, cols, span, Canvas(rows, cols, classes, *span), kept,
     np.array(thresholds, np.float32), 0, np.zeros(classes, np.float32),
   )

@@ -12,7 +12,8 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Nothing here uses what it
 
 from absl import app, flags, logging
 
-from lgag_jax import command_line
+from lgag_jax.cli import command_line
+from lgag_jax.runtime import compiled_programs
 
 _FLAGS = flags.FLAGS
 
@@ -62,13 +63,13 @@ def _run(*told) -> None:
     formats.scene_files(_FLAGS.input)  # A name that is wrong is told before what takes seconds.
   import tensorflow as tf
 
-  from lgag_jax import cluster, preemption, session
+  from lgag_jax.runtime import preemption, processes
 
   _tell_of_own_work()
   tf.config.set_visible_devices([], "GPU")  # The accelerator is JAX's.
-  session.prepare_jax()
-  cluster.start(_FLAGS.distributed, _FLAGS.coordinator, _FLAGS.processes, _FLAGS.process)
-  if not cluster.is_first():
+  compiled_programs.keep()
+  processes.start(_FLAGS.distributed, _FLAGS.coordinator, _FLAGS.processes, _FLAGS.process)
+  if not processes.is_first():
     python_logging.getLogger("lgag_jax").setLevel(python_logging.WARNING)
   if path := command_line.shipped_config():
     python_logging.getLogger("lgag_jax").info("Config: %s, which comes with lgag_jax.", path)
@@ -81,7 +82,7 @@ def _run(*told) -> None:
     with preemption.watch():
       _STOPPABLE[_FLAGS.mode](workdir, *told)
   except preemption.Stopped as stop:
-    if cluster.is_first():
+    if processes.is_first():
       print(stop, file=sys.stderr)
     sys.exit(preemption.EXIT_CODE)
 
@@ -93,38 +94,41 @@ def _tell_of_own_work() -> None:
 
 
 def _evaluate(workdir: pathlib.Path, options=None, wanted=None) -> None:
-  from lgag_jax import cluster, judge_scenes, train
+  from lgag_jax.mapping import judge
+  from lgag_jax.runtime import processes
+  from lgag_jax.training import loop
 
   if options is None:
-    train.evaluate_workdir(workdir)
+    loop.evaluate_workdir(workdir)
     table, page = workdir / "eval" / "validation.md", ""
   else:
     output = pathlib.Path(_FLAGS.output)
-    judge_scenes.evaluate(workdir, _FLAGS.input, output, options, wanted)
+    judge.evaluate(workdir, _FLAGS.input, output, options, wanted)
     table, page = output / "eval" / "scenes.md", f"\nPage: {output}/report.html"
-  if cluster.is_first():
+  if processes.is_first():
     print(f"{table.read_text()}{page}")
 
 
 def _train(workdir: pathlib.Path, config) -> None:
-  from lgag_jax import train
+  from lgag_jax.training import loop
 
-  train.train_and_evaluate(config, workdir)
+  loop.train_and_evaluate(config, workdir)
   _report(workdir)
 
 
 def _pseudo(workdir: pathlib.Path) -> None:
-  from lgag_jax import cluster, pseudo_masks
+  from lgag_jax.runtime import processes
+  from lgag_jax.training import pseudo_masks
 
   folder = pseudo_masks.write(workdir)
-  if cluster.is_first():
+  if processes.is_first():
     print(f"Pseudo-masks: {folder}. Train on them with --config.data.pseudo_masks={folder}.")
 
 
 def _stages(workdir: pathlib.Path, config) -> None:
-  from lgag_jax import stages
+  from lgag_jax.training import two_stages
 
-  second = stages.train_both(config, workdir)
+  second = two_stages.train_both(config, workdir)
   for folder in (second.parent / "first", second):
     _report(folder)
 
@@ -136,20 +140,22 @@ def _doctor(workdir: pathlib.Path, config) -> None:
 
 
 def _report(workdir: pathlib.Path) -> None:
-  from lgag_jax import cluster, report
+  from lgag_jax.evaluation import report
+  from lgag_jax.runtime import processes
 
-  if not cluster.is_first():
+  if not processes.is_first():
     return
   path = report.write_report(workdir)
   print(f"Report: {path}")
 
 
 def _predict(workdir: pathlib.Path, options) -> None:
-  from lgag_jax import cluster, predict
+  from lgag_jax.mapping import predict
+  from lgag_jax.runtime import processes
 
   output = pathlib.Path(_FLAGS.output)
   mapped = predict.map_scenes(workdir, _FLAGS.input, output, options)
-  if cluster.is_first():
+  if processes.is_first():
     count = "1 image" if len(mapped.rows) == 1 else f"{len(mapped.rows)} images"
     print(f"{count} mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
   if mapped.left_out:  # Named in the log and on the page.
@@ -157,28 +163,28 @@ def _predict(workdir: pathlib.Path, options) -> None:
 
 
 def _export(workdir: pathlib.Path, settings) -> None:
-  from lgag_jax import export
+  from lgag_jax.export import export
 
   export.export(workdir, _FLAGS.output, settings)
 
 
 def _tile(settings) -> None:
   os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Nothing here needs an accelerator.
-  from lgag_jax import tile, tile_output
+  from lgag_jax.tiling import output, tile
 
   _tell_of_own_work()
   rows, command = tile.cut(settings)
-  print(f"{tile_output.summary(rows, settings)}\nTrain on {settings.output} with\n\n    {command}\n")
+  print(f"{output.summary(rows, settings)}\nTrain on {settings.output} with\n\n    {command}\n")
 
 
 def _datasets(choice) -> None:
-  from lgag_jax import data_sets
+  from lgag_jax.inputs import catalogue
 
-  print(data_sets.text(choice.name))
+  print(catalogue.text(choice.name))
 
 
 def _completion() -> None:
-  from lgag_jax import completion
+  from lgag_jax.cli import completion
 
   print(completion.script())
 

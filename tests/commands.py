@@ -110,8 +110,10 @@ if __name__ == "__main__":
   import pyogrio  # noqa: F401  Before TensorFlow, as the command line does.
   import tensorflow as tf  # noqa: F401
 
-  from lgag_jax import predict, report, stages, train  # noqa: F401
   from lgag_jax.doctor import examine  # noqa: F401
+  from lgag_jax.evaluation import report  # noqa: F401
+  from lgag_jax.mapping import predict  # noqa: F401
+  from lgag_jax.training import loop, two_stages  # noqa: F401
 
   gc.freeze()  # A command's last collection would walk, and so copy, all that was imported.
   _serve()

@@ -9,7 +9,8 @@ from benchmarks import accuracy, accuracy_table
 from benchmarks.programs import lower_step, named
 from benchmarks.variants import INFERENCE, TRAINED
 from lgag_jax import config as configs
-from lgag_jax import files
+from lgag_jax.runtime import files
+from lgag_jax.settings.maps import RULES
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def write_run(path, iou, oracle):
   rates = {"iou": iou, "f1": 2 * iou / (1 + iou)}
   values = {
     "label_free": rates, "oracle": {"iou": oracle},
-    "rules": {rule: {"iou": iou} for rule in configs.RULES},
+    "rules": {rule: {"iou": iou} for rule in RULES},
   }
   content = {
     "map": "anchor_guided",

@@ -14,9 +14,10 @@ import pytest
 from PIL import Image
 
 from benchmarks import fuzz_inputs
-from lgag_jax import archives, cluster, lock, sources, splits
-from lgag_jax.archives import ArchiveError
 from lgag_jax.config import DataConfig
+from lgag_jax.inputs import sources, splits
+from lgag_jax.runtime import archives, lock, processes
+from lgag_jax.runtime.archives import ArchiveError
 
 KINDS = (".zip", ".tar", ".tar.gz")
 
@@ -279,7 +280,7 @@ def test_folders_that_only_names_imply_are_counted(place, monkeypatch):
 
 def test_other_processes_wait_for_the_first_and_use_what_it_unpacked(place, monkeypatch):
   path = pack(place / "set.tar", data_set())
-  monkeypatch.setattr(cluster, "is_first", lambda: False)
+  monkeypatch.setattr(processes, "is_first", lambda: False)
   steps = []
 
   def barrier(_):
@@ -287,7 +288,7 @@ def test_other_processes_wait_for_the_first_and_use_what_it_unpacked(place, monk
     archives.unpacked(path)  # The first process passes while this one waits.
 
   unpack = archives.unpack
-  monkeypatch.setattr(cluster, "barrier", barrier)
+  monkeypatch.setattr(processes, "barrier", barrier)
   monkeypatch.setattr(archives, "unpack", lambda *a: steps.append("unpacks") or unpack(*a))
   root = splits.require_directory(DataConfig(directory=str(path)))
   assert steps == [["set.tar"], "unpacks"]

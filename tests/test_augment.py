@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from lgag_jax.augment import augment
 from lgag_jax.config import DataConfig
-from lgag_jax.images import UNKNOWN
+from lgag_jax.imagery.reading import UNKNOWN
+from lgag_jax.inputs.augment import augment
 
 SIDE = 16
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import train
-from lgag_jax.images import ImageError
+from lgag_jax.imagery.reading import ImageError
+from lgag_jax.training import loop
 from tests.conftest import SIDE
 from tests.test_hostile_images import png_header
 
@@ -100,7 +100,7 @@ def test_a_training_told_to_skip_finishes_and_names_every_bad_file(
   make(tmp_path / "data", source)
   config = config_of(small_config, tmp_path / "data", source, on_bad_image="skip")
   with caplog.at_level(logging.WARNING):
-    state = train.train_and_evaluate(config, tmp_path / "run")
+    state = loop.train_and_evaluate(config, tmp_path / "run")
   trained_on = 96 if source == "folder" else COUNT - 23 - 6  # Left out before steps are counted.
   assert int(state.step) == -(-trained_on // 8)
   result = json.loads((tmp_path / "run" / "eval" / "validation.json").read_text())
@@ -118,7 +118,7 @@ def test_otherwise_it_stops_at_once_and_names_a_bad_file(small_config, tmp_path,
   make(tmp_path / "data", source)
   config = config_of(small_config, tmp_path / "data", source)
   with pytest.raises(ImageError, match=r"/\d{3}\.png") as caught:
-    train.train_and_evaluate(config, tmp_path / "run")
+    loop.train_and_evaluate(config, tmp_path / "run")
   if source == "patches":  # Masks are read in order when the source is opened.
     assert "001.png" in str(caught.value) and "GIF8" in str(caught.value)
   assert not list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
@@ -130,4 +130,4 @@ def test_more_than_the_limit_stop_it_all_the_same(small_config, tmp_path, source
   options = {"on_bad_image": "skip", "max_bad_images": len(BAD)}
   config = config_of(small_config, tmp_path / "data", source, **options)
   with pytest.raises(ImageError, match=rf"More than data\.max_bad_images={len(BAD)} images are bad"):
-    train.train_and_evaluate(config, tmp_path / "run")
+    loop.train_and_evaluate(config, tmp_path / "run")

@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lgag_jax import blocks, config, patches
+from lgag_jax import config
 from lgag_jax.config import DataConfig
 from lgag_jax.doctor import duplicate_checks, survey
-from lgag_jax.images import UNKNOWN, ImageError
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
+from lgag_jax.inputs import blocks, patches
 from tests.test_patches import make_data, write_manifest
 
 SPLITS = ("train", "validation")

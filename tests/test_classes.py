@@ -7,10 +7,12 @@ from PIL import Image
 
 from data.synthetic_landslides import drawing, paint
 from data.synthetic_landslides import synthetic_landslides_dataset_builder as builders
-from lgag_jax import classes, evaluate, metrics, sources
 from lgag_jax.config import Config, DataConfig
-from lgag_jax.images import UNKNOWN
-from lgag_jax.localize import Maps
+from lgag_jax.evaluation import evaluate, metrics
+from lgag_jax.imagery.reading import UNKNOWN
+from lgag_jax.inference import exclusive_classes
+from lgag_jax.inference.localize import Maps
+from lgag_jax.inputs import sources
 
 
 def slow_map(scores, thresholds):
@@ -29,10 +31,11 @@ def test_the_class_furthest_above_its_threshold_is_drawn(rng, count):
   scores = rng.integers(0, 9, (12, 10, count)).astype(np.float32) / 8
   levels = rng.integers(0, 7, count).astype(np.float32) / 8
   expected = slow_map(scores, levels)
-  np.testing.assert_array_equal(classes.drawn(scores, levels), expected)
-  for kept in (classes.exclusive(scores, levels), classes.exclusive(jnp.asarray(scores), levels)):
+  np.testing.assert_array_equal(exclusive_classes.drawn(scores, levels), expected)
+  for array in (scores, jnp.asarray(scores)):
+    kept = exclusive_classes.exclusive(array, levels)
     assert ((np.asarray(kept) > 0).sum(-1) <= 1).all() or count == 1
-    np.testing.assert_array_equal(classes.drawn(np.asarray(kept), levels), expected)
+    np.testing.assert_array_equal(exclusive_classes.drawn(np.asarray(kept), levels), expected)
 
 
 def test_evaluation_counts_the_pixels_that_prediction_draws(rng):
@@ -48,7 +51,7 @@ def test_evaluation_counts_the_pixels_that_prediction_draws(rng):
     seeds=jnp.zeros((2, 1, 1), int),
   )
   counted = evaluate._histograms(maps, mask, dict.fromkeys(maps.scores, levels), config)[name]
-  drawn = classes.drawn(scores * (found > 0.5)[:, None, None], levels)
+  drawn = exclusive_classes.drawn(scores * (found > 0.5)[:, None, None], levels)
   for c in range(3):
     positive, negative, unknown = np.moveaxis(np.asarray(counted)[:, c], 1, 0)
     ours = metrics.confusion(positive.sum(0), negative.sum(0), float(levels[c]))

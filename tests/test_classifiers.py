@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax.models import classifiers
+from lgag_jax.method import classifiers
 
 
 @pytest.fixture

@@ -10,17 +10,11 @@ import jax
 import numpy as np
 import pytest
 
-from lgag_jax import (
-  cluster,
-  evaluate,
-  feature_cache,
-  input_pipeline,
-  partition,
-  preemption,
-  session,
-  sources,
-)
 from lgag_jax import config as configs
+from lgag_jax.evaluation import evaluate
+from lgag_jax.inputs import pipeline, sources, trunk_outputs
+from lgag_jax.runtime import preemption, processes, sharding
+from lgag_jax.training import fill_trunk_outputs, restore
 from tests import conftest
 from tests.commands import call
 
@@ -44,8 +38,8 @@ MPI = {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_MCA_orte_hnp_uri": "1.0;tcp://h:1"}
 def options(environment, mode="auto", libtpu=False, kubernetes=False):
   installed = {"libtpu": libtpu, "kubernetes": kubernetes}
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(cluster.importlib.util, "find_spec", lambda name: installed[name] or None)
-    return cluster.detected_options(environment, mode)
+    patch.setattr(processes.importlib.util, "find_spec", lambda name: installed[name] or None)
+    return processes.detected_options(environment, mode)
 
 
 def test_a_process_alone_starts_nothing():
@@ -101,19 +95,19 @@ def test_processes_that_cannot_be_found_are_an_error(environment):
   ],
 )
 def test_tasks_of_a_node_share_its_gpus(changes, devices):
-  assert cluster.slurm_devices({**SLURM, **changes}) == devices
+  assert processes.slurm_devices({**SLURM, **changes}) == devices
 
 
 @pytest.mark.parametrize("changes", [{"CUDA_VISIBLE_DEVICES": "0"}, {"CUDA_VISIBLE_DEVICES": "0,1,2"}])
 def test_gpus_that_the_tasks_cannot_share_are_an_error(changes):
   with pytest.raises(ValueError, match=r"2 tasks of a node cannot share its . GPUs evenly"):
-    cluster.slurm_devices({**SLURM, **changes})
+    processes.slurm_devices({**SLURM, **changes})
 
 
 def test_processes_with_unequal_devices_are_an_error():
   devices = [types.SimpleNamespace(process_index=p, id=i) for i, p in enumerate((0, 0, 1))]
   with pytest.raises(ValueError, match=r"process 0: 2, process 1: 1"):
-    partition.make_mesh(devices)
+    sharding.make_mesh(devices)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +126,7 @@ def test_half_given_flags_are_refused(flags, words):
   for name in ("processes", "process"):
     values[name] = values[name] and int(values[name])
   with pytest.raises(ValueError, match=words):
-    cluster.start(mode, **values)
+    processes.start(mode, **values)
 
 
 def test_the_command_line_answers_a_half_given_start(tmp_path):
@@ -145,12 +139,12 @@ def test_the_command_line_answers_a_half_given_start(tmp_path):
 def test_devices_of_a_mesh_stand_in_the_order_of_processes(monkeypatch):
   devices = jax.devices()
   monkeypatch.setattr(jax, "devices", lambda: devices[::-1])
-  assert list(partition.make_mesh().devices) == devices
+  assert list(sharding.make_mesh().devices) == devices
 
 
 @pytest.mark.parametrize(("parts", "run"), [(1, 8), (2, 4), (4, 1), (3, 2)])
 def test_every_example_has_a_row_of_its_own(parts, run):
-  places = [feature_cache.place(i, parts, run) for i in range(31)]
+  places = [trunk_outputs.place(i, parts, run) for i in range(31)]
   for part in range(parts):
     rows = [row for p, row in places if p == part]
     assert rows == list(range(len(rows)))
@@ -158,47 +152,47 @@ def test_every_example_has_a_row_of_its_own(parts, run):
 
 
 def test_one_process_needs_no_other():
-  assert cluster.from_first(lambda: {"a": 1}) == {"a": 1}
+  assert processes.from_first(lambda: {"a": 1}) == {"a": 1}
   values = {"x": np.arange(3)}
-  assert cluster.gather(values) is values
-  cluster.check_same([1], "examples")
-  cluster.barrier("nothing")
-  with cluster.first_then_others("nothing"):
+  assert processes.gather(values) is values
+  processes.check_same([1], "examples")
+  processes.barrier("nothing")
+  with processes.first_then_others("nothing"):
     pass
 
 
 @pytest.fixture
-def processes(monkeypatch):
+def cluster_of_two(monkeypatch):
   """Makes this process the second of two, the first of which says `first`."""
 
   def pretend(first):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(jax, "process_index", lambda: 1)
-    monkeypatch.setattr(cluster, "_exchange", lambda payload: [first, payload])
+    monkeypatch.setattr(processes, "_exchange", lambda payload: [first, payload])
 
   return pretend
 
 
-def test_what_the_first_process_meets_all_meet(processes):
-  processes(json.dumps({"value": 3}).encode())
-  assert cluster.from_first(lambda: pytest.fail("not mine to call")) == 3
-  processes(json.dumps({"error": "no such folder"}).encode())
+def test_what_the_first_process_meets_all_meet(cluster_of_two):
+  cluster_of_two(json.dumps({"value": 3}).encode())
+  assert processes.from_first(lambda: pytest.fail("not mine to call")) == 3
+  cluster_of_two(json.dumps({"error": "no such folder"}).encode())
   with pytest.raises(ValueError, match="no such folder"):
-    cluster.from_first(lambda: None)
+    processes.from_first(lambda: None)
   with pytest.raises(ValueError, match="Process 1 sees other examples than process 0"):
-    cluster.check_same(["a"], "examples")
+    processes.check_same(["a"], "examples")
 
 
 def test_an_error_of_the_first_process_is_told_to_the_others(monkeypatch):
   told = []
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  monkeypatch.setattr(cluster, "_exchange", lambda payload: told.append(payload) or [payload, b"{}"])
+  monkeypatch.setattr(processes, "_exchange", lambda payload: told.append(payload) or [payload, b"{}"])
 
   def fail():
     raise OSError("no room")
 
   with pytest.raises(ValueError, match="no room"):
-    cluster.from_first(fail)
+    processes.from_first(fail)
   assert json.loads(told[0]) == {"error": "no room"}
 
 
@@ -210,22 +204,22 @@ def config(image_folder):
 @pytest.fixture(scope="module")
 def started(config):
   """A mesh, the network and its first state."""
-  mesh = partition.make_mesh()
-  network, _, state = session.start(config, mesh, 1)
+  mesh = sharding.make_mesh()
+  network, _, state = restore.start(config, mesh, 1)
   return mesh, network, state
 
 
 def test_sigterm_while_the_cache_fills_leaves_nothing_behind(config, started, tmp_path):
   mesh, network, state = started
   source = sources.open_source(config.data, "train")
-  opened = lambda: session.open_split(source, network, state, config, mesh, tmp_path)
+  opened = lambda: fill_trunk_outputs.open_split(source, network, state, config, mesh, tmp_path)
   with preemption.watch():
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(preemption.Stopped, match="the same command goes on"):
       opened()
   assert not list((tmp_path / "features").glob("*/"))
   split = opened()
-  assert isinstance(split.read, feature_cache.FeatureCache)
+  assert isinstance(split.train_read, trunk_outputs.FeatureCache)
   with preemption.watch():
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(preemption.Stopped):
@@ -238,9 +232,9 @@ def test_an_image_that_cannot_be_read_leaves_no_cache_either(
 ):
   mesh, network, state = started
   source = sources.open_source(config.data, "train")
-  monkeypatch.setattr(input_pipeline.Reader, "__call__", lambda *_: 1 / 0)
+  monkeypatch.setattr(pipeline.Reader, "__call__", lambda *_: 1 / 0)
   with pytest.raises(Exception, match="division by zero"):
-    session.open_split(source, network, state, config, mesh, tmp_path)
+    fill_trunk_outputs.open_split(source, network, state, config, mesh, tmp_path)
   assert not list((tmp_path / "features").glob("*/"))
 
 

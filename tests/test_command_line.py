@@ -9,8 +9,9 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
-from lgag_jax import command_line, completion, shipped
-from lgag_jax.modes import FIRST_STEPS, MODES
+from lgag_jax.cli import command_line, completion
+from lgag_jax.cli.modes import FIRST_STEPS, MODES
+from lgag_jax.runtime import packaged
 
 ROOT = pathlib.Path(__file__).parent.parent
 # Runs the command line and names what it imported that takes long.
@@ -86,13 +87,13 @@ def test_a_broken_line_is_the_same_command():
 def test_own_files_come_before_shipped_ones(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   name = "configs/image_folder.py"
-  assert shipped.find(name) == str(ROOT / name)
-  assert shipped.find("data/synthetic_landslides") == str(ROOT / "data" / "synthetic_landslides")
+  assert packaged.find(name) == str(ROOT / name)
+  assert packaged.find("data/synthetic_landslides") == str(ROOT / "data" / "synthetic_landslides")
   for other in ("configs/none.py", "configs/../Makefile", "mine/scene.py", "tests/conftest.py", ""):
-    assert shipped.find(other) == other
+    assert packaged.find(other) == other
   (tmp_path / "configs").mkdir()
   (tmp_path / name).touch()
-  assert shipped.find(name) == name
+  assert packaged.find(name) == name
   found = command_line._with_shipped(["lgag", "--config=configs/scene.py:sol", "--config.data.gsd=1"])
   assert found == ["lgag", f"--config={ROOT}/configs/scene.py:sol", "--config.data.gsd=1"]
 

@@ -18,7 +18,7 @@ from lgag_jax.config import (
   SolConfig,
   TrainConfig,
 )
-from lgag_jax.files import write_json
+from lgag_jax.runtime.files import write_json
 
 
 def mapping(**changes):

@@ -12,10 +12,11 @@ import pytest
 import tensorflow_datasets as tfds
 
 from data.cas_landslide import cas_landslide_dataset_builder as cas
-from lgag_jax import data_sets, download, sources
-from lgag_jax import originals as shared
 from lgag_jax.config import DataConfig
-from lgag_jax.images import UNKNOWN, ImageError
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
+from lgag_jax.inputs import catalogue, sources, tfds_source
+from lgag_jax.inputs import originals as shared
+from lgag_jax.runtime import download
 from tests import originals
 from tests.commands import ROOT, call
 
@@ -148,7 +149,7 @@ SMALL = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [
   name if name == "landslide4sense" else pytest.param(name, marks=pytest.mark.longest)
-  for name in data_sets.TABLE
+  for name in catalogue.TABLE
 ])
 def test_training_and_evaluation_from_the_original(tmp_path, name):
   getattr(originals, name)(tmp_path / "original", **SMALL.get(name, {}))
@@ -296,7 +297,7 @@ def test_images_of_all_types_and_masks_of_several_values(
   monkeypatch.setattr(Shapes, "image", image)
   monkeypatch.setattr(Shapes, "values", values)
   monkeypatch.setattr(
-    sources.tfds_source, "open_builder", lambda config: Shapes(data_dir=tmp_path)
+    tfds_source, "open_builder", lambda config: Shapes(data_dir=tmp_path)
   )
   config = {"source": "tfds", "builder": "shapes", "channels": channels}
   source = sources.open_source(DataConfig(**config, mask_ignore=7), "train")
@@ -309,7 +310,7 @@ def test_images_of_all_types_and_masks_of_several_values(
 
 
 def test_every_data_set_has_all_its_parts():
-  for found in data_sets.TABLE.values():
+  for found in catalogue.TABLE.values():
     folder = ROOT / "data" / found.name
     for name in ("README.md", "CITATIONS.bib", "TAGS.txt", f"{found.name}_dataset_builder.py"):
       assert (folder / name).stat().st_size, name
@@ -319,16 +320,16 @@ def test_every_data_set_has_all_its_parts():
     assert builder.BUILDER_CONFIGS[0].channels == config.data.channels
     for flags, _ in found.variants:
       assert flags.split()[0].rpartition(":")[2] in {c.name for c in builder.BUILDER_CONFIGS}
-    assert found.licence in data_sets.text() and found.page in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    assert found.licence in catalogue.text() and found.page in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
     assert f"]({found.name})" in (ROOT / "data" / "README.md").read_text()
 
 
 def test_the_list_is_printed():
   result = call("--mode=datasets")
   assert result.returncode == 0
-  assert all(f"configs/{name}.py" in result.stdout for name in data_sets.TABLE)
+  assert all(f"configs/{name}.py" in result.stdout for name in catalogue.TABLE)
   result = call("--mode=datasets", "--name=gvlm")
-  assert result.stdout.strip() == data_sets.text("gvlm")
+  assert result.stdout.strip() == catalogue.text("gvlm")
   wrong = call("--mode=datasets", "--name=gvml")
   assert wrong.returncode == 1
   assert "there are bijie, gvlm" in wrong.stderr

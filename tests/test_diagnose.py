@@ -10,18 +10,12 @@ import pytest
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import (
-  diagnose,
-  evaluate,
-  files,
-  metrics,
-  partition,
-  predict,
-  report,
-  session,
-  sources,
-)
 from lgag_jax.config import Config
+from lgag_jax.evaluation import diagnose, evaluate, metrics, report
+from lgag_jax.inputs import sources
+from lgag_jax.mapping import predict
+from lgag_jax.runtime import files, sharding
+from lgag_jax.training import fill_trunk_outputs, restore
 
 CONFIG = Config()
 HEADS = {  # By a name for the tests, how a finding's text begins.
@@ -260,10 +254,10 @@ def test_an_evaluation_of_constant_images_says_what_is_wrong(
   small_config.data.feature_cache_gib = 0.0  # Evaluation and prediction share a program.
   small_config.model.method = "class_activation"
   small_config.localize.gate = 0.999
-  config, mesh, workdir = configs.from_mapping(small_config), partition.make_mesh(), tmp_path / "run"
-  network, _, state = session.start(config, mesh, 1)  # Nothing here could be learned.
+  config, mesh, workdir = configs.from_mapping(small_config), sharding.make_mesh(), tmp_path / "run"
+  network, _, state = restore.start(config, mesh, 1)  # Nothing here could be learned.
   splits = {
-    split: session.open_split(
+    split: fill_trunk_outputs.open_split(
       sources.open_source(config.data, split), network, state, config, mesh, workdir
     )
     for split in ("train", "validation")
@@ -289,7 +283,7 @@ def test_an_evaluation_of_constant_images_says_what_is_wrong(
     assert text.index(head) < text.index("No mask here shows any of this class")
     assert page.index(head) < page.index("label-free threshold")
 
-  monkeypatch.setattr(session, "restore", lambda *_: (config, network, state))
+  monkeypatch.setattr(restore, "restore", lambda *_: (config, network, state))
   rows = predict.predict(workdir, tmp_path / "data" / "landslide", tmp_path / "maps")
   assert [row["landslide_share"] for row in rows] == [0.0] * 50
   assert "Every map is black" in caplog.text and "In 50 of 50 images" in caplog.text

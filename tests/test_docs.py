@@ -20,10 +20,11 @@ import pytest
 import yaml
 from absl.testing import flagsaver
 
-from lgag_jax import __version__, command_line, memory_bank
+from lgag_jax import __version__
+from lgag_jax.cli import command_line
+from lgag_jax.cli.modes import MODES
 from lgag_jax.config import BankConfig, Config, GaaConfig, ModelConfig, SolConfig
-from lgag_jax.models import lgagnet
-from lgag_jax.modes import MODES
+from lgag_jax.method import head, memory_bank
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRACKED = [
@@ -129,13 +130,13 @@ def example():
 
 
 def test_the_aggregation_of_the_page_takes_its_place(monkeypatch):
-  monkeypatch.setattr(lgagnet, "GlobalAnchorAggregation", lgagnet.GlobalAnchorAggregation)
+  monkeypatch.setattr(head, "GlobalAnchorAggregation", head.GlobalAnchorAggregation)
   mine = example()
-  assert lgagnet.GlobalAnchorAggregation is mine
+  assert head.GlobalAnchorAggregation is mine
   bank = memory_bank.empty(BankConfig(slots=8, centres=3), classes=2, dimension=12)
   taps = tuple(jnp.zeros((1, side, side, 4)) for side in (8, 4, 2, 2))
-  head = lgagnet.LGAGHead(1, ModelConfig(head_width=8), SolConfig(), GaaConfig(), 16, 0.5)
-  shapes = jax.eval_shape(head.init, jax.random.key(0), taps, bank, jnp.ones((1, 1)))
+  whole = head.LGAGHead(1, ModelConfig(head_width=8), SolConfig(), GaaConfig(), 16, 0.5)
+  shapes = jax.eval_shape(whole.init, jax.random.key(0), taps, bank, jnp.ones((1, 1)))
   assert {name: leaf.shape for name, leaf in shapes["params"]["gaa"].items()} == {
     "sharpness": (), "share": (12,)
   }
@@ -163,7 +164,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
            for p in (tmp_path / "site").rglob("*.html")}
   for mode in MODES:
     assert f'id="{mode}"' in pages["reference/commands.html"]
-  assert 'id="lgag_jax.models.sol.overlap"' in pages["reference/method.html"]
+  assert 'id="lgag_jax.method.sol.overlap"' in pages["reference/method.html"]
   assert pages["method.html"].count("<svg role") > 10
   for name, page in pages.items():
     assert "arithmatex" not in page, name

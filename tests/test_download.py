@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from lgag_jax import download
+from lgag_jax.runtime import download
 
 CONTENT = bytes(range(256)) * 2000
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"

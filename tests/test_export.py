@@ -13,11 +13,14 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from lgag_jax import classes, export, fold, look, onnx_form, predict, refine, scaling
 from lgag_jax import config as configs
 from lgag_jax.config import RefineConfig
-from lgag_jax.export_settings import Settings
-from lgag_jax.models import sol
+from lgag_jax.export import constant_folding, export, onnx_form
+from lgag_jax.imagery import scaling
+from lgag_jax.inference import exclusive_classes, refine
+from lgag_jax.mapping import predict, window_scores
+from lgag_jax.method import sol
+from lgag_jax.options.export import Settings
 from tests import conftest
 from tests.commands import call
 from tests.untrained import GSD, SIDE, make_workdir, pictures
@@ -69,9 +72,9 @@ def exported(ready, tmp_path_factory):
 
 def expected(ready, given):
   """Scores, probabilities and mask as prediction has them."""
-  seen = look.make_look(ready.network, ready.config, ready.mesh, export._view(ready))
+  seen = window_scores.make_look(ready.network, ready.config, ready.mesh, export._view(ready))
   scores, probabilities = map(np.asarray, seen(ready.state, given))
-  return scores, probabilities, classes.drawn(scores, ready.thresholds)
+  return scores, probabilities, exclusive_classes.drawn(scores, ready.thresholds)
 
 
 def check(found, wanted, thresholds):
@@ -180,7 +183,7 @@ def test_what_does_not_depend_on_the_input_is_computed_once():
     return {"a": jax.nn.relu6(jax.jit(jnp.multiply)(x, weights)), "b": weights, "c": all_, "d": loop}
 
   x = jax.ShapeDtypeStruct((5,), np.float32)
-  folded = fold.folded(function, x)
+  folded = constant_folding.folded(function, x)
   values = np.linspace(-1, 3, 5, dtype=np.float32)
   for found, wanted in zip(folded(values), jax.tree.leaves(function(values)), strict=True):
     np.testing.assert_allclose(found, wanted, rtol=1e-6)

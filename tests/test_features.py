@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import features, input_pipeline, lock, partition, session, sources, train
+from lgag_jax.inputs import pipeline, sources
+from lgag_jax.runtime import lock, sharding
+from lgag_jax.training import fill_trunk_outputs, loop, restore
 
 
 @pytest.fixture
@@ -34,18 +36,18 @@ def split_folders(tmp_path, image_folder):
 @functools.cache
 def started(model):
   """The network and its first state, which do not depend on the data: tracing them takes seconds."""
-  network, _, state = session.start(model, partition.make_mesh(), 1)
+  network, _, state = restore.start(model, sharding.make_mesh(), 1)
   return network, state
 
 
 def open_split(split, config, workdir):
-  mesh = partition.make_mesh()
+  mesh = sharding.make_mesh()
   of_data = {"directory": "", "on_bad_image": "error"}
   network, state = started(
     dataclasses.replace(config, data=dataclasses.replace(config.data, **of_data))
   )
   source = sources.open_source(config.data, split)
-  return session.open_split(source, network, state, config, mesh, workdir)
+  return fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
 
 
 def test_splits_with_the_same_names_are_kept_apart(split_folders, small_config, tmp_path):
@@ -54,10 +56,10 @@ def test_splits_with_the_same_names_are_kept_apart(split_folders, small_config, 
   work = tmp_path / "work"
   train, validation = (open_split(split, config, work) for split in ("train", "validation"))
   assert len(list((work / "features").glob("*/"))) == 2
-  assert not np.array_equal(train.read(0)[0], validation.read(0)[0])
+  assert not np.array_equal(train.train_read(0)[0], validation.train_read(0)[0])
   again = open_split("train", config, work)
   assert len(list((work / "features").glob("*/"))) == 2
-  np.testing.assert_array_equal(train.read(0)[0], again.read(0)[0])
+  np.testing.assert_array_equal(train.train_read(0)[0], again.read(0)[0])
 
   # A changed image is another example.
   Image.fromarray(np.full((64, 64, 3), 9, np.uint8)).save(split_folders / "train/landslide/0.png")
@@ -70,18 +72,18 @@ def test_masks_are_read_as_they_are_now(split_folders, small_config, tmp_path):
   config = configs.from_mapping(small_config)
   split = open_split("validation", config, tmp_path / "work")
   positive = int(np.flatnonzero(split.source.labels[:, 0])[0])
-  assert np.sum(split.read(positive)[-2] == 1) == 24 * 24
+  assert np.sum(split.train_read(positive)[-2] == 1) == 24 * 24
   path = split_folders / "validation" / "masks" / "0.PNG"
   Image.fromarray(np.zeros((64, 64), np.uint8)).save(path)
   split = open_split("validation", config, tmp_path / "work")
-  assert np.sum(split.read(positive)[-2] == 1) == 0
+  assert np.sum(split.train_read(positive)[-2] == 1) == 0
 
 
 def test_a_negative_never_takes_a_positives_mask(split_folders, small_config):
   small_config.data.directory = str(split_folders)
   config = configs.from_mapping(small_config)
   source = sources.open_source(config.data, "train")
-  read = input_pipeline.Reader(source, config.data)
+  read = pipeline.Reader(source, config.data)
   for i, label in enumerate(source.labels[:, 0]):
     assert np.any(read(i)[1] == 1) == (label > 0)
 
@@ -100,7 +102,7 @@ def test_the_upper_bound_needs_masks(split_folders, small_config, tmp_path):
   small_config.data.directory = str(split_folders)
   small_config.model.method = "segmentation"
   with pytest.raises(ValueError, match="needs masks"):
-    train.train_and_evaluate(configs.from_mapping(small_config), tmp_path / "work")
+    loop.train_and_evaluate(configs.from_mapping(small_config), tmp_path / "work")
 
 
 def test_leftovers_of_a_kill_go_and_a_damaged_cache_is_named(split_folders, small_config, tmp_path):
@@ -136,9 +138,9 @@ def test_a_second_run_waits_for_the_first_ones_cache(split_folders, small_config
 
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(lock.time, "sleep", finish)
-    patch.setattr(features, "_fill", lambda *_: pytest.fail("filled again"))
+    patch.setattr(fill_trunk_outputs, "_fill", lambda *_: pytest.fail("filled again"))
     split = open_split("train", config, tmp_path / "second")
-  assert len(split.read(0)) > 2
+  assert len(split.train_read(0)) > 2
   assert f"Waiting for process {os.getpid()} on" in caplog.text
 
 
@@ -162,11 +164,11 @@ def test_an_image_that_was_bad_is_left_out_until_its_outputs_are_made_anew(
   config = configs.from_mapping(small_config)
   split = open_split("train", config, tmp_path / "work")
   bad = split.source.ids.index("landslide/0.png")
-  assert split.read(bad)[-1] == 0
+  assert split.train_read(bad)[-1] == 0
   # Mended, with the same size and time: what was kept of it is still of a black image.
   path.write_bytes(whole)
   os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
   split = open_split("train", config, tmp_path / "work")
-  assert [split.read(i)[-1] for i in range(len(split.source.ids))].count(0) == 1
-  assert split.read(bad)[-1] == 0
+  assert [split.train_read(i)[-1] for i in range(len(split.source.ids))].count(0) == 1
+  assert split.train_read(bad)[-1] == 0
   assert "1 images were bad when their trunk outputs were kept" in caplog.text

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 
-from lgag_jax import files
+from lgag_jax.runtime import files
 
 
 def test_json_is_whole_or_as_it_was(tmp_path):

@@ -11,8 +11,11 @@ import jax
 import numpy as np
 import pytest
 
-from lgag_jax import calibrate, files, partition, report, session, sources, tfds_source, train
 from lgag_jax import config as configs
+from lgag_jax.evaluation import report, threshold_rules
+from lgag_jax.inputs import sources, tfds_source
+from lgag_jax.runtime import files, sharding
+from lgag_jax.training import loop, restore
 from tests import conftest
 
 SCRIPT = "<script>alert(1)</script>"
@@ -40,7 +43,7 @@ def trained(image_folder, tmp_path_factory):
   config.model.method = "class_activation"
   config.train.epochs = 1
   workdir = tmp_path_factory.mktemp("foreign") / f"run{SCRIPT.replace('/', '')}"
-  train.train_and_evaluate(configs.from_mapping(config), workdir)
+  loop.train_and_evaluate(configs.from_mapping(config), workdir)
   return workdir, images
 
 
@@ -122,7 +125,7 @@ def test_thresholds_must_be_numbers(workdir):
       lambda c, wrong=wrong: c["maps"]["class_activation"].update(otsu=wrong),
     )
     with pytest.raises(ValueError, match=r"thresholds\.json is not what"):
-      calibrate.load_thresholds(workdir, config)
+      threshold_rules.load_thresholds(workdir, config)
 
 
 def test_evaluation_runs_no_builder_from_elsewhere(workdir, tmp_path, monkeypatch):
@@ -136,7 +139,7 @@ def test_evaluation_runs_no_builder_from_elsewhere(workdir, tmp_path, monkeypatc
   monkeypatch.chdir(tmp_path)
   monkeypatch.syspath_prepend(tmp_path)
   with pytest.raises(ValueError, match=r"names code to be run, data\.builder=theirs/evil: refused"):
-    train.evaluate_workdir(workdir)
+    loop.evaluate_workdir(workdir)
   assert not (tmp_path / "ran").exists()
 
 
@@ -183,11 +186,11 @@ def test_a_link_to_a_builder_of_ours_is_that_builder(workdir, tmp_path, monkeypa
 def test_a_checkpoint_of_other_shapes_is_refused(workdir):
   change(workdir / "config.json", lambda c: c["model"].update(head_width=24))
   with pytest.raises(ValueError, match="does not fit the config"):
-    session.restore(workdir, partition.make_mesh())
+    restore.restore(workdir, sharding.make_mesh())
   gc.collect()  # Orbax leaves unfinished reads, which are told of when they go.
 
 
 def test_evaluation_waits_for_nobody(workdir):
-  with train.lock.take(workdir), pytest.raises(ValueError, match="is in use by process"):
-    train.evaluate_workdir(workdir)
+  with loop.lock.take(workdir), pytest.raises(ValueError, match="is in use by process"):
+    loop.evaluate_workdir(workdir)
   assert jax.process_count() == 1

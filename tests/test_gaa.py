@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax.models.gaa import GlobalAnchorAggregation
+from lgag_jax.method.gaa import GlobalAnchorAggregation
 
 BATCH, CELLS, ANCHORS, WIDTH = 2, 5, 6, 8
 CASES = [

@@ -20,9 +20,10 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from lgag_jax import images, patches, rasters, scaling
 from lgag_jax.config import DataConfig
-from lgag_jax.images import ImageError
+from lgag_jax.imagery import opening, reading, scaling
+from lgag_jax.imagery.reading import ImageError
+from lgag_jax.inputs import patches
 from tests.test_images import mask_of, pixels, write_png, write_tiff
 from tests.test_patches import make_data, source, write_manifest
 
@@ -92,7 +93,7 @@ def test_what_refers_elsewhere_is_refused_unread(tmp_path, server, kind, monkeyp
   hits.clear()
   if kind == "prefixed":
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + text.encode())
-  for read in (lambda: images.read_image(path, 3), lambda: images.size(path), lambda: mask_of(path)):
+  for read in (lambda: reading.read_image(path, 3), lambda: reading.size(path), lambda: mask_of(path)):
     with pytest.raises(ImageError, match=r"x\.png cannot be opened as an image"):
       read()
   assert not hits
@@ -110,8 +111,8 @@ def test_what_lies_beside_an_image_is_not_opened(tmp_path, server, side):
       raster.dataset_mask()
     assert hits  # The attack is a real one.
   hits.clear()
-  np.testing.assert_array_equal(images.read_image(path, 3), pixels())
-  assert images.read_image(path, 3, Window(1, 1, 2, 2)).shape == (2, 2, 3)
+  np.testing.assert_array_equal(reading.read_image(path, 3), pixels())
+  assert reading.read_image(path, 3, Window(1, 1, 2, 2)).shape == (2, 2, 3)
   assert not hits
 
 
@@ -152,7 +153,7 @@ def test_names_that_gdal_would_follow_are_files_or_nothing(tmp_path, server, nam
 def test_a_pipe_is_refused_at_once(tmp_path):
   os.mkfifo(tmp_path / "x.png")
   with pytest.raises(ImageError, match=r"^\S+x\.png cannot be opened as an image: it is no regular"):
-    images.size(tmp_path / "x.png")
+    reading.size(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("content", [
@@ -212,15 +213,15 @@ for path in map(pathlib.Path, sys.argv[1:]):
   before, said = peak(), []
   for window in (None, Window(0, 0, 16, 16)):
     try:
-      said.append(str(images.read_image(path, 3, window).shape))
-    except images.ImageError as error:
+      said.append(str(reading.read_image(path, 3, window).shape))
+    except reading.ImageError as error:
       said.append(str(error))
     try:
-      with images.open_raster(path) as raster:
-        images.read_valid(raster, window)
+      with reading.open_raster(path) as raster:
+        reading.read_valid(raster, window)
         if window:
-          images.read_mask(raster, classes=1, ignore=-1, window=window)
-    except images.ImageError:
+          reading.read_mask(raster, classes=1, ignore=-1, window=window)
+    except reading.ImageError:
       pass
   print(json.dumps([path.parent.name, said, (peak() - before) / 1024]), flush=True)
   os._exit(0)
@@ -270,19 +271,19 @@ def test_a_header_cannot_ask_for_any_number_of_tiles(tmp_path):
 
 def test_many_bands_are_bounded_where_only_their_masks_are_asked(tmp_path, monkeypatch):
   path = write_tiff(tmp_path / "a.tif", pixels(64, 64, 12))
-  monkeypatch.setattr(rasters, "MAX_BYTES", 64 * 64 * 11)
-  with images.open_raster(path) as raster, pytest.raises(ImageError, match="12 channels, too large"):
-    images.read_valid(raster)
+  monkeypatch.setattr(opening, "MAX_BYTES", 64 * 64 * 11)
+  with reading.open_raster(path) as raster, pytest.raises(ImageError, match="12 channels, too large"):
+    reading.read_valid(raster)
 
 
 def test_content_counts_and_not_the_suffix(tmp_path):
   array = pixels()
   write_png(tmp_path / "a.png", array).rename(tmp_path / "a.jpg")
-  np.testing.assert_array_equal(images.read_image(tmp_path / "a.jpg", 3), array)
+  np.testing.assert_array_equal(reading.read_image(tmp_path / "a.jpg", 3), array)
   Image.fromarray(array).save(tmp_path / "b.gif")
   (tmp_path / "b.gif").rename(tmp_path / "b.png")
   with pytest.raises(ImageError, match=r"b\.png cannot.*begins with b'GIF8.*only PNG, JPEG, TIFF and"):
-    images.read_image(tmp_path / "b.png", 3)
+    reading.read_image(tmp_path / "b.png", 3)
 
 
 def test_an_animated_png_is_its_default_image(tmp_path):
@@ -290,26 +291,26 @@ def test_an_animated_png_is_its_default_image(tmp_path):
   frames = [Image.fromarray(pixels(seed=1))]
   Image.fromarray(first).save(tmp_path / "a.png", save_all=True, append_images=frames)
   assert b"acTL" in (tmp_path / "a.png").read_bytes()
-  np.testing.assert_array_equal(images.read_image(tmp_path / "a.png", 3), first)
+  np.testing.assert_array_equal(reading.read_image(tmp_path / "a.png", 3), first)
 
 
 def test_a_tiff_of_several_pages_is_refused(tmp_path):
   frames = [Image.fromarray(pixels(seed=1))]
   Image.fromarray(pixels()).save(tmp_path / "a.tif", save_all=True, append_images=frames)
   with pytest.raises(ImageError, match=r"a\.tif has 2 pages: save each"):
-    images.read_image(tmp_path / "a.tif", 3)
+    reading.read_image(tmp_path / "a.tif", 3)
   # Overviews and masks inside a file are no pages.
   path = write_tiff(tmp_path / "b.tif", pixels(64, 64), photometric="RGB")
   with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
     raster.write_mask(np.ones((64, 64), bool))
     raster.build_overviews([2])
-  assert images.read_image(path, 3).shape == (64, 64, 3)
+  assert reading.read_image(path, 3).shape == (64, 64, 3)
 
 
 def test_a_cmyk_jpeg_is_read_in_colours(tmp_path):
   array = np.full((16, 16, 3), (200, 100, 50), np.uint8)
   Image.fromarray(array).convert("CMYK").save(tmp_path / "a.jpg", quality=95)
-  value = images.read_image(tmp_path / "a.jpg", 3)
+  value = reading.read_image(tmp_path / "a.jpg", 3)
   assert np.abs(value.astype(int) - array).max() < 6
 
 
@@ -320,7 +321,7 @@ def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
                      dtype="uint16") as file:
     file.write(np.moveaxis(array.astype(np.uint16) * 257, -1, 0))
   for name in ("a.png", "a.tif"):
-    value = images.read_image(tmp_path / name, 3)
+    value = reading.read_image(tmp_path / name, 3)
     assert value.dtype == np.uint16
     np.testing.assert_allclose(scaling.scaled(value, DataConfig()), array / 255, atol=1e-6)
 
@@ -336,9 +337,9 @@ def test_errors_that_rasterio_hands_on_from_gdal_name_the_file(tmp_path, monkeyp
     def colorinterp(self):
       raise CPLE_BaseError(1, 1, "IO error during reading of StripOffsets")
 
-  monkeypatch.setattr(images, "open_raster", lambda _: contextlib.nullcontext(Raster()))
+  monkeypatch.setattr(reading, "open_raster", lambda _: contextlib.nullcontext(Raster()))
   with pytest.raises(ImageError, match=r"a\.tif is damaged: .*StripOffsets.*data\.on_bad_image"):
-    images.read_image(path, 2)
+    reading.read_image(path, 2)
 
 
 def test_complex_numbers_are_refused(tmp_path):
@@ -346,7 +347,7 @@ def test_complex_numbers_are_refused(tmp_path):
                      dtype="complex_int16"):
     pass
   with pytest.raises(ImageError, match=r"a\.tif holds complex numbers"):
-    images.read_image(tmp_path / "a.tif", 1)
+    reading.read_image(tmp_path / "a.tif", 1)
 
 
 def test_images_are_left_out_where_masks_tell_the_labels(tmp_path, caplog):
@@ -386,7 +387,7 @@ def test_a_bad_image_of_another_split_is_that_splits(tmp_path):
 
 
 def test_the_limit_counts_those_left_out_and_those_skipped(tmp_path):
-  from lgag_jax.input_pipeline import Reader
+  from lgag_jax.inputs.pipeline import Reader
 
   make_data(tmp_path, {f"i{n}": np.full((64, 64), n % 2) for n in range(6)})
   (tmp_path / "images" / "i0.png").write_bytes(b"")

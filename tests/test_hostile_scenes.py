@@ -10,9 +10,9 @@ from PIL import Image
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from lgag_jax import images
 from lgag_jax.geo.scene import open_scene
-from lgag_jax.images import ImageError
+from lgag_jax.imagery import reading
+from lgag_jax.imagery.reading import ImageError
 from tests.test_hostile_images import server  # noqa: F401
 from tests.test_images import pixels, write_tiff
 from tests.test_scene import H, W, vrt_of
@@ -65,7 +65,7 @@ def test_a_mosaic_that_is_more_than_files_is_refused(tmp_path, server, kind):  #
     open_scene(path, 3)
   assert not hits and len(str(error.value)) < 1200
   with pytest.raises(ImageError, match=r"a\.vrt cannot be opened as an image"):  # Images refer to none.
-    images.read_image(path, 3)
+    reading.read_image(path, 3)
 
 
 def test_a_part_of_a_mosaic_has_the_one_driver_of_its_first_bytes(tmp_path, server):  # noqa: F811
@@ -80,7 +80,7 @@ def test_a_part_of_a_mosaic_has_the_one_driver_of_its_first_bytes(tmp_path, serv
   with open_scene(path, 3) as opened:
     value, valid = opened.read(Window(0, 0, W, H))
   assert valid.all() and not hits
-  np.testing.assert_array_equal(value, images.read_image(tmp_path / "p.jpg", 3))
+  np.testing.assert_array_equal(value, reading.read_image(tmp_path / "p.jpg", 3))
 
 
 @pytest.mark.parametrize("name", ["secret.tif", "a.vrt"])

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from lgag_jax.models import weight_files
-from lgag_jax.models.weight_files import read_tensors
+from lgag_jax.trunks import weight_files
+from lgag_jax.trunks.weight_files import read_tensors
 from tests.test_pretrained import torch_pickle, write_legacy, write_zip
 
 SMALL = {"a": np.arange(6, dtype=np.float32)}
@@ -111,7 +111,7 @@ def test_what_refers_to_itself_twice_over_takes_no_time(tmp_path, use):
 
 MEASURE = """
 import json, os, sys
-from lgag_jax.models.weight_files import read_tensors
+from lgag_jax.trunks.weight_files import read_tensors
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 for path in sys.argv[1:]:
   if os.fork():  # A process a file, or one's peak would hide another's.

@@ -6,8 +6,8 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
-from lgag_jax import images
-from lgag_jax.images import UNKNOWN, ImageError
+from lgag_jax.imagery import reading
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
 
 
 def pixels(height=12, width=10, channels=3, dtype=np.uint8, seed=0):
@@ -31,8 +31,8 @@ def write_png(path, array, mode=None):
 
 
 def mask_of(path, *, classes=1, ignore=-1, window=None):
-  with images.open_raster(path) as raster:
-    return images.read_mask(raster, classes=classes, ignore=ignore, window=window)
+  with reading.open_raster(path) as raster:
+    return reading.read_mask(raster, classes=classes, ignore=ignore, window=window)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2"])
@@ -46,7 +46,7 @@ def test_pixels_come_back_in_their_own_type(tmp_path, suffix, dtype):
     write_tiff(path, array, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
   else:
     write_png(path, array[..., 0] if dtype == np.uint16 else array)
-  value = images.read_image(path, array.shape[-1])
+  value = reading.read_image(path, array.shape[-1])
   assert value.dtype == dtype
   np.testing.assert_array_equal(value, array)
 
@@ -54,14 +54,14 @@ def test_pixels_come_back_in_their_own_type(tmp_path, suffix, dtype):
 def test_a_jpeg_comes_back_nearly(tmp_path):
   array = np.full((32, 32, 3), (200, 100, 50), np.uint8)
   Image.fromarray(array).save(tmp_path / "a.jpg", quality=95)
-  value = images.read_image(tmp_path / "a.jpg", 3)
+  value = reading.read_image(tmp_path / "a.jpg", 3)
   assert np.abs(value.astype(int) - array).max() < 6
 
 
 def test_a_window_is_a_part(tmp_path):
   array = pixels(30, 20, 4, np.uint16)
   path = write_tiff(tmp_path / "a.tif", array)
-  value = images.read_image(path, 4, Window(3, 5, 7, 11))
+  value = reading.read_image(path, 4, Window(3, 5, 7, 11))
   np.testing.assert_array_equal(value, array[5:16, 3:10])
 
 
@@ -69,13 +69,13 @@ def test_a_window_is_a_part(tmp_path):
 def test_alpha_is_left_out(tmp_path, mode, channels):
   array = pixels(channels=len(mode)) | 1  # Nowhere transparent.
   path = write_png(tmp_path / "a.png", array)
-  np.testing.assert_array_equal(images.read_image(path, channels), array[..., :channels])
+  np.testing.assert_array_equal(reading.read_image(path, channels), array[..., :channels])
 
 
 def test_alpha_is_kept_where_it_is_a_channel(tmp_path):
   array = pixels(channels=4) | 1
   path = write_png(tmp_path / "a.png", array)
-  np.testing.assert_array_equal(images.read_image(path, 4), array)
+  np.testing.assert_array_equal(reading.read_image(path, 4), array)
 
 
 def test_a_fourth_band_that_is_no_alpha_is_not_dropped_in_silence(tmp_path):
@@ -83,14 +83,14 @@ def test_a_fourth_band_that_is_no_alpha_is_not_dropped_in_silence(tmp_path):
   with rasterio.open(path, "r+") as file:
     file.colorinterp = [rasterio.enums.ColorInterp.gray] * 4
   with pytest.raises(ImageError, match=r"a\.tif has 4 channels"):
-    images.read_image(path, 3)
+    reading.read_image(path, 3)
 
 
 @pytest.mark.parametrize("colours", [2, 16, 200])
 def test_a_palette_becomes_colours(tmp_path, colours):
   picture = Image.fromarray(pixels(16, 16)).quantize(colours)
   picture.save(tmp_path / "a.png")
-  value = images.read_image(tmp_path / "a.png", 3)
+  value = reading.read_image(tmp_path / "a.png", 3)
   np.testing.assert_array_equal(value, np.asarray(picture.convert("RGB")))
 
 
@@ -100,7 +100,7 @@ def test_a_wrong_number_of_channels_names_file_and_remedy(tmp_path, found, wante
   path = write_png(tmp_path / "odd.png", array[..., 0] if found == 1 else array)
   message = rf"odd\.png has {found} channels.*data\.channels={wanted}.*change data\.channels"
   with pytest.raises(ImageError, match=message):
-    images.read_image(path, wanted)
+    reading.read_image(path, wanted)
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
@@ -111,7 +111,7 @@ def test_a_truncated_image_is_an_error_that_names_it(tmp_path, suffix, share):
   broken = tmp_path / f"broken{suffix}"
   broken.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
   with pytest.raises(ImageError, match="broken"):
-    images.read_image(broken, 3)
+    reading.read_image(broken, 3)
 
 
 def test_a_truncated_mask_is_an_error_that_names_it(tmp_path):
@@ -127,7 +127,7 @@ def test_what_is_no_image_is_named(tmp_path, content):
   path = tmp_path / "thing.png"
   if content is not None:
     path.write_bytes(content)
-  for read in (lambda: images.read_image(path, 3), lambda: images.size(path)):
+  for read in (lambda: reading.read_image(path, 3), lambda: reading.size(path)):
     with pytest.raises(ImageError, match=r"thing\.png"):
       read()
 
@@ -137,12 +137,12 @@ def test_numbers_that_are_not_finite_are_missing_pixels(tmp_path, value):
   array = np.float32([[[1, -4], [3, 8]], [[2, -6], [5, 9]]])
   array[1, 1, 0] = value
   path = write_tiff(tmp_path / "a.tif", array)
-  found, valid = images.read_pixels(path, 2)
+  found, valid = reading.read_pixels(path, 2)
   np.testing.assert_array_equal(valid, [[True, True], [True, False]])
   np.testing.assert_allclose(found[1, 1], [2, -2 / 3], rtol=1e-6)
   np.testing.assert_array_equal(found[valid], array[valid])
-  with images.open_raster(path) as raster:
-    np.testing.assert_array_equal(images.read_valid(raster), valid)
+  with reading.open_raster(path) as raster:
+    np.testing.assert_array_equal(reading.read_valid(raster), valid)
 
 
 @pytest.mark.parametrize("nodata", [-9999.0, np.nan])
@@ -150,33 +150,33 @@ def test_pixels_without_data_do_not_reach_the_network(tmp_path, nodata):
   array = np.full((4, 4, 1), 0.5, np.float32)
   array[0] = nodata
   path = write_tiff(tmp_path / "a.tif", array, nodata=nodata)
-  np.testing.assert_array_equal(images.read_image(path, 1), np.full((4, 4, 1), 0.5, np.float32))
-  np.testing.assert_array_equal(images.read_image(path, 1, Window(0, 0, 4, 1)), np.zeros((1, 4, 1)))
-  with images.open_raster(path) as raster:
-    np.testing.assert_array_equal(images.read_valid(raster), [[False] * 4] + [[True] * 4] * 3)
+  np.testing.assert_array_equal(reading.read_image(path, 1), np.full((4, 4, 1), 0.5, np.float32))
+  np.testing.assert_array_equal(reading.read_image(path, 1, Window(0, 0, 4, 1)), np.zeros((1, 4, 1)))
+  with reading.open_raster(path) as raster:
+    np.testing.assert_array_equal(reading.read_valid(raster), [[False] * 4] + [[True] * 4] * 3)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
 def test_what_is_filled_in_is_the_mean_of_each_band(dtype):
   array = np.array([[[1, 200], [2, 3]], [[7, 9], [100, 100]]], dtype)
   valid = np.array([[True, True], [True, False]])
-  images.fill(array, valid)
+  reading.fill(array, valid)
   expected = (10 / 3, 212 / 3) if dtype in (np.float32, np.float64) else (3, 71)
   np.testing.assert_allclose(array[1, 1], expected, rtol=1e-6)
   np.testing.assert_array_equal(array[valid], [[1, 200], [2, 3], [7, 9]])
-  images.fill(array, np.zeros((2, 2), bool))
+  reading.fill(array, np.zeros((2, 2), bool))
   np.testing.assert_array_equal(array, np.zeros((2, 2, 2)))
   if dtype == np.float64:
     array = np.array([[[1e308], [1e308], [np.nan]]])
-    images.fill(array, np.array([[True, True, False]]))
+    reading.fill(array, np.array([[True, True, False]]))
     assert array[0, 2, 0] == 0
 
 
 def test_a_pixel_with_nodata_in_any_band_is_not_valid(tmp_path):
   array = pixels(channels=3) | 1
   array[2, 3, 1] = 0
-  with images.open_raster(write_tiff(tmp_path / "a.tif", array, nodata=0)) as raster:
-    assert np.argwhere(~images.read_valid(raster)).tolist() == [[2, 3]]
+  with reading.open_raster(write_tiff(tmp_path / "a.tif", array, nodata=0)) as raster:
+    assert np.argwhere(~reading.read_valid(raster)).tolist() == [[2, 3]]
 
 
 def test_a_huge_image_is_refused_before_memory_is_taken(tmp_path):
@@ -185,8 +185,8 @@ def test_a_huge_image_is_refused_before_memory_is_taken(tmp_path):
   with rasterio.open(path, "w", driver="GTiff", tiled=True, **profile):
     pass
   with pytest.raises(ImageError, match=r"huge\.tif is 20000 x 20000.*data\.tile_size"):
-    images.read_image(path, 3)
-  assert images.read_image(path, 3, Window(0, 0, 8, 8)).shape == (8, 8, 3)
+    reading.read_image(path, 3)
+  assert reading.read_image(path, 3, Window(0, 0, 8, 8)).shape == (8, 8, 3)
 
 
 def test_masks_of_one_class(tmp_path):
@@ -224,34 +224,34 @@ def test_alpha_and_nodata_tell_where_an_image_is_valid(tmp_path):
   array = pixels(4, 4, 4)
   array[..., 3] = 255
   array[1, 2, 3] = 0
-  with images.open_raster(write_png(tmp_path / "a.png", array)) as raster:
-    assert np.argwhere(~images.read_valid(raster)).tolist() == [[1, 2]]
-    assert np.argwhere(~images.read_valid(raster, Window(1, 1, 3, 3))).tolist() == [[0, 1]]
+  with reading.open_raster(write_png(tmp_path / "a.png", array)) as raster:
+    assert np.argwhere(~reading.read_valid(raster)).tolist() == [[1, 2]]
+    assert np.argwhere(~reading.read_valid(raster, Window(1, 1, 3, 3))).tolist() == [[0, 1]]
 
 
 def test_an_image_of_no_class_is_background_and_others_are_unknown():
-  assert np.all(images.mask_without_file(np.array([0.0, 0.0]), (2, 3)) == 0)
-  assert np.all(images.mask_without_file(np.array([0.0, 1.0]), (2, 3)) == UNKNOWN)
+  assert np.all(reading.mask_without_file(np.array([0.0, 0.0]), (2, 3)) == 0)
+  assert np.all(reading.mask_without_file(np.array([0.0, 1.0]), (2, 3)) == UNKNOWN)
 
 
 def test_folders_are_listed_by_name_and_suffix(tmp_path):
   for name in ("b.png", "a.TIF", "c.JPEG", "notes.txt", "d.png.aux.xml"):
     (tmp_path / name).touch()
-  assert [p.name for p in images.image_files(tmp_path)] == ["a.TIF", "b.png", "c.JPEG"]
+  assert [p.name for p in reading.image_files(tmp_path)] == ["a.TIF", "b.png", "c.JPEG"]
   with pytest.raises(FileNotFoundError, match="nowhere"):
-    images.image_files(tmp_path / "nowhere")
+    reading.image_files(tmp_path / "nowhere")
 
 
 def test_tables_name_a_missing_column(tmp_path):
   path = tmp_path / "t.csv"
   path.write_bytes(b"\xef\xbb\xbffile,split\r\na.png,train\r\n")
-  assert images.read_table(path, ("file",)) == [{"file": "a.png", "split": "train"}]
+  assert reading.read_table(path, ("file",)) == [{"file": "a.png", "split": "train"}]
   with pytest.raises(ValueError, match=r"t\.csv lacks the column mask"):
-    images.read_table(path, ("file", "mask"))
+    reading.read_table(path, ("file", "mask"))
 
 
 def test_sizes_and_their_disagreement(tmp_path):
   path = write_png(tmp_path / "m.png", pixels(7, 9))
-  assert images.size(path) == (7, 9)
+  assert reading.size(path) == (7, 9)
   with pytest.raises(ImageError, match=r"m\.png is \(7, 9\), its image \(8, 9\)"):
-    images.check_same_size(path, (7, 9), (8, 9))
+    reading.check_same_size(path, (7, 9), (8, 9))

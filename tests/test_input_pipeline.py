@@ -8,10 +8,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from lgag_jax import scaling, sources
 from lgag_jax.config import Config, DataConfig, TrainConfig
-from lgag_jax.images import UNKNOWN, ImageError
-from lgag_jax.input_pipeline import Reader, epoch_order, eval_batches, train_batches
+from lgag_jax.imagery import scaling
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
+from lgag_jax.inputs import sources
+from lgag_jax.inputs.pipeline import Reader, epoch_order, eval_batches, train_batches
 
 SIDE = 8
 

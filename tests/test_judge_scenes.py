@@ -13,14 +13,15 @@ from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 
-from lgag_jax import judge_scenes, metrics, predict, products
 from lgag_jax.config import Config, DataConfig
-from lgag_jax.geo import cog, regions, scale
+from lgag_jax.evaluation import metrics
+from lgag_jax.geo import scale
 from lgag_jax.geo.scene import open_scene
-from lgag_jax.geo.store import Store
-from lgag_jax.images import UNKNOWN
-from lgag_jax.map_settings import Options, References
-from lgag_jax.products import Plan
+from lgag_jax.imagery.reading import UNKNOWN
+from lgag_jax.mapping import cog, judge, predict, products, regions
+from lgag_jax.mapping.products import Plan
+from lgag_jax.mapping.unfinished import Store
+from lgag_jax.options.mapping import Options, References
 from tests.test_reference import covered, on_earth, write_layer
 
 NAMES = ("slide", "flow")
@@ -76,11 +77,11 @@ def write_map(scene, output, scores, mask, options, config):
   return plan
 
 
-def judge(plans, references, output, options, config, **wanted):
+def judged(plans, references, output, options, config, **wanted):
   thresholds = [0.5] * len(config.data.classes)
   mapped = predict.Mapped([], plans, config, 7, thresholds, {})
   paths = {plan.path: path for plan, path in zip(plans, references, strict=True) if path}
-  return judge_scenes.judge(
+  return judge.judge(
     mapped, paths, output, options, References(labels="references", **wanted)
   )
 
@@ -162,7 +163,7 @@ def test_scenes_are_judged_as_whole_arrays_are(tmp_path, probability):
     references.append(write_raster(tmp_path / f"r{seed}.tif", truth))
     plans.append(write_map(scene, output, scores, mask, options, config))
     maps.append((scores, mask, truth))
-  result = judge(plans, references, output, options, config, min_overlap=0.3)
+  result = judged(plans, references, output, options, config, min_overlap=0.3)
   assert json.loads((output / "eval" / "scenes.json").read_text()) == result
   parts = [(result["classes"], result["pixels"], maps)]
   parts += [(s["classes"], s["pixels"], [m]) for s, m in zip(result["scenes"], maps, strict=True)]
@@ -206,7 +207,7 @@ def test_polygons_of_another_crs_and_the_picture(tmp_path):
   mask[37:39, 45:47] = 1  # Half of it on the second, too little for its detection.
   scores, options, config = mask[..., None] * 0.9, Options(min_area=0), config_of(("slide",))
   plan = write_map(scene, tmp_path / "maps", scores.astype(np.float32), mask, options, config)
-  result = judge([plan], [labels], tmp_path / "maps", options, config)
+  result = judged([plan], [labels], tmp_path / "maps", options, config)
   values = result["classes"]["slide"]
   rates, _, _ = expected_pixels([(scores, mask, truth)], 1, percent=True)
   np.testing.assert_allclose([values["label_free"][rate] for rate in RATES], rates)
@@ -227,7 +228,7 @@ def test_a_scene_that_lies_nowhere_is_measured_in_pixels(tmp_path):
   Image.fromarray(truth * 255).save(tmp_path / "truth.png")
   options, config = Options(min_area=6), config_of(("slide",))
   plan = write_map(tmp_path / "a.png", tmp_path / "maps", scores, mask, options, config)
-  result = judge(
+  result = judged(
     [plan], [tmp_path / "truth.png"], tmp_path / "maps", options, config, mask_ignore=-1
   )
   objects = result["classes"]["slide"]["objects"][0]
@@ -246,7 +247,7 @@ def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog
     plans.append(write_map(scene, output, mask[..., None] * np.float32(0.8), mask, options, config))
   empty = write_raster(tmp_path / "empty.tif", np.zeros((40, 40), np.uint8))
   with caplog.at_level(logging.WARNING):
-    result = judge(plans, [empty, None], output, options, config)
+    result = judged(plans, [empty, None], output, options, config)
   assert "other.tif" in result["left_out"] and "other.tif" in caplog.text
   objects = result["classes"]["<i>s"]["objects"][0]
   assert objects["recall"] is None and objects["f1"] is None
@@ -259,11 +260,11 @@ def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog
   assert "a\\|b.tif" in text
   assert page.count("data:image/jpeg") == 3  # Two maps, one of them judged.
   with pytest.raises(ValueError, match="no reference of this name"):
-    judge(plans, [None, None], output, options, config)
+    judged(plans, [None, None], output, options, config)
 
 
 def test_references_are_found_by_name(tmp_path):
-  find = judge_scenes.find_references
+  find = judge.find_references
   scenes = [tmp_path / "in" / f"{name}.tif" for name in "abc"]
   labels = tmp_path / "labels"
   for path in (*scenes, *(labels / n for n in ("a.gpkg", "c.png", "c.dbf", "d.gpkg", "a.txt"))):
@@ -286,7 +287,7 @@ def test_references_are_found_by_name(tmp_path):
 
 def test_bad_references_are_told_before_anything_is_mapped(tmp_path, monkeypatch):
   scene = write_raster(tmp_path / "a.tif", np.full((3, 24, 30), 90, np.uint8))
-  monkeypatch.setattr(judge_scenes.configs, "load", lambda path: config_of(("landslide",)))
+  monkeypatch.setattr(judge.configs, "load", lambda path: config_of(("landslide",)))
   monkeypatch.setattr(predict, "map_scenes", lambda *_: pytest.fail("mapped"))
   points = write_layer(tmp_path / "points.gpkg", [shapely.Point(5e5 + 20, 3e6 - 20)])
   small = tmp_path / "small.png"
@@ -294,7 +295,7 @@ def test_bad_references_are_told_before_anything_is_mapped(tmp_path, monkeypatch
   for labels, words in ((points, "points.gpkg holds points"), (small, r"small.png is \(4, 4\)")):
     wanted = References(labels=str(labels))
     with pytest.raises(ValueError, match=words):
-      judge_scenes.evaluate(tmp_path, scene, tmp_path / "out", Options(), wanted)
+      judge.evaluate(tmp_path, scene, tmp_path / "out", Options(), wanted)
   for field, value in (("min_overlap", 0.0), ("labels", "")):
     with pytest.raises(ValueError, match=f"--{field}"):
       dataclasses.replace(References(labels="x"), **{field: value})

@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax import memory_bank
 from lgag_jax.config import BankConfig, GaaConfig, ModelConfig, SolConfig
-from lgag_jax.models import lgagnet
+from lgag_jax.method import head, memory_bank
 
 CHANNELS = (3, 5, 6, 7)
 MODEL = ModelConfig(anchor_features="sides", side_widths=(4, 4, 8, 8), head_width=8)
@@ -73,7 +72,7 @@ GRIDS = [
 def test_side_projections_are_project_normalise_resize(sizes, size):
   rng = np.random.default_rng(0)
   taps = make_taps(rng, sizes)
-  module = lgagnet.SideProjections((4, 2, 3, 5), 1e-5, False, jnp.float32)
+  module = head.SideProjections((4, 2, 3, 5), 1e-5, False, jnp.float32)
   variables = numbers_for(Static(module, size), taps)
   value = jax.jit(Static(module, size).apply)(variables, taps)
   expected = []
@@ -89,7 +88,7 @@ def test_side_projections_are_project_normalise_resize(sizes, size):
 @pytest.mark.parametrize("stop", [True, False])
 def test_side_projections_stop_gradients_into_the_trunk_if_told(stop):
   taps = make_taps(np.random.default_rng(0), at_strides(16, 16))
-  module = lgagnet.SideProjections((4, 2, 3, 5), 1e-5, stop, jnp.float32)
+  module = head.SideProjections((4, 2, 3, 5), 1e-5, stop, jnp.float32)
   variables = numbers_for(Static(module, (4, 4)), taps)
   to_params, to_taps = jax.jit(jax.grad(
     lambda v, t: jnp.sum(module.apply(v, t, (4, 4))), argnums=(0, 1)
@@ -102,7 +101,7 @@ def test_side_projections_stop_gradients_into_the_trunk_if_told(stop):
 def test_top_pooling_is_the_mean_of_the_sorted_end(rng, fraction):
   logits = rng.normal(size=(2, 5, 10, 3)).astype(np.float32)
   model = dataclasses.replace(MODEL, pooling="top", top_fraction=fraction)
-  value = lgagnet.pool(jnp.array(logits), model)
+  value = head.pool(jnp.array(logits), model)
   count = max(1, round(50 * fraction))
   for b in range(2):
     for c in range(3):
@@ -113,7 +112,7 @@ def test_top_pooling_is_the_mean_of_the_sorted_end(rng, fraction):
 def test_average_pooling():
   logits = jnp.arange(8.0).reshape(1, 2, 2, 2)
   model = dataclasses.replace(MODEL, pooling="average")
-  np.testing.assert_allclose(lgagnet.pool(logits, model), [[3.0, 4.0]])
+  np.testing.assert_allclose(head.pool(logits, model), [[3.0, 4.0]])
 
 
 def setup(method="lgag", *, classes=2, ready=True, gate=0.5, anchor_stride=0, **changes):
@@ -125,13 +124,13 @@ def setup(method="lgag", *, classes=2, ready=True, gate=0.5, anchor_stride=0, **
   taps = make_taps(np.random.default_rng(3), at_strides(16, 16), batch=2)
   bank = make_bank(classes, ready)
   stride = anchor_stride or groups["model"].grid_stride
-  head = lgagnet.LGAGHead(classes=classes, gate=gate, anchor_stride=stride, **groups)
-  return head, numbers_for(head, taps, bank, jnp.ones((2, classes))), taps, bank
+  whole = head.LGAGHead(classes=classes, gate=gate, anchor_stride=stride, **groups)
+  return whole, numbers_for(whole, taps, bank, jnp.ones((2, classes))), taps, bank
 
 
 def run(method="lgag", *, labels, **options):
-  head, params, taps, bank = setup(method, **options)
-  return jax.jit(head.apply)(params, taps, bank, labels), params["params"]
+  whole, params, taps, bank = setup(method, **options)
+  return jax.jit(whole.apply)(params, taps, bank, labels), params["params"]
 
 
 def make_bank(classes, ready):
@@ -144,8 +143,8 @@ def make_bank(classes, ready):
 @pytest.mark.parametrize("grid_stride", [16, 8, 4])
 @pytest.mark.parametrize("method", METHODS)
 def test_outputs_have_the_documented_shapes(method, grid_stride):
-  head, *rest = setup(method, model={"grid_stride": grid_stride})
-  outputs = jax.eval_shape(head.apply, *rest, jnp.ones((2, 2)))
+  whole, *rest = setup(method, model={"grid_stride": grid_stride})
+  outputs = jax.eval_shape(whole.apply, *rest, jnp.ones((2, 2)))
   h = 4 * 16 // grid_stride
   assert {f.name: getattr(outputs, f.name).shape for f in dataclasses.fields(outputs)} == {
     "scores": (2, 2), "logits": (2, h, h, 2), "activation": (2, h, h, 3), "seeds": (2, h, h),
@@ -196,7 +195,7 @@ def test_anchors_are_means_of_the_side_features_that_guide():
   """Recomputes seeds' means and the cosine against them from the outputs' own features."""
   outputs, params = run("sol", labels=jnp.ones((2, 2)))
   taps = make_taps(np.random.default_rng(3), at_strides(16, 16), batch=2)
-  module = lgagnet.SideProjections(MODEL.side_widths, 1e-5, False, jnp.float32)
+  module = head.SideProjections(MODEL.side_widths, 1e-5, False, jnp.float32)
   g = np.asarray(module.apply({"params": params["sides"]}, taps, (4, 4)), np.float64)
   for b in range(2):
     for k in range(3):
@@ -212,8 +211,8 @@ def test_anchors_are_means_of_the_side_features_that_guide():
 
 def test_attention_changes_the_guided_maps_only_when_the_bank_is_ready():
   labels = jnp.ones((2, 2))
-  head, params, taps, bank = setup()
-  apply = jax.jit(head.apply)
+  whole, params, taps, bank = setup()
+  apply = jax.jit(whole.apply)
   ready = apply(params, taps, bank, labels)
   unready = apply(params, taps, bank.replace(ready=jnp.array(False)), labels)
   plain_head, *_ = setup("sol")
@@ -225,9 +224,9 @@ def test_attention_changes_the_guided_maps_only_when_the_bank_is_ready():
 
 def test_finer_anchors_use_the_same_parameters():
   labels = jnp.ones((2, 2))
-  head, params, taps, bank = setup()
-  fine = jax.jit(head.clone(anchor_stride=4).apply)(params, taps, bank, labels)
-  coarse = jax.jit(head.apply)(params, taps, bank, labels)
+  whole, params, taps, bank = setup()
+  fine = jax.jit(whole.clone(anchor_stride=4).apply)(params, taps, bank, labels)
+  coarse = jax.jit(whole.apply)(params, taps, bank, labels)
   assert fine.guided.shape == (2, 16, 16, 3)
   assert fine.seeds.shape == (2, 16, 16)
   np.testing.assert_array_equal(fine.activation, coarse.activation)
@@ -235,16 +234,16 @@ def test_finer_anchors_use_the_same_parameters():
 
 def test_taps_serve_as_anchor_features_without_parameters():
   model = {"anchor_features": "taps", "anchor_taps": (1, 2)}
-  head, params, taps, bank = setup("sol", model=model)
+  whole, params, taps, bank = setup("sol", model=model)
   assert "sides" not in params["params"]
-  outputs = jax.jit(head.apply)(params, taps, bank, jnp.ones((2, 2)))
+  outputs = jax.jit(whole.apply)(params, taps, bank, jnp.ones((2, 2)))
   assert outputs.anchors.shape[-1] == sum(tap.shape[-1] for tap in taps[:2])
 
 
 def test_global_maps_take_the_best_centre():
   bank = make_bank(1, ready=True)
   fused = np.random.default_rng(0).normal(size=(1, 5, 24)).astype(np.float32)
-  value = lgagnet.global_maps(jnp.array(fused), bank)
+  value = head.global_maps(jnp.array(fused), bank)
   for i in range(5):
     for k in range(2):
       cosines = [

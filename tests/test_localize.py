@@ -8,11 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax import calibrate, localize, memory_bank, metrics, optimizer, partition, train_step
 from lgag_jax import config as configs
-from lgag_jax.models import network as networks
-from lgag_jax.models.layers import turned, turned_back
-from lgag_jax.models.lgagnet import Outputs
+from lgag_jax.evaluation import metrics, threshold_rules
+from lgag_jax.inference import localize
+from lgag_jax.method import memory_bank
+from lgag_jax.method import network as networks
+from lgag_jax.method.head import Outputs
+from lgag_jax.runtime import sharding
+from lgag_jax.training import optimizer, train_step
+from lgag_jax.trunks.layers import turned, turned_back
 
 
 @pytest.fixture
@@ -52,7 +56,7 @@ def test_blend_is_a_geometric_mean(config):
 
 @functools.cache
 def trained(config):
-  mesh = partition.make_mesh()
+  mesh = sharding.make_mesh()
   network = networks.build(config)
   transform = optimizer.make_optimizer(config, 1)
   return mesh, network, train_step.init_state(network, config, transform, mesh)
@@ -115,7 +119,7 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
     "label": np.array([[0], [0], [1], [1]], np.float32),
   }
   batches = (b for b in [batch])
-  found = calibrate.thresholds(lambda *_: maps, None, batches, partition.make_mesh(), config)
+  found = threshold_rules.thresholds(lambda *_: maps, None, batches, sharding.make_mesh(), config)
   rules = found["class_activation"]
   assert rules["negatives"][0] == pytest.approx(0.6, abs=0.02)
   assert 0.1 < rules["otsu"][0] < 0.9
@@ -123,8 +127,8 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
   assert 0.78 <= rules["agreement"][0] <= 0.9  # Between the quiet images and the slides.
   # Under a draw nothing is a landslide, however quiet the others are.
   config = with_localize(config, negative_quantile=0.3)
-  found = calibrate.thresholds(
-    lambda *_: maps, None, (b for b in [batch]), partition.make_mesh(), config
+  found = threshold_rules.thresholds(
+    lambda *_: maps, None, (b for b in [batch]), sharding.make_mesh(), config
   )
   assert found["anchor_guided"]["negatives"] == [0.5]
 

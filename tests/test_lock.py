@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from lgag_jax import lock
+from lgag_jax.runtime import lock
 
 HOLD = "import pathlib, sys, time; from lgag_jax import lock; " \
   "f = lock.take(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax.log import Log, Skips
+from lgag_jax.training.log import Log, Skips
 
 STEPS, EVERY = 23, 5
 

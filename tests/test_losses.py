@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax import losses, memory_bank
 from lgag_jax.config import BankConfig
+from lgag_jax.method import losses, memory_bank
 
 LOG2 = math.log(2.0)
 contrast = jax.jit(losses.contrast)

@@ -10,8 +10,11 @@ from jax import export
 
 from benchmarks import hlo
 from benchmarks.programs import batch_shapes, lower_step, named, state_shapes
-from lgag_jax import calibrate, features, localize, optimizer, partition, train_step
-from lgag_jax.models import network as networks
+from lgag_jax.evaluation import threshold_rules
+from lgag_jax.inference import localize
+from lgag_jax.method import network as networks
+from lgag_jax.runtime import sharding
+from lgag_jax.training import fill_trunk_outputs, optimizer, train_step
 
 DEVICES = 8
 METHODS = (("image_folder", "lgag"), ("lgagnet_resnet50", "lgagnet"))
@@ -38,7 +41,7 @@ def functions_on(platform, config):
 
 @functools.cache  # TPU and GPU have the same network: it is traced once for both.
 def functions(network, config):
-  mesh, transform = partition.abstract_mesh(DEVICES), optimizer.make_optimizer(config, 100)
+  mesh, transform = sharding.abstract_mesh(DEVICES), optimizer.make_optimizer(config, 100)
   step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=1)
   maps = localize.make_localize(network, config, mesh)
   return step, maps, train_step.make_refresh(config, mesh)
@@ -103,7 +106,7 @@ def test_products_run_in_the_precision_asked_for(file, method, platform):
 def test_products_outside_the_step_run_in_full_precision_too(file, method, platform):
   """Those of kept trunk outputs, of maps, of thresholds and of global anchors."""
   config = small(file, method)
-  mesh = partition.abstract_mesh(DEVICES)
+  mesh = sharding.abstract_mesh(DEVICES)
   network, _, localize_maps, refresh = functions_on(platform, config)
   state, image = state_shapes(config), batch_shapes(config)["image"]
   size = config.train.batch_size
@@ -113,9 +116,11 @@ def test_products_outside_the_step_run_in_full_precision_too(file, method, platf
     "weight": jax.ShapeDtypeStruct((size,), jnp.float32),
   }
   programs = {
-    "frozen": (features.make_frozen(network, mesh), (state.params, state.statistics, image), 1),
+    "frozen": (
+      fill_trunk_outputs.make_frozen(network, mesh), (state.params, state.statistics, image), 1,
+    ),
     "maps": (localize_maps, (state, {"image": image}), 50),
-    "thresholds": (calibrate.make_histograms(config, mesh), (maps, labels), 0),
+    "thresholds": (threshold_rules.make_histograms(config, mesh), (maps, labels), 0),
     "refresh": (refresh, (state.bank,), 2),
   }
   for name, (function, arguments, least) in programs.items():

@@ -14,13 +14,15 @@ import pytest
 import rasterio
 from PIL import Image
 
-from lgag_jax import cluster, images, mapping, partition, products, share
 from lgag_jax.config import Config, DataConfig, LocalizeConfig
-from lgag_jax.geo import cog, scale, store
+from lgag_jax.geo import scale
 from lgag_jax.geo.scene import open_scene
-from lgag_jax.map_settings import Options
-from lgag_jax.preemption import Stopped
-from lgag_jax.products import Plan
+from lgag_jax.imagery import reading
+from lgag_jax.mapping import cog, distribution, products, unfinished, window_pipeline
+from lgag_jax.mapping.products import Plan
+from lgag_jax.options.mapping import Options
+from lgag_jax.runtime import processes, sharding
+from lgag_jax.runtime.preemption import Stopped
 
 SIDE = 32
 CONFIG = Config(
@@ -48,7 +50,7 @@ def looks(monkeypatch):
 
     return look
 
-  monkeypatch.setattr(mapping, "make_look", make_look)
+  monkeypatch.setattr(window_pipeline, "make_look", make_look)
   return seen
 
 
@@ -75,10 +77,10 @@ def predict(path, output, options=Options(), *, shared=False, key="key"):
   view = scale.view(scale.Scale(SIDE, 2.0), CONFIG, grid.gsd(), options.tile_size)
   plan = Plan(path, path.stem, grid, view, key)
   left_out = []
-  work = share.Share(
+  work = distribution.Share(
     output, CONFIG, options, [0.5], shared, lambda path, error: left_out.append(str(error))
   )
-  work.map([plan], None, None, partition.make_mesh())
+  work.map([plan], None, None, sharding.make_mesh())
   return plan, left_out
 
 
@@ -159,7 +161,7 @@ def seams(monkeypatch):
       levels = np.random.default_rng(len(pixels)).random((len(pixels), 1, 1, 1), np.float32)
       return np.broadcast_to(levels, (*pixels.shape[:3], 1)), levels[:, :, 0, 0]
     return look
-  monkeypatch.setattr(mapping, "make_look", make_look)
+  monkeypatch.setattr(window_pipeline, "make_look", make_look)
 
 
 @pytest.mark.parametrize(("overlap", "smooth"), [(0.0, False), (0.25, True), (0.5, True)])
@@ -176,42 +178,42 @@ def test_a_stopped_map_goes_on_to_the_same(looks, tmp_path, monkeypatch):
   path = write_scene(tmp_path / "scene.tif", picture(200, 60))
   predict(path, tmp_path / "whole", Options(overlap=0.3, probability="float32"))
   whole = len(looks)
-  monkeypatch.setattr(store, "_SAVE_EVERY", 0.0)
+  monkeypatch.setattr(unfinished, "_SAVE_EVERY", 0.0)
   calls = iter(range(100))
 
   def check():
     if next(calls) == 5:
       raise Stopped("Stopped")
 
-  monkeypatch.setattr(mapping.preemption, "check", check)
+  monkeypatch.setattr(window_pipeline.preemption, "check", check)
   with pytest.raises(Stopped):
     predict(path, tmp_path / "parts", Options(overlap=0.3, probability="float32"))
   assert not (tmp_path / "parts" / "mask").exists()
   before = len(looks)
-  monkeypatch.setattr(mapping.preemption, "check", lambda: None)
+  monkeypatch.setattr(window_pipeline.preemption, "check", lambda: None)
   predict(path, tmp_path / "parts", Options(overlap=0.3, probability="float32"))
   assert len(looks) - before < whole
   for name in ("probability/scene.tif", "mask/scene.tif"):
     np.testing.assert_array_equal(read(tmp_path / "parts" / name), read(tmp_path / "whole" / name))
   # What another network or option has left is not gone on with.
-  left = store.Store(tmp_path / "x", "a", (0, 10), 5, 1, "uint8")
+  left = unfinished.Store(tmp_path / "x", "a", (0, 10), 5, 1, "uint8")
   left.write(0, np.zeros((10, 5, 1), np.uint8), np.zeros((10, 5), np.uint8))
   left.save(3, np.zeros((4, 5, 1), np.float32), [0.5], now=True)
   assert left.resume()[0] == 3
-  assert store.Store(tmp_path / "x", "b", (0, 10), 5, 1, "uint8").resume() is None
+  assert unfinished.Store(tmp_path / "x", "b", (0, 10), 5, 1, "uint8").resume() is None
 
 
-@pytest.mark.parametrize("processes", [2, 3, 9])
-def test_processes_that_share_a_scene_draw_the_same_map(looks, tmp_path, monkeypatch, processes):
-  monkeypatch.setattr(store, "_SAVE_EVERY", 0.0)
+@pytest.mark.parametrize("count", [2, 3, 9])
+def test_processes_that_share_a_scene_draw_the_same_map(looks, tmp_path, monkeypatch, count):
+  monkeypatch.setattr(unfinished, "_SAVE_EVERY", 0.0)
   path = write_scene(tmp_path / "scene.tif", picture(150, 50))
   predict(path, tmp_path / "one", Options(overlap=0.4))
-  monkeypatch.setattr(jax, "process_count", lambda: processes)
-  monkeypatch.setattr(cluster, "barrier", lambda name: None)
-  for process in reversed(range(processes)):  # The first comes last: it joins the others' rows.
+  monkeypatch.setattr(jax, "process_count", lambda: count)
+  monkeypatch.setattr(processes, "barrier", lambda name: None)
+  for process in reversed(range(count)):  # The first comes last: it joins the others' rows.
     monkeypatch.setattr(jax, "process_index", lambda process=process: process)
     monkeypatch.setattr(
-      cluster, "from_first", lambda function, process=process: None if process else function()
+      processes, "from_first", lambda function, process=process: None if process else function()
     )
     _, left_out = predict(path, tmp_path / "shared", Options(overlap=0.4), shared=True)
     assert not left_out
@@ -220,22 +222,22 @@ def test_processes_that_share_a_scene_draw_the_same_map(looks, tmp_path, monkeyp
 
 
 def test_one_process_that_cannot_read_its_rows_leaves_the_others_to_end(looks, tmp_path, monkeypatch):
-  monkeypatch.setattr(store, "_SAVE_EVERY", 0.0)
+  monkeypatch.setattr(unfinished, "_SAVE_EVERY", 0.0)
   path = write_scene(tmp_path / "scene.tif", picture(150, 50))
-  read_row, output = mapping._read_row, tmp_path / "out"
+  read_row, output = window_pipeline._read_row, tmp_path / "out"
 
   def broken(scene, job, row):
     if job.span[0] and row == len(job.rows.starts) - 1:
-      raise images.ImageError(f"{path} is damaged")
+      raise reading.ImageError(f"{path} is damaged")
     return read_row(scene, job, row)
 
-  monkeypatch.setattr(mapping, "_read_row", broken)
+  monkeypatch.setattr(window_pipeline, "_read_row", broken)
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  monkeypatch.setattr(cluster, "barrier", lambda name: None)
+  monkeypatch.setattr(processes, "barrier", lambda name: None)
   for process in (1, 0):
     monkeypatch.setattr(jax, "process_index", lambda process=process: process)
     monkeypatch.setattr(
-      cluster, "from_first", lambda function, process=process: None if process else function()
+      processes, "from_first", lambda function, process=process: None if process else function()
     )
     plan, left_out = predict(path, output, shared=True)
     assert len(left_out) == 1

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax import memory_bank
 from lgag_jax.config import BankConfig
+from lgag_jax.method import memory_bank
 
 SLOTS, WIDTH, CLASSES = 5, 4, 3
 push = jax.jit(memory_bank.push, static_argnums=3)

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax import metrics
-from lgag_jax.metrics import BINS
+from lgag_jax.evaluation import metrics
+from lgag_jax.evaluation.metrics import BINS
 
 
 def counts(tp, fp, fn, tn):

@@ -13,9 +13,11 @@ import rasterio
 import safetensors.numpy
 
 import lgag_jax
-from lgag_jax import export, model_card, model_directory, predict, pseudo_masks, train
-from lgag_jax.export_settings import Settings
+from lgag_jax.export import export
 from lgag_jax.geo.scene import open_scene
+from lgag_jax.mapping import predict
+from lgag_jax.options.export import Settings
+from lgag_jax.training import loop, model_card, model_directory, pseudo_masks
 from tests.test_export import small
 from tests.test_mapping import write_scene
 from tests.untrained import GSD, SIDE, make_workdir
@@ -159,9 +161,9 @@ def test_weights_from_strangers_are_checked(directory, tmp_path, change):
 def test_a_model_directory_is_no_workdir(directory):
   before = sorted(directory.iterdir())
   with pytest.raises(ValueError, match=r"is a model directory.*Train into another --workdir"):
-    train.train_and_evaluate(small(), directory)
+    loop.train_and_evaluate(small(), directory)
   with pytest.raises(ValueError, match=r"is a model directory.*Judge it on scenes"):
-    train.evaluate_workdir(directory)
+    loop.evaluate_workdir(directory)
   with pytest.raises(ValueError, match=r"is a model directory.*name the workdir"):
     pseudo_masks.write(directory)
   assert sorted(directory.iterdir()) == before

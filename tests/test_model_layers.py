@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax.models import layers
+from lgag_jax.trunks import layers
 
 
 class Folded(nn.Module):

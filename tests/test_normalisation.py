@@ -11,9 +11,11 @@ import pytest
 import rasterio
 
 from lgag_jax import config as configs
-from lgag_jax import files, normalisation, scaling, sources
 from lgag_jax.config import Config, DataConfig
-from lgag_jax.images import ImageError
+from lgag_jax.imagery import scaling
+from lgag_jax.imagery.reading import ImageError
+from lgag_jax.inputs import normalisation, sources
+from lgag_jax.runtime import files
 from tests.commands import call, flags_of
 
 BANDS = 14
@@ -55,10 +57,10 @@ def test_statistics_are_those_of_all_valid_pixels_at_once(monkeypatch, piece, pr
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     for process in range(processes):
       monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-      monkeypatch.setattr(normalisation.cluster, "gather", lambda part: shares.append(part) or part)
+      monkeypatch.setattr(normalisation.processes, "gather", lambda part: shares.append(part) or part)
       normalisation.measure(source, config)
     joined = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
-    monkeypatch.setattr(normalisation.cluster, "gather", lambda _: joined)
+    monkeypatch.setattr(normalisation.processes, "gather", lambda _: joined)
   found, pixels = normalisation.measure(source, config), source.all()
   assert (found["bands"], found["images"], found["pixels"]) == (4, 71, len(pixels))
   np.testing.assert_allclose(found["mean"], pixels.mean(axis=0), rtol=1e-11)

@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from lgag_jax import optimizer
 from lgag_jax.config import Config, DataConfig, ModelConfig, OptimConfig
+from lgag_jax.training import optimizer
 
 STAGES = ("stem", "stage1", "stage2", "stage3", "stage4")
 PLAIN = {"momentum": 0.0, "weight_decay": 0.0, "clip_norm": 0.0, "decay_power": 1.0}
@@ -140,7 +140,7 @@ def test_weight_decay_of_adamw_is_decoupled():
 
 
 def test_every_parameter_of_the_real_trunks_has_a_group():
-  from lgag_jax.models.pretrained import TRUNKS
+  from lgag_jax.trunks.pretrained import TRUNKS
 
   for name, kind in TRUNKS.items():
     shapes = jax.eval_shape(kind().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]

@@ -7,9 +7,9 @@ import pytest
 import rasterio
 from PIL import Image
 
-from lgag_jax import patches
 from lgag_jax.config import DataConfig
-from lgag_jax.images import UNKNOWN, ImageError
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
+from lgag_jax.inputs import patches
 
 
 def make_data(root, masks, *, suffix=".png", images=None):

@@ -14,9 +14,9 @@ from affine import Affine
 from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 
-from lgag_jax.geo import polygons, regions, style, vectors
 from lgag_jax.geo.grid import Grid
-from lgag_jax.images import ImageError
+from lgag_jax.imagery.reading import ImageError
+from lgag_jax.mapping import polygons, qgis_style, regions, vectors
 
 _NAMES = ("slide", "flow")
 _UTM = ("EPSG:32644", (10, 0, 5e5, 0, -10, 3e6))
@@ -326,7 +326,7 @@ def test_a_file_that_does_not_fit_on_the_disk_is_not_left(tmp_path, monkeypatch)
 
 def test_styles_name_every_class_and_hide_what_is_nothing():
   names = (*_ODD, "bell\x07")
-  mask = ElementTree.fromstring(style.mask_style(names))
+  mask = ElementTree.fromstring(qgis_style.mask_style(names))
   assert mask.tag == "qgis" and mask.find("pipe/rasterrenderer").get("type") == "paletted"
   entries = [x.attrib for x in mask.iterfind("pipe/rasterrenderer/colorPalette/paletteEntry")]
   assert [x["value"] for x in entries] == ["0", "1", "2", "3"]
@@ -334,13 +334,13 @@ def test_styles_name_every_class_and_hide_what_is_nothing():
   assert [x["label"] for x in entries[1:]] == [*_ODD, "bell\ufffd"]
   assert len({x["color"] for x in entries}) == 4
   for percent, top in ((True, 100), (False, 1)):
-    ramp = ElementTree.fromstring(style.probability_style(percent)).find(
+    ramp = ElementTree.fromstring(qgis_style.probability_style(percent)).find(
       "pipe/rasterrenderer[@type='singlebandpseudocolor']/rastershader/colorrampshader"
     )
     values = [float(item.get("value")) for item in ramp]
     assert values == sorted(values) and (values[0], values[-1]) == (0, top)
     assert ramp[0].get("alpha") == "0" and ramp[-1].get("alpha") == "255"
-  several = ElementTree.fromstring(style.polygon_style(names))
+  several = ElementTree.fromstring(qgis_style.polygon_style(names))
   assert several.get("labelsEnabled") == "0"
   assert several.find("renderer-v2").get("attr") == "class"
   symbols = {x.get("name"): x for x in several.iterfind("renderer-v2/symbols/symbol[@type='fill']")}
@@ -351,6 +351,6 @@ def test_styles_name_every_class_and_hide_what_is_nothing():
     options = {x.get("name"): x.get("value") for x in layer.iterfind("Option/Option")}
     assert options == {x.get("k"): x.get("v") for x in layer.iterfind("prop")}
     assert 0 < int(options["color"].split(",")[3]) < 255
-  one = ElementTree.fromstring(style.polygon_style(names[:1])).find("renderer-v2")
+  one = ElementTree.fromstring(qgis_style.polygon_style(names[:1])).find("renderer-v2")
   assert one.get("type") == "singleSymbol" and one.find("categories") is None
   assert len(one.findall("symbols/symbol")) == 1

@@ -17,8 +17,8 @@ import skimage
 from flax import traverse_util
 from PIL import Image
 
-from lgag_jax.models import pretrained
-from lgag_jax.models.pretrained import TRUNKS, load_trunk, packaged_weights, read_tensors
+from lgag_jax.trunks import pretrained
+from lgag_jax.trunks.pretrained import TRUNKS, load_trunk, packaged_weights, read_tensors
 
 LITE0, RESNET = "efficientnet_lite0", "resnet50"
 STORAGE_NAMES = {"float32": "FloatStorage", "float16": "HalfStorage", "int64": "LongStorage"}

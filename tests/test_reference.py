@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import open_reference
-from lgag_jax.images import UNKNOWN, ImageError
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
 
 UTM = CRS.from_epsg(32644)
 # Rotated, so that nothing is right by accident.

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax import refine
 from lgag_jax.config import RefineConfig
+from lgag_jax.inference import refine
 
 METHODS = ("guided_filter", "pixel_adaptive", "dense_crf")
 

@@ -12,9 +12,9 @@ from affine import Affine
 from PIL import Image
 from rasterio.windows import Window
 
-from lgag_jax import images, rasters
 from lgag_jax.geo.scene import open_scene, read_world_file
-from lgag_jax.images import ImageError
+from lgag_jax.imagery import opening, reading
+from lgag_jax.imagery.reading import ImageError
 from tests.test_images import pixels, write_png, write_tiff
 
 NORTH_UP = Affine(2, 0, 500_000, 0, -2, 3_100_000)
@@ -139,7 +139,7 @@ def test_what_is_not_valid_is_the_mean_of_what_is(tmp_path, kind):
     with_mask(path, ~gone)
   check(path, array, valid)
   if array.dtype == np.uint8:  # Training sees the same.
-    value = images.read_image(path, 3, Window(5, 7, 20, 16))
+    value = reading.read_image(path, 3, Window(5, 7, 20, 16))
     np.testing.assert_array_equal(value, reference(array, valid, Window(5, 7, 20, 16))[0])
 
 
@@ -177,7 +177,7 @@ def test_a_palette_of_sixteen_bits_is_expanded(tmp_path):
     file.write_colormap(1, colours)
   table = np.uint8([colours[i][:3] for i in range(1000)])
   check(tmp_path / "a.tif", table[array[..., 0]])
-  np.testing.assert_array_equal(images.read_image(tmp_path / "a.tif", 3), table[array[..., 0]])
+  np.testing.assert_array_equal(reading.read_image(tmp_path / "a.tif", 3), table[array[..., 0]])
 
 
 @pytest.mark.parametrize("name", [
@@ -280,7 +280,7 @@ def test_a_mosaic_is_its_parts(tmp_path, kind):
 
 def test_a_window_is_bounded(tmp_path, monkeypatch):
   path = write_tiff(tmp_path / "a.tif", pixels(H, W))
-  monkeypatch.setattr(rasters, "MAX_BYTES", 20 * 20 * 3)
+  monkeypatch.setattr(opening, "MAX_BYTES", 20 * 20 * 3)
   with open_scene(path, 3) as opened:
     assert opened.read(Window(-5, -5, 20, 20))[0].shape == (20, 20, 3)
     assert opened.read(Window(0, 0, W, H), (10, 10))[0].shape == (10, 10, 3)

@@ -7,8 +7,11 @@ import pytest
 import rasterio
 
 from lgag_jax import config as configs
-from lgag_jax import files, localize, partition, session
-from lgag_jax.checkpoints import Checkpoints
+from lgag_jax.inference import localize
+from lgag_jax.runtime import files, sharding
+from lgag_jax.settings.maps import RULES
+from lgag_jax.training import restore
+from lgag_jax.training.checkpoints import Checkpoints
 from tests import commands
 from tests.conftest import SIDE, small_config
 
@@ -22,12 +25,12 @@ def workdir(image_folder, tmp_path):
   draft.localize.gate = 0.0
   config = configs.from_mapping(draft)
   workdir = tmp_path / "run"
-  _, _, state = session.start(config, partition.make_mesh(), 1)
+  _, _, state = restore.start(config, sharding.make_mesh(), 1)
   checkpoints = Checkpoints(workdir, keep=1, writes=True)
   checkpoints.save(state, {})
   checkpoints.close()
   files.write_json(workdir / "config.json", configs.config_dict(config).to_dict())
-  rules = {rule: [0.5] for rule in configs.RULES}
+  rules = {rule: [0.5] for rule in RULES}
   files.write_json(
     workdir / "thresholds.json", {"step": 0, "maps": dict.fromkeys(localize.maps_of(config), rules)}
   )

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lgag_jax.config import SolConfig
-from lgag_jax.models import sol
+from lgag_jax.method import sol
 
 EPSILON = 1e-5
 overlap = jax.jit(sol.overlap, static_argnames=("block_rows", "epsilon"))

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lgag_jax import sources, splits
 from lgag_jax.config import DataConfig
-from lgag_jax.images import UNKNOWN, ImageError
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
+from lgag_jax.inputs import sources, splits
 
 YES, NO = "landslide", "non-landslide"
 

@@ -10,21 +10,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lgag_jax import (
-  calibrate,
-  files,
-  images,
-  localize,
-  methods,
-  predict,
-  pseudo_masks,
-  sources,
-  stages,
-  train,
-)
 from lgag_jax import config as configs
-from lgag_jax.localize import Maps
-from lgag_jax.pseudo_source import PseudoSource, mask_file
+from lgag_jax import methods
+from lgag_jax.evaluation import threshold_rules
+from lgag_jax.imagery import reading
+from lgag_jax.inference import localize
+from lgag_jax.inference.localize import Maps
+from lgag_jax.inputs import sources
+from lgag_jax.inputs.pseudo import PseudoSource, mask_file
+from lgag_jax.mapping import predict
+from lgag_jax.runtime import files
+from lgag_jax.settings.maps import RULES
+from lgag_jax.training import loop, pseudo_masks, two_stages
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +29,7 @@ def both(image_folder, tmp_path_factory):
   """Both stages of a small training."""
   config = small(image_folder)
   workdir = tmp_path_factory.mktemp("stages")
-  second = stages.train_both(config, workdir)
+  second = two_stages.train_both(config, workdir)
   return config, workdir / "first", second
 
 
@@ -61,7 +58,7 @@ def test_masks_follow_scores_labels_and_the_band():
   scores = np.concatenate([row, row, np.full_like(row, 0.1)])
   labels = np.array([[1.0], [0.0], [1.0]], np.float32)
   found = pseudo_masks.pseudo_masks(maps_of(scores), labels, [0.5], config)
-  unknown = images.UNKNOWN
+  unknown = reading.UNKNOWN
   np.testing.assert_array_equal(found[0, 0], [0, 0, unknown, unknown, 1, 1])
   np.testing.assert_array_equal(found[1, 0], [0] * 6)  # The label denies it all.
   # The label promises what no score shows: nothing is called background on the likelier half.
@@ -75,7 +72,7 @@ def test_the_class_furthest_above_its_threshold_wins():
   found = pseudo_masks.pseudo_masks(maps_of(scores), np.ones((1, 2), np.float32), [0.6, 0.3], config)
   np.testing.assert_array_equal(found[0, 0], [2, 2, 0])
   only = pseudo_masks.pseudo_masks(maps_of(scores), np.array([[1.0, 0.0]]), [0.6, 0.3], config)
-  assert set(np.unique(only)) <= {0, 1, images.UNKNOWN}
+  assert set(np.unique(only)) <= {0, 1, reading.UNKNOWN}
 
 
 def test_denied_classes_and_scores_that_are_no_numbers():
@@ -84,7 +81,7 @@ def test_denied_classes_and_scores_that_are_no_numbers():
   scores = np.array([[0.9, 0.7], [0.1, 0.6], [np.nan, 0.9]])[None, None]
   # A threshold within the band of 0: what is denied is not in doubt for that.
   found = pseudo_masks.pseudo_masks(maps_of(scores), np.array([[1.0, 0.0]]), [0.6, 0.03], config)
-  np.testing.assert_array_equal(found[0, 0], [1, 0, images.UNKNOWN])
+  np.testing.assert_array_equal(found[0, 0], [1, 0, reading.UNKNOWN])
   denied = pseudo_masks.pseudo_masks(maps_of(scores), np.zeros((1, 2)), [0.6, 0.03], config)
   assert not denied.any()
 
@@ -97,7 +94,7 @@ def test_every_training_image_gets_a_mask_that_its_label_allows(both):
   for i, label in enumerate(source.labels[:, 0]):
     mask = np.asarray(Image.open(mask_file(first / "pseudo", i)))
     assert mask.shape == (64, 64)
-    assert set(np.unique(mask)) <= ({0, 1, images.UNKNOWN} if label else {0})
+    assert set(np.unique(mask)) <= ({0, 1, reading.UNKNOWN} if label else {0})
 
 
 def test_the_second_stage_reads_those_masks_and_no_others(both):
@@ -119,8 +116,8 @@ def test_it_is_evaluated_and_predicts_like_any_other(both, image_folder, tmp_pat
   result = json.loads((second / "eval" / "validation.json").read_text())
   assert result["map"] == "segmentation"
   assert list(result["classes"]["landslide"]["maps"]) == ["segmentation"]
-  assert set(result["classes"]["landslide"]["maps"]["segmentation"]["rules"]) == set(configs.RULES)
-  again = train.evaluate_workdir(second)
+  assert set(result["classes"]["landslide"]["maps"]["segmentation"]["rules"]) == set(RULES)
+  again = loop.evaluate_workdir(second)
   assert again["classes"] == result["classes"]
   rows = predict.predict(second, image_folder / "landslide", tmp_path)
   assert len(rows) == 20
@@ -129,7 +126,7 @@ def test_it_is_evaluated_and_predicts_like_any_other(both, image_folder, tmp_pat
 def test_a_second_run_changes_nothing(both, image_folder):
   config, first, _ = both
   before = {p: p.stat().st_mtime_ns for p in (first / "pseudo").rglob("*")}
-  stages.train_both(config, first.parent)
+  two_stages.train_both(config, first.parent)
   assert {p: p.stat().st_mtime_ns for p in (first / "pseudo").rglob("*")} == before
 
 
@@ -152,11 +149,11 @@ def test_masks_are_drawn_again_where_maps_are_made_otherwise(both, tmp_path):
 def test_images_of_both_splits_are_told_of(image_folder, caplog):
   config = small(image_folder)
   data = dataclasses.replace(config.data, validation_split="train")
-  train._open_sources(dataclasses.replace(config, data=data))
+  loop._open_sources(dataclasses.replace(config, data=data))
   count = len(sources.open_source(data, "train").ids)
   assert f"{count} of {count} validation images are training images, too" in caplog.text
   caplog.clear()
-  train._open_sources(config)
+  loop._open_sources(config)
   assert "training images, too" not in caplog.text
 
 
@@ -179,7 +176,7 @@ def test_a_mask_is_unknown_where_its_image_holds_no_data(both):
   source.pixels = lambda index: (image, half)
   seen, mask = PseudoSource(source, data).read(0)
   assert seen is image
-  assert (mask[~np.repeat(np.repeat(half, 2, axis=0), 4, axis=1)] == images.UNKNOWN).all()
+  assert (mask[~np.repeat(np.repeat(half, 2, axis=0), 4, axis=1)] == reading.UNKNOWN).all()
   written = np.asarray(Image.open(mask_file(first / "pseudo", 0)))
   np.testing.assert_array_equal(mask[:16, 16:], written[:16, 16:])
 
@@ -201,21 +198,21 @@ def test_masks_need_a_method_that_learns_from_them(both):
 def test_stages_want_a_first_stage(both, tmp_path):
   config, first, _ = both
   with pytest.raises(ValueError, match="second stage already"):
-    stages.train_both(stages.second_stage(config, first / "pseudo"), tmp_path)
+    two_stages.train_both(two_stages.second_stage(config, first / "pseudo"), tmp_path)
 
 
 def test_rules_are_those_that_calibration_knows(both):
   _, first, _ = both
   kept = files.read_json(first / "thresholds.json")
-  assert all(set(rules) == set(configs.RULES) for rules in kept["maps"].values())
-  assert calibrate.chosen_thresholds(kept["maps"], configs.Config()).keys() == kept["maps"].keys()
+  assert all(set(rules) == set(RULES) for rules in kept["maps"].values())
+  assert threshold_rules.chosen_thresholds(kept["maps"], configs.Config()).keys() == kept["maps"].keys()
 
 
 @pytest.mark.parametrize("method", list(methods.METHODS))
 def test_every_first_stage_has_a_second(method):
   config = methods.apply(configs.config_dict(), method)
   config.model.grid_stride = 8 if config.model.classifier == "head" else 16
-  second = stages.second_stage(configs.from_mapping(config), pathlib.Path("masks"))
+  second = two_stages.second_stage(configs.from_mapping(config), pathlib.Path("masks"))
   assert second.data.pseudo_masks == "masks"
   assert localize.maps_of(second) == ("segmentation",)
   assert second.localize.class_activation == "probability"

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from lgag_jax import tfds_source
 from lgag_jax.config import DataConfig
-from lgag_jax.images import UNKNOWN, ImageError
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
+from lgag_jax.inputs import tfds_source
 
 CLASSES = ("fall", "flow", "scar")
 
@@ -51,7 +51,7 @@ class Integers(Builder):
 
 @pytest.mark.parametrize("builder", [Builder, Integers])
 def test_images_of_many_bands_come_back_in_their_own_type(tmp_path, monkeypatch, builder):
-  monkeypatch.setattr(tfds_source, "open_builder", lambda config: builder(data_dir=tmp_path))
+  monkeypatch.setattr(tfds, "open_builder", lambda config: builder(data_dir=tmp_path))
   config = DataConfig(source="tfds", builder="toy", channels=14, classes=CLASSES[::-1])
   source = tfds_source.TfdsSource(config, "train")
   order = (source.labels.sum(axis=1)).astype(int)  # TFDS shuffles.

@@ -15,9 +15,13 @@ from PIL import Image
 from rasterio.crs import CRS
 
 from configs import image_folder
-from lgag_jax import command_line, images, main, methods, sources, tile
 from lgag_jax import config as configs
-from lgag_jax.tile_settings import Settings
+from lgag_jax import main, methods
+from lgag_jax.cli import command_line
+from lgag_jax.imagery import reading
+from lgag_jax.inputs import sources
+from lgag_jax.options.tiling import Settings
+from lgag_jax.tiling import tile
 
 HEIGHT, WIDTH, SIDE = 100, 128, 16  # The last row of tiles has 4 of 16 rows.
 PLACE = Affine(2, 0, 500000, 0, -2, 3000000)
@@ -138,7 +142,7 @@ def test_labels_tiles_and_masks_are_those_of_one_tile_after_another(tmp_path, fo
     part = np.s_[row.row * SIDE :, row.col * SIDE :]
     source = padded[part][:SIDE, :SIDE]
     valid = source.any(axis=-1)
-    np.testing.assert_array_equal(images.read_image(root / row.image, 3)[valid], source[valid])
+    np.testing.assert_array_equal(reading.read_image(root / row.image, 3)[valid], source[valid])
     with rasterio.open(root / row.image) as file:
       assert file.transform == PLACE @ Affine.translation(row.col * SIDE, row.row * SIDE)
       assert file.crs == CRS.from_epsg(32644)
@@ -296,7 +300,7 @@ def test_nothing_partial_is_left_and_nothing_is_written_over(tmp_path, monkeypat
   write_scene(tmp_path / "scene.tif")
   fields = {"labels": str(write_labels(tmp_path, "polygons"))}
   before = sorted(tmp_path.iterdir())
-  monkeypatch.setattr(tile.tile_output, "write_manifest", lambda *_: 1 / 0)
+  monkeypatch.setattr(tile.output, "write_manifest", lambda *_: 1 / 0)
   with pytest.raises(ZeroDivisionError):
     tile.cut(options(tmp_path, **fields))
   assert sorted(tmp_path.iterdir()) == before
@@ -319,7 +323,7 @@ def test_landslides_from_close_by_are_trained_as_scenes_are(tmp_path, side, much
   rows, command = tile.cut(settings)
   share = np.median([row.share for row in rows if row.share is not None and row.split == "train"])
   assert share == side**2 / SIDE**2
-  text = tile.tile_output.summary(rows, settings)
+  text = tile.output.summary(rows, settings)
   assert f"Landslides fill {100 * share:.3g} % of the median positive training tile" in text
   assert ("what suits that much" in text) == much
   changed = [f"--config.{name}={value}" for name, value in methods.CLOSE_UP.items()]
@@ -330,7 +334,7 @@ def test_a_set_without_a_validation_part_says_so(tmp_path):
   write_scene(tmp_path / "scene.tif")
   path = write_layer(tmp_path / "all.gpkg", [shapely.box(*SLIDES[0])])
   settings = options(tmp_path, labels=str(path), validation_fraction=0.0)
-  text = tile.tile_output.summary(tile.cut(settings)[0], settings)
+  text = tile.output.summary(tile.cut(settings)[0], settings)
   assert "WARNING: there is no validation part" in text
 
 
@@ -338,11 +342,11 @@ def test_what_a_set_lacks_is_said(tmp_path):
   write_scene(tmp_path / "scene.tif")
   path = write_layer(tmp_path / "all.gpkg", [shapely.box(0, 0, WIDTH, HEIGHT)])
   settings = options(tmp_path, labels=str(path))
-  text = tile.tile_output.summary(tile.cut(settings)[0], settings)
+  text = tile.output.summary(tile.cut(settings)[0], settings)
   assert "WARNING: there are no negatives (non-landslide), and training needs them" in text
   path = write_layer(tmp_path / "few.gpkg", [shapely.box(0, 0, 9, 9)])
   settings = options(tmp_path, labels=str(path), output=str(tmp_path / "few"))
-  text = tile.tile_output.summary(tile.cut(settings)[0], settings)
+  text = tile.output.summary(tile.cut(settings)[0], settings)
   assert "WARNING: landslide is missing in" in text
   assert "negatives" not in text
 

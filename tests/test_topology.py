@@ -14,17 +14,10 @@ import pytest
 from jax.sharding import AxisType, Mesh
 
 from lgag_jax import config as configs
-from lgag_jax import (
-  evaluate,
-  features,
-  input_pipeline,
-  partition,
-  preemption,
-  session,
-  sources,
-  train,
-  train_step,
-)
+from lgag_jax.evaluation import evaluate
+from lgag_jax.inputs import pipeline, sources
+from lgag_jax.runtime import preemption, sharding
+from lgag_jax.training import fill_trunk_outputs, loop, restore, train_step
 from tests import commands
 from tests.conftest import small_config
 
@@ -69,10 +62,10 @@ def mesh_of(devices):
 def train_on(devices, config, workdir, *, judge=False):
   """Trains in this process; returns the final state."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(partition, "make_mesh", lambda: mesh_of(devices))
+    patch.setattr(sharding, "make_mesh", lambda: mesh_of(devices))
     if not judge:
       patch.setattr(evaluate, "evaluate", lambda *_, **__: None)
-    state = train.train_and_evaluate(config, workdir)
+    state = loop.train_and_evaluate(config, workdir)
   _BANKS[workdir] = jax.device_get(state.bank)
   return state
 
@@ -123,7 +116,7 @@ def saved_steps(workdir):
 
 def bank_of(workdir):
   if workdir not in _BANKS:
-    _BANKS[workdir] = jax.device_get(session.restore(workdir, mesh_of(4))[2].bank)
+    _BANKS[workdir] = jax.device_get(restore.restore(workdir, mesh_of(4))[2].bank)
   return _BANKS[workdir]
 
 
@@ -176,21 +169,21 @@ def test_each_step_alone_is_the_same_where_training_amplifies_the_last_bit(
   """A trained trunk, or half precision, makes much of a rounding: steps start from equal states."""
   config = with_fields(with_fields(config, "data", augment="image"), "model", **fields)
   source = sources.open_source(config.data, "train")
-  reader = input_pipeline.Reader(source, config.data)
+  reader = pipeline.Reader(source, config.data)
   runs = []
   for devices in (4, 1):
     mesh = mesh_of(devices)
-    network, optimizer, state = session.start(config, mesh, STEPS)
+    network, optimizer, state = restore.start(config, mesh, STEPS)
     step = train_step.make_train_step(network, config, optimizer, mesh, steps_per_epoch=4)
     runs.append((step, mesh))
   state = jax.device_get(state)
-  batches = input_pipeline.train_batches(source, reader, config, start_step=0)
+  batches = pipeline.train_batches(source, reader, config, start_step=0)
   for batch in itertools.islice(batches, 6):
     batch.pop("index")
     after = []
     for step, mesh in runs:
-      there = jax.device_put(state, partition.replicated(mesh))
-      after.append(jax.device_get(step(there, partition.to_global(batch, mesh))))
+      there = jax.device_put(state, sharding.replicated(mesh))
+      after.append(jax.device_get(step(there, sharding.to_global(batch, mesh))))
     (on_four, four), (on_one, one) = after
     np.testing.assert_allclose(four["loss"], one["loss"], rtol=of_loss)
     np.testing.assert_allclose(on_four.bank.features, on_one.bank.features, atol=of_bank)
@@ -305,7 +298,7 @@ def test_two_processes_go_on_to_the_end(stopped, config, reference):
   assert [len(rows) for part in seen for rows in part] == [step, step, STEPS - step, STEPS - step]
   order = [a + b for part in seen for a, b in zip(*part, strict=True)]
   labels = sources.open_source(config.data, "train").labels
-  expected = np.concatenate([input_pipeline.epoch_order(labels, config, e) for e in range(5)])
+  expected = np.concatenate([pipeline.epoch_order(labels, config, e) for e in range(5)])
   np.testing.assert_array_equal(np.concatenate(order), expected)
 
 
@@ -314,10 +307,10 @@ def test_a_cache_of_two_processes_is_read_by_one(stopped, config, reference):
   for split in ("train", "validation"):
     source = sources.open_source(config.data, split)
     with pytest.MonkeyPatch.context() as patch:
-      patch.setattr(features, "_fill", lambda *_: pytest.fail("filled again"))
-      network, _, state = session.start(config, mesh_of(4), 1)
+      patch.setattr(fill_trunk_outputs, "_fill", lambda *_: pytest.fail("filled again"))
+      network, _, state = restore.start(config, mesh_of(4), 1)
       both = [
-        session.open_split(source, network, state, config, mesh_of(4), folder).read
+        fill_trunk_outputs.open_split(source, network, state, config, mesh_of(4), folder).read
         for folder in (workdir, reference)
       ]
     for i in range(len(source.ids)):

@@ -13,8 +13,11 @@ import rasterio
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax import evaluate, judge_scenes, log, partition, predict, preemption, report, session, train
-from lgag_jax.map_settings import Options, References
+from lgag_jax.evaluation import evaluate, report
+from lgag_jax.mapping import judge, predict
+from lgag_jax.options.mapping import Options, References
+from lgag_jax.runtime import preemption, sharding
+from lgag_jax.training import log, loop, restore
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +25,7 @@ def trained(request, tmp_path_factory, image_folder):
   """A workdir of a finished training, and its final state."""
   workdir = tmp_path_factory.mktemp("run")
   config = request.getfixturevalue("module_config")
-  state = train.train_and_evaluate(config, workdir)
+  state = loop.train_and_evaluate(config, workdir)
   return workdir, jax.device_get(state)
 
 
@@ -65,7 +68,7 @@ def test_second_start_goes_on_to_the_same_state(trained, module_config, tmp_path
   # As if stopped in mid-epoch, after the checkpoint of step 3.
   for step in steps[1:]:
     shutil.rmtree(copy / "checkpoints" / str(step))
-  state = train.train_and_evaluate(module_config, copy)
+  state = loop.train_and_evaluate(module_config, copy)
   assert_equal(jax.device_get(state), final)
   lines = [json.loads(line) for line in (copy / "metrics.jsonl").read_text().splitlines()]
   # Means start anew at the checkpoint; no step is told twice.
@@ -105,8 +108,8 @@ def test_three_stops_leave_nothing_different(trained, module_config, tmp_path):
     patch.setattr(preemption, "check", check)
     for step in (1, 3, 4):
       with pytest.raises(preemption.Stopped, match=f"at step {step} of 8"):
-        train.train_and_evaluate(module_config, tmp_path)
-    state = train.train_and_evaluate(module_config, tmp_path)
+        loop.train_and_evaluate(module_config, tmp_path)
+    state = loop.train_and_evaluate(module_config, tmp_path)
   assert_equal(jax.device_get(state), final)
   assert told(tmp_path) == told(reference)
 
@@ -114,18 +117,19 @@ def test_three_stops_leave_nothing_different(trained, module_config, tmp_path):
 def test_evaluation_of_the_workdir_gives_the_same_numbers(trained):
   workdir, _ = trained
   before = json.loads((workdir / "eval" / "validation.json").read_text())
-  assert train.evaluate_workdir(workdir) == before
+  assert loop.evaluate_workdir(workdir) == before
 
 
 def test_evaluation_counts_what_a_loop_over_pixels_counts(trained, module_config):
-  from lgag_jax import input_pipeline, localize, sources
+  from lgag_jax.inference import localize
+  from lgag_jax.inputs import pipeline, sources
 
   workdir, _ = trained
   result = json.loads((workdir / "eval" / "validation.json").read_text())["classes"]["landslide"]
-  mesh = partition.make_mesh()
-  config, network, state = session.restore(workdir, mesh)
+  mesh = sharding.make_mesh()
+  config, network, state = restore.restore(workdir, mesh)
   source = sources.open_source(config.data, "validation")
-  read = input_pipeline.Reader(source, config.data)
+  read = pipeline.Reader(source, config.data)
   run = localize.make_localize(network, config, mesh)
   for name in localize.maps_of(config):
     kept = result["maps"][name]
@@ -153,7 +157,7 @@ def test_feature_cache_changes_only_the_speed(trained, module_config, tmp_path):
   config = dataclasses.replace(module_config, data=data, train=schedule)
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(evaluate, "evaluate", lambda *_, **__: None)
-    state = train.train_and_evaluate(config, tmp_path)
+    state = loop.train_and_evaluate(config, tmp_path)
   # Kept outputs are halves: 11 bits.
   for a, b in zip(
     jax.tree.leaves(final.params["head"]), jax.tree.leaves(state.params["head"]), strict=True
@@ -167,12 +171,12 @@ def test_another_config_is_refused_in_the_same_workdir(trained, module_config):
   workdir, _ = trained
   other = dataclasses.replace(module_config.optim, learning_rate=0.5)
   with pytest.raises(ValueError, match=r"optim.learning_rate: 0.01 -> 0.5.*another --workdir"):
-    train.train_and_evaluate(dataclasses.replace(module_config, optim=other), workdir)
+    loop.train_and_evaluate(dataclasses.replace(module_config, optim=other), workdir)
 
 
 def test_a_workdir_opens_on_as_many_devices_as_there_are(trained):
   workdir, final = trained
-  config, _, state = session.restore(workdir, partition.make_mesh(jax.devices()[:3]))
+  config, _, state = restore.restore(workdir, sharding.make_mesh(jax.devices()[:3]))
   assert config.localize.batch_size == 9  # Trained with 8.
   assert_equal(jax.device_get(state), final)
 
@@ -181,9 +185,9 @@ def test_no_checkpoint_is_a_clear_error(trained, tmp_path):
   workdir, _ = trained
   shutil.copy(workdir / "config.json", tmp_path)
   with pytest.raises(FileNotFoundError, match="holds no sound checkpoint"):
-    session.restore(tmp_path, partition.make_mesh())
+    restore.restore(tmp_path, sharding.make_mesh())
   with pytest.raises(FileNotFoundError, match="workdir of a training"):
-    session.restore(tmp_path / "nowhere", partition.make_mesh())
+    restore.restore(tmp_path / "nowhere", sharding.make_mesh())
 
 
 def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_folder, tmp_path, caplog):
@@ -222,7 +226,7 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
   shutil.copytree(image_folder / "masks", tmp_path / "masks")
   next((tmp_path / "masks").iterdir()).unlink()
   wanted = References(labels=str(tmp_path / "masks"), mask_ignore=-1)
-  result = judge_scenes.evaluate(workdir, source, tmp_path / "out", Options(), wanted)
+  result = judge.evaluate(workdir, source, tmp_path / "out", Options(), wanted)
   assert before == {path: path.stat().st_mtime_ns for path in before}
   assert result["pixels"] == {"judged": 19 * 64 * 64, "no_data": 0, "unknown": 0}
   assert len(result["left_out"]) == 4 and len(result["scenes"]) == 19

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from lgag_jax import config as configs
-from lgag_jax import losses, optimizer, partition, train_step
-from lgag_jax.models import network as networks
+from lgag_jax.method import losses
+from lgag_jax.method import network as networks
+from lgag_jax.runtime import sharding
+from lgag_jax.training import optimizer, train_step
 
 BATCH = 8
 
@@ -47,7 +49,7 @@ def run(config, devices, steps=5):
   for number, batch in enumerate(batches(config, steps)):
     if number % 2 == 0:
       state = state.replace(bank=refresh(state.bank))
-    state, values = step(state, partition.to_global(batch, mesh))
+    state, values = step(state, sharding.to_global(batch, mesh))
     metrics.append(jax.device_get(values))
   return jax.device_get(state), metrics
 
@@ -76,7 +78,7 @@ def test_parts_give_what_the_whole_batch_gives(config):
 
 
 def test_state_is_donated_and_frozen_weights_stay(config):
-  mesh = partition.make_mesh()
+  mesh = sharding.make_mesh()
   network = networks.build(config)
   transform = optimizer.make_optimizer(config, 4)
   state = train_step.init_state(network, config, transform, mesh)
@@ -84,7 +86,7 @@ def test_state_is_donated_and_frozen_weights_stay(config):
   step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=2)
   old = state
   for batch in batches(config, 2):
-    state, _ = step(state, partition.to_global(batch, mesh))
+    state, _ = step(state, sharding.to_global(batch, mesh))
   assert all(leaf.is_deleted() for leaf in jax.tree.leaves(old.bank))
   after = jax.device_get(state.params)
   jax.tree.map(np.testing.assert_array_equal, before["trunk"], after["trunk"])
@@ -99,12 +101,12 @@ def test_the_whole_trunk_but_its_stem_trains_if_told(config):
   """test_topology.py trains the last stage alone."""
   model = dataclasses.replace(config.model, first_trainable_stage=1, method="class_activation")
   config = dataclasses.replace(config, model=model)
-  mesh, network = partition.make_mesh(), networks.build(config)
+  mesh, network = sharding.make_mesh(), networks.build(config)
   transform = optimizer.make_optimizer(config, 1)
   state = train_step.init_state(network, config, transform, mesh)
   before = jax.device_get(state.params["trunk"])
   step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=2)
-  state, _ = step(state, partition.to_global(next(batches(config, 1)), mesh))
+  state, _ = step(state, sharding.to_global(next(batches(config, 1)), mesh))
   after = jax.device_get(state.params["trunk"])
   for name in ("stem", "stage1", "stage2", "stage3", "stage4"):
     moved = jax.tree.leaves(jax.tree.map(lambda a, b: np.any(a != b), before[name], after[name]))
@@ -113,7 +115,7 @@ def test_the_whole_trunk_but_its_stem_trains_if_told(config):
 
 def test_bad_examples_of_weight_zero_change_nothing(config):
   def one_step(spoil):
-    mesh = partition.make_mesh()
+    mesh = sharding.make_mesh()
     network = networks.build(config)
     transform = optimizer.make_optimizer(config, 4)
     state = train_step.init_state(network, config, transform, mesh)
@@ -121,14 +123,14 @@ def test_bad_examples_of_weight_zero_change_nothing(config):
     batch = next(batches(config, 1))
     if spoil:
       batch["image"][-1] = 0.0
-    return jax.device_get(step(state, partition.to_global(batch, mesh)))
+    return jax.device_get(step(state, sharding.to_global(batch, mesh)))
 
   jax.tree.map(np.testing.assert_array_equal, one_step(False), one_step(True))
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():
   with pytest.raises(ValueError, match="multiple of 8"):
-    partition.check_batch(partition.make_mesh(), 12, parts=2)
+    sharding.check_batch(sharding.make_mesh(), 12, parts=2)
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -156,7 +158,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(config, monkey
     monkeypatch.setattr(losses, "classification", spoilt)
     model = dataclasses.replace(config.model, method="class_activation")  # Quick to compile.
     config = dataclasses.replace(config, model=model)
-  mesh, network = partition.make_mesh(), networks.build(config)
+  mesh, network = sharding.make_mesh(), networks.build(config)
   transform = optimizer.make_optimizer(config, 4)
   state = train_step.init_state(network, config, transform, mesh)
   before = jax.device_get(state)
@@ -167,7 +169,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(config, monkey
   else:  # From a trunk's outputs, which need not be compiled.
     taps = jax.eval_shape(network.frozen, state.params, state.statistics, batch.pop("image"))
     batch["taps"] = tuple(np.ones(tap.shape, np.float32) for tap in taps)
-  after, metrics = jax.device_get(step(state, partition.to_global(batch, mesh)))
+  after, metrics = jax.device_get(step(state, sharding.to_global(batch, mesh)))
   assert after.step == before.step + 1
   jax.tree.map(np.testing.assert_array_equal, before, after.replace(step=before.step))
   assert metrics["skipped"] == 1

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax.models import depthwise, resnet
-from lgag_jax.models import efficientnet_lite as lite
-from lgag_jax.models.pretrained import TRUNKS, load_trunk, packaged_weights
+from lgag_jax.trunks import depthwise, resnet
+from lgag_jax.trunks import efficientnet_lite as lite
+from lgag_jax.trunks.pretrained import TRUNKS, load_trunk, packaged_weights
 
 CASES = [
   (kernel, stride, dilation, size) for kernel in (3, 5)

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from lgag_jax.geo.canvas import Canvas
 from lgag_jax.geo.windows import cover
+from lgag_jax.mapping.canvas import Canvas
 
 
 @pytest.mark.parametrize("overlap", [0.0, 0.25, 0.5])

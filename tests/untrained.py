@@ -7,11 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from data.synthetic_landslides import drawing
-from lgag_jax import config as configs
-from lgag_jax import files, memory_bank, partition, session
-from lgag_jax.checkpoints import Checkpoints
 from lgag_jax.geo import scale
-from lgag_jax.localize import maps_of
+from lgag_jax.inference.localize import maps_of
+from lgag_jax.method import memory_bank
+from lgag_jax.runtime import files, sharding
+from lgag_jax.settings.maps import RULES
+from lgag_jax.training import restore
+from lgag_jax.training.checkpoints import Checkpoints
 
 SIDE = 64
 GSD = 2.0
@@ -19,8 +21,8 @@ GSD = 2.0
 
 def make_workdir(folder, config):
   """Leaves in `folder` what a training of `config` would, an evaluation included."""
-  mesh = partition.make_mesh()
-  _, _, state = session.start(config, mesh, 1)
+  mesh = sharding.make_mesh()
+  _, _, state = restore.start(config, mesh, 1)
   rng = np.random.default_rng(5)
   anchors = rng.normal(size=(config.bank.slots, *state.bank.centres.shape[::2])).astype(np.float32)
   bank = jax.device_get(state.bank)
@@ -40,7 +42,7 @@ def make_workdir(folder, config):
   checkpoints.close()
   files.write_json(folder / "config.json", dataclasses.asdict(config))
   scale.save(scale.Scale(SIDE, GSD), folder)
-  levels = {rule: [0.6] * len(config.data.classes) for rule in configs.RULES}
+  levels = {rule: [0.6] * len(config.data.classes) for rule in RULES}
   files.write_json(
     folder / "thresholds.json", {"step": 7, "maps": dict.fromkeys(maps_of(config), levels)}
   )

@@ -13,12 +13,14 @@ import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from lgag_jax import progress, session, train
+from lgag_jax.inputs.split import Split
+from lgag_jax.runtime import progress
+from lgag_jax.training import loop
 
 _SIGNAL_AT = int(os.environ.get("SIGNAL_AT", 10**9))
 
 
-def _add(self, step, metrics, *, flush, add=train.Log.add):
+def _add(self, step, metrics, *, flush, add=loop.Log.add):
   note = add(self, step, metrics, flush=flush)
   if step == _SIGNAL_AT:
     os.kill(os.getpid(), signal.SIGTERM)
@@ -35,7 +37,7 @@ def _advance(self, count, note="", *, advance=progress.Progress.advance):
     raise RuntimeError("A fault.")
 
 
-def _batches(self, config, *, start_step, batches=session.Split.train_batches):
+def _batches(self, config, *, start_step, batches=Split.train_batches):
   seen = []
   for batch in batches(self, config, start_step=start_step):
     seen.append(batch["index"].tolist())
@@ -44,6 +46,6 @@ def _batches(self, config, *, start_step, batches=session.Split.train_batches):
 
 
 if __name__ == "__main__":
-  train.Log.add, session.Split.train_batches = _add, _batches
+  loop.Log.add, Split.train_batches = _add, _batches
   progress.Progress.advance = _advance
   runpy.run_module("lgag_jax.main", run_name="__main__", alter_sys=True)

@@ -19,8 +19,8 @@ from flax import traverse_util
 
 from benchmarks import programs
 from benchmarks.speed import timing
-from lgag_jax.models import network as networks
-from lgag_jax.models import pretrained
+from lgag_jax.method import network as networks
+from lgag_jax.trunks import pretrained
 
 _PRODUCT_SIDE = 2048
 

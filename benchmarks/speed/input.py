@@ -11,10 +11,11 @@ from PIL import Image
 
 from benchmarks import programs
 from benchmarks.speed import timing
-from lgag_jax import features, partition
 from lgag_jax.config import Config
-from lgag_jax.input_pipeline import Reader, steps_per_epoch, train_batches
-from lgag_jax.sources import Source, open_source
+from lgag_jax.inputs.pipeline import Reader, steps_per_epoch, train_batches
+from lgag_jax.inputs.sources import Source, open_source
+from lgag_jax.runtime import sharding
+from lgag_jax.training import fill_trunk_outputs
 
 _EPOCHS = 1000  # More than are read.
 
@@ -56,7 +57,7 @@ def _measure(config: Config, settings: dict, folder: pathlib.Path) -> dict:
   if cached:
     start = time.perf_counter()
     state = training.state
-    read = features.open_cache(
+    read = fill_trunk_outputs.open_cache(
       training.network, state.params, state.statistics, source, reader, config, training.mesh,
       folder / "features",
     )
@@ -103,7 +104,7 @@ def loop(source: Source, read, training: programs.Training, steps: int) -> dict:
     batch = next(batches)
     waited += time.perf_counter() - before
     batch.pop("index")
-    training.state, _ = training.step(training.state, partition.to_global(batch, training.mesh))
+    training.state, _ = training.step(training.state, sharding.to_global(batch, training.mesh))
     jax.block_until_ready(training.state)
   total = time.perf_counter() - start
   batches.close()

@@ -12,7 +12,7 @@ import tempfile
 import jax
 import jax.numpy as jnp
 
-from lgag_jax.models.pretrained import TRUNKS
+from lgag_jax.trunks.pretrained import TRUNKS
 
 _NAME = re.compile(r'op_name="([^"]*)"')
 

@@ -9,7 +9,8 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from lgag_jax import data_sets, images, originals
+from lgag_jax.imagery import reading
+from lgag_jax.inputs import catalogue, originals
 
 _KINDS = ("landslide", "non-landslide")
 
@@ -21,7 +22,7 @@ class Builder(originals.Builder, skip_registration=True):
   name = "bijie"
   pkg_dir_path = epath.Path(__file__).parent
   code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
-  MANUAL_DOWNLOAD_INSTRUCTIONS = data_sets.instructions("bijie")
+  MANUAL_DOWNLOAD_INSTRUCTIONS = catalogue.instructions("bijie")
   BUILDER_CONFIGS: ClassVar[list[originals.Config]] = [
     originals.Config(name="rgb", description="Images as published."),
     originals.Config(
@@ -52,7 +53,7 @@ class Builder(originals.Builder, skip_registration=True):
     for name in needed:
       if not (root / kind / name).is_dir():
         raise originals.error(self.name, root, f"the folder {kind}/{name}/ is missing")
-      found[name] = images.by_stem(root / kind / name)
+      found[name] = reading.by_stem(root / kind / name)
     for name in needed:
       for stem, path in found["image"].items():
         if stem not in found[name]:
@@ -66,9 +67,9 @@ class Builder(originals.Builder, skip_registration=True):
 
   def _examples(self, rows: list[tuple]) -> originals.Examples:
     for kind, path, mask_path, dem_path in rows:
-      image = images.read_image(path, 3)
+      image = reading.read_image(path, 3)
       mask = originals.read_mask(mask_path) if mask_path else np.zeros(image.shape[:2], np.uint8)
-      images.check_same_size(mask_path or path, mask.shape, image.shape[:2])
+      reading.check_same_size(mask_path or path, mask.shape, image.shape[:2])
       if dem_path:
         image = np.concatenate([image, _elevation(dem_path, image.shape[:2])], -1, dtype=np.float32)
       name = f"{kind}/{path.stem}"
@@ -78,7 +79,7 @@ class Builder(originals.Builder, skip_registration=True):
 
 def _elevation(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
   """Reads elevations [H, W, 1], of the first band where they were saved as grey RGB."""
-  with images.open_raster(path) as raster:
-    values = images.read_raster(raster, path, raster.count)[0][..., :1]
-  images.check_same_size(path, values.shape[:2], shape)
+  with reading.open_raster(path) as raster:
+    values = reading.read_raster(raster, path, raster.count)[0][..., :1]
+  reading.check_same_size(path, values.shape[:2], shape)
   return values

@@ -9,7 +9,9 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from lgag_jax import archives, data_sets, images, originals
+from lgag_jax.imagery import reading
+from lgag_jax.inputs import catalogue, originals
+from lgag_jax.runtime import archives
 
 # One place under two names, and so one region.
 _SAME = {"moxitaidi": "moxi town"}
@@ -22,7 +24,7 @@ class Builder(originals.Builder, skip_registration=True):
   name = "cas_landslide"
   pkg_dir_path = epath.Path(__file__).parent
   code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
-  MANUAL_DOWNLOAD_INSTRUCTIONS = data_sets.instructions("cas_landslide")
+  MANUAL_DOWNLOAD_INSTRUCTIONS = catalogue.instructions("cas_landslide")
   BUILDER_CONFIGS: ClassVar[list[originals.Config]] = originals.tiles_or_patches(256, 512)
 
   def is_root(self, folder: pathlib.Path) -> bool:
@@ -50,9 +52,9 @@ class Builder(originals.Builder, skip_registration=True):
         raise originals.error(self.name, root, f"{name} has img/ or mask/, not both")
       if not all(places):
         continue
-      found = {stem.casefold(): path for stem, path in images.by_stem(places[1]).items()}
+      found = {stem.casefold(): path for stem, path in reading.by_stem(places[1]).items()}
       rows = []
-      for stem, path in images.by_stem(places[0]).items():
+      for stem, path in reading.by_stem(places[0]).items():
         mask = found.get(stem.casefold()) or found.get(f"{stem.casefold()}_mask")
         if mask is None:
           raise originals.error(self.name, root, f"{name}/mask/ holds no mask named {stem}, of {path}")
@@ -63,8 +65,8 @@ class Builder(originals.Builder, skip_registration=True):
     side = self.builder_config.side
     for name, rows in sets.items():
       for stem, path, mask_path in rows:
-        image, mask = images.read_image(path, 3), originals.read_mask(mask_path)
-        images.check_same_size(mask_path, mask.shape, image.shape[:2])
+        image, mask = reading.read_image(path, 3), originals.read_mask(mask_path)
+        reading.check_same_size(mask_path, mask.shape, image.shape[:2])
         if min(mask.shape) < side:
           raise ValueError(f"{path} is {mask.shape}, smaller than a tile of {side}: leave it out.")
         yield from originals.tiles(f"{name}/{stem}", image, mask, side)

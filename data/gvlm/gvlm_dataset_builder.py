@@ -12,7 +12,8 @@ from rasterio.windows import Window
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from lgag_jax import data_sets, images, originals, patches
+from lgag_jax.imagery import reading
+from lgag_jax.inputs import catalogue, originals, patches
 
 _NAMES = {"before": ("im1", "img1"), "after": ("im2", "img2"), "mask": ("ref",)}
 
@@ -24,7 +25,7 @@ class Builder(originals.Builder, skip_registration=True):
   name = "gvlm"
   pkg_dir_path = epath.Path(__file__).parent
   code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
-  MANUAL_DOWNLOAD_INSTRUCTIONS = data_sets.instructions("gvlm")
+  MANUAL_DOWNLOAD_INSTRUCTIONS = catalogue.instructions("gvlm")
   BUILDER_CONFIGS: ClassVar[list[originals.Config]] = [
     originals.Config(name="single", description="The image after the event.", side=256),
     originals.Config(
@@ -64,7 +65,7 @@ def _sites(folder: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
 
 
 def _files(site: pathlib.Path) -> dict[str, pathlib.Path]:
-  stems = {stem.casefold(): path for stem, path in images.by_stem(site).items()}
+  stems = {stem.casefold(): path for stem, path in reading.by_stem(site).items()}
   found = {
     kind: next((stems[name] for name in names if name in stems), None)
     for kind, names in _NAMES.items()
@@ -75,20 +76,20 @@ def _files(site: pathlib.Path) -> dict[str, pathlib.Path]:
 def _strips(site: str, paths: list[pathlib.Path], mask_path: pathlib.Path, side: int):
   """Yields a site's tiles, reading a row of them at a time: a PNG is read from its top only."""
   with contextlib.ExitStack() as stack:
-    rasters = [stack.enter_context(images.open_raster(path)) for path in paths]
-    mask_raster = stack.enter_context(images.open_raster(mask_path))
+    rasters = [stack.enter_context(reading.open_raster(path)) for path in paths]
+    mask_raster = stack.enter_context(reading.open_raster(mask_path))
     height, width = mask_raster.height, mask_raster.width
     for path, raster in zip(paths, rasters, strict=True):
-      images.check_same_size(mask_path, (height, width), (raster.height, raster.width))
+      reading.check_same_size(mask_path, (height, width), (raster.height, raster.width))
       if min(height, width) < side:
         raise ValueError(f"{path} is {height} x {width}, smaller than a tile of {side}: leave it out.")
     for row, strip in itertools.groupby(patches.tiles(height, width, side), lambda tile: tile.row):
       window = Window(0, row, width, side)
       image = np.concatenate([
-        images.read_raster(raster, path, 3, window)[0]
+        reading.read_raster(raster, path, 3, window)[0]
         for path, raster in zip(paths, rasters, strict=True)
       ], -1)
-      mask = images.read_mask(mask_raster, classes=1, ignore=-1, window=window)
+      mask = reading.read_mask(mask_raster, classes=1, ignore=-1, window=window)
       for tile in strip:
         cols = slice(tile.col, tile.col + side)
         yield originals.example(

@@ -11,7 +11,7 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from lgag_jax import data_sets, originals
+from lgag_jax.inputs import catalogue, originals
 
 _PATCH, _BANDS = 128, 14
 _FOLDERS = {"train": "TrainData", "validation": "ValidData", "test": "TestData"}
@@ -24,7 +24,7 @@ class Builder(originals.Builder, skip_registration=True):
   name = "landslide4sense"
   pkg_dir_path = epath.Path(__file__).parent
   code_path = epath.Path(__file__)  # TFDS cannot find it where the module has a name of its own.
-  MANUAL_DOWNLOAD_INSTRUCTIONS = data_sets.instructions("landslide4sense")
+  MANUAL_DOWNLOAD_INSTRUCTIONS = catalogue.instructions("landslide4sense")
   BUILDER_CONFIGS: ClassVar[list[originals.Config]] = originals.tiles_or_patches(
     64, _PATCH, _BANDS, np.float32
   )

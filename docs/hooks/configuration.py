@@ -1,4 +1,4 @@
-"""The reference of all settings, read from the dataclasses of lgag_jax/config.py and their comments."""
+"""The reference of all settings, read from the dataclasses of lgag_jax/settings and their comments."""
 
 import ast
 import io
@@ -12,16 +12,19 @@ of range is an error that names the field. A config file assigns to fields
 (`config.optim.learning_rate = 0.05`), and so does the command line
 (`--config.optim.learning_rate=0.05`). What a run used is kept in `<workdir>/config.json`.
 
-This page is written from `lgag_jax/config.py`. The defaults are the method as it measured best;
+This page is written from `lgag_jax/settings`. The defaults are the method as it measured best;
 [the method](../method.md) says why.
 """
 
 
 def page(path: pathlib.Path) -> str:
-  """Returns the page; raises ValueError when the file is not laid out as it has been."""
-  source = path.read_text()
-  comments = _comments(source)
-  classes = {node.name: node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+  """Returns the page of config.py and the groups beside it; ValueError for another layout."""
+  classes, comments = {}, {}
+  for file in (path, *sorted((path.parent / "settings").glob("*.py"))):
+    source = file.read_text()
+    own = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    classes |= {node.name: node for node in own}
+    comments |= {node.name: _comments(source) for node in own}
   if "Config" not in classes:
     raise ValueError(f"{path} has no class Config.")
   parts = [_HEAD]
@@ -31,7 +34,7 @@ def page(path: pathlib.Path) -> str:
     lines.append("| field | type | default | |\n| --- | --- | --- | --- |\n" + "\n".join(
       "| " + " | ".join([
         f"`{group.target.id}.{field.target.id}`", _code(field.annotation), _code(field.value),
-        _escaped(comments.get(field.end_lineno, "")),
+        _escaped(comments[node.name].get(field.end_lineno, "")),
       ]) + " |"
       for field in _fields(node)
     ))

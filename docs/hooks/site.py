@@ -20,8 +20,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))  # lgag_jax
 import configuration
 import equations
 
-from lgag_jax import command_line
-from lgag_jax.modes import MODES
+from lgag_jax.cli import command_line
+from lgag_jax.cli.modes import MODES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Pages that are files elsewhere in the repository.

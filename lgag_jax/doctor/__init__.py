@@ -1,1 +1,4 @@
-"""The doctor: reads a data set before training and says in words what is wrong with it."""
+"""Looks at the data before training and says in words what is wrong.
+
+May import: config, evaluation, imagery, inference, inputs, method, methods, runtime, training.
+"""

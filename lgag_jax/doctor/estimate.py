@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lgag_jax import features, localize, optimizer, train_step
 from lgag_jax.config import Config
 from lgag_jax.doctor.findings import NOTE, WARNING, Finding, finding
 from lgag_jax.doctor.survey import SPLITS, Survey
-from lgag_jax.input_pipeline import steps_per_epoch
-from lgag_jax.models import network as networks
-from lgag_jax.models.network import Network
+from lgag_jax.inference import localize
+from lgag_jax.inputs.pipeline import steps_per_epoch
+from lgag_jax.method import network as networks
+from lgag_jax.method.network import Network
+from lgag_jax.training import fill_trunk_outputs, optimizer, train_step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def make(survey: Survey, config: Config, planned: Plan, workdir: pathlib.Path) -
   steps = epoch * config.train.epochs
   drawn = steps * config.train.batch_size
   one = sum(int(np.prod(s.shape[1:])) for s in planned.frozen) * np.dtype(np.float16).itemsize
-  cached = not localize.several_scales(config) and features.can_cache(
+  cached = not localize.several_scales(config) and fill_trunk_outputs.can_cache(
     config, planned.frozen, max(counts.values())
   )
   kept = survey.bytes_decoded <= config.data.decoded_cache_gib * 2**30

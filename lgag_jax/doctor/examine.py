@@ -17,7 +17,7 @@ from lgag_jax.doctor import (
   page,
   survey,
 )
-from lgag_jax.files import write_json, write_text
+from lgag_jax.runtime.files import write_json, write_text
 
 
 def examine(config: Config, workdir: pathlib.Path) -> int:

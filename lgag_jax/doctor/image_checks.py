@@ -21,7 +21,7 @@ from lgag_jax.doctor.findings import (
   unless_all,
 )
 from lgag_jax.doctor.survey import Example, Survey
-from lgag_jax.models.network import Network
+from lgag_jax.method.network import Network
 
 _SMALL, _RATHER_SMALL = 4, 2  # Enlarged by more than this.
 _SIZE_RATIO = 2.0  # Between the longest sides of images: more, and a landslide's size says little.

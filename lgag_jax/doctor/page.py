@@ -10,11 +10,11 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from lgag_jax import scaling
 from lgag_jax.config import Config
 from lgag_jax.doctor.findings import NOTE, SEVERITIES, Finding, plural
 from lgag_jax.doctor.survey import SPLITS, Example, Survey
-from lgag_jax.report import STYLE
+from lgag_jax.evaluation.report import STYLE
+from lgag_jax.imagery import scaling
 
 _STYLE = STYLE + """
 p.lead{overflow-wrap:anywhere}

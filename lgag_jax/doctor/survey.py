@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from lgag_jax import images, scaling, sources
 from lgag_jax.config import DataConfig
 from lgag_jax.doctor import duplicates
-from lgag_jax.progress import Progress
-from lgag_jax.sources import Source
+from lgag_jax.imagery import reading, scaling
+from lgag_jax.inputs import sources
+from lgag_jax.inputs.sources import Source
+from lgag_jax.runtime.progress import Progress
 
 SPLITS = ("train", "validation")
 _QUEUE = 64  # Images asked for ahead of the one that is waited for.
@@ -133,7 +134,7 @@ def _read_all(survey: Survey, config: DataConfig, pool: ThreadPoolExecutor) -> N
     try:
       return _look(source, split, index, name, config)
     except Exception as error:  # A decoder may raise anything; the other files are still of interest.
-      kind = "" if isinstance(error, images.ImageError) else f"{type(error).__name__}: "
+      kind = "" if isinstance(error, reading.ImageError) else f"{type(error).__name__}: "
       return name, f"{kind}{error}"
 
   for result in _in_order(pool, look, rows):
@@ -171,9 +172,9 @@ def _look(
     low=low.astype(np.float64), high=high.astype(np.float64),
     blank=blank, mean=mean, std=std,
     digest=duplicates.digest(image), signature=duplicates.signature(image),
-    known=int(counts.sum() - counts[images.UNKNOWN]),
+    known=int(counts.sum() - counts[reading.UNKNOWN]),
     pixels=tuple(int(n) for n in counts[1 : classes + 1]),
-    strange=tuple(int(v) for v in np.flatnonzero(counts[: images.UNKNOWN]) if v > classes),
+    strange=tuple(int(v) for v in np.flatnonzero(counts[: reading.UNKNOWN]) if v > classes),
     mask_file=source.files(index)[1],
   )
   return example, image.nbytes + mask.nbytes
@@ -196,8 +197,8 @@ def _statistics(flat: np.ndarray, config: DataConfig) -> tuple:
 def _masks_of_negatives(survey: Survey, config: DataConfig) -> dict[str, pathlib.Path]:
   @functools.cache
   def masks(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    claimed = {p.stem for name in config.classes for p in images.image_files(root / name)}
-    found = images.by_stem(root / "masks")
+    claimed = {p.stem for name in config.classes for p in reading.image_files(root / name)}
+    found = reading.by_stem(root / "masks")
     return {stem: path for stem, path in found.items() if stem not in claimed}
 
   found = {}
@@ -223,7 +224,7 @@ def _read_masks(survey: Survey, pool: ThreadPoolExecutor) -> None:
 def _mask_values(path: pathlib.Path) -> MaskValues:
   values: set[float] = set()
   try:
-    with images.open_raster(path) as raster:
+    with reading.open_raster(path) as raster:
       small = raster.height * raster.width <= _PIECE
       for window in (None,) if small else (block for _, block in raster.block_windows(1)):
         values |= set(np.unique(raster.read(1, window=window)).tolist())

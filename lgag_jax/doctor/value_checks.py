@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lgag_jax import scaling
 from lgag_jax.config import Config
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, finding, have, images, unless_all
 from lgag_jax.doctor.survey import Example
-from lgag_jax.models.network import Network
+from lgag_jax.imagery import scaling
+from lgag_jax.method.network import Network
 
 _DARK = 0.25  # Of the range: with all values below it is hardly used.
 _FAR_OFF, _LOW_CONTRAST = 2.0, 0.1  # In standard deviations that the trunk was trained for.

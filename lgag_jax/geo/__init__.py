@@ -1,1 +1,4 @@
-"""Scenes: georeferenced rasters read by windows, maps of them written for a GIS."""
+"""Scenes on the ground: grids, windows, reference vectors and rasters.
+
+May import: config, imagery, runtime.
+"""

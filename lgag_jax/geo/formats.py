@@ -12,7 +12,7 @@ import xml.etree.ElementTree as ET
 
 import rasterio
 
-from lgag_jax.rasters import OPTIONS, SUFFIXES, ImageError, open_by, open_raster, read_start
+from lgag_jax.imagery.opening import OPTIONS, SUFFIXES, ImageError, open_by, open_raster, read_start
 
 # The cache is the whole process's, and by default a share of the machine's memory. Python in a VRT is
 # off in GDAL as it is; the environment may say otherwise.

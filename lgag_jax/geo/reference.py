@@ -16,9 +16,9 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax import images
 from lgag_jax.geo import shapes
 from lgag_jax.geo.grid import Grid
+from lgag_jax.imagery import reading
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Reference:
   """Labels on a scene's grid; windows may reach past its border."""
 
   kind: str  # "raster", "polygons" or "points".
-  read: Callable[[Window], np.ndarray]  # u8[h, w]: 0 background, c class, images.UNKNOWN.
+  read: Callable[[Window], np.ndarray]  # u8[h, w]: 0 background, c class, reading.UNKNOWN.
   # Whether anything of a class lies within so many pixels of a window, or in it, however small.
   near: Callable[[Window, float], bool]
 
@@ -38,7 +38,7 @@ class Reference:
 @contextlib.contextmanager
 def open_reference(
   path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = "",
-  ignore: int = images.UNKNOWN,
+  ignore: int = reading.UNKNOWN,
 ) -> Iterator[Reference]:
   """Opens a raster mask, or polygons or points (.gpkg, .shp, .geojson), as labels of a scene.
 
@@ -54,7 +54,7 @@ def open_reference(
                    path, len(found.geometries), found.kind)
     yield of_shapes(found)
     return
-  with images.open_raster(path) as raster, _on_grid(raster, grid) as fitting:
+  with reading.open_raster(path) as raster, _on_grid(raster, grid) as fitting:
     yield _of_raster(fitting, grid, classes=len(classes), ignore=ignore, nodata=raster.nodata)
 
 
@@ -96,7 +96,7 @@ def _on_grid(
   mask = Grid.of(raster)
   same_size = (mask.height, mask.width) == (grid.height, grid.width)
   if not (mask.georeferenced and grid.georeferenced):
-    images.check_same_size(raster.name, (mask.height, mask.width), (grid.height, grid.width))
+    reading.check_same_size(raster.name, (mask.height, mask.width), (grid.height, grid.width))
     if mask.georeferenced != grid.georeferenced:
       _LOG.warning("%s: only one of mask and scene is georeferenced; taken pixel by pixel.",
                    raster.name)
@@ -126,7 +126,7 @@ def _same_transform(transform: Affine, grid: Grid) -> bool:
 
 def _of_raster(raster, grid: Grid, *, classes: int, ignore: int, nodata: float | None) -> Reference:
   def read(window: Window) -> np.ndarray:
-    values = np.full((int(window.height), int(window.width)), images.UNKNOWN, np.uint8)
+    values = np.full((int(window.height), int(window.width)), reading.UNKNOWN, np.uint8)
     top, left = max(int(window.row_off), 0), max(int(window.col_off), 0)
     bottom = min(int(window.row_off + window.height), grid.height)
     right = min(int(window.col_off + window.width), grid.width)
@@ -135,11 +135,11 @@ def _of_raster(raster, grid: Grid, *, classes: int, ignore: int, nodata: float |
     inside = Window(left, top, right - left, bottom - top)
     rows = slice(top - int(window.row_off), bottom - int(window.row_off))
     cols = slice(left - int(window.col_off), right - int(window.col_off))
-    values[rows, cols] = images.read_mask(raster, classes=classes, ignore=ignore, window=inside)
+    values[rows, cols] = reading.read_mask(raster, classes=classes, ignore=ignore, window=inside)
     if nodata:
-      values[rows, cols][raster.read(1, window=inside) == nodata] = images.UNKNOWN
+      values[rows, cols][raster.read(1, window=inside) == nodata] = reading.UNKNOWN
     if isinstance(raster, WarpedVRT):
-      values[rows, cols][raster.read(raster.count, window=inside) == 0] = images.UNKNOWN
+      values[rows, cols][raster.read(raster.count, window=inside) == 0] = reading.UNKNOWN
     return values
 
   def near(window: Window, distance: float) -> bool:
@@ -148,7 +148,7 @@ def _of_raster(raster, grid: Grid, *, classes: int, ignore: int, nodata: float |
       window.col_off - reach, window.row_off - reach,
       window.width + 2 * reach, window.height + 2 * reach,
     ))
-    at = np.nonzero((values > 0) & (values != images.UNKNOWN))
+    at = np.nonzero((values > 0) & (values != reading.UNKNOWN))
     rows, cols = (
       np.maximum(np.maximum(reach - pixels - 1, pixels - reach - length) + _TOUCH, 0.0)
       for pixels, length in zip(at, (window.height, window.width), strict=True)

@@ -6,9 +6,10 @@ import math
 import pathlib
 import statistics
 
-from lgag_jax import files, images
 from lgag_jax.config import Config
 from lgag_jax.geo.grid import Grid
+from lgag_jax.imagery import reading
+from lgag_jax.runtime import files
 
 _SAMPLES = 16
 STRIDE = 32  # Of the trunks, which halve the size five times: a model's side is a multiple.
@@ -47,7 +48,7 @@ def of_training(paths: list[pathlib.Path], config: Config) -> Scale:
   """Returns the scale of a training, read from a sample of its image files' headers."""
   grids = []
   for path in paths[:: max(1, len(paths) // _SAMPLES)]:
-    with contextlib.suppress(images.ImageError), images.open_raster(path) as raster:
+    with contextlib.suppress(reading.ImageError), reading.open_raster(path) as raster:
       grids.append(Grid.of(raster))
   sides = [math.sqrt(grid.height * grid.width) for grid in grids]
   side = config.data.tile_size or round(statistics.median(sides or [config.data.image_size]))

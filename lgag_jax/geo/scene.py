@@ -17,10 +17,10 @@ from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lgag_jax import images, rasters
 from lgag_jax.geo.formats import SCENE_OPTIONS, open_scene_raster
 from lgag_jax.geo.grid import Grid
-from lgag_jax.rasters import ImageError
+from lgag_jax.imagery import opening, reading
+from lgag_jax.imagery.opening import ImageError
 
 _LONGEST_SIDE = 1 << 20
 _MOST_WORLD_BYTES = 1024
@@ -65,7 +65,7 @@ class Scene:
     if inner is not None:
       pixels[place], valid[place] = self._read_inside(inner, valid[place].shape)
     if not valid.all():
-      images.fill(pixels, valid)
+      reading.fill(pixels, valid)
     return pixels, valid
 
   def valid(self, window: Window) -> np.ndarray:
@@ -78,21 +78,21 @@ class Scene:
     inner, place = _inside(window, shape, self.grid)
     if inner is not None:
       with _settings(self.path):
-        valid[place] = images.valid_pixels(self._raster, self._bands, inner)
+        valid[place] = reading.valid_pixels(self._raster, self._bands, inner)
     return valid
 
   def _check_size(self, shape: tuple[int, int]) -> None:
     what = f"a window of {shape[0]} x {shape[1]}"
     values = shape[0] * shape[1] * max(self.channels, len(self._bands))
-    rasters.check_bytes(
-      self._raster, self.path, values, rasters.MAX_BYTES, what, "read smaller windows")
+    opening.check_bytes(
+      self._raster, self.path, values, opening.MAX_BYTES, what, "read smaller windows")
 
   def _read_inside(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     # Between a palette's indices there is no average.
     how = Resampling.average if self._palette is None else Resampling.nearest
     with _settings(self.path):
       array = self._read_bands(window=window, out_shape=shape, resampling=how)
-      valid = images.valid_pixels(self._raster, self._bands, window, shape)
+      valid = reading.valid_pixels(self._raster, self._bands, window, shape)
     if np.issubdtype(array.dtype, np.inexact):
       valid &= np.isfinite(array).all(axis=0)
     if self._palette is not None:
@@ -133,7 +133,7 @@ def open_scene(
 @contextlib.contextmanager
 def _settings(path: pathlib.Path) -> Iterator[None]:
   """Sets GDAL's options, which hold for a thread and while it reads; its errors name the scene."""
-  with rasterio.Env(**SCENE_OPTIONS), rasters.naming(path, _REMEDY):
+  with rasterio.Env(**SCENE_OPTIONS), opening.naming(path, _REMEDY):
     yield
 
 
@@ -145,7 +145,7 @@ def _dtype(raster, bands) -> np.dtype:
 def _choose(raster, path, channels, bands):
   remedy = f"{channels} are wanted: name them in order, such as --bands=4,3,2, or convert the file"
   if not bands:
-    return images.choose_bands(raster, path, channels, remedy)
+    return reading.choose_bands(raster, path, channels, remedy)
   if len(bands) != channels or not all(1 <= band <= raster.count for band in bands):
     named = ",".join(map(str, bands))
     raise ImageError(
@@ -193,7 +193,7 @@ def _world_files(path: pathlib.Path) -> list[pathlib.Path]:
 
 def read_world_file(path: pathlib.Path) -> Affine:
   """Returns a world file's transform from pixel corners; raises ImageError naming a broken file."""
-  rasters.read_start(path)  # No pipe.
+  opening.read_start(path)  # No pipe.
   try:
     with path.open("rb") as file:
       text = file.read(_MOST_WORLD_BYTES + 1)

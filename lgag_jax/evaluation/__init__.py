@@ -1,0 +1,4 @@
+"""Metrics, label-free thresholds, diagnosis and the report.
+
+May import: config, imagery, inference, inputs, method, runtime, settings, state.
+"""

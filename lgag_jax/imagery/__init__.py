@@ -1,0 +1,4 @@
+"""Opens image files, and reads, scales and lists them.
+
+May import: config.
+"""

@@ -1,0 +1,4 @@
+"""From a trained network to score maps and masks.
+
+May import: config, method, runtime, state, trunks.
+"""

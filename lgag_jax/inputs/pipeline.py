@@ -1,0 +1,240 @@
+"""tf.data pipelines over a source: training batches from any step on, and padded evaluation batches.
+
+A batch is a dict of NumPy arrays: index i32[B], weight f32[B] (0 for padding and skipped images),
+label f32[B, C], mask u8[B, H, W], and either image f32[B, H, W, channels], as `scaling.scaled` has it,
+or what a feature cache holds under "taps".
+"""
+
+import functools
+import logging
+import threading
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+import tensorflow as tf
+
+from lgag_jax.config import Config, DataConfig, TrainConfig
+from lgag_jax.imagery import reading, scaling
+from lgag_jax.inputs.augment import augment
+from lgag_jax.inputs.sources import Source
+
+_LOG = logging.getLogger(__name__)
+
+
+class Reader:
+  """Reads examples at the model's size; keeps decoded ones in memory; skips bad ones if told to."""
+
+  def __init__(self, source: Source, config: DataConfig):
+    self._source = source
+    self._config = config
+    self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    self._room = int(config.decoded_cache_gib * 2**30)
+    self._lock = threading.Lock()
+    # Ids of skipped images, with the reason; first those that the source itself left out.
+    self.bad: dict[str, str] = dict(getattr(source, "bad", {}))
+    self.failure: reading.ImageError | None = None  # What stopped the pipeline.
+
+  def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
+    """Returns image f32[S, S, channels], scaled, mask u8[S, S] and weight 1, or 0 when skipped."""
+    try:
+      image, mask = self._read(index)
+      scaling.check(image, None, self._config, self._source.ids[index])
+    except reading.ImageError as error:
+      self._skip(index, error)
+      side = self._config.image_size
+      image = np.zeros((side, side, self._config.channels), np.float32)
+      return image, np.full((side, side), reading.UNKNOWN, np.uint8), np.float32(0.0)
+    return self._prepare(image, mask)
+
+  def mask(self, index: int) -> tuple[np.ndarray, np.float32]:
+    """Returns what __call__ does, without the image."""
+    try:
+      _, mask = self._read(index)
+    except reading.ImageError as error:
+      self._skip(index, error)
+      return np.full((self._config.image_size,) * 2, reading.UNKNOWN, np.uint8), np.float32(0.0)
+    return self._mask_to_model_size(mask), np.float32(1.0)
+
+  def _read(self, index):
+    if index in self._cache:
+      return self._cache[index]
+    pair = self._source.read(index)
+    size = sum(array.nbytes for array in pair)
+    with self._lock:
+      if size <= self._room:
+        self._cache[index] = pair
+        self._room -= size
+    return pair
+
+  def _skip(self, index, error):
+    if self._config.on_bad_image == "error":
+      self.failure = error
+      raise error
+    with self._lock:
+      name = self._source.ids[index]
+      if name not in self.bad:
+        _LOG.warning("Skipped: %s", error)
+      self.bad[name] = str(error)
+      if len(self.bad) > self._config.max_bad_images:
+        self.failure = reading.ImageError(
+          f"More than data.max_bad_images={self._config.max_bad_images} images are bad, the last: "
+          f"{error}"
+        )
+        raise self.failure
+
+  def _prepare(self, image, mask):
+    return to_model_size(image, self._config), self._mask_to_model_size(mask), np.float32(1.0)
+
+  def _mask_to_model_size(self, mask):
+    side = self._config.image_size
+    if mask.shape == (side, side):
+      return mask
+    return tf.image.resize(mask[..., None], (side, side), method="nearest").numpy()[..., 0]
+
+
+def to_model_size(image: np.ndarray, config: DataConfig) -> np.ndarray:
+  """Returns an image of any type and size [H, W, C] as f32[S, S, C], scaled."""
+  scaled = scaling.scaled(image, config)
+  side = config.image_size
+  if image.shape[:2] == (side, side):
+    return scaled
+  return tf.image.resize(scaled, (side, side), antialias=True).numpy()
+
+
+def steps_per_epoch(examples: int, config: TrainConfig) -> int:
+  """Returns how many batches make an epoch: no example is left over.
+
+  Where the epochs have fewer than `config.min_steps` in all, each goes several times round.
+  """
+  return max(-(-examples // config.batch_size), -(-config.min_steps // config.epochs))
+
+
+def epoch_order(labels: np.ndarray, config: Config, epoch: int) -> np.ndarray:
+  """Returns the examples of an epoch, i32[steps * batch], as a function of seed and epoch alone.
+
+  Balanced, positives and negatives take turns, each walking through permutations of its own kind
+  that go on from epoch to epoch: the rarer kind comes round more often, none is left out.
+  """
+  length = steps_per_epoch(len(labels), config.train) * config.train.batch_size
+  if not config.data.balance:
+    return _walk(np.arange(len(labels)), config.train.seed, 0, epoch * length, length)
+  positive = labels.max(axis=1) > 0
+  order = np.empty(length, np.int32)
+  for kind, members in enumerate((np.flatnonzero(positive), np.flatnonzero(~positive))):
+    count = len(order[kind::2])
+    order[kind::2] = _walk(members, config.train.seed, kind, epoch * count, count)
+  return order
+
+
+def _walk(members: np.ndarray, seed: int, kind: int, start: int, count: int) -> np.ndarray:
+  first, last = start // len(members), (start + count - 1) // len(members)
+  passes = [
+    np.random.default_rng((seed, kind, number)).permutation(members)
+    for number in range(first, last + 1)
+  ]
+  offset = start - first * len(members)
+  return np.concatenate(passes)[offset : offset + count].astype(np.int32)
+
+
+def train_batches(
+  source: Source, read: Callable, config: Config, *, start_step: int
+) -> Iterator[dict]:
+  """Yields this process's share of every batch from `start_step` to the last step of training.
+
+  `read` is a Reader or a FeatureCache. Batch t holds the same examples however often
+  training was stopped, and over however many processes it is spread.
+  """
+  steps = steps_per_epoch(len(source.ids), config.train)
+  local, offset = _share(config.train.batch_size)
+
+  @functools.lru_cache(maxsize=2)
+  def order(epoch: int) -> np.ndarray:
+    return epoch_order(source.labels, config, epoch)
+
+  def indices(step) -> np.ndarray:
+    epoch, position = divmod(int(step), steps)
+    begin = position * config.train.batch_size + offset
+    return order(epoch)[begin : begin + local]
+
+  def positions(step):
+    rows = tf.numpy_function(indices, [step], tf.int32)
+    rows.set_shape((local,))
+    first = step * config.train.batch_size + offset
+    return tf.data.Dataset.from_tensor_slices((rows, first + tf.range(local, dtype=tf.int64)))
+
+  dataset = tf.data.Dataset.range(start_step, steps * config.train.epochs).flat_map(positions)
+  dataset = _examples(dataset, source, read, config, train=True).batch(local, drop_remainder=True)
+  return _iterate(dataset, read)
+
+
+def eval_batches(
+  source: Source, read: Callable, config: Config, batch_size: int, *, at_most: int = 0
+) -> Iterator[dict]:
+  """Yields every example once, in order; the last batch is padded with examples of weight 0.
+
+  With `at_most` set, that many examples, evenly spread.
+  """
+  count = len(source.ids)
+  kept = min(at_most or count, count)
+  chosen = np.arange(kept) * count // kept
+  local, offset = _share(batch_size)
+  padding = -len(chosen) % batch_size
+  rows = np.pad(chosen, (0, padding), constant_values=-1).astype(np.int32)
+  rows = rows.reshape(-1, batch_size)[:, offset : offset + local]
+  dataset = tf.data.Dataset.from_tensor_slices((rows.reshape(-1), rows.reshape(-1).astype(np.int64)))
+  dataset = _examples(dataset, source, read, config, train=False).batch(local)
+  return _iterate(dataset, read)
+
+
+def _iterate(dataset: tf.data.Dataset, read: Callable) -> Iterator[dict]:
+  try:
+    yield from dataset.prefetch(4).as_numpy_iterator()
+  except tf.errors.OpError:
+    # TensorFlow hands on the text of a Python error only; the reader has the error itself.
+    failure = getattr(read, "failure", None)
+    if failure is None:
+      raise
+    raise failure from None
+
+
+def _share(batch_size: int) -> tuple[int, int]:
+  """Returns how many rows of a batch this process reads, and the first of them."""
+  local, rest = divmod(batch_size, jax.process_count())
+  if rest:
+    raise ValueError(
+      f"A batch of {batch_size} cannot be shared by {jax.process_count()} processes: "
+      "choose a multiple."
+    )
+  return local, jax.process_index() * local
+
+
+def _examples(dataset, source: Source, read: Callable, config: Config, *, train: bool):
+  names, types, shapes = zip(*_fields(read, config), strict=True)
+
+  def load(index):
+    arrays = read(max(int(index), 0))  # Padding repeats the first example, at weight 0.
+    weight = np.float32(0.0) if index < 0 else arrays[-1]
+    return (*arrays[:-1], weight, source.labels[max(int(index), 0)])
+
+  def example(index, position):
+    arrays = tf.numpy_function(load, [index], [*types, tf.float32, tf.float32])
+    for array, shape in zip(arrays, (*shapes, (), (len(config.data.classes),)), strict=True):
+      array.set_shape(shape)
+    fields = dict(zip((*names, "weight", "label"), arrays, strict=True))
+    if train and config.data.augment == "image":
+      seed = tf.stack([config.train.seed, tf.cast(position, tf.int32)])
+      fields["image"], fields["mask"] = augment(fields["image"], fields["mask"], seed, config.data)
+    taps = tuple(fields.pop(name) for name in names if name.startswith("tap"))
+    return {"index": index, **fields, **({"taps": taps} if taps else {})}
+
+  return dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+
+
+def _fields(read: Callable, config: Config):
+  """Names, types and shapes of what `read` returns before the weight."""
+  if hasattr(read, "fields"):
+    return read.fields
+  side = config.data.image_size
+  image = ("image", tf.float32, (side, side, config.data.channels))
+  return (image, ("mask", tf.uint8, (side, side)))

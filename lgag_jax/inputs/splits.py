@@ -1,0 +1,132 @@
+"""Which examples belong to which split."""
+
+import pathlib
+import types
+from collections.abc import Sequence
+
+import tensorflow_datasets as tfds
+
+from lgag_jax.config import DataConfig
+from lgag_jax.imagery import reading
+from lgag_jax.runtime import archives, processes
+
+# Image, mask if there is one, and the part to use: (row_start, row_stop, col_start, col_stop) or ().
+Row = tuple[pathlib.Path, pathlib.Path | None, tuple]
+
+
+def require_directory(config: DataConfig) -> pathlib.Path:
+  """Returns the data's root; raises when it is not set or missing.
+
+  An archive is unpacked beside itself, once; see archives.unpack for what it must not hold.
+  """
+  if not config.directory:
+    raise ValueError("data.directory is not set: add --config.data.directory=<folder>.")
+  directory = pathlib.Path(config.directory)
+  if archives.is_archive(directory):
+    with processes.first_then_others("archive"):
+      return archives.unpacked(directory)
+  if not directory.is_dir():
+    raise FileNotFoundError(f"data.directory={config.directory}: there is no such folder.")
+  return directory
+
+
+def select(
+  spec: str, names: Sequence[str], config: DataConfig, known: Sequence[str] = ()
+) -> list[int]:
+  """Returns the indices of the TFDS split expression `spec`; `names[i]` is example i's split.
+
+  Without any names ("") train and validation are cut by order: the last share is validation, a
+  contiguous block, since neighbours in name are often neighbours in space. Splits in `known` may be
+  empty.
+  """
+  if not any(names):
+    cut = len(names) - round(len(names) * config.validation_fraction)
+    names = ["train"] * cut + ["validation"] * (len(names) - cut)
+  every = dict.fromkeys((*names, *known))
+  members = {name: [i for i, n in enumerate(names) if n == name] for name in every}
+  lengths = {name: types.SimpleNamespace(num_examples=len(m)) for name, m in members.items()}
+  try:
+    parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(lengths)
+  except (ValueError, AssertionError) as error:
+    where = config.manifest or config.directory
+    raise ValueError(
+      f"Split {spec!r} of {where}: {error} Splits here: {', '.join(lengths)}."
+    ) from error
+  return [i for part in parts for i in members[part.splitname][part.from_ : part.to]]
+
+
+def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]]:
+  """Returns the images with masks that there are, and the name of each one's split, "" without.
+
+  They are what the manifest lists, without one `images/` and `masks/`. Raises FileNotFoundError or
+  ValueError that names the folder, the manifest or its row.
+  """
+  manifest, table = _read_manifest(config, root)
+  if table is not None:
+    rows = [_manifest_row(root, manifest, number, line) for number, line in enumerate(table, 2)]
+    return rows, [line.get("split") or "" for line in table]
+  masks = reading.by_stem(root / "masks")
+  rows = [(p, masks.get(p.stem), ()) for p in reading.image_files(root / "images")]
+  if not rows:
+    raise ValueError(f"{root / 'images'} holds no image ({', '.join(reading.SUFFIXES)}).")
+  return rows, [""] * len(rows)
+
+
+def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
+  """Returns the split of each file name (without folders) that a manifest gives one, {} without.
+
+  By name alone, so that a file keeps its split where a person moves it to another class's folder.
+  Raises ValueError when one name has two splits.
+  """
+  manifest, table = _read_manifest(config, root)
+  found: dict[str, str] = {}
+  for number, line in enumerate(table or [], 2):
+    split, path = line.get("split"), line.get("image") or line.get("file")
+    if split and path and found.setdefault(name := pathlib.PurePath(path).name, split) != split:
+      raise ValueError(
+        f"{manifest}, row {number} puts {name} into {split}, a row before it into {found[name]}: "
+        "give images of different splits different names."
+      )
+  return found
+
+
+def _read_manifest(
+  config: DataConfig, root: pathlib.Path
+) -> tuple[pathlib.Path, list[dict[str, str]] | None]:
+  """Returns the manifest's path and its rows, None when there is none and none is asked for."""
+  manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
+  if manifest.exists():
+    return manifest, reading.read_table(manifest, ())
+  if config.manifest:
+    raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
+  return manifest, None
+
+
+def _manifest_row(root, manifest, number, line):
+  where = f"{manifest}, row {number}"
+  if line.get("file"):
+    folders, names = ("images", "masks"), (line["file"],) * 2
+  elif line.get("image") and line.get("mask"):
+    folders, names = ("", ""), (line["image"], line["mask"])
+  else:
+    raise ValueError(f"{where} names neither 'file' nor 'image' and 'mask': {line}.")
+  for name in names:
+    _check_inside(where, root, name)
+  image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
+  region = ("row_start", "row_stop", "col_start", "col_stop")
+  if not line.get("row_start"):
+    return image, mask, ()
+  try:
+    return image, mask, tuple(int(line[name]) for name in region)
+  except (KeyError, TypeError, ValueError) as error:
+    raise ValueError(f"{where}: {', '.join(region)} must all be whole numbers: {line}.") from error
+
+
+def _check_inside(where: str, root: pathlib.Path, name: str) -> None:
+  """Keeps a manifest, which may come with the data from anywhere, to the data."""
+  path = pathlib.PurePath(name)
+  if path.is_absolute() or ".." in path.parts or "\0" in name:
+    raise ValueError(
+      f"{where} names {name!r}, which is outside {root}: give a path below data.directory, without "
+      "'..', or set data.directory to a folder that holds all of the data."
+    )

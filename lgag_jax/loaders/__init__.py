@@ -1,1 +1,0 @@
-"""Programs that run exported networks without this package: each is copied beside what it loads."""

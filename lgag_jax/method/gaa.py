@@ -1,0 +1,81 @@
+"""GAA, global anchor aggregation: pixels attend to the global anchors of all classes."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from jaxtyping import Array, Bool, Float
+
+from lgag_jax.trunks.layers import matmul, product
+
+
+class GlobalAnchorAggregation(nn.Module):
+  """Cross-attention from the feature grid to the global anchors, fused with the features.
+
+  Q = Wq g, K = Wk G, V = Wv G, P = softmax(Q K^T / sqrt(D)), o = Wo P V; g' = W [g ; o] for
+  fusion="concat", g + o for "residual". Anchors are few and cells many, so products are taken from
+  the anchors' side: Q K^T as g (Wq K^T) and W Wo (P V) as P (V Wo W). Nothing of the size D x D is
+  multiplied with a cell but the concatenation's own share of g.
+  """
+
+  heads: int
+  fusion: str
+  normalise: str
+  dtype: Any = jnp.float32  # Of matrix products.
+
+  @nn.compact
+  def __call__(
+    self, g: Float[Array, "B N D"], anchors: Float[Array, "A D"], ready: Bool[Array, ""]
+  ) -> Float[Array, "B N D"]:
+    width = g.shape[-1]
+    head_width = width // self.heads
+    query_kernel, query_bias = self._to_heads("query", width)
+    key_kernel, key_bias = self._to_heads("key", width)
+    value_kernel, value_bias = self._to_heads("value", width)
+    # With a residual the new branch starts at zero, so that training starts from g itself.
+    residual = self.fusion == "residual"
+    init = nn.initializers.zeros_init() if residual else _lecun((0, 1), 2)
+    output_kernel = self.param("output_kernel", init, (self.heads, head_width, width))
+    output_bias = self.param("output_bias", nn.initializers.zeros_init(), (width,))
+
+    keys = self._contract("ad,dhe->ahe", anchors, key_kernel) + key_bias
+    values = self._contract("ad,dhe->ahe", anchors, value_kernel) + value_bias
+    keys = keys / math.sqrt(head_width)
+    to_logits = self._contract("dhe,ahe->dha", query_kernel, keys).reshape(width, -1)
+    # Heads and anchors share an axis in the products with cells: plain matrix products.
+    grid = (*g.shape[:2], self.heads, anchors.shape[0])
+    bias = self._contract("he,ahe->ha", query_bias, keys)
+    attention = self._normalise(self._rows(g, to_logits).reshape(grid) + bias)
+    attention = attention.reshape(*g.shape[:2], -1)
+    read = self._contract("ahe,hed->had", values, output_kernel).reshape(-1, width)
+    if residual:
+      fused = g + self._rows(attention, read) + output_bias
+    else:
+      kernel = self.param("fuse_kernel", _lecun((0, 1), 2), (2, width, width))
+      bias = self.param("fuse_bias", nn.initializers.zeros_init(), (width,))
+      read = self._contract("hd,de->he", read, kernel[1])
+      bias = bias + self._contract("d,de->e", output_bias, kernel[1])
+      fused = self._rows(g, kernel[0]) + self._rows(attention, read) + bias
+    return jnp.where(ready, fused, g)  # Without global anchors features pass unchanged.
+
+  def _contract(self, spec: str, a: Array, b: Array) -> Array:
+    return product(spec, a, b, self.dtype)
+
+  def _rows(self, x: Array, kernel: Array) -> Array:
+    return matmul(x.astype(self.dtype), kernel.astype(self.dtype)).astype(jnp.float32)
+
+  def _to_heads(self, name: str, width: int) -> tuple[Array, Array]:
+    shape = (self.heads, width // self.heads)
+    kernel = self.param(f"{name}_kernel", _lecun(0, (1, 2)), (width, *shape))
+    return kernel, self.param(f"{name}_bias", nn.initializers.zeros_init(), shape)
+
+  def _normalise(self, logits: Float[Array, "B N H A"]) -> Float[Array, "B N H A"]:
+    if self.normalise == "none":
+      return logits
+    return jax.nn.softmax(logits, axis={"anchors": -1, "pixels": 1}[self.normalise])
+
+
+def _lecun(in_axis, out_axis):
+  return nn.initializers.lecun_normal(in_axis=in_axis, out_axis=out_axis)

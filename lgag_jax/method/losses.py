@@ -1,0 +1,85 @@
+"""The hybrid loss, one pure function a term.
+
+Every term returns one number an image, and the loss is their mean over the batch. So a batch may be
+split over devices or worked through in parts, and the sum comes out the same.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int
+
+from lgag_jax.method.memory_bank import unit
+from lgag_jax.state import MemoryBank
+
+_NEVER = -1e9  # A logit that stands for "not there"; infinities would make gradients NaN.
+
+
+def classification(
+  scores: Float[Array, "B C"], labels: Float[Array, "B C"]
+) -> Float[Array, " B"]:
+  """Binary cross-entropy of the image scores (logits), mean over classes (L_cls)."""
+  return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, labels), axis=-1)
+
+
+def contrast(
+  anchors: Float[Array, "B K D"],
+  exists: Bool[Array, "B K"],
+  bank: MemoryBank,
+  *,
+  temperature: float,
+) -> Float[Array, " B"]:
+  """Category-aware semantic contrast of local anchors against the bank (L_con; RCA).
+
+  For an anchor z of class k: mean over the bank's entries p of class k of
+  -log(e^{z.p/t} / (e^{z.p/t} + sum of e^{z.n/t} over entries n of other classes)), all of unit
+  length. An image's value is the mean over its existing anchors whose class the bank holds.
+  """
+  entries = jax.lax.stop_gradient(bank.features)
+  similarity = jnp.einsum("bkd,cld->bkcl", unit(anchors), entries) / temperature
+  classes = anchors.shape[1]
+  other = ~jnp.eye(classes, dtype=bool)[:, :, None] & bank.valid  # K K L
+  negative = jax.nn.logsumexp(jnp.where(other, similarity, _NEVER), axis=(2, 3))  # B K
+  positive = jnp.einsum("bkkl->bkl", similarity)
+  term = jnp.logaddexp(positive, negative[..., None]) - positive  # B K L
+  count = jnp.sum(bank.valid, axis=1)  # K
+  mean = jnp.sum(jnp.where(bank.valid, term, 0.0), axis=-1) / jnp.maximum(count, 1)
+  counted = exists & (count > 0)
+  total = jnp.sum(jnp.where(counted, mean, 0.0), axis=-1)
+  return total / jnp.maximum(jnp.sum(counted, axis=-1), 1)
+
+
+def consistency(
+  activation: Float[Array, "B h w K"], guided: Float[Array, "B h w K"]
+) -> Float[Array, " B"]:
+  """Local activation consistency: mean |M - R^| over pixels and maps (L_lac; SIPE)."""
+  return jnp.mean(jnp.abs(activation - guided), axis=(1, 2, 3))
+
+
+def negative_pixels(
+  logits: Float[Array, "B h w C"], labels: Float[Array, "B C"]
+) -> Float[Array, " B"]:
+  """Cross-entropy against background, of every pixel of the classes that the image label denies."""
+  pixel = jax.nn.softplus(logits)  # Cross-entropy against 0.
+  return jnp.mean(jnp.mean(pixel, axis=(1, 2)) * (1.0 - labels), axis=-1)
+
+
+def background_pixels(
+  logits: Float[Array, "B h w C"], labels: Float[Array, "B C"], *, fraction: float
+) -> Float[Array, " B"]:
+  """The same for the lowest `fraction` of the pixels of the classes that the label affirms."""
+  flat = logits.reshape(logits.shape[0], -1, logits.shape[-1])  # B N C
+  threshold = jnp.quantile(jax.lax.stop_gradient(flat), fraction, axis=1, keepdims=True)
+  low = flat <= threshold
+  mean = jnp.sum(jax.nn.softplus(flat) * low, axis=1) / jnp.maximum(jnp.sum(low, axis=1), 1)
+  return jnp.mean(mean * labels, axis=-1)
+
+
+def segmentation(
+  logits: Float[Array, "B H W C"], masks: Int[Array, "B H W"], known: Bool[Array, "B H W"]
+) -> Float[Array, " B"]:
+  """Binary cross-entropy against masks of class indices, over known pixels."""
+  truth = jax.nn.one_hot(masks, logits.shape[-1] + 1)[..., 1:]
+  pixel = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, truth), axis=-1)
+  known_pixels = jnp.maximum(jnp.sum(known, axis=(1, 2)), 1)
+  return jnp.sum(pixel * known, axis=(1, 2)) / known_pixels

@@ -1,0 +1,154 @@
+"""The whole network: a trunk, cut into a frozen and a trained part, and the head on its taps."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from lgag_jax.config import Config
+from lgag_jax.method.head import LGAGHead, Outputs
+from lgag_jax.state import MemoryBank
+from lgag_jax.trunks import pretrained
+from lgag_jax.trunks.resnet import ResNet50
+
+_INIT_SIDE = 64  # No parameter's shape depends on the image's size.
+# Of ImageNet's photographs in [0, 1], red, green and blue: what all trunks were trained on.
+_IMAGENET_MEAN, _IMAGENET_STD = np.array(ResNet50.MEAN), np.array(ResNet50.STD)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """Pure functions of parameters {"trunk", "head"} and the trunk's stored statistics."""
+
+  trunk: nn.Module
+  head: LGAGHead
+  first_trainable_stage: int
+  mean: tuple[float, ...]
+  std: tuple[float, ...]
+
+  def frozen(self, params: Any, statistics: Any, images: Float[Array, "B H W C"]) -> tuple:
+    """Normalises scaled images and runs the stages that are not trained; no gradient passes.
+
+    Returns the outputs of stages 1 to first_trainable_stage - 1, or of the stem where all train.
+    """
+    x = (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
+    variables = {"params": params["trunk"], "batch_stats": statistics}
+    outputs = self.trunk.apply(variables, x, first=0, last=self.first_trainable_stage - 1)
+    outputs = outputs if self.first_trainable_stage == 1 else outputs[1:]
+    return jax.lax.stop_gradient(outputs)
+
+  def taps(self, params: Any, statistics: Any, frozen: tuple) -> tuple:
+    """Returns the four taps, running the trained stages on what `frozen` returned."""
+    first = self.first_trainable_stage
+    frozen = tuple(x.astype(jnp.float32) for x in frozen)
+    if first == 5:
+      return frozen
+    variables = {"params": params["trunk"], "batch_stats": statistics}
+    trained = self.trunk.apply(variables, frozen[-1], first=first, last=4)
+    return trained if first == 1 else frozen + trained
+
+  def __call__(
+    self,
+    params: Any,
+    statistics: Any,
+    frozen: tuple,
+    bank: MemoryBank,
+    labels: Float[Array, "B C"] | None = None,
+  ) -> Outputs:
+    """Computes the head's outputs; `labels` None is inference."""
+    taps = self.taps(params, statistics, frozen)
+    return self.head.apply({"params": params["head"]}, taps, bank, labels)
+
+  def init_trunk(self, key: jax.Array, channels: int) -> dict:
+    """Returns random trunk variables: "params" and "batch_stats"."""
+    return self.trunk.init(key, jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels)))
+
+  def init_head(self, key: jax.Array, trunk: dict, channels: int, bank: MemoryBank) -> Any:
+    """Returns random head params; of the trunk's variables only the shapes are read."""
+    image = jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))
+    shapes = jax.eval_shape(self.trunk.apply, trunk, image)[1:]
+    taps = tuple(jnp.zeros(s.shape, s.dtype) for s in shapes)
+    return self.head.init(key, taps, bank, jnp.ones((1, self.head.classes)))["params"]
+
+
+def full_precision(function: Callable) -> Callable:
+  """Has float32 products computed as such: TPUs round their inputs to bfloat16 unless told not to.
+
+  Products in bfloat16, which model.precision asks for, stay what they are.
+  """
+
+  @functools.wraps(function)
+  def wrapped(*arguments):
+    with jax.default_matmul_precision("highest"):
+      return function(*arguments)
+
+  return wrapped
+
+
+def build(config: Config, platform: str = "") -> Network:
+  """Builds the network that a config describes, for "cpu", "cuda", "tpu" or "any" of them.
+
+  "" is the platform that JAX runs on.
+  """
+  kind = pretrained.TRUNKS[config.model.trunk]
+  options = {"dtype": jnp.dtype(config.model.precision)}
+  if config.model.trunk == "efficientnet_lite0":
+    options["depthwise"] = depthwise_form(
+      config.model.depthwise, platform or jax.default_backend()
+    )
+  head = LGAGHead(
+    classes=len(config.data.classes), model=config.model, sol=config.sol, gaa=config.gaa,
+    anchor_stride=config.model.grid_stride, gate=config.localize.gate,
+  )
+  mean, std = normalisation_of(kind, config)
+  return Network(
+    trunk=kind(**options), head=head, first_trainable_stage=config.model.first_trainable_stage,
+    mean=mean, std=std,
+  )
+
+
+def normalisation_of(kind: type, config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
+  """Returns a trunk's mean and standard deviation, a band, for images as `scaling.scaled` has them."""
+  data, mean, std = config.data, np.array(kind.MEAN), np.array(kind.STD)
+  if data.normalise != "trunk":
+    # Bands come with mean 0 and deviation 1; the trunk wants them spread as what it has learned from.
+    mean, std = (mean - _IMAGENET_MEAN) / _IMAGENET_STD, std / _IMAGENET_STD
+  dealt = (
+    tuple(pretrained.of_bands(x, data.channels, config.model.rgb_bands).tolist()) for x in (mean, std)
+  )
+  if data.normalise != "trunk":
+    return tuple(dealt)
+  mean, std = dealt
+  return data.mean or mean, data.std or std
+
+
+def depthwise_form(setting: str, platform: str) -> str:
+  """Resolves "auto": XLA's grouped convolution is slow on CPU and right on accelerators."""
+  if setting != "auto":
+    return setting
+  return {"cpu": "shift", "any": "by_platform"}.get(platform, "conv")
+
+
+def at_anchor_stride(network: Network, stride: int) -> Network:
+  """Returns the same network, of the same parameters, with anchors and guided maps at `stride`."""
+  return dataclasses.replace(network, head=network.head.clone(anchor_stride=stride))
+
+
+def anchor_dimension(config: Config) -> int:
+  """Returns D; raises ValueError when the attention's heads do not divide it."""
+  if config.model.anchor_features == "sides":
+    dimension = sum(config.model.side_widths)
+  else:
+    widths = pretrained.TRUNKS[config.model.trunk].WIDTHS
+    dimension = sum(widths[number - 1] for number in config.model.anchor_taps)
+  if dimension % config.gaa.heads:
+    raise ValueError(
+      f"config.gaa.heads={config.gaa.heads}: must divide the anchors' {dimension} numbers."
+    )
+  return dimension

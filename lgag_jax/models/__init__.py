@@ -1,1 +1,0 @@
-"""Trunks, SOL, GAA and the network they make."""

@@ -1,0 +1,4 @@
+"""Processes, devices, files, locks and signals.
+
+May import: state.
+"""

@@ -1,0 +1,25 @@
+"""Checks of single fields: each raises ValueError naming the field, its value and the remedy."""
+
+import math
+from typing import Any
+
+
+def require(condition: bool, name: str, value: Any, remedy: str) -> None:
+  if not condition:
+    raise ValueError(f"config.{name}={value!r}: {remedy}")
+
+
+def one_of(name: str, value: Any, choices: tuple) -> None:
+  require(value in choices, name, value, f"must be one of {', '.join(map(repr, choices))}.")
+
+
+def positive(name: str, value: float) -> None:
+  require(0 < value < math.inf, name, value, "must be positive, and finite.")
+
+
+def not_negative(name: str, value: float) -> None:
+  require(0 <= value < math.inf, name, value, "must not be negative, nor infinite.")
+
+
+def fraction(name: str, value: float) -> None:
+  require(0.0 <= value <= 1.0, name, value, "must lie in [0, 1].")

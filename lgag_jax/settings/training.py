@@ -1,0 +1,56 @@
+"""The optimiser, its schedule, and the loop."""
+
+import dataclasses
+
+from lgag_jax.settings.checks import not_negative, one_of, positive, require
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimConfig:
+  """Optimiser and schedule."""
+
+  name: str = "sgd"  # Or "adamw".
+  learning_rate: float = 0.01  # Of the trunk.
+  new_multiplier: float = 10.0  # Times this for everything that is not the trunk.
+  momentum: float = 0.9  # "sgd" only.
+  weight_decay: float = 1e-4
+  clip_norm: float = 1.0  # Of the gradient, over all parameters; 0 clips nothing.
+  decay_power: float = 0.9  # Of the polynomial decay to zero at the last step.
+  warmup_steps: int = 0
+
+  def __post_init__(self):
+    one_of("optim.name", self.name, ("sgd", "adamw"))
+    for field in dataclasses.fields(self):
+      if field.name != "name":
+        not_negative(f"optim.{field.name}", getattr(self, field.name))
+    positive("optim.learning_rate", self.learning_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+  """The loop."""
+
+  seed: int = 0
+  epochs: int = 15
+  min_steps: int = 300  # In all: an epoch goes several times round a data set too small for it.
+  batch_size: int = 32  # Over all devices and processes.
+  accumulate: int = 1  # Parts that a batch is worked through in, to save memory.
+  shard_state: bool = False  # Split parameters and optimiser state over devices, to save memory.
+  log_every: int = 20  # Steps.
+  checkpoint_every: int = 200  # Steps; the last one is always saved.
+  keep_checkpoints: int = 3
+  max_skipped: int = 20  # More steps than this in a row whose loss or gradient is not finite: an error.
+  evaluate_every: int = 1  # Epochs; 0 evaluates at the end only.
+
+  def __post_init__(self):
+    not_negative("train.seed", self.seed)
+    not_negative("train.min_steps", self.min_steps)
+    for name in ("epochs", "batch_size", "accumulate", "log_every", "checkpoint_every"):
+      positive(f"train.{name}", getattr(self, name))
+    positive("train.keep_checkpoints", self.keep_checkpoints)
+    not_negative("train.max_skipped", self.max_skipped)
+    not_negative("train.evaluate_every", self.evaluate_every)
+    require(
+      self.batch_size % self.accumulate == 0, "train.batch_size", self.batch_size,
+      f"must be a multiple of train.accumulate={self.accumulate}.",
+    )

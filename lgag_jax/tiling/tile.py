@@ -1,0 +1,170 @@
+"""A training set from scenes and what is known of them: --mode=tile.
+
+    python -m lgag_jax.main --mode=tile --input=scenes --labels=inventory.gpkg --output=tiles
+
+cuts scenes (a file, a folder or a glob) into tiles and writes a folder of images a class, which
+configs/image_folder.py trains on: `landslide/`, `non-landslide/`, and `manifest.csv` with each tile's
+split; `masks/` where the labels draw outlines (to evaluate, never to train); and `tiles.gpkg`, to look
+at all tiles' labels and splits in a GIS, those left out too. Labels are polygons, points, a raster
+mask, or a table of tile labels; tiles of which no label is certain are left out (see `tile_labels`).
+Blocks of neighbouring tiles go to training or validation together, with a buffer between. A person may
+then move tiles from one class's folder to the other's, or delete them: file names keep their split.
+
+The output appears when it is whole. Memory is set by the tile, and by how many shapes an inventory has.
+"""
+
+
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+from affine import Affine
+from rasterio.enums import ColorInterp
+
+from lgag_jax.config import DataConfig
+from lgag_jax.geo.formats import open_scene_raster, scene_files
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.imagery import reading
+from lgag_jax.inputs import blocks
+from lgag_jax.options.tiling import NO_DATA, UNKNOWN, Settings
+from lgag_jax.runtime import files
+from lgag_jax.runtime.progress import Progress
+from lgag_jax.tiling import labels, output
+from lgag_jax.tiling.output import Row
+
+_MOST_TILES = 1 << 20
+_BLOCK_TILES = (4, 3, 2, 1)  # Sides of a block to choose from: the larger, the less a buffer costs.
+_FEWEST_BLOCKS = 8
+
+
+def cut(settings: Settings) -> tuple[list[Row], str]:
+  """Writes a training set; returns a row a tile, those left out too, and the command that trains on it.
+
+  Raises ValueError or OSError that names the file or the flag; then there is no output.
+  """
+  scenes = scene_paths(settings)
+  labels.check_scenes(scenes, settings)
+  channels = _channels(scenes[0], settings)
+  grids = {}
+  for path in scenes:
+    with open_scene(path, channels, bands=settings.bands) as scene:
+      grids[path] = scene.grid
+  total = sum(np.prod(labels.counts(grid, settings)) for grid in grids.values())
+  if total > _MOST_TILES:
+    raise ValueError(f"{settings.input} has {total} tiles, at most {_MOST_TILES}: raise --tile_size.")
+  split_of = _splits(grids, settings)
+  rows, progress = [], Progress("tiles", int(total), unit="tiles")
+  with files.folder_beside(pathlib.Path(settings.output)) as folder:
+    for path, grid in grids.items():
+      with (
+        open_scene(path, channels, bands=settings.bands) as scene,
+        labels.open_labels(path, grid, settings) as label,
+      ):
+        for tile in labels.tiles(grid, settings):
+          rows.append(_cut_one(scene, tile, label, split_of(path.name, tile), folder, settings))
+          progress.advance(1)
+    progress.close()
+    if not any(row.image for row in rows):
+      table = output.summary(rows, settings)
+      raise ValueError(f"No tile can be used; nothing is written.\n{table}")
+    output.write_manifest(rows, folder / "manifest.csv")
+    output.write_footprints(rows, folder / "tiles.gpkg")
+  return rows, output.command(rows, settings, channels)
+
+
+def scene_paths(settings: Settings) -> list[pathlib.Path]:
+  """Lists the scenes that the input, a file, a folder or a glob, stands for, but not the labels."""
+  labelled = pathlib.Path(settings.labels).absolute()
+  found = [path for path in scene_files(settings.input) if path.absolute() != labelled]
+  if not found:
+    raise FileNotFoundError(f"--input={settings.input} holds the labels alone.")
+  stems: dict[str, pathlib.Path] = {}
+  for path in found:
+    if (other := stems.setdefault(path.stem.casefold(), path)) is not path:
+      raise ValueError(f"{path} and {other} share a name, and so would their tiles: rename one.")
+  return found
+
+
+def _channels(path: pathlib.Path, settings: Settings) -> int:
+  """Returns the number of channels of the tiles: colours or bands, without alpha."""
+  if settings.bands:
+    return len(settings.bands)
+  with open_scene_raster(path) as raster:
+    kinds = raster.colorinterp
+  return 3 if kinds == (ColorInterp.palette,) else len(kinds) - (kinds[-1] == ColorInterp.alpha)
+
+
+def _splits(
+  grids: dict[pathlib.Path, Grid], settings: Settings
+) -> Callable[[str, labels.Tile], str]:
+  """Returns what tells a tile's split by its scene's name; "" for one that is left out."""
+  if settings.validation_fraction == 0:
+    return lambda *_: "train"
+  config = DataConfig(
+    source="patches", tile_size=settings.tile_size, block_buffer=settings.buffer,
+    block_size=settings.block_size or _block_size(list(grids.values()), settings.tile_size),
+    validation_fraction=settings.validation_fraction, directory=settings.input,
+  )
+  ends = {path.name: (grid.height, grid.width) for path, grid in grids.items()}
+  try:
+    regions = [(name, (0, height, 0, width)) for name, (height, width) in ends.items()]
+    plan = blocks.Plan(regions, "validation", config)
+  except ValueError as error:
+    raise ValueError(str(error).replace("data.", "--")) from error
+
+  def split(name: str, tile: labels.Tile) -> str:
+    window, (height, width) = tile.window, ends[name]
+    region = (
+      window.row_off, min(window.row_off + window.height, height),
+      window.col_off, min(window.col_off + window.width, width),
+    )
+    held_out = sum(map(_area, plan.parts(name, region)))
+    if held_out == _area(region):
+      return "validation"
+    return "" if held_out or plan.too_near(name, region) else "train"
+
+  return split
+
+
+def _block_size(grids: list[Grid], side: int) -> int:
+  def count(size: int) -> int:
+    return sum(
+      blocks.Axis(0, grid.height, size, side).count * blocks.Axis(0, grid.width, size, side).count
+      for grid in grids
+    )
+
+  enough = (times * side for times in _BLOCK_TILES if count(times * side) >= _FEWEST_BLOCKS)
+  return next(enough, side)
+
+
+def _area(region: blocks.Region) -> int:
+  top, bottom, left, right = region
+  return (bottom - top) * (right - left)
+
+
+def _cut_one(
+  scene: Scene, tile: labels.Tile, labeller: labels.Labeller, split: str,
+  folder: pathlib.Path, settings: Settings,
+) -> Row:
+  pixels, valid = scene.read(tile.window)
+  label, mask = NO_DATA, None
+  if valid.any() and 1.0 - valid.mean() <= settings.max_nodata:
+    label, mask = labeller(tile, valid)
+  grid, corner, side = scene.grid, (tile.window.col_off, tile.window.row_off), settings.tile_size
+  transform = grid.transform @ Affine.translation(*corner)
+  if not grid.georeferenced:
+    transform = None
+  name = f"{scene.path.stem}_r{tile.row:03d}_c{tile.col:03d}"
+  image = outline = ""
+  share = None
+  if label not in (UNKNOWN, NO_DATA) and split:
+    image = output.write_raster(folder, f"{label}/{name}", pixels, transform, grid.crs)
+    if mask is not None and label != settings.background:  # Without one all of it is background.
+      outline = output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
+      share = float(np.mean(mask[mask != reading.UNKNOWN] != 0))
+  corners = None
+  if transform is not None:
+    corners = np.array([transform @ c for c in ((0, 0), (side, 0), (side, side), (0, side))])
+  place = scene.path.name, tile.row, tile.col
+  return Row(*place, label, split, image, outline, corners, grid.crs, share)

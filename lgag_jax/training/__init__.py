@@ -1,0 +1,4 @@
+"""The training loop and what it keeps: checkpoints, logs, model directories.
+
+May import: config, evaluation, geo, imagery, inference, inputs, method, runtime, state, trunks.
+"""

@@ -1,0 +1,223 @@
+"""Keeps what a frozen trunk makes of each example on disk, so that it is computed once."""
+
+import contextlib
+import hashlib
+import logging
+import math
+import os
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lgag_jax.config import Config
+from lgag_jax.inference import localize
+from lgag_jax.inputs import pipeline
+from lgag_jax.inputs.pipeline import Reader
+from lgag_jax.inputs.sources import Source
+from lgag_jax.inputs.split import Split
+from lgag_jax.inputs.trunk_outputs import FeatureCache, array_file, place
+from lgag_jax.method import network as networks
+from lgag_jax.method.network import Network
+from lgag_jax.runtime import files, lock, preemption, processes, sharding
+from lgag_jax.runtime.progress import Progress
+from lgag_jax.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+
+_DTYPE = np.float16  # Half the room; taps are far from its limits, and their rounding is below 0.1 %.
+
+
+def size_of(shapes: Any, examples: int) -> int:
+  """Returns the bytes that the outputs of that many examples take."""
+  return sum(math.prod(s.shape[1:]) for s in shapes) * np.dtype(_DTYPE).itemsize * examples
+
+
+def can_cache(config: Config, shapes: Any, examples: int) -> bool:
+  """Whether nothing upstream of the frozen outputs is random, and they fit the room given."""
+  if config.data.augment == "image":
+    return False
+  size = size_of(shapes, examples)
+  fits = size <= config.data.feature_cache_gib * 2**30
+  if not fits and config.data.feature_cache_gib:
+    _LOG.info(
+      "Trunk outputs would take %.1f GiB, data.feature_cache_gib allows %.1f: computed every time.",
+      size / 2**30, config.data.feature_cache_gib,
+    )
+  return bool(fits)
+
+
+def open_split(
+  source: Source, network: Network, state: TrainState, config: Config, mesh: Mesh,
+  workdir: pathlib.Path,
+) -> Split:
+  """Readies a source for the pipelines; through a feature cache where that serves.
+
+  Raises ValueError when the processes see different examples.
+  """
+  processes.check_same((list(source.ids), source.labels.tobytes()), "examples")
+  reader = pipeline.Reader(source, config.data)
+  cache = None
+  # Kept trunk outputs know one scale.
+  if not localize.several_scales(config):
+    directory = config.data.feature_cache_directory or workdir / "features"
+    cache = open_cache(
+      network, state.params, state.statistics, source, reader, config, mesh,
+      pathlib.Path(directory),
+    )
+  with_images = cache is not None and localize.needs_images(config)
+  return Split(source, cache or reader, cache.with_images() if with_images else cache or reader)
+
+
+def open_cache(
+  network: Network,
+  params: Any,
+  statistics: Any,
+  source: Source,
+  reader: Reader,
+  config: Config,
+  mesh: Mesh,
+  directory: pathlib.Path,
+) -> FeatureCache | None:
+  """Returns the cache of a source's frozen outputs, filling it first; None where it cannot be.
+
+  A cache is known by a digest of trunk, weights, data settings and examples, so runs that share
+  these share it, and no run takes another's. The folder is one that all processes share. Raises OSError
+  when it has no room.
+  """
+  side = config.data.image_size
+  image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
+  shapes = jax.eval_shape(network.frozen, params, statistics, image)
+  if not can_cache(config, shapes, len(source.ids)):
+    return None
+  # Process 0 decides: files may look newer from another machine.
+  digest = _digest(network, params, statistics, source, config)
+  path = directory / processes.from_first(lambda: digest)
+  filled = lambda: processes.from_first((path / "index.json").exists)
+  if not filled():
+    with _alone(path):
+      if not filled():  # Still not: another run may have.
+        size = size_of(shapes, len(source.ids))
+        _make(path, size, shapes, network, params, statistics, source, reader, config, mesh)
+  return FeatureCache(path, reader, side, config.data.channels)
+
+
+@contextlib.contextmanager
+def _alone(path: pathlib.Path) -> Iterator[None]:
+  """Has one run at a time fill a cache; others wait, and find it filled."""
+  held = []
+  processes.from_first(lambda: held.append(
+    lock.wait_for(path.with_name(f"{path.name}.lock"), "keeping the same trunk outputs")
+  ))
+  try:
+    processes.from_first(lambda: _remove_leftovers(path.parent))
+    yield
+  finally:
+    for file in held:
+      file.close()
+
+
+def _remove_leftovers(directory: pathlib.Path) -> None:
+  """Removes what killed runs were filling; of data, perhaps, that has changed since."""
+  for partial in directory.glob("*.partial"):
+    with contextlib.suppress(FileNotFoundError):  # Another run may be as fast.
+      if (file := lock.try_take(partial.with_suffix(".lock"))) is not None:
+        shutil.rmtree(partial)
+        file.close()
+
+
+def _make(path: pathlib.Path, size: int, *what: Any) -> None:
+  """Fills a new folder and gives it its name; nothing is left of it after an error."""
+  partial = path.with_name(f"{path.name}.partial")
+  processes.from_first(lambda: _new_folder(partial, size))
+  try:
+    _fill(partial, *what)
+  except BaseException as error:
+    if processes.is_first():
+      shutil.rmtree(partial, ignore_errors=True)
+    if isinstance(error, OSError) and files.is_full(error):  # Despite the room: a quota.
+      raise OSError(error.errno, f"{error.strerror} for trunk outputs", str(partial)) from error
+    raise
+  if processes.is_first():
+    partial.rename(path)
+  processes.barrier("feature cache")
+
+
+def _new_folder(partial: pathlib.Path, size: int) -> None:
+  if partial.exists():  # What a killed run left; the lock on it is this one's.
+    shutil.rmtree(partial)
+  files.require_room(partial.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
+  partial.mkdir()
+
+
+def _digest(network, params, statistics, source, config) -> str:
+  digest = hashlib.sha256()
+  data = config.data
+  settings = (
+    config.model.trunk, network.first_trainable_stage, network.mean, network.std,
+    config.model.precision, data.image_size,
+    data.max_value, data.channels, tuple(source.keys), data.normalise, data.mean, data.std,
+  )
+  digest.update(repr(settings).encode())
+  stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]
+  frozen = [(tree[stage]) for tree in (params["trunk"], statistics) for stage in stages]
+  for leaf in jax.tree.leaves(frozen):
+    digest.update(sharding.whole_on_host(leaf).tobytes())
+  return digest.hexdigest()[:24]
+
+
+def _fill(directory, shapes, network, params, statistics, source, reader, config, mesh) -> None:
+  count, batch_size = len(source.ids), config.localize.batch_size
+  part, parts = jax.process_index(), jax.process_count()
+  run = batch_size // parts  # What a process has of each batch.
+  here = sum(place(example, parts, run)[0] == part for example in range(count))
+  names = [f"tap{i}" for i in range(len(shapes))]
+  frozen = make_frozen(network, mesh)
+  progress = Progress("trunk outputs", count)
+  with contextlib.ExitStack() as stack:
+    arrays = [
+      stack.enter_context(_new_array(array_file(directory, name, part, parts), (here, *s.shape[1:])))
+      for name, s in zip(names, shapes, strict=True)
+    ]
+    batches = pipeline.eval_batches(source, reader, config, batch_size)
+    bad = []
+    for batch in preemption.until_stopped(batches):
+      real = batch["index"] >= 0
+      bad.append(batch["index"][real & (batch["weight"] == 0)])
+      outputs = frozen(params, statistics, sharding.to_global(batch["image"], mesh))
+      for file, values in zip(arrays, sharding.local_rows(outputs), strict=True):
+        file.write(values[real].tobytes())
+      progress.advance(batch_size)
+  progress.close()
+  bad = processes.gather({"bad": np.concatenate(bad)})["bad"]
+  if processes.is_first():
+    index = {"arrays": names, "parts": parts, "run": run, "bad": sorted(bad.tolist())}
+    files.write_json(directory / "index.json", index)
+
+
+def make_frozen(network: Network, mesh: Mesh) -> Callable[[Any, Any, jax.Array], tuple]:
+  """Returns the jitted function from params, statistics and global images to what is kept of them."""
+
+  @networks.full_precision
+  def frozen(params, statistics, images):
+    outputs = network.frozen(params, statistics, images)
+    return jax.tree.map(lambda x: x.astype(_DTYPE), outputs)
+
+  split = sharding.by_example(mesh)
+  return jax.jit(frozen, in_shardings=(None, None, split), out_shardings=split)
+
+
+@contextlib.contextmanager
+def _new_array(path: pathlib.Path, shape: tuple[int, ...]) -> Iterator[BinaryIO]:
+  """Opens a .npy file of `shape` for its rows' bytes; on disk once closed."""
+  header = {"descr": np.dtype(_DTYPE).str, "fortran_order": False, "shape": shape}
+  with path.open("wb") as file:
+    np.lib.format.write_array_header_1_0(file, header)
+    yield file
+    file.flush()
+    os.fsync(file.fileno())

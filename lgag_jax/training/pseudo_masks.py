@@ -1,0 +1,103 @@
+"""Pseudo-masks of the training images: what a first stage found, as masks that a second learns from.
+
+The image label decides which classes there are; the threshold is the first stage's own, label-free one;
+scores close to it are left out of the second stage's loss, as unknown pixels.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import pathlib
+
+import jax
+import numpy as np
+from PIL import Image
+
+from lgag_jax.config import Config
+from lgag_jax.evaluation import threshold_rules
+from lgag_jax.imagery import reading
+from lgag_jax.inference.localize import Maps, inputs_of, make_localize, map_of
+from lgag_jax.inputs import pseudo
+from lgag_jax.inputs.sources import open_source
+from lgag_jax.runtime import files, lock, preemption, processes, sharding
+from lgag_jax.runtime.progress import Progress
+from lgag_jax.training import fill_trunk_outputs, model_directory, restore
+
+
+def write(workdir: pathlib.Path) -> pathlib.Path:
+  """Writes <workdir>/pseudo: a PNG for each training image, and an index.json; returns the folder.
+
+  A folder that the workdir's newest checkpoint and settings have filled before is kept. Raises
+  FileNotFoundError when the training has not finished, ValueError when another run is at work there.
+  """
+  model_directory.refuse(workdir, "Pseudo-masks are of training images: name the workdir.")
+  mesh = sharding.make_mesh()
+  config, network, state = restore.restore(workdir, mesh)
+  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
+  folder = workdir / "pseudo"
+  with lock.hold(workdir):
+    source = open_source(config.data, "train", from_workdir=True)
+    index = {
+      "step": int(state.step), "examples": len(source.ids), "source": pseudo.digest(source),
+      "classes": list(config.data.classes), "thresholds": thresholds,
+      "settings": _settings(config),
+    }
+    if processes.from_first(lambda: _is_complete(folder, index)):
+      return folder
+    processes.from_first(lambda: (folder / pseudo.INDEX).unlink(missing_ok=True))
+    train = fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
+    localize = make_localize(network, config, mesh)
+    progress = Progress("pseudo-masks", len(source.ids))
+    for batch in preemption.until_stopped(train.eval_batches(config)):
+      maps = localize(state, sharding.to_global(inputs_of(batch, config), mesh))
+      maps = sharding.local_rows(maps)
+      real = (batch["index"] >= 0) & (batch["weight"] > 0)
+      masks = pseudo_masks(maps, batch["label"], thresholds, config)
+      for i in np.flatnonzero(real):
+        _write_mask(masks[i], pseudo.mask_file(folder, int(batch["index"][i])))
+      progress.advance(len(real) * jax.process_count())
+    progress.close()
+    processes.barrier("pseudo-masks")
+    processes.from_first(lambda: files.write_json(folder / pseudo.INDEX, index))
+  return folder
+
+
+def pseudo_masks(
+  maps: Maps, labels: np.ndarray, thresholds: list[float], config: Config
+) -> np.ndarray:
+  """Returns u8[B, H, W]: a class's number, 0 for background, reading.UNKNOWN in between.
+
+  `labels` is f32[B, C]. A class that the label affirms and no score reaches leaves its image's less
+  unlikely half unknown: there is a landslide somewhere.
+  """
+  scores = np.asarray(maps.scores[map_of(config)], np.float32)
+  margin = np.where(labels[:, None, None, :] > 0, scores - np.float32(thresholds), -np.inf)  # B H W C
+  band = config.refine.ignore_band
+  best = margin.argmax(-1)
+  top = margin.max(-1)
+  masks = np.where(top >= 0, best + 1, 0).astype(np.uint8)
+  masks[(np.abs(top) < band) | np.isnan(top)] = reading.UNKNOWN
+  for i, c in zip(*np.nonzero(labels > 0), strict=True):
+    if not np.any(masks[i] == c + 1):
+      likely = scores[i, ..., c] >= np.nanmedian(scores[i, ..., c])
+      masks[i][likely & (masks[i] == 0)] = reading.UNKNOWN
+  masks[labels.max(-1) == 0] = 0
+  return masks
+
+
+def _settings(config: Config) -> str:
+  """Returns what tells maps made in one way from those made in any other."""
+  localize = dataclasses.replace(config.localize, batch_size=1)  # Of the machine.
+  return hashlib.sha256(repr((localize, config.refine, config.gaa)).encode()).hexdigest()
+
+
+def _is_complete(folder: pathlib.Path, index: dict) -> bool:
+  with contextlib.suppress(OSError, ValueError):
+    return files.read_json(folder / pseudo.INDEX) == index
+  return False
+
+
+def _write_mask(mask: np.ndarray, path: pathlib.Path) -> None:
+  path.parent.mkdir(parents=True, exist_ok=True)
+  with files.beside(path) as partial:
+    Image.fromarray(mask).save(partial, format="PNG")

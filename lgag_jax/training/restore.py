@@ -1,0 +1,48 @@
+"""The network and its state: fresh, or as a workdir keeps it."""
+
+import dataclasses
+import logging
+import pathlib
+
+from jax.sharding import Mesh
+
+from lgag_jax import config as configs
+from lgag_jax.config import Config
+from lgag_jax.inputs import normalisation
+from lgag_jax.method import network as networks
+from lgag_jax.method.network import Network
+from lgag_jax.state import TrainState
+from lgag_jax.training import model_directory, optimizer, train_step
+from lgag_jax.training.checkpoints import Checkpoints
+
+_LOG = logging.getLogger(__name__)
+
+
+def start(config: Config, mesh: Mesh, steps: int):
+  """Returns the network, the optimiser for `steps` steps, and the state of step 0."""
+  network = networks.build(config)
+  optim = optimizer.make_optimizer(config, steps)
+  return network, optim, train_step.init_state(network, config, optim, mesh)
+
+
+def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainState]:
+  """Returns what a workdir's newest checkpoint, or a model directory, holds; reads its config.json.
+
+  Its normalisation is `normalisation.resolved`. Raises FileNotFoundError naming what is missing.
+  """
+  config = normalisation.resolved(configs.load(workdir / "config.json"), workdir)
+  # Maps do not depend on the batch that they come in, and there may be other devices than in training.
+  batch_size = -(-config.localize.batch_size // mesh.size) * mesh.size
+  config = dataclasses.replace(
+    config, localize=dataclasses.replace(config.localize, batch_size=batch_size)
+  )
+  if model_directory.is_one(workdir):
+    return config, *model_directory.read(workdir, config, mesh)
+  # The checkpoint replaces every weight, so none is loaded here.
+  random = dataclasses.replace(config, model=dataclasses.replace(config.model, weights="random"))
+  network, _, state = start(random, mesh, 1)
+  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, writes=False)
+  state, _ = checkpoints.restore(state)
+  checkpoints.close()
+  _LOG.info("Restored step %d of %s.", int(state.step), workdir)
+  return config, network, state

@@ -1,0 +1,215 @@
+"""The training step: pure, jitted over the mesh, its state donated."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from lgag_jax.config import Config
+from lgag_jax.imagery.reading import UNKNOWN
+from lgag_jax.method import losses, memory_bank
+from lgag_jax.method import network as networks
+from lgag_jax.method.head import Outputs, pool
+from lgag_jax.method.network import Network
+from lgag_jax.runtime import sharding
+from lgag_jax.state import MemoryBank, TrainState
+from lgag_jax.trunks import pretrained
+from lgag_jax.trunks.layers import resize, turned
+
+
+def init_state(
+  network: Network, config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+  """Makes the state of step 0, the trunk's weights loaded: whole on every device, or split."""
+  key, channels = jax.random.key(config.train.seed), config.data.channels
+  init_trunk = partial(network.init_trunk, channels=channels)
+  if config.model.weights == "random":
+    trunk = jax.jit(init_trunk)(jax.random.fold_in(key, 0))
+  else:
+    path = config.model.weights
+    path = pretrained.packaged_weights(config.model.trunk) if path == "packaged" else path
+    shapes = jax.eval_shape(init_trunk, key)
+    trunk = pretrained.load_trunk(config.model.trunk, path, shapes, config.model.rgb_bands)
+
+  init = partial(fresh_state, network, config, optimizer)
+  shardings = sharding.state_sharding(jax.eval_shape(init, trunk), mesh, config.train.shard_state)
+  return jax.jit(init, out_shardings=shardings)(jax.device_put(trunk, sharding.replicated(mesh)))
+
+
+def fresh_state(
+  network: Network, config: Config, optimizer: optax.GradientTransformation, trunk: dict
+) -> TrainState:
+  """Returns the state of step 0 around a trunk's variables, the head at random, the bank empty."""
+  bank = memory_bank.empty(
+    config.bank, classes=len(config.data.classes) + 1, dimension=networks.anchor_dimension(config)
+  )
+  key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+  head = network.init_head(key, trunk, config.data.channels, bank)
+  params = {"trunk": trunk["params"], "head": head}
+  return TrainState(
+    step=jnp.zeros((), jnp.int32), params=params, statistics=trunk["batch_stats"],
+    opt_state=optimizer.init(params), bank=bank,
+  )
+
+
+def make_train_step(
+  network: Network,
+  config: Config,
+  optimizer: optax.GradientTransformation,
+  mesh: Mesh,
+  *,
+  steps_per_epoch: int,
+) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
+  """Returns the jitted step: (state, global batch) to the next state and metrics.
+
+  Metrics are sums over the batch's examples, with their number (weight) as "examples". A step whose
+  loss or gradient is not finite is "skipped": it changes nothing but the step's number.
+  """
+  contrast_from = config.loss.contrast_from_epoch * steps_per_epoch
+
+  @networks.full_precision
+  def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
+    batch = _with_frozen(network, state, batch)
+    key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+    if config.data.augment == "features":
+      batch = turn(batch, jax.random.randint(key, (), 0, 8))
+    entries = memory_bank.sample(
+      state.bank, config.loss.contrast_samples, jax.random.fold_in(key, 1)
+    )
+    contrast_weight = jnp.where(state.step >= contrast_from, config.loss.contrast_weight, 0.0)
+    total_weight = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
+
+    def loss(params, part):
+      outputs = network(params, state.statistics, part["taps"], state.bank, part["label"])
+      terms = loss_terms(outputs, part, entries, config, contrast_weight)
+      sums = {name: jnp.sum(term * part["weight"]) for name, term in terms.items()}
+      return sums["loss"] / total_weight, (sums, outputs.anchors, accept(outputs, part, config))
+
+    grads, sums, anchors, accepted = _accumulate(
+      loss, state.params, batch, config.train.accumulate
+    )
+    norm = optax.tree.norm(grads)
+    sound = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
+    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+    keep = lambda new, old: jax.tree.map(partial(jnp.where, sound), new, old)
+    metrics = {
+      **sums, "examples": jnp.sum(batch["weight"]), "gradient_norm": norm,
+      "anchors": jnp.sum(accepted, dtype=jnp.float32),
+    }
+    metrics = keep(metrics, jax.tree.map(jnp.zeros_like, metrics))
+    # That the push waits for the loss lets XLA write the donated bank in place.
+    bank = memory_bank.push(state.bank, anchors, accepted & sound, config.bank)
+    state = state.replace(
+      step=state.step + 1, bank=bank, opt_state=keep(opt_state, state.opt_state),
+      params=keep(optax.apply_updates(state.params, updates), state.params),
+    )
+    shardings = sharding.state_sharding(state, mesh, config.train.shard_state)
+    state = jax.lax.with_sharding_constraint(state, shardings)
+    return state, {**metrics, "skipped": 1.0 - sound}
+
+  whole, split = sharding.replicated(mesh), sharding.by_example(mesh)
+  of_state = None if config.train.shard_state else whole  # None: as init_state laid it out.
+  return jax.jit(
+    step, in_shardings=(of_state, split), out_shardings=(of_state, whole), donate_argnums=0
+  )
+
+
+def make_refresh(config: Config, mesh: Mesh) -> Callable[[MemoryBank], MemoryBank]:
+  """Returns the jitted refresh of the global anchors."""
+  whole = sharding.replicated(mesh)
+  return jax.jit(
+    networks.full_precision(partial(memory_bank.refresh, config=config.bank)),
+    in_shardings=whole, out_shardings=whole,
+  )
+
+
+def _with_frozen(network: Network, state: TrainState, batch: dict) -> dict:
+  if "taps" in batch:
+    return batch
+  taps = network.frozen(state.params, state.statistics, batch["image"])
+  return {**{k: v for k, v in batch.items() if k != "image"}, "taps": taps}
+
+
+def _accumulate(loss: Callable, params: Any, batch: dict, parts: int):
+  """Sums gradients and metrics over the batch's parts; anchors come back in batch order."""
+  gradient = jax.grad(loss, has_aux=True)
+  if parts == 1:
+    grads, (sums, anchors, accepted) = gradient(params, batch)
+    return grads, sums, anchors, accepted
+
+  # Part i takes examples i, i + parts, ...: each device keeps the examples that it has.
+  split = jax.tree.map(
+    lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch
+  )
+
+  def add(total, part):
+    grads, (sums, anchors, accepted) = gradient(params, part)
+    return jax.tree.map(jnp.add, total, (grads, sums)), (anchors, accepted)
+
+  first = jax.tree.map(lambda x: x[0], split)
+  shapes = jax.eval_shape(lambda: gradient(params, first))
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
+  (grads, sums), (anchors, accepted) = jax.lax.scan(add, zeros, split)
+  merge = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+  return grads, sums, merge(anchors), merge(accepted)
+
+
+def loss_terms(
+  outputs: Outputs, batch: dict, bank: MemoryBank, config: Config, contrast_weight: jax.Array,
+) -> dict[str, jax.Array]:
+  """Returns the hybrid loss and its terms before weighting, f32[B] each."""
+  weights, labels = config.loss, batch["label"]
+  if config.model.method == "segmentation":
+    size = batch["mask"].shape[1:3]
+    masks, known = batch["mask"].astype(jnp.int32), batch["mask"] != UNKNOWN
+    pixel = losses.segmentation(resize(outputs.logits, size, antialias=False), masks, known)
+    return {"loss": pixel, "segmentation": pixel}
+  terms = label_terms(outputs.logits, labels, config)
+  if config.model.method != "class_activation":
+    # The decoder's class activation is finer than the anchors' grid.
+    activation = resize(outputs.activation, outputs.guided.shape[1:3], antialias=True)
+    terms["consistency"] = (
+      weights.consistency_weight, losses.consistency(activation, outputs.guided)
+    )
+  if config.model.method == "lgag":
+    terms["contrast"] = (
+      contrast_weight,
+      losses.contrast(
+        outputs.anchors, outputs.exists, bank, temperature=weights.contrast_temperature
+      ),
+    )
+    fused = label_terms(outputs.fused_logits, labels, config)
+    terms["auxiliary"] = (
+      weights.auxiliary_weight, sum(weight * term for weight, term in fused.values())
+    )
+  total = sum(weight * term for weight, term in terms.values())
+  return {"loss": total, **{name: term for name, (_, term) in terms.items()}}
+
+
+def label_terms(logits: jax.Array, labels: jax.Array, config: Config) -> dict[str, tuple]:
+  """What image labels alone say of a class activation: (weight, f32[B]) by name."""
+  weights = config.loss
+  background = losses.background_pixels(logits, labels, fraction=weights.background_pixel_fraction)
+  return {
+    "classification": (1.0, losses.classification(pool(logits, config.model), labels)),
+    "negative_pixels": (weights.negative_pixel_weight, losses.negative_pixels(logits, labels)),
+    "background_pixels": (weights.background_pixel_weight, background),
+  }
+
+
+def accept(outputs: Outputs, batch: dict, config: Config) -> jax.Array:
+  """Which anchors enter the bank, bool[B, K]: existing, of real examples, confident foreground."""
+  confident = jax.nn.sigmoid(outputs.scores) > config.bank.min_confidence
+  confident = jnp.concatenate([jnp.ones_like(confident[:, :1]), confident], axis=1)
+  return outputs.exists & confident & (batch["weight"] > 0)[:, None]
+
+
+def turn(batch: dict, number: jax.Array) -> dict:
+  """Applies flip or quarter turn `number`, i32[] in [0, 8), to the spatial fields of a batch."""
+  spatial = {name: batch[name] for name in ("taps", "mask")}
+  branches = [partial(jax.tree.map, partial(turned, number=k)) for k in range(8)]
+  return {**batch, **jax.lax.switch(number, branches, spatial)}
