@@ -29,6 +29,7 @@ from lgag_jax.doctor import duplicate_checks
 from lgag_jax.evaluation import evaluate
 from lgag_jax.inputs import normalisation
 from lgag_jax.inputs.sources import open_source
+from lgag_jax.method import registry
 from lgag_jax.runtime import compiled_programs, files, preemption, sharding
 from lgag_jax.training import fill_trunk_outputs, loop, pseudo_masks, restore, two_stages
 
@@ -63,14 +64,15 @@ class Plan:
     if method.startswith(_FROM):
       there = self.config(method.removeprefix(_FROM), "lgag", seed)
       return dataclasses.replace(there, data=_as_seen(self.config(data, "lgag", seed), there))
-    own = method in methods.METHODS and method != "segmentation"
+    own = method in registry.OWN and method != "segmentation"
     config = importlib.import_module(f"configs.{data}").get_config(method if own else "lgag")
     changes = TRAINED.get(method) or INFERENCE.get(method) or {}
     for field in changes.keys() & self.overrides[data].keys():
       raise ValueError(f"--set {field}: {method!r} is about this field; leave out one of the two.")
     config.update_from_flattened_dict({**changes, **self.overrides[data]})
     if method == "segmentation":
-      methods.segmentation(config)
+      methods.apply(config, "segmentation")
+    config.model.method_digest = registry.digest_of(config.model.method)
     config.train.seed = seed
     config.train.evaluate_every = 0
     config.data.feature_cache_directory = str(self.output / "features")
@@ -93,7 +95,7 @@ def check(plan: Plan, names: list[str], fields: list[str]) -> None:
   for field in fields:
     if _config_of(field) not in ("", *plan.folders):
       raise ValueError(f"--set {field}: {_config_of(field)} is not among --data.")
-  known = (*methods.METHODS, "second_stage", *TRAINED, *INFERENCE)
+  known = (*registry.OWN, "second_stage", *TRAINED, *INFERENCE)
   for name in names:
     other = name.removeprefix(_FROM) if name.startswith(_FROM) else None
     if other is None and name not in known:

@@ -13,9 +13,8 @@ import numpy as np
 
 from benchmarks.programs import named, published, state_shapes, step_flops
 from lgag_jax import config as configs
-from lgag_jax import methods
 from lgag_jax.config import Config
-from lgag_jax.method import sol
+from lgag_jax.method import registry, sol
 from lgag_jax.runtime import compiled_programs
 
 DATA_SETS = (
@@ -32,7 +31,7 @@ def named_configs() -> dict[str, Config]:
   for name in DATA_SETS:
     module = importlib.import_module(f"configs.{name}")
     result[name] = configs.from_mapping(module.get_config())
-  for method in methods.METHODS:
+  for method in registry.OWN:
     result[f"image_folder:{method}"] = named("image_folder", method)
   return result
 

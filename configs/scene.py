@@ -7,7 +7,7 @@ twenty blocks or more. A buffer costs every training tile that it touches, a rin
 block: these sizes leave 57% of a large scene's tiles for training, blocks of 512 only 23%, of 2048 70%.
 
 For tiles that landslides fill by a third or so. Where they are small, maps come out far too large: then
---config.model.top_fraction=0.08 --config.localize.threshold_rule=negatives.
+--config.model.top_fraction=0.08 --config.localize.threshold_rule=argmax.
 """
 
 import ml_collections

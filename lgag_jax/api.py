@@ -20,6 +20,7 @@ from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.windows import cover_scene
 from lgag_jax.mapping import predict, window_pipeline
 from lgag_jax.mapping.canvas import Canvas
+from lgag_jax.method import registry
 from lgag_jax.options.mapping import Options
 
 
@@ -119,11 +120,14 @@ class Model:
     return found
 
 
-def load(workdir: str | os.PathLike) -> Model:
+def load(workdir: str | os.PathLike, *, method_file: str | os.PathLike = "") -> Model:
   """Reads a finished training's workdir, or a model directory that --mode=export wrote.
 
-  Raises OSError or ValueError naming what is missing or wrong, with the remedy.
+  `method_file` is the file of yours that defines the method, if one does: it is run. Raises OSError or
+  ValueError naming what is missing or wrong, with the remedy.
   """
+  if method_file:
+    registry.load_file(method_file)
   if jax.process_count() > 1:
     raise ValueError("Several processes map by --mode=predict, which shares out their work.")
   return Model(predict.make_ready(pathlib.Path(workdir).absolute()))

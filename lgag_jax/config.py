@@ -14,19 +14,12 @@ from typing import Any, get_type_hints
 
 import ml_collections
 
+from lgag_jax.settings import earlier
 from lgag_jax.settings.checks import require
 from lgag_jax.settings.data import DataConfig
 from lgag_jax.settings.maps import LocalizeConfig, RefineConfig
 from lgag_jax.settings.model import BankConfig, GaaConfig, LossConfig, ModelConfig, SolConfig
 from lgag_jax.settings.training import OptimConfig, TrainConfig
-
-# What makes a config that of a segmentation network, trained on masks: given ones, or pseudo-masks.
-SEGMENTATION = {
-  "model.method": "segmentation", "model.classifier": "decoder", "model.grid_stride": 16,
-  "model.top_fraction": 0.01, "optim.name": "adamw", "optim.learning_rate": 2e-4,
-  "localize.map": "best", "localize.class_activation": "probability",
-  "localize.threshold_rule": "otsu", "refine.method": "none",
-}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,24 +38,12 @@ class Config:
   refine: RefineConfig = RefineConfig()
 
   def __post_init__(self):
-    require(
-      self.model.classifier != "linear" or self.sol.seed_features != "head",
-      "sol.seed_features", self.sol.seed_features, "needs model.classifier='head' or 'decoder'.",
-    )
-    require(
-      self.sol.seeding == "argmax" or self.sol.rounds == 0, "sol.rounds", self.sol.rounds,
-      "weighted seeds cannot be given up: set 0.",
-    )
     rgb, bands = self.model.rgb_bands, range(1, self.data.channels + 1)
     fits = self.data.channels < 3 or (len(rgb) == len(set(rgb)) == 3 and set(rgb) <= set(bands))
     require(fits, "model.rgb_bands", rgb, f"name three of {self.data.channels} bands, from 1.")
     require(
       len(set(self.data.classes)) == len(self.data.classes), "data.classes", self.data.classes,
       "names a class twice.",
-    )
-    require(
-      self.model.method == "segmentation" or not self.data.pseudo_masks, "data.pseudo_masks",
-      self.data.pseudo_masks, "only model.method='segmentation' learns from masks.",
     )
     frozen = self.model.first_trainable_stage == 5
     require(
@@ -88,12 +69,14 @@ def from_mapping(mapping: Mapping[str, Any] | ml_collections.ConfigDict) -> Conf
 def load(path: pathlib.Path) -> Config:
   """Reads a config written as JSON; raises ValueError naming the file when it is not a config.
 
-  A field that the file's writer, an older version, did not know yet has its default.
+  Fields that an earlier release did not know yet have their defaults; see `settings.earlier` for those
+  that it had and this one has not.
   """
   try:
     mapping = json.loads(path.read_text())
     if not isinstance(mapping, dict):
       raise ValueError("it holds no JSON object.")
+    mapping = earlier.upgraded(mapping)
     for group, fields in dataclasses.asdict(Config()).items():
       if isinstance(mapping.get(group), dict):
         mapping[group] = {**fields, **mapping[group]}

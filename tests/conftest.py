@@ -39,7 +39,7 @@ def pytest_configure(config):
 LONG = (
   "test_topology", "test_docs", "test_train_step", "test_train", "test_data_sets", "test_lowering",
   "test_foreign_workdirs", "test_bad_data", "test_stages", "test_localize", "test_main",
-  "test_lgagnet", "test_fuzz", "test_synthetic_landslides", "test_packaging", "test_normalisation",
+  "test_head", "test_fuzz", "test_synthetic_landslides", "test_packaging", "test_normalisation",
   "test_features", "test_speed", "test_doctor",
 )
 
@@ -84,7 +84,6 @@ def small_config(image_folder):
   config.data.image_size = SIDE
   config.model.side_widths = (8, 8, 8, 8)
   config.model.head_width = 16
-  config.model.grid_stride = 16
   config.bank.slots = 24
   config.bank.centres = 3
   config.bank.min_confidence = 0.1

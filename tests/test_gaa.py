@@ -8,10 +8,7 @@ import pytest
 from lgag_jax.method.gaa import GlobalAnchorAggregation
 
 BATCH, CELLS, ANCHORS, WIDTH = 2, 5, 6, 8
-CASES = [
-  (fusion, heads, normalise) for fusion in ("concat", "residual") for heads in (1, 4)
-  for normalise in ("anchors", "pixels", "none")
-]
+CASES = [(residual, heads) for residual in (False, True) for heads in (1, 4)]
 
 
 def softmax(x, axis):
@@ -19,7 +16,7 @@ def softmax(x, axis):
   return e / e.sum(axis=axis, keepdims=True)
 
 
-def literal(params, g, anchors, *, fusion, heads, normalise):
+def literal(params, g, anchors, *, residual, heads):
   """Q = g Wq + bq and so on, each product taken as it stands, one image and one head at a time."""
   p = {name: np.asarray(value, np.float64) for name, value in params.items()}
   width = g.shape[-1]
@@ -32,14 +29,10 @@ def literal(params, g, anchors, *, fusion, heads, normalise):
       key = anchors @ p["key_kernel"][:, head] + p["key_bias"][head]  # A e
       value = anchors @ p["value_kernel"][:, head] + p["value_bias"][head]
       logits = query @ key.T / np.sqrt(size)  # N A
-      if normalise == "anchors":
-        logits = softmax(logits, axis=1)
-      elif normalise == "pixels":
-        logits = softmax(logits, axis=0)
-      read.append(logits @ value)
+      read.append(softmax(logits, axis=1) @ value)
     out = np.concatenate(read, axis=1) @ p["output_kernel"].reshape(width, width)
     out = out + p["output_bias"]
-    if fusion == "residual":
+    if residual:
       result.append(image + out)
     else:
       kernel = p["fuse_kernel"].reshape(2 * width, width)
@@ -59,9 +52,9 @@ def setup(seed=0, **options):
   return module, params, g, anchors
 
 
-@pytest.mark.parametrize(("fusion", "heads", "normalise"), CASES)
-def test_reassociated_products_equal_the_literal_form(fusion, heads, normalise):
-  options = {"fusion": fusion, "heads": heads, "normalise": normalise}
+@pytest.mark.parametrize(("residual", "heads"), CASES)
+def test_reassociated_products_equal_the_literal_form(residual, heads):
+  options = {"residual": residual, "heads": heads}
   module, params, g, anchors = setup(**options)
   value = jax.jit(module.apply)({"params": params}, g, anchors, jnp.array(True))
   expected = literal(params, g, anchors, **options)
@@ -70,16 +63,16 @@ def test_reassociated_products_equal_the_literal_form(fusion, heads, normalise):
 
 
 @pytest.mark.parametrize("heads", [1, 4])
-@pytest.mark.parametrize("fusion", ["concat", "residual"])
-def test_without_global_anchors_features_pass_exactly(fusion, heads):
-  module, params, g, anchors = setup(fusion=fusion, heads=heads, normalise="anchors")
+@pytest.mark.parametrize("residual", [False, True])
+def test_without_global_anchors_features_pass_exactly(residual, heads):
+  module, params, g, anchors = setup(residual=residual, heads=heads)
   for tried in (anchors, np.zeros_like(anchors)):
     value = module.apply({"params": params}, g, tried, jnp.array(False))
     np.testing.assert_array_equal(value, g)
 
 
 def test_without_global_anchors_gradients_are_those_of_the_identity():
-  module, params, g, _ = setup(fusion="concat", heads=1, normalise="anchors")
+  module, params, g, _ = setup(residual=False, heads=1)
   gradient_params, gradient_g = jax.jit(jax.grad(
     lambda p, x: jnp.sum(
       module.apply({"params": p}, x, jnp.zeros((ANCHORS, WIDTH)), jnp.array(False)) * g
@@ -91,8 +84,8 @@ def test_without_global_anchors_gradients_are_those_of_the_identity():
 
 def test_every_parameter_takes_part():
   """A parameter that the result does not depend on would never be trained."""
-  for fusion in ("concat", "residual"):
-    module, params, g, anchors = setup(fusion=fusion, heads=2, normalise="anchors")
+  for residual in (False, True):
+    module, params, g, anchors = setup(residual=residual, heads=2)
     gradient = jax.jit(jax.grad(
       lambda p, apply=module.apply, g=g, anchors=anchors: jnp.sum(
         jnp.square(apply({"params": p}, g, anchors, jnp.array(True)))
@@ -104,27 +97,25 @@ def test_every_parameter_takes_part():
 
 
 def test_order_of_the_anchors_does_not_matter():
-  module, params, g, anchors = setup(fusion="concat", heads=4, normalise="anchors")
+  module, params, g, anchors = setup(residual=False, heads=4)
   apply = jax.jit(module.apply)
   value = apply({"params": params}, g, anchors, jnp.array(True))
   other = apply({"params": params}, g, anchors[::-1], jnp.array(True))
   np.testing.assert_allclose(value, other, rtol=1e-4, atol=1e-5)
 
 
-def test_normalised_over_anchors_a_pixel_does_not_see_its_neighbours():
-  """Over pixels, as the ablation has it, it does."""
-  for normalise, alike in (("anchors", True), ("none", True), ("pixels", False)):
-    module, params, g, anchors = setup(fusion="concat", heads=1, normalise=normalise)
-    apply = jax.jit(module.apply)
-    changed = np.array(g)
-    changed[:, 1:] += 1.0
-    value = apply({"params": params}, g, anchors, jnp.array(True))[:, 0]
-    other = apply({"params": params}, changed, anchors, jnp.array(True))[:, 0]
-    assert np.allclose(value, other, rtol=1e-4, atol=1e-4) == alike
+def test_a_cell_does_not_see_its_neighbours():
+  module, params, g, anchors = setup(residual=False, heads=1)
+  apply = jax.jit(module.apply)
+  changed = np.array(g)
+  changed[:, 1:] += 1.0
+  value = apply({"params": params}, g, anchors, jnp.array(True))[:, 0]
+  other = apply({"params": params}, changed, anchors, jnp.array(True))[:, 0]
+  np.testing.assert_allclose(value, other, rtol=1e-4, atol=1e-4)
 
 
 def test_a_fresh_residual_starts_from_the_features_themselves():
-  module, _, g, anchors = setup(fusion="residual", heads=2, normalise="anchors")
+  module, _, g, anchors = setup(residual=True, heads=2)
   variables = jax.jit(module.init)(jax.random.key(1), g, anchors, jnp.array(True))
   value = jax.jit(module.apply)(variables, g, anchors, jnp.array(True))
   np.testing.assert_array_equal(value, g)
@@ -133,7 +124,7 @@ def test_a_fresh_residual_starts_from_the_features_themselves():
 def test_a_fresh_concatenation_has_the_spread_of_its_input():
   """Kernels are initialised for the number of inputs that they really have."""
   width = 64
-  module = GlobalAnchorAggregation(fusion="concat", heads=4, normalise="none")
+  module = GlobalAnchorAggregation(residual=False, heads=4)
   g = jax.random.normal(jax.random.key(0), (1, 200, width))
   anchors = jax.random.normal(jax.random.key(1), (1, width))
   params = jax.jit(module.init)(jax.random.key(2), g, anchors, jnp.array(True))["params"]

@@ -11,12 +11,11 @@ import pytest
 from lgag_jax import config as configs
 from lgag_jax.evaluation import metrics, threshold_rules
 from lgag_jax.inference import localize
-from lgag_jax.method import memory_bank
+from lgag_jax.method import head, memory_bank
 from lgag_jax.method import network as networks
-from lgag_jax.method.head import Outputs
+from lgag_jax.method.method import Outputs
 from lgag_jax.runtime import sharding
 from lgag_jax.training import optimizer, train_step
-from lgag_jax.trunks.layers import turned, turned_back
 
 
 @pytest.fixture
@@ -38,18 +37,25 @@ def with_localize(config, **changes):
 def test_guided_score_compares_with_the_background(config):
   guided = jnp.array([[[[0.2, 0.8], [1.0, 0.0]]]])  # Background, class.
   found = outputs(guided, jnp.zeros((1, 1, 2, 1)))
-  plain = with_localize(config, blend=0.0)
-  np.testing.assert_allclose(localize.guided_scores(found, plain)[0, 0, :, 0], [0.8, 0.0], atol=1e-6)
-  softmax = with_localize(config, blend=0.0, compare="softmax")
-  expected = np.exp([0.8, 0.0]) / (np.exp([0.8, 0.0]) + np.exp([0.2, 1.0]))
-  np.testing.assert_allclose(localize.guided_scores(found, softmax)[0, 0, :, 0], expected, atol=1e-6)
+  scores = head.guided_scores(found, with_localize(config, blend=0.0))
+  np.testing.assert_allclose(scores[0, 0, :, 0], [0.8, 0.0], atol=1e-6)
+
+
+def test_the_fused_activation_joins_the_blend_where_it_is_trained(config):
+  guided = jnp.array([[[[0.5, 0.5], [0.5, 0.5]]]])
+  found = outputs(guided, jnp.zeros((1, 1, 2, 1)))
+  found = found.replace(fused_logits=jnp.array([[[[0.0], [2.0]]]]))
+  config = with_localize(config, blend=1.0)
+  scores = head.fused_guided_scores(found, config)[0, 0, :, 0]
+  np.testing.assert_allclose(scores, np.sqrt(0.5 / (1 + np.exp([0.0, -2.0]))), atol=1e-6)
+  untrained = dataclasses.replace(config, loss=dataclasses.replace(config.loss, auxiliary_weight=0.0))
+  np.testing.assert_allclose(head.fused_guided_scores(found, untrained), 0.5, atol=1e-6)
 
 
 def test_blend_is_a_geometric_mean(config):
   guided = jnp.array([[[[0.0, 1.0], [0.5, 0.5]]]])
   found = outputs(guided, jnp.array([[[[0.0], [2.0]]]]))
-  config = dataclasses.replace(config, loss=dataclasses.replace(config.loss, auxiliary_weight=0.0))
-  scores = localize.guided_scores(found, with_localize(config, blend=0.5))[0, 0, :, 0]
+  scores = head.guided_scores(found, with_localize(config, blend=0.5))[0, 0, :, 0]
   sigmoid = 1 / (1 + np.exp(-2.0))
   np.testing.assert_allclose(scores, [np.sqrt(0.5), np.sqrt(0.5 * sigmoid)], atol=1e-6)
 
@@ -60,27 +66,6 @@ def trained(config):
   network = networks.build(config)
   transform = optimizer.make_optimizer(config, 1)
   return mesh, network, train_step.init_state(network, config, transform, mesh)
-
-
-@pytest.mark.parametrize(("turns", "numbers"), [("flip", (0, 4)), ("all", range(8))])
-def test_turns_are_the_mean_over_turned_trunk_outputs(config, turns, numbers):
-  model = dataclasses.replace(config.model, method="class_activation")  # Quick to compile.
-  config = dataclasses.replace(config, model=model, refine=configs.RefineConfig(method="none"))
-  mesh, network, state = trained(config)
-  image = np.random.default_rng(0).uniform(size=(4, 64, 64, 3)).astype(np.float32)
-  taps = jax.device_get(network.frozen(state.params, state.statistics, jnp.asarray(image)))
-  one = localize.make_localize(network, config, mesh)
-  expected = 0.0
-  for number in numbers:
-    maps = one(state, {"taps": jax.tree.map(lambda x, n=number: turned(x, n), taps)})
-    expected = expected + turned_back(maps.scores["class_activation"], number) / len(numbers)
-  both = localize.make_localize(network, with_localize(config, turns=turns), mesh)
-  # From images once: eight turns take long to compile, and turn the same trunk outputs.
-  for batch in ({"taps": taps}, {"image": image})[: 2 if turns == "flip" else 1]:
-    found = both(state, batch).scores["class_activation"]
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-  plain = one(state, {"taps": taps}).scores["class_activation"]
-  assert not np.allclose(plain, expected, atol=1e-4)
 
 
 def test_maps_have_the_images_size_at_every_scale(config):
@@ -104,8 +89,7 @@ def test_gate_blackens_what_the_scores_deny(config):
 
 
 def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
-  """Scores of denied images are uniform below 0.8; found images split at 0.5."""
-  config = with_localize(config, negative_quantile=0.75)
+  """Scores of negative images are uniform below 0.8; those of positive images split at 0.5."""
   random = np.random.default_rng(0)
   quiet = random.uniform(0.0, 0.8, (2, 32, 32, 1))
   slide = np.where(random.uniform(size=(2, 32, 32, 1)) < 0.3, 0.9, 0.1)
@@ -121,30 +105,23 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
   batches = (b for b in [batch])
   found = threshold_rules.thresholds(lambda *_: maps, None, batches, sharding.make_mesh(), config)
   rules = found["class_activation"]
-  assert rules["negatives"][0] == pytest.approx(0.6, abs=0.02)
   assert 0.1 < rules["otsu"][0] < 0.9
   assert found["anchor_guided"]["argmax"] == [0.5]
   assert 0.78 <= rules["agreement"][0] <= 0.9  # Between the quiet images and the slides.
-  # Under a draw nothing is a landslide, however quiet the others are.
-  config = with_localize(config, negative_quantile=0.3)
-  found = threshold_rules.thresholds(
-    lambda *_: maps, None, (b for b in [batch]), sharding.make_mesh(), config
-  )
-  assert found["anchor_guided"]["negatives"] == [0.5]
 
 
 def test_bank_makes_a_difference_once_it_is_ready(config):
   _, network, state = trained(config)
   random = np.random.default_rng(1)
   image = random.uniform(size=(4, 64, 64, 3)).astype(np.float32)
-  size = (4, 2, networks.anchor_dimension(config))
+  size = (4, 2, state.bank.centres.shape[-1])
   bank = memory_bank.push(
-    jax.device_get(state.bank), random.normal(size=size), np.ones((4, 2), bool), config.bank
+    jax.device_get(state.bank), random.normal(size=size), np.ones((4, 2), bool)
   )
   ready = memory_bank.refresh(bank, config.bank)
   assert bool(ready.ready)
-  head = jax.tree.map(lambda x: x + 0.05, state.params["head"]["gaa"])
-  params = {**state.params, "head": {**state.params["head"], "gaa": head}}
+  gaa = jax.tree.map(lambda x: x + 0.05, state.params["head"]["gaa"])
+  params = {**state.params, "head": {**state.params["head"], "gaa": gaa}}
 
   @jax.jit
   def run(params, statistics, bank):

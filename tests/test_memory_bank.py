@@ -9,7 +9,7 @@ from lgag_jax.config import BankConfig
 from lgag_jax.method import memory_bank
 
 SLOTS, WIDTH, CLASSES = 5, 4, 3
-push = jax.jit(memory_bank.push, static_argnums=3)
+push = jax.jit(memory_bank.push)
 refresh = jax.jit(memory_bank.refresh, static_argnums=1)
 
 
@@ -58,7 +58,7 @@ def test_fifo_keeps_the_newest_in_a_ring(rng):
   slots = [[None] * SLOTS for _ in range(CLASSES)]
   cursor = [0] * CLASSES
   for anchors, accepted in batches(rng, (3, 4, 2, 4, 0, 5)):
-    bank = push(bank, jnp.array(anchors), jnp.array(accepted), config)
+    bank = push(bank, jnp.array(anchors), jnp.array(accepted))
     for image in range(len(anchors)):
       for k in range(CLASSES):
         if accepted[image, k]:
@@ -78,65 +78,38 @@ def test_more_rows_than_slots_leave_the_last_ones(rows):
   bank = memory_bank.empty(config, classes=1, dimension=rows)
   # Row i is the i-th axis, so that the slots say by themselves which row they hold.
   anchors = jnp.eye(rows)[:, None, :]
-  bank = push(bank, anchors, jnp.ones((rows, 1), bool), config)
+  bank = push(bank, anchors, jnp.ones((rows, 1), bool))
   held = np.argmax(bank.features[0], axis=-1)
   assert sorted(held) == list(range(rows - SLOTS, rows))
   assert [h % SLOTS for h in held] == list(range(SLOTS))
   assert int(bank.cursor[0]) == rows % SLOTS
 
 
-@pytest.mark.parametrize("update", ["fifo", "moving_average"])
-def test_without_an_accepted_row_nothing_changes(rng, update):
-  config = bank_config(policy=update)
+def test_without_an_accepted_row_nothing_changes(rng):
+  config = bank_config()
   bank = filled(rng, (SLOTS, 3, 0), config).replace(cursor=jnp.array([2, 3, 0]))
   anchors = jnp.array(rng.normal(size=(4, CLASSES, WIDTH)), jnp.float32)
-  after = push(bank, anchors, jnp.zeros((4, CLASSES), bool), config)
+  after = push(bank, anchors, jnp.zeros((4, CLASSES), bool))
   jax.tree.map(np.testing.assert_array_equal, after, bank)
 
 
-def test_moving_average_fills_then_moves_the_most_similar_slot(rng):
-  config = bank_config(policy="moving_average", momentum=0.75)
-  bank = memory_bank.empty(config, classes=CLASSES, dimension=WIDTH)
-  slots = [[] for _ in range(CLASSES)]
-  for anchors, accepted in batches(rng):
-    bank = push(bank, jnp.array(anchors), jnp.array(accepted), config)
-    for image in range(len(anchors)):
-      for k in range(CLASSES):
-        if not accepted[image, k]:
-          continue
-        row = length_one(anchors[image, k])
-        if len(slots[k]) < SLOTS:
-          slots[k].append(row)
-          continue
-        nearest = int(np.argmax([float(row @ s) for s in slots[k]]))
-        slots[k][nearest] = length_one(0.75 * slots[k][nearest] + 0.25 * row)
-  assert len(slots[0]) == SLOTS
-  assert len(slots[2]) == 0
-  for k in range(CLASSES):
-    assert int(bank.valid[k].sum()) == len(slots[k])
-    if slots[k]:
-      np.testing.assert_allclose(bank.features[k, : len(slots[k])], slots[k], atol=1e-5)
-
-
-@pytest.mark.parametrize("update", ["fifo", "moving_average"])
-def test_one_batch_is_the_same_as_its_images_one_by_one(rng, update):
-  config = bank_config(policy=update)
+def test_one_batch_is_the_same_as_its_images_one_by_one(rng):
+  config = bank_config()
   whole = parts = memory_bank.empty(config, classes=CLASSES, dimension=WIDTH)
   for anchors, accepted in batches(rng):
     anchors, accepted = jnp.array(anchors), jnp.array(accepted)
-    whole = push(whole, anchors, accepted, config)
+    whole = push(whole, anchors, accepted)
     for i in range(len(anchors)):
-      parts = push(parts, anchors[i : i + 1], accepted[i : i + 1], config)
+      parts = push(parts, anchors[i : i + 1], accepted[i : i + 1])
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), whole, parts)
 
 
-@pytest.mark.parametrize("update", ["fifo", "moving_average"])
-def test_no_gradient_passes_into_the_bank(update):
-  config = bank_config(policy=update)
+def test_no_gradient_passes_into_the_bank():
+  config = bank_config()
   bank = memory_bank.empty(config, classes=1, dimension=WIDTH)
 
   def total(anchors):
-    after = push(bank, anchors, jnp.ones((2, 1), bool), config)
+    after = push(bank, anchors, jnp.ones((2, 1), bool))
     return jnp.sum(after.features * jnp.arange(1.0, WIDTH + 1)[None, None])
 
   anchors = jnp.array([[[1.0, 2, 3, 4]], [[4.0, 3, 2, 1]]])
@@ -233,7 +206,10 @@ def test_sample_takes_valid_slots_once_each_spread_over_all_of_them(filled, coun
       gaps = np.diff(np.sort(slots), append=np.min(slots) + filled)
       assert max(gaps) < 2 * np.ceil(filled / count)
     seen |= set(slots)
-  assert len(seen) > count or filled <= count or filled - count < 2
+  if filled <= count:
+    assert seen == set(range(filled))
+  else:  # Draws differ from seed to seed.
+    assert len(seen) > count
 
 
 def test_sample_of_a_bank_with_a_rhythm_holds_all_its_beats():

@@ -10,8 +10,6 @@ import pytest
 from lgag_jax.config import RefineConfig
 from lgag_jax.inference import refine
 
-METHODS = ("guided_filter", "pixel_adaptive", "dense_crf")
-
 
 def picture(rng, side=12, channels=3):
   """Two colours that meet at a slanted line, and a score of one of them: coarse, and noisy."""
@@ -48,46 +46,9 @@ def test_guided_filter_is_a_ridge_regression_in_every_window(rng):
       np.testing.assert_allclose(offset[0, i, j, 0], window(offsets, i, j).mean(), rtol=2e-3, atol=2e-3)
 
 
-def test_pixel_adaptive_is_repeated_averaging_over_like_neighbours(rng):
-  guide, scores, _ = picture(rng, side=7)
-  found = refine.pixel_adaptive(scores, guide, dilations=(1, 2), contrast=0.4, steps=2)
-  offsets = [(a * d, b * d) for d in (1, 2) for a in (-1, 0, 1) for b in (-1, 0, 1) if (a, b) != (0, 0)]
-  at = lambda x, i, j: x[min(max(i, 0), 6), min(max(j, 0), 6)]
-  values = scores[0, ..., 0].astype(float)
-  for _ in range(2):
-    new = np.zeros_like(values)
-    for i in range(7):
-      for j in range(7):
-        around = np.array([at(guide[0], i + a, j + b) for a, b in offsets], float)
-        spread = 0.4 * around.std(0) + 1e-6
-        energy = -np.mean(((around - guide[0, i, j]) / spread) ** 2, axis=1)
-        weights = np.exp(energy - energy.max())
-        near = np.array([at(values, i + a, j + b) for a, b in offsets])
-        new[i, j] = near @ weights / weights.sum()
-    values = new
-  np.testing.assert_allclose(found[0, ..., 0], values, rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("block", [7, 4096])
-def test_dense_crf_takes_mean_field_steps_over_all_pairs(rng, block):
-  guide, scores, _ = picture(rng, side=6)
-  found = refine.dense_crf(scores, guide, radius=4, colour=0.5, weight=1.5, steps=3, block=block)
-  spread = np.sqrt(np.mean(np.var(guide[0], axis=(0, 1))) + 1e-6)
-  places = np.stack(np.meshgrid(range(6), range(6), indexing="ij"), -1).reshape(36, 2) / 2.0
-  features = np.concatenate([guide[0].reshape(36, 3) / (0.5 * spread), places], axis=1)
-  kernel = np.exp(-np.sum((features[:, None] - features[None]) ** 2, axis=-1) / 2)
-  kernel /= kernel.sum(1, keepdims=True)
-  unary = np.log(scores.ravel() / (1 - scores.ravel()))
-  logits = unary
-  for _ in range(3):
-    logits = unary + 1.5 * (2 * kernel @ (1 / (1 + np.exp(-logits))) - 1)
-  np.testing.assert_allclose(found.ravel(), 1 / (1 + np.exp(-logits)), rtol=1e-3, atol=1e-4)
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_refined_maps_follow_the_image_better(method, rng):
+def test_refined_maps_follow_the_image_better(rng):
   image, scores, inside = picture(rng, side=48)
-  config = RefineConfig(method=method, stride=2, radius=0.15)
+  config = RefineConfig(stride=2, radius=0.15)
   refined = refine.refine(jnp.asarray(scores), jnp.asarray(image), config)
   assert refined.shape == scores.shape
   assert refined.min() >= 0.0 and refined.max() <= 1.0
@@ -95,9 +56,8 @@ def test_refined_maps_follow_the_image_better(method, rng):
   assert wrong(refined) < 0.75 * wrong(scores)
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_flat_images_and_several_classes_stay_finite(method):
-  config = RefineConfig(method=method)
+def test_flat_images_and_several_classes_stay_finite():
+  config = RefineConfig()
   scores = jnp.linspace(0, 1, 2 * 32 * 32 * 2).reshape(2, 32, 32, 2)
   flat = jnp.full((2, 32, 32, 5), 0.3)
   assert np.all(np.isfinite(refine.refine(scores, flat, config)))

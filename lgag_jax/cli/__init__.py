@@ -1,4 +1,4 @@
 """What a user types: modes, flags, help and shell completion.
 
-May import: config, inputs, options, runtime.
+May import: config, inputs, methods, options, runtime.
 """

@@ -1,6 +1,7 @@
 """What a user types and is told at once: flags, help and mistakes, before TensorFlow is loaded."""
 
 import dataclasses
+import importlib
 import pathlib
 import re
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from lgag_jax import __version__
+from lgag_jax import __version__, methods
 from lgag_jax import config as configs
 from lgag_jax.cli.modes import DEFAULT, FIRST_STEPS, MODES, PROGRAM
 from lgag_jax.options import fields
@@ -30,6 +31,10 @@ flags.DEFINE_string("workdir", None, "The folder where a run keeps everything.")
 flags.DEFINE_enum("mode", DEFAULT, tuple(MODES), "What to do.")
 flags.DEFINE_string("input", None, "An image or scene, a folder of them, or a glob in quotes.")
 flags.DEFINE_string("output", None, "The folder to write to.")
+flags.DEFINE_string(
+  "method_file", None, "A Python file of yours that defines a method (docs/research.md). It is run, "
+  "and its digest is recorded: every mode on such a workdir needs the same file.",
+)
 flags.DEFINE_enum(
   "distributed", "auto", ("auto", "on", "off"),
   "Work as one of several processes: auto where srun, mpirun, Kubernetes or a TPU pod started them.",
@@ -56,6 +61,9 @@ def parse_flags(argv: list[str]) -> list[str]:
   if asked in MODES and "config" not in MODES[asked].needs and _given(argv, "config", inner=True):
     sys.exit(f"Error: --mode={asked} reads the workdir's config.json: leave --config out.")
   try:
+    if path := _given(argv, "method_file"):  # Before the config, which may name the method.
+      registry = importlib.import_module("lgag_jax.method.registry")  # JAX takes seconds.
+      registry.load_file(path)
     return _FLAGS(_with_shipped(argv))
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     sys.exit(f"Error: {_shortened(str(error))}")
@@ -73,7 +81,7 @@ def told() -> tuple[Any, ...]:
     if not _FLAGS[flag].present or not _FLAGS[flag].value:
       raise ValueError(_missing(name, flag))
   if "config" in mode.needs:
-    return (configs.from_mapping(_FLAGS.config),)
+    return (_config(),)
   if name == "eval" and not _FLAGS.input:
     if _FLAGS.labels or _FLAGS.output:
       raise ValueError("--mode=eval with --labels or --output needs --input, the scenes to judge.")
@@ -81,6 +89,17 @@ def told() -> tuple[Any, ...]:
   if name == "eval" and not _FLAGS.output:
     raise ValueError("--mode=eval of --input needs --output, the folder of the maps.")
   return tuple(_read(cls) for cls in mode.fields)
+
+
+def _config() -> configs.Config:
+  """Returns the config, with the digest of the file that defines its method."""
+  config = configs.from_mapping(_FLAGS.config)
+  method, digest = config.model.method, ""
+  if method not in methods.SETTINGS:
+    raise ValueError(methods.unknown(method))
+  if _FLAGS.method_file:
+    digest = importlib.import_module("lgag_jax.method.registry").digest_of(method)
+  return dataclasses.replace(config, model=dataclasses.replace(config.model, method_digest=digest))
 
 
 def shipped_config() -> str:

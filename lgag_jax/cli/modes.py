@@ -21,7 +21,7 @@ class Mode:
   does: str  # One line.
   needs: tuple[str, ...]  # Flags, of those that are no mode's own.
   examples: tuple[str, ...]
-  may: tuple[str, ...] = ()  # Flags that it takes besides.
+  may: tuple[str, ...] = ("method_file",)  # Flags that it takes besides.
   fields: tuple[type, ...] = ()  # Dataclasses whose fields are flags of its own.
   notes: str = ""
   processes: bool = True  # Whether it can be one of several processes.
@@ -64,7 +64,8 @@ MODES = {
   ),
   "eval": Mode(
     "judges the newest checkpoint on held-out images, or its maps of scenes against references",
-    needs=_WORKDIR, may=("input", "output"), fields=(mapping.Options, mapping.References),
+    needs=_WORKDIR, may=("method_file", "input", "output"),
+    fields=(mapping.Options, mapping.References),
     examples=(
       f"{PROGRAM} --mode=eval --workdir=runs/mine",
       f"{PROGRAM} --mode=eval --workdir=runs/mine --input=scene.tif --labels=landslides.gpkg "
@@ -83,14 +84,14 @@ MODES = {
   ),
   "tile": Mode(
     "cuts scenes and an inventory of landslides into labelled tiles to train on",
-    needs=("input", "labels", "output"), fields=(tiling.Settings,), processes=False,
+    needs=("input", "labels", "output"), may=(), fields=(tiling.Settings,), processes=False,
     examples=(
       f"{PROGRAM} --mode=tile --input='scenes/*.tif' --labels=inventory.gpkg --output=my_images",
     ),
   ),
   "datasets": Mode(
     "lists the field's published data sets, and says what each one needs",
-    needs=(), fields=(catalogue.Choice,), processes=False,
+    needs=(), may=(), fields=(catalogue.Choice,), processes=False,
     examples=(f"{PROGRAM} --mode=datasets", f"{PROGRAM} --mode=datasets --name=gvlm"),
   ),
   "stages": Mode(
@@ -108,7 +109,7 @@ MODES = {
   ),
   "completion": Mode(
     "prints what makes bash or zsh complete modes, flags and config fields of `lgag`",
-    needs=(), processes=False,
+    needs=(), may=(), processes=False,
     examples=(
       'eval "$(lgag --mode=completion)"                                 # in ~/.bashrc',
       'autoload -U bashcompinit; bashcompinit; eval "$(lgag --mode=completion)"    # in ~/.zshrc',

@@ -8,6 +8,7 @@ from lgag_jax import methods
 from lgag_jax.config import Config, LocalizeConfig, ModelConfig
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, finding, have, images, plural
 from lgag_jax.doctor.survey import SPLITS, Example, MaskValues, Survey
+from lgag_jax.method.registry import method_of
 
 # Examples of a kind: fewer to train on, or to judge by, make results a matter of luck.
 _FEW = {"train": 20, "validation": 5}
@@ -186,13 +187,13 @@ def _coverage(survey: Survey, config: Config) -> list[Finding]:
     remedy = "Look whether they are inverted: landslide is any value but 0."
     return [finding(WARNING, f"{text}.", remedy)]
   asked = config.localize.agreement_fraction
-  if config.localize.threshold_rule == "agreement" and share < asked / 2:
+  if method_of(config).rule(config) == "agreement" and share < asked / 2:
     return [finding(
       WARNING, f"{text}, and localize.agreement_fraction={asked:g} wants more: maps will be too large.",
       f"Set model.top_fraction={ModelConfig.top_fraction} and "
       f"localize.threshold_rule={LocalizeConfig.threshold_rule}.",
     )]
-  pooled = config.model.pooling == "top" and config.model.method != "segmentation"
+  pooled = config.model.pooling == "top" and method_of(config).supervision == "labels"
   if pooled and share >= methods.CLOSE_UP_SHARE and config.model.top_fraction < share / 2:
     settings = ", ".join(f"{name}={value}" for name, value in methods.CLOSE_UP.items())
     return [finding(NOTE, f"{text}: they are seen from close by.", f"This suits them: {settings}.")]

@@ -7,7 +7,7 @@ import math
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation.metrics import BLACK, WHITE
-from lgag_jax.inference.localize import map_of
+from lgag_jax.method.registry import method_of
 
 FEW = 10  # Of fewer images a single one moves a rate by more than a tenth.
 CHANCE_AUC = 0.6  # With a hundred images of a kind, guessing stays below this 99 times in 100.
@@ -16,11 +16,9 @@ ALL = 0.95  # A classifier that gives at least this share of both kinds one answ
 MOST_ERRORS = 1 / 3  # Of one kind of image: one in three is wrong.
 CALIBRATION_ERROR = 0.15  # Probabilities off by this much on average say little about a gate.
 HALF = 0.5  # Of the images: as many maps say nothing as say something.
-LIT = 0.02  # Of negatives' pixels: four times what the rule "negatives" lets through by default.
+LIT = 0.02  # Of the pixels of negative images.
 ORACLE_SHARE = 0.8  # Of the oracle's IoU: with less, the threshold costs a fifth of the map.
-_UNGATED = "segmentation"  # The method whose maps the image score does not gate.
 _LONGER = "Train longer (train.epochs={0.epochs}, train.min_steps={0.min_steps})."
-_DRAW = 0.5  # With the background; the rule "negatives" keeps thresholds at or above it.
 
 
 def findings(image: dict, values: dict, config: Config) -> list[dict]:
@@ -118,15 +116,14 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
   black, count = values["coverage"]["black"], values["coverage"]["positive_images"]
   if not count or black < HALF * count:
     return None
-  denied = values["coverage"]["black_denied"] if config.model.method != _UNGATED else 0
+  denied = values["coverage"]["black_denied"] if method_of(config).gated else 0
   threshold = values["label_free"]["threshold"]
   remedies = [] if (image["auc"] or 0.0) >= WEAK_AUC else ["Look at the AUC first."]
   if denied >= HALF * black:
     remedies.append(_move_gate("lower", config))
   else:
-    falls = threshold > _DRAW or config.localize.threshold_rule != "negatives"
-    remedies += [_move_rule("lower", config) if falls else "", _other_rules(config)]
-  if config.model.method != _UNGATED:
+    remedies += [_move_rule("lower", config), _other_rules(config)]
+  if method_of(config).gated:
     negatives = "Add negatives like the landslides' surroundings, so that these score low, others high."
     off = ", with loss.background_pixel_weight=0" if config.loss.background_pixel_weight else ""
     fuller = f"Where landslides fill much of positives, raise model.top_fraction{off}."
@@ -145,7 +142,7 @@ def _white(values: dict, config: Config) -> dict | None:
   if not count or white < HALF * count:
     return None
   loss, remedies = config.loss, [_other_rules(config), _move_rule("raise", config)]
-  if config.model.method == _UNGATED:
+  if not method_of(config).gated:
     remedies.append("Look at the masks that it learned from.")
   else:
     remedies.insert(0, "Add negatives from the same terrain: they teach what is background.")
@@ -165,8 +162,8 @@ def _lit(image: dict, values: dict, config: Config) -> dict | None:
   share = values["coverage"]["negative_share"]
   if share is None or share <= LIT:
     return None
-  other = "Try localize.threshold_rule=negatives." * (config.localize.threshold_rule != "negatives")
-  gate = _move_gate("raise", config) if config.model.method != _UNGATED else ""
+  other = "Try localize.threshold_rule=argmax." * (method_of(config).rule(config) != "argmax")
+  gate = _move_gate("raise", config) if method_of(config).gated else ""
   text = (
     f"Negatives light up: {_percent(share)} of the pixels of images labelled negative are mapped; "
     f"{image['false_alarms']} of these {image['negatives']} images are called positive."
@@ -216,26 +213,25 @@ def _finding(level: str, text: str, *remedies: str) -> dict:
 
 
 def _level(config: Config) -> str:
-  return "note" if config.model.method == _UNGATED else "warning"  # Its gate blackens no map.
+  return "warning" if method_of(config).gated else "note"  # Its gate blackens no map.
 
 
 def _move_rule(direction: str, config: Config) -> str:
-  """Says nothing of rules without a setting, nor of a quantile in whose place Otsu's rule stands."""
+  """Returns how to move the threshold of the rule "agreement"; "" for rules without a setting."""
   localize, opposite = config.localize, {"lower": "Raise", "raise": "Lower"}[direction]
-  if localize.threshold_rule == "agreement":  # A larger share maps more.
-    return f"{opposite} localize.agreement_fraction ({localize.agreement_fraction:g})."
-  normalised = localize.class_activation == "normalised" and map_of(config) == "class_activation"
-  told = f"{direction.capitalize()} localize.negative_quantile ({localize.negative_quantile:g})."
-  return told if localize.threshold_rule == "negatives" and not normalised else ""
+  if method_of(config).rule(config) != "agreement":
+    return ""
+  # A larger share maps more.
+  return f"{opposite} localize.agreement_fraction ({localize.agreement_fraction:g})."
 
 
 def _move_gate(direction: str, config: Config) -> str:
-  kept = "" if config.model.method != _UNGATED else "; this changes no map"
+  kept = "" if method_of(config).gated else "; this changes no map"
   return f"{direction.capitalize()} localize.gate ({config.localize.gate:g}){kept}."
 
 
 def _other_rules(config: Config) -> str:
-  rules = [rule for rule in ("otsu", "agreement") if rule != config.localize.threshold_rule]
+  rules = [rule for rule in ("otsu", "agreement") if rule != method_of(config).rule(config)]
   return f"Try localize.threshold_rule={' or '.join(rules)}, read from positive images too."
 
 

@@ -57,7 +57,7 @@ def evaluate(
     "data": config.data.builder or config.data.directory,
     "examples": len(judged["labels"]),
     "map": map_of(config),
-    "threshold_rule": config.localize.threshold_rule,
+    "threshold_rule": network.method.rule(config),
     "classes": {
       name: _class_result(judged, thresholds, config, c)
       for c, name in enumerate(config.data.classes)

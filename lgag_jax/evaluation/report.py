@@ -14,6 +14,7 @@ from lgag_jax.config import Config
 from lgag_jax.evaluation import figures, tables
 from lgag_jax.evaluation.tables import MAP_NAMES, NO_MASKS, has_masks, number
 from lgag_jax.evaluation.threshold_rules import load_thresholds
+from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import files
 
 STYLE = """
@@ -35,7 +36,6 @@ pre{background:#f5f7f8;padding:.8rem;font-size:.78rem;overflow:auto;max-height:2
 """
 _COLUMNS = ("threshold", "precision", "recall", "f1", "iou", "accuracy", "kappa")
 _RULES = {
-  "negatives": "quantile of the scores on training images without landslides",
   "otsu": "Otsu's split of the scores on training images found positive",
   "argmax": "draw between class and background",
   "agreement": "best agreement of the maps with the training images' labels",
@@ -121,7 +121,7 @@ def _legend(config: Config) -> str:
 def _head(config: Config, result: dict) -> str:
   data = html.escape(str(result["data"]))
   taught = "image-level yes/no labels alone"
-  if config.model.method == "segmentation":
+  if method_of(config).supervision == "masks":
     taught = f"pseudo-masks made from {taught}" if config.data.pseudo_masks else "masks"
   return (
     f"<h1>Landslide maps: {data}</h1><p class=lead>Method {html.escape(config.model.method)} on "

@@ -12,25 +12,25 @@ from jax.sharding import Mesh
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
 from lgag_jax.inference.localize import Maps, inputs_of, maps_of
+from lgag_jax.method.method import ScoreMap
+from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import files, preemption, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
-_DRAW = 0.5  # Where a guided score finds class and background level.
+_DRAW = 0.5  # The score at which a class is level with the background.
 
 
 def thresholds(
   localize: Callable, state: TrainState, batches: Iterator[dict], mesh: Mesh, config: Config
 ) -> dict[str, dict[str, list[float]]]:
-  """Returns {map: {rule: [a threshold a class]}} from training images and their labels.
+  """Returns {map: {rule: [threshold per class]}} from training images and their labels.
 
-  - "negatives": the quantile `localize.negative_quantile` of the scores on images without the
-    class, whose every pixel is known to be background; never under 0.5, a draw. A class
-    activation normalised image by image says nothing on such images: Otsu's takes its place;
+  - "argmax": 0.5, where the class is level with the background. A class activation that is normalised
+    by its image's maximum has no such point: Otsu's threshold takes its place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
-  - "argmax": 0.5, where the class draws level with the background; not for a normalised map either;
-  - "agreement": where calling an image positive, because `localize.agreement_fraction` of its pixels
-    score higher, agrees best with the labels (the mean of the shares of both kinds called rightly).
+  - "agreement": an image counts as positive if `localize.agreement_fraction` of its pixels score above
+    the threshold; the one that agrees best with the labels (mean of sensitivity and specificity).
   """
   histograms = make_histograms(config, mesh)
   total = None
@@ -40,7 +40,7 @@ def thresholds(
     part = histograms(localize(state, inputs), labels)
     part = jax.tree.map(lambda x: np.asarray(x, np.float64), part)
     total = part if total is None else jax.tree.map(np.add, total, part)
-  return {name: _rules(total[name], name, config) for name in maps_of(config)}
+  return {map_.name: _rules(total[map_.name], map_) for map_ in method_of(config).maps}
 
 
 def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
@@ -51,10 +51,10 @@ def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
 
 
 def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
-  """Sums over images, f32[C, bins] each.
+  """Returns sums over images for each map, f32[C, bins] each.
 
-  Of scores where a class is "denied", and where it is "found"; of images with the class ("right") and
-  without ("wrong") that a threshold in that bin still calls positive.
+  "found": counts of the scores on images where the classifier finds the class. "positive" and
+  "negative": images with and without the class that a threshold in that bin calls positive.
   """
   result = {}
   present = maps.probabilities > config.localize.gate
@@ -69,43 +69,35 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
     # Sums and not products: a TPU would round the counts of a product's operands.
     summed = lambda values, of, weight=weight: jnp.sum(values * (of * weight)[..., None], axis=0)
     result[name] = {
-      "denied": summed(counts, 1.0 - label), "found": summed(counts, present),
-      "right": summed(called, label), "wrong": summed(called, 1.0 - label),
+      "found": summed(counts, present),
+      "positive": summed(called, label), "negative": summed(called, 1.0 - label),
     }
   return result
 
 
-def _rules(histogram: dict[str, np.ndarray], name: str, config: Config) -> dict[str, list[float]]:
-  share = config.localize.negative_quantile
+def _rules(histogram: dict[str, np.ndarray], map_: ScoreMap) -> dict[str, list[float]]:
   otsu = [metrics.otsu(h) if h.sum() else _DRAW for h in histogram["found"]]
-  normalised = name == "class_activation" and config.localize.class_activation == "normalised"
-  negatives = [
-    # A score under a draw says background, however rare it is on negatives.
-    max(metrics.quantile(h, share), _DRAW) if h.sum() else _DRAW for h in histogram["denied"]
-  ]
+  pairs = zip(histogram["positive"], histogram["negative"], strict=True)
   return {
-    "negatives": otsu if normalised else negatives,
+    "argmax": otsu if map_.normalised else [_DRAW] * len(otsu),
     "otsu": otsu,
-    "argmax": otsu if normalised else [_DRAW] * len(otsu),
-    "agreement": [
-      _agreement(right, wrong)
-      for right, wrong in zip(histogram["right"], histogram["wrong"], strict=True)
-    ],
+    "agreement": [_agreement(positive, negative) for positive, negative in pairs],
   }
 
 
-def _agreement(right: np.ndarray, wrong: np.ndarray) -> float:
-  """Returns the threshold of the highest balanced accuracy of images; of equals the middle one."""
-  if not right[0] or not wrong[0]:
+def _agreement(positive: np.ndarray, negative: np.ndarray) -> float:
+  """Returns the threshold of the highest balanced accuracy; of equally good ones the middle one."""
+  if not positive[0] or not negative[0]:
     return _DRAW
-  balanced = right / right[0] + 1.0 - wrong / wrong[0]
+  balanced = positive / positive[0] + 1.0 - negative / negative[0]
   best = np.flatnonzero(balanced >= balanced.max() * (1 - 1e-9))
   return float(best[len(best) // 2]) / metrics.BINS
 
 
 def chosen_thresholds(thresholds: dict, config: Config) -> dict[str, list[float]]:
-  """Returns each map's thresholds, one a class, by the configured rule."""
-  return {name: rules[config.localize.threshold_rule] for name, rules in thresholds.items()}
+  """Returns each map's thresholds, one per class, by the rule in use."""
+  rule = method_of(config).rule(config)
+  return {name: rules[rule] for name, rules in thresholds.items()}
 
 
 def load_thresholds(
@@ -113,7 +105,8 @@ def load_thresholds(
 ) -> dict[str, list[float]]:
   """Returns each map's thresholds; raises FileNotFoundError when training has not finished.
 
-  Raises ValueError when they are those of another step than the one given.
+  Raises ValueError when they belong to another step than the one given, or to a rule of an earlier
+  release that chose other values than today's.
   """
   path = workdir / "thresholds.json"
   if not path.exists():
@@ -123,11 +116,17 @@ def load_thresholds(
     raise ValueError(f"{path} is not what --mode=eval writes: run it again.")
   if step is not None and content["step"] != step:
     raise ValueError(f"{path} is of step {content['step']}, not {step}: run --mode=eval first.")
+  maps = content["maps"].values()
+  if any(rules.get("negatives", rules["argmax"]) != rules["argmax"] for rules in maps):
+    raise ValueError(
+      f"{path} has thresholds of the rule 'negatives', which only release 0.1.0 has, above those of "
+      "'argmax': run --mode=eval to choose thresholds anew, or map with that release."
+    )
   return chosen_thresholds(content["maps"], config)
 
 
 def _are_thresholds(content: Any, config: Config) -> bool:
-  """Whether JSON holds a step, and a list of one number a class for every rule of every map."""
+  """Whether JSON holds a step, and a list of one number per class for every rule of every map."""
   names, classes = maps_of(config), len(config.data.classes)
   try:
     rows = [content["maps"][name][rule] for name in names for rule in RULES]

@@ -1,4 +1,4 @@
 """From a trained network to score maps and masks.
 
-May import: config, method, runtime, state, trunks.
+May import: config, method, runtime, settings, state, trunks.
 """

@@ -29,6 +29,7 @@ from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.mapping import comparison, predict, products, scene_tables
 from lgag_jax.mapping.cog import NO_DATA
 from lgag_jax.mapping.comparison import Judged
+from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options, References
 from lgag_jax.runtime import files, lock, processes
 
@@ -154,7 +155,7 @@ def judge(
   for c, values in enumerate(classes.values()):  # Square metres and pixels do not add up.
     values["objects"] = [_objects(of, c, wanted, unit) for unit, of in by_unit.items()]
   result = {
-    "step": mapped.step, "threshold_rule": config.localize.threshold_rule,
+    "step": mapped.step, "threshold_rule": method_of(config).rule(config),
     "probability": options.probability, "min_overlap": wanted.min_overlap,
     "pixels": _pixels(pooled.pixels), "classes": classes, "scenes": scenes, "left_out": left_out,
   }

@@ -26,6 +26,7 @@ from lgag_jax.mapping import products, scene_page
 from lgag_jax.mapping.distribution import Share
 from lgag_jax.mapping.products import Plan
 from lgag_jax.method.network import Network
+from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import lock, processes, sharding
 from lgag_jax.state import TrainState
@@ -144,11 +145,11 @@ def _tell(mapped: Mapped, output: pathlib.Path, *, anew: bool) -> list[dict]:
 
 def write_page(mapped: Mapped, output: pathlib.Path, judged: dict | None = None) -> None:
   """Writes the page of all maps in an output; `judged` as `scene_page.write` takes it."""
-  config = mapped.config
+  config, method = mapped.config, method_of(mapped.config)
   levels = ", ".join(f"{value:.3f}" for value in mapped.thresholds)
   maker = (
     f"Method {config.model.method} on {config.model.trunk}; mapped from a score of {levels} on, "
-    f'by the rule "{config.localize.threshold_rule}", which has seen no mask.'
+    f'by the rule "{method.rule(config)}", which has seen no mask.'
   )
   scene_page.write(
     products.results(output, config), output, maker=maker, left_out=mapped.left_out, judged=judged
@@ -165,7 +166,7 @@ def doubt_of(rows: list[dict], config: Config) -> str:
   share = f"under {100 * BLACK:g} %" if black else f"over {100 * WHITE:g} %"
   text = f"Every map is {'black' if black else 'white'}: {share} of each image's pixels are mapped."
   denied = sum(all(row[f"{name}_probability"] <= gate for name in names) for row in rows)
-  if black and denied and config.model.method != "segmentation":
+  if black and denied and method_of(config).gated:
     text += f" In {denied} of {len(rows)} images no class is found at all (localize.gate={gate:g})."
   return (
     f"{text} If that cannot be: are these images as large, as far from the ground and in the same "

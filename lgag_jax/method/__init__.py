@@ -1,4 +1,4 @@
 """The paper on one shelf: SOL, GAA, memory bank, losses, head and network.
 
-May import: config, state, trunks.
+May import: config, imagery, methods, settings, state, trunks.
 """

@@ -1,15 +1,68 @@
-"""Class activation from all of a trunk's taps: one grid, or a decoder that ends at stride 4."""
+"""Class activation from a trunk's taps, and the image scores pooled from it.
+
+Each classifier is a module of the taps to logits f32[B, h, w, C] and the features under them.
+"""
 
 import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from lgag_jax.config import Config
 from lgag_jax.method.memory_bank import unit
-from lgag_jax.trunks.layers import dense, resize
+from lgag_jax.settings.model import ModelConfig
+from lgag_jax.trunks.layers import dense, matmul, resize
+
+
+def tap_classifier(config: Config) -> nn.Module:
+  """Builds the default classifier."""
+  model, classes = config.model, len(config.data.classes)
+  return TapClassifier(
+    classes, model.head_width, model.epsilon, jnp.dtype(model.precision), name="classifier"
+  )
+
+
+def linear_classifier(config: Config) -> nn.Module:
+  """Builds the published classifier."""
+  dtype = jnp.dtype(config.model.precision)
+  return LinearClassifier(len(config.data.classes), dtype, name="classifier")
+
+
+def decoder(config: Config) -> nn.Module:
+  """Builds the segmentation decoder."""
+  model, classes = config.model, len(config.data.classes)
+  return Decoder(
+    classes, model.decoder_widths, model.epsilon, jnp.dtype(model.precision), name="decoder"
+  )
+
+
+def pool(logits: Float[Array, "B h w C"], model: ModelConfig) -> Float[Array, "B C"]:
+  """Returns image scores: the mean over space, or over each class's highest share of cells."""
+  if model.pooling == "average":
+    return jnp.mean(logits, axis=(1, 2))
+  flat = logits.reshape(logits.shape[0], -1, logits.shape[-1])
+  count = max(1, round(model.top_fraction * flat.shape[1]))
+  # Not top_k, which would gather the batch from all devices; a sort stays on each.
+  return jnp.mean(jnp.sort(flat, axis=1)[:, -count:], axis=1)
+
+
+class LinearClassifier(nn.Module):
+  """A 1x1 convolution of the last tap without bias, as published."""
+
+  classes: int
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(
+    self, taps: tuple[Array, ...]
+  ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w E"]]:
+    shape = (taps[-1].shape[-1], self.classes)
+    kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+    logits = matmul(taps[-1].astype(self.dtype), kernel.astype(self.dtype))
+    return logits.astype(jnp.float32), taps[-1]
 
 
 class TapClassifier(nn.Module):
-  """Class activation from all taps: 1x1 to one width, summed on the grid, then 3x3 (`features`)."""
+  """All taps: 1x1 to one width, summed on the last tap's grid, then 3x3 (the features), then 1x1."""
 
   classes: int
   width: int
@@ -18,9 +71,9 @@ class TapClassifier(nn.Module):
 
   @nn.compact
   def __call__(
-    self, taps: tuple[Array, ...], size: tuple[int, int]
+    self, taps: tuple[Array, ...]
   ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w E"]]:
-    total = 0.0
+    size, total = taps[-1].shape[1:3], 0.0
     for i, tap in enumerate(taps, start=1):
       scaled = _scaled(tap, self.epsilon)
       # Resizing and projecting commute: the smaller grid is projected.
@@ -35,7 +88,7 @@ class TapClassifier(nn.Module):
 
 
 class Decoder(nn.Module):
-  """Class activation at stride 4: from stride 16 upwards, each finer tap is added and mixed in."""
+  """A decoder that ends at stride 4: from stride 16 upwards each finer tap is added and mixed in."""
 
   classes: int
   widths: tuple[int, int, int]  # At strides 16, 8 and 4.

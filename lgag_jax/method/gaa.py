@@ -8,21 +8,33 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
+from lgag_jax.config import Config
 from lgag_jax.trunks.layers import matmul, product
+
+
+def residual_attention(config: Config) -> nn.Module:
+  """Builds the default form: g' = g + o, which starts as g itself."""
+  dtype = jnp.dtype(config.model.precision)
+  return GlobalAnchorAggregation(config.gaa.heads, residual=True, dtype=dtype, name="gaa")
+
+
+def concatenated_attention(config: Config) -> nn.Module:
+  """Builds the published form: g' = W [g ; o]."""
+  dtype = jnp.dtype(config.model.precision)
+  return GlobalAnchorAggregation(config.gaa.heads, residual=False, dtype=dtype, name="gaa")
 
 
 class GlobalAnchorAggregation(nn.Module):
   """Cross-attention from the feature grid to the global anchors, fused with the features.
 
-  Q = Wq g, K = Wk G, V = Wv G, P = softmax(Q K^T / sqrt(D)), o = Wo P V; g' = W [g ; o] for
-  fusion="concat", g + o for "residual". Anchors are few and cells many, so products are taken from
-  the anchors' side: Q K^T as g (Wq K^T) and W Wo (P V) as P (V Wo W). Nothing of the size D x D is
-  multiplied with a cell but the concatenation's own share of g.
+  Q = Wq g, K = Wk G, V = Wv G, P = softmax(Q K^T / sqrt(D)) over the anchors, o = Wo P V; g' = g + o
+  if `residual`, else W [g ; o]. Anchors are few and cells many, so products are taken from the
+  anchors' side: Q K^T as g (Wq K^T), and W Wo (P V) as P (V Wo W). A cell is only multiplied by a
+  D x D matrix in the concatenation.
   """
 
   heads: int
-  fusion: str
-  normalise: str
+  residual: bool
   dtype: Any = jnp.float32  # Of matrix products.
 
   @nn.compact
@@ -34,9 +46,8 @@ class GlobalAnchorAggregation(nn.Module):
     query_kernel, query_bias = self._to_heads("query", width)
     key_kernel, key_bias = self._to_heads("key", width)
     value_kernel, value_bias = self._to_heads("value", width)
-    # With a residual the new branch starts at zero, so that training starts from g itself.
-    residual = self.fusion == "residual"
-    init = nn.initializers.zeros_init() if residual else _lecun((0, 1), 2)
+    # A residual branch starts at zero, so that training starts from g itself.
+    init = nn.initializers.zeros_init() if self.residual else _lecun((0, 1), 2)
     output_kernel = self.param("output_kernel", init, (self.heads, head_width, width))
     output_bias = self.param("output_bias", nn.initializers.zeros_init(), (width,))
 
@@ -47,10 +58,10 @@ class GlobalAnchorAggregation(nn.Module):
     # Heads and anchors share an axis in the products with cells: plain matrix products.
     grid = (*g.shape[:2], self.heads, anchors.shape[0])
     bias = self._contract("he,ahe->ha", query_bias, keys)
-    attention = self._normalise(self._rows(g, to_logits).reshape(grid) + bias)
+    attention = jax.nn.softmax(self._rows(g, to_logits).reshape(grid) + bias, axis=-1)
     attention = attention.reshape(*g.shape[:2], -1)
     read = self._contract("ahe,hed->had", values, output_kernel).reshape(-1, width)
-    if residual:
+    if self.residual:
       fused = g + self._rows(attention, read) + output_bias
     else:
       kernel = self.param("fuse_kernel", _lecun((0, 1), 2), (2, width, width))
@@ -70,11 +81,6 @@ class GlobalAnchorAggregation(nn.Module):
     shape = (self.heads, width // self.heads)
     kernel = self.param(f"{name}_kernel", _lecun(0, (1, 2)), (width, *shape))
     return kernel, self.param(f"{name}_bias", nn.initializers.zeros_init(), shape)
-
-  def _normalise(self, logits: Float[Array, "B N H A"]) -> Float[Array, "B N H A"]:
-    if self.normalise == "none":
-      return logits
-    return jax.nn.softmax(logits, axis={"anchors": -1, "pixels": 1}[self.normalise])
 
 
 def _lecun(in_axis, out_axis):

@@ -1,7 +1,7 @@
-"""The hybrid loss, one pure function a term.
+"""The hybrid loss: one pure function per term, and the terms as methods list them.
 
-Every term returns one number an image, and the loss is their mean over the batch. So a batch may be
-split over devices or worked through in parts, and the sum comes out the same.
+Every term returns one number per image, and the loss is their mean over the batch. So a batch may be
+split over devices or processed in parts, and the sum stays the same.
 """
 
 import jax
@@ -9,8 +9,13 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int
 
+from lgag_jax.config import Config
+from lgag_jax.imagery.reading import UNKNOWN
+from lgag_jax.method.classifiers import pool
 from lgag_jax.method.memory_bank import unit
+from lgag_jax.method.method import LossTerm, Outputs
 from lgag_jax.state import MemoryBank
+from lgag_jax.trunks.layers import resize
 
 _NEVER = -1e9  # A logit that stands for "not there"; infinities would make gradients NaN.
 
@@ -83,3 +88,60 @@ def segmentation(
   pixel = jnp.mean(optax.sigmoid_binary_cross_entropy(logits, truth), axis=-1)
   known_pixels = jnp.maximum(jnp.sum(known, axis=(1, 2)), 1)
   return jnp.sum(pixel * known, axis=(1, 2)) / known_pixels
+
+
+def of_labels(
+  logits: Float[Array, "B h w C"], labels: Float[Array, "B C"], config: Config
+) -> Float[Array, " B"]:
+  """Returns the weighted sum of the terms that image labels alone give a class activation."""
+  weights = config.loss
+  background = background_pixels(logits, labels, fraction=weights.background_pixel_fraction)
+  return (
+    classification(pool(logits, config.model), labels)
+    + weights.negative_pixel_weight * negative_pixels(logits, labels)
+    + weights.background_pixel_weight * background
+  )
+
+
+def _consistency(outputs: Outputs, batch: dict, bank: MemoryBank, config: Config):
+  # A classifier's grid may be finer than the anchors'.
+  activation = resize(outputs.activation, outputs.guided.shape[1:3], antialias=True)
+  return consistency(activation, outputs.guided)
+
+
+def _segmentation(outputs: Outputs, batch: dict, bank: MemoryBank, config: Config):
+  logits = resize(outputs.logits, batch["mask"].shape[1:3], antialias=False)
+  return segmentation(logits, batch["mask"].astype(jnp.int32), batch["mask"] != UNKNOWN)
+
+
+CLASSIFICATION = LossTerm(
+  "classification", lambda config, epoch: 1.0,
+  lambda outputs, batch, bank, config: classification(outputs.scores, batch["label"]),
+)
+NEGATIVE_PIXELS = LossTerm(
+  "negative_pixels", lambda config, epoch: config.loss.negative_pixel_weight,
+  lambda outputs, batch, bank, config: negative_pixels(outputs.logits, batch["label"]),
+)
+BACKGROUND_PIXELS = LossTerm(
+  "background_pixels", lambda config, epoch: config.loss.background_pixel_weight,
+  lambda outputs, batch, bank, config: background_pixels(
+    outputs.logits, batch["label"], fraction=config.loss.background_pixel_fraction
+  ),
+)
+CONSISTENCY = LossTerm(
+  "consistency", lambda config, epoch: config.loss.consistency_weight, _consistency
+)
+CONTRAST = LossTerm(
+  "contrast",
+  lambda config, epoch: jnp.where(
+    epoch >= config.loss.contrast_from_epoch, config.loss.contrast_weight, 0.0
+  ),
+  lambda outputs, batch, bank, config: contrast(
+    outputs.anchors, outputs.exists, bank, temperature=config.loss.contrast_temperature
+  ),
+)
+AUXILIARY = LossTerm(
+  "auxiliary", lambda config, epoch: config.loss.auxiliary_weight,
+  lambda outputs, batch, bank, config: of_labels(outputs.fused_logits, batch["label"], config),
+)
+SEGMENTATION = LossTerm("segmentation", lambda config, epoch: 1.0, _segmentation)

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from lgag_jax.config import BankConfig
+from lgag_jax.config import BankConfig, Config
+from lgag_jax.method.method import Outputs
 from lgag_jax.state import MemoryBank
 
 
@@ -30,33 +31,33 @@ def empty(config: BankConfig, *, classes: int, dimension: int) -> MemoryBank:
   )
 
 
+def accept_confident(outputs: Outputs, batch: dict, config: Config) -> Bool[Array, "B K"]:
+  """Returns which anchors enter the bank: those that exist, of real examples, confident foreground."""
+  confident = jax.nn.sigmoid(outputs.scores) > config.bank.min_confidence
+  confident = jnp.concatenate([jnp.ones_like(confident[:, :1]), confident], axis=1)
+  return outputs.exists & confident & (batch["weight"] > 0)[:, None]
+
+
 def push(
   bank: MemoryBank,
   anchors: Float[Array, "B K D"],
   accepted: Bool[Array, "B K"],
-  config: BankConfig,
 ) -> MemoryBank:
   """Enters the accepted anchors in batch order, each class on its own; no gradient passes.
 
-  With policy="fifo" the newest L of a class stay. With "moving_average" (RCA) a full class moves
-  the slot most similar to the anchor instead; empty slots are filled first, where RCA starts from
-  random vectors, which would stay noise for most of a short training.
+  The newest L of each class stay (first in, first out).
   """
   rows = unit(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
-  if config.policy == "fifo":
-    push_class = _push_fifo
-  else:
-    push_class = partial(_push_moving_average, momentum=config.momentum)
-  over_classes = jax.vmap(push_class, in_axes=(0, 0, 0, 1, 1))
+  over_classes = jax.vmap(_push_class, in_axes=(0, 0, 0, 1, 1))
   features, valid, cursor = over_classes(bank.features, bank.valid, bank.cursor, rows, accepted)
   return bank.replace(features=features, valid=valid, cursor=cursor)
 
 
-def _push_fifo(features, valid, cursor, rows, accepted):
+def _push_class(features, valid, cursor, rows, accepted):
   slots = features.shape[0]
   count = jnp.sum(accepted, dtype=jnp.int32)
   rank = jnp.cumsum(accepted, dtype=jnp.int32) - 1
-  # Of more rows than slots only the last ones stay; slot indices are then unique, and rows that
+  # If there are more rows than slots, only the last ones stay: slot indices are then unique. Rows that
   # are not written go to index L, which "drop" ignores.
   written = accepted & (rank >= count - slots)
   index = jnp.where(written, (cursor + rank) % slots, slots)
@@ -65,24 +66,6 @@ def _push_fifo(features, valid, cursor, rows, accepted):
     valid.at[index].set(True, mode="drop"),
     (cursor + count) % slots,
   )
-
-
-def _push_moving_average(features, valid, cursor, rows, accepted, *, momentum):
-  def enter(carry, inputs):
-    features, valid, cursor = carry
-    row, accept = inputs
-    full = jnp.all(valid)
-    nearest = jnp.argmax(features @ row)
-    index = jnp.where(full, nearest, cursor)
-    moved = unit(momentum * features[index] + (1.0 - momentum) * row)
-    target = jnp.where(accept, index, features.shape[0])
-    features = features.at[target].set(jnp.where(full, moved, row), mode="drop")
-    valid = valid.at[target].set(True, mode="drop")
-    cursor = jnp.where(accept & ~full, (cursor + 1) % features.shape[0], cursor)
-    return (features, valid, cursor), None
-
-  carry, _ = jax.lax.scan(enter, (features, valid, cursor), (rows, accepted))
-  return carry
 
 
 def sample(bank: MemoryBank, count: int, key: jax.Array) -> MemoryBank:
@@ -103,8 +86,9 @@ def sample(bank: MemoryBank, count: int, key: jax.Array) -> MemoryBank:
     i.astype(jnp.uint32) * (filled % count).astype(jnp.uint32) // count
   ).astype(jnp.int32)
   first = edge(steps)  # K S
-  within = jax.random.randint(key, first.shape, 0, jnp.maximum(edge(steps + 1) - first, 1))
-  turn = jax.random.randint(jax.random.fold_in(key, 1), filled.shape, 0, jnp.maximum(filled, 1))
+  within_key, turn_key = jax.random.split(key)
+  within = jax.random.randint(within_key, first.shape, 0, jnp.maximum(edge(steps + 1) - first, 1))
+  turn = jax.random.randint(turn_key, filled.shape, 0, jnp.maximum(filled, 1))
   spread = (first + within + turn) % jnp.maximum(filled, 1)
   index = jnp.where(filled > count, spread, steps)  # K S
   features = jnp.take_along_axis(bank.features, index[..., None], axis=1)

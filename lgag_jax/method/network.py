@@ -1,4 +1,4 @@
-"""The whole network: a trunk, cut into a frozen and a trained part, and the head on its taps."""
+"""The whole network: a trunk, divided into a frozen and a trained part, and the head on its taps."""
 
 import dataclasses
 import functools
@@ -12,11 +12,14 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
-from lgag_jax.method.head import LGAGHead, Outputs
+from lgag_jax.method import registry
+from lgag_jax.method.head import Head
+from lgag_jax.method.method import Method, Outputs
 from lgag_jax.state import MemoryBank
 from lgag_jax.trunks import pretrained
 from lgag_jax.trunks.resnet import ResNet50
 
+TRAINING_STRIDE = 16  # Of the grid of anchors and guided maps.
 _INIT_SIDE = 64  # No parameter's shape depends on the image's size.
 # Of ImageNet's photographs in [0, 1], red, green and blue: what all trunks were trained on.
 _IMAGENET_MEAN, _IMAGENET_STD = np.array(ResNet50.MEAN), np.array(ResNet50.STD)
@@ -27,7 +30,7 @@ class Network:
   """Pure functions of parameters {"trunk", "head"} and the trunk's stored statistics."""
 
   trunk: nn.Module
-  head: LGAGHead
+  head: Head
   first_trainable_stage: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
@@ -71,10 +74,28 @@ class Network:
 
   def init_head(self, key: jax.Array, trunk: dict, channels: int, bank: MemoryBank) -> Any:
     """Returns random head params; of the trunk's variables only the shapes are read."""
+    labels = jnp.ones((1, len(self.head.config.data.classes)))
+    return self.head.init(key, self._zero_taps(trunk, channels), bank, labels)["params"]
+
+  def anchor_dimension(self, trunk: dict, channels: int) -> int:
+    """Returns D, the width of the method's anchor features; of `trunk` only the shapes are read."""
+    features, taps = self.method.anchor_features(self.head.config), self._zero_taps(trunk, channels)
+    make = lambda: features.init_with_output(jax.random.key(0), taps, taps[-1].shape[1:3])[0]
+    dimension = jax.eval_shape(make).shape[-1]
+    if dimension % self.head.config.gaa.heads:
+      raise ValueError(
+        f"config.gaa.heads={self.head.config.gaa.heads}: must divide the anchors' {dimension} numbers."
+      )
+    return dimension
+
+  @property
+  def method(self) -> Method:
+    return self.head.method
+
+  def _zero_taps(self, trunk: dict, channels: int) -> tuple[Array, ...]:
     image = jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))
     shapes = jax.eval_shape(self.trunk.apply, trunk, image)[1:]
-    taps = tuple(jnp.zeros(s.shape, s.dtype) for s in shapes)
-    return self.head.init(key, taps, bank, jnp.ones((1, self.head.classes)))["params"]
+    return tuple(jnp.zeros(s.shape, s.dtype) for s in shapes)
 
 
 def full_precision(function: Callable) -> Callable:
@@ -102,10 +123,7 @@ def build(config: Config, platform: str = "") -> Network:
     options["depthwise"] = depthwise_form(
       config.model.depthwise, platform or jax.default_backend()
     )
-  head = LGAGHead(
-    classes=len(config.data.classes), model=config.model, sol=config.sol, gaa=config.gaa,
-    anchor_stride=config.model.grid_stride, gate=config.localize.gate,
-  )
+  head = Head(registry.method_of(config), config, anchor_stride=TRAINING_STRIDE)
   mean, std = normalisation_of(kind, config)
   return Network(
     trunk=kind(**options), head=head, first_trainable_stage=config.model.first_trainable_stage,
@@ -138,17 +156,3 @@ def depthwise_form(setting: str, platform: str) -> str:
 def at_anchor_stride(network: Network, stride: int) -> Network:
   """Returns the same network, of the same parameters, with anchors and guided maps at `stride`."""
   return dataclasses.replace(network, head=network.head.clone(anchor_stride=stride))
-
-
-def anchor_dimension(config: Config) -> int:
-  """Returns D; raises ValueError when the attention's heads do not divide it."""
-  if config.model.anchor_features == "sides":
-    dimension = sum(config.model.side_widths)
-  else:
-    widths = pretrained.TRUNKS[config.model.trunk].WIDTHS
-    dimension = sum(widths[number - 1] for number in config.model.anchor_taps)
-  if dimension % config.gaa.heads:
-    raise ValueError(
-      f"config.gaa.heads={config.gaa.heads}: must divide the anchors' {dimension} numbers."
-    )
-  return dimension

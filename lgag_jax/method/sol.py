@@ -1,16 +1,107 @@
 """SOL, structure-aware object locating: from a class map to seeds and local category anchors.
 
-Pure functions; `dtype` is that of the matrix products, everything else is f32. The structure, every
-cell's similarity to every other, is N x N an image; it is only ever held a block of rows at a time,
-so memory grows with N.
+`dtype` is that of the matrix products; everything else is f32. The structure, each cell's similarity to
+every other, is an N x N matrix per image. Only a block of its rows is in memory at a time, so memory
+grows with N.
 """
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
+from lgag_jax.config import Config
 from lgag_jax.method.memory_bank import unit
-from lgag_jax.trunks.layers import product
+from lgag_jax.trunks.layers import dense, product, resize
+
+
+def tap_features(config: Config) -> nn.Module:
+  """Builds the default anchor features: the taps as they are."""
+  return TapFeatures(config.model.anchor_taps, config.model.epsilon)
+
+
+def side_projections(config: Config) -> nn.Module:
+  """Builds the published anchor features: projections of all four taps."""
+  model = config.model
+  return SideProjections(
+    model.side_widths, model.epsilon, jnp.dtype(model.precision), name="sides"
+  )
+
+
+class TapFeatures(nn.Module):
+  """Taps of unit length per cell, resized to one grid and concatenated: g, without parameters."""
+
+  numbers: tuple[int, ...]  # From 1.
+  epsilon: float
+
+  @nn.compact
+  def __call__(self, taps: tuple[Array, ...], size: tuple[int, int]) -> Float[Array, "B h w D"]:
+    chosen = [taps[number - 1].astype(jnp.float32) for number in self.numbers]
+    return jnp.concatenate(
+      [unit(resize(tap, size, antialias=True), self.epsilon) for tap in chosen], axis=-1
+    )
+
+
+class SideProjections(nn.Module):
+  """1x1 projections of the taps, of unit length per cell, resized to one grid and concatenated: g."""
+
+  widths: tuple[int, ...]
+  epsilon: float
+  dtype: jnp.dtype
+
+  @nn.compact
+  def __call__(self, taps: tuple[Array, ...], size: tuple[int, int]) -> Float[Array, "B h w D"]:
+    sides = []
+    for i, (tap, width) in enumerate(zip(taps, self.widths, strict=True), start=1):
+      tap, merge = _sampled(tap, size)
+      side = dense(nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"side{i}"), tap)
+      sides.append(merge(unit(side.astype(jnp.float32), self.epsilon)))
+    return jnp.concatenate(sides, axis=-1)
+
+
+def _sampled(x: Float[Array, "B a b E"], size: tuple[int, int]) -> tuple[Array, Callable]:
+  """Returns the cells of x that a bilinear resize to `size` reads, and the rest of the resize.
+
+  If x shrinks by an even factor without antialiasing, each new cell is the mean of the central four of
+  the cells that it covers. The others need not be projected.
+  """
+  batch, rows, cols, width = x.shape
+  factor = rows // size[0]
+  if rows <= size[0] or factor % 2 or (factor * size[0], factor * size[1]) != (rows, cols):
+    return x, lambda y: resize(y, size, antialias=False)
+  middle = slice(factor // 2 - 1, factor // 2 + 1)
+  blocks = x.reshape(batch, size[0], factor, size[1], factor, width)
+  return blocks[:, :, middle, :, middle], lambda y: jnp.mean(y, axis=(2, 4))
+
+
+def locate(
+  structure: Float[Array, "B i j E"],
+  activation: Float[Array, "B i j K"],
+  present: Bool[Array, "B K"],
+  g: Float[Array, "B h w D"],
+  config: Config,
+) -> Float[Array, "B h w K"]:
+  """Returns one-hot seeds on the grid of g: SOL's, less those that `reseed` drops."""
+  # Seeds are an argmax, which no gradient passes: none is computed.
+  structure, activation = jax.lax.stop_gradient((structure, activation))
+  structure = resize(structure, activation.shape[1:3], antialias=False)
+  batch, height, width, classes = activation.shape
+  dtype = jnp.dtype(config.model.precision)
+  overlaps = overlap(
+    structure.astype(jnp.float32).reshape(batch, height * width, -1),
+    activation.reshape(batch, height * width, classes),
+    block_rows=config.sol.block_rows, epsilon=config.model.epsilon, dtype=dtype,
+  )
+  classes_of_cells = seeds(overlaps, present, background_factor=config.sol.background_factor)
+  one_hot = jax.nn.one_hot(classes_of_cells, classes).reshape(activation.shape)
+  one_hot = jax.image.resize(one_hot, (batch, *g.shape[1:3], classes), "nearest")
+  kept = reseed(
+    g.reshape(batch, -1, g.shape[-1]), one_hot.reshape(batch, -1, classes),
+    rounds=config.sol.rounds, dtype=dtype,
+  )
+  return kept.reshape(one_hot.shape)
 
 
 def class_maps(
@@ -83,13 +174,12 @@ def local_anchors(
   *,
   dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B K D"]:
-  """Returns the weighted mean of features a class; zero for a class without weight.
+  """Returns the mean of the features per class, weighted; zero for a class without weight.
 
-  With one-hot seeds as weights these are the local category anchors. SIPE divides by N instead,
-  which a cosine does not notice but a memory bank and k-means would.
+  With one-hot seeds as weights these are the local category anchors. SIPE divides by N instead: a
+  cosine does not change by that, but a memory bank and k-means would.
   """
   total = jnp.sum(weights, axis=1)[..., None]  # B K 1
-  # A weight below one only occurs with weighted seeds; there the plain mean needs the true sum.
   safe = jnp.where(total > 0, total, 1.0)
   return product("bnk,bnd->bkd", weights, features, dtype) / safe
 
@@ -101,10 +191,11 @@ def reseed(
   rounds: int,
   dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B N K"]:
-  """Returns one-hot seeds without those that lie closer to the background's anchor than their own.
+  """Drops seeds that are closer to the background's anchor than to their own, `rounds` times.
 
-  Deep features see far, so first seeds spill over a landslide's edge; anchors of features that see
-  less part the cells again, as Lloyd's algorithm does, within the first seeds. No gradient passes.
+  Deep features have a wide receptive field, so the first seeds spill over a landslide's edge. Anchors
+  of features with a smaller one divide the first seeds again, as Lloyd's algorithm would. No gradient
+  passes.
   """
   if not rounds:
     return weights
@@ -117,6 +208,14 @@ def reseed(
     background = 1.0 - jnp.sum(kept, axis=-1, keepdims=True)
     weights = jnp.concatenate([background, kept], axis=-1)
   return weights
+
+
+def cosine_guide(
+  cells: Float[Array, "B N D"], weights: Float[Array, "B N K"], config: Config
+) -> Float[Array, "B N K"]:
+  """Returns the cosine of each cell with the local anchors of the same cells."""
+  dtype = jnp.dtype(config.model.precision)
+  return cosine_maps(cells, local_anchors(cells, weights, dtype=dtype), dtype=dtype)
 
 
 def cosine_maps(

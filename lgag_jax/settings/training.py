@@ -16,7 +16,6 @@ class OptimConfig:
   weight_decay: float = 1e-4
   clip_norm: float = 1.0  # Of the gradient, over all parameters; 0 clips nothing.
   decay_power: float = 0.9  # Of the polynomial decay to zero at the last step.
-  warmup_steps: int = 0
 
   def __post_init__(self):
     one_of("optim.name", self.name, ("sgd", "adamw"))

@@ -16,6 +16,7 @@ from lgag_jax.inputs import normalisation
 from lgag_jax.inputs.pipeline import steps_per_epoch
 from lgag_jax.inputs.sources import Source, open_source
 from lgag_jax.inputs.split import Split
+from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import files, lock, preemption, processes, sharding
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.state import TrainState
@@ -130,8 +131,9 @@ def _open_sources(config: Config) -> list[Source]:
       "%d of %d validation images are training images, too: figures on them flatter "
       "(data.train_split, data.validation_split).", len(shared), len(sources[1].keys),
     )
-  if config.model.method == "segmentation" and not sources[0].has_masks:
-    raise ValueError(f"{config.data.directory}: model.method='segmentation' needs masks to learn from.")
+  method = method_of(config)
+  if method.supervision == "masks" and not sources[0].has_masks:
+    raise ValueError(f"{config.data.directory}: method {method.name!r} needs masks to learn from.")
   return sources
 
 

@@ -9,15 +9,8 @@ from lgag_jax.config import Config
 
 
 def schedule(config: Config, steps: int) -> optax.Schedule:
-  """Polynomial decay to zero at `steps`, after a linear warm-up; constant past its ends."""
-  optim = config.optim
-  decay = optax.polynomial_schedule(
-    1.0, 0.0, optim.decay_power, max(steps - optim.warmup_steps, 1)
-  )
-  if optim.warmup_steps == 0:
-    return decay
-  warmup = optax.linear_schedule(0.0, 1.0, optim.warmup_steps)
-  return optax.join_schedules([warmup, decay], [optim.warmup_steps])
+  """Returns the polynomial decay to zero at `steps`; it is constant from there on."""
+  return optax.polynomial_schedule(1.0, 0.0, config.optim.decay_power, max(steps, 1))
 
 
 def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:

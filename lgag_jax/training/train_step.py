@@ -10,25 +10,24 @@ import optax
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.method import losses, memory_bank
+from lgag_jax.method import memory_bank
 from lgag_jax.method import network as networks
-from lgag_jax.method.head import Outputs, pool
+from lgag_jax.method.method import Method, Outputs
 from lgag_jax.method.network import Network
-from lgag_jax.runtime import sharding
+from lgag_jax.runtime import random_streams, sharding
 from lgag_jax.state import MemoryBank, TrainState
 from lgag_jax.trunks import pretrained
-from lgag_jax.trunks.layers import resize, turned
+from lgag_jax.trunks.layers import turned
 
 
 def init_state(
   network: Network, config: Config, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
   """Makes the state of step 0, the trunk's weights loaded: whole on every device, or split."""
-  key, channels = jax.random.key(config.train.seed), config.data.channels
-  init_trunk = partial(network.init_trunk, channels=channels)
+  key = random_streams.key(config.train.seed, "trunk")
+  init_trunk = partial(network.init_trunk, channels=config.data.channels)
   if config.model.weights == "random":
-    trunk = jax.jit(init_trunk)(jax.random.fold_in(key, 0))
+    trunk = jax.jit(init_trunk)(key)
   else:
     path = config.model.weights
     path = pretrained.packaged_weights(config.model.trunk) if path == "packaged" else path
@@ -44,10 +43,9 @@ def fresh_state(
   network: Network, config: Config, optimizer: optax.GradientTransformation, trunk: dict
 ) -> TrainState:
   """Returns the state of step 0 around a trunk's variables, the head at random, the bank empty."""
-  bank = memory_bank.empty(
-    config.bank, classes=len(config.data.classes) + 1, dimension=networks.anchor_dimension(config)
-  )
-  key = jax.random.fold_in(jax.random.key(config.train.seed), 1)
+  dimension = network.anchor_dimension(trunk, config.data.channels)
+  bank = memory_bank.empty(config.bank, classes=len(config.data.classes) + 1, dimension=dimension)
+  key = random_streams.key(config.train.seed, "head")
   head = network.init_head(key, trunk, config.data.channels, bank)
   params = {"trunk": trunk["params"], "head": head}
   return TrainState(
@@ -69,25 +67,24 @@ def make_train_step(
   Metrics are sums over the batch's examples, with their number (weight) as "examples". A step whose
   loss or gradient is not finite is "skipped": it changes nothing but the step's number.
   """
-  contrast_from = config.loss.contrast_from_epoch * steps_per_epoch
+  method = network.method
 
   @networks.full_precision
   def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
     batch = _with_frozen(network, state, batch)
-    key = jax.random.fold_in(jax.random.key(config.train.seed), state.step)
+    key = partial(random_streams.key, config.train.seed, step=state.step)
     if config.data.augment == "features":
-      batch = turn(batch, jax.random.randint(key, (), 0, 8))
-    entries = memory_bank.sample(
-      state.bank, config.loss.contrast_samples, jax.random.fold_in(key, 1)
-    )
-    contrast_weight = jnp.where(state.step >= contrast_from, config.loss.contrast_weight, 0.0)
+      batch = turn(batch, jax.random.randint(key("turn"), (), 0, 8))
+    entries = memory_bank.sample(state.bank, config.loss.contrast_samples, key("bank entries"))
+    epoch = state.step / steps_per_epoch
     total_weight = jnp.maximum(jnp.sum(batch["weight"]), 1.0)
 
     def loss(params, part):
       outputs = network(params, state.statistics, part["taps"], state.bank, part["label"])
-      terms = loss_terms(outputs, part, entries, config, contrast_weight)
+      terms = loss_terms(method, outputs, part, entries, config, epoch)
       sums = {name: jnp.sum(term * part["weight"]) for name, term in terms.items()}
-      return sums["loss"] / total_weight, (sums, outputs.anchors, accept(outputs, part, config))
+      accepted = method.accept(outputs, part, config) if method.accept else outputs.exists
+      return sums["loss"] / total_weight, (sums, outputs.anchors, accepted)
 
     grads, sums, anchors, accepted = _accumulate(
       loss, state.params, batch, config.train.accumulate
@@ -102,7 +99,7 @@ def make_train_step(
     }
     metrics = keep(metrics, jax.tree.map(jnp.zeros_like, metrics))
     # That the push waits for the loss lets XLA write the donated bank in place.
-    bank = memory_bank.push(state.bank, anchors, accepted & sound, config.bank)
+    bank = method.push(state.bank, anchors, accepted & sound) if method.push else state.bank
     state = state.replace(
       step=state.step + 1, bank=bank, opt_state=keep(opt_state, state.opt_state),
       params=keep(optax.apply_updates(state.params, updates), state.params),
@@ -159,53 +156,19 @@ def _accumulate(loss: Callable, params: Any, batch: dict, parts: int):
 
 
 def loss_terms(
-  outputs: Outputs, batch: dict, bank: MemoryBank, config: Config, contrast_weight: jax.Array,
+  method: Method, outputs: Outputs, batch: dict, bank: MemoryBank, config: Config,
+  epoch: jax.Array | float,
 ) -> dict[str, jax.Array]:
-  """Returns the hybrid loss and its terms before weighting, f32[B] each."""
-  weights, labels = config.loss, batch["label"]
-  if config.model.method == "segmentation":
-    size = batch["mask"].shape[1:3]
-    masks, known = batch["mask"].astype(jnp.int32), batch["mask"] != UNKNOWN
-    pixel = losses.segmentation(resize(outputs.logits, size, antialias=False), masks, known)
-    return {"loss": pixel, "segmentation": pixel}
-  terms = label_terms(outputs.logits, labels, config)
-  if config.model.method != "class_activation":
-    # The decoder's class activation is finer than the anchors' grid.
-    activation = resize(outputs.activation, outputs.guided.shape[1:3], antialias=True)
-    terms["consistency"] = (
-      weights.consistency_weight, losses.consistency(activation, outputs.guided)
-    )
-  if config.model.method == "lgag":
-    terms["contrast"] = (
-      contrast_weight,
-      losses.contrast(
-        outputs.anchors, outputs.exists, bank, temperature=weights.contrast_temperature
-      ),
-    )
-    fused = label_terms(outputs.fused_logits, labels, config)
-    terms["auxiliary"] = (
-      weights.auxiliary_weight, sum(weight * term for weight, term in fused.values())
-    )
-  total = sum(weight * term for weight, term in terms.values())
-  return {"loss": total, **{name: term for name, (_, term) in terms.items()}}
-
-
-def label_terms(logits: jax.Array, labels: jax.Array, config: Config) -> dict[str, tuple]:
-  """What image labels alone say of a class activation: (weight, f32[B]) by name."""
-  weights = config.loss
-  background = losses.background_pixels(logits, labels, fraction=weights.background_pixel_fraction)
-  return {
-    "classification": (1.0, losses.classification(pool(logits, config.model), labels)),
-    "negative_pixels": (weights.negative_pixel_weight, losses.negative_pixels(logits, labels)),
-    "background_pixels": (weights.background_pixel_weight, background),
-  }
-
-
-def accept(outputs: Outputs, batch: dict, config: Config) -> jax.Array:
-  """Which anchors enter the bank, bool[B, K]: existing, of real examples, confident foreground."""
-  confident = jax.nn.sigmoid(outputs.scores) > config.bank.min_confidence
-  confident = jnp.concatenate([jnp.ones_like(confident[:, :1]), confident], axis=1)
-  return outputs.exists & confident & (batch["weight"] > 0)[:, None]
+  """Returns the method's terms before weighting, f32[B] each, and their weighted sum as "loss"."""
+  terms = {term.name: term.value(outputs, batch, bank, config) for term in method.losses}
+  for name, value in terms.items():
+    if value.shape != batch["weight"].shape:
+      raise ValueError(
+        f"Method {method.name!r}: the loss term {name!r} returned an array of shape "
+        f"{list(value.shape)}, but one number per image is needed: {list(batch['weight'].shape)}."
+      )
+  total = sum(term.weight(config, epoch) * terms[term.name] for term in method.losses)
+  return {"loss": total, **terms}
 
 
 def turn(batch: dict, number: jax.Array) -> dict:

@@ -3,7 +3,9 @@
 import pathlib
 
 from lgag_jax import config as configs
-from lgag_jax.config import SEGMENTATION, Config
+from lgag_jax.config import Config
+from lgag_jax.method.registry import method_of
+from lgag_jax.methods import SEGMENTATION
 from lgag_jax.training import loop, pseudo_masks
 
 
@@ -19,7 +21,7 @@ def train_both(config: Config, workdir: pathlib.Path) -> pathlib.Path:
 
   Each goes on where it was stopped. Raises ValueError when the config is a second stage's already.
   """
-  if config.model.method == "segmentation":
+  if method_of(config).supervision == "masks":
     raise ValueError(
       "config.model.method='segmentation' is a second stage already: give --mode=stages the first "
       "one's config, or train this one with --mode=train."

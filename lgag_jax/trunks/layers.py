@@ -117,9 +117,3 @@ def turned(x: Float[Array, "B h w *rest"], number: int) -> Array:
   """Applies one of the eight flips and quarter turns; 0 changes nothing."""
   x = jnp.rot90(x, number % 4, axes=(1, 2))
   return jnp.flip(x, 2) if number >= 4 else x
-
-
-def turned_back(x: Float[Array, "B h w *rest"], number: int) -> Array:
-  """Undoes `turned`."""
-  x = jnp.flip(x, 2) if number >= 4 else x
-  return jnp.rot90(x, -(number % 4), axes=(1, 2))

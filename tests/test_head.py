@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax.config import BankConfig, GaaConfig, ModelConfig, SolConfig
-from lgag_jax.method import head, memory_bank
+from lgag_jax.config import BankConfig, Config, ModelConfig
+from lgag_jax.method import memory_bank, sol
+from lgag_jax.method.classifiers import pool
+from lgag_jax.method.head import Head
+from lgag_jax.method.registry import LGAG, LGAGNET, OWN, SOL
 
 CHANNELS = (3, 5, 6, 7)
-MODEL = ModelConfig(anchor_features="sides", side_widths=(4, 4, 8, 8), head_width=8)
-METHODS = ("class_activation", "sol", "lgag", "segmentation")
+MODEL = ModelConfig(side_widths=(4, 4, 8, 8), head_width=8)
+WIDTH = {"taps": sum(CHANNELS[:3]), "sides": 24}  # D.
 
 
 def torch_bilinear(x, size):
@@ -72,7 +75,7 @@ GRIDS = [
 def test_side_projections_are_project_normalise_resize(sizes, size):
   rng = np.random.default_rng(0)
   taps = make_taps(rng, sizes)
-  module = head.SideProjections((4, 2, 3, 5), 1e-5, False, jnp.float32)
+  module = sol.SideProjections((4, 2, 3, 5), 1e-5, jnp.float32)
   variables = numbers_for(Static(module, size), taps)
   value = jax.jit(Static(module, size).apply)(variables, taps)
   expected = []
@@ -85,23 +88,11 @@ def test_side_projections_are_project_normalise_resize(sizes, size):
   np.testing.assert_allclose(value[0], np.concatenate(expected, axis=-1), atol=1e-4)
 
 
-@pytest.mark.parametrize("stop", [True, False])
-def test_side_projections_stop_gradients_into_the_trunk_if_told(stop):
-  taps = make_taps(np.random.default_rng(0), at_strides(16, 16))
-  module = head.SideProjections((4, 2, 3, 5), 1e-5, stop, jnp.float32)
-  variables = numbers_for(Static(module, (4, 4)), taps)
-  to_params, to_taps = jax.jit(jax.grad(
-    lambda v, t: jnp.sum(module.apply(v, t, (4, 4))), argnums=(0, 1)
-  ))(variables, taps)
-  assert all(np.any(leaf != 0) for leaf in jax.tree.leaves(to_params))
-  assert all(bool(np.all(leaf == 0)) == stop for leaf in to_taps)
-
-
 @pytest.mark.parametrize("fraction", [0.01, 0.08, 0.3, 1.0])
 def test_top_pooling_is_the_mean_of_the_sorted_end(rng, fraction):
   logits = rng.normal(size=(2, 5, 10, 3)).astype(np.float32)
   model = dataclasses.replace(MODEL, pooling="top", top_fraction=fraction)
-  value = head.pool(jnp.array(logits), model)
+  value = pool(jnp.array(logits), model)
   count = max(1, round(50 * fraction))
   for b in range(2):
     for c in range(3):
@@ -112,64 +103,58 @@ def test_top_pooling_is_the_mean_of_the_sorted_end(rng, fraction):
 def test_average_pooling():
   logits = jnp.arange(8.0).reshape(1, 2, 2, 2)
   model = dataclasses.replace(MODEL, pooling="average")
-  np.testing.assert_allclose(head.pool(logits, model), [[3.0, 4.0]])
+  np.testing.assert_allclose(pool(logits, model), [[3.0, 4.0]])
 
 
-def setup(method="lgag", *, classes=2, ready=True, gate=0.5, anchor_stride=0, **changes):
-  """A head with the given fields changed, its parameters, taps and a bank."""
-  groups = {"model": MODEL, "sol": SolConfig(), "gaa": GaaConfig(activation_head_width=8)}
-  for group, values in {"model": {}, **changes}.items():
-    method_too = {"method": method} if group == "model" else {}
-    groups[group] = dataclasses.replace(groups[group], **method_too, **values)
+def setup(method=LGAG, *, ready=True, anchor_stride=16, **changes):
+  """A head of two classes with the given groups changed, its parameters, taps and a bank."""
+  config = Config(model=MODEL)
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, classes=("a", "b")))
+  for group, values in changes.items():
+    config = dataclasses.replace(
+      config, **{group: dataclasses.replace(getattr(config, group), **values)}
+    )
   taps = make_taps(np.random.default_rng(3), at_strides(16, 16), batch=2)
-  bank = make_bank(classes, ready)
-  stride = anchor_stride or groups["model"].grid_stride
-  whole = head.LGAGHead(classes=classes, gate=gate, anchor_stride=stride, **groups)
-  return whole, numbers_for(whole, taps, bank, jnp.ones((2, classes))), taps, bank
+  bank = make_bank(2, ready, "sides" if method.anchor_features is sol.side_projections else "taps")
+  head = Head(method, config, anchor_stride=anchor_stride)
+  return head, numbers_for(head, taps, bank, jnp.ones((2, 2))), taps, bank
 
 
-def run(method="lgag", *, labels, **options):
-  whole, params, taps, bank = setup(method, **options)
-  return jax.jit(whole.apply)(params, taps, bank, labels), params["params"]
+def run(method=LGAG, *, labels, **options):
+  head, params, taps, bank = setup(method, **options)
+  return jax.jit(head.apply)(params, taps, bank, labels), params["params"]
 
 
-def make_bank(classes, ready):
+def make_bank(classes, ready, features="taps"):
   config = BankConfig(slots=4, centres=3)
-  bank = memory_bank.empty(config, classes=classes + 1, dimension=24)
+  bank = memory_bank.empty(config, classes=classes + 1, dimension=WIDTH[features])
   centres = jax.random.normal(jax.random.key(9), bank.centres.shape)
   return bank.replace(centres=centres, ready=jnp.array(ready))
 
 
-@pytest.mark.parametrize("grid_stride", [16, 8, 4])
-@pytest.mark.parametrize("method", METHODS)
-def test_outputs_have_the_documented_shapes(method, grid_stride):
-  whole, *rest = setup(method, model={"grid_stride": grid_stride})
-  outputs = jax.eval_shape(whole.apply, *rest, jnp.ones((2, 2)))
-  h = 4 * 16 // grid_stride
+@pytest.mark.parametrize("method", OWN.values(), ids=OWN)
+def test_outputs_have_the_documented_shapes(method):
+  head, *rest = setup(method)
+  outputs = jax.eval_shape(head.apply, *rest, jnp.ones((2, 2)))
+  grid = (16, 16) if method.name == "segmentation" else (4, 4)  # The decoder ends at stride 4.
+  width = rest[-1].centres.shape[-1]
   assert {f.name: getattr(outputs, f.name).shape for f in dataclasses.fields(outputs)} == {
-    "scores": (2, 2), "logits": (2, h, h, 2), "activation": (2, h, h, 3), "seeds": (2, h, h),
-    "anchors": (2, 3, 24), "exists": (2, 3), "guided": (2, h, h, 3), "fused_logits": (2, h, h, 2),
+    "scores": (2, 2), "logits": (2, *grid, 2), "activation": (2, *grid, 3), "seeds": (2, *grid),
+    "anchors": (2, 3, width), "exists": (2, 3), "guided": (2, *grid, 3),
+    "fused_logits": (2, *grid, 2),
   }
 
 
-@pytest.mark.parametrize("method", ["class_activation", "segmentation"])
+@pytest.mark.parametrize("method", [OWN["class_activation"], OWN["segmentation"]])
 def test_without_sol_no_anchor_exists(method):
   outputs, _ = run(method, labels=jnp.ones((2, 2)))
   assert not jnp.any(outputs.exists)
   np.testing.assert_array_equal(outputs.guided, outputs.activation)
 
 
-OPTIONS = [
-  {"sol": {"seed_features": "g"}}, {"sol": {"seeding": "weighted"}},
-  {"gaa": {"activation_head": "conv", "fusion": "residual", "heads": 4}},
-  {"gaa": {"global_activation": 0.5}},
-  {"model": {"classifier": "linear"}, "sol": {"seed_features": "x4"}},
-]
-
-
-@pytest.mark.parametrize("changes", OPTIONS, ids=str)
-def test_the_label_denies_classes(changes):
-  outputs, _ = run(labels=jnp.array([[1.0, 0.0], [0.0, 0.0]]), **changes)
+@pytest.mark.parametrize("method", [SOL, LGAG, LGAGNET], ids=lambda method: method.name)
+def test_the_label_denies_classes(method):
+  outputs, _ = run(method, labels=jnp.array([[1.0, 0.0], [0.0, 0.0]]))
   np.testing.assert_array_equal(outputs.activation[0, ..., 2], 0.0)
   np.testing.assert_array_equal(outputs.activation[1, ..., 1:], 0.0)
   assert set(np.unique(outputs.seeds[0])) <= {0, 1}
@@ -178,13 +163,12 @@ def test_the_label_denies_classes(changes):
   assert not outputs.exists[0, 2]
   np.testing.assert_array_equal(outputs.anchors[1, 1:], 0.0)
   assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(outputs))
-  if "gaa" not in changes:
-    np.testing.assert_array_equal(outputs.guided[1, ..., 1:], 0.0)
+  np.testing.assert_array_equal(outputs.guided[1, ..., 1:], 0.0)
 
 
 @pytest.mark.parametrize("gate", [0.0, 1.0])
 def test_without_labels_scores_decide(gate):
-  outputs, _ = run(labels=None, gate=gate)
+  outputs, _ = run(labels=None, localize={"gate": gate})
   present = jax.nn.sigmoid(outputs.scores) > gate
   np.testing.assert_array_equal(jnp.any(outputs.activation[..., 1:] > 0, axis=(1, 2)), present)
   assert bool(jnp.all(present)) == (gate == 0.0)
@@ -193,9 +177,10 @@ def test_without_labels_scores_decide(gate):
 
 def test_anchors_are_means_of_the_side_features_that_guide():
   """Recomputes seeds' means and the cosine against them from the outputs' own features."""
-  outputs, params = run("sol", labels=jnp.ones((2, 2)))
+  method = dataclasses.replace(SOL, anchor_features=sol.side_projections)
+  outputs, params = run(method, labels=jnp.ones((2, 2)))
   taps = make_taps(np.random.default_rng(3), at_strides(16, 16), batch=2)
-  module = head.SideProjections(MODEL.side_widths, 1e-5, False, jnp.float32)
+  module = sol.SideProjections(MODEL.side_widths, 1e-5, jnp.float32)
   g = np.asarray(module.apply({"params": params["sides"]}, taps, (4, 4)), np.float64)
   for b in range(2):
     for k in range(3):
@@ -211,11 +196,11 @@ def test_anchors_are_means_of_the_side_features_that_guide():
 
 def test_attention_changes_the_guided_maps_only_when_the_bank_is_ready():
   labels = jnp.ones((2, 2))
-  whole, params, taps, bank = setup()
-  apply = jax.jit(whole.apply)
+  head, params, taps, bank = setup()
+  apply = jax.jit(head.apply)
   ready = apply(params, taps, bank, labels)
   unready = apply(params, taps, bank.replace(ready=jnp.array(False)), labels)
-  plain_head, *_ = setup("sol")
+  plain_head, *_ = setup(SOL)
   plain = jax.jit(plain_head.apply)(params, taps, bank, labels)
   np.testing.assert_allclose(unready.guided, plain.guided, atol=1e-5)
   assert np.abs(ready.guided - plain.guided).max() > 1e-2
@@ -224,30 +209,39 @@ def test_attention_changes_the_guided_maps_only_when_the_bank_is_ready():
 
 def test_finer_anchors_use_the_same_parameters():
   labels = jnp.ones((2, 2))
-  whole, params, taps, bank = setup()
-  fine = jax.jit(whole.clone(anchor_stride=4).apply)(params, taps, bank, labels)
-  coarse = jax.jit(whole.apply)(params, taps, bank, labels)
+  head, params, taps, bank = setup()
+  fine = jax.jit(head.clone(anchor_stride=4).apply)(params, taps, bank, labels)
+  coarse = jax.jit(head.apply)(params, taps, bank, labels)
   assert fine.guided.shape == (2, 16, 16, 3)
   assert fine.seeds.shape == (2, 16, 16)
   np.testing.assert_array_equal(fine.activation, coarse.activation)
 
 
 def test_taps_serve_as_anchor_features_without_parameters():
-  model = {"anchor_features": "taps", "anchor_taps": (1, 2)}
-  whole, params, taps, bank = setup("sol", model=model)
-  assert "sides" not in params["params"]
-  outputs = jax.jit(whole.apply)(params, taps, bank, jnp.ones((2, 2)))
-  assert outputs.anchors.shape[-1] == sum(tap.shape[-1] for tap in taps[:2])
+  features = sol.TapFeatures((1, 3), 1e-5)
+  taps = make_taps(np.random.default_rng(3), at_strides(16, 16))
+  assert not jax.eval_shape(features.init, jax.random.key(0), taps, (4, 4))
+  value = features.apply({}, taps, (4, 4))
+  assert value.shape == (1, 4, 4, CHANNELS[0] + CHANNELS[2])
+  last = np.asarray(taps[2])  # On the grid already: of unit length, and otherwise unchanged.
+  np.testing.assert_allclose(
+    value[..., CHANNELS[0]:], last / np.linalg.norm(last, axis=-1, keepdims=True), atol=1e-4
+  )
 
 
-def test_global_maps_take_the_best_centre():
-  bank = make_bank(1, ready=True)
-  fused = np.random.default_rng(0).normal(size=(1, 5, 24)).astype(np.float32)
-  value = head.global_maps(jnp.array(fused), bank)
-  for i in range(5):
-    for k in range(2):
-      cosines = [
-        float(fused[0, i] @ c / np.linalg.norm(fused[0, i]) / np.linalg.norm(c))
-        for c in np.asarray(bank.centres[k])
-      ]
-      assert float(value[0, i, k]) == pytest.approx(max(max(cosines), 0.0), abs=1e-5)
+def wrong(shape):
+  return lambda *arguments: jnp.zeros(shape)
+
+
+@pytest.mark.parametrize(("part", "replacement"), [
+  ("locate", wrong((2, 4, 4, 2))), ("guide", wrong((2, 16))),
+  ("aggregation", lambda config: wrong((2, 16, 5))),
+  ("anchor_features", lambda config: wrong((2, 4, 4, 7))),
+  ("classifier", lambda config: lambda taps: (jnp.zeros((2, 4, 4, 3)), taps[-1])),
+])
+def test_a_part_of_the_wrong_shape_is_named(part, replacement):
+  _, params, taps, bank = setup()
+  method = dataclasses.replace(LGAG, name="mine", **{part: replacement})
+  head = Head(method, setup()[0].config, anchor_stride=16)
+  with pytest.raises(ValueError, match=rf"Method 'mine': {part} returned an array of shape"):
+    jax.eval_shape(head.apply, params, taps, bank, jnp.ones((2, 2)))
