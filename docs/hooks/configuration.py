@@ -12,9 +12,9 @@ Which settings are there, and what are their defaults? Set one on the command li
     lgag --config=configs/image_folder.py --config.data.directory=my_images --workdir=runs/mine \\
       --config.optim.learning_rate=0.05
 
-In a config file, assign to the field: `config.optim.learning_rate = 0.05`. Every setting is a typed field
-and is checked when a run starts. An unknown name, a wrong type or a value out of range is an error that
-names the field. `<workdir>/config.json` contains the settings of a run.
+In a config file, assign to the field: `config.optim.learning_rate = 0.05`. Every setting is a typed
+field and is checked when a run starts. An unknown name, a wrong type or a value out of range is an
+error that names the field. `<workdir>/config.json` contains the settings of a run.
 
 This page is generated from `lgag_jax/settings`. The defaults are the form of the method that measured
 best. [The method](../method.md) says why. The [glossary](../glossary.md) explains the terms.

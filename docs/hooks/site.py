@@ -77,10 +77,9 @@ def commands() -> str:
   """Returns the page of all modes, with their --help."""
   parts = [
     "# Commands",
-    "Which modes are there, and which flags do they take? These commands say so, and this page shows their "
-    "output:",
+    "Which modes are there, and which flags do they take? These commands print this page:",
     "    lgag --help\n    lgag --mode=predict --help",
-    "To run lgag from a checkout without installing it, use `python -m lgag_jax.main` in place of `lgag`.",
+    "In a checkout that is not installed, use `python -m lgag_jax.main` in place of `lgag`.",
     f"```text\n{command_line.help_text(None, 'lgag')}\n```",
   ]
   for name in MODES:
