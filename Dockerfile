@@ -1,12 +1,12 @@
-# lgag_jax for NVIDIA GPUs. JAX's CUDA libraries are Python packages, so the host gives the driver alone:
+# lgag_jax for NVIDIA GPUs. JAX's CUDA libraries are Python packages, so the host only provides the driver:
 #
 #   docker build --tag lgag_jax .
 #   docker run --rm --gpus=all --volume="$PWD:/work" --user="$(id -u):$(id -g)" lgag_jax --help
 #
-# With another base or requirements file the same steps serve TPUs and CPUs.
+# For TPUs and CPUs, use the same steps with another base or requirements file.
 FROM python:3.11-slim-bookworm
 
-# rasterio's wheels take this library from the system, in whichever version it has.
+# rasterio's wheels load this library from the system. Any version works.
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends libexpat1 \
@@ -19,7 +19,7 @@ COPY . .
 RUN pip install --no-cache-dir --no-deps . \
     && useradd --create-home lgag
 
-# Compiled programs are kept there; mount it to keep them between runs.
+# Compiled programs are kept in this folder. Mount it to keep them between runs.
 ENV XDG_CACHE_HOME=/tmp/cache \
     MPLCONFIGDIR=/tmp/cache/matplotlib \
     GLIBC_TUNABLES=glibc.malloc.hugetlb=1

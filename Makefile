@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 RUN := $(VENV)/bin/python
 
-# Large pages spare the kernel a page fault every 4 KB: training on CPU is faster.
+# Large pages avoid a page fault for every 4 KB, which makes training on CPU faster.
 export GLIBC_TUNABLES ?= glibc.malloc.hugetlb=1
 
 .PHONY: setup demo test test-all lint docs clean
@@ -19,7 +19,7 @@ demo: setup
 	$(RUN) -m lgag_jax.main --config=configs/synthetic_landslides.py --workdir=runs/demo
 	@echo
 	@echo "Open runs/demo/report.html. Metrics: runs/demo/eval/validation.json."
-	@echo "Next, your own images, in landslide/ and non-landslide/ under one folder:"
+	@echo "Next, use your own images. Sort them into FOLDER/landslide and FOLDER/non-landslide, then run:"
 	@echo "  $(RUN) -m lgag_jax.main --config=configs/image_folder.py --config.data.directory=FOLDER --workdir=runs/mine"
 	@echo "  $(RUN) -m lgag_jax.main --mode=predict --workdir=runs/mine --input=IMAGES --output=MAPS"
 
@@ -34,7 +34,7 @@ lint: setup
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
-	@echo "Open build/site/index.html; $(RUN) -m mkdocs serve shows changes as you write."
+	@echo "Open build/site/index.html. $(RUN) -m mkdocs serve shows changes while you write."
 
 clean:
 	rm -rf build runs .pytest_cache .ruff_cache

@@ -1,6 +1,6 @@
-"""Bijie landslides, 0.8 m: images whole, resized from varying sizes, labelled by their folder.
+"""Bijie landslides, 0.8 m: whole images, resized from varying sizes and labelled by their folder.
 
-With elevation as a fourth channel: --config.data.builder=data/bijie:rgb_dem --config.data.channels=4
+To add elevation as a fourth channel: --config.data.builder=data/bijie:rgb_dem --config.data.channels=4
 --config.data.normalise=train.
 """
 
@@ -15,7 +15,7 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.source = "tfds"
   config.data.builder = "data/bijie"
   config.data.directory = "runs/tfds"
-  # Most images are near this size, so that little is enlarged: the default refinement fits.
+  # Most images have about this size, so few are enlarged and the default refinement is suitable.
   config.data.image_size = 256
   config.train.epochs = 10
   return methods.apply(config, method)

@@ -1,6 +1,6 @@
 """GVLM, 0.59 m: tiles of 256 pixels of the image after the event, held out by site.
 
-With the image before: --config.data.builder=data/gvlm:bitemporal --config.data.channels=6
+To add the image before the event: --config.data.builder=data/gvlm:bitemporal --config.data.channels=6
 --config.data.normalise=train.
 """
 
@@ -15,7 +15,7 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.source = "tfds"
   config.data.builder = "data/gvlm"
   config.data.directory = "runs/tfds"
-  # Tiles are shown as they are: their edges are the image's, and the default refinement fits.
+  # Tiles are not enlarged, so their edges are as sharp as the image's and the default refinement fits.
   config.data.image_size = 256
   config.train.epochs = 5
   return methods.apply(config, method)

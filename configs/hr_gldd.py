@@ -1,6 +1,6 @@
-"""HR-GLDD, 3 m: four bands of PlanetScope patches, in tiles of 64 pixels; the published splits.
+"""HR-GLDD, 3 m: PlanetScope patches of four bands in tiles of 64 pixels, with the published splits.
 
-Most patches hold some landslide, so image labels only mean something on smaller tiles.
+Most patches contain a landslide, so labels are only informative for smaller tiles.
 """
 
 import ml_collections
@@ -18,7 +18,7 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.normalise = "train"
   config.data.image_size = 256
   config.train.epochs = 5
-  # Tiles are enlarged four times: a score map has no finer detail than a wide, smooth filter.
+  # Tiles are enlarged four times, so a wide, smooth filter removes no detail from a score map.
   config.refine.radius = 0.15
   config.refine.epsilon = 1.0
   return methods.apply(config, method)

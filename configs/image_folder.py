@@ -1,7 +1,6 @@
-"""Your own images: the folders landslide/ and non-landslide/ under data.directory, perhaps masks/.
+"""Your own images: the folders landslide/ and non-landslide/ in data.directory, and optionally masks/.
 
-With other folder names set data.classes and data.background. Masks, where there are any, serve
-evaluation alone.
+If the folders have other names, set data.classes and data.background. Masks are only used to evaluate.
 """
 
 import ml_collections

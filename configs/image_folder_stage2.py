@@ -1,6 +1,6 @@
-"""The second stage on your own images: segmentation, learned from pseudo-masks.
+"""The second stage on your own images: a segmentation that learns from pseudo-masks.
 
-After a colon, or as data.pseudo_masks, the folder that --mode=pseudo wrote.
+Name the folder that --mode=pseudo wrote after a colon, or as data.pseudo_masks.
 """
 
 import ml_collections

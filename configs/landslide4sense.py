@@ -1,6 +1,6 @@
 """Landslide4Sense, 10 m: all 14 bands of its HDF5 patches, in tiles of 64 pixels.
 
-Most patches hold some landslide, so image labels only mean something on smaller tiles.
+Most patches contain a landslide, so labels are only informative for smaller tiles.
 """
 
 import ml_collections
@@ -15,12 +15,12 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.builder = "data/landslide4sense"
   config.data.directory = "runs/tfds"
   config.data.channels = 14
-  config.data.normalise = "train"  # Reflectances, slope and elevation: a unit each.
+  config.data.normalise = "train"  # Reflectances, slope and elevation have different units.
   config.model.rgb_bands = (4, 3, 2)
   config.data.image_size = 256
   config.train.epochs = 3
-  config.loss.background_pixel_weight = 0.5  # Few tiles are landslide by half.
-  # Tiles are enlarged four times: a score map has no finer detail than a wide, smooth filter.
+  config.loss.background_pixel_weight = 0.5  # Landslides rarely cover half of a tile.
+  # Tiles are enlarged four times, so a wide, smooth filter removes no detail from a score map.
   config.refine.radius = 0.15
   config.refine.epsilon = 1.0
   return methods.apply(config, method)

@@ -1,6 +1,6 @@
 """The published setting: ResNet-50, patches of 256, batches of 32, SGD, 15 epochs.
 
-ResNet-50's weights are torchvision's; download them and name the file with
+Download torchvision's weights of ResNet-50 and name the file with
 --config.model.weights=resnet50.pth (or .safetensors, .npz).
 """
 

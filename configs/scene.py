@@ -1,13 +1,16 @@
 """One or a few large scenes with masks, cut into tiles and split by blocks with a distance between.
 
-data.directory holds images/ and masks/ of the same names. In source pixels: choose data.tile_size so
-that a tile shows a landslide and what is around it; data.block_buffer at least as far as terrain looks
-the same, a large landslide's length; data.block_size a multiple of the tile's, such that there are
-twenty blocks or more. A buffer costs every training tile that it touches, a ring around each validation
-block: these sizes leave 57% of a large scene's tiles for training, blocks of 512 only 23%, of 2048 70%.
+data.directory contains images/ and masks/ with files of the same names. Choose, in source pixels:
 
-For tiles that landslides fill by a third or so. Where they are small, maps come out far too large: then
---config.model.top_fraction=0.08 --config.localize.threshold_rule=argmax.
+- data.tile_size, so that a tile shows a landslide and its surroundings;
+- data.block_buffer, at least as long as a large landslide, so that terrain no longer looks alike;
+- data.block_size, a multiple of the tile size, so that there are at least twenty blocks.
+
+The buffer removes every training tile that it touches, a ring around each validation block. These sizes
+leave 57 % of a large scene's tiles for training; blocks of 512 leave 23 %, blocks of 2048 leave 70 %.
+
+These settings are for tiles of which landslides cover about a third. If they cover less, maps come out
+far too large: add --config.model.top_fraction=0.08 --config.localize.threshold_rule=argmax.
 """
 
 import ml_collections

@@ -1,4 +1,4 @@
-"""Three classes on the synthetic demonstration: landslides, bare ground, rivers, any in one image."""
+"""Three classes of synthetic images: landslides, bare ground and rivers, in every combination."""
 
 import ml_collections
 
@@ -9,9 +9,9 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config = packaged.config("synthetic_landslides", method)
   config.data.builder = "data/synthetic_landslides:three_classes"
   config.data.classes = ("landslide", "bare", "river")
-  # One image in eight shows none of them: each class is half of the images as it is.
+  # Each class is in half of the images, and one image in eight has none: no balancing is needed.
   config.data.balance = False
-  # Bare ground covers up to half of an image.
+  # Bare ground covers at most half of an image.
   config.loss.background_pixel_fraction = 0.5
   config.train.epochs = 8
   return config

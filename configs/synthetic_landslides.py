@@ -1,4 +1,4 @@
-"""The embedded demonstration: synthetic scenes, trained in minutes on two CPU cores."""
+"""The demonstration: synthetic images, drawn and trained on in minutes on two CPU cores."""
 
 import ml_collections
 
@@ -12,7 +12,7 @@ def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
   config.data.builder = "data/synthetic_landslides"
   config.data.directory = "runs/tfds"
   config.model.top_fraction = 0.04
-  # A landslide covers at most a fifth of these patches: so most of a positive is background, too.
+  # A landslide covers at most a fifth of these patches, so most of a positive is background too.
   config.loss.background_pixel_fraction = 0.85
   config.loss.background_pixel_weight = 1.0
   config.sol.rounds = 8

@@ -1,4 +1,4 @@
-"""The reference of all settings, read from the dataclasses of lgag_jax/settings and their comments."""
+"""Writes the reference of all settings from the dataclasses of lgag_jax/settings and their comments."""
 
 import ast
 import io
@@ -7,24 +7,28 @@ import tokenize
 
 _HEAD = """# Configuration
 
-Every setting is a typed field, checked when a run starts: an unknown name, a wrong type or a value out
-of range is an error that names the field. A config file assigns to fields
-(`config.optim.learning_rate = 0.05`), and so does the command line
-(`--config.optim.learning_rate=0.05`). What a run used is kept in `<workdir>/config.json`.
+Which settings are there, and what are their defaults? Set one on the command line:
 
-This page is written from `lgag_jax/settings`. The defaults are the method as it measured best;
-[the method](../method.md) says why.
+    lgag --config=configs/image_folder.py --config.data.directory=my_images --workdir=runs/mine \\
+      --config.optim.learning_rate=0.05
+
+In a config file, assign to the field: `config.optim.learning_rate = 0.05`. Every setting is a typed
+field and is checked when a run starts. An unknown name, a wrong type or a value out of range is an
+error that names the field. `<workdir>/config.json` contains the settings of a run.
+
+This page is generated from `lgag_jax/settings`. The defaults are the form of the method that measured
+best. [The method](../method.md) says why. The [glossary](../glossary.md) explains the terms.
 """
 
 
 def page(path: pathlib.Path) -> str:
-  """Returns the page of config.py and the groups beside it; ValueError for another layout."""
+  """Returns the page of config.py and its settings; raises ValueError for another layout."""
   classes, comments = {}, {}
   for file in (path, *sorted((path.parent / "settings").glob("*.py"))):
     source = file.read_text()
-    own = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
-    classes |= {node.name: node for node in own}
-    comments |= {node.name: _comments(source) for node in own}
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    classes |= {node.name: node for node in nodes}
+    comments |= {node.name: _comments(source) for node in nodes}
   if "Config" not in classes:
     raise ValueError(f"{path} has no class Config.")
   parts = [_HEAD]
@@ -47,7 +51,7 @@ def _fields(node: ast.ClassDef) -> list[ast.AnnAssign]:
 
 
 def _comments(source: str) -> dict[int, str]:
-  """Returns each comment by the number of its line."""
+  """Returns the comments by line number."""
   tokens = tokenize.generate_tokens(io.StringIO(source).readline)
   return {
     token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT

@@ -1,6 +1,6 @@
-"""Equations as pictures in the page: TeX, as matplotlib knows it, drawn to SVG when the site is built.
+"""Draws equations to SVG when the site is built, from the TeX that matplotlib supports.
 
-No script and no font is fetched to read them, and they take the colour of the text around them.
+A page then needs no script and no font from elsewhere, and equations have the colour of the text.
 """
 
 import html as html_text
@@ -12,28 +12,28 @@ from matplotlib.mathtext import MathTextParser
 from matplotlib.path import Path
 from matplotlib.textpath import TextPath
 
-_SIZE = 10.0  # Points; only what is relative to it is used.
-# What arithmatex leaves of $...$ and $$...$$.
-_FOUND = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+_SIZE = 10.0  # Points. Only lengths relative to it are used.
+# What arithmatex makes of $...$ and $$...$$.
+_EQUATION = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
 _LETTERS = {Path.MOVETO: "M", Path.LINETO: "L", Path.CURVE3: "Q", Path.CURVE4: "C", Path.CLOSEPOLY: "Z"}
 
 
 def draw(html: str, page: str) -> str:
-  """Replaces the equations of a page; raises ValueError naming page and equation."""
+  """Replaces the equations of a page; raises ValueError that names the page and the equation."""
 
   def picture(match: re.Match) -> str:
     tag, kind, tex = match[1], match[2], " ".join(html_text.unescape(match[3]).split())
-    try:  # A line of its own has room for fractions of full size.
+    try:  # An equation on its own line has room for fractions of full size.
       shape = svg(tex.replace("\\frac", "\\dfrac") if kind == "[" else tex)
     except ValueError as error:
       raise ValueError(f"docs/{page}: ${tex}$ cannot be drawn: {error}") from error
     return f'<{tag} class="equation{" block" if kind == "[" else ""}">{shape}</{tag}>'
 
-  return _FOUND.sub(picture, html)
+  return _EQUATION.sub(picture, html)
 
 
 def svg(tex: str) -> str:
-  """Draws an equation; its lengths are in em, its baseline is the text's."""
+  """Returns an equation as SVG, with lengths in em and on the baseline of the text."""
   with matplotlib.rc_context({"mathtext.fontset": "cm"}):
     properties = FontProperties(size=_SIZE)
     size = MathTextParser("path").parse(f"${tex}$", 72, properties)

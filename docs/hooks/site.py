@@ -1,8 +1,8 @@
-"""What mkdocs makes of this repository: pages of files that lie elsewhere, and links between them all.
+"""Makes mkdocs pages from files outside of docs/, from notebooks and from code, and adapts all links.
 
-README.md, CHANGELOG.md and the like are pages without a copy in docs/, notebooks are pages too, and
-the references of settings and commands are written from the code. A link is written as it works in the
-repository; here it becomes one between pages, or where it leads to no page plain text.
+README.md, CHANGELOG.md and others become pages without a copy in docs/. The references of settings and
+commands are generated from the code. Links are written as they work in the repository. Here they become
+links between pages, or plain text if they lead to a file that is not a page.
 """
 
 import json
@@ -24,7 +24,7 @@ from lgag_jax.cli import command_line
 from lgag_jax.cli.modes import MODES
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-# Pages that are files elsewhere in the repository.
+# Pages whose files lie outside of docs/.
 PAGES = {
   "index.md": "README.md", "results.md": "benchmarks/RESULTS.md", "security.md": "SECURITY.md",
   "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md",
@@ -35,7 +35,7 @@ _FENCE = re.compile(r"(^```.*?^```$|`[^`\n]+`)", re.MULTILINE | re.DOTALL)
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-  """Adds the pages that no file of docs/ is."""
+  """Adds the pages that have no file in docs/."""
   content = {page: (ROOT / source).read_text() for page, source in PAGES.items()}
   content["reference/configuration.md"] = configuration.page(ROOT / "lgag_jax" / "config.py")
   content["reference/commands.md"] = commands()
@@ -47,12 +47,12 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, files: Files, **_) -> str:
-  """Turns links within the repository into links between pages."""
+  """Replaces links within the repository by links between pages."""
   place = page.file.src_uri
   source = PAGES.get(place, f"docs/{place}")
   pages = {path: name for name, path in PAGES.items()}
 
-  def moved(match: re.Match) -> str:
+  def page_link(match: re.Match) -> str:
     picture, text, target, anchor = match.groups()
     if ":" in target:
       return match[0]
@@ -63,22 +63,23 @@ def on_page_markdown(markdown: str, page: Page, files: Files, **_) -> str:
     link = posixpath.relpath(name, posixpath.dirname(place) or ".")
     return f"{picture}[{text}]({link}{anchor or ''})"
 
-  # Code stays as it is.
+  # Odd parts are code, which stays unchanged.
   parts = _FENCE.split(markdown)
-  return "".join(part if i % 2 else _LINK.sub(moved, part) for i, part in enumerate(parts))
+  return "".join(part if i % 2 else _LINK.sub(page_link, part) for i, part in enumerate(parts))
 
 
 def on_page_content(html: str, page: Page, **_) -> str:
-  """Draws the equations, so that no script need be fetched to read them."""
+  """Draws the equations, so that the page needs no script for them."""
   return equations.draw(html, page.file.src_uri)
 
 
 def commands() -> str:
-  """Returns the page of all modes: what --help says."""
+  """Returns the page of all modes, with their --help."""
   parts = [
     "# Commands",
-    "What `lgag --help` and `lgag --mode=NAME --help` say. In a checkout that is not installed, "
-    "`python -m lgag_jax.main` stands for `lgag`.",
+    "Which modes are there, and which flags do they take? These commands print this page:",
+    "    lgag --help\n    lgag --mode=predict --help",
+    "In a checkout that is not installed, use `python -m lgag_jax.main` in place of `lgag`.",
     f"```text\n{command_line.help_text(None, 'lgag')}\n```",
   ]
   for name in MODES:
@@ -87,7 +88,7 @@ def commands() -> str:
 
 
 def notebook(path: pathlib.Path) -> str:
-  """Returns a notebook as a page: its words, its code, and where to get it."""
+  """Returns a notebook as a page: its text, its code and a link to the file."""
   parts = []
   for cell in json.loads(path.read_text())["cells"]:
     text = "".join(cell["source"])
