@@ -6,7 +6,7 @@ from lgag_jax.runtime import packaged
 
 
 def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
-  config = packaged.config("synthetic_landslides", method)
+  config = packaged.load_config("synthetic_landslides", method)
   config.data.builder = "data/synthetic_landslides:three_classes"
   config.data.classes = ("landslide", "bare", "river")
   # One image in eight shows none of them: each class is half of the images as it is.

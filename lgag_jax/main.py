@@ -67,7 +67,7 @@ def _run(*told) -> None:
 
   _tell_of_own_work()
   tf.config.set_visible_devices([], "GPU")  # The accelerator is JAX's.
-  compiled_programs.keep()
+  compiled_programs.enable_cache()
   processes.start(_FLAGS.distributed, _FLAGS.coordinator, _FLAGS.processes, _FLAGS.process)
   if not processes.is_first():
     python_logging.getLogger("lgag_jax").setLevel(python_logging.WARNING)

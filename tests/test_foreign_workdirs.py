@@ -90,7 +90,7 @@ def test_arrays_that_are_pickles_are_refused(workdir, name, tmp_path):
 
 def test_arrays_that_claim_too_much_are_refused_unread(tmp_path, monkeypatch):
   np.savez_compressed(tmp_path / "x.npz", a=np.zeros(10**6))
-  monkeypatch.setattr(files, "_MOST_ARRAY_BYTES", 10**6)
+  monkeypatch.setattr(files, "_MAX_ARRAY_BYTES", 10**6)
   with pytest.raises(ValueError, match=r"x\.npz cannot be read: it claims"):
     files.read_arrays(tmp_path / "x.npz")
 
@@ -191,6 +191,6 @@ def test_a_checkpoint_of_other_shapes_is_refused(workdir):
 
 
 def test_evaluation_waits_for_nobody(workdir):
-  with loop.lock.take(workdir), pytest.raises(ValueError, match="is in use by process"):
+  with loop.lock.acquire(workdir), pytest.raises(ValueError, match="is in use by process"):
     loop.evaluate_workdir(workdir)
   assert jax.process_count() == 1
