@@ -31,24 +31,24 @@ def _module(name: str):
 
 
 def _read_image(path: pathlib.Path) -> None:
-  images = _module("images")
-  images.size.cache_clear()
-  height, width = images.size(path)
+  images = _module("imagery.reading")
+  images.image_size.cache_clear()
+  height, width = images.image_size(path)
   value = images.read_image(path, 3)
   assert value.shape == (height, width, 3)
 
 
 def _read_windows(path: pathlib.Path) -> None:
-  images = _module("images")
-  images.size.cache_clear()
-  height, width = images.size(path)
+  images = _module("imagery.reading")
+  images.image_size.cache_clear()
+  height, width = images.image_size(path)
   shape = min(height, 16), min(width, 16)
   for row, col in ((0, 0), (height // 2, width // 2), (height, width)):
     window = Window(min(col, width - shape[1]), min(row, height - shape[0]), shape[1], shape[0])
     assert images.read_image(path, 3, window).shape == (*shape, 3)
     with images.open_raster(path) as raster:
       assert images.read_mask(raster, classes=1, ignore=-1, window=window).shape == shape
-      assert images.read_valid(raster, window).shape == shape
+      assert images.read_valid_mask(raster, window).shape == shape
 
 
 def _prepare_scene(folder: pathlib.Path) -> None:
@@ -63,7 +63,7 @@ def _read_scene(path: pathlib.Path) -> None:
 
 
 def _read_mask(path: pathlib.Path) -> None:
-  images = _module("images")
+  images = _module("imagery.reading")
   for classes in (1, 2):
     with images.open_raster(path) as raster:
       mask = images.read_mask(raster, classes=classes, ignore=9)
@@ -83,13 +83,13 @@ def _prepare_patches(folder: pathlib.Path) -> None:
 
 def _read_manifest(path: pathlib.Path) -> None:
   options = {"source": "patches", "directory": str(path.parent), "tile_size": 8}
-  source = _module("patches").PatchSource(_module("config").DataConfig(**options), "train")
+  source = _module("inputs.patches").PatchSource(_module("config").DataConfig(**options), "train")
   for index in range(min(len(source.ids), 4)):
     source.read(index)
 
 
 def _read_weights(path: pathlib.Path) -> None:
-  _module("models.weight_files").read_tensors(str(path))
+  _module("trunks.weight_files").read_tensors(str(path))
 
 
 def _configs() -> list[bytes]:
@@ -97,12 +97,12 @@ def _configs() -> list[bytes]:
 
 
 def _thresholds() -> list[bytes]:
-  maps, rules = _module("localize").maps_of(_module("config").Config()), _module("config").RULES
+  maps, rules = _module("inference.localize").maps_of(_module("config").Config()), _module("config").RULES
   return [json.dumps({"step": 3, "maps": {m: {r: [0.5] for r in rules} for m in maps}}).encode()]
 
 
 def _read_thresholds(path: pathlib.Path) -> None:
-  _module("calibrate").load_thresholds(path.parent, _module("config").Config(), step=3)
+  _module("evaluation.threshold_rules").load_thresholds(path.parent, _module("config").Config(), step=3)
 
 
 def _prepare_checkpoint(folder: pathlib.Path) -> None:
@@ -115,19 +115,19 @@ def _digests() -> list[bytes]:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     _prepare_checkpoint(folder)
-    _module("integrity").seal(folder)
+    _module("runtime.checksums").write_checksums(folder)
     return [(folder / "SHA256SUMS").read_bytes()]
 
 
 def _read_digests(path: pathlib.Path) -> None:
-  if flaw := _module("integrity").flaw(path.parent):
-    raise ValueError(f"{path}: {flaw}")  # A flaw is told, not raised: it counts as a refusal.
+  if damage := _module("runtime.checksums").find_damage(path.parent):
+    raise ValueError(f"{path}: {damage}")  # It is returned, not raised, but counts as a refusal.
 
 
 def _unpack(path: pathlib.Path) -> None:
   target = path.parent / "out"
   try:
-    _module("archives").unpack(path, target)
+    _module("runtime.archives").unpack(path, target)
     assert all(entry.is_dir() or entry.is_file() for entry in target.rglob("*"))
     assert not any(entry.is_symlink() for entry in target.rglob("*"))
   finally:

@@ -100,7 +100,7 @@ def test_a_damaged_log_and_absurd_numbers_are_named(workdir):
   kept = log.read_text()
   for text in ("[" * 100_000 + "\n", '{"step":\n'):
     log.write_text(kept + text)
-    with pytest.raises(ValueError, match=r"metrics\.jsonl holds no JSON lines"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is not valid JSON lines"):
       report.write_report(workdir)
   log.write_text(kept + '{"step": 3')  # Half a line is what a killed run leaves.
   report.write_report(workdir)

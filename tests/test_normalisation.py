@@ -106,7 +106,7 @@ def test_what_is_kept_is_read_back_exactly_and_never_measured_again(tmp_path, mo
     with pytest.raises(ValueError, match=r"normalisation\.json does not hold.*restore it"):
       normalisation.resolved(config, tmp_path)
   (tmp_path / normalisation.FILE).write_text("{")
-  with pytest.raises(ValueError, match=r"normalisation\.json holds no JSON"):
+  with pytest.raises(ValueError, match=r"normalisation\.json is not valid JSON"):
     normalisation.resolved(config, tmp_path)
   (tmp_path / normalisation.FILE).unlink()
   with pytest.raises(FileNotFoundError, match=r"normalisation\.json is missing.*restore it"):
@@ -163,7 +163,7 @@ def test_a_scene_far_from_training_is_told_of_once(caplog):
   with caplog.at_level(logging.WARNING):
     for _ in range(3):
       scaling.check_range(image, None, data, "elsewhere.tif")
-  assert [r.getMessage().partition(" lies")[0] for r in caplog.records] == ["elsewhere.tif: band 3"]
+  assert [r.getMessage().partition(" has")[0] for r in caplog.records] == ["elsewhere.tif: band 3"]
 
 
 def test_pictures_show_the_named_bands_stretched():

@@ -31,7 +31,7 @@ def normalise(image: np.ndarray, config: DataConfig) -> np.ndarray:
   if config.normalise == "trunk":
     return values / np.float32(full_scale(image.dtype, config))
   if config.normalise != "given":
-    raise ValueError("data.normalise='train' needs statistics of the training images: measure them.")
+    raise ValueError("data.normalise='train': the training images have not been measured yet.")
   mean = np.float32(config.mean)
   values -= mean
   values -= np.float32(config.mean - mean.astype(np.float64))  # The remainder that float32 cannot hold.
@@ -81,8 +81,8 @@ def check_range(image: np.ndarray, valid: np.ndarray | None, config: DataConfig,
 @functools.lru_cache(maxsize=4096)
 def _warn_once(name: str, band: int) -> None:
   _LOG.warning(
-    "%s: the mean of band %d is more than %g standard deviations from that of the training images. "
-    "Check that it is the same band, in the same unit.", name, band, _MAX_TRAINING_SHIFT,
+    "%s: band %d has a mean more than %g standard deviations from that of the training images. Check "
+    "that it is the same band, in the same unit.", name, band, _MAX_TRAINING_SHIFT,
   )
 
 
