@@ -97,7 +97,8 @@ def _configs() -> list[bytes]:
 
 
 def _thresholds() -> list[bytes]:
-  maps, rules = _module("inference.localize").maps_of(_module("config").Config()), _module("config").RULES
+  config = _module("config")
+  maps, rules = _module("inference.localize").maps_of(config.Config()), config.RULES
   return [json.dumps({"step": 3, "maps": {m: {r: [0.5] for r in rules} for m in maps}}).encode()]
 
 

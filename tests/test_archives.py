@@ -149,7 +149,7 @@ def test_tar_members_other_than_files_are_refused(place, kind):
     info.type, info.linkname = kind, "/etc"
     file.addfile(info)
     file.addfile(tarfile.TarInfo("link/passwd"))
-  if kind == tarfile.CONTTYPE:  # It counts as a plain file, whose name the next member needs for a folder.
+  if kind == tarfile.CONTTYPE:  # A plain file, where the next member needs a folder.
     refuse(path, "the same path")
   else:
     refuse(path, "'link' is a link or a device|damaged")

@@ -24,8 +24,8 @@ from lgag_jax.config import DataConfig
 from lgag_jax.imagery import opening, reading, scaling
 from lgag_jax.imagery.reading import ImageError
 from lgag_jax.inputs import patches
-from tests.test_reading import mask_of, pixels, write_png, write_tiff
 from tests.test_patches import make_data, source, write_manifest
+from tests.test_reading import mask_of, pixels, write_png, write_tiff
 
 
 @pytest.fixture
@@ -89,7 +89,7 @@ def test_references_to_other_files_are_refused_unread(tmp_path, server, kind, mo
   read = None
   with contextlib.suppress(RasterioError), rasterio.open(path) as raster:
     read = raster.read()
-  assert requests if kind != "file" else read.shape == (3, 12, 10)  # The attack works without the defence.
+  assert requests if kind != "file" else read.shape == (3, 12, 10)  # The attack is real.
   requests.clear()
   if kind == "prefixed":
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + text.encode())
@@ -104,13 +104,13 @@ def test_references_to_other_files_are_refused_unread(tmp_path, server, kind, mo
 def test_side_files_of_an_image_are_not_opened(tmp_path, server, side):
   url, requests = server
   path = write_png(tmp_path / "x.png", pixels())
-  side_file = f"<PAMDataset><Metadata domain='OVERVIEWS'><MDI key='OVERVIEW_FILE'>/vsicurl/{url}/o.tif"
-  side_file += "</MDI></Metadata></PAMDataset>"
-  (tmp_path / f"x.png{side}").write_text(side_file if side == ".aux.xml" else vrt(f"/vsicurl/{url}/a.png"))
+  content = f"<PAMDataset><Metadata domain='OVERVIEWS'><MDI key='OVERVIEW_FILE'>/vsicurl/{url}/o.tif"
+  content += "</MDI></Metadata></PAMDataset>"
+  (tmp_path / f"x.png{side}").write_text(content if side == ".aux.xml" else vrt(f"/vsicurl/{url}/a.png"))
   if side == ".msk":
     with contextlib.suppress(RasterioError), rasterio.open(path) as raster:
       raster.dataset_mask()
-    assert requests  # The attack works without the defence.
+    assert requests  # The attack is real.
   requests.clear()
   np.testing.assert_array_equal(reading.read_image(path, 3), pixels())
   assert reading.read_image(path, 3, Window(1, 1, 2, 2)).shape == (2, 2, 3)
@@ -248,7 +248,7 @@ def measured(tmp_path_factory):
   ("png", "60000 x 60000.*too large to read whole", "is damaged"),
   ("png-line", "cannot be opened", "cannot be opened"),
   ("jpeg", "65500 x 65500.*too large to read whole", r"\(16, 16, 3\)|damaged"),
-  ("block", "40000 x 40000.*too large to read one of its blocks", "too large to read one of its blocks"),
+  ("block", "40000 x 40000.*too large to read one of its blocks", "one of its blocks"),
   ("strips", "40000 x 40000.*too large to read whole", r"\(16, 16, 3\)"),
   # The limit counts bytes, not values.
   ("float", r"9000 x 9000.*\(1853 of at most 1024 MiB\).*data\.tile_size", r"\(16, 16, 3\)"),

@@ -45,7 +45,7 @@ def hostile(folder, kind, url):
     "band": (text.replace("<SourceBand>3", "<SourceBand>9"), "band '9' of .*secret.tif, which has 3"),
     "no bands": ('<VRTDataset rasterXSize="9" rasterYSize="9"/>', "no bands|cannot be opened"),
     "zero-sized": (text.replace('rasterXSize="57"', 'rasterXSize="0"'), "cannot be opened"),
-    "endless": (text.replace('rasterXSize="57"', 'rasterXSize="2000000000"'), "more than 1048576 on a side"),
+    "endless": (text.replace('rasterXSize="57"', 'rasterXSize="2000000000"'), "1048576 on a side"),
     "html": ("<html>404</html>", "not a VRT"), "cut": (text[:-40], "not a valid VRT"),
     "utf-16": (text, "cannot be opened"), "one error": (text.replace("57", "five"), "cannot be opened"),
   }[kind]
@@ -64,7 +64,7 @@ def test_an_unsafe_or_invalid_mosaic_is_refused(tmp_path, server, kind):  # noqa
   with pytest.raises(ImageError, match=rf"a\.vrt.*({message})") as error:
     open_scene(path, 3)
   assert not requests and len(str(error.value)) < 1200
-  with pytest.raises(ImageError, match=r"a\.vrt cannot be opened as an image"):  # An image may not be a VRT.
+  with pytest.raises(ImageError, match=r"a\.vrt cannot be opened as an image"):  # No VRT.
     reading.read_image(path, 3)
 
 
@@ -96,7 +96,7 @@ def test_side_files_of_a_scene_or_its_parts_are_not_opened(tmp_path, server, nam
   if name == "secret.tif":
     with contextlib.suppress(RasterioError), rasterio.open(tmp_path / name) as raster:
       raster.dataset_mask()
-    assert requests  # The attack works without the defence.
+    assert requests  # The attack is real.
   requests.clear()
   with open_scene(tmp_path / name, 3) as opened:
     np.testing.assert_array_equal(opened.read(Window(0, 0, W, H))[0], pixels(H, W))

@@ -99,7 +99,7 @@ def test_gpus_that_cannot_be_divided_are_an_error(changes):
   ("flags", "words"),
   [
     (["--processes=2"], "--coordinator, --process missing"),
-    (["--coordinator=here", "--processes=2", "--process=0"], "--coordinator=here: it must be HOST:PORT"),
+    (["--coordinator=here", "--processes=2", "--process=0"], "=here: it must be HOST:PORT"),
     (["--coordinator=h:1", "--processes=2", "--process=2"], r"--process=2: it must lie in \[0, 2\)"),
     (["--coordinator=h:1", "--distributed=off"], "--distributed=off contradicts"),
   ],
@@ -156,7 +156,7 @@ def test_all_processes_get_the_outcome_of_the_first(cluster_of_two):
 def test_the_first_process_sends_its_error_to_the_others(monkeypatch):
   sent = []
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  monkeypatch.setattr(processes, "_all_gather", lambda payload: sent.append(payload) or [payload, b"{}"])
+  monkeypatch.setattr(processes, "_all_gather", lambda data: sent.append(data) or [data, b"{}"])
 
   def fail():
     raise OSError("no room")

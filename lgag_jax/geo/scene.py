@@ -143,7 +143,7 @@ def _dtype(raster, bands) -> np.dtype:
 
 
 def _choose_bands(raster, path, channels, bands):
-  remedy = f"the model needs {channels}: name them, such as --bands=4,3,2, or convert the file"
+  remedy = f"but the model needs {channels}: name them, such as --bands=4,3,2, or convert the file"
   if not bands:
     return reading.choose_bands(raster, path, channels, remedy)
   if len(bands) != channels or not all(1 <= band <= raster.count for band in bands):

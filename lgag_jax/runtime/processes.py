@@ -1,7 +1,7 @@
 """Starts several processes and lets them wait for each other and exchange values.
 
-All processes must call the functions other than `start` and `is_first`, in the same order. By itself
-jax.distributed gives a Slurm task one GPU and may wait for processes that were never started.
+All processes must call the functions other than `start` and `is_first`, in the same order.
+jax.distributed detects clusters, but gives a Slurm task one GPU and may wait for tasks that do not run.
 """
 
 import contextlib
@@ -53,7 +53,7 @@ def start(
 
 
 def explicit_options(mode: str, flags: dict[str, Any]) -> dict[str, Any] | None:
-  """Returns the options of jax.distributed that the flags give, or None if none is given.
+  """Returns the options of jax.distributed from the flags, or None without flags.
 
   Raises ValueError for contradictory, incomplete or invalid flags.
   """

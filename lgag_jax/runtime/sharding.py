@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lgag_jax.state import TrainState
 
@@ -30,11 +30,6 @@ def make_mesh(devices: Sequence[jax.Device] = ()) -> Mesh:
     raise ValueError(f"All processes need the same number of devices ({listed}).")
   # Explicit axes, the default, refuse top_k, sort and scatter on sharded operands.
   return Mesh(np.array(devices), (_DATA_AXIS,), axis_types=(AxisType.Auto,))
-
-
-def abstract_mesh(devices: int) -> AbstractMesh:
-  """Returns a mesh of devices that need not exist, to lower a program but not to run it."""
-  return AbstractMesh((devices,), (_DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
 def replicated_sharding(mesh: Mesh) -> NamedSharding:
