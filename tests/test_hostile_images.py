@@ -106,7 +106,8 @@ def test_side_files_of_an_image_are_not_opened(tmp_path, server, side):
   path = write_png(tmp_path / "x.png", pixels())
   content = f"<PAMDataset><Metadata domain='OVERVIEWS'><MDI key='OVERVIEW_FILE'>/vsicurl/{url}/o.tif"
   content += "</MDI></Metadata></PAMDataset>"
-  (tmp_path / f"x.png{side}").write_text(content if side == ".aux.xml" else vrt(f"/vsicurl/{url}/a.png"))
+  text = content if side == ".aux.xml" else vrt(f"/vsicurl/{url}/a.png")
+  (tmp_path / f"x.png{side}").write_text(text)
   if side == ".msk":
     with contextlib.suppress(RasterioError), rasterio.open(path) as raster:
       raster.dataset_mask()
