@@ -126,7 +126,7 @@ def run(plan: Plan, data: str, method: str, seed: int) -> None:
 
 
 def _run(plan: Plan, data: str, method: str, seed: int) -> None:
-  compiled_programs.keep()
+  compiled_programs.enable_cache()
   workdir, config = plan.workdir(data, method, seed), plan.config(data, method, seed)
   if method in INFERENCE:
     _judge(plan.workdir(data, "lgag", seed), workdir, config, config)

@@ -69,7 +69,7 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=__doc__)
   parser.add_argument("--json", action="store_true", help="print JSON instead of lines")
   arguments = parser.parse_args()
-  compiled_programs.keep()
+  compiled_programs.enable_cache()
   counts = measure()
   if arguments.json:
     print(json.dumps(counts, indent=2))

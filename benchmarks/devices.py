@@ -49,7 +49,7 @@ def losses(config: Config, devices: int, change: float = 0.0) -> np.ndarray:
   changed = jax.tree.map(
     lambda x: np.float32(np.asarray(x) * (1 + change * random.choice([-1, 1], x.shape))), state.params
   )
-  state = state.replace(params=jax.device_put(changed, sharding.replicated(mesh)))
+  state = state.replace(params=jax.device_put(changed, sharding.replicated_sharding(mesh)))
   step = train_step.make_train_step(network, config, optimizer, mesh, steps_per_epoch=4)
   refresh = train_step.make_refresh(config, mesh)
   result, data = [], batches()

@@ -32,23 +32,23 @@ def _module(name: str):
 
 def _read_image(path: pathlib.Path) -> None:
   images = _module("imagery.reading")
-  images.size.cache_clear()
-  height, width = images.size(path)
+  images.image_size.cache_clear()
+  height, width = images.image_size(path)
   value = images.read_image(path, 3)
   assert value.shape == (height, width, 3)
 
 
 def _read_windows(path: pathlib.Path) -> None:
   images = _module("imagery.reading")
-  images.size.cache_clear()
-  height, width = images.size(path)
+  images.image_size.cache_clear()
+  height, width = images.image_size(path)
   shape = min(height, 16), min(width, 16)
   for row, col in ((0, 0), (height // 2, width // 2), (height, width)):
     window = Window(min(col, width - shape[1]), min(row, height - shape[0]), shape[1], shape[0])
     assert images.read_image(path, 3, window).shape == (*shape, 3)
     with images.open_raster(path) as raster:
       assert images.read_mask(raster, classes=1, ignore=-1, window=window).shape == shape
-      assert images.read_valid(raster, window).shape == shape
+      assert images.read_valid_mask(raster, window).shape == shape
 
 
 def _prepare_scene(folder: pathlib.Path) -> None:
@@ -97,7 +97,8 @@ def _configs() -> list[bytes]:
 
 
 def _thresholds() -> list[bytes]:
-  maps = _module("inference.localize").maps_of(_module("config").Config())
+  config = _module("config")
+  maps = _module("inference.localize").maps_of(config.Config())
   rules = _module("settings.maps").RULES
   return [json.dumps({"step": 3, "maps": {m: {r: [0.5] for r in rules} for m in maps}}).encode()]
 
@@ -116,13 +117,13 @@ def _digests() -> list[bytes]:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     _prepare_checkpoint(folder)
-    _module("runtime.checksums").seal(folder)
+    _module("runtime.checksums").write_checksums(folder)
     return [(folder / "SHA256SUMS").read_bytes()]
 
 
 def _read_digests(path: pathlib.Path) -> None:
-  if flaw := _module("runtime.checksums").flaw(path.parent):
-    raise ValueError(f"{path}: {flaw}")  # A flaw is told, not raised: it counts as a refusal.
+  if damage := _module("runtime.checksums").find_damage(path.parent):
+    raise ValueError(f"{path}: {damage}")  # It is returned, not raised, but counts as a refusal.
 
 
 def _unpack(path: pathlib.Path) -> None:

@@ -9,6 +9,6 @@ from lgag_jax.runtime import packaged
 
 
 def get_config(masks: str = "runs/image_folder/pseudo") -> ml_collections.ConfigDict:
-  config = packaged.config("image_folder", "segmentation")
+  config = packaged.load_config("image_folder", "segmentation")
   config.data.pseudo_masks = masks
   return config

@@ -9,6 +9,6 @@ from lgag_jax.runtime import packaged
 
 
 def get_config(masks: str = "runs/landslide4sense_rgb/pseudo") -> ml_collections.ConfigDict:
-  config = packaged.config("landslide4sense_rgb", "segmentation")
+  config = packaged.load_config("landslide4sense_rgb", "segmentation")
   config.data.pseudo_masks = masks
   return config

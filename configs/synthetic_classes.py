@@ -6,7 +6,7 @@ from lgag_jax.runtime import packaged
 
 
 def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
-  config = packaged.config("synthetic_landslides", method)
+  config = packaged.load_config("synthetic_landslides", method)
   config.data.builder = "data/synthetic_landslides:three_classes"
   config.data.classes = ("landslide", "bare", "river")
   # Each class is in half of the images, and one image in eight has none: no balancing is needed.

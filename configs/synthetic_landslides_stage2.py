@@ -9,6 +9,6 @@ from lgag_jax.runtime import packaged
 
 
 def get_config(masks: str = "runs/synthetic_landslides/pseudo") -> ml_collections.ConfigDict:
-  config = packaged.config("synthetic_landslides", "segmentation")
+  config = packaged.load_config("synthetic_landslides", "segmentation")
   config.data.pseudo_masks = masks
   return config

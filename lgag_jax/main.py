@@ -13,7 +13,6 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Nothing here uses what it
 from absl import app, flags, logging
 
 from lgag_jax.cli import command_line
-from lgag_jax.runtime import compiled_programs
 
 _FLAGS = flags.FLAGS
 
@@ -63,11 +62,11 @@ def _run(*told) -> None:
     formats.scene_files(_FLAGS.input)  # A name that is wrong is told before what takes seconds.
   import tensorflow as tf
 
-  from lgag_jax.runtime import preemption, processes
+  from lgag_jax.runtime import compiled_programs, preemption, processes
 
   _tell_of_own_work()
   tf.config.set_visible_devices([], "GPU")  # The accelerator is JAX's.
-  compiled_programs.keep()
+  compiled_programs.enable_cache()
   processes.start(_FLAGS.distributed, _FLAGS.coordinator, _FLAGS.processes, _FLAGS.process)
   if not processes.is_first():
     python_logging.getLogger("lgag_jax").setLevel(python_logging.WARNING)

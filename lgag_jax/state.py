@@ -1,4 +1,7 @@
-"""Everything that changes during a run, as immutable pytrees. Axis letters: see the package."""
+"""Everything that changes during a run, as immutable pytrees.
+
+The package's docstring defines the axis letters.
+"""
 
 from typing import Any
 
@@ -8,21 +11,21 @@ from flax import struct
 
 @struct.dataclass(kw_only=True)
 class MemoryBank:
-  """Local anchors of earlier images, and the global anchors made of them (GAA)."""
+  """Local anchors of earlier images, and the global anchors computed from them (GAA)."""
 
   features: jax.Array  # f32[K, L, D], unit length along D where valid, zero elsewhere.
   valid: jax.Array  # bool[K, L].
-  cursor: jax.Array  # i32[K], the slot that the next anchor takes.
+  cursor: jax.Array  # i32[K], the slot for the next anchor.
   centres: jax.Array  # f32[K, M, D], the global anchors.
-  ready: jax.Array  # bool[], whether every class has centres.
+  ready: jax.Array  # bool[], whether every class has global anchors.
 
 
 @struct.dataclass(kw_only=True)
 class TrainState:
-  """What a checkpoint holds."""
+  """The contents of a checkpoint."""
 
-  step: jax.Array  # i32[], training steps done.
+  step: jax.Array  # i32[], number of completed training steps.
   params: Any  # {"trunk": ..., "head": ...}.
-  statistics: Any  # The trunk's stored batch-norm statistics; constant.
+  statistics: Any  # The trunk's batch-norm statistics; constant.
   opt_state: Any
   bank: MemoryBank

@@ -100,7 +100,7 @@ def test_no_file_can_be_cut_emptied_or_removed_unnoticed(workdir, damage):
     else:
       continue
     name = path.relative_to(workdir / "checkpoints" / "30").as_posix()
-    assert name in checksums.flaw(workdir / "checkpoints" / "30")
+    assert name in checksums.find_damage(workdir / "checkpoints" / "30")
     assert checkpoints.newest_sound(workdir / "checkpoints", set_aside=False) == 20
     path.write_bytes(content)
   jax.tree.map(np.testing.assert_array_equal, restored(workdir), state_of(30))
@@ -133,10 +133,10 @@ def test_what_a_killed_save_leaves_is_not_used_and_goes(workdir, where):
   folder = workdir / "checkpoints"
   (folder / "30.saving").touch()
   if where == "within":
-    (folder / "30" / checksums.NAME).unlink()
+    (folder / "30" / checksums.FILE_NAME).unlink()
     (folder / "30").rename(folder / "30.orbax-checkpoint-tmp")
   elif where == "before the digests":
-    (folder / "30" / checksums.NAME).unlink()
+    (folder / "30" / checksums.FILE_NAME).unlink()
   newest = 30 if where == "after the digests" else 20
   assert int(restored(workdir).step) == newest
   assert int(restored(workdir, writes=True).step) == newest
@@ -147,7 +147,7 @@ def test_a_training_killed_in_its_first_save_begins_anew(workdir, tmp_path):
   folder = workdir / "checkpoints"
   for step in (20, 30):
     shutil.rmtree(folder / str(step))
-  (folder / "10" / checksums.NAME).unlink()
+  (folder / "10" / checksums.FILE_NAME).unlink()
   (folder / "10.saving").touch()
   with pytest.raises(FileNotFoundError, match="no sound checkpoint: train into it first"):
     Checkpoints(tmp_path / "nowhere", keep=3, writes=False)
@@ -166,7 +166,7 @@ def test_a_training_whose_checkpoints_are_all_damaged_does_not_begin_anew(workdi
 
 
 def test_the_digests_are_what_sha256sum_reads(workdir):
-  text = (workdir / "checkpoints" / "30" / checksums.NAME).read_text()
+  text = (workdir / "checkpoints" / "30" / checksums.FILE_NAME).read_text()
   digest, name = text.splitlines()[0].split("  ")
   assert len(digest) == 64
   assert (workdir / "checkpoints" / "30" / name).is_file()
@@ -174,7 +174,7 @@ def test_the_digests_are_what_sha256sum_reads(workdir):
 
 @pytest.mark.parametrize("name", ["../20/_CHECKPOINT_METADATA", "/dev/zero", "a\0b"])
 def test_digests_of_files_elsewhere_are_not_followed(workdir, name):
-  path = workdir / "checkpoints" / "30" / checksums.NAME
+  path = workdir / "checkpoints" / "30" / checksums.FILE_NAME
   lines = f"{'0' * 64}  {name}\n"
   path.write_text(f"{lines}# {hashlib.sha256(lines.encode()).hexdigest()}\n")
-  assert "none of its files" in checksums.flaw(path.parent)
+  assert "is outside the folder" in checksums.find_damage(path.parent)

@@ -87,13 +87,13 @@ def test_a_broken_line_is_the_same_command():
 def test_own_files_come_before_shipped_ones(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   name = "configs/image_folder.py"
-  assert packaged.find(name) == str(ROOT / name)
-  assert packaged.find("data/synthetic_landslides") == str(ROOT / "data" / "synthetic_landslides")
+  assert packaged.resolve(name) == str(ROOT / name)
+  assert packaged.resolve("data/synthetic_landslides") == str(ROOT / "data" / "synthetic_landslides")
   for other in ("configs/none.py", "configs/../Makefile", "mine/scene.py", "tests/conftest.py", ""):
-    assert packaged.find(other) == other
+    assert packaged.resolve(other) == other
   (tmp_path / "configs").mkdir()
   (tmp_path / name).touch()
-  assert packaged.find(name) == name
+  assert packaged.resolve(name) == name
   found = command_line._with_shipped(["lgag", "--config=configs/scene.py:sol", "--config.data.gsd=1"])
   assert found == ["lgag", f"--config={ROOT}/configs/scene.py:sol", "--config.data.gsd=1"]
 

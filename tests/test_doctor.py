@@ -119,7 +119,7 @@ def test_patches_that_stop_a_source_from_opening_are_named(tmp_path):
   files = named(report, "3 images cannot be used")["files"]
   assert code == 1 and report["images"] == 2 * COUNT - 3
   assert [name.split(":")[0] for name in files] == [f"images/p{i}.png" for i in ("01", "02", "59")]
-  assert "holds no mask named p01" in files[0] and "sizes must agree" in files[2]
+  assert "holds no mask named p01" in files[0] and "in the same size" in files[2]
 
 
 def test_a_split_that_cannot_be_opened_leaves_the_other_to_be_read(tmp_path):

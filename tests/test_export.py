@@ -151,7 +151,7 @@ def test_twelve_bits_in_sixteen(ready):
   assert program.in_avals[0].dtype == np.uint16
   pixels = np.uint16([0, 4095, 273])
   np.testing.assert_array_equal(
-    jax.jit(lambda x: scaling.scaled(x, config.data))(pixels), scaling.scaled(pixels, config.data)
+    jax.jit(lambda x: scaling.normalise(x, config.data))(pixels), scaling.normalise(pixels, config.data)
   )
 
 

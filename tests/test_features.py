@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax.inputs import pipeline, sources
+from lgag_jax.inputs import pipeline, sources, trunk_outputs
 from lgag_jax.runtime import lock, sharding
 from lgag_jax.training import fill_trunk_outputs, loop, restore
 
@@ -92,7 +92,7 @@ def test_two_masks_of_one_name_are_refused(split_folders, small_config):
   masks = split_folders / "train" / "masks"
   os.rename(masks / "1.PNG", masks / "0.png")
   small_config.data.directory = str(split_folders)
-  with pytest.raises(ValueError, match="share a name"):
+  with pytest.raises(ValueError, match="differ only in their suffix"):
     sources.open_source(configs.from_mapping(small_config).data, "train")
 
 
@@ -130,7 +130,7 @@ def test_a_second_run_waits_for_the_first_ones_cache(split_folders, small_config
   open_split("train", config, tmp_path / "first")
   (cache,) = (tmp_path / "first" / "features").glob("*/")
   target = tmp_path / "second" / "features"
-  held = lock.try_take(target / f"{cache.name}.lock")
+  held = lock.try_acquire(target / f"{cache.name}.lock")
 
   def finish(_):
     shutil.copytree(cache, target / cache.name)
@@ -172,3 +172,12 @@ def test_an_image_that_was_bad_is_left_out_until_its_outputs_are_made_anew(
   assert [split.train_read(i)[-1] for i in range(len(split.source.ids))].count(0) == 1
   assert split.train_read(bad)[-1] == 0
   assert "1 images were bad when their trunk outputs were kept" in caplog.text
+
+
+@pytest.mark.parametrize(("parts", "run"), [(1, 8), (2, 4), (4, 1), (3, 2)])
+def test_each_sample_has_its_own_row(parts, run):
+  places = [trunk_outputs.place(i, parts, run) for i in range(31)]
+  for part in range(parts):
+    rows = [row for p, row in places if p == part]
+    assert rows == list(range(len(rows)))
+  assert [part for part, _ in places] == [i // run % parts for i in range(31)]

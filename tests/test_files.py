@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files are written completely or not at all."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ import pytest
 from lgag_jax.runtime import files
 
 
-def test_json_is_whole_or_as_it_was(tmp_path):
+def test_a_failed_write_leaves_the_old_json(tmp_path):
   path = tmp_path / "folder" / "x.json"
   files.write_json(path, {"a": 1})
   with pytest.raises(TypeError):
@@ -21,20 +21,20 @@ def test_json_is_whole_or_as_it_was(tmp_path):
   assert os.listdir(path.parent) == ["x.json"]
 
 
-def test_the_suffix_stays_for_writers_that_go_by_it(tmp_path):
-  with files.beside(tmp_path / "x.npz") as partial:
+def test_the_partial_file_keeps_the_suffix(tmp_path):
+  with files.atomic_path(tmp_path / "x.npz") as partial:
     np.savez(partial, a=np.arange(3))
     assert os.listdir(tmp_path) == [partial.name]
   assert os.listdir(tmp_path) == ["x.npz"]
   assert np.load(tmp_path / "x.npz")["a"].tolist() == [0, 1, 2]
 
 
-def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
+def test_an_error_of_a_full_disk_names_the_file(tmp_path):
   path = tmp_path / "x.txt"
   files.write_text(path, "old")
 
   def fill():
-    with files.beside(path) as partial:
+    with files.atomic_path(path) as partial:
       partial.write_text("ne")
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -44,21 +44,21 @@ def test_a_full_disk_is_an_error_that_names_the_file(tmp_path):
   assert os.listdir(tmp_path) == ["x.txt"]
 
 
-def test_what_a_killed_run_left_is_written_over(tmp_path):
-  with files.beside(tmp_path / "x.txt") as partial:
+def test_a_partial_file_of_a_killed_run_is_overwritten(tmp_path):
+  with files.atomic_path(tmp_path / "x.txt") as partial:
     partial.touch()
-  partial.write_text("much more than there will be")  # As a kill within the block leaves it.
+  partial.write_text("much more than the new text")  # A kill within the block leaves this.
   files.write_text(tmp_path / "x.txt", "new")
   assert (tmp_path / "x.txt").read_text() == "new"
   assert os.listdir(tmp_path) == ["x.txt"]
 
 
-def test_a_line_is_appended_whole_or_not_at_all(tmp_path):
+def test_a_line_is_appended_completely_or_not_at_all(tmp_path):
   path = tmp_path / "x.jsonl"
   files.append_line(path, "one")
   _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-  resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))  # The next line fits by half.
+  resource.setrlimit(resource.RLIMIT_FSIZE, (8, hard))  # Only half of the next line fits.
   try:
     with pytest.raises(OSError, match=r"No space left on device.*x\.jsonl"):
       files.append_line(path, "second line")

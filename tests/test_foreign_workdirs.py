@@ -90,7 +90,7 @@ def test_arrays_that_are_pickles_are_refused(workdir, name, tmp_path):
 
 def test_arrays_that_claim_too_much_are_refused_unread(tmp_path, monkeypatch):
   np.savez_compressed(tmp_path / "x.npz", a=np.zeros(10**6))
-  monkeypatch.setattr(files, "_MOST_ARRAY_BYTES", 10**6)
+  monkeypatch.setattr(files, "_MAX_ARRAY_BYTES", 10**6)
   with pytest.raises(ValueError, match=r"x\.npz cannot be read: it claims"):
     files.read_arrays(tmp_path / "x.npz")
 
@@ -100,7 +100,7 @@ def test_a_damaged_log_and_absurd_numbers_are_named(workdir):
   kept = log.read_text()
   for text in ("[" * 100_000 + "\n", '{"step":\n'):
     log.write_text(kept + text)
-    with pytest.raises(ValueError, match=r"metrics\.jsonl holds no JSON lines"):
+    with pytest.raises(ValueError, match=r"metrics\.jsonl is not valid JSON lines"):
       report.write_report(workdir)
   log.write_text(kept + '{"step": 3')  # Half a line is what a killed run leaves.
   report.write_report(workdir)
@@ -191,6 +191,6 @@ def test_a_checkpoint_of_other_shapes_is_refused(workdir):
 
 
 def test_evaluation_waits_for_nobody(workdir):
-  with loop.lock.take(workdir), pytest.raises(ValueError, match="is in use by process"):
+  with loop.lock.acquire(workdir), pytest.raises(ValueError, match="is in use by process"):
     loop.evaluate_workdir(workdir)
   assert jax.process_count() == 1

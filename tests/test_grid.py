@@ -1,4 +1,4 @@
-"""The ground resolution of a grid, whatever its coordinates are counted in."""
+"""The ground resolution of a grid in coordinates of any unit."""
 
 import math
 
@@ -22,9 +22,9 @@ def grid(crs, *transform):
     ("EPSG:32644", (10, 0, 5e5, 0, -40, 3e6), 20.0),  # Not square: the geometric mean.
     ("EPSG:32644", (6, 8, 5e5, 8, -6, 3e6), 10.0),  # Rotated.
     ("EPSG:2263", (1, 0, 9.8e5, 0, -1, 2e5), 1200 / 3937),  # US survey feet.
-    # On the ellipsoid at 60 degrees north a degree has 55,800 by 111,412 metres.
+    # At 60 degrees north a degree of the ellipsoid is 55,800 by 111,412 metres.
     ("EPSG:4326", (1e-4, 0, 80, 0, -1e-4, 60), math.sqrt(5.5800 * 11.1412)),
-    ("EPSG:3857", (1, 0, 0, 0, -1, 8399737.9), 0.5),  # Web Mercator stretches by two there.
+    ("EPSG:3857", (1, 0, 0, 0, -1, 8399737.9), 0.5),  # Web Mercator stretches lengths twofold there.
   ],
 )
 def test_ground_resolution_in_metres(crs, transform, expected):
@@ -32,7 +32,7 @@ def test_ground_resolution_in_metres(crs, transform, expected):
 
 
 @pytest.mark.parametrize("crs", [None, CRS.from_wkt(_LOCAL)])
-def test_no_ground_resolution_without_a_place_on_the_earth(crs):
+def test_no_ground_resolution_without_a_position_on_the_earth(crs):
   assert grid(crs, 1, 0, 0, 0, -1, 0).gsd() is None
   assert grid(crs, 1, 0, 5, 0, -1, 0).georeferenced
   assert not grid(None, 1, 0, 0, 0, 1, 0).georeferenced

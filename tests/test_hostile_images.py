@@ -1,4 +1,4 @@
-"""Images from anywhere: what refers elsewhere, what unpacks to too much, what is not what it seems."""
+"""Untrusted images: references to other files, decompression bombs, and misleading suffixes."""
 
 import contextlib
 import http.server
@@ -24,18 +24,18 @@ from lgag_jax.config import DataConfig
 from lgag_jax.imagery import opening, reading, scaling
 from lgag_jax.imagery.reading import ImageError
 from lgag_jax.inputs import patches
-from tests.test_images import mask_of, pixels, write_png, write_tiff
 from tests.test_patches import make_data, source, write_manifest
+from tests.test_reading import mask_of, pixels, write_png, write_tiff
 
 
 @pytest.fixture
 def server():
-  """A web server that has every file, and counts who asks."""
-  hits = []
+  """A web server that has every file, and records each request."""
+  requests = []
 
   class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-      hits.append(self.path)
+      requests.append(self.path)
       self.send_response(200)
       self.end_headers()
       self.wfile.write(png_of())
@@ -47,7 +47,7 @@ def server():
 
   with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as service:
     threading.Thread(target=service.serve_forever, args=(0.01,), daemon=True).start()
-    yield f"http://127.0.0.1:{service.server_port}", hits
+    yield f"http://127.0.0.1:{service.server_port}", requests
     service.shutdown()
 
 
@@ -63,7 +63,7 @@ def vrt(target):
     f"{target}</SourceFilename><SourceBand>{k}</SourceBand></SimpleSource></VRTRasterBand>"
     for k in (1, 2, 3)
   )
-  # The flag makes of the first band a mask of the whole data set, for use as a side file.
+  # As a side file, the flag makes the first band a mask of the whole data set.
   flag = '<Metadata><MDI key="INTERNAL_MASK_FLAGS_1">2</MDI></Metadata>'
   return f'<VRTDataset rasterXSize="10" rasterYSize="12">{flag}{band}</VRTDataset>'
 
@@ -79,8 +79,8 @@ def wms(url):
 
 
 @pytest.mark.parametrize("kind", ["file", "url", "wms", "prefixed"])
-def test_what_refers_elsewhere_is_refused_unread(tmp_path, server, kind, monkeypatch):
-  url, hits = server
+def test_references_to_other_files_are_refused_unread(tmp_path, server, kind, monkeypatch):
+  url, requests = server
   monkeypatch.chdir(tmp_path)  # GDAL's WMS driver keeps a cache there.
   secret = write_png(tmp_path / "secret.png", pixels())
   path = tmp_path / "x.png"
@@ -89,31 +89,33 @@ def test_what_refers_elsewhere_is_refused_unread(tmp_path, server, kind, monkeyp
   read = None
   with contextlib.suppress(RasterioError), rasterio.open(path) as raster:
     read = raster.read()
-  assert hits if kind != "file" else read.shape == (3, 12, 10)  # The attack is a real one.
-  hits.clear()
+  assert requests if kind != "file" else read.shape == (3, 12, 10)  # The attack is real.
+  requests.clear()
   if kind == "prefixed":
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + text.encode())
-  for read in (lambda: reading.read_image(path, 3), lambda: reading.size(path), lambda: mask_of(path)):
+  readers = (lambda path: reading.read_image(path, 3)), reading.image_size, mask_of
+  for read in readers:
     with pytest.raises(ImageError, match=r"x\.png cannot be opened as an image"):
-      read()
-  assert not hits
+      read(path)
+  assert not requests
 
 
 @pytest.mark.parametrize("side", [".msk", ".ovr", ".aux.xml"])
-def test_what_lies_beside_an_image_is_not_opened(tmp_path, server, side):
-  url, hits = server
+def test_side_files_of_an_image_are_not_opened(tmp_path, server, side):
+  url, requests = server
   path = write_png(tmp_path / "x.png", pixels())
-  beside = f"<PAMDataset><Metadata domain='OVERVIEWS'><MDI key='OVERVIEW_FILE'>/vsicurl/{url}/o.tif"
-  beside += "</MDI></Metadata></PAMDataset>"
-  (tmp_path / f"x.png{side}").write_text(beside if side == ".aux.xml" else vrt(f"/vsicurl/{url}/a.png"))
+  content = f"<PAMDataset><Metadata domain='OVERVIEWS'><MDI key='OVERVIEW_FILE'>/vsicurl/{url}/o.tif"
+  content += "</MDI></Metadata></PAMDataset>"
+  text = content if side == ".aux.xml" else vrt(f"/vsicurl/{url}/a.png")
+  (tmp_path / f"x.png{side}").write_text(text)
   if side == ".msk":
     with contextlib.suppress(RasterioError), rasterio.open(path) as raster:
       raster.dataset_mask()
-    assert hits  # The attack is a real one.
-  hits.clear()
+    assert requests  # The attack is real.
+  requests.clear()
   np.testing.assert_array_equal(reading.read_image(path, 3), pixels())
   assert reading.read_image(path, 3, Window(1, 1, 2, 2)).shape == (2, 2, 3)
-  assert not hits
+  assert not requests
 
 
 def rows_of(root, image, mask="masks/a.png", **more):
@@ -124,8 +126,8 @@ def rows_of(root, image, mask="masks/a.png", **more):
 @pytest.mark.parametrize(
   "name", ["../out.png", "images/../../out.png", "/etc/passwd", "/vsicurl/{url}/a.png", "/vsizip/x.zip"]
 )
-def test_a_manifest_keeps_to_the_data(tmp_path, server, column, name):
-  url, hits = server
+def test_a_manifest_cannot_name_files_outside_the_data(tmp_path, server, column, name):
+  url, requests = server
   root, name = tmp_path / "data", name.format(url=url)
   make_data(root, {"a": np.ones((4, 4))})
   write_png(tmp_path / "out.png", pixels(4, 4))
@@ -135,25 +137,25 @@ def test_a_manifest_keeps_to_the_data(tmp_path, server, column, name):
   with pytest.raises(ValueError, match=message) as caught:
     source(root)
   assert name in str(caught.value)
-  assert not hits
+  assert not requests
 
 
 @pytest.mark.parametrize(
   "name", ["vsicurl/{url}/a.png", "zip://a.zip!a.png", "{url}/a.png", "GTIFF_DIR:1:a"]
 )
-def test_names_that_gdal_would_follow_are_files_or_nothing(tmp_path, server, name):
-  url, hits = server
+def test_names_that_gdal_would_follow_are_read_as_files(tmp_path, server, name):
+  url, requests = server
   make_data(tmp_path, {"a": np.ones((4, 4))})
   rows_of(tmp_path, name.format(url=url))
   with pytest.raises(ImageError, match="cannot be opened as an image"):
     source(tmp_path)
-  assert not hits
+  assert not requests
 
 
 def test_a_pipe_is_refused_at_once(tmp_path):
   os.mkfifo(tmp_path / "x.png")
-  with pytest.raises(ImageError, match=r"^\S+x\.png cannot be opened as an image: it is no regular"):
-    reading.size(tmp_path / "x.png")
+  with pytest.raises(ImageError, match=r"^\S+x\.png cannot be opened as an image: it is not a regular"):
+    reading.image_size(tmp_path / "x.png")
 
 
 @pytest.mark.parametrize("content", [
@@ -180,7 +182,7 @@ def png_header(width, height, *, depth=8, colour=2):
 def write_bomb(path, kind):
   if kind == "png":
     path.write_bytes(png_header(60_000, 60_000, depth=16, colour=6))
-  elif kind == "png-line":  # libpng ends at a million.
+  elif kind == "png-line":  # libpng allows a million.
     path.write_bytes(png_header(2**31 - 1, 2**31 - 1))
   elif kind == "jpeg":
     buffer = io.BytesIO()
@@ -204,33 +206,33 @@ def write_bomb(path, kind):
 MEASURE = """
 import json, os, pathlib, sys
 from rasterio.windows import Window
-from lgag_jax import images
+from lgag_jax.imagery import reading
 peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
 for path in map(pathlib.Path, sys.argv[1:]):
-  if os.fork():  # A process a file, or one's peak would hide another's.
+  if os.fork():  # One process per file, since each has its own peak.
     assert os.wait()[1] == 0
     continue
-  before, said = peak(), []
+  before, messages = peak(), []
   for window in (None, Window(0, 0, 16, 16)):
     try:
-      said.append(str(reading.read_image(path, 3, window).shape))
+      messages.append(str(reading.read_image(path, 3, window).shape))
     except reading.ImageError as error:
-      said.append(str(error))
+      messages.append(str(error))
     try:
       with reading.open_raster(path) as raster:
-        reading.read_valid(raster, window)
+        reading.read_valid_mask(raster, window)
         if window:
           reading.read_mask(raster, classes=1, ignore=-1, window=window)
     except reading.ImageError:
       pass
-  print(json.dumps([path.parent.name, said, (peak() - before) / 1024]), flush=True)
+  print(json.dumps([path.parent.name, messages, (peak() - before) / 1024]), flush=True)
   os._exit(0)
 """
 
 
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
-  """What reading each bomb says, whole and in a window, and by how many MiB a process grows."""
+  """Maps each bomb to the messages for the whole image and a window, and the growth in MiB."""
   folder, paths = tmp_path_factory.mktemp("bombs"), []
   for kind in ("png", "png-line", "jpeg", "block", "strips", "float"):
     (folder / kind).mkdir()
@@ -240,26 +242,26 @@ def measured(tmp_path_factory):
   run = subprocess.run(
     [sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True, timeout=120
   )
-  return {kind: rest for kind, *rest in map(json.loads, run.stdout.splitlines())}
+  return {kind: values for kind, *values in map(json.loads, run.stdout.splitlines())}
 
 
 @pytest.mark.parametrize(("kind", "whole", "window"), [
   ("png", "60000 x 60000.*too large to read whole", "is damaged"),
   ("png-line", "cannot be opened", "cannot be opened"),
   ("jpeg", "65500 x 65500.*too large to read whole", r"\(16, 16, 3\)|damaged"),
-  ("block", "40000 x 40000.*too large to read in one piece", "too large to read in one piece"),
+  ("block", "40000 x 40000.*too large to read one of its blocks", "one of its blocks"),
   ("strips", "40000 x 40000.*too large to read whole", r"\(16, 16, 3\)"),
-  # Few enough values, but of eight bytes each.
+  # The limit counts bytes, not values.
   ("float", r"9000 x 9000.*\(1853 of at most 1024 MiB\).*data\.tile_size", r"\(16, 16, 3\)"),
 ])
-def test_bombs_are_refused_before_they_take_memory(measured, kind, whole, window):
-  said, growth = measured[kind]
-  for text, expected in zip(said, (whole, window), strict=True):
+def test_bombs_are_refused_before_they_allocate_memory(measured, kind, whole, window):
+  messages, growth = measured[kind]
+  for text, expected in zip(messages, (whole, window), strict=True):
     assert re.search(expected, text), text
   assert growth < 200  # MiB
 
 
-def test_a_header_cannot_ask_for_any_number_of_tiles(tmp_path):
+def test_the_number_of_tiles_is_limited(tmp_path):
   make_data(tmp_path, {})
   for folder in ("images", "masks"):
     with rasterio.open(tmp_path / folder / "a.tif", "w", driver="GTiff", width=20_000, height=20_000,
@@ -269,14 +271,14 @@ def test_a_header_cannot_ask_for_any_number_of_tiles(tmp_path):
     source(tmp_path, tile_size=16, channels=1)
 
 
-def test_many_bands_are_bounded_where_only_their_masks_are_asked(tmp_path, monkeypatch):
+def test_reading_the_masks_of_many_bands_is_limited(tmp_path, monkeypatch):
   path = write_tiff(tmp_path / "a.tif", pixels(64, 64, 12))
   monkeypatch.setattr(opening, "MAX_BYTES", 64 * 64 * 11)
   with reading.open_raster(path) as raster, pytest.raises(ImageError, match="12 channels, too large"):
-    reading.read_valid(raster)
+    reading.read_valid_mask(raster)
 
 
-def test_content_counts_and_not_the_suffix(tmp_path):
+def test_the_content_decides_and_not_the_suffix(tmp_path):
   array = pixels()
   write_png(tmp_path / "a.png", array).rename(tmp_path / "a.jpg")
   np.testing.assert_array_equal(reading.read_image(tmp_path / "a.jpg", 3), array)
@@ -286,7 +288,7 @@ def test_content_counts_and_not_the_suffix(tmp_path):
     reading.read_image(tmp_path / "b.png", 3)
 
 
-def test_an_animated_png_is_its_default_image(tmp_path):
+def test_an_animated_png_is_read_as_its_default_image(tmp_path):
   first = pixels()
   frames = [Image.fromarray(pixels(seed=1))]
   Image.fromarray(first).save(tmp_path / "a.png", save_all=True, append_images=frames)
@@ -299,7 +301,7 @@ def test_a_tiff_of_several_pages_is_refused(tmp_path):
   Image.fromarray(pixels()).save(tmp_path / "a.tif", save_all=True, append_images=frames)
   with pytest.raises(ImageError, match=r"a\.tif has 2 pages: save each"):
     reading.read_image(tmp_path / "a.tif", 3)
-  # Overviews and masks inside a file are no pages.
+  # Overviews and masks inside a file are not pages.
   path = write_tiff(tmp_path / "b.tif", pixels(64, 64), photometric="RGB")
   with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
     raster.write_mask(np.ones((64, 64), bool))
@@ -314,7 +316,7 @@ def test_a_cmyk_jpeg_is_read_in_colours(tmp_path):
   assert np.abs(value.astype(int) - array).max() < 6
 
 
-def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
+def test_sixteen_bits_scale_to_the_same_values_as_eight(tmp_path):
   array = pixels()
   write_tiff(tmp_path / "a.tif", array.astype(np.uint16) * 257)
   with rasterio.open(tmp_path / "a.png", "w", driver="PNG", width=10, height=12, count=3,
@@ -323,11 +325,11 @@ def test_sixteen_bits_among_eight_mean_the_same(tmp_path):
   for name in ("a.png", "a.tif"):
     value = reading.read_image(tmp_path / name, 3)
     assert value.dtype == np.uint16
-    np.testing.assert_allclose(scaling.scaled(value, DataConfig()), array / 255, atol=1e-6)
+    np.testing.assert_allclose(scaling.normalise(value, DataConfig()), array / 255, atol=1e-6)
 
 
-def test_errors_that_rasterio_hands_on_from_gdal_name_the_file(tmp_path, monkeypatch):
-  """A damaged list of tags, say, is found when the colours of the bands are asked for."""
+def test_errors_of_gdal_name_the_file(tmp_path, monkeypatch):
+  """A damaged list of tags, for example, raises when the colours of the bands are read."""
   path = write_tiff(tmp_path / "a.tif", pixels())
 
   class Raster:
@@ -350,7 +352,7 @@ def test_complex_numbers_are_refused(tmp_path):
     reading.read_image(tmp_path / "a.tif", 1)
 
 
-def test_images_are_left_out_where_masks_tell_the_labels(tmp_path, caplog):
+def test_bad_images_are_skipped_where_masks_give_the_labels(tmp_path, caplog):
   make_data(tmp_path, {f"i{n}": np.full((4, 4), n % 2) for n in range(10)})
   (tmp_path / "images" / "i3.png").write_bytes(b"")
   (tmp_path / "masks" / "i6.png").write_bytes(b"GIF89a")
@@ -359,7 +361,7 @@ def test_images_are_left_out_where_masks_tell_the_labels(tmp_path, caplog):
     source(tmp_path)
   data = source(tmp_path, on_bad_image="skip", max_bad_images=3)
   assert data.ids == [f"i{n}.png" for n in range(10) if n not in (3, 6, 7)]
-  for number, reason in ((3, "is empty"), (6, "GIF89a"), (7, "sizes must agree")):
+  for number, reason in ((3, "is empty"), (6, "GIF89a"), (7, "in the same size")):
     path = str(tmp_path / "images" / f"i{number}.png")
     assert reason in data.bad[path]
     assert sum(f"Left out {path}" in r.message and reason in r.message for r in caplog.records) == 1
@@ -367,7 +369,7 @@ def test_images_are_left_out_where_masks_tell_the_labels(tmp_path, caplog):
     source(tmp_path, on_bad_image="skip", max_bad_images=2)
 
 
-def test_a_bad_scene_that_a_manifest_uses_twice_is_one(tmp_path, caplog):
+def test_a_bad_scene_that_a_manifest_uses_twice_counts_once(tmp_path, caplog):
   make_data(tmp_path, {"a": np.ones((8, 8)), "b": np.zeros((8, 8))})
   (tmp_path / "images" / "a.png").write_bytes(b"")
   parts = [{"row_start": r, "row_stop": r + 4, "col_start": 0, "col_stop": 8} for r in (0, 4)]
@@ -378,7 +380,7 @@ def test_a_bad_scene_that_a_manifest_uses_twice_is_one(tmp_path, caplog):
   assert sum("Left out" in record.message for record in caplog.records) == 1
 
 
-def test_a_bad_image_of_another_split_is_that_splits(tmp_path):
+def test_a_bad_image_does_not_affect_another_split(tmp_path):
   make_data(tmp_path, {f"i{n}": np.full((4, 4), n % 2) for n in range(10)})
   (tmp_path / "images" / "i9.png").write_bytes(b"")
   assert len(source(tmp_path, validation_fraction=0.2).ids) == 8
@@ -386,7 +388,7 @@ def test_a_bad_image_of_another_split_is_that_splits(tmp_path):
     source(tmp_path, "validation", validation_fraction=0.2)
 
 
-def test_the_limit_counts_those_left_out_and_those_skipped(tmp_path):
+def test_the_limit_counts_bad_masks_and_bad_images(tmp_path):
   from lgag_jax.inputs.pipeline import Reader
 
   make_data(tmp_path, {f"i{n}": np.full((64, 64), n % 2) for n in range(6)})

@@ -1,4 +1,4 @@
-"""Scenes from anywhere: mosaics that are more than files, JPEG 2000 bombs, what is cut or no scene."""
+"""Untrusted scenes: unsafe mosaics, JPEG 2000 bombs, truncated files."""
 
 import contextlib
 import struct
@@ -14,23 +14,23 @@ from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import reading
 from lgag_jax.imagery.reading import ImageError
 from tests.test_hostile_images import server  # noqa: F401
-from tests.test_images import pixels, write_tiff
+from tests.test_reading import pixels, write_tiff
 from tests.test_scene import H, W, vrt_of
 
 
 def hostile(folder, kind, url):
-  """Returns a VRT's text, and what must be said of it."""
+  """Returns a VRT's text, and a pattern of the error message."""
   secret = write_tiff(folder / "secret.tif", pixels(H, W))
   text = vrt_of(folder / "a.vrt", [(secret.name, 0, 0, H, W)], H, W).read_text()
   entities = '<!DOCTYPE a [<!ENTITY a "aaaaaaaaaa">' + "".join(
     f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True)) + "]>"
   derived = '<VRTRasterBand subClass="VRTDerivedRasterBand"'
   return {
-    "vsicurl": (text.replace("secret.tif", f"/vsicurl/{url}/a.png"), "vsicurl.*no plain file"),
-    "slashes": (text.replace("secret.tif", f"//vsicurl/{url}/a.png"), "vsicurl.*no plain file"),
-    "url": (text.replace("secret.tif", f"{url}/a.png"), "http.*no plain file"),
-    "nested": (text.replace("secret.tif", f"vrt://{secret}"), "vrt://.*no plain file"),
-    "query": (text.replace("secret.tif", "secret.tif?a=b"), "no plain file"),
+    "vsicurl": (text.replace("secret.tif", f"/vsicurl/{url}/a.png"), "vsicurl.*not a plain file"),
+    "slashes": (text.replace("secret.tif", f"//vsicurl/{url}/a.png"), "vsicurl.*not a plain file"),
+    "url": (text.replace("secret.tif", f"{url}/a.png"), "http.*not a plain file"),
+    "nested": (text.replace("secret.tif", f"vrt://{secret}"), "vrt://.*not a plain file"),
+    "query": (text.replace("secret.tif", "secret.tif?a=b"), "not a plain file"),
     "bomb": (entities + text.replace("secret.tif", "&i;"), "document type"),
     "entity": ('<!DOCTYPE a [<!ENTITY a SYSTEM "file:///etc/passwd">]>' + text, "document type"),
     "pixel function": (text.replace("<VRTRasterBand", derived), "VRTDerivedRasterBand.*gdalbuildvrt"),
@@ -46,7 +46,7 @@ def hostile(folder, kind, url):
     "no bands": ('<VRTDataset rasterXSize="9" rasterYSize="9"/>', "no bands|cannot be opened"),
     "zero-sized": (text.replace('rasterXSize="57"', 'rasterXSize="0"'), "cannot be opened"),
     "endless": (text.replace('rasterXSize="57"', 'rasterXSize="2000000000"'), "1048576 on a side"),
-    "html": ("<html>404</html>", "no VRT"), "cut": (text[:-40], "no VRT that can be read"),
+    "html": ("<html>404</html>", "not a VRT"), "cut": (text[:-40], "not a valid VRT"),
     "utf-16": (text, "cannot be opened"), "one error": (text.replace("57", "five"), "cannot be opened"),
   }[kind]
 
@@ -56,21 +56,21 @@ def hostile(folder, kind, url):
   "options", "overview", "crs", "text", "missing", "itself", "band", "no bands", "zero-sized",
   "endless", "html", "cut", "utf-16", "one error",
 ])
-def test_a_mosaic_that_is_more_than_files_is_refused(tmp_path, server, kind):  # noqa: F811
-  url, hits = server
+def test_an_unsafe_or_invalid_mosaic_is_refused(tmp_path, server, kind):  # noqa: F811
+  url, requests = server
   text, message = hostile(tmp_path, kind, url)
   path = tmp_path / "a.vrt"
   path.write_text(text, "utf-16" if kind == "utf-16" else "utf-8")
   with pytest.raises(ImageError, match=rf"a\.vrt.*({message})") as error:
     open_scene(path, 3)
-  assert not hits and len(str(error.value)) < 1200
-  with pytest.raises(ImageError, match=r"a\.vrt cannot be opened as an image"):  # Images refer to none.
+  assert not requests and len(str(error.value)) < 1200
+  with pytest.raises(ImageError, match=r"a\.vrt cannot be opened as an image"):  # No VRT.
     reading.read_image(path, 3)
 
 
-def test_a_part_of_a_mosaic_has_the_one_driver_of_its_first_bytes(tmp_path, server):  # noqa: F811
-  """A JPEG's comment can hold a VRT, which GDAL would rather open."""
-  url, hits = server
+def test_the_first_bytes_of_a_mosaics_file_decide_its_driver(tmp_path, server):  # noqa: F811
+  """The comment of a JPEG can hold a VRT, which GDAL would open instead."""
+  url, requests = server
   Image.fromarray(pixels(H, W)).save(tmp_path / "p.jpg")
   data = (tmp_path / "p.jpg").read_bytes()
   inner = vrt_of(tmp_path / "i.vrt", [(f"/vsicurl/{url}/a.png", 0, 0, H, W)], H, W).read_bytes()
@@ -79,13 +79,13 @@ def test_a_part_of_a_mosaic_has_the_one_driver_of_its_first_bytes(tmp_path, serv
   path = vrt_of(tmp_path / "a.vrt", [("p.jpg", 0, 0, H, W)], H, W)
   with open_scene(path, 3) as opened:
     value, valid = opened.read(Window(0, 0, W, H))
-  assert valid.all() and not hits
+  assert valid.all() and not requests
   np.testing.assert_array_equal(value, reading.read_image(tmp_path / "p.jpg", 3))
 
 
 @pytest.mark.parametrize("name", ["secret.tif", "a.vrt"])
-def test_what_lies_beside_a_scene_or_its_parts_is_not_opened(tmp_path, server, name):  # noqa: F811
-  url, hits = server
+def test_side_files_of_a_scene_or_its_parts_are_not_opened(tmp_path, server, name):  # noqa: F811
+  url, requests = server
   vrt_of(tmp_path / "a.vrt", [("secret.tif", 0, 0, H, W)], H, W)
   write_tiff(tmp_path / "secret.tif", pixels(H, W))
   mask = vrt_of(tmp_path / "m.vrt", [(f"/vsicurl/{url}/a.png", 0, 0, H, W)], H, W).read_text()
@@ -96,13 +96,13 @@ def test_what_lies_beside_a_scene_or_its_parts_is_not_opened(tmp_path, server, n
   if name == "secret.tif":
     with contextlib.suppress(RasterioError), rasterio.open(tmp_path / name) as raster:
       raster.dataset_mask()
-    assert hits  # The attack is a real one.
-  hits.clear()
+    assert requests  # The attack is real.
+  requests.clear()
   with open_scene(tmp_path / name, 3) as opened:
     np.testing.assert_array_equal(opened.read(Window(0, 0, W, H))[0], pixels(H, W))
     opened.read(Window(0, 0, W, H), (4, 5))
     assert opened.valid(Window(0, 0, 2, 2)).all()
-  assert not hits
+  assert not requests
 
 
 @pytest.mark.parametrize("suffix", ["tif", "jp2", "png", "vrt"])
@@ -118,7 +118,7 @@ def test_a_truncated_scene_is_an_error_that_names_it(tmp_path, suffix):
 
 
 @pytest.mark.parametrize("content", [b"", b"no scene", None])
-def test_what_is_no_scene_is_named(tmp_path, content):
+def test_an_invalid_scene_is_named(tmp_path, content):
   if content is not None:
     (tmp_path / "a.tif").write_bytes(content)
   with pytest.raises(ImageError, match=r"a\.tif"):
@@ -126,7 +126,7 @@ def test_what_is_no_scene_is_named(tmp_path, content):
 
 
 def jp2_of(path, side, tile, style=b""):
-  """A small JP2 whose headers say that it has another side and tiles, and other precincts."""
+  """Writes a small JP2 with headers that claim another size, other tiles and other precincts."""
   lossless = {"QUALITY": "100", "REVERSIBLE": "YES", "BLOCKXSIZE": 64, "BLOCKYSIZE": 64}
   data = write_tiff(path, pixels(64, 64), driver="JP2OpenJPEG", **lossless).read_bytes()
   at = data.index(b"ihdr") + 4
@@ -139,8 +139,8 @@ def jp2_of(path, side, tile, style=b""):
 
 
 @pytest.mark.parametrize(("side", "tile", "style", "message"), [
-  (60_000, 60_000, b"", "10800000000 values, in more than 524288 pieces"),
-  (400_000, 1024, b"", "152881 tiles of 3 bands"), (2**31, 2**31 - 1, b"", "tiles|pieces"),
+  (60_000, 60_000, b"", "10800000000 values in more than 524288 code blocks"),
+  (400_000, 1024, b"", "152881 tiles of 3 bands"), (2**31, 2**31 - 1, b"", "tiles|code blocks"),
   (1024, 1024, b"main", "3145728 values"), (1024, 1024, b"tile", "3145728 values"),
   (0, 64, b"", "damaged"), (64, 0, b"", "damaged"),
 ])

@@ -255,6 +255,6 @@ def test_images_are_resized_and_masks_keep_their_values(side):
    (np.float32, 0.25, 0.0, 0.25), (np.float32, 30.0, 120.0, 0.25), (np.int16, 32767, 0.0, 1.0)],
 )
 def test_scaling_to_the_unit_range(dtype, value, max_value, expected):
-  scaled = scaling.scaled(np.full((2, 2, 3), value, dtype), DataConfig(max_value=max_value))
+  scaled = scaling.normalise(np.full((2, 2, 3), value, dtype), DataConfig(max_value=max_value))
   assert scaled.dtype == np.float32
   np.testing.assert_allclose(scaled, expected, rtol=1e-6)

@@ -1,4 +1,4 @@
-"""A workdir belongs to one process at a time, and to nobody after a kill."""
+"""One process at a time holds a workdir; a killed process does not hold it any more."""
 
 import os
 import signal
@@ -10,8 +10,8 @@ import pytest
 
 from lgag_jax.runtime import lock
 
-HOLD = "import pathlib, sys, time; from lgag_jax import lock; " \
-  "f = lock.take(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+HOLD = "import pathlib, sys, time; from lgag_jax.runtime import lock; " \
+  "f = lock.acquire(pathlib.Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
 
 
 def holder(workdir):
@@ -22,18 +22,18 @@ def holder(workdir):
   return process
 
 
-def test_the_second_is_told_who_has_it_and_takes_over_after_a_kill(tmp_path):
+def test_a_second_process_learns_the_owner_and_acquires_the_lock_after_a_kill(tmp_path):
   process = holder(tmp_path / "run")
   try:
     owner = f"in use by process {process.pid} on {socket.gethostname()} since"
     with pytest.raises(ValueError, match=owner):
-      lock.take(tmp_path / "run")
+      lock.acquire(tmp_path / "run")
   finally:
     process.send_signal(signal.SIGKILL)
     process.wait()
-  assert str(process.pid) in (tmp_path / "run" / lock.NAME).read_text()
-  with lock.take(tmp_path / "run"):
-    assert f"process {os.getpid()} on" in (tmp_path / "run" / lock.NAME).read_text()
+  assert str(process.pid) in (tmp_path / "run" / lock.FILE_NAME).read_text()
+  with lock.acquire(tmp_path / "run"):
+    assert f"process {os.getpid()} on" in (tmp_path / "run" / lock.FILE_NAME).read_text()
     with pytest.raises(ValueError, match=f"in use by process {os.getpid()}"):
-      lock.take(tmp_path / "run")
-  lock.take(tmp_path / "run").close()
+      lock.acquire(tmp_path / "run")
+  lock.acquire(tmp_path / "run").close()

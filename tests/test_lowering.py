@@ -26,6 +26,11 @@ PRECISE = re.compile(
 )
 
 
+def abstract_mesh():
+  """Returns a mesh of devices that need not exist, to lower a program but not to run it."""
+  return sharding.make_mesh().abstract_mesh.update(axis_sizes=(DEVICES,))
+
+
 def small(file, method, **changes):
   return named(file, method, {
     "data.image_size": 64, "train.batch_size": 8, "train.accumulate": 1, "localize.batch_size": 8,
@@ -41,7 +46,7 @@ def functions_on(platform, config):
 
 @functools.cache  # TPU and GPU have the same network: it is traced once for both.
 def functions(network, config):
-  mesh, transform = sharding.abstract_mesh(DEVICES), optimizer.make_optimizer(config, 100)
+  mesh, transform = abstract_mesh(), optimizer.make_optimizer(config, 100)
   step = train_step.make_train_step(network, config, transform, mesh, steps_per_epoch=1)
   maps = localize.make_localize(network, config, mesh)
   return step, maps, train_step.make_refresh(config, mesh)
@@ -106,7 +111,7 @@ def test_products_run_in_the_precision_asked_for(file, method, platform):
 def test_products_outside_the_step_run_in_full_precision_too(file, method, platform):
   """Those of kept trunk outputs, of maps, of thresholds and of global anchors."""
   config = small(file, method)
-  mesh = sharding.abstract_mesh(DEVICES)
+  mesh = abstract_mesh()
   network, _, localize_maps, refresh = functions_on(platform, config)
   state, image = state_shapes(config), batch_shapes(config)["image"]
   size = config.train.batch_size

@@ -106,7 +106,7 @@ def test_what_is_kept_is_read_back_exactly_and_never_measured_again(tmp_path, mo
     with pytest.raises(ValueError, match=r"normalisation\.json does not hold.*restore it"):
       normalisation.resolved(config, tmp_path)
   (tmp_path / normalisation.FILE).write_text("{")
-  with pytest.raises(ValueError, match=r"normalisation\.json holds no JSON"):
+  with pytest.raises(ValueError, match=r"normalisation\.json is not valid JSON"):
     normalisation.resolved(config, tmp_path)
   (tmp_path / normalisation.FILE).unlink()
   with pytest.raises(FileNotFoundError, match=r"normalisation\.json is missing.*restore it"):
@@ -118,14 +118,14 @@ def test_scaled_values_have_mean_zero_and_deviation_one():
   kept = normalisation.measure(source, DataConfig(normalise="train"))
   data = DataConfig(normalise="given", mean=tuple(kept["mean"]), std=tuple(kept["std"]))
   values = np.concatenate([
-    scaling.scaled(image, data)[valid]
+    scaling.normalise(image, data)[valid]
     for image, valid in zip(source.images, source.valid, strict=True)
   ])
   assert values.dtype == np.float32
   np.testing.assert_allclose(values.mean(axis=0, dtype=float), 0, atol=1e-4)
   np.testing.assert_allclose(values.std(axis=0, dtype=float), 1, atol=1e-4)
   with pytest.raises(ValueError, match="not been measured"):
-    scaling.scaled(source.images[0], DataConfig(normalise="train"))
+    scaling.normalise(source.images[0], DataConfig(normalise="train"))
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,9 @@ def test_values_far_from_the_assumed_range_name_file_values_and_remedy(low, high
     ImageError, match=r"a\.tif has values from .* in band 1.*max_value.*data\.normalise='train'"
   )
   with refused:
-    scaling.check(image, None, DataConfig(**fields), "a.tif")
+    scaling.check_range(image, None, DataConfig(**fields), "a.tif")
   # What is missing has no say.
-  scaling.check(image, np.zeros((9, 9), bool), DataConfig(**fields), "a.tif")
+  scaling.check_range(image, np.zeros((9, 9), bool), DataConfig(**fields), "a.tif")
 
 
 def test_a_scene_far_from_training_is_told_of_once(caplog):
@@ -162,8 +162,8 @@ def test_a_scene_far_from_training_is_told_of_once(caplog):
   image = np.full((4, 4, 3), (110.0, 0.1, 500.0), np.float32)
   with caplog.at_level(logging.WARNING):
     for _ in range(3):
-      scaling.check(image, None, data, "elsewhere.tif")
-  assert [r.getMessage().partition(" lies")[0] for r in caplog.records] == ["elsewhere.tif: band 3"]
+      scaling.check_range(image, None, data, "elsewhere.tif")
+  assert [r.getMessage().partition(" has")[0] for r in caplog.records] == ["elsewhere.tif: band 3"]
 
 
 def test_pictures_show_the_named_bands_stretched():

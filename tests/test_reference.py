@@ -1,4 +1,4 @@
-"""Reference labels on a scene's grid, against one loop over pixels; what must not be opened."""
+"""Reference labels on a scene's grid against a loop over pixels; files that must not be opened."""
 
 import json
 import logging
@@ -19,14 +19,14 @@ from lgag_jax.geo.reference import open_reference
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
 
 UTM = CRS.from_epsg(32644)
-# Rotated, so that nothing is right by accident.
+# Rotated, so that no result is correct by accident.
 GRID = Grid(24, 30, UTM, Affine.translation(5e5, 3e6) @ Affine.rotation(20) @ Affine.scale(2, -2))
 SQUARE, TRIANGLE = shapely.box(3.2, 4.1, 9.7, 12.3), shapely.Polygon([(8.3, 8.1), (27, 15), (11, 22.2)])
 SUFFIXES = [".gpkg", ".shp", ".geojson"]
 
 
 def on_earth(geometry, grid=GRID, crs="EPSG:32644"):
-  """Brings pixels to coordinates, one point at a time."""
+  """Transforms pixels to coordinates, one point at a time."""
   to = pyproj.Transformer.from_crs("EPSG:32644", crs, always_xy=True)
   return shapely.transform(
     geometry, lambda points: np.array([to.transform(*(grid.transform @ tuple(p))) for p in points])
@@ -52,14 +52,14 @@ def write_mask(path, array, *, crs=UTM, transform=GRID.transform, nodata=None):
 
 
 def covered(polygons, grid=GRID):
-  """The last polygon that each pixel's centre lies in, counted from 1."""
-  found = np.zeros((grid.height, grid.width), np.uint8)
+  """Returns the number, from 1, of the last polygon that contains each pixel's centre."""
+  numbers = np.zeros((grid.height, grid.width), np.uint8)
   for row in range(grid.height):
     for col in range(grid.width):
       for number, polygon in enumerate(polygons, 1):
         if polygon.contains(shapely.Point(col + 0.5, row + 0.5)):
-          found[row, col] = number
-  return found
+          numbers[row, col] = number
+  return numbers
 
 
 def whole(path, grid=GRID, classes=("landslide",), **options):
@@ -69,7 +69,7 @@ def whole(path, grid=GRID, classes=("landslide",), **options):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("crs", ["EPSG:32644", "EPSG:4326", "EPSG:32645"])
-def test_polygons_cover_the_pixels_whose_centres_they_hold(tmp_path, suffix, crs):
+def test_polygons_cover_the_pixels_whose_centres_they_contain(tmp_path, suffix, crs):
   path = tmp_path / f"inventory{suffix}"
   write_layer(path, [on_earth(g, crs=crs) for g in (SQUARE, TRIANGLE)], ["b", "a"], crs, "Polygon")
   classes, expected = ("b", "a"), covered([SQUARE, TRIANGLE])
@@ -93,7 +93,7 @@ def test_points_lie_in_their_pixels(tmp_path):
 
 
 @pytest.mark.parametrize("form", ["polygons", "raster"])
-def test_near_is_a_distance_to_the_window(tmp_path, form):
+def test_near_measures_the_distance_to_the_window(tmp_path, form):
   block = shapely.box(10, 8, 14, 12)
   path = tmp_path / "a.tif"
   if form == "raster":
@@ -110,7 +110,7 @@ def test_near_is_a_distance_to_the_window(tmp_path, form):
       assert reference.near(Window(col, row, 4, 4), distance) == expected, (col, row, distance)
 
 
-def test_a_polygon_smaller_than_a_pixel_is_near_where_it_covers_none(tmp_path):
+def test_near_finds_a_polygon_that_covers_no_pixel(tmp_path):
   path = write_layer(tmp_path / "a.gpkg", [on_earth(shapely.box(5.1, 5.1, 5.3, 5.3))])
   with open_reference(path, GRID, ("landslide",)) as reference:
     assert not reference.read(Window(0, 0, 30, 24)).any()
@@ -118,13 +118,13 @@ def test_a_polygon_smaller_than_a_pixel_is_near_where_it_covers_none(tmp_path):
     assert not reference.near(Window(0, 4, 4, 4), 0)
 
 
-def test_a_mask_on_the_same_grid_is_read_as_it_is(tmp_path):
+def test_a_mask_on_the_same_grid_is_read_unchanged(tmp_path):
   values = np.random.default_rng(0).choice(np.array([0, 1, 7, 255], np.uint8), (24, 30))
   expected = np.select([values == 255, values > 0], [UNKNOWN, 1], 0)
   path = write_mask(tmp_path / "m.tif", values)
   np.testing.assert_array_equal(whole(path), expected)
   np.testing.assert_array_equal(whole(path, ignore=-1), values > 0)
-  # Zero is background also where a file calls it nodata; any other nodata is unknown.
+  # Zero is background even if it is the nodata value; any other nodata value is unknown.
   np.testing.assert_array_equal(whole(write_mask(tmp_path / "z.tif", values, nodata=0)), expected)
   seven = np.where(values == 7, UNKNOWN, expected)
   np.testing.assert_array_equal(whole(write_mask(tmp_path / "s.tif", values, nodata=7)), seven)
@@ -141,7 +141,7 @@ def test_a_mask_on_another_grid_gives_the_nearest_pixel_and_is_unknown_outside(t
   side = 1.5 if crs == 32644 else 1.4e-5
   place = Affine(side, 0, left, 0, -side, top)
   path = write_mask(tmp_path / "m.tif", values, crs=CRS.from_epsg(crs), transform=place, nodata=nodata)
-  found = whole(path)
+  values_on_grid = whole(path)
   expected = np.full((24, 30), UNKNOWN)
   for row in range(24):
     for col in range(30):
@@ -149,11 +149,11 @@ def test_a_mask_on_another_grid_gives_the_nearest_pixel_and_is_unknown_outside(t
       if 0 <= x < 36 and 0 <= y < 36:
         expected[row, col] = values[math.floor(y), math.floor(x)]
   assert {0, 1, UNKNOWN} == set(np.unique(expected))
-  # GDAL interpolates coordinates, to an eighth of a pixel: some pixels at borders differ.
-  assert np.mean(found != expected) < (0.001 if crs == 32644 else 0.04)
+  # GDAL interpolates coordinates to within 1/8 pixel, so some pixels at borders differ.
+  assert np.mean(values_on_grid != expected) < (0.001 if crs == 32644 else 0.04)
 
 
-def test_grids_without_a_place_agree_by_size(tmp_path, caplog):
+def test_grids_without_a_georeference_must_have_the_same_size(tmp_path, caplog):
   nowhere = Grid(24, 30, None, Affine.identity())
   values = np.eye(24, 30, dtype=np.uint8)
   np.testing.assert_array_equal(whole(write_mask(tmp_path / "m.tif", values), nowhere), values)
@@ -164,7 +164,7 @@ def test_grids_without_a_place_agree_by_size(tmp_path, caplog):
 
 @pytest.mark.filterwarnings("ignore:'crs' was not provided")
 @pytest.mark.parametrize("lacking", ["layer", "scene", "mask", "both"])
-def test_what_has_no_reference_system_is_taken_to_be_the_others(tmp_path, caplog, lacking):
+def test_a_missing_reference_system_is_that_of_the_other(tmp_path, caplog, lacking):
   grid = GRID if lacking in ("layer", "mask") else Grid(24, 30, None, GRID.transform)
   expected = covered([SQUARE])
   if lacking in ("layer", "scene"):
@@ -178,7 +178,7 @@ def test_what_has_no_reference_system_is_taken_to_be_the_others(tmp_path, caplog
   assert ("coordinate reference system" in caplog.text) == (lacking != "both")
 
 
-def test_bad_geometries_are_counted(tmp_path, caplog):
+def test_skipped_and_repaired_geometries_are_counted(tmp_path, caplog):
   caplog.set_level(logging.WARNING)
   bow = shapely.Polygon([(2.2, 2), (10.2, 10), (10.2, 2), (2.2, 10)])
   spike = shapely.Polygon([(15, 3), (20, 3), (20, 8), (20, 12), (20, 8), (15, 8)])
@@ -189,14 +189,14 @@ def test_bad_geometries_are_counted(tmp_path, caplog):
   halves = [shapely.Polygon([(x, 2), (6.2, 6), (x, 10)]) for x in (2.2, 10.2)]
   expected = covered([*halves, shapely.box(15, 3, 20, 8)]) > 0
   np.testing.assert_array_equal(whole(path), expected)
-  assert "2 of its features hold no geometry" in caplog.text
+  assert "2 of its features have no readable geometry" in caplog.text
   assert "2 of its features are invalid" in caplog.text
   whole(path, other)
-  assert "1 of its features lie nowhere" in caplog.text
+  assert "1 of its features have no position" in caplog.text
   assert "none of its 2 polygons lies in the scene" in caplog.text
 
 
-def test_mistakes_are_named(tmp_path):
+def test_invalid_layers_fields_and_classes_are_named(tmp_path):
   both = [on_earth(SQUARE), on_earth(TRIANGLE)]
   path = write_layer(tmp_path / "a.gpkg", both, ["slide", "rock fall"])
   for options, message in (
@@ -208,7 +208,7 @@ def test_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match=message):
       whole(path, **options)
   write_layer(path, [on_earth(SQUARE)], layer="more")
-  with pytest.raises(ValueError, match=r"2 layers: choose one by --layer, of a, more"):
+  with pytest.raises(ValueError, match=r"2 layers: choose one with --layer, of a, more"):
     whole(path)
   np.testing.assert_array_equal(whole(path, layer="more"), covered([SQUARE]))
   line = shapely.LineString([(1, 1), (5, 5)])
@@ -218,13 +218,13 @@ def test_mistakes_are_named(tmp_path):
       whole(mixed)
 
 
-def test_nothing_but_the_three_formats_is_opened(tmp_path):
+def test_only_the_three_formats_are_opened(tmp_path):
   write_layer(tmp_path / "good.gpkg", [on_earth(SQUARE)])
   virtual = (
     f'<OGRVRTDataSource><OGRVRTLayer name="good"><SrcDataSource>{tmp_path}/good.gpkg</SrcDataSource>'
     "</OGRVRTLayer></OGRVRTDataSource>"
   )
-  # GDAL opens this one, and runs the command: it does so here, to show that the test can fail.
+  # GDAL opens this file and runs its command. The assertion below shows that the test can fail.
   command = {"type": "gdal_streamed_alg", "command_line": (
     f"gdal vector pipeline ! read {tmp_path}/good.gpkg ! write --of=stream streamed_dataset")}
   (tmp_path / "c.geojson").write_text(json.dumps(command))
@@ -238,11 +238,11 @@ def test_nothing_but_the_three_formats_is_opened(tmp_path):
   for name, content in contents.items():
     if content is not None:
       (tmp_path / name).write_bytes(content)
-    with pytest.raises(ValueError, match=rf"{name} is no .* file"):
+    with pytest.raises(ValueError, match=rf"{name} is not a valid .* file"):
       whole(tmp_path / name)
   (tmp_path / "h.gpkg").write_bytes((tmp_path / "good.gpkg").read_bytes()[:2000])
   with pytest.raises(ValueError, match=r"h\.gpkg cannot be read as labels"):
     whole(tmp_path / "h.gpkg")
   for path in ("http:/127.0.0.1:9/a.geojson", "/vsicurl/http://127.0.0.1:9/a.gpkg", "none.shp"):
-    with pytest.raises(ValueError, match="there is no such file"):
+    with pytest.raises(ValueError, match="no such file"):
       whole(type(tmp_path)(path))

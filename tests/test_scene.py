@@ -1,4 +1,4 @@
-"""Scenes of every form: windows against the whole array, places against GDAL's."""
+"""Scenes of every format: windows against the whole array, georeferences against GDAL's."""
 
 import os
 import subprocess
@@ -15,14 +15,14 @@ from rasterio.windows import Window
 from lgag_jax.geo.scene import open_scene, read_world_file
 from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.reading import ImageError
-from tests.test_images import pixels, write_png, write_tiff
+from tests.test_reading import pixels, write_png, write_tiff
 
 NORTH_UP = Affine(2, 0, 500_000, 0, -2, 3_100_000)
 H, W = 41, 57
 
 
 def windows(height=H, width=W):
-  """Whole, a part, one pixel, past each border, around all of it, and beside it."""
+  """Returns windows: the whole, a part, one pixel, across each border, around all, and outside."""
   return [
     Window(0, 0, width, height), Window(5, 7, 20, 16), Window(width - 1, height - 1, 1, 1),
     Window(-6, -9, 20, 20), Window(width - 8, height - 3, 20, 20),
@@ -31,7 +31,7 @@ def windows(height=H, width=W):
 
 
 def reference(array, valid, window):
-  """What `read` returns, pixel by pixel."""
+  """Returns what `read` should return, computed pixel by pixel."""
   inside = np.zeros((window.height, window.width), bool)
   result = np.zeros((window.height, window.width, array.shape[-1]), array.dtype)
   for r in range(window.height):
@@ -71,7 +71,7 @@ PLACES = {
 
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("form", ["tiff", "bigtiff", "cog", "jp2", "vrt"])
-def test_a_scene_keeps_its_pixels_and_its_place(tmp_path, form, place):
+def test_a_scene_keeps_its_pixels_and_its_georeference(tmp_path, form, place):
   crs, transform = PLACES[place]
   array = pixels(H, W, 4, np.uint16)
   options = {"crs": crs, "transform": transform}
@@ -88,14 +88,14 @@ def test_a_scene_keeps_its_pixels_and_its_place(tmp_path, form, place):
   assert grid.crs == rasterio.crs.CRS.from_user_input(crs)
   np.testing.assert_allclose(grid.transform[:6], transform[:6], rtol=1e-9)
   check(path, array[..., [3, 1, 0]], bands=(4, 2, 1))
-  with pytest.raises(ImageError, match=rf"{path.name} has 4 channels, 3 are wanted.*--bands=4,3,2"):
+  with pytest.raises(ImageError, match=rf"{path.name} has 4 channels, but the model needs 3.*--bands"):
     open_scene(path, 3)
 
 
 @pytest.mark.parametrize("bands", [(1, 2), (1, 2, 5), (0, 1, 2)])
-def test_bands_that_do_not_fit_are_named(tmp_path, bands):
+def test_invalid_bands_are_named(tmp_path, bands):
   path = write_tiff(tmp_path / "a.tif", pixels(channels=4))
-  with pytest.raises(ImageError, match=r"a\.tif has 4 channels.*3 are wanted.*--bands=4,3,2"):
+  with pytest.raises(ImageError, match=r"a\.tif has 4 channels.*not name 3 of them.*--bands=4,3,2"):
     open_scene(path, 3, bands=bands)
 
 
@@ -107,43 +107,43 @@ def with_mask(path, mask, **options):
 @pytest.mark.parametrize("kind", [
   "nodata", "nan", "infinite", "alpha", "alpha as data", "mask", "mask and nodata", "alpha and nodata",
 ])
-def test_what_is_not_valid_is_the_mean_of_what_is(tmp_path, kind):
+def test_invalid_pixels_are_filled_with_the_mean(tmp_path, kind):
   random = np.random.default_rng(3)
-  array, gone = pixels(H, W, 3) // 2 + 9, random.random((H, W)) < 0.3
-  gone[10:, 20:] = True  # Some windows have nothing.
-  path, valid = tmp_path / "a.tif", ~gone
+  array, invalid = pixels(H, W, 3) // 2 + 9, random.random((H, W)) < 0.3
+  invalid[10:, 20:] = True  # Some windows have no valid pixel.
+  path, valid = tmp_path / "a.tif", ~invalid
   if kind == "nodata":
-    for k in range(3):  # In any of the bands.
-      array[gone & (random.integers(0, 3, gone.shape) == k), k] = 7
+    for k in range(3):  # In one of the bands.
+      array[invalid & (random.integers(0, 3, invalid.shape) == k), k] = 7
     valid = (array != 7).all(-1)
     write_tiff(path, array, nodata=7)
   elif kind in ("nan", "infinite"):
     array = array.astype(np.float32)
-    array[gone, 1] = np.nan if kind == "nan" else -np.inf
+    array[invalid, 1] = np.nan if kind == "nan" else -np.inf
     write_tiff(path, array)
   elif kind.startswith("alpha"):
-    alpha = np.where(gone, 0, 1 + array[..., :1].max(-1) % 255).astype(np.uint8)
+    alpha = np.where(invalid, 0, 1 + array[..., :1].max(-1) % 255).astype(np.uint8)
     if kind == "alpha and nodata":
       array[:5, :5] = 7
       valid = valid & (array != 7).all(-1)
     write_tiff(path, np.dstack([array, alpha]), photometric="RGB", alpha="YES",
                **({"nodata": 7} if kind == "alpha and nodata" else {}))
     if kind == "alpha as data":
-      check(path, np.dstack([array, alpha]), np.ones_like(gone))
+      check(path, np.dstack([array, alpha]), np.ones_like(invalid))
       return
   else:
     if kind == "mask and nodata":
       array[3, :, 2] = 7
       valid = valid & (array != 7).all(-1)
     write_tiff(path, array, **({"nodata": 7} if kind == "mask and nodata" else {}))
-    with_mask(path, ~gone)
+    with_mask(path, ~invalid)
   check(path, array, valid)
-  if array.dtype == np.uint8:  # Training sees the same.
+  if array.dtype == np.uint8:  # Training reads the same values.
     value = reading.read_image(path, 3, Window(5, 7, 20, 16))
     np.testing.assert_array_equal(value, reference(array, valid, Window(5, 7, 20, 16))[0])
 
 
-def test_only_the_bands_used_tell_what_is_valid(tmp_path):
+def test_only_the_bands_used_decide_validity(tmp_path):
   array = pixels(H, W, 3) | 1
   array[:9, :, 0] = 0
   path = write_tiff(tmp_path / "a.tif", array, nodata=0)
@@ -184,7 +184,7 @@ def test_a_palette_of_sixteen_bits_is_expanded(tmp_path):
   "a.png a.pgw", "a.png a.pngw", "a.png a.PGW", "a.jpg a.jgw", "a.jpg a.JPGW", "a.jpeg a.jgw",
   "a.tif a.tfw", "a.TIF a.TFW", "a.png a.wld", "a.jp2 a.j2w", "a.png none.wld",
 ])
-def test_world_files_place_a_scene_as_gdal_does(tmp_path, name):
+def test_world_files_agree_with_gdal(tmp_path, name):
   image, world = (tmp_path / part for part in name.split())
   kind = {".tif": "GTiff", ".jp2": "JP2OpenJPEG", ".png": "PNG"}.get(image.suffix.lower(), "JPEG")
   with rasterio.open(tmp_path / "m.tif", "w", driver="GTiff", height=H, width=W, count=3,
@@ -201,7 +201,7 @@ def test_world_files_place_a_scene_as_gdal_does(tmp_path, name):
     assert ours.grid.transform == (Affine.identity() if "none" in name else expected)
 
 
-def test_a_files_own_place_comes_first(tmp_path):
+def test_a_files_own_georeference_takes_precedence(tmp_path):
   path = write_tiff(tmp_path / "a.tif", pixels(), crs="EPSG:32644", transform=NORTH_UP)
   (tmp_path / "a.tfw").write_text("broken")
   with open_scene(path, 3) as opened:
@@ -212,7 +212,7 @@ def test_a_files_own_place_comes_first(tmp_path):
   "", "1 0 0 -1 5", "1 0 0 -1 5 6 7", "1 0 0 -1 5 nan", "1 0 0 -1 inf 6", "0 0 0 -1 5 6",
   "1,5 0 0 -1 5 6", "1 2 2 4 0 0", "<a/>", "1 0 0 -1 5 6" + " " * 2000, None,
 ])
-def test_a_broken_world_file_is_named(tmp_path, text):
+def test_an_invalid_world_file_is_named(tmp_path, text):
   write_png(tmp_path / "a.png", pixels())
   world = tmp_path / "a.pgw"
   os.mkfifo(world) if text is None else world.write_text(text)
@@ -246,14 +246,14 @@ def vrt_of(path, sources, height, width, *, nodata=(None,) * 3, mask=False, head
 
 
 @pytest.mark.parametrize("kind", ["plain", "per-band nodata", "masked", "gap", "four types"])
-def test_a_mosaic_is_its_parts(tmp_path, kind):
+def test_a_mosaic_equals_its_parts(tmp_path, kind):
   array, valid = pixels(H, W) | 1, np.ones((H, W), bool)
   (tmp_path / "tiles & 100%").mkdir()
   sources = []
   random = np.random.default_rng(1)
   for n, (r, c) in enumerate([(0, 0), (0, 30), (25, 0), (25, 30)]):
     part = array[r : r + (25 if r == 0 else H), c : c + (30 if c == 0 else W)]
-    name, gone = f"tiles & 100%/{n}.tif", random.random(part.shape[:2]) < 0.3
+    name, invalid = f"tiles & 100%/{n}.tif", random.random(part.shape[:2]) < 0.3
     if kind == "gap" and n == 2:
       valid[r:, :c + 30] = False
       continue
@@ -266,8 +266,8 @@ def test_a_mosaic_is_its_parts(tmp_path, kind):
     else:
       write_tiff(tmp_path / name, part)
     if kind == "masked":
-      with_mask(tmp_path / name, ~gone)
-      valid[r : r + part.shape[0], c : c + part.shape[1]] = ~gone
+      with_mask(tmp_path / name, ~invalid)
+      valid[r : r + part.shape[0], c : c + part.shape[1]] = ~invalid
     sources.append((name.replace("&", "&amp;"), r, c, *part.shape[:2]))
   nodata = {"per-band nodata": (3, 5, None), "gap": (0, 0, 0)}.get(kind, (None,) * 3)
   if kind == "per-band nodata":
@@ -278,7 +278,7 @@ def test_a_mosaic_is_its_parts(tmp_path, kind):
   check(path, array, valid)
 
 
-def test_a_window_is_bounded(tmp_path, monkeypatch):
+def test_the_size_of_a_window_is_limited(tmp_path, monkeypatch):
   path = write_tiff(tmp_path / "a.tif", pixels(H, W))
   monkeypatch.setattr(opening, "MAX_BYTES", 20 * 20 * 3)
   with open_scene(path, 3) as opened:
@@ -289,13 +289,13 @@ def test_a_window_is_bounded(tmp_path, monkeypatch):
         read(Window(0, 0, 21, 20))
 
 
-def test_a_coarse_read_is_the_mean_of_what_is_valid(tmp_path):
-  array, gone = pixels(60, 80, 2, np.uint16), np.zeros((60, 80), bool)
-  gone[:30, :40] = np.random.default_rng(0).random((30, 40)) < 0.7
-  gone[40:50, 60:] = True
+def test_a_coarse_read_is_the_mean_of_valid_pixels(tmp_path):
+  array, invalid = pixels(60, 80, 2, np.uint16), np.zeros((60, 80), bool)
+  invalid[:30, :40] = np.random.default_rng(0).random((30, 40)) < 0.7
+  invalid[40:50, 60:] = True
   path = write_tiff(tmp_path / "a.tif", array, tiled=True, blockxsize=16, blockysize=16)
-  with_mask(path, ~gone)
-  nodata = write_tiff(tmp_path / "b.tif", np.where(gone[..., None], 0, array | 1), nodata=0)
+  with_mask(path, ~invalid)
+  nodata = write_tiff(tmp_path / "b.tif", np.where(invalid[..., None], 0, array | 1), nodata=0)
   for name in (path, nodata):
     data = array if name == path else array | 1
     with open_scene(name, 2) as opened:
@@ -303,10 +303,10 @@ def test_a_coarse_read_is_the_mean_of_what_is_valid(tmp_path):
     assert not valid[:, :2].any() and not valid[:, 10:].any()
     for r in range(6):
       for c in range(8):
-        seen = ~gone[10 * r : 10 * r + 10, 10 * c : 10 * c + 10]
-        assert valid[r, c + 2] == seen.any()
-        if seen.any():
-          mean = data[10 * r : 10 * r + 10, 10 * c : 10 * c + 10][seen].mean(axis=0)
+        block = ~invalid[10 * r : 10 * r + 10, 10 * c : 10 * c + 10]
+        assert valid[r, c + 2] == block.any()
+        if block.any():
+          mean = data[10 * r : 10 * r + 10, 10 * c : 10 * c + 10][block].mean(axis=0)
           np.testing.assert_allclose(value[r, c + 2], mean, atol=1)
 
 
@@ -324,7 +324,7 @@ print((peak() - before) / 1024)
 """
 
 
-def test_a_wide_striped_scene_takes_little_memory(tmp_path):
+def test_a_wide_scene_in_strips_takes_little_memory(tmp_path):
   path = tmp_path / "a.tif"
   profile = {"height": 4000, "width": 40_000, "count": 3, "dtype": "uint8"}
   with rasterio.open(path, "w", driver="GTiff", compress="deflate", blockysize=16, sparse_ok=True,
@@ -333,4 +333,4 @@ def test_a_wide_striped_scene_takes_little_memory(tmp_path):
   run = subprocess.run(
     [sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True, timeout=60
   )
-  assert float(run.stdout) < 250  # MiB; all of it are 458.
+  assert float(run.stdout) < 250  # MiB; the whole scene takes 458.

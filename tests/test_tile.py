@@ -310,7 +310,7 @@ def test_nothing_partial_is_left_and_nothing_is_written_over(tmp_path, monkeypat
   monkeypatch.undo()
   (tmp_path / "tiles").mkdir()
   tile.cut(options(tmp_path, **fields))  # An empty folder is as good as none.
-  with pytest.raises(FileExistsError, match="tiles is there already"):
+  with pytest.raises(FileExistsError, match="tiles exists and is not an empty folder"):
     tile.cut(options(tmp_path, **fields))
 
 

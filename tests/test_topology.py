@@ -182,7 +182,7 @@ def test_each_step_alone_is_the_same_where_training_amplifies_the_last_bit(
     batch.pop("index")
     after = []
     for step, mesh in runs:
-      there = jax.device_put(state, sharding.replicated(mesh))
+      there = jax.device_put(state, sharding.replicated_sharding(mesh))
       after.append(jax.device_get(step(there, sharding.to_global(batch, mesh))))
     (on_four, four), (on_one, one) = after
     np.testing.assert_allclose(four["loss"], one["loss"], rtol=of_loss)
@@ -224,7 +224,7 @@ def test_eight_devices_that_split_the_state_stop_at_sigterm_and_two_go_on_in_par
   workdir = tmp_path / "run"
   split = with_fields(shared, "train", shard_state=True)
   text, = finish([command(split, workdir, 8, SIGNAL_AT="11")], preemption.EXIT_CODE)
-  assert "Stopped at step 11 of 20 by SIGTERM; the same command goes on." in text
+  assert "Stopped at step 11 of 20 by SIGTERM; run the same command to resume." in text
   assert "Traceback" not in text
   assert saved_steps(workdir) == [10, 11]
   assert not (workdir / "eval").exists()

@@ -1,4 +1,4 @@
-"""Windows cover every pixel, weights add up to one, and a band of rows blends like the whole."""
+"""Windows cover every pixel, weights add up to one, and a block of rows blends like the whole scene."""
 
 import itertools
 
@@ -20,11 +20,11 @@ def test_windows_cover_and_weights_add_up(length, overlap):
   np.testing.assert_allclose(total, 1.0, atol=1e-6)
   shared = 8 - np.diff(axis.starts)
   assert len(axis.starts) == 1 or shared.min() >= round(8 * overlap)
-  assert axis.settled(len(axis.starts) - 1) == length
+  assert axis.complete_until(len(axis.starts) - 1) == length
 
 
 @pytest.mark.parametrize("side", [32, 64, 96])
-def test_windows_of_any_side_start_in_step_with_the_networks_grid(side):
+def test_windows_of_any_side_align_with_the_networks_grid(side):
   for length, overlap, stride in ((500, 0.25, 8), (500, 0.5, 8), (333, 0.25, 5.5)):
     axis = cover(length, side, overlap, stride)
     cells = np.array(axis.starts[:-1]) / stride
@@ -35,16 +35,16 @@ def test_windows_of_any_side_start_in_step_with_the_networks_grid(side):
   assert (side - np.diff(wide.starts)).min() >= round(side * 0.25)
 
 
-def test_weights_fall_towards_a_neighbour():
+def test_weights_decrease_towards_a_neighbour():
   axis = cover(64, 16, 0.5)
   np.testing.assert_array_less(axis.weights[1, 0], 0.05)
-  assert axis.weights[0, 0] == 1.0  # At the scene's border nobody else speaks.
+  assert axis.weights[0, 0] == 1.0  # Only one window reaches the scene's border.
   assert np.abs(np.diff(axis.weights[1])).max() < 0.2
 
 
 @pytest.mark.parametrize("shape", [(40, 33), (16, 20), (5, 50), (33, 7)])
 @pytest.mark.parametrize("parts", [1, 2, 3])
-def test_a_band_blends_like_the_whole_scene(shape, parts):
+def test_a_block_of_rows_blends_like_the_whole_scene(shape, parts):
   rng = np.random.default_rng(3)
   rows, cols = cover(shape[0], 16, 0.3), cover(shape[1], 16, 0.3)
   windows = rng.random((len(rows.starts), len(cols.starts), 16, 16, 2), np.float32)
@@ -55,19 +55,19 @@ def test_a_band_blends_like_the_whole_scene(shape, parts):
         for x in range(cols.starts[j], cols.span(j).stop):
           weight = rows.weights[i, y - rows.starts[i]] * cols.weights[j, x - cols.starts[j]]
           expected[y, x] += weight * windows[i, j, y - rows.starts[i], x - cols.starts[j]]
-  found = np.full((*shape, 2), np.nan)
+  blended = np.full((*shape, 2), np.nan)
   bounds = np.linspace(0, shape[0], parts + 1).astype(int)
   for start, stop in itertools.pairwise(bounds):
     canvas = Canvas(rows, cols, 2, start, stop)
-    for i in rows.touching(start, stop):
+    for i in rows.overlapping(start, stop):
       for j in range(len(cols.starts)):
         canvas.add(i, j, windows[i, j])
-      if parts == 2:  # Stopped after every row of windows, and taken up again.
-        first, settled = canvas.finish(i)
+      if parts == 2:  # Stopped after each row of windows, and resumed.
+        first, rows_done = canvas.finish(i)
         band, canvas = canvas.band, Canvas(rows, cols, 2, start, stop)
         if i + 1 < len(rows.starts):
           canvas.restore(i + 1, band)
       else:
-        first, settled = canvas.finish(i)
-      found[first : first + len(settled)] = settled
-  np.testing.assert_allclose(found, expected, atol=1e-6)
+        first, rows_done = canvas.finish(i)
+      blended[first : first + len(rows_done)] = rows_done
+  np.testing.assert_allclose(blended, expected, atol=1e-6)

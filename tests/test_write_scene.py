@@ -1,4 +1,4 @@
-"""Synthetic scenes as GeoTIFF: placed on the map, masked, and whole or not there at all."""
+"""Synthetic scenes as GeoTIFF: georeferenced, with a mask, and written completely or not at all."""
 
 import numpy as np
 import pytest
@@ -27,16 +27,16 @@ def test_write_scene_is_georeferenced_and_matches_its_mask(tmp_path):
     assert scene.res == (0.25, 0.25)
     assert scene.block_shapes == [(256, 256)] * 3
     assert scene.shape == truth.shape == (540, 700)
-    seen = scene.dataset_mask() > 0
-    np.testing.assert_array_equal(truth.read(1) == truth.nodata, ~seen)
-    np.testing.assert_array_equal(truth.read(1)[seen], mask[seen])
-    np.testing.assert_array_equal(np.moveaxis(scene.read(), 0, -1)[seen], image[seen])
-    assert not scene.read()[:, ~seen].any()
-  assert 0.6 < seen.mean() < 0.95
-  assert not seen[0].any() and not seen[:, 0].any() and seen[270, 350]
+    valid = scene.dataset_mask() > 0
+    np.testing.assert_array_equal(truth.read(1) == truth.nodata, ~valid)
+    np.testing.assert_array_equal(truth.read(1)[valid], mask[valid])
+    np.testing.assert_array_equal(np.moveaxis(scene.read(), 0, -1)[valid], image[valid])
+    assert not scene.read()[:, ~valid].any()
+  assert 0.6 < valid.mean() < 0.95
+  assert not valid[0].any() and not valid[:, 0].any() and valid[270, 350]
 
 
-def test_write_scene_turned_and_without_margin(tmp_path):
+def test_write_scene_rotated_and_without_margin(tmp_path):
   image_path, mask_path = write_scene.write_scene(
     tmp_path / "a.tif", seed=1, height=64, width=80, angle_deg=30
   )
@@ -52,14 +52,14 @@ def test_write_scene_turned_and_without_margin(tmp_path):
   ("change", "message"),
   [({"height": 10}, "height=10"), ({"gsd_m": 0}, "gsd_m=0"), ({"nodata_margin": 40}, "margin=40")],
 )
-def test_write_scene_refuses_what_it_cannot_draw(tmp_path, change, message):
+def test_write_scene_refuses_invalid_options(tmp_path, change, message):
   options = {"seed": 0, "height": 64, "width": 64} | change
   with pytest.raises(ValueError, match=message):
     write_scene.write_scene(tmp_path / "a.tif", **options)
   assert not list(tmp_path.iterdir())
 
 
-def test_a_failed_write_leaves_nothing_behind(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_no_files(tmp_path, monkeypatch):
   def fail(*args):
     raise OSError("No space left on device")
 

@@ -9,7 +9,7 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import catalogue, originals
 
 _KINDS = ("landslide", "non-landslide")
@@ -53,7 +53,7 @@ class Builder(originals.Builder, skip_registration=True):
     for name in needed:
       if not (root / kind / name).is_dir():
         raise originals.error(self.name, root, f"the folder {kind}/{name}/ is missing")
-      found[name] = reading.by_stem(root / kind / name)
+      found[name] = listing.files_by_stem(root / kind / name)
     for name in needed:
       for stem, path in found["image"].items():
         if stem not in found[name]:

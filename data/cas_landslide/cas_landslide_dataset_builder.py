@@ -9,7 +9,7 @@ from etils import epath
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import catalogue, originals
 from lgag_jax.runtime import archives
 
@@ -46,15 +46,15 @@ class Builder(originals.Builder, skip_registration=True):
   def _sets(self, root: pathlib.Path):
     """Yields the name of each folder, and its images with their masks; none for what has neither."""
     for entry, name in originals.children(root):
-      folder = entry if entry.is_dir() else archives.unpacked(entry)
+      folder = entry if entry.is_dir() else archives.unpack_once(entry)
       places = [originals.child(folder, kind) for kind in ("img", "mask")]
       if any(places) and not all(places):
         raise originals.error(self.name, root, f"{name} has img/ or mask/, not both")
       if not all(places):
         continue
-      found = {stem.casefold(): path for stem, path in reading.by_stem(places[1]).items()}
+      found = {stem.casefold(): path for stem, path in listing.files_by_stem(places[1]).items()}
       rows = []
-      for stem, path in reading.by_stem(places[0]).items():
+      for stem, path in listing.files_by_stem(places[0]).items():
         mask = found.get(stem.casefold()) or found.get(f"{stem.casefold()}_mask")
         if mask is None:
           raise originals.error(self.name, root, f"{name}/mask/ holds no mask named {stem}, of {path}")

@@ -12,7 +12,7 @@ from rasterio.windows import Window
 
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import catalogue, originals, patches
 
 _NAMES = {"before": ("im1", "img1"), "after": ("im2", "img2"), "mask": ("ref",)}
@@ -65,7 +65,7 @@ def _sites(folder: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
 
 
 def _files(site: pathlib.Path) -> dict[str, pathlib.Path]:
-  stems = {stem.casefold(): path for stem, path in reading.by_stem(site).items()}
+  stems = {stem.casefold(): path for stem, path in listing.files_by_stem(site).items()}
   found = {
     kind: next((stems[name] for name in names if name in stems), None)
     for kind, names in _NAMES.items()

@@ -168,8 +168,8 @@ def _with_shipped(argv: list[str]) -> list[str]:
   if not path:
     return argv
   file, colon, method = path.partition(":")
-  found = f"{packaged.find(file)}{colon}{method}"
-  if not pathlib.Path(packaged.find(file)).exists():
+  found = f"{packaged.resolve(file)}{colon}{method}"
+  if not pathlib.Path(packaged.resolve(file)).exists():
     raise ValueError(
       f"--config={file}: there is no such file, here or with lgag_jax. For your own images "
       "--config=configs/image_folder.py."

@@ -15,7 +15,7 @@ import numpy as np
 
 from lgag_jax.config import DataConfig
 from lgag_jax.doctor import duplicates
-from lgag_jax.imagery import reading, scaling
+from lgag_jax.imagery import listing, reading, scaling
 from lgag_jax.inputs import sources
 from lgag_jax.inputs.sources import Source
 from lgag_jax.runtime.progress import Progress
@@ -197,8 +197,8 @@ def _statistics(flat: np.ndarray, config: DataConfig) -> tuple:
 def _masks_of_negatives(survey: Survey, config: DataConfig) -> dict[str, pathlib.Path]:
   @functools.cache
   def masks(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    claimed = {p.stem for name in config.classes for p in reading.image_files(root / name)}
-    found = reading.by_stem(root / "masks")
+    claimed = {p.stem for name in config.classes for p in listing.image_files(root / name)}
+    found = listing.files_by_stem(root / "masks")
     return {stem: path for stem, path in found.items() if stem not in claimed}
 
   found = {}

@@ -80,7 +80,7 @@ def _scaling(examples: Sequence[Example], config: Config) -> list[Finding]:
   fitting = next((r for r in _RANGES if r >= largest), largest)
   found = []
   refused = [e.name for e in examples if e.dtype[0] != "u" or config.data.max_value
-             if scaling.off(e.mean, config.data).any()]
+             if scaling.bands_out_of_range(e.mean, config.data).any()]
   if refused:
     found.append(finding(
       ERROR, f"{images(len(refused))} of {len(examples):,} {have(len(refused))} values far from those "

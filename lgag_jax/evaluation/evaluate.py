@@ -68,10 +68,10 @@ def evaluate(
     files.write_json(workdir / "thresholds.json", {"step": int(state.step), "maps": thresholds})
     files.write_json(folder / "validation.json", result)
     files.write_text(folder / "validation.md", tables.evaluation(result))
-    with files.beside(folder / "panels.npz") as path:
+    with files.atomic_path(folder / "panels.npz") as path:
       np.savez_compressed(path, **judged["panels"])
     bank = jax.device_get(state.bank)
-    with files.beside(folder / "bank.npz") as path:
+    with files.atomic_path(folder / "bank.npz") as path:
       np.savez_compressed(path, features=bank.features, valid=bank.valid, centres=bank.centres)
     _LOG.info("Evaluation:\n%s", tables.evaluation(result))
     for name, values in result["classes"].items():
@@ -145,7 +145,7 @@ def _judge(
 def _make_histograms(config: Config, mesh: Mesh) -> Callable:
   return jax.jit(
     lambda maps, mask, levels: _histograms(maps, mask, levels, config),
-    out_shardings=sharding.by_example(mesh),
+    out_shardings=sharding.batch_sharding(mesh),
   )
 
 

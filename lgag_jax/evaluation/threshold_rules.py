@@ -46,7 +46,8 @@ def thresholds(
 def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
   """Returns the jitted counts of a global batch's scores, summed over its images."""
   return jax.jit(
-    lambda maps, batch: _histograms(maps, batch, config), out_shardings=sharding.replicated(mesh)
+    lambda maps, batch: _histograms(maps, batch, config),
+    out_shardings=sharding.replicated_sharding(mesh),
   )
 
 

@@ -54,7 +54,7 @@ def export(
 
 def _write(ready: Ready, output: pathlib.Path, settings: Settings) -> None:
   types = _image_types(ready.config, settings)
-  with files.folder_beside(output) as folder:
+  with files.atomic_folder(output) as folder:
     if "model" in settings.what:
       state = jax.tree.map(np.asarray, ready.state)
       model_directory.write(folder / "model", ready.workdir, ready.config, state)

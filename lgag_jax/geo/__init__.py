@@ -1,4 +1,4 @@
-"""Scenes on the ground: grids, windows, reference vectors and rasters.
+"""Georeferenced scenes: grids, windows, reference vectors and rasters.
 
 May import: config, imagery, runtime.
 """

@@ -1,4 +1,4 @@
-"""Where a raster's pixels lie: size, coordinate reference system, transform, ground resolution."""
+"""A raster's grid: size, coordinate reference system, transform, ground resolution."""
 
 import dataclasses
 import math
@@ -14,27 +14,27 @@ GEOD = pyproj.Geod(ellps="WGS84")
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-  """What a map has in common with the scene that it is of."""
+  """The grid of pixels that a scene and its map share."""
 
   height: int
   width: int
   crs: CRS | None
-  transform: Affine  # From (col, row) to coordinates, rotation and all.
+  transform: Affine  # From (col, row) to coordinates; may rotate.
 
   @classmethod
-  def of(cls, raster: rasterio.DatasetReader) -> "Grid":
-    """Returns an open raster's grid."""
+  def from_raster(cls, raster: rasterio.DatasetReader) -> "Grid":
+    """Returns the grid of an open raster."""
     return cls(raster.height, raster.width, raster.crs, raster.transform)
 
   @property
   def georeferenced(self) -> bool:
-    """Whether anything tells where it lies, if only a transform without a CRS."""
+    """Returns whether the grid has a CRS or at least a transform."""
     return self.crs is not None or not self.transform.is_identity
 
   def to_wgs84(self) -> pyproj.Transformer | None:
     """Returns the transformer from its coordinates to (longitude, latitude).
 
-    None without a CRS, or with one that does not tell where on the Earth it is.
+    Returns None without a CRS, or if the CRS has no known position on the Earth.
     """
     if self.crs is None:
       return None
@@ -44,10 +44,10 @@ class Grid:
       return None
 
   def gsd(self) -> float | None:
-    """Returns the ground resolution at the centre: metres a pixel, the geometric mean of both axes.
+    """Returns the ground resolution at the centre in metres per pixel, the geometric mean of both axes.
 
-    Measured on the ellipsoid, so that degrees, feet and a projection's distortion all come out right;
-    None where `to_wgs84` has none, or the centre lies nowhere.
+    Measures on the ellipsoid, which accounts for degrees, feet and a projection's distortion.
+    Returns None if `to_wgs84` does, or if the centre has no longitude and latitude.
     """
     transformer = self.to_wgs84()
     if transformer is None:

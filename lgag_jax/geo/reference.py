@@ -1,4 +1,4 @@
-"""Reference labels of a scene, whatever their form, read by windows onto the scene's grid."""
+"""Reference labels from a raster, polygons or points, read in windows on a scene's grid."""
 
 import contextlib
 import dataclasses
@@ -22,16 +22,16 @@ from lgag_jax.imagery import reading
 
 _LOG = logging.getLogger(__name__)
 
-_TOUCH = 1e-6  # Pixels: what ends on a window's border does not reach into it.
+_INSET = 1e-6  # Pixels. Shapes that end on a window's border do not reach into it.
 
 
 @dataclasses.dataclass(frozen=True)
 class Reference:
-  """Labels on a scene's grid; windows may reach past its border."""
+  """Labels on a scene's grid; windows may extend past its border."""
 
   kind: str  # "raster", "polygons" or "points".
-  read: Callable[[Window], np.ndarray]  # u8[h, w]: 0 background, c class, reading.UNKNOWN.
-  # Whether anything of a class lies within so many pixels of a window, or in it, however small.
+  read: Callable[[Window], np.ndarray]  # u8[h, w]: 0 background, k class k, or UNKNOWN.
+  # Returns whether any class, however small, lies in a window or within so many pixels of it.
   near: Callable[[Window, float], bool]
 
 
@@ -42,40 +42,42 @@ def open_reference(
 ) -> Iterator[Reference]:
   """Opens a raster mask, or polygons or points (.gpkg, .shp, .geojson), as labels of a scene.
 
-  A mask's values mean what `images.read_mask` says, a nodata value other than zero unknown; on
-  another grid each pixel takes the nearest, and is unknown outside. A pixel is of a polygon's class
-  when its centre lies in it, of a point's when that lies in it, of the last of several. Nothing tells
-  how far an inventory reaches: all around its shapes is background. Raises ValueError.
+  `reading.read_mask` explains a mask's values; a nodata value other than zero is UNKNOWN. A mask on
+  another grid gives each pixel its nearest value, and UNKNOWN outside. A pixel has a polygon's class if
+  the polygon contains its centre, and a point's class if the pixel contains the point. The last of
+  several wins. An inventory does not say which area it covers, so all other pixels are background.
+  Raises ValueError.
   """
   if path.suffix.lower() in shapes.SUFFIXES:
-    found = shapes.read_shapes(path, grid, classes, layer=layer, field=field)
-    if not np.any(shapely.intersects(found.geometries, shapely.box(0, 0, grid.width, grid.height))):
-      _LOG.warning("%s: none of its %d %s lies in the scene. Do the coordinates fit?",
-                   path, len(found.geometries), found.kind)
-    yield of_shapes(found)
+    layer_shapes = shapes.read_shapes(path, grid, classes, layer=layer, field=field)
+    scene_box = shapely.box(0, 0, grid.width, grid.height)
+    if not np.any(shapely.intersects(layer_shapes.geometries, scene_box)):
+      _LOG.warning("%s: none of its %d %s lies in the scene. Check its coordinates.",
+                   path, len(layer_shapes.geometries), layer_shapes.kind)
+    yield reference_from_shapes(layer_shapes)
     return
-  with reading.open_raster(path) as raster, _on_grid(raster, grid) as fitting:
-    yield _of_raster(fitting, grid, classes=len(classes), ignore=ignore, nodata=raster.nodata)
+  with reading.open_raster(path) as raster, _on_grid(raster, grid) as mask:
+    yield _reference_from_raster(mask, grid, classes=len(classes), ignore=ignore, nodata=raster.nodata)
 
 
-def of_shapes(found: shapes.Shapes) -> Reference:
-  """Returns the labels that shapes in a scene's pixels are, as `open_reference` has it."""
-  tree = shapely.STRtree(found.geometries)
+def reference_from_shapes(labels: shapes.Shapes) -> Reference:
+  """Returns the labels that shapes in a scene's pixels give, as `open_reference` explains."""
+  tree = shapely.STRtree(labels.geometries)
 
   def read(window: Window) -> np.ndarray:
     size = int(window.height), int(window.width)
     hits = np.sort(tree.query(_box(window, 0.0), predicate="intersects"))  # In the layer's order.
     if not len(hits):
       return np.zeros(size, np.uint8)
-    pairs = zip(found.geometries[hits], found.classes[hits].tolist(), strict=True)
-    place = Affine.translation(window.col_off, window.row_off)
-    return rasterize(pairs, out_shape=size, transform=place, dtype=np.uint8)
+    pairs = zip(labels.geometries[hits], labels.classes[hits].tolist(), strict=True)
+    origin = Affine.translation(window.col_off, window.row_off)
+    return rasterize(pairs, out_shape=size, transform=origin, dtype=np.uint8)
 
   def near(window: Window, distance: float) -> bool:
-    box = _box(window, _TOUCH)
+    box = _box(window, _INSET)
     return len(tree.query(box, predicate="dwithin", distance=distance)) > 0
 
-  return Reference(found.kind, read, near)
+  return Reference(labels.kind, read, near)
 
 
 def _box(window: Window, inset: float) -> shapely.Geometry:
@@ -89,22 +91,22 @@ def _box(window: Window, inset: float) -> shapely.Geometry:
 def _on_grid(
   raster: rasterio.DatasetReader, grid: Grid
 ) -> Iterator[rasterio.DatasetReader | WarpedVRT]:
-  """Yields the mask itself where it lies on the grid, else a view of it that does, with an alpha band.
+  """Yields the mask if it lies on the grid, otherwise a warped view on the grid with an alpha band.
 
-  What has no georeference lies on the grid when it has its size.
+  If mask or scene has no georeference, the mask lies on the grid if it has the grid's size.
   """
-  mask = Grid.of(raster)
+  mask = Grid.from_raster(raster)
   same_size = (mask.height, mask.width) == (grid.height, grid.width)
   if not (mask.georeferenced and grid.georeferenced):
     reading.check_same_size(raster.name, (mask.height, mask.width), (grid.height, grid.width))
     if mask.georeferenced != grid.georeferenced:
-      _LOG.warning("%s: only one of mask and scene is georeferenced; taken pixel by pixel.",
+      _LOG.warning("%s: only one of mask and scene is georeferenced; matching them pixel by pixel.",
                    raster.name)
     yield raster
     return
   if None in (mask.crs, grid.crs) and mask.crs != grid.crs:
-    _LOG.warning("%s: only one of mask and scene has a coordinate reference system; taken to be the "
-                 "other's.", raster.name)
+    _LOG.warning("%s: only one of mask and scene has a coordinate reference system; using it for both.",
+                 raster.name)
   crs = mask.crs or grid.crs
   if same_size and (grid.crs or crs) == crs and _same_transform(mask.transform, grid):
     yield raster
@@ -112,19 +114,21 @@ def _on_grid(
   with WarpedVRT(
     raster, src_crs=crs, crs=grid.crs or crs, transform=grid.transform, height=grid.height,
     width=grid.width, resampling=Resampling.nearest, add_alpha=True,
-    src_nodata=None,  # Or a nodata value of zero, which is background, would be outside.
+    src_nodata=None,  # Otherwise a nodata value of zero, which is background, would count as outside.
   ) as view:
     yield view
 
 
 def _same_transform(transform: Affine, grid: Grid) -> bool:
-  """Whether two transforms agree at the grid's corners to a hundredth of a pixel."""
+  """Returns whether two transforms agree at the grid's corners to within 0.01 pixels."""
   corners = [(0, 0), (grid.width, 0), (0, grid.height)]
-  apart = ~grid.transform @ transform
-  return all(math.dist(apart @ corner, corner) < 0.01 for corner in corners)
+  difference = ~grid.transform @ transform
+  return all(math.dist(difference @ corner, corner) < 0.01 for corner in corners)
 
 
-def _of_raster(raster, grid: Grid, *, classes: int, ignore: int, nodata: float | None) -> Reference:
+def _reference_from_raster(
+  raster, grid: Grid, *, classes: int, ignore: int, nodata: float | None
+) -> Reference:
   def read(window: Window) -> np.ndarray:
     values = np.full((int(window.height), int(window.width)), reading.UNKNOWN, np.uint8)
     top, left = max(int(window.row_off), 0), max(int(window.col_off), 0)
@@ -143,16 +147,16 @@ def _of_raster(raster, grid: Grid, *, classes: int, ignore: int, nodata: float |
     return values
 
   def near(window: Window, distance: float) -> bool:
-    reach = math.ceil(distance)
+    margin = math.ceil(distance)
     values = read(Window(
-      window.col_off - reach, window.row_off - reach,
-      window.width + 2 * reach, window.height + 2 * reach,
+      window.col_off - margin, window.row_off - margin,
+      window.width + 2 * margin, window.height + 2 * margin,
     ))
-    at = np.nonzero((values > 0) & (values != reading.UNKNOWN))
-    rows, cols = (
-      np.maximum(np.maximum(reach - pixels - 1, pixels - reach - length) + _TOUCH, 0.0)
-      for pixels, length in zip(at, (window.height, window.width), strict=True)
+    class_pixels = np.nonzero((values > 0) & (values != reading.UNKNOWN))
+    row_gaps, col_gaps = (
+      np.maximum(np.maximum(margin - pixels - 1, pixels - margin - length) + _INSET, 0.0)
+      for pixels, length in zip(class_pixels, (window.height, window.width), strict=True)
     )
-    return bool(np.any(np.hypot(rows, cols) <= distance))
+    return bool(np.any(np.hypot(row_gaps, col_gaps) <= distance))
 
   return Reference("raster", read, near)

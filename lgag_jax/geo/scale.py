@@ -1,4 +1,4 @@
-"""How large a part of the ground the model saw at once in training, and what that is in a scene."""
+"""The ground area that a training image shows, and the windows of a scene that show as much."""
 
 import contextlib
 import dataclasses
@@ -11,16 +11,16 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery import reading
 from lgag_jax.runtime import files
 
-_SAMPLES = 16
-STRIDE = 32  # Of the trunks, which halve the size five times: a model's side is a multiple.
-# A window sees little of what is large; seeing more costs nothing, and maps of windows agree better.
-_WIDER = 1.5
-_LEAST = 8  # Pixels of a scene under one window: with fewer there is nothing to see.
+_SAMPLES = 16  # Training images that are measured.
+STRIDE = 32  # Of the trunks, which halve the size five times. A model's side is a multiple of it.
+# Wider windows show more of a large landslide at no cost, and their maps agree better.
+_WINDOW_FACTOR = 1.5
+_MIN_SIDE = 8  # Pixels of a scene in a window; fewer show nothing.
 
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
-  """What an image of training was: `side` source pixels of `gsd` metres; None where nothing tells."""
+  """The scale of training images: `side` source pixels of `gsd` metres, or None if that is unknown."""
 
   side: int
   gsd: float | None
@@ -28,10 +28,10 @@ class Scale:
 
 @dataclasses.dataclass(frozen=True)
 class View:
-  """How a scene is looked at.
+  """How windows of a scene become model inputs.
 
-  `reduction` by `reduction` of its pixels are averaged; windows have `side` of what that leaves, and
-  the model sees them at `model_side`.
+  Averages blocks of `reduction` by `reduction` pixels, cuts windows of `side` by `side` averages, and
+  resizes them to `model_side`.
   """
 
   reduction: int
@@ -40,20 +40,20 @@ class View:
 
   @property
   def stride(self) -> float:
-    """What is left of a scene's pixels under a cell of the trunk's coarsest grid."""
+    """Returns the side of a cell of the trunk's coarsest grid, in pixels after the reduction."""
     return STRIDE * self.side / self.model_side
 
 
-def of_training(paths: list[pathlib.Path], config: Config) -> Scale:
-  """Returns the scale of a training, read from a sample of its image files' headers."""
+def training_scale(paths: list[pathlib.Path], config: Config) -> Scale:
+  """Returns the scale of the training images, from the headers of a sample of them."""
   grids = []
   for path in paths[:: max(1, len(paths) // _SAMPLES)]:
     with contextlib.suppress(reading.ImageError), reading.open_raster(path) as raster:
-      grids.append(Grid.of(raster))
+      grids.append(Grid.from_raster(raster))
   sides = [math.sqrt(grid.height * grid.width) for grid in grids]
   side = config.data.tile_size or round(statistics.median(sides or [config.data.image_size]))
-  found = [gsd for gsd in (grid.gsd() for grid in grids) if gsd]
-  return Scale(side, config.data.gsd or (statistics.median(found) if found else None))
+  gsds = [gsd for gsd in (grid.gsd() for grid in grids) if gsd]
+  return Scale(side, config.data.gsd or (statistics.median(gsds) if gsds else None))
 
 
 def save(scale: Scale, workdir: pathlib.Path) -> None:
@@ -62,7 +62,7 @@ def save(scale: Scale, workdir: pathlib.Path) -> None:
 
 
 def load(workdir: pathlib.Path, config: Config) -> Scale:
-  """Reads what `save` wrote; without it, what the config alone tells."""
+  """Reads <workdir>/scale.json; without it, returns the scale that the config implies."""
   path = workdir / "scale.json"
   if not path.exists():
     return Scale(config.data.tile_size or config.data.image_size, config.data.gsd or None)
@@ -73,29 +73,31 @@ def load(workdir: pathlib.Path, config: Config) -> Scale:
       return Scale(int(side), gsd)
   except (LookupError, TypeError):
     pass
-  raise ValueError(f"{path} is not what a training writes: remove it, or train again.")
+  raise ValueError(f"{path} holds no valid scale: remove it, or train again.")
 
 
 def view(
   scale: Scale, config: Config, gsd: float | None, tile_size: int = 0,
   shape: tuple[int, int] | None = None,
 ) -> View:
-  """Returns how a scene of `gsd` metres a pixel is seen as in training; equal where one is unknown.
+  """Returns the view of a scene of `gsd` metres per pixel that shows the ground as in training.
 
-  `tile_size` asks for windows of as many of the scene's pixels, which the model sees larger or
-  smaller, not coarser or finer; without, a scene of a `shape` with room for it is seen through windows
-  half as wide again as training's images. Raises ValueError for a scene too coarse to show anything.
+  If either ground resolution is unknown, assumes that they are equal. `tile_size` sets the side of the
+  windows in pixels of the scene; it changes how much the model sees, but not the resolution. By default
+  windows are 1.5 times as wide as training images if `shape`, the scene's (height, width), allows.
+  Raises ValueError if the scene is too coarse.
   """
   ratio = scale.gsd / gsd if scale.gsd and gsd else 1.0
-  seen = scale.side * ratio  # Pixels of the scene that cover what an image of training did.
-  if seen < _LEAST:
+  training_side = scale.side * ratio  # Pixels of the scene that cover as much as a training image.
+  if training_side < _MIN_SIDE:
     raise ValueError(
-      f"its {gsd:g} m a pixel are {1 / ratio:.0f} times as coarse as training's {scale.gsd:g}: take "
-      "finer imagery, or tell the true resolutions by --gsd and --training_gsd"
+      f"its {gsd:g} m per pixel are {1 / ratio:.0f} times as coarse as the training images' "
+      f"{scale.gsd:g}: use finer imagery, or set the true resolutions with --gsd and --training_gsd"
     )
-  wanted = tile_size or (_WIDER * seen if shape and min(shape) >= _WIDER * seen else seen)
+  wide_side = _WINDOW_FACTOR * training_side
+  side = tile_size or (wide_side if shape and min(shape) >= wide_side else training_side)
   model_side = config.data.image_size
-  if wanted != seen:
-    model_side = max(STRIDE, round(model_side * wanted / seen / STRIDE) * STRIDE)
-  reduction = max(1, int(1.01 * wanted / model_side))  # Map projections are off by a little.
-  return View(reduction, max(1, round(wanted / reduction)), model_side)
+  if side != training_side:
+    model_side = max(STRIDE, round(model_side * side / training_side / STRIDE) * STRIDE)
+  reduction = max(1, int(1.01 * side / model_side))  # Map projections distort lengths a little.
+  return View(reduction, max(1, round(side / reduction)), model_side)

@@ -1,8 +1,8 @@
-"""Scenes: georeferenced rasters, read by windows in bounded memory.
+"""Reads scenes, georeferenced rasters, in windows and in bounded memory.
 
-GeoTIFF of any kind (COG, BigTIFF), JPEG 2000, PNG and JPEG, and plain mosaics of them (VRT). Where a
-file does not say where it lies, a world file beside it may: x.pgw or x.pngw for x.png, x.jgw, x.jpgw,
-x.tfw and so on, x.wld for any, in lower or upper case. Nothing else that lies beside a file is read.
+Supports GeoTIFF of any kind (COG, BigTIFF), JPEG 2000, PNG and JPEG, and plain mosaics of them (VRT).
+A world file beside a file without a georeference gives its place: x.pgw or x.pngw for x.png, x.jgw,
+x.jpgw, x.tfw and so on, x.wld for any, in lower or upper case. No other file beside it is read.
 """
 
 import contextlib
@@ -23,12 +23,12 @@ from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.opening import ImageError
 
 _LONGEST_SIDE = 1 << 20
-_MOST_WORLD_BYTES = 1024
+_MAX_WORLD_BYTES = 1024
 _REMEDY = "Restore it."
 
 
 class Scene:
-  """An open scene, a context manager; for one thread at a time. Made by `open_scene`."""
+  """An open scene, a context manager for one thread at a time; `open_scene` creates it."""
 
   def __init__(
     self, path: pathlib.Path, raster: rasterio.DatasetReader, grid: Grid, bands: list[int],
@@ -52,46 +52,46 @@ class Scene:
   def read(
     self, window: Window, out_shape: tuple[int, int] | None = None
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads pixels [h, w, channels] and where they are valid, bool [h, w]; raises ImageError.
+    """Returns pixels [h, w, channels] and their valid mask, bool [h, w]; raises ImageError.
 
-    A window, of whole pixels, may reach past the scene, where nothing is valid. Pixels that are not
-    valid are as `images.fill` makes them. With a smaller `out_shape` pixels are averages, from the
-    file's overviews where it has them; at the scene's border they lie within half such a pixel.
+    A window of whole pixels may extend past the scene, where no pixel is valid. `reading.fill_invalid`
+    gives invalid pixels a value. With a smaller `out_shape`, pixels are averages, from the file's
+    overviews if it has any; at the scene's border their place is exact to half such a pixel.
     """
     shape = out_shape or (int(window.height), int(window.width))
     self._check_size(shape)
     pixels, valid = np.zeros((*shape, self.channels), self.dtype), np.zeros(shape, bool)
-    inner, place = _inside(window, shape, self.grid)
-    if inner is not None:
-      pixels[place], valid[place] = self._read_inside(inner, valid[place].shape)
+    inside, target = _intersect(window, shape, self.grid)
+    if inside is not None:
+      pixels[target], valid[target] = self._read_inside(inside, valid[target].shape)
     if not valid.all():
-      reading.fill(pixels, valid)
+      reading.fill_invalid(pixels, valid)
     return pixels, valid
 
   def valid(self, window: Window) -> np.ndarray:
-    """Reads where a window is valid, bool [h, w]: by masks and alpha alone, where that suffices."""
-    if np.issubdtype(self.dtype, np.inexact):  # Any value may be no number.
+    """Returns a window's valid mask, bool [h, w]; reads only the file's masks where they suffice."""
+    if np.issubdtype(self.dtype, np.inexact):  # Any value may be NaN.
       return self.read(window)[1]
     shape = int(window.height), int(window.width)
     self._check_size(shape)
     valid = np.zeros(shape, bool)
-    inner, place = _inside(window, shape, self.grid)
-    if inner is not None:
-      with _settings(self.path):
-        valid[place] = reading.valid_pixels(self._raster, self._bands, inner)
+    inside, target = _intersect(window, shape, self.grid)
+    if inside is not None:
+      with _gdal_context(self.path):
+        valid[target] = reading.valid_pixels(self._raster, self._bands, inside)
     return valid
 
   def _check_size(self, shape: tuple[int, int]) -> None:
-    what = f"a window of {shape[0]} x {shape[1]}"
+    part = f"a window of {shape[0]} x {shape[1]}"
     values = shape[0] * shape[1] * max(self.channels, len(self._bands))
-    opening.check_bytes(
-      self._raster, self.path, values, opening.MAX_BYTES, what, "read smaller windows")
+    opening.check_size(
+      self._raster, self.path, values, opening.MAX_BYTES, part, "read smaller windows")
 
   def _read_inside(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    # Between a palette's indices there is no average.
-    how = Resampling.average if self._palette is None else Resampling.nearest
-    with _settings(self.path):
-      array = self._read_bands(window=window, out_shape=shape, resampling=how)
+    # Indices of a palette cannot be averaged.
+    resampling = Resampling.average if self._palette is None else Resampling.nearest
+    with _gdal_context(self.path):
+      array = self._read_bands(window=window, out_shape=shape, resampling=resampling)
       valid = reading.valid_pixels(self._raster, self._bands, window, shape)
     if np.issubdtype(array.dtype, np.inexact):
       valid &= np.isfinite(array).all(axis=0)
@@ -99,10 +99,10 @@ class Scene:
       return self._palette[array[0]], valid
     return np.moveaxis(array, 0, -1), valid
 
-  def _read_bands(self, out_shape: tuple[int, int], **how) -> np.ndarray:
+  def _read_bands(self, out_shape: tuple[int, int], **options) -> np.ndarray:
     if len({self._raster.dtypes[band - 1] for band in self._bands}) == 1:
-      return self._raster.read(self._bands, out_shape=(len(self._bands), *out_shape), **how)
-    bands = [self._raster.read(band, out_shape=out_shape, **how) for band in self._bands]
+      return self._raster.read(self._bands, out_shape=(len(self._bands), *out_shape), **options)
+    bands = [self._raster.read(band, out_shape=out_shape, **options) for band in self._bands]
     return np.stack(bands).astype(_dtype(self._raster, self._bands), copy=False)
 
 
@@ -111,53 +111,53 @@ def open_scene(
 ) -> Scene:
   """Opens a scene; raises ImageError naming the file, what is wrong with it and the remedy.
 
-  `bands` are numbers from 1 in the wanted order. Without, all are taken, as `images.choose_bands` does.
-  A side above `side_limit` is refused: a header may claim any, and windows would never end.
+  `bands` are numbers from 1 in the model's order; by default `reading.choose_bands` chooses them. A
+  side above `side_limit` is refused, since a header may claim any size and reading would never end.
   """
   path = pathlib.Path(path)
   raster = open_scene_raster(path)
   try:
-    with _settings(path):
+    with _gdal_context(path):
       if max(raster.height, raster.width) > side_limit:
         raise ImageError(
-          f"{path} is {raster.height} x {raster.width}, a scene at most {side_limit} on a side: "
-          "restore it, or cut it with gdal_translate -srcwin."
+          f"{path} is {raster.height} x {raster.width}, more than {side_limit} on a side: restore "
+          "it, or cut it with gdal_translate -srcwin."
         )
-      chosen, palette = _choose(raster, path, channels, bands)
-      return Scene(path, raster, _grid(raster, path), chosen, palette)
+      numbers, palette = _choose_bands(raster, path, channels, bands)
+      return Scene(path, raster, _grid(raster, path), numbers, palette)
   except BaseException:
     raster.close()
     raise
 
 
 @contextlib.contextmanager
-def _settings(path: pathlib.Path) -> Iterator[None]:
-  """Sets GDAL's options, which hold for a thread and while it reads; its errors name the scene."""
-  with rasterio.Env(**SCENE_OPTIONS), opening.naming(path, _REMEDY):
+def _gdal_context(path: pathlib.Path) -> Iterator[None]:
+  """Sets GDAL's options for this thread while it reads; errors name the scene."""
+  with rasterio.Env(**SCENE_OPTIONS), opening.error_context(path, _REMEDY):
     yield
 
 
 def _dtype(raster, bands) -> np.dtype:
-  """A mosaic's bands may differ in type."""
+  """Returns a common type, since the bands of a mosaic may differ in type."""
   return np.result_type(*(raster.dtypes[band - 1] for band in bands))
 
 
-def _choose(raster, path, channels, bands):
-  remedy = f"{channels} are wanted: name them in order, such as --bands=4,3,2, or convert the file"
+def _choose_bands(raster, path, channels, bands):
+  remedy = f"but the model needs {channels}: name them, such as --bands=4,3,2, or convert the file"
   if not bands:
     return reading.choose_bands(raster, path, channels, remedy)
   if len(bands) != channels or not all(1 <= band <= raster.count for band in bands):
-    named = ",".join(map(str, bands))
+    option = ",".join(map(str, bands))
     raise ImageError(
-      f"{path} has {raster.count} channels, of which --bands={named} names {len(bands)}; {channels} "
-      f"are wanted: name {channels} of 1 to {raster.count} in order, such as --bands=4,3,2."
+      f"{path} has {raster.count} channels, and --bands={option} does not name {channels} of them, as "
+      f"the model needs: name {channels} numbers from 1 to {raster.count}, such as --bands=4,3,2."
     )
   return list(bands), None
 
 
-def _inside(window: Window, shape: tuple[int, int], grid: Grid) -> tuple[Window | None, tuple]:
-  """Returns the part of a window that lies in the scene, and its place in the result, or (None, ())."""
-  starts, lengths, place = [], [], []
+def _intersect(window: Window, shape: tuple[int, int], grid: Grid) -> tuple[Window | None, tuple]:
+  """Returns the part of a window in the scene and its slices of the result, or (None, ()) if empty."""
+  starts, lengths, slices = [], [], []
   for start, length, size, end in (
     (window.row_off, window.height, shape[0], grid.height),
     (window.col_off, window.width, shape[1], grid.width),
@@ -170,42 +170,42 @@ def _inside(window: Window, shape: tuple[int, int], grid: Grid) -> tuple[Window 
       return None, ()
     starts.append(first)
     lengths.append(last - first)
-    place.append(slice(low, high))
-  return Window(starts[1], starts[0], lengths[1], lengths[0]), tuple(place)
+    slices.append(slice(low, high))
+  return Window(starts[1], starts[0], lengths[1], lengths[0]), tuple(slices)
 
 
 def _grid(raster: rasterio.DatasetReader, path: pathlib.Path) -> Grid:
-  grid = Grid.of(raster)
+  grid = Grid.from_raster(raster)
   if not grid.transform.is_identity:
     return grid
   for file in _world_files(path):
-    if os.path.exists(file):  # No error for a name too long, which cannot be there.
+    if os.path.exists(file):  # Unlike Path.exists, it raises no error for a name that is too long.
       return Grid(grid.height, grid.width, grid.crs, read_world_file(file))
   return grid
 
 
 def _world_files(path: pathlib.Path) -> list[pathlib.Path]:
-  """Names the world files that x.png may have: x.pgw, x.pngw, x.wld, and those in capitals."""
+  """Returns the possible world files of an image: for x.png x.pgw, x.pngw, x.wld, also in capitals."""
   suffix = path.suffix.lower()
   suffixes = [f".{suffix[1]}{suffix[-1]}w", f"{suffix}w"] if len(suffix) > 2 else []
   return [path.with_suffix(s) for low in (*suffixes, ".wld") for s in (low, low.upper())]
 
 
 def read_world_file(path: pathlib.Path) -> Affine:
-  """Returns a world file's transform from pixel corners; raises ImageError naming a broken file."""
-  opening.read_start(path)  # No pipe.
+  """Returns a world file's transform from pixel corners; raises ImageError naming an invalid file."""
+  opening.read_signature(path)  # Refuses pipes.
   try:
     with path.open("rb") as file:
-      text = file.read(_MOST_WORLD_BYTES + 1)
-    if len(text) > _MOST_WORLD_BYTES:
-      raise ValueError(f"it has more than {_MOST_WORLD_BYTES} bytes")
+      text = file.read(_MAX_WORLD_BYTES + 1)
+    if len(text) > _MAX_WORLD_BYTES:
+      raise ValueError(f"it has more than {_MAX_WORLD_BYTES} bytes")
     a, d, b, e, c, f = map(float, text.decode("utf-8-sig").split())
     if not all(map(math.isfinite, (a, b, c, d, e, f))) or a * e == b * d:
-      raise ValueError("its numbers span no pixel")
+      raise ValueError("its numbers give pixels without area")
   except (OSError, ValueError) as error:
     raise ImageError(
-      f"{path} is no world file: {error}. Write six numbers into it, with points for decimals, or take "
-      "it away."
+      f"{path} is not a valid world file: {error}. Write six numbers into it, with decimal points, or "
+      "remove it."
     ) from error
-  # The numbers place the centre of the first pixel, GDAL's transform its corner.
+  # A world file gives the centre of the first pixel, GDAL's transform its corner.
   return Affine(a, b, c, d, e, f) @ Affine.translation(-0.5, -0.5)

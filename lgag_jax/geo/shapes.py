@@ -1,7 +1,7 @@
-"""Polygons and points of GeoPackages, shapefiles and GeoJSON, brought to the pixels of a scene.
+"""Reads polygons and points from GeoPackage, shapefile and GeoJSON, in the pixels of a scene.
 
-Layers may come from anywhere. GDAL tells by itself which driver opens a file, and some follow what is
-written in it to other files and URLs, so a file has to begin as one of the three formats does.
+Layers may be untrusted. GDAL chooses the driver for a file by itself, and some drivers open other files
+and URLs that the file names. So a file must begin as one of the three formats does.
 """
 
 import contextlib
@@ -36,84 +36,87 @@ _JSON_TYPES = ("FeatureCollection", "Feature", *(
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
-  """What a layer holds, in the scene's pixels: x is the column, y the row, (0, 0) its corner."""
+  """The shapes of a layer in the scene's pixels: x is the column, y the row, (0, 0) its corner."""
 
   kind: str  # "polygons" or "points".
-  geometries: np.ndarray  # Valid ones, of shapely.
-  classes: np.ndarray  # u8, of each, from 1.
+  geometries: np.ndarray  # Valid shapely geometries.
+  classes: np.ndarray  # u8, the class of each geometry, from 1.
 
 
 def read_shapes(
   path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = ""
 ) -> Shapes:
-  """Reads a layer's polygons or points; `field` holds a class name each, "" where there is one class.
+  """Reads a layer's polygons or points; `field` holds their class names, "" if there is one class.
 
-  Geometries that are empty or lie nowhere in the scene's coordinates are left out, invalid ones made
-  valid, and a warning counts both. Raises ValueError naming the file and the remedy.
+  Skips geometries that are empty or have no position in the scene's coordinates, repairs invalid ones,
+  and warns with the number of both. Raises ValueError naming the file and the remedy.
   """
   driver = _driver(path)
-  with _naming(path):
+  with _error_context(path):
     layer = _layer(path, layer)
     info = pyogrio.read_info(path, layer=layer)
     if info["driver"] != driver:
-      raise ValueError(f"{info['driver']} opens it, not {driver}")
+      raise ValueError(f"GDAL opens it with {info['driver']}, not {driver}")
     _check_field(info["fields"], field, classes)
     columns = [field] if field else []
     meta, _, wkb, data = pyogrio.raw.read(path, layer=layer, columns=columns, force_2d=True)
   geometries = shapely.from_wkb(wkb, on_invalid="ignore")
-  there = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
-  _tell(path, np.sum(~there), "hold no geometry that can be read, and are left out")
-  geometries = geometries[there]
-  numbers = _numbers(path, data[0][there], field, classes) if field else None
+  readable = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
+  _warn(path, np.sum(~readable), "have no readable geometry; skipping them")
+  geometries = geometries[readable]
+  if field:
+    numbers = _class_numbers(path, data[0][readable], field, classes)
+  else:
+    numbers = np.ones(len(geometries), np.uint8)
   kind = _kind(path, geometries)
-  geometries, somewhere = _to_pixels(path, geometries, meta["crs"], grid)
-  if not somewhere.any():
+  geometries, located = _to_pixels(path, geometries, meta["crs"], grid)
+  if not located.any():
     raise ValueError(
-      f"{path}: none of its {len(somewhere)} {kind} lies in the scene's coordinates. Is its coordinate "
-      "reference system the right one?"
+      f"{path}: none of its {len(located)} {kind} has a position in the scene's coordinates. Check its "
+      "coordinate reference system."
     )
-  _tell(path, np.sum(~somewhere), "lie nowhere in the scene's coordinates, and are left out")
-  numbers = np.ones(len(somewhere), np.uint8) if numbers is None else numbers
-  return Shapes(kind, _valid(path, geometries), numbers[somewhere])
+  _warn(path, np.sum(~located), "have no position in the scene's coordinates; skipping them")
+  return Shapes(kind, _repair(path, geometries), numbers[located])
 
 
 @contextlib.contextmanager
-def _naming(path: pathlib.Path) -> Iterator[None]:
+def _error_context(path: pathlib.Path) -> Iterator[None]:
   try:
     yield
-  except (RuntimeError, ValueError) as error:  # pyogrio's are of the one kind or the other.
+  except (RuntimeError, ValueError) as error:  # pyogrio raises either.
     raise ValueError(f"{path} cannot be read as labels: {str(error).rstrip('.')}.") from error
 
 
 def _driver(path: pathlib.Path) -> str:
-  """Returns the driver of a regular file whose suffix and first bytes agree on it."""
+  """Returns the driver for a file's suffix; raises ValueError unless its first bytes agree."""
   driver = SUFFIXES.get(path.suffix.lower())
   if driver is None:
     raise ValueError(f"{path} cannot be read as labels: save it as one of {', '.join(SUFFIXES)}.")
-  if not path.is_file():  # Nor is a URL, or a place in an archive.
-    raise ValueError(f"{path} cannot be read as labels: there is no such file.")
-  if set(str(path)) & set("!;"):  # They would be read as a place in an archive.
-    raise ValueError(f"{path}: a path with '!' or ';' cannot be read. Rename it.")
+  if not path.is_file():  # URLs and paths in archives are not files either.
+    raise ValueError(f"{path} cannot be read as labels: no such file.")
+  if set(str(path)) & set("!;"):  # They would be read as a path in an archive.
+    raise ValueError(f"{path}: a path with '!' or ';' is unsupported. Rename it.")
   with path.open("rb") as file:
-    start = file.read(72)
+    header = file.read(72)
   if driver == "GeoJSON":
-    fits = _is_geojson(path)
+    matches = _is_geojson(path)
   elif driver == "GPKG":
-    fits = start.startswith(b"SQLite format 3\0") and start[68:] in _GPKG_IDS
+    matches = header.startswith(b"SQLite format 3\0") and header[68:] in _GPKG_IDS
   else:
-    fits = start.startswith(b"\x00\x00\x27\x0a")
-  if not fits:
-    raise ValueError(f"{path} is no {driver} file: save the layer as one, with this suffix.")
+    matches = header.startswith(b"\x00\x00\x27\x0a")
+  if not matches:
+    raise ValueError(f"{path} is not a valid {driver} file: save the layer as one, with this suffix.")
   return driver
 
 
 def _is_geojson(path: pathlib.Path) -> bool:
   if (size := path.stat().st_size) > _MAX_JSON_BYTES:
     raise ValueError(
-      f"{path} has {size >> 20} MiB, a GeoJSON at most {_MAX_JSON_BYTES >> 20}: save it as GeoPackage."
+      f"{path} has {size >> 20} MiB, more than the {_MAX_JSON_BYTES >> 20} MiB allowed for GeoJSON: "
+      "save it as GeoPackage."
     )
   content = path.read_bytes()
-  if b"gdal_streamed_alg" in content:  # GDAL would run the commands in it.
+  if b"gdal_streamed_alg" in content:  # GDAL would run the commands in the file.
     return False
   try:
     return json.loads(content).get("type") in _JSON_TYPES
@@ -125,27 +128,27 @@ def _layer(path: pathlib.Path, layer: str) -> str:
   names = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
   if layer in names or (not layer and len(names) == 1):
     return layer or names[0]
-  wish = f"no layer {layer!r}" if layer else f"{len(names)} layers"
-  raise ValueError(f"it has {wish}: choose one by --layer, of {', '.join(names) or 'none'}")
+  problem = f"no layer {layer!r}" if layer else f"{len(names)} layers"
+  raise ValueError(f"it has {problem}: choose one with --layer, of {', '.join(names) or 'none'}")
 
 
 def _check_field(fields: np.ndarray, field: str, classes: tuple[str, ...]) -> None:
   if field and field not in fields:
-    raise ValueError(f"it has no field {field!r}: choose one by --field, of {', '.join(fields)}")
+    raise ValueError(f"it has no field {field!r}: choose one with --field, of {', '.join(fields)}")
   if not field and len(classes) > 1:
     raise ValueError(
-      f"--field must say which of its fields ({', '.join(fields)}) holds the class, of "
+      f"set --field to the one of its fields ({', '.join(fields)}) that holds the class, of "
       f"{', '.join(classes)}"
     )
 
 
-def _numbers(path, values: np.ndarray, field: str, classes: tuple[str, ...]) -> np.ndarray:
+def _class_numbers(path, values: np.ndarray, field: str, classes: tuple[str, ...]) -> np.ndarray:
   names, inverse = np.unique([str(value) for value in values], return_inverse=True)
   for name in names:
     if name not in classes:
       raise ValueError(
-        f"{path}: the field {field} holds {str(name)!r}, which is none of the classes "
-        f"({', '.join(classes)}): add it to them, or change the layer."
+        f"{path}: the field {field} holds {str(name)!r}, which is not among the classes "
+        f"({', '.join(classes)}): add it to the classes, or change the layer."
       )
   return np.array([classes.index(name) + 1 for name in names], np.uint8)[inverse]
 
@@ -155,8 +158,8 @@ def _kind(path, geometries: np.ndarray) -> str:
   kinds = {_KINDS.get(kind, kind.name.lower()) for kind in types}
   if len(kinds) != 1 or not kinds <= set(_KINDS.values()):
     raise ValueError(
-      f"{path} holds {' and '.join(sorted(kinds)) or 'nothing'}: labels are either polygons or points. "
-      "Save those in a layer of their own."
+      f"{path} holds {' and '.join(sorted(kinds)) or 'nothing'}: labels must be either polygons or "
+      "points. Save them in a layer of their own."
     )
   return kinds.pop()
 
@@ -164,48 +167,49 @@ def _kind(path, geometries: np.ndarray) -> str:
 def _to_pixels(
   path, geometries: np.ndarray, crs: str | None, grid: Grid
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns, in pixels, the geometries that lie somewhere there, and which those are."""
+  """Returns the geometries with a position in pixels, and bool [n], which ones have a position."""
   transformer = _transformer(path, crs, grid)
   points, owners = shapely.get_coordinates(geometries, return_index=True)
   x, y = points.T
   if transformer is not None:
     x, y = transformer.transform(x, y)
-  somewhere, finite = np.ones(len(geometries), bool), np.isfinite(x) & np.isfinite(y)
-  somewhere[owners[~finite]] = False
-  kept = somewhere[owners]
-  pixels = np.stack(~grid.transform @ (x[kept], y[kept]), axis=1)
-  return shapely.set_coordinates(geometries[somewhere], pixels), somewhere
+  located, finite = np.ones(len(geometries), bool), np.isfinite(x) & np.isfinite(y)
+  located[owners[~finite]] = False
+  valid = located[owners]
+  pixels = np.stack(~grid.transform @ (x[valid], y[valid]), axis=1)
+  return shapely.set_coordinates(geometries[located], pixels), located
 
 
 def _transformer(path, crs: str | None, grid: Grid) -> pyproj.Transformer | None:
-  """Returns what brings coordinates to the scene's, None where they are taken to be."""
+  """Returns the transformer to the scene's coordinates, or None if they are the same."""
   if crs is None or grid.crs is None:
-    which = "it" if crs is None else "the scene"
-    _LOG.warning("%s: %s has no coordinate reference system; taken to be the other's.", path, which)
+    lacking, other = ("it", "the scene") if crs is None else ("the scene", "the layer")
+    _LOG.warning(
+      "%s: %s has no coordinate reference system; using that of %s.", path, lacking, other)
     return None
   try:
-    here, there = pyproj.CRS.from_user_input(crs), pyproj.CRS.from_wkt(grid.crs.to_wkt())
-    if here.equals(there, ignore_axis_order=True):
+    source, target = pyproj.CRS.from_user_input(crs), pyproj.CRS.from_wkt(grid.crs.to_wkt())
+    if source.equals(target, ignore_axis_order=True):
       return None
-    return pyproj.Transformer.from_crs(here, there, always_xy=True)
+    return pyproj.Transformer.from_crs(source, target, always_xy=True)
   except ProjError as error:
-    raise ValueError(f"{path} cannot be brought to the scene's coordinates: {error}.") from error
+    raise ValueError(f"{path} cannot be transformed to the scene's coordinates: {error}.") from error
 
 
-def _valid(path, geometries: np.ndarray) -> np.ndarray:
-  wrong = ~shapely.is_valid(geometries)
-  _tell(path, np.sum(wrong), "are invalid, and have been made valid")
-  repaired = geometries.copy()
-  repaired[wrong] = [_polygonal(geometry) for geometry in shapely.make_valid(geometries[wrong])]
-  return repaired
+def _repair(path, geometries: np.ndarray) -> np.ndarray:
+  invalid = ~shapely.is_valid(geometries)
+  _warn(path, np.sum(invalid), "are invalid; repairing them")
+  result = geometries.copy()
+  result[invalid] = [_polygons_of(geometry) for geometry in shapely.make_valid(geometries[invalid])]
+  return result
 
 
-def _polygonal(geometry: shapely.Geometry) -> shapely.Geometry:
-  """Returns the polygons of what make_valid returns, which may hold the lines that they fell to."""
+def _polygons_of(geometry: shapely.Geometry) -> shapely.Geometry:
+  """Returns the polygons in a result of make_valid, without the lines that polygons may collapse to."""
   parts = shapely.get_parts(shapely.get_parts(geometry))
   return shapely.multipolygons(parts[shapely.get_type_id(parts) == GeometryType.POLYGON])
 
 
-def _tell(path, count: int, what: str) -> None:
+def _warn(path, count: int, message: str) -> None:
   if count:
-    _LOG.warning("%s: %d of its features %s.", path, count, what)
+    _LOG.warning("%s: %d of its features %s.", path, count, message)

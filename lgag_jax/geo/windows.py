@@ -1,4 +1,4 @@
-"""Windows that cover a scene, and the weights by which what they say of a pixel is blended."""
+"""Windows that cover a scene, and the weights that blend their values at a pixel."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from lgag_jax.geo.scale import View
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-  """Windows of `side` pixels along an axis; a weight each of their pixels, which add up to one."""
+  """Windows of `side` pixels along an axis, with weights that add up to one at each pixel."""
 
   length: int
   side: int
@@ -18,26 +18,26 @@ class Axis:
   weights: np.ndarray  # f32[windows, side], zero past the end of an axis shorter than a window.
 
   def span(self, number: int) -> slice:
-    """Returns the pixels of a window that there are."""
+    """Returns the pixels of a window, up to the end of the axis."""
     start = self.starts[number]
     return slice(start, min(start + self.side, self.length))
 
-  def settled(self, number: int) -> int:
-    """Returns the pixel before which no window after this one reaches."""
+  def complete_until(self, number: int) -> int:
+    """Returns the first pixel that a later window may still change."""
     return self.starts[number + 1] if number + 1 < len(self.starts) else self.length
 
-  def touching(self, start: int, stop: int) -> list[int]:
-    """Returns the windows that have pixels of [start, stop)."""
+  def overlapping(self, start: int, stop: int) -> list[int]:
+    """Returns the numbers of the windows with pixels in [start, stop)."""
     return [i for i, first in enumerate(self.starts) if first < stop and first + self.side > start]
 
 
 def cover(length: int, side: int, overlap: float, stride: float = 1.0) -> Axis:
-  """Lays windows along an axis, neighbours sharing at least the part `overlap` of a window.
+  """Returns windows along an axis; neighbours overlap by at least the fraction `overlap` of a window.
 
-  They start at multiples of the network's `stride`, so that wherever windows overlap, whatever their
-  side, it sees the same pixels in the same cells of its grid; only the last ends where the axis does.
-  Weights are squared sines over the window, divided by their sum at each pixel: no window ends
-  abruptly but at the scene's own border.
+  They start at multiples of the network's `stride`, so that a pixel lies in the same cell of the
+  network's grid in all of its windows, whatever their side. Only the last window may differ: it ends
+  with the axis. Weights are squared sines over the window, divided by their sum at each pixel, so that
+  a window only ends abruptly at the scene's border.
   """
   step = max(1.0, side - round(side * overlap))
   step = step // stride * stride or step
@@ -54,6 +54,6 @@ def cover(length: int, side: int, overlap: float, stride: float = 1.0) -> Axis:
 
 
 def cover_scene(grid: Grid, view: View, overlap: float) -> tuple[Axis, Axis]:
-  """Returns the windows down and across a scene, in pixels after the view's reduction."""
+  """Returns the windows along rows and columns of a scene, in pixels after the view's reduction."""
   lengths = (max(1, size // view.reduction) for size in (grid.height, grid.width))
   return tuple(cover(length, view.side, overlap, view.stride) for length in lengths)

@@ -1,4 +1,4 @@
-"""Opens image files, and reads, scales and lists them.
+"""Opens, reads, scales and lists image files.
 
 May import: config.
 """

@@ -1,8 +1,8 @@
-"""Opens PNG, JPEG, TIFF and JPEG 2000 files, trusting none, with errors that name the file.
+"""Opens untrusted PNG, JPEG, TIFF and JPEG 2000 files; errors name the file.
 
-Files may come from anywhere, so nothing but the file itself is opened: not what it refers to, not what
-lies beside it (.aux.xml, .msk, .ovr, world files), and what it unpacks to is bounded beforehand. An
-animated PNG counts as its default image, as its standard has it; a TIFF of several pages is refused.
+Only the file itself is opened, no file that it refers to and none beside it (.aux.xml, .msk, .ovr,
+world files). Its decoded size is checked before it is decoded. An animated PNG is read as its default
+image, as the PNG standard says. A TIFF with several pages is refused.
 """
 
 import contextlib
@@ -21,124 +21,124 @@ from rasterio.windows import Window
 from lgag_jax.imagery import jpeg2000
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2")
-# GDAL's shortcut for whole PNGs hands on garbage for a truncated file without an error.
+# GDAL's fast path for whole PNGs returns garbage for a truncated file without an error.
 os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")
-# Patches seldom carry a georeference, and need none.
+# Training images seldom have a georeference, and need none.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
-# GDAL passes alpha over where there is a nodata value; here both count.
+# GDAL ignores alpha if a file has a nodata value; this package uses both.
 warnings.filterwarnings("ignore", category=NodataShadowWarning)
-# How files begin, and the only GDAL drivers that open them: others follow references to files and URLs.
+# First bytes of files, and the GDAL driver for each. Other drivers follow references to files and URLs.
 _DRIVERS = {
   b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG", b"\0\0\0\x0cjP  ": "JP2OpenJPEG",
   b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
 }
-# Without its list of a folder GDAL looks at no side file, where a mask may be a VRT of anything.
+# Without a listing of the folder GDAL opens no side files. A side file may be a VRT of any file.
 OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
-MAX_BYTES = 1 << 30  # A larger window is refused before memory is taken for it.
-_MAX_BLOCK_BYTES = 1 << 29  # Of what a file stores as one piece: unpacked whole for any window.
-_MOST_ERROR = 300  # Characters of GDAL's messages, which may quote a whole VRT.
+MAX_BYTES = 1 << 30  # A larger window is refused before memory is allocated for it.
+_MAX_BLOCK_BYTES = 1 << 29  # Of a block, which is decoded whole for any window.
+_MAX_MESSAGE = 300  # Characters of GDAL's messages, which may quote a whole VRT.
 _REMEDY = "Restore it or set data.on_bad_image='skip'."
 
 
 class ImageError(ValueError):
-  """An image that cannot be used; the message names the file."""
+  """An invalid or unsupported image; the message names the file."""
 
 
 @contextlib.contextmanager
-def naming(path: pathlib.Path | str, remedy: str = _REMEDY) -> Iterator[None]:
-  """Turns GDAL's errors into an ImageError that names the file."""
+def error_context(path: pathlib.Path | str, remedy: str = _REMEDY) -> Iterator[None]:
+  """Turns errors of GDAL into an ImageError that names the file."""
   try:
     yield
-  # Properties of a raster raise GDAL's own errors, which rasterio does not turn into its own.
+  # The properties of a raster raise GDAL's errors, which rasterio does not wrap.
   except (RasterioError, CPLE_BaseError) as error:
-    # Where rasterio says no more than that reading failed, GDAL's own words are the cause.
+    # If rasterio only says that reading failed, GDAL's message is in the cause.
     cause = error.__cause__ or error.__context__ if "previous exception" in str(error) else None
-    text = str(cause or error).rstrip(".")[:_MOST_ERROR]
+    text = str(cause or error).rstrip(".")[:_MAX_MESSAGE]
     raise ImageError(f"{path} is damaged: {text}. {remedy}") from error
 
 
-def open_raster(path: pathlib.Path, most_block_bytes: int = _MAX_BLOCK_BYTES) -> rasterio.DatasetReader:
-  """Opens a raster; raises ImageError naming a file that is missing, no image, or not to be trusted."""
-  return open_by(_driver(path), path, path.absolute(), most_block_bytes)
+def open_raster(path: pathlib.Path, max_block_bytes: int = _MAX_BLOCK_BYTES) -> rasterio.DatasetReader:
+  """Opens a raster; raises ImageError naming a missing, unsupported or unsafe file."""
+  return open_with_driver(_driver(path), path, path.absolute(), max_block_bytes)
 
 
-def open_by(
+def open_with_driver(
   driver: str, path: pathlib.Path, source: pathlib.Path | str,
-  most_block_bytes: int = _MAX_BLOCK_BYTES,
+  max_block_bytes: int = _MAX_BLOCK_BYTES,
 ) -> rasterio.DatasetReader:
-  """Opens `source`, what GDAL is given for `path`, by one driver; raises ImageError naming `path`."""
+  """Opens `source`, GDAL's name for `path`, with one driver; raises ImageError naming `path`."""
   try:
     if driver == "JP2OpenJPEG":
-      jpeg2000.check(path)
+      jpeg2000.check_headers(path)
     with rasterio.Env(**OPTIONS):
       raster = rasterio.open(source, driver=driver)
   except (RasterioError, CPLE_BaseError, ValueError, OSError) as error:
-    text = str(error)[:_MOST_ERROR]
+    text = str(error)[:_MAX_MESSAGE]
     raise ImageError(f"{path} cannot be opened as an image: {text}") from error
   try:
-    with naming(path):
-      _check_structure(raster, path, most_block_bytes)
+    with error_context(path):
+      _check_structure(raster, path, max_block_bytes)
   except BaseException:
     raster.close()
     raise
   return raster
 
 
-def read_start(path: pathlib.Path) -> bytes:
-  """Returns a regular file's first bytes; raises ImageError naming any other."""
-  start = None
+def read_signature(path: pathlib.Path) -> bytes:
+  """Returns the first 8 bytes of a regular file; raises ImageError naming any other file."""
+  signature = None
   try:
-    if stat.S_ISREG(path.stat().st_mode):  # A pipe would wait for ever.
+    if stat.S_ISREG(path.stat().st_mode):  # Opening a pipe would block.
       with path.open("rb") as file:
-        start = file.read(8)
+        signature = file.read(8)
   except (OSError, ValueError) as error:
     raise ImageError(f"{path} cannot be opened as an image: {error}") from error
-  if start is None:
-    raise ImageError(f"{path} cannot be opened as an image: it is no regular file.")
-  return start
+  if signature is None:
+    raise ImageError(f"{path} cannot be opened as an image: it is not a regular file.")
+  return signature
 
 
 def _driver(path: pathlib.Path) -> str:
-  """Tells by a file's first bytes which driver reads it, whatever its suffix."""
-  start = read_start(path)
-  for signature, driver in _DRIVERS.items():
-    if start.startswith(signature):
+  """Returns the driver for a file's first bytes, whatever its suffix."""
+  signature = read_signature(path)
+  for start, driver in _DRIVERS.items():
+    if signature.startswith(start):
       return driver
-  found = f"it begins with {start!r}" if start else "it is empty"
+  reason = f"it begins with {signature!r}" if signature else "it is empty"
   raise ImageError(
-    f"{path} cannot be opened as an image: {found}, and only PNG, JPEG, TIFF and JPEG 2000 are read. "
-    "Convert or restore it, or leave it out (in training data.on_bad_image='skip')."
+    f"{path} cannot be opened as an image: {reason}, and only PNG, JPEG, TIFF and JPEG 2000 are "
+    "supported. Convert or restore it, or skip it (in training data.on_bad_image='skip')."
   )
 
 
-def _check_structure(raster, path, most_block_bytes):
+def _check_structure(raster, path, max_block_bytes):
   if raster.subdatasets:
     raise ImageError(
-      f"{path} has {len(raster.subdatasets)} pages: save each as a file of its own, or all as "
-      "the bands of one picture."
+      f"{path} has {len(raster.subdatasets)} pages: save each as a separate file, or all as the "
+      "bands of one image."
     )
   if not raster.count:
-    raise ImageError(f"{path} has no bands: restore it, or make it anew with some.")
+    raise ImageError(f"{path} has no bands: restore it, or create it again with some.")
   if any(name.startswith("complex") for name in raster.dtypes):
-    raise ImageError(f"{path} holds complex numbers: save their parts or amounts as bands.")
+    raise ImageError(f"{path} holds complex numbers: save their parts or magnitudes as bands.")
   height, width = raster.block_shapes[0]
-  # The whole file's number of bands, since most drivers unpack all bands of a block together.
-  check_bytes(raster, path, height * width * raster.count, most_block_bytes, "in one piece", (
+  # Times all bands of the file, since most drivers decode all bands of a block together.
+  check_size(raster, path, height * width * raster.count, max_block_bytes, "one of its blocks", (
     "save it in tiles (a tiled TIFF) or as smaller images"))
 
 
-def check_bytes(raster, path, values: int, limit: int, what: str, remedy: str) -> None:
-  """Raises ImageError where so many values of a raster take more than `limit` bytes."""
+def check_size(raster, path, values: int, limit: int, part: str, remedy: str) -> None:
+  """Raises ImageError if `values`, the number of values in a part of a raster, exceed `limit` bytes."""
   size = values * max(np.dtype(name).itemsize for name in raster.dtypes)
   if size > limit:
     raise ImageError(
       f"{path} is {raster.height} x {raster.width} with {raster.count} channels, too large to read "
-      f"{what} ({size >> 20} of at most {limit >> 20} MiB): {remedy}."
+      f"{part} ({size >> 20} of at most {limit >> 20} MiB): {remedy}."
     )
 
 
 def check_window(raster, path, bands: int, window: Window | None) -> None:
-  """Raises ImageError where a window, the whole without one, takes more than MAX_BYTES."""
+  """Raises ImageError if a window, by default the whole raster, takes more than MAX_BYTES."""
   height, width = (window.height, window.width) if window else (raster.height, raster.width)
-  check_bytes(raster, path, height * width * bands, MAX_BYTES, "whole", (
+  check_size(raster, path, height * width * bands, MAX_BYTES, "whole", (
     "cut it into tiles (data.tile_size) or smaller images"))

@@ -1,4 +1,4 @@
-"""From the values of files to those that the network gets, and to pictures."""
+"""Converts the values of image files to network inputs and to pictures."""
 
 import functools
 import logging
@@ -10,22 +10,22 @@ from lgag_jax.imagery.opening import ImageError
 
 _LOG = logging.getLogger(__name__)
 
-_FAR = 5.0  # Deviations, or half ranges, that the mean of an image lies off at most.
-_VERY_FAR = 10.0  # The same, off the mean of the training images.
-_STRETCH = (2, 98)  # Percentiles that become black and full brightness.
+_MAX_SHIFT = 5.0  # Of an image's mean from the expected one, in standard deviations or half ranges.
+_MAX_TRAINING_SHIFT = 10.0  # The same, from the mean of the training images.
+_STRETCH = (2, 98)  # Percentiles that become 0 and 255.
 
 
 def full_scale(dtype: np.dtype, config: DataConfig) -> float:
-  """Returns what normalise="trunk" takes as 1: max_value, or the largest value of an integer type."""
+  """Returns the value that normalise="trunk" maps to 1: max_value, or an integer type's maximum."""
   integer = np.issubdtype(dtype, np.integer)
   return config.max_value or (float(np.iinfo(dtype).max) if integer else 1.0)
 
 
-def scaled(image: np.ndarray, config: DataConfig) -> np.ndarray:
+def normalise(image: np.ndarray, config: DataConfig) -> np.ndarray:
   """Returns pixels [..., channels] of any type as float32, scaled as `config.normalise` says.
 
-  To [0, 1] for "trunk", for "given" to mean 0 and standard deviation 1 in each band. Raises ValueError
-  for "train", which `normalisation` makes "given" by what it has measured.
+  "trunk" scales to [0, 1], "given" to mean 0 and standard deviation 1 per band. Raises ValueError for
+  "train", which inputs.normalisation replaces by "given" and measured statistics.
   """
   values = image.astype(np.float32)
   if config.normalise == "trunk":
@@ -34,64 +34,65 @@ def scaled(image: np.ndarray, config: DataConfig) -> np.ndarray:
     raise ValueError("data.normalise='train': the training images have not been measured yet.")
   mean = np.float32(config.mean)
   values -= mean
-  values -= np.float32(config.mean - mean.astype(np.float64))  # What float32 cannot hold of it.
+  values -= np.float32(config.mean - mean.astype(np.float64))  # The remainder that float32 cannot hold.
   values /= np.float32(config.std)
   return values
 
 
-def off(mean: np.ndarray, config: DataConfig) -> np.ndarray:
-  """Returns which bands' `mean` over an image, f64[channels] in units of full scale, fits no range.
+def bands_out_of_range(mean: np.ndarray, config: DataConfig) -> np.ndarray:
+  """Returns bool [channels]: which bands have a mean far outside the expected range.
 
-  Not [0, 1], nor what data.mean and data.std say of normalise="trunk".
+  `mean` is f64[channels] over an image, in units of full scale. The expected range is [0, 1], or what
+  data.mean and data.std imply for normalise="trunk".
   """
   centre, spread = np.array(config.mean or 0.5), np.array(config.std or 0.5)
-  return ~(np.abs(mean - centre) <= _FAR * spread)
+  return ~(np.abs(mean - centre) <= _MAX_SHIFT * spread)
 
 
-def check(image: np.ndarray, valid: np.ndarray | None, config: DataConfig, name: str) -> None:
-  """Raises ImageError naming an image whose values are clearly not in the range that is assumed.
+def check_range(image: np.ndarray, valid: np.ndarray | None, config: DataConfig, name: str) -> None:
+  """Raises ImageError naming an image whose values are clearly outside the expected range.
 
-  `image` is [H, W, channels] as the file has it, `valid` bool [H, W] or None for everywhere. Where the
-  range is that of the training images, a scene far from it is told of, once a band.
+  `image` is [H, W, channels] in the file's values, `valid` bool [H, W] or None if all pixels are valid.
+  If the expected range is that of the training images, warns once per band instead.
   """
   unsigned = np.issubdtype(image.dtype, np.unsignedinteger) and not config.max_value
   if (config.normalise == "trunk" and unsigned) or (valid is not None and not valid.any()):
     return
   values = image.reshape(-1, image.shape[-1]) if valid is None else image[valid]
-  with np.errstate(over="ignore", invalid="ignore"):  # Undeclared missing values may be any.
+  with np.errstate(over="ignore", invalid="ignore"):  # Undeclared nodata values may be anything.
     mean = values.mean(axis=0, dtype=np.float64)
     if config.normalise == "given":
-      strange = np.abs(mean - config.mean) > _VERY_FAR * np.array(config.std)
-      for band in np.flatnonzero(strange) + 1:
-        _tell_once(name, int(band))
+      outside = np.abs(mean - config.mean) > _MAX_TRAINING_SHIFT * np.array(config.std)
+      for band in np.flatnonzero(outside) + 1:
+        _warn_once(name, int(band))
       return
   scale = full_scale(image.dtype, config)
-  strange = off(mean / scale, config)
-  if strange.any():
-    band = int(np.argmax(strange))
+  outside = bands_out_of_range(mean / scale, config)
+  if outside.any():
+    band = int(np.argmax(outside))
     low, high = values[:, band].min(), values[:, band].max()
     raise ImageError(
-      f"{name} has values from {low:g} to {high:g} in band {band + 1}, which data.normalise="
-      f"'trunk' takes to lie between 0 and {scale:g}: set data.max_value to the largest value meant, "
-      "or data.normalise='train', and declare in the file which value means no data."
+      f"{name} has values from {low:g} to {high:g} in band {band + 1}, but data.normalise='trunk' "
+      f"expects values between 0 and {scale:g}: set data.max_value to the largest valid value, or set "
+      "data.normalise='train', and declare the nodata value in the file."
     )
 
 
 @functools.lru_cache(maxsize=4096)
-def _tell_once(name: str, band: int) -> None:
+def _warn_once(name: str, band: int) -> None:
   _LOG.warning(
-    "%s: band %d lies more than %g of training's standard deviations off its mean there. Is it the "
-    "same band, in the same unit?", name, band, _VERY_FAR,
+    "%s: band %d has a mean more than %g standard deviations from that of the training images. Check "
+    "that it is the same band, in the same unit.", name, band, _MAX_TRAINING_SHIFT,
   )
 
 
 def picture(
   image: np.ndarray, rgb_bands: tuple[int, ...], valid: np.ndarray | None = None
 ) -> np.ndarray:
-  """Returns an image [H, W, channels] of any type as u8[H, W, 3] to be looked at.
+  """Returns an image [H, W, channels] of any type as u8[H, W, 3] for display.
 
-  `rgb_bands`, from 1, are its red, green and blue; of fewer than three channels the first is its grey.
-  Bytes stay as they are; of other types each band is stretched over its valid pixels' percentiles.
+  `rgb_bands`, counted from 1, are its red, green and blue. With fewer than three channels, shows the
+  first in grey. Stretches each band between percentiles of its valid pixels, except for uint8.
   """
   bands = rgb_bands if image.shape[-1] >= 3 else (1, 1, 1)
   image = image[..., [band - 1 for band in bands]]

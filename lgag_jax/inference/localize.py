@@ -64,7 +64,7 @@ def make_localize(
   as it is, at one scale; "image" is needed without, and to refine.
   """
   # The state comes as it is laid out, whole or split; maps stay with the process that has the image.
-  split = sharding.by_example(mesh)
+  split = sharding.batch_sharding(mesh)
   return jax.jit(plain_localize(network, config), in_shardings=(None, split), out_shardings=split)
 
 

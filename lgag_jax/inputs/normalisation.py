@@ -85,7 +85,7 @@ def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
   progress = Progress("normalisation", len(mine))
   with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
     for first in range(0, len(mine), _AT_ONCE):
-      preemption.check_alone()
+      preemption.check_if_single_process()
       part = mine[first : first + _AT_ONCE]
       # In their order: another order would round differently.
       for found in pool.map(lambda index: _of_example(source, index, config), part):

@@ -125,7 +125,7 @@ def _below(folder: pathlib.Path, is_root: Callable[[pathlib.Path], bool]) -> pat
       return None
     if is_root(folder):
       return folder
-    folder = archives.root(folder)
+    folder = archives.content_root(folder)
   return None
 
 
@@ -133,7 +133,7 @@ def child(folder: pathlib.Path, *names: str) -> pathlib.Path | None:
   """Returns the folder in `folder` of one of `names` in any case, or what its archive holds."""
   for entry, name in children(folder):
     if name.casefold() in names:
-      return entry if entry.is_dir() else archives.unpacked(entry)
+      return entry if entry.is_dir() else archives.unpack_once(entry)
   return None
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import blocks, splits
 from lgag_jax.runtime import preemption
 
@@ -83,7 +83,7 @@ class PatchSource:
     self._cut_tiles = self._left_out = 0  # Of the split's blocks, and those of them not used.
     self.ids, self.keys, self._tiles, labels = [], [], [], []
     for image, mask, region in self._rows(spec):
-      preemption.check_alone()
+      preemption.check_if_single_process()
       try:
         found = self._labelled_tiles(image, mask, region)
       except (ValueError, OSError) as error:
@@ -94,7 +94,7 @@ class PatchSource:
         name = image.name if whole else f"{image.name}[{tile.row}:{tile.col}]"
         self.ids.append(name)
         self._tiles.append((image, mask, tile))
-        self.keys.append(f"{reading.file_key(image)} {tile}")
+        self.keys.append(f"{listing.file_key(image)} {tile}")
         labels.append(label)
     self.labels = np.array(labels, np.float32).reshape(-1, len(config.classes))
     self._tell_left_out(spec)
@@ -111,7 +111,7 @@ class PatchSource:
       return [rows[i] for i in splits.select(spec, names, config)]
     usable = []
     for image, mask, region in rows:
-      preemption.check_alone()
+      preemption.check_if_single_process()
       try:
         usable.append((image, mask, _extent(image, region, config.tile_size)))
       except (ValueError, OSError) as error:
@@ -157,7 +157,7 @@ class PatchSource:
     if mask is None:
       folder = image.parent.parent / "masks"
       raise FileNotFoundError(f"{folder} holds no mask named {image.stem} for {image}.")
-    reading.check_same_size(mask, reading.size(mask), reading.size(image))
+    reading.check_same_size(mask, reading.image_size(mask), reading.image_size(image))
     with reading.open_raster(image) as raster, reading.open_raster(mask) as mask_raster:
       labels = (
         (tile, self._label(self._mask(raster, mask_raster, tile)))
@@ -200,7 +200,7 @@ class PatchSource:
       mask, classes=len(self._config.classes), ignore=self._config.mask_ignore,
       window=tile.window(),
     )
-    return np.where(reading.read_valid(image, tile.window()), values, np.uint8(reading.UNKNOWN))
+    return np.where(reading.read_valid_mask(image, tile.window()), values, np.uint8(reading.UNKNOWN))
 
   def _label(self, values: np.ndarray) -> list[float] | None:
     if np.all(values == reading.UNKNOWN):
@@ -212,7 +212,7 @@ class PatchSource:
 
 def _extent(image: pathlib.Path, region: tuple, side: int) -> blocks.Region:
   """Returns the part of an image that a row asks for; raises ValueError when that cannot be cut."""
-  height, width = reading.size(image)
+  height, width = reading.image_size(image)
   top, bottom, left, right = region or (0, height, 0, width)
   if not (0 <= top < bottom <= height and 0 <= left < right <= width):
     raise ValueError(f"{image} is {height} x {width}: the manifest's part {region} is outside it.")

@@ -1,7 +1,7 @@
 """tf.data pipelines over a source: training batches from any step on, and padded evaluation batches.
 
 A batch is a dict of NumPy arrays: index i32[B], weight f32[B] (0 for padding and skipped images),
-label f32[B, C], mask u8[B, H, W], and either image f32[B, H, W, channels], as `scaling.scaled` has it,
+label f32[B, C], mask u8[B, H, W], and either image f32[B, H, W, channels], by `scaling.normalise`,
 or what a feature cache holds under "taps".
 """
 
@@ -39,7 +39,7 @@ class Reader:
     """Returns image f32[S, S, channels], scaled, mask u8[S, S] and weight 1, or 0 when skipped."""
     try:
       image, mask = self._read(index)
-      scaling.check(image, None, self._config, self._source.ids[index])
+      scaling.check_range(image, None, self._config, self._source.ids[index])
     except reading.ImageError as error:
       self._skip(index, error)
       side = self._config.image_size
@@ -95,7 +95,7 @@ class Reader:
 
 def to_model_size(image: np.ndarray, config: DataConfig) -> np.ndarray:
   """Returns an image of any type and size [H, W, C] as f32[S, S, C], scaled."""
-  scaled = scaling.scaled(image, config)
+  scaled = scaling.normalise(image, config)
   side = config.image_size
   if image.shape[:2] == (side, side):
     return scaled

@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from lgag_jax.config import DataConfig
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, opening, reading
 from lgag_jax.inputs import splits, tfds_source
 from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.inputs.pseudo import PseudoSource
@@ -110,13 +110,13 @@ class FolderSource:
       rows += [(path, shown) for path in self._class_paths(root, spec, name)]
     self._paths = [path for path, _ in rows]
     folders = {path.parent.parent for path in self._paths}
-    masks = {folder: reading.by_stem(folder / "masks") for folder in folders}
+    masks = {folder: listing.files_by_stem(folder / "masks") for folder in folders}
     # A negative is background whatever a mask of its name, another image's, may say.
     self._masks = [
       masks[path.parent.parent].get(path.stem) if any(shown) else None for path, shown in rows
     ]
     self.has_masks = any(mask is not None for mask in self._masks)
-    self.keys = [reading.file_key(path) for path in self._paths]
+    self.keys = [listing.file_key(path) for path in self._paths]
     self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
     self.labels = np.array([shown for _, shown in rows], np.float32).reshape(-1, len(config.classes))
 
@@ -135,7 +135,7 @@ class FolderSource:
         raise FileNotFoundError(
           f"{root} has {', '.join(others)}/ but no {split}/: add it, with a folder a class."
         )
-      paths = reading.image_files(root / split / name)
+      paths = listing.image_files(root / split / name)
       names = [split] * len(paths)
     else:
       if not (root / name).is_dir():
@@ -144,14 +144,14 @@ class FolderSource:
           f"({', '.join((self._config.background, *self._config.classes))}), or set data.classes "
           "and data.background to the names that you have."
         )
-      paths = reading.image_files(root / name)
+      paths = listing.image_files(root / name)
       names = [self._splits.get(path.name, "") for path in paths]
       if self._splits and "" in names:
         raise ValueError(
           f"{paths[names.index('')]} has no split in the manifest: add it there, or take it away."
         )
     if not paths:
-      raise ValueError(f"{root}: the folder {name}/ holds no image ({', '.join(reading.SUFFIXES)}).")
+      raise ValueError(f"{root}: the folder {name}/ holds no image ({', '.join(opening.SUFFIXES)}).")
     known = sorted({*self._splits.values()})
     return [paths[i] for i in splits.select(spec, names, self._config, known=known)]
 

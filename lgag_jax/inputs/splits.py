@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow_datasets as tfds
 
 from lgag_jax.config import DataConfig
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, opening
 from lgag_jax.runtime import archives, processes
 
 # Image, mask if there is one, and the part to use: (row_start, row_stop, col_start, col_stop) or ().
@@ -24,7 +24,7 @@ def require_directory(config: DataConfig) -> pathlib.Path:
   directory = pathlib.Path(config.directory)
   if archives.is_archive(directory):
     with processes.first_then_others("archive"):
-      return archives.unpacked(directory)
+      return archives.unpack_once(directory)
   if not directory.is_dir():
     raise FileNotFoundError(f"data.directory={config.directory}: there is no such folder.")
   return directory
@@ -65,10 +65,10 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   if table is not None:
     rows = [_manifest_row(root, manifest, number, line) for number, line in enumerate(table, 2)]
     return rows, [line.get("split") or "" for line in table]
-  masks = reading.by_stem(root / "masks")
-  rows = [(p, masks.get(p.stem), ()) for p in reading.image_files(root / "images")]
+  masks = listing.files_by_stem(root / "masks")
+  rows = [(p, masks.get(p.stem), ()) for p in listing.image_files(root / "images")]
   if not rows:
-    raise ValueError(f"{root / 'images'} holds no image ({', '.join(reading.SUFFIXES)}).")
+    raise ValueError(f"{root / 'images'} holds no image ({', '.join(opening.SUFFIXES)}).")
   return rows, [""] * len(rows)
 
 
@@ -96,7 +96,7 @@ def _read_manifest(
   """Returns the manifest's path and its rows, None when there is none and none is asked for."""
   manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
   if manifest.exists():
-    return manifest, reading.read_table(manifest, ())
+    return manifest, listing.read_table(manifest, ())
   if config.manifest:
     raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
   return manifest, None

@@ -25,7 +25,7 @@ OWN_BUILDERS = packaged.folder("data")
 
 def refuse_foreign_builder(config: DataConfig) -> None:
   """Raises ValueError when a config would run a builder that did not come with this package."""
-  folder = pathlib.Path(packaged.find(config.builder.partition(":")[0])).resolve()
+  folder = pathlib.Path(packaged.resolve(config.builder.partition(":")[0])).resolve()
   if config.source == "tfds" and not (_is_own(folder) and folder.is_dir()):
     raise ValueError(
       f"This workdir's config.json names code to be run, data.builder={config.builder}: refused, as it "
@@ -89,7 +89,7 @@ class TfdsSource:
       raise reading.ImageError(
         f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.channels}."
       )
-    return reading.filled(image, np.ones(image.shape[:2], bool))
+    return reading.fill_missing(image, np.ones(image.shape[:2], bool))
 
   def _mask(self, values: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     values = values[..., 0] if values.ndim == 3 else values
@@ -140,7 +140,7 @@ def _original(name: str, place: pathlib.Path) -> pathlib.Path:
     checksum = checksum.replace("=", ":", 1)
     download.fetch(url, path, checksum=checksum, max_bytes=archives.MAX_BYTES)
   if archives.is_archive(path):
-    archives.unpacked(path)
+    archives.unpack_once(path)
     return path.with_name(f"{path.name}.unpacked")  # With the folder that may be all that it holds.
   if not path.is_dir() or not any(path.iterdir()):
     raise FileNotFoundError(f"data.original={name}: there is no such archive or folder with files.")
@@ -153,7 +153,7 @@ def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
   name, _, variant = config.builder.partition(":")
   if variant:
     options["config"] = variant
-  folder = pathlib.Path(packaged.find(name)).resolve()
+  folder = pathlib.Path(packaged.resolve(name)).resolve()
   _check_prepared(config, folder.name)
   scripts = sorted(folder.glob("*_dataset_builder.py")) if folder.is_dir() else []
   if not scripts:

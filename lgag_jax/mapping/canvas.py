@@ -13,7 +13,7 @@ class Canvas:
 
   def __init__(self, rows: Axis, cols: Axis, classes: int, start: int, stop: int):
     self._rows, self._cols, self._bounds = rows, cols, (start, stop)
-    self._top = rows.starts[rows.touching(start, stop)[0]]
+    self._top = rows.starts[rows.overlapping(start, stop)[0]]
     self.band = np.zeros((rows.side, cols.length, classes), np.float32)  # From the row `_top` on.
 
   def restore(self, row: int, band: np.ndarray) -> None:
@@ -30,7 +30,7 @@ class Canvas:
 
   def finish(self, row: int) -> tuple[int, np.ndarray]:
     """Ends a row of windows; returns the first of the rows of pixels that it settles, and them."""
-    count = self._rows.settled(row) - self._top
+    count = self._rows.complete_until(row) - self._top
     first, (start, stop) = self._top, self._bounds
     settled = self.band[max(start - first, 0) : max(min(stop - first, count), 0)].copy()
     self.band[:-count] = self.band[count:].copy()

@@ -53,7 +53,7 @@ def write(
     "compress": "DEFLATE", "blocksize": _BLOCK, "BIGTIFF": "IF_SAFER", "NUM_THREADS": "2",
     "overview_resampling": "AVERAGE" if averaged else "NEAREST",
   }
-  with files.beside(final) as partial, rasterio.Env(**SCENE_OPTIONS):
+  with files.atomic_path(final) as partial, rasterio.Env(**SCENE_OPTIONS):
     try:
       with rasterio.open(plain, "w", **profile) as raster:
         for first, values in rows:

@@ -22,7 +22,7 @@ from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
 from lgag_jax.geo.formats import SCENE_OPTIONS
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.reference import Reference, of_shapes
+from lgag_jax.geo.reference import Reference, reference_from_shapes
 from lgag_jax.geo.shapes import Shapes
 from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.reading import UNKNOWN
@@ -80,7 +80,7 @@ def compare(
     found = list(polygons.find(mask, on_truth, names, plan.path.name, min_area=least))
     _draw(found, names, truth, mapped)
     landslides = list(polygons.find(truth, mapped, names, plan.path.name))
-    with files.beside(output / "eval" / f"{plan.stem}.png") as path:
+    with files.atomic_path(output / "eval" / f"{plan.stem}.png") as path:
       products.quick_look(plan.path, picture, config, options, _COLOURS).save(path)
   finally:
     shutil.rmtree(folder)
@@ -103,12 +103,12 @@ def _count(
   with (
     rasterio.Env(**SCENE_OPTIONS),
     reading.open_raster(mask_path) as mask, reading.open_raster(scores_path) as scores,
-    _created(truth_path, Grid.of(mask), 1) as truth,
-    _created(on_truth_path, Grid.of(mask), classes) as on_truth,
-    _created(picture_path, Grid.of(mask), 1) as picture,
+    _created(truth_path, Grid.from_raster(mask), 1) as truth,
+    _created(on_truth_path, Grid.from_raster(mask), classes) as on_truth,
+    _created(picture_path, Grid.from_raster(mask), 1) as picture,
   ):
     for window in regions.row_blocks(mask):
-      preemption.check_alone()
+      preemption.check_if_single_process()
       drawn, true = _read(mask, 1, window), reference.read(window)
       pairs = true.astype(np.uint16) * 256 + drawn
       pixels += np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
@@ -133,15 +133,15 @@ def _draw(
 ) -> None:
   """Writes for each class where its polygons are, in percent, on the grid of `like`."""
   with rasterio.Env(**SCENE_OPTIONS), rasterio.open(like) as raster:
-    grid, windows = Grid.of(raster), list(regions.row_blocks(raster))
+    grid, windows = Grid.from_raster(raster), list(regions.row_blocks(raster))
   back = lambda points: np.rint(np.stack(~grid.transform @ tuple(points.T), axis=1))
-  drawn = of_shapes(Shapes(
+  drawn = reference_from_shapes(Shapes(
     "polygons", shapely.transform(np.array([x.geometry for x in found], object), back),
     np.array([names.index(x.class_name) + 1 for x in found], np.uint8),
   ))
   with rasterio.Env(**SCENE_OPTIONS), _created(path, grid, len(names)) as raster:
     for window in windows:
-      preemption.check_alone()
+      preemption.check_if_single_process()
       values = drawn.read(window)
       for c in range(1, len(names) + 1):
         raster.write((values == c) * np.uint8(_PERCENT), c, window=window)
@@ -156,7 +156,7 @@ def _rows(found: list[Landslide], name: str, metric: bool) -> np.ndarray:
 
 
 def _read(raster: rasterio.DatasetReader, band: int, window: Window) -> np.ndarray:
-  with opening.naming(raster.name, "Delete it, and run the same command again."):
+  with opening.error_context(raster.name, "Delete it, and run the same command again."):
     return raster.read(band, window=window)
 
 

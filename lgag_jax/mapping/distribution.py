@@ -85,7 +85,7 @@ class Share:
     rows, cols = self._axes(plan)
     store = self._store(plan, span)
     canvas = Canvas(rows, cols, len(self.thresholds), *span)
-    first, found = rows.touching(*span)[0], np.zeros(len(self.thresholds), np.float32)
+    first, found = rows.overlapping(*span)[0], np.zeros(len(self.thresholds), np.float32)
     if resumed := store.resume():
       first, band, probability = resumed
       found = np.array(probability, np.float32)
@@ -94,7 +94,7 @@ class Share:
         canvas.restore(first, band)
     else:
       size = store.bytes_a_row * (store.span[1] - store.span[0])
-      files.require_room(self.output, 2 * size, f"the map of {plan.path.name}")
+      files.require_free_space(self.output, 2 * size, f"the map of {plan.path.name}")
     opened = lambda: open_scene(plan.path, self.config.data.channels, bands=self.options.bands)
     return Job(
       opened, plan.view, rows, cols, span, canvas, store, np.array(self.thresholds, np.float32), first,

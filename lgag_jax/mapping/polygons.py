@@ -51,10 +51,10 @@ def find(
     rasterio.Env(**SCENE_OPTIONS),
     reading.open_raster(mask_path) as mask,
     reading.open_raster(probability_path) as probability,
-    opening.naming(f"{mask_path} or {probability_path}", "Make the map again."),
+    opening.error_context(f"{mask_path} or {probability_path}", "Make the map again."),
   ):
     _check(mask, probability, len(classes))
-    grid, number = Grid.of(mask), itertools.count(1)
+    grid, number = Grid.from_raster(mask), itertools.count(1)
     for found in regions.closed(mask, probability, len(classes)):
       areas, perimeters = _on_the_ground(found.outlines, grid)
       # Not the opposite comparison: an area that could not be measured is NaN, and is kept.
@@ -68,7 +68,7 @@ def find(
 
 
 def _check(mask, probability, classes):
-  grids = [dataclasses.astuple(Grid.of(raster)) for raster in (mask, probability)]
+  grids = [dataclasses.astuple(Grid.from_raster(raster)) for raster in (mask, probability)]
   if grids[0] != grids[1]:
     raise ValueError(
       f"{probability.name} and {mask.name} differ in size, transform or CRS: make the map again."

@@ -20,7 +20,7 @@ from lgag_jax.evaluation.metrics import BLACK, WHITE
 from lgag_jax.geo import scale
 from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.scene import open_scene
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.inference.localize import map_of
 from lgag_jax.mapping import products, scene_page
 from lgag_jax.mapping.distribution import Share
@@ -196,7 +196,7 @@ def _plans(
       _LOG.warning("%s has no CRS: its map has none, and polygons have areas in pixels alone.", path)
     if gsd is None and seen.gsd:
       _LOG.info("%s: taken to have training's ground resolution; --gsd tells another.", path.name)
-    key = json.dumps([*map(str, maker), reading.file_key(path)])
+    key = json.dumps([*map(str, maker), listing.file_key(path)])
     stem = _stem(path, taken)
     taken.add(stem)
     yield Plan(path, stem, grid, view, hashlib.sha256(key.encode()).hexdigest())

@@ -106,7 +106,7 @@ def write(
     with contextlib.closing(found):
       made += vectors.write(_noted(found, areas), plan.grid, *vectors_at)
   made.append(output / "overlay" / f"{plan.stem}.png")
-  with files.beside(made[-1]) as path:
+  with files.atomic_path(made[-1]) as path:
     quick_look(plan.path, mask, config, options).save(path)
   _remove_others(plan, output, made)
   numbers = _numbers(plan, count, probability, areas, effort, config)
@@ -231,7 +231,8 @@ def collect(plans: Sequence[Plan], output: pathlib.Path, config: Config) -> list
       row[f"{name}_area_m2"] = None if areas is None else round(sum(areas), 1)
     rows[result["stem"]] = row | {"no_data_share": round(result["no_data_share"], 6)}
   if rows:
-    with files.beside(output / "predictions.csv") as partial, partial.open("w", newline="") as file:
+    path = output / "predictions.csv"
+    with files.atomic_path(path) as partial, partial.open("w", newline="") as file:
       writer = csv.DictWriter(file, next(iter(rows.values())).keys())
       writer.writeheader()
       writer.writerows(rows.values())

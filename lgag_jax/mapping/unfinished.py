@@ -66,7 +66,7 @@ class Store:
       with self._path(kind).open("rb") as file:
         os.fsync(file.fileno())
     name = f"{self._name}-{row}.npy"
-    with files.beside(self._folder / name) as partial:
+    with files.atomic_path(self._folder / name) as partial:
       np.save(partial, band)
     files.write_json(self._path("json"), {"key": self._key, "row": row, "band": name, "found": found})
     for old in self._folder.glob(f"{self._name}-*.npy"):

@@ -69,7 +69,7 @@ def write(
 @contextlib.contextmanager
 def _written(path: pathlib.Path):
   """Yields a place beside `path` as `files.beside` does; leaves none of SQLite's own files there."""
-  with files.beside(path) as partial:
+  with files.atomic_path(path) as partial:
     partial.unlink(missing_ok=True)  # Of a run that was killed: GDAL would add to it.
     _remove_side_files(partial)
     try:

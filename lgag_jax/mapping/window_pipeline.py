@@ -150,19 +150,19 @@ def _steps(job: Job, config: Config, finished: Callable, advance: Callable) -> I
   """Yields windows, each with what to do with its result, and (None, what to do) between them."""
   try:
     with job.open() as scene:
-      for row in job.rows.touching(*job.span):
+      for row in job.rows.overlapping(*job.span):
         if row < job.row:
           continue
         begin = time.monotonic()
         pixels, valid = _read_row(scene, job, row)
-        scaling.check(pixels, valid, config.data, str(scene.path))
+        scaling.check_range(pixels, valid, config.data, str(scene.path))
         job.seconds["read"] += time.monotonic() - begin
         for col, start in enumerate(job.cols.starts):
           there = valid[:, start : start + job.view.side]
           if there.any():
             window = pixels[:, start : start + job.view.side].copy()
             if not there.all():
-              reading.fill(window, there)  # By this window's own mean.
+              reading.fill_invalid(window, there)  # By this window's own mean.
             yield window, functools.partial(_add, job, row, col)
         settled = _settled_valid(scene, job, row, valid)
         yield None, functools.partial(_settle, job, row, settled, advance)
@@ -183,7 +183,7 @@ def _read_row(scene: Scene, job: Job, row: int) -> tuple[np.ndarray, np.ndarray]
 
 def _settled_valid(scene: Scene, job: Job, row: int, valid: np.ndarray) -> np.ndarray:
   """Returns where the rows that a row of windows settles hold data, at the scene's full detail."""
-  by, first, settled = job.view.reduction, job.rows.starts[row], job.rows.settled(row)
+  by, first, settled = job.view.reduction, job.rows.starts[row], job.rows.complete_until(row)
   if by == 1:
     return valid[: settled - first, : job.cols.length]
   stop = scene.grid.height if settled == job.rows.length else settled * by

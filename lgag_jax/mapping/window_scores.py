@@ -20,13 +20,13 @@ from lgag_jax.trunks.layers import resize
 
 def make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
   """Returns the function from a state and windows as read to gated scores at the windows' size."""
-  localize, split = make_localize(network, _seen(config, view), mesh), sharding.by_example(mesh)
+  localize, split = make_localize(network, _seen(config, view), mesh), sharding.batch_sharding(mesh)
   compiled = functools.partial(jax.jit, in_shardings=split, out_shardings=split)
   prepare = compiled(functools.partial(_prepare, view=view))
   finish = compiled(functools.partial(_finish, config=config, view=view))
 
   def look(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    scaled = scaling.scaled(pixels, config.data)
+    scaled = scaling.normalise(pixels, config.data)
     maps = localize(state, {"image": prepare(sharding.to_global(scaled, mesh))})
     return finish(maps), maps.probabilities
 
@@ -38,7 +38,7 @@ def plain_look(network: Network, config: Config, view: View) -> Callable:
   localize = plain_localize(network, _seen(config, view))
 
   def look(state: TrainState, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    scaled = scaling.scaled(pixels, config.data)
+    scaled = scaling.normalise(pixels, config.data)
     maps = localize(state, {"image": _prepare(scaled, view)})
     return _finish(maps, config, view), maps.probabilities
 

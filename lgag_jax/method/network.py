@@ -132,7 +132,7 @@ def build(config: Config, platform: str = "") -> Network:
 
 
 def normalisation_of(kind: type, config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Returns a trunk's mean and standard deviation, a band, for images as `scaling.scaled` has them."""
+  """Returns a trunk's mean and standard deviation per band, for images from `scaling.normalise`."""
   data, mean, std = config.data, np.array(kind.MEAN), np.array(kind.STD)
   if data.normalise != "trunk":
     # Bands come with mean 0 and deviation 1; the trunk wants them spread as what it has learned from.

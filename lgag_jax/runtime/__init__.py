@@ -1,4 +1,4 @@
-"""Processes, devices, files, locks and signals.
+"""Processes, devices, files, locks, signals, archives and downloads.
 
 May import: state.
 """

@@ -1,50 +1,53 @@
-"""Digests of a folder's files: whether it still holds, bit for bit, what was put there."""
+"""Checksums of a folder's files, to detect later damage.
+
+bagit was considered: it moves the files into a subfolder, where Orbax would not find them.
+"""
 
 import hashlib
 import os
 import pathlib
 import stat
 
-# In the form of sha256sum, so that `sha256sum -c` reads it; its last line is its own digest.
-NAME = "SHA256SUMS"
+# In the format of sha256sum, so that `sha256sum -c` reads it; the last line is the others' digest.
+FILE_NAME = "SHA256SUMS"
 
 
-def seal(folder: pathlib.Path) -> None:
-  """Writes the digests of all files of a folder into it, last of all, and waits for the disk."""
-  files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
+def write_checksums(folder: pathlib.Path) -> None:
+  """Writes the digests of all files of a folder into it and syncs them to disk; call it last."""
+  files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != FILE_NAME)
   lines = "".join(f"{_digest(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
   lines += f"# {hashlib.sha256(lines.encode()).hexdigest()}\n"
-  partial = folder / f"{NAME}.partial"
+  partial = folder / f"{FILE_NAME}.partial"
   with partial.open("w") as file:
     file.write(lines)
     file.flush()
     os.fsync(file.fileno())
-  partial.rename(folder / NAME)
+  partial.rename(folder / FILE_NAME)
 
 
-def is_sealed(folder: pathlib.Path) -> bool:
-  """Whether a folder was ever finished."""
-  return (folder / NAME).exists()
+def has_checksums(folder: pathlib.Path) -> bool:
+  """Returns whether `write_checksums` has finished for this folder."""
+  return (folder / FILE_NAME).exists()
 
 
-def flaw(folder: pathlib.Path) -> str | None:
-  """Returns what is wrong with a sealed folder, in words; None when nothing is."""
+def find_damage(folder: pathlib.Path) -> str | None:
+  """Returns a description of the first damaged file of a folder with checksums, or None."""
   try:
-    text = (folder / NAME).read_text()
+    text = (folder / FILE_NAME).read_text()
   except FileNotFoundError:
-    return f"it has no {NAME}: it was never finished, or is not whole"
+    return f"it has no {FILE_NAME}: it is unfinished or incomplete"
   except (OSError, UnicodeDecodeError) as error:
-    return f"its {NAME} cannot be read ({error})"
-  lines, _, own = text.rpartition("# ")
-  if own != hashlib.sha256(lines.encode()).hexdigest() + "\n":
-    return f"its {NAME} is damaged"
+    return f"its {FILE_NAME} cannot be read ({error})"
+  lines, _, own_digest = text.rpartition("# ")
+  if own_digest != hashlib.sha256(lines.encode()).hexdigest() + "\n":
+    return f"its {FILE_NAME} is damaged"
   for line in lines.splitlines():
     digest, _, name = line.partition("  ")
     path = pathlib.PurePosixPath(name)
     if path.is_absolute() or ".." in path.parts or "\0" in name:
-      return f"its {NAME} names {name!r}, which is none of its files"
+      return f"its {FILE_NAME} names {name!r}, which is outside the folder"
     if (folder / name).exists() and not stat.S_ISREG((folder / name).lstat().st_mode):
-      return f"its {name} is no plain file"
+      return f"its {name} is not a regular file"
     try:
       if _digest(folder / name) != digest:
         return f"its {name} is damaged"

@@ -1,4 +1,7 @@
-"""Files that are whole or not there: written beside their place, brought to disk, then renamed."""
+"""Writes files atomically: to a partial file beside the target, synced to disk, then renamed.
+
+atomicwrites was considered: it is unmaintained, and yields an open file where GDAL needs a path.
+"""
 
 import contextlib
 import errno
@@ -14,18 +17,18 @@ from typing import Any
 
 import numpy as np
 
-_MOST_ARRAY_BYTES = 4 << 30  # An evaluation's examples take some megabytes.
+_MAX_ARRAY_BYTES = 4 << 30  # An evaluation's examples take some megabytes.
 
 
 @contextlib.contextmanager
-def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a path, of the same suffix, to write to; it becomes `path` when the block ends well.
+def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a path with the same suffix to write to, and renames it to `path` at the end of the block.
 
-  Otherwise it is removed, and `path` stays as it was. An OSError names `path`.
+  If the block raises, removes the partial file and leaves `path` as it was. An OSError names `path`.
   """
-  # Of one length, so that a name as long as a file system takes is none too long.
-  short = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-  partial = path.with_name(f".partial-{short}{path.suffix}")
+  # Of fixed length, so that it fits where the name itself is as long as the file system allows.
+  digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+  partial = path.with_name(f".partial-{digest}{path.suffix}")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     yield partial
@@ -41,13 +44,14 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 @contextlib.contextmanager
-def folder_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a new folder to fill; it becomes `path`, which may be an empty folder, when all goes well.
+def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Yields a new folder to fill, and renames it to `path` at the end of the block.
 
-  Otherwise it is removed, also what a killed run left of it. Raises OSError when `path` holds anything.
+  If the block raises, removes the folder. Also removes what a killed run left. Raises FileExistsError
+  unless `path` is missing or an empty folder.
   """
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
-    raise FileExistsError(f"{path} is there already, and is no empty folder: name a new one.")
+    raise FileExistsError(f"{path} exists and is not an empty folder: choose a new one.")
   partial = path.with_name(f".partial-{path.name}")
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
@@ -58,69 +62,69 @@ def folder_beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     shutil.rmtree(partial, ignore_errors=True)
 
 
-def is_full(error: BaseException) -> bool:
-  """Whether an error, a library's own kind too, says that a disk or a quota is full."""
+def is_disk_full(error: BaseException) -> bool:
+  """Returns whether an error, of any library, says that a disk or a quota is full."""
   return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
-def require_room(folder: pathlib.Path, size: int, what: str) -> None:
-  """Raises OSError naming `folder` when its disk has no room for `size` bytes; sees no quotas."""
+def require_free_space(folder: pathlib.Path, size: int, what: str) -> None:
+  """Raises OSError naming `folder` if its disk has less than `size` bytes free; ignores quotas."""
   free = shutil.disk_usage(folder).free
   if free < size:
     raise OSError(
-      errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {what}: they take {size / 2**20:.0f} MiB and "
-      f"{free / 2**20:.0f} are free. Free some, then run the same command again", str(folder),
+      errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {what}: {size / 2**20:.0f} MiB are needed, "
+      f"{free / 2**20:.0f} MiB are free. Free some space, then run the same command again", str(folder),
     )
 
 
 def write_text(path: pathlib.Path, content: str) -> None:
-  """Writes text whole or not at all."""
-  with beside(path) as partial:
+  """Writes text atomically."""
+  with atomic_path(path) as partial:
     partial.write_text(content)
 
 
 def write_json(path: pathlib.Path, content: dict) -> None:
-  """Writes JSON whole or not at all."""
+  """Writes JSON atomically."""
   write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_json(path: pathlib.Path) -> Any:
-  """Reads JSON; raises ValueError naming the file when it is none."""
+  """Reads JSON; raises ValueError naming a file that is not valid JSON."""
   try:
     return json.loads(path.read_text())
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path} holds no JSON that can be read: {error}") from error
+    raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
 def read_json_lines(path: pathlib.Path) -> list[Any]:
-  """Reads a JSON value a line; half a last line, of a run that writes or was killed, is left out."""
+  """Reads one JSON value per line; skips a last line that a running or killed run has not finished."""
   lines = path.read_text().split("\n")[:-1]
   try:
     return [json.loads(line) for line in lines]
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path} holds no JSON lines that can be read: {error}") from error
+    raise ValueError(f"{path} is not valid JSON lines: {error}") from error
 
 
 def append_line(path: pathlib.Path, line: str) -> None:
-  """Appends a line whole or not at all; an OSError names `path`."""
+  """Appends a line; on failure nothing of it stays. An OSError names `path`."""
   content = f"{line}\n".encode()
   with path.open("ab", buffering=0) as file:
-    before = file.tell()
+    end = file.tell()
     try:
       if file.write(content) < len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     except OSError as error:
-      file.truncate(before)
+      file.truncate(end)
       raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads an .npz; raises ValueError naming it when it is damaged, huge, or holds objects."""
+  """Reads an .npz; raises ValueError naming a file that is damaged, too large, or holds objects."""
   try:
     with zipfile.ZipFile(path) as archive:
       size = sum(entry.file_size for entry in archive.infolist())
-    if size > _MOST_ARRAY_BYTES:
-      raise ValueError(f"it claims {size / 2**30:.0f} GiB")
+    if size > _MAX_ARRAY_BYTES:
+      raise ValueError(f"it claims to hold {size / 2**30:.0f} GiB")
     with np.load(path, allow_pickle=False) as arrays:
       return dict(arrays)
   except (ValueError, OSError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:

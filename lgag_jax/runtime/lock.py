@@ -1,4 +1,7 @@
-"""One run at a time in a workdir."""
+"""Locks that allow one run at a time in a workdir.
+
+filelock was considered: it truncates a lock file before locking it, which erases the owner's name.
+"""
 
 import contextlib
 import fcntl
@@ -14,37 +17,37 @@ from lgag_jax.runtime import preemption, processes
 
 _LOG = logging.getLogger(__name__)
 
-NAME = "lock"
+FILE_NAME = "lock"
 
 
-def take(workdir: pathlib.Path) -> IO[bytes]:
-  """Takes a workdir for this process, until the file returned is closed or the process ends.
+def acquire(workdir: pathlib.Path) -> IO[bytes]:
+  """Locks a workdir until the returned file is closed or the process ends.
 
-  The kernel holds the lock, so what a killed process leaves needs no clearing. Raises ValueError
-  naming process and host when another has it.
+  The kernel holds the lock, so a killed process leaves nothing to clean up. Raises ValueError naming
+  the owner's process and host if another process holds the lock.
   """
-  file = try_take(workdir / NAME)
+  file = try_acquire(workdir / FILE_NAME)
   if file is None:
     raise ValueError(
-      f"{workdir} is in use by {owner(workdir / NAME)}. Wait for it, or use another --workdir."
+      f"{workdir} is in use by {owner(workdir / FILE_NAME)}. Wait for it, or use another --workdir."
     )
   return file
 
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path) -> Iterator[None]:
-  """Holds a workdir, as `take` does, for all processes of this run."""
-  held = []
-  processes.from_first(lambda: held.append(take(workdir)))
+  """Locks a workdir, as `acquire` does, for all processes of this run."""
+  files = []
+  processes.from_first(lambda: files.append(acquire(workdir)))
   try:
     yield
   finally:
-    for file in held:
+    for file in files:
       file.close()
 
 
-def try_take(path: pathlib.Path) -> IO[bytes] | None:
-  """Takes a lock file as `take` does a workdir's; None when another process has it."""
+def try_acquire(path: pathlib.Path) -> IO[bytes] | None:
+  """Acquires a lock file, as `acquire` does for a workdir; returns None if another process holds it."""
   path.parent.mkdir(parents=True, exist_ok=True)
   file = path.open("a+b", buffering=0)
   try:
@@ -53,24 +56,24 @@ def try_take(path: pathlib.Path) -> IO[bytes] | None:
     file.close()
     return None
   since = time.strftime("%Y-%m-%d %H:%M:%S")
-  with contextlib.suppress(OSError):  # Held all the same where the disk is too full to say by whom.
+  with contextlib.suppress(OSError):  # On a full disk the lock holds without its owner's name.
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
   return file
 
 
-def wait_for(path: pathlib.Path, what: str) -> IO[bytes]:
-  """Takes a lock file once no other process has it; `what` is what that one is doing."""
-  told = False
-  while (file := try_take(path)) is None:
-    if not told:
-      _LOG.info("Waiting for %s, which is %s.", owner(path), what)
-      told = True
-    preemption.check_alone()
+def wait_for(path: pathlib.Path, activity: str) -> IO[bytes]:
+  """Acquires a lock file as soon as it is free; the log names the owner and its `activity`."""
+  is_logged = False
+  while (file := try_acquire(path)) is None:
+    if not is_logged:
+      _LOG.info("Waiting for %s, which is %s.", owner(path), activity)
+      is_logged = True
+    preemption.check_if_single_process()
     time.sleep(0.5)
   return file
 
 
 def owner(path: pathlib.Path) -> str:
-  """Says who has a lock file, or had it last."""
+  """Returns the current or the last owner of a lock file, in words."""
   return path.read_text().strip() or "another process"

@@ -1,7 +1,7 @@
-"""SIGTERM, by which schedulers take a machine back: noted when it comes, obeyed between two batches.
+"""Stops a run between two batches after SIGTERM, which schedulers send to take a machine back.
 
-All processes obey at the same batch, whichever of them got the signal: each asks `check` equally
-often, and jax's preemption service, which listens from jax.distributed's start, tells at which count.
+All processes stop at the same batch, whichever of them received the signal. Each calls `check` equally
+often. JAX's preemption service, which listens from the start of jax.distributed, picks the call.
 """
 
 import contextlib
@@ -14,54 +14,54 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_CODE = 128 + signal.SIGTERM  # What a shell reports of a process that SIGTERM ended.
+EXIT_CODE = 128 + signal.SIGTERM  # A shell reports it for a process that SIGTERM ended.
 
-_received = threading.Event()
-_count = itertools.count(1)
+_signal_received = threading.Event()
+_check_count = itertools.count(1)
 
 
 class Stopped(Exception):
-  """The run was told to end, having come as far as `how_far` says."""
+  """SIGTERM stopped the run; `progress` says how far it came."""
 
-  def __init__(self, how_far: str):
-    super().__init__(f"{how_far} by SIGTERM; the same command goes on.")
+  def __init__(self, progress: str):
+    super().__init__(f"{progress} by SIGTERM; run the same command to resume.")
 
 
 @contextlib.contextmanager
 def watch() -> Iterator[None]:
-  """Notes SIGTERM instead of dying of it, until the end of the block."""
-  if jax.process_count() > 1:  # jax's service has the signal, and a handler of ours would take it away.
+  """Records SIGTERM instead of ending the process, until the end of the block."""
+  if jax.process_count() > 1:  # JAX's service handles the signal; our handler would replace its own.
     yield
     return
-  _received.clear()
-  old = signal.signal(signal.SIGTERM, lambda *_: _received.set())
+  _signal_received.clear()
+  old = signal.signal(signal.SIGTERM, lambda *_: _signal_received.set())
   try:
     yield
   finally:
-    # None stands for a handler that is not Python's, which cannot be put back.
+    # None stands for a handler outside Python, which cannot be restored.
     signal.signal(signal.SIGTERM, signal.SIG_DFL if old is None else old)
-    _received.clear()
+    _signal_received.clear()
 
 
 def check() -> None:
-  """Raises Stopped when SIGTERM has come; all processes call it equally often."""
+  """Raises Stopped after SIGTERM; all processes must call it equally often."""
   if jax.process_count() > 1:
-    stop = multihost_utils.reached_preemption_sync_point(next(_count))
+    stop = multihost_utils.reached_preemption_sync_point(next(_check_count))
   else:
-    stop = _received.is_set()
+    stop = _signal_received.is_set()
   if stop:
     raise Stopped("Stopped")
 
 
-def check_alone() -> None:
-  """Checks within what process 0 does while others wait: heard only by a process without others."""
+def check_if_single_process() -> None:
+  """Calls `check` in a single-process run; does nothing while other processes wait for process 0."""
   if jax.process_count() == 1:
     check()
 
 
 def until_stopped(batches: Iterator[Any]) -> Iterator[Any]:
-  """Yields a generator's batches, with a check before each; ends the generator in any case."""
-  # Left to the interpreter's end, TensorFlow's threads abort the process there.
+  """Yields a generator's batches and calls `check` before each; always closes the generator."""
+  # TensorFlow's threads abort the process if the interpreter has to close the generator.
   with contextlib.closing(batches):
     for batch in batches:
       check()

@@ -1,6 +1,7 @@
-"""Several processes: starting them together, and what only the first may do or all must agree on.
+"""Starts several processes and lets them wait for each other and exchange values.
 
-Every function here but `start` and `is_first` is called by all processes alike, in the same order.
+All processes must call the functions other than `start` and `is_first`, in the same order.
+jax.distributed detects clusters, but gives a Slurm task one GPU and may wait for tasks that do not run.
 """
 
 import contextlib
@@ -22,16 +23,16 @@ from jax.experimental import multihost_utils
 
 _LOG = logging.getLogger(__name__)
 
-_EXPLICIT = "give --coordinator=HOST:PORT --processes=N --process=I"
+_REMEDY = "give --coordinator=HOST:PORT --processes=N --process=I"
 
 
 def start(
   mode: str, coordinator: str | None, processes: int | None, process: int | None
 ) -> None:
-  """Starts jax.distributed where `mode` ("auto", "on", "off"), the flags or the cluster say so.
+  """Starts jax.distributed if `mode` ("auto", "on", "off"), the flags or the cluster ask for it.
 
-  Comes before anything that touches a device. Raises ValueError for flags that contradict each
-  other or do not suffice, ConnectionError when the processes do not find each other.
+  Must run before anything uses a device. Raises ValueError for contradictory or incomplete flags, and
+  ConnectionError if the processes cannot connect to each other.
   """
   flags = {"coordinator": coordinator, "processes": processes, "process": process}
   options = explicit_options(mode, flags)
@@ -42,9 +43,9 @@ def start(
   try:
     jax.distributed.initialize(**options)
   except RuntimeError as error:
-    raise ConnectionError(f"The processes did not find each other: {error}") from error
+    raise ConnectionError(f"The processes cannot connect to each other: {error}") from error
   except ValueError as error:
-    raise ValueError(f"No cluster that JAX knows ({error}): {_EXPLICIT}.") from error
+    raise ValueError(f"JAX detects no cluster ({error}): {_REMEDY}.") from error
   _LOG.info(
     "Process %d of %d: %d of %d devices.", jax.process_index(), jax.process_count(),
     jax.local_device_count(), jax.device_count(),
@@ -52,19 +53,22 @@ def start(
 
 
 def explicit_options(mode: str, flags: dict[str, Any]) -> dict[str, Any] | None:
-  """Returns what explicit flags ask of jax.distributed; None without any; raises ValueError."""
+  """Returns the options of jax.distributed from the flags, or None without flags.
+
+  Raises ValueError for contradictory, incomplete or invalid flags.
+  """
   missing = [f"--{name}" for name, value in flags.items() if value is None]
   if len(missing) == len(flags):
     return None
   if mode == "off":
     raise ValueError("--distributed=off contradicts --coordinator, --processes and --process.")
   if missing:
-    raise ValueError(f"{', '.join(missing)} missing: {_EXPLICIT}, or none of them on a known cluster.")
+    raise ValueError(f"{', '.join(missing)} missing: {_REMEDY}, or none where JAX detects the cluster.")
   host, _, port = flags["coordinator"].rpartition(":")
   if not host or not port.isdigit():
-    raise ValueError(f"--coordinator={flags['coordinator']}: must be HOST:PORT.")
+    raise ValueError(f"--coordinator={flags['coordinator']}: it must be HOST:PORT.")
   if not 0 <= flags["process"] < flags["processes"]:
-    raise ValueError(f"--process={flags['process']}: must lie in [0, {flags['processes']}).")
+    raise ValueError(f"--process={flags['process']}: it must lie in [0, {flags['processes']}).")
   return {
     "coordinator_address": flags["coordinator"], "num_processes": flags["processes"],
     "process_id": flags["process"], "cluster_detection_method": "deactivate",
@@ -72,20 +76,20 @@ def explicit_options(mode: str, flags: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def detected_options(environment: Mapping[str, str], mode: str) -> dict[str, Any] | None:
-  """Returns the options for the cluster that the environment tells of; None: a process alone.
+  """Returns the options of jax.distributed for the cluster in `environment`; None for one process.
 
-  Raises ValueError where other processes run that JAX has no way to find.
+  Raises ValueError if there are other processes that JAX cannot find.
   """
-  # First, since processes of an mpirun inherit the Slurm variables of what started it.
+  # Open MPI comes first, since the processes of mpirun inherit the Slurm variables of its own job step.
   if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
     if "OMPI_MCA_orte_hnp_uri" in environment:
       return {}
     raise ValueError(
-      f"JAX cannot find the other processes of this Open MPI: {_EXPLICIT}, with "
+      f"JAX cannot find the other processes of this Open MPI: {_REMEDY}, with "
       "N=$OMPI_COMM_WORLD_SIZE and I=$OMPI_COMM_WORLD_RANK, or --distributed=off."
     )
   if "SLURM_STEP_NODELIST" in environment and "SLURM_PROCID" in environment:
-    # SLURM_NTASKS is the allocation's in an interactive shell, where one task runs.
+    # In an interactive shell one task runs, but SLURM_NTASKS counts those of the allocation.
     tasks = int(environment.get("SLURM_STEP_NUM_TASKS") or environment.get("SLURM_NTASKS") or 1)
     if tasks > 1:
       return {"num_processes": tasks, "local_device_ids": slurm_devices(environment)}
@@ -95,43 +99,43 @@ def detected_options(environment: Mapping[str, str], mode: str) -> dict[str, Any
     if importlib.util.find_spec("kubernetes") is not None:
       return {}
     raise ValueError(
-      "This pod is one of an indexed job, whose size only the kubernetes package can ask for: "
-      f"install jax[k8s], or {_EXPLICIT} with I=$JOB_COMPLETION_INDEX, or --distributed=off."
+      "This pod belongs to an indexed job, and only the kubernetes package can query its size: "
+      f"install jax[k8s], or {_REMEDY} with I=$JOB_COMPLETION_INDEX, or --distributed=off."
     )
   return {} if mode == "on" else None
 
 
 def slurm_devices(environment: Mapping[str, str]) -> list[int] | None:
-  """Returns which of the visible GPUs are this task's: its even share; None where none is seen.
+  """Returns the indices of this task's GPUs among the visible ones; None if none is visible.
 
-  JAX alone would take one a task, and leave the others of a node idle. Raises ValueError where the
-  node's tasks cannot share its GPUs evenly.
+  The tasks of a node divide its GPUs evenly. By default JAX takes one per task and leaves the others
+  idle. Raises ValueError if the GPUs cannot be divided evenly.
   """
   visible = environment.get("CUDA_VISIBLE_DEVICES")
   if visible is None:
     count = len(glob.glob("/dev/nvidia[0-9]*"))
-  else:  # CUDA stops at the first that is no device, such as -1.
+  else:  # CUDA ignores all entries from the first invalid one, such as -1.
     is_device = re.compile(r"\d+|(GPU|MIG)-.+").fullmatch
     count = len(list(itertools.takewhile(is_device, visible.split(","))))
   if not count:
     return None
-  bound = "SLURM_GPUS_PER_TASK" in environment
+  only_own_visible = "SLURM_GPUS_PER_TASK" in environment
   if "SLURM_GPUS_ON_NODE" in environment:
-    bound = count < int(environment["SLURM_GPUS_ON_NODE"])
-  if bound:  # Slurm shows each task only its own.
+    only_own_visible = count < int(environment["SLURM_GPUS_ON_NODE"])
+  if only_own_visible:
     return list(range(count))
   tasks, local = _tasks_of_node(environment), int(environment.get("SLURM_LOCALID", 0))
-  share, rest = divmod(count, tasks)
-  if rest or not share:
+  per_task, remainder = divmod(count, tasks)
+  if remainder or not per_task:
     raise ValueError(
-      f"{tasks} tasks of a node cannot share its {count} GPUs evenly: start one task a node "
-      "(--ntasks-per-node=1), which uses all of them, or as many as there are GPUs."
+      f"{tasks} tasks of a node cannot share its {count} GPUs evenly: start one task per node "
+      "(--ntasks-per-node=1), which uses all of them, or one task per GPU."
     )
-  return list(range(local * share, (local + 1) * share))
+  return list(range(local * per_task, (local + 1) * per_task))
 
 
 def _tasks_of_node(environment: Mapping[str, str]) -> int:
-  """Reads "2(x3),1": two tasks on each of three nodes, one on the fourth."""
+  """Returns this node's number of tasks; "2(x3),1" is 2 on each of three nodes and 1 on a fourth."""
   counts = []
   for entry in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
     tasks, repeats = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry.strip()).groups()
@@ -140,84 +144,86 @@ def _tasks_of_node(environment: Mapping[str, str]) -> int:
 
 
 def tpu_hosts(environment: Mapping[str, str]) -> int:
-  """Returns how many hosts hold the TPU devices of this job; 2 stands for "ask the metadata"."""
+  """Returns the number of hosts of this TPU job; 2 if only the machine's metadata can tell."""
   if importlib.util.find_spec("libtpu") is None:
     return 1
   names = environment.get("TPU_PROCESS_ADDRESSES") or environment.get("TPU_WORKER_HOSTNAMES")
   if names:
     return len(names.split(",")) * int(environment.get("MEGASCALE_NUM_SLICES") or 1)
-  # GKE tells the names and forbids the question; JAX forbids it when imported where no TPU is.
-  # Elsewhere this is a TPU VM: jax.distributed asks how many there are, and one is fine.
+  # The variable forbids querying the metadata. GKE sets it, and sets the names above; JAX sets it when
+  # imported on a machine without a TPU. Otherwise this is a TPU VM: jax.distributed queries the
+  # metadata, and works for one host too.
   return 1 if "TPU_SKIP_MDS_QUERY" in environment else 2
 
 
 def is_first() -> bool:
-  """Whether this process writes what is written once."""
+  """Returns whether this is process 0, which writes the files that are written once."""
   return jax.process_index() == 0
 
 
 def barrier(name: str) -> None:
-  """Waits until all processes are here."""
+  """Waits until all processes have called it."""
   if jax.process_count() > 1:
     multihost_utils.sync_global_devices(name)
 
 
 @contextlib.contextmanager
 def first_then_others(name: str) -> Iterator[None]:
-  """Lets process 0 through the body first: what it leaves on disk the others find."""
+  """Runs the body on process 0 first, so that the others find the files that it writes."""
   if not is_first():
     barrier(name)
   try:
     yield
-  finally:  # After an error too: the others meet it themselves.
+  finally:  # Even after an error; the others then raise their own.
     if is_first():
       barrier(name)
 
 
 def from_first(function: Callable[[], Any]) -> Any:
-  """Calls `function` on process 0 alone; all return its result, of JSON types, or raise its error."""
+  """Calls `function` on process 0 only; all return its JSON-compatible result or raise its error."""
   if jax.process_count() == 1:
     return function()
-  answer = {}
+  outcome = {}
   if is_first():
     try:
-      answer = {"value": function()}
+      outcome = {"value": function()}
     except (ValueError, OSError) as error:
-      answer = {"error": str(error)}
-  answer = json.loads(_exchange(json.dumps(answer).encode())[0])
-  if "error" in answer:
-    raise ValueError(answer["error"])
-  return answer["value"]
+      outcome = {"error": str(error)}
+  outcome = json.loads(_all_gather(json.dumps(outcome).encode())[0])
+  if "error" in outcome:
+    raise ValueError(outcome["error"])
+  return outcome["value"]
 
 
-def check_same(value: Any, what: str) -> None:
-  """Raises ValueError when `value`, compared by its repr, is not the same on all processes."""
-  digests = _exchange(hashlib.sha256(repr(value).encode()).digest())
-  others = [number for number, digest in enumerate(digests) if digest != digests[0]]
-  if others:
+def check_same(value: Any, name: str) -> None:
+  """Raises ValueError if `value`, compared by its repr, differs between processes."""
+  digests = _all_gather(hashlib.sha256(repr(value).encode()).digest())
+  differing = [number for number, digest in enumerate(digests) if digest != digests[0]]
+  if differing:
     raise ValueError(
-      f"Process {others[0]} sees other {what} than process 0: do all read the same files?"
+      f"Process {differing[0]} has different {name} than process 0: make all processes read the same "
+      "files."
     )
 
 
 def gather(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-  """Joins arrays of all processes along the first axis, exactly; a process may lack a name."""
+  """Concatenates all processes' arrays along the first axis, exactly; a process may lack a name."""
   if jax.process_count() == 1:
     return values
   buffer = io.BytesIO()
   np.savez(buffer, **values)
-  parts = [np.load(io.BytesIO(part)) for part in _exchange(buffer.getvalue())]
+  parts = [np.load(io.BytesIO(part)) for part in _all_gather(buffer.getvalue())]
   names = dict.fromkeys(name for part in parts for name in part.files)
   return {n: np.concatenate([part[n] for part in parts if n in part.files]) for n in names}
 
 
-def _exchange(payload: bytes) -> list[bytes]:
-  """Returns every process's bytes, in their order."""
+def _all_gather(payload: bytes) -> list[bytes]:
+  """Returns the bytes of every process, in the order of the processes."""
   if jax.process_count() == 1:
     return [payload]
   sizes = multihost_utils.process_allgather(np.int32(len(payload)))
-  # Powers of two, since each size is a program of its own to compile.
-  room = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
-  room[: len(payload)] = np.frombuffer(payload, np.uint8)
-  rows = multihost_utils.process_allgather(room)
+  # A power of two, since each new size compiles another program.
+  buffer = np.zeros(1 << int(sizes.max() - 1).bit_length(), np.uint8)
+  buffer[: len(payload)] = np.frombuffer(payload, np.uint8)
+  rows = multihost_utils.process_allgather(buffer)
   return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]

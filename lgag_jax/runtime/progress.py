@@ -1,4 +1,7 @@
-"""One line of progress with rate and time left, for anything longer than a few seconds."""
+"""One line of progress with rate and time left, for anything longer than a few seconds.
+
+tqdm was considered: off a terminal it either redraws its line into the log or prints nothing.
+"""
 
 import sys
 import time
@@ -7,38 +10,38 @@ from lgag_jax.runtime import processes
 
 
 class Progress:
-  """Prints how far a count has come: in place on a terminal, every 20 s elsewhere."""
+  """Prints a count's progress: in place on a terminal, as a new line every 20 s elsewhere."""
 
-  def __init__(self, what: str, total: float, *, done: int = 0, unit: str = "images"):
-    self._what, self._total, self._unit = what, total, unit
-    self._start = self._last = time.monotonic()
-    self._first = self._done = done
-    self._shown = processes.is_first()
+  def __init__(self, title: str, total: float, *, done: int = 0, unit: str = "images"):
+    self._title, self._total, self._unit = title, total, unit
+    self._start = self._last_print = time.monotonic()
+    self._done = self._done_at_start = done
+    self._visible = processes.is_first()
 
   def advance(self, count: float, note: str = "") -> None:
-    """Counts `count` more; `note` stands at the line's end."""
+    """Adds `count`; `note` ends the line."""
     self._done = min(self._done + count, self._total)
     now = time.monotonic()
     in_place = sys.stderr.isatty()
-    if self._shown and now - self._last >= (0.5 if in_place else 20.0):
-      self._last = now
+    if self._visible and now - self._last_print >= (0.5 if in_place else 20.0):
+      self._last_print = now
       print(f"\r{self.line(note):100}" if in_place else self.line(note),
             end="" if in_place else "\n", file=sys.stderr, flush=True)
 
   def line(self, note: str = "") -> str:
-    """Returns the line as it stands."""
+    """Returns the current line."""
     elapsed = max(time.monotonic() - self._start, 1e-9)
-    rate = (self._done - self._first) / elapsed
+    rate = (self._done - self._done_at_start) / elapsed
     left = (self._total - self._done) / rate if rate else float("inf")
     clock = f"{left // 60:.0f}:{left % 60:02.0f}" if left < 1e6 else "?"
     return (
-      f"{self._what}: {_number(self._done)}/{_number(self._total)} {self._unit}, {_rate(rate)}/s, "
+      f"{self._title}: {_number(self._done)}/{_number(self._total)} {self._unit}, {_rate(rate)}/s, "
       f"{clock} left  {note}"
     )
 
   def close(self, note: str = "") -> None:
-    """Prints the line a last time."""
-    if self._shown:
+    """Prints the last line."""
+    if self._visible:
       print(f"\r{self.line(note):100}", file=sys.stderr, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""The mesh, shardings, and host batches to global arrays: the only file that names a mesh axis."""
+"""The mesh, the shardings, and global arrays of batches; the only file that names a mesh axis."""
 
 import collections
 import math
@@ -8,68 +8,63 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from lgag_jax.state import TrainState
 
-_DATA = "data"
-_WORTH_SPLITTING = 1024  # Numbers; gathering fewer costs more than it saves.
+_DATA_AXIS = "data"
+_MIN_SPLIT_SIZE = 1024  # Values; gathering fewer costs more than it saves.
 
 
 def make_mesh(devices: Sequence[jax.Device] = ()) -> Mesh:
-  """Returns a mesh of one axis over `devices`, or all of all processes: data parallelism.
+  """Returns a one-axis mesh for data parallelism over `devices`, by default those of all processes.
 
-  Raises ValueError when processes hold different numbers of devices: a batch is shared evenly.
+  Raises ValueError if processes have different numbers of devices, since a batch is split evenly.
   """
-  # Not jax.make_mesh, which may permute devices to fit the network: here the rows of a batch belong
-  # to the processes in their order, on any machine.
+  # Not jax.make_mesh, which may permute devices to suit the network. Here the rows of a batch follow
+  # the order of the processes on every machine.
   devices = sorted(devices or jax.devices(), key=lambda device: (device.process_index, device.id))
   counts = collections.Counter(device.process_index for device in devices)
   if len(set(counts.values())) > 1:
     listed = ", ".join(f"process {process}: {count}" for process, count in counts.items())
-    raise ValueError(f"Each process needs as many devices as any other ({listed}).")
+    raise ValueError(f"All processes need the same number of devices ({listed}).")
   # Explicit axes, the default, refuse top_k, sort and scatter on sharded operands.
-  return Mesh(np.array(devices), (_DATA,), axis_types=(AxisType.Auto,))
+  return Mesh(np.array(devices), (_DATA_AXIS,), axis_types=(AxisType.Auto,))
 
 
-def abstract_mesh(devices: int) -> AbstractMesh:
-  """Returns a mesh of devices that need not exist: to lower a program for them, not to run it."""
-  return AbstractMesh((devices,), (_DATA,), axis_types=(AxisType.Auto,))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-  """The sharding of state and metrics: whole on every device."""
+def replicated_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of state and metrics: a full copy on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
-def by_example(mesh: Mesh) -> NamedSharding:
-  """The sharding of batches: the first axis split over devices."""
-  return NamedSharding(mesh, PartitionSpec(_DATA))
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding of batches: the first axis split over the devices."""
+  return NamedSharding(mesh, PartitionSpec(_DATA_AXIS))
 
 
 def state_sharding(state: TrainState, mesh: Mesh, shard: bool) -> TrainState:
-  """Returns a sharding a leaf; `shard` splits parameters and optimiser state over the devices.
+  """Returns a sharding for each leaf; `shard` splits parameters and optimiser state over the devices.
 
-  A leaf is split along its longest axis that the devices divide; without one, or with few numbers,
-  it stays whole, as do step, statistics and bank.
+  A leaf is split along its longest axis that the number of devices divides. A leaf without such an axis
+  or with few values is replicated, as are step, statistics and bank.
   """
-  whole = jax.tree.map(lambda _: replicated(mesh), state)
+  replicated = jax.tree.map(lambda _: replicated_sharding(mesh), state)
   if not shard:
-    return whole
+    return replicated
   split = lambda tree: jax.tree.map(lambda leaf: _split_longest(leaf.shape, mesh), tree)
-  return whole.replace(params=split(state.params), opt_state=split(state.opt_state))
+  return replicated.replace(params=split(state.params), opt_state=split(state.opt_state))
 
 
 def _split_longest(shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
   axes = [axis for axis, length in enumerate(shape) if length % mesh.size == 0]
-  if not axes or math.prod(shape) < _WORTH_SPLITTING:
-    return replicated(mesh)
+  if not axes or math.prod(shape) < _MIN_SPLIT_SIZE:
+    return replicated_sharding(mesh)
   longest = max(axes, key=lambda axis: shape[axis])
-  return NamedSharding(mesh, PartitionSpec(*[None] * longest, _DATA))
+  return NamedSharding(mesh, PartitionSpec(*[None] * longest, _DATA_AXIS))
 
 
 def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
-  """Raises ValueError when a batch, or each of its parts, cannot be split evenly over the devices."""
+  """Raises ValueError if a batch, or each of its parts, cannot be split evenly over the devices."""
   if batch_size % (mesh.size * parts):
     raise ValueError(
       f"A batch of {batch_size} cannot be split over {mesh.size} devices in {parts} parts: "
@@ -78,15 +73,15 @@ def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
 
 
 def to_global(batch: Any, mesh: Mesh) -> Any:
-  """Makes global arrays of every process's rows of a batch."""
-  sharding = by_example(mesh)
+  """Returns global arrays made of every process's rows of a batch."""
+  sharding = batch_sharding(mesh)
   return jax.tree.map(
     lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
   )
 
 
 def local_rows(tree: Any) -> Any:
-  """Returns this process's rows of arrays that are split by example, as NumPy arrays."""
+  """Returns this process's rows of arrays with `batch_sharding`, as NumPy arrays."""
 
   def rows(array: jax.Array) -> np.ndarray:
     shards = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
@@ -95,8 +90,8 @@ def local_rows(tree: Any) -> Any:
   return jax.tree.map(rows, tree)
 
 
-def whole_on_host(array: jax.Array) -> np.ndarray:
-  """Returns all of an array, however it is split, on every process."""
+def gather_to_host(array: jax.Array) -> np.ndarray:
+  """Returns the full array on every process, whatever its sharding."""
   if array.is_fully_addressable or array.is_fully_replicated:
     return np.asarray(array)
   return multihost_utils.process_allgather(array, tiled=True)

@@ -16,7 +16,7 @@ from rasterio.windows import Window
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, open_reference
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.options.tiling import UNKNOWN, Settings
 
 _LOG = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   if path.suffix.lower() != ".csv":
     return
   names = {name for scene in scenes for name in (scene.name, scene.stem)}
-  for number, line in enumerate(reading.read_table(path, ("label",)), 2):
+  for number, line in enumerate(listing.read_table(path, ("label",)), 2):
     name = line.get("scene") or ""
     if name not in names and (name or len(scenes) > 1):
       raise ValueError(
@@ -126,7 +126,7 @@ def _table(
   path: pathlib.Path, scene: str, grid: Grid, settings: Settings
 ) -> dict[tuple[int, int], str]:
   """Reads the labels of a scene's tiles by row and column."""
-  rows = reading.read_table(path, ("label",))
+  rows = listing.read_table(path, ("label",))
   found: dict[tuple[int, int], str] = {}
   for number, line in enumerate(rows, 2):
     if line.get("scene") and line["scene"] not in (scene, pathlib.Path(scene).stem):

@@ -55,7 +55,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
     raise ValueError(f"{settings.input} has {total} tiles, at most {_MOST_TILES}: raise --tile_size.")
   split_of = _splits(grids, settings)
   rows, progress = [], Progress("tiles", int(total), unit="tiles")
-  with files.folder_beside(pathlib.Path(settings.output)) as folder:
+  with files.atomic_folder(pathlib.Path(settings.output)) as folder:
     for path, grid in grids.items():
       with (
         open_scene(path, channels, bands=settings.bands) as scene,

@@ -67,16 +67,16 @@ class Checkpoints:
     )
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     what = f"the files of checkpoint {step}"
-    processes.from_first(lambda: files.require_room(self._directory, size, what))
+    processes.from_first(lambda: files.require_free_space(self._directory, size, what))
     mark = self._directory / f"{step}{_SAVING}"
     processes.from_first(mark.touch)
     try:
       self._manager.save(step, args=arguments, force=True)
       self._manager.wait_until_finished()
-      processes.from_first(lambda: checksums.seal(self._directory / str(step)))
+      processes.from_first(lambda: checksums.write_checksums(self._directory / str(step)))
     except Exception as error:
       # Orbax and TensorStore each say it in their own way, and leave half of it.
-      if not files.is_full(error):
+      if not files.is_disk_full(error):
         raise
       if processes.is_first():  # On its own: other processes may still be saving.
         self._remove_unfinished(mark)
@@ -116,14 +116,14 @@ class Checkpoints:
 
   def _own(self) -> None:
     """Takes the workdir and removes what a killed run was still writing."""
-    self._lock = lock.take(self._directory.parent)
+    self._lock = lock.acquire(self._directory.parent)
     for mark in self._directory.glob(f"*{_SAVING}"):
       self._remove_unfinished(mark)
 
   def _remove_unfinished(self, mark: pathlib.Path) -> None:
     leftovers = [*self._directory.glob(f"{mark.stem}.orbax-checkpoint-tmp*")]
     finished = self._directory / mark.stem
-    if finished.exists() and not checksums.is_sealed(finished):
+    if finished.exists() and not checksums.has_checksums(finished):
       leftovers.append(finished)
     for path in leftovers:
       _LOG.info("Removing %s, which was never finished.", path)
@@ -145,7 +145,7 @@ def newest_sound(directory: pathlib.Path, *, set_aside: bool) -> int | None:
   flawed, found = {}, None
   for step in sorted(steps, reverse=True):
     path = directory / str(step)
-    flaw = checksums.flaw(path)
+    flaw = checksums.find_damage(path)
     if flaw is None:
       found = step
       break

@@ -126,7 +126,7 @@ def _remove_leftovers(directory: pathlib.Path) -> None:
   """Removes what killed runs were filling; of data, perhaps, that has changed since."""
   for partial in directory.glob("*.partial"):
     with contextlib.suppress(FileNotFoundError):  # Another run may be as fast.
-      if (file := lock.try_take(partial.with_suffix(".lock"))) is not None:
+      if (file := lock.try_acquire(partial.with_suffix(".lock"))) is not None:
         shutil.rmtree(partial)
         file.close()
 
@@ -140,7 +140,7 @@ def _make(path: pathlib.Path, size: int, *what: Any) -> None:
   except BaseException as error:
     if processes.is_first():
       shutil.rmtree(partial, ignore_errors=True)
-    if isinstance(error, OSError) and files.is_full(error):  # Despite the room: a quota.
+    if isinstance(error, OSError) and files.is_disk_full(error):  # Despite the room: a quota.
       raise OSError(error.errno, f"{error.strerror} for trunk outputs", str(partial)) from error
     raise
   if processes.is_first():
@@ -151,7 +151,7 @@ def _make(path: pathlib.Path, size: int, *what: Any) -> None:
 def _new_folder(partial: pathlib.Path, size: int) -> None:
   if partial.exists():  # What a killed run left; the lock on it is this one's.
     shutil.rmtree(partial)
-  files.require_room(partial.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
+  files.require_free_space(partial.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
   partial.mkdir()
 
 
@@ -167,7 +167,7 @@ def _digest(network, params, statistics, source, config) -> str:
   stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]
   frozen = [(tree[stage]) for tree in (params["trunk"], statistics) for stage in stages]
   for leaf in jax.tree.leaves(frozen):
-    digest.update(sharding.whole_on_host(leaf).tobytes())
+    digest.update(sharding.gather_to_host(leaf).tobytes())
   return digest.hexdigest()[:24]
 
 
@@ -208,7 +208,7 @@ def make_frozen(network: Network, mesh: Mesh) -> Callable[[Any, Any, jax.Array],
     outputs = network.frozen(params, statistics, images)
     return jax.tree.map(lambda x: x.astype(_DTYPE), outputs)
 
-  split = sharding.by_example(mesh)
+  split = sharding.batch_sharding(mesh)
   return jax.jit(frozen, in_shardings=(None, None, split), out_shardings=split)
 
 

@@ -56,7 +56,9 @@ def _run(
 ) -> TrainState:
   started = checkpoints.latest() is not None
   processes.from_first(lambda: _claim(config, workdir, started=started))
-  processes.from_first(lambda: scale.save(scale.of_training(_image_files(sources[0]), config), workdir))
+  processes.from_first(
+    lambda: scale.save(scale.training_scale(_image_files(sources[0]), config), workdir)
+  )
   config = normalisation.of_training(config, sources[0], workdir, started=started)
   epoch_steps = steps_per_epoch(len(sources[0].ids), config.train)
   network, optimizer, state = restore.start(config, mesh, epoch_steps * config.train.epochs)

@@ -48,7 +48,7 @@ def refuse(folder: pathlib.Path, remedy: str) -> None:
 
 def write(folder: pathlib.Path, workdir: pathlib.Path, config: Config, state: TrainState) -> None:
   """Writes a model directory; it is whole or not there. Raises OSError when `folder` holds anything."""
-  with files.folder_beside(folder) as partial:
+  with files.atomic_folder(folder) as partial:
     tensors = {name: np.asarray(leaf, order="C") for name, leaf in _tensors(state).items()}
     # Not save_file, whose files are their owner's alone to read.
     content = safetensors.numpy.save(tensors, metadata={"format": "lgag_jax"})
@@ -85,7 +85,7 @@ def read(folder: pathlib.Path, config: Config, mesh: Mesh) -> tuple[Network, Tra
       )
     if not np.isfinite(found).all():
       raise ValueError(f"{path}: {name!r} holds values that are not finite numbers. {_REMEDY}.")
-  return network, jax.device_put(_state(tensors, like), sharding.replicated(mesh))
+  return network, jax.device_put(_state(tensors, like), sharding.replicated_sharding(mesh))
 
 
 def _expected(network: Network, config: Config) -> TrainState:

@@ -99,5 +99,5 @@ def _is_complete(folder: pathlib.Path, index: dict) -> bool:
 
 def _write_mask(mask: np.ndarray, path: pathlib.Path) -> None:
   path.parent.mkdir(parents=True, exist_ok=True)
-  with files.beside(path) as partial:
+  with files.atomic_path(path) as partial:
     Image.fromarray(mask).save(partial, format="PNG")

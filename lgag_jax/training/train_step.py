@@ -36,7 +36,8 @@ def init_state(
 
   init = partial(fresh_state, network, config, optimizer)
   shardings = sharding.state_sharding(jax.eval_shape(init, trunk), mesh, config.train.shard_state)
-  return jax.jit(init, out_shardings=shardings)(jax.device_put(trunk, sharding.replicated(mesh)))
+  trunk = jax.device_put(trunk, sharding.replicated_sharding(mesh))
+  return jax.jit(init, out_shardings=shardings)(trunk)
 
 
 def fresh_state(
@@ -108,7 +109,7 @@ def make_train_step(
     state = jax.lax.with_sharding_constraint(state, shardings)
     return state, {**metrics, "skipped": 1.0 - sound}
 
-  whole, split = sharding.replicated(mesh), sharding.by_example(mesh)
+  whole, split = sharding.replicated_sharding(mesh), sharding.batch_sharding(mesh)
   of_state = None if config.train.shard_state else whole  # None: as init_state laid it out.
   return jax.jit(
     step, in_shardings=(of_state, split), out_shardings=(of_state, whole), donate_argnums=0
@@ -117,7 +118,7 @@ def make_train_step(
 
 def make_refresh(config: Config, mesh: Mesh) -> Callable[[MemoryBank], MemoryBank]:
   """Returns the jitted refresh of the global anchors."""
-  whole = sharding.replicated(mesh)
+  whole = sharding.replicated_sharding(mesh)
   return jax.jit(
     networks.full_precision(partial(memory_bank.refresh, config=config.bank)),
     in_shardings=whole, out_shardings=whole,

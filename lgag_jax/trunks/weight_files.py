@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from lgag_jax.runtime.archives import Bounded
+from lgag_jax.runtime.archives import BoundedFile
 
 _MAX_BYTES = 1 << 30  # Of a file, and of what it unpacks to: ResNet-50 takes a tenth.
 _MAX_HEADER = 1 << 24  # Of a .safetensors file's list of tensors: some hundred thousand names.
@@ -163,7 +163,7 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
 
 def _check_zip(path: str) -> None:
   """Raises ValueError for a zip file that would take more memory than weights may."""
-  with open(path, "rb") as file, zipfile.ZipFile(Bounded(file, _MAX_CONTENTS)) as archive:
+  with open(path, "rb") as file, zipfile.ZipFile(BoundedFile(file, _MAX_CONTENTS)) as archive:
     entries = archive.infolist()
   # No more than this is read of an entry, whatever it would unpack to.
   total = sum(info.file_size for info in entries)

@@ -1,4 +1,4 @@
-"""Reading images and masks: what each kind of file holds, and errors that name the file."""
+"""Reading images and masks of each file format; errors name the file. Listing folders and tables."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
 
 
@@ -37,7 +37,7 @@ def mask_of(path, *, classes=1, ignore=-1, window=None):
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jp2"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_pixels_come_back_in_their_own_type(tmp_path, suffix, dtype):
+def test_pixels_keep_their_values_and_type(tmp_path, suffix, dtype):
   array = pixels(channels=1 if dtype == np.uint16 else 3, dtype=dtype)
   path = tmp_path / f"a{suffix}"
   if suffix == ".tif":
@@ -51,14 +51,14 @@ def test_pixels_come_back_in_their_own_type(tmp_path, suffix, dtype):
   np.testing.assert_array_equal(value, array)
 
 
-def test_a_jpeg_comes_back_nearly(tmp_path):
+def test_a_jpeg_keeps_its_values_approximately(tmp_path):
   array = np.full((32, 32, 3), (200, 100, 50), np.uint8)
   Image.fromarray(array).save(tmp_path / "a.jpg", quality=95)
   value = reading.read_image(tmp_path / "a.jpg", 3)
   assert np.abs(value.astype(int) - array).max() < 6
 
 
-def test_a_window_is_a_part(tmp_path):
+def test_a_window_is_read(tmp_path):
   array = pixels(30, 20, 4, np.uint16)
   path = write_tiff(tmp_path / "a.tif", array)
   value = reading.read_image(path, 4, Window(3, 5, 7, 11))
@@ -66,19 +66,19 @@ def test_a_window_is_a_part(tmp_path):
 
 
 @pytest.mark.parametrize(("mode", "channels"), [("RGBA", 3), ("LA", 1)])
-def test_alpha_is_left_out(tmp_path, mode, channels):
-  array = pixels(channels=len(mode)) | 1  # Nowhere transparent.
+def test_alpha_is_skipped(tmp_path, mode, channels):
+  array = pixels(channels=len(mode)) | 1  # No pixel is transparent.
   path = write_png(tmp_path / "a.png", array)
   np.testing.assert_array_equal(reading.read_image(path, channels), array[..., :channels])
 
 
-def test_alpha_is_kept_where_it_is_a_channel(tmp_path):
+def test_alpha_is_read_if_it_is_one_of_the_channels(tmp_path):
   array = pixels(channels=4) | 1
   path = write_png(tmp_path / "a.png", array)
   np.testing.assert_array_equal(reading.read_image(path, 4), array)
 
 
-def test_a_fourth_band_that_is_no_alpha_is_not_dropped_in_silence(tmp_path):
+def test_a_fourth_band_other_than_alpha_is_an_error(tmp_path):
   path = write_tiff(tmp_path / "a.tif", pixels(channels=4), photometric="MINISBLACK")
   with rasterio.open(path, "r+") as file:
     file.colorinterp = [rasterio.enums.ColorInterp.gray] * 4
@@ -94,22 +94,22 @@ def test_a_palette_becomes_colours(tmp_path, colours):
   np.testing.assert_array_equal(value, np.asarray(picture.convert("RGB")))
 
 
-@pytest.mark.parametrize(("found", "wanted"), [(1, 3), (3, 1), (3, 4), (4, 2)])
-def test_a_wrong_number_of_channels_names_file_and_remedy(tmp_path, found, wanted):
-  array = pixels(channels=found)
-  path = write_png(tmp_path / "odd.png", array[..., 0] if found == 1 else array)
-  message = rf"odd\.png has {found} channels.*data\.channels={wanted}.*change data\.channels"
+@pytest.mark.parametrize(("count", "channels"), [(1, 3), (3, 1), (3, 4), (4, 2)])
+def test_a_wrong_number_of_channels_names_file_and_remedy(tmp_path, count, channels):
+  array = pixels(channels=count)
+  path = write_png(tmp_path / "odd.png", array[..., 0] if count == 1 else array)
+  message = rf"odd\.png has {count} channels.*data\.channels={channels}.*change data\.channels"
   with pytest.raises(ImageError, match=message):
-    reading.read_image(path, wanted)
+    reading.read_image(path, channels)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.99])
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9, 0.99])
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
-def test_a_truncated_image_is_an_error_that_names_it(tmp_path, suffix, share):
+def test_a_truncated_image_is_an_error_that_names_it(tmp_path, suffix, fraction):
   path = tmp_path / f"whole{suffix}"
   Image.fromarray(pixels(64, 64)).save(path)
   broken = tmp_path / f"broken{suffix}"
-  broken.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+  broken.write_bytes(path.read_bytes()[: int(path.stat().st_size * fraction)])
   with pytest.raises(ImageError, match="broken"):
     reading.read_image(broken, 3)
 
@@ -123,63 +123,63 @@ def test_a_truncated_mask_is_an_error_that_names_it(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"no image", None])
-def test_what_is_no_image_is_named(tmp_path, content):
+def test_an_invalid_image_is_named(tmp_path, content):
   path = tmp_path / "thing.png"
   if content is not None:
     path.write_bytes(content)
-  for read in (lambda: reading.read_image(path, 3), lambda: reading.size(path)):
+  for read in (lambda: reading.read_image(path, 3), lambda: reading.image_size(path)):
     with pytest.raises(ImageError, match=r"thing\.png"):
       read()
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_numbers_that_are_not_finite_are_missing_pixels(tmp_path, value):
+def test_pixels_that_are_not_finite_are_invalid(tmp_path, value):
   array = np.float32([[[1, -4], [3, 8]], [[2, -6], [5, 9]]])
   array[1, 1, 0] = value
   path = write_tiff(tmp_path / "a.tif", array)
-  found, valid = reading.read_pixels(path, 2)
+  value, valid = reading.read_pixels(path, 2)
   np.testing.assert_array_equal(valid, [[True, True], [True, False]])
-  np.testing.assert_allclose(found[1, 1], [2, -2 / 3], rtol=1e-6)
-  np.testing.assert_array_equal(found[valid], array[valid])
+  np.testing.assert_allclose(value[1, 1], [2, -2 / 3], rtol=1e-6)
+  np.testing.assert_array_equal(value[valid], array[valid])
   with reading.open_raster(path) as raster:
-    np.testing.assert_array_equal(reading.read_valid(raster), valid)
+    np.testing.assert_array_equal(reading.read_valid_mask(raster), valid)
 
 
 @pytest.mark.parametrize("nodata", [-9999.0, np.nan])
-def test_pixels_without_data_do_not_reach_the_network(tmp_path, nodata):
+def test_nodata_pixels_are_filled(tmp_path, nodata):
   array = np.full((4, 4, 1), 0.5, np.float32)
   array[0] = nodata
   path = write_tiff(tmp_path / "a.tif", array, nodata=nodata)
   np.testing.assert_array_equal(reading.read_image(path, 1), np.full((4, 4, 1), 0.5, np.float32))
   np.testing.assert_array_equal(reading.read_image(path, 1, Window(0, 0, 4, 1)), np.zeros((1, 4, 1)))
   with reading.open_raster(path) as raster:
-    np.testing.assert_array_equal(reading.read_valid(raster), [[False] * 4] + [[True] * 4] * 3)
+    np.testing.assert_array_equal(reading.read_valid_mask(raster), [[False] * 4] + [[True] * 4] * 3)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.float64])
-def test_what_is_filled_in_is_the_mean_of_each_band(dtype):
+def test_invalid_pixels_get_the_mean_of_each_band(dtype):
   array = np.array([[[1, 200], [2, 3]], [[7, 9], [100, 100]]], dtype)
   valid = np.array([[True, True], [True, False]])
-  reading.fill(array, valid)
+  reading.fill_invalid(array, valid)
   expected = (10 / 3, 212 / 3) if dtype in (np.float32, np.float64) else (3, 71)
   np.testing.assert_allclose(array[1, 1], expected, rtol=1e-6)
   np.testing.assert_array_equal(array[valid], [[1, 200], [2, 3], [7, 9]])
-  reading.fill(array, np.zeros((2, 2), bool))
+  reading.fill_invalid(array, np.zeros((2, 2), bool))
   np.testing.assert_array_equal(array, np.zeros((2, 2, 2)))
   if dtype == np.float64:
     array = np.array([[[1e308], [1e308], [np.nan]]])
-    reading.fill(array, np.array([[True, True, False]]))
+    reading.fill_invalid(array, np.array([[True, True, False]]))
     assert array[0, 2, 0] == 0
 
 
-def test_a_pixel_with_nodata_in_any_band_is_not_valid(tmp_path):
+def test_a_pixel_with_nodata_in_any_band_is_invalid(tmp_path):
   array = pixels(channels=3) | 1
   array[2, 3, 1] = 0
   with reading.open_raster(write_tiff(tmp_path / "a.tif", array, nodata=0)) as raster:
-    assert np.argwhere(~reading.read_valid(raster)).tolist() == [[2, 3]]
+    assert np.argwhere(~reading.read_valid_mask(raster)).tolist() == [[2, 3]]
 
 
-def test_a_huge_image_is_refused_before_memory_is_taken(tmp_path):
+def test_a_huge_image_is_refused_before_memory_is_allocated(tmp_path):
   path = tmp_path / "huge.tif"
   profile = {"height": 20000, "width": 20000, "count": 3, "dtype": "uint8", "sparse_ok": True}
   with rasterio.open(path, "w", driver="GTiff", tiled=True, **profile):
@@ -206,7 +206,7 @@ def test_masks_of_several_classes(tmp_path):
     mask_of(path, classes=3)
 
 
-def test_negative_mask_values_are_no_class(tmp_path):
+def test_negative_mask_values_are_not_classes(tmp_path):
   array = np.array([[0, 1], [-5, 2]], np.int16)
   path = write_tiff(tmp_path / "m.tif", array)
   np.testing.assert_array_equal(mask_of(path, classes=2, ignore=-5), [[0, 1], [UNKNOWN, 2]])
@@ -220,16 +220,16 @@ def test_mask_values_that_are_not_finite_are_unknown(tmp_path):
   np.testing.assert_array_equal(mask_of(path), [[0, 1], [UNKNOWN, 0]])
 
 
-def test_alpha_and_nodata_tell_where_an_image_is_valid(tmp_path):
+def test_alpha_marks_invalid_pixels(tmp_path):
   array = pixels(4, 4, 4)
   array[..., 3] = 255
   array[1, 2, 3] = 0
   with reading.open_raster(write_png(tmp_path / "a.png", array)) as raster:
-    assert np.argwhere(~reading.read_valid(raster)).tolist() == [[1, 2]]
-    assert np.argwhere(~reading.read_valid(raster, Window(1, 1, 3, 3))).tolist() == [[0, 1]]
+    assert np.argwhere(~reading.read_valid_mask(raster)).tolist() == [[1, 2]]
+    assert np.argwhere(~reading.read_valid_mask(raster, Window(1, 1, 3, 3))).tolist() == [[0, 1]]
 
 
-def test_an_image_of_no_class_is_background_and_others_are_unknown():
+def test_without_a_mask_file_an_image_is_background_or_unknown():
   assert np.all(reading.mask_without_file(np.array([0.0, 0.0]), (2, 3)) == 0)
   assert np.all(reading.mask_without_file(np.array([0.0, 1.0]), (2, 3)) == UNKNOWN)
 
@@ -237,21 +237,21 @@ def test_an_image_of_no_class_is_background_and_others_are_unknown():
 def test_folders_are_listed_by_name_and_suffix(tmp_path):
   for name in ("b.png", "a.TIF", "c.JPEG", "notes.txt", "d.png.aux.xml"):
     (tmp_path / name).touch()
-  assert [p.name for p in reading.image_files(tmp_path)] == ["a.TIF", "b.png", "c.JPEG"]
+  assert [p.name for p in listing.image_files(tmp_path)] == ["a.TIF", "b.png", "c.JPEG"]
   with pytest.raises(FileNotFoundError, match="nowhere"):
-    reading.image_files(tmp_path / "nowhere")
+    listing.image_files(tmp_path / "nowhere")
 
 
 def test_tables_name_a_missing_column(tmp_path):
   path = tmp_path / "t.csv"
   path.write_bytes(b"\xef\xbb\xbffile,split\r\na.png,train\r\n")
-  assert reading.read_table(path, ("file",)) == [{"file": "a.png", "split": "train"}]
+  assert listing.read_table(path, ("file",)) == [{"file": "a.png", "split": "train"}]
   with pytest.raises(ValueError, match=r"t\.csv lacks the column mask"):
-    reading.read_table(path, ("file", "mask"))
+    listing.read_table(path, ("file", "mask"))
 
 
-def test_sizes_and_their_disagreement(tmp_path):
+def test_sizes_must_match(tmp_path):
   path = write_png(tmp_path / "m.png", pixels(7, 9))
-  assert reading.size(path) == (7, 9)
+  assert reading.image_size(path) == (7, 9)
   with pytest.raises(ImageError, match=r"m\.png is \(7, 9\), its image \(8, 9\)"):
     reading.check_same_size(path, (7, 9), (8, 9))

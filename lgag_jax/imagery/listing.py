@@ -1,0 +1,58 @@
+"""Lists the images of folders and tables."""
+
+import contextlib
+import csv
+import pathlib
+
+from lgag_jax.imagery.opening import SUFFIXES
+
+_MAX_TABLE_BYTES = 1 << 28
+
+
+def image_files(directory: pathlib.Path) -> list[pathlib.Path]:
+  """Lists a folder's images by name; raises FileNotFoundError naming a missing folder."""
+  if not directory.is_dir():
+    raise FileNotFoundError(f"The folder {directory} is missing.")
+  return sorted(p for p in directory.iterdir() if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
+
+
+def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
+  """Maps names without suffix to a folder's images; returns {} for a missing folder.
+
+  Raises ValueError naming two images that differ only in their suffixes.
+  """
+  files: dict[str, pathlib.Path] = {}
+  for path in image_files(directory) if directory.is_dir() else []:
+    if path.stem in files:
+      raise ValueError(f"{path} and {files[path.stem].name} differ only in their suffix: keep one.")
+    files[path.stem] = path
+  return files
+
+
+def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[dict[str, str]]:
+  """Reads a CSV file with a header; raises ValueError naming the file and what is wrong with it."""
+  if (size := path.stat().st_size) > _MAX_TABLE_BYTES:
+    raise ValueError(
+      f"{path} has {size >> 20} MiB, more than the {_MAX_TABLE_BYTES >> 20} MiB allowed for a table: "
+      "split it."
+    )
+  try:
+    with path.open(newline="", encoding="utf-8-sig") as file:
+      reader = csv.DictReader(file)
+      rows, names = list(reader), reader.fieldnames or ()
+  except (csv.Error, UnicodeDecodeError) as error:
+    raise ValueError(
+      f"{path} is not a comma-separated table in UTF-8: {error}. Save it as one."
+    ) from error
+  missing = [name for name in required if name not in names]
+  if missing:
+    raise ValueError(f"{path} lacks the column {missing[0]}: add it to the header.")
+  return rows
+
+
+def file_key(path: pathlib.Path) -> str:
+  """Returns a string that identifies a file and changes when the file changes."""
+  with contextlib.suppress(OSError):
+    status = path.stat()
+    return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+  return f"{path.absolute()} cannot be read"
