@@ -8,7 +8,7 @@ import pytest
 from benchmarks import accuracy, accuracy_table
 from benchmarks.programs import lower_step, named
 from benchmarks.variants import INFERENCE, TRAINED
-from lgag_jax import config as configs
+from lgag_jax import methods
 from lgag_jax.runtime import files
 from lgag_jax.settings.maps import RULES
 
@@ -79,7 +79,7 @@ def test_decoders_of_both_kinds_have_the_same_settings(plan):
   data = dataclasses.replace(upper.data, pseudo_masks=masks)
   assert second == dataclasses.replace(upper, data=data)
   assert upper.data.image_size == 128
-  assert upper.optim.learning_rate == configs.SEGMENTATION["optim.learning_rate"]
+  assert upper.optim.learning_rate == methods.SEGMENTATION["optim.learning_rate"]
 
 
 def test_another_data_set_is_seen_as_in_training(plan):

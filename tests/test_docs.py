@@ -11,11 +11,8 @@ import runpy
 import subprocess
 import sys
 
-import jax
-import jax.numpy as jnp
 import nbclient
 import nbformat
-import numpy as np
 import pytest
 import yaml
 from absl.testing import flagsaver
@@ -23,8 +20,7 @@ from absl.testing import flagsaver
 from lgag_jax import __version__
 from lgag_jax.cli import command_line
 from lgag_jax.cli.modes import MODES
-from lgag_jax.config import BankConfig, Config, GaaConfig, ModelConfig, SolConfig
-from lgag_jax.method import head, memory_bank
+from lgag_jax.config import Config
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRACKED = [
@@ -118,38 +114,6 @@ def test_the_citation_and_the_issue_forms_are_whole():
     ids = [part["id"] for part in form["body"] if part["type"] != "markdown"]
     assert len(set(ids)) == len(ids)
     assert all(part["attributes"] for part in form["body"])
-
-
-def example():
-  """The page's own module, executed as an import of its file would."""
-  (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "research.md").read_text(), re.DOTALL)
-  assert len(code.splitlines()) < 50
-  names = {"__name__": "my_gaa"}
-  exec(compile(code, "my_gaa.py", "exec"), names)
-  return names["NearestAnchors"]
-
-
-def test_the_aggregation_of_the_page_takes_its_place(monkeypatch):
-  monkeypatch.setattr(head, "GlobalAnchorAggregation", head.GlobalAnchorAggregation)
-  mine = example()
-  assert head.GlobalAnchorAggregation is mine
-  bank = memory_bank.empty(BankConfig(slots=8, centres=3), classes=2, dimension=12)
-  taps = tuple(jnp.zeros((1, side, side, 4)) for side in (8, 4, 2, 2))
-  whole = head.LGAGHead(1, ModelConfig(head_width=8), SolConfig(), GaaConfig(), 16, 0.5)
-  shapes = jax.eval_shape(whole.init, jax.random.key(0), taps, bank, jnp.ones((1, 1)))
-  assert {name: leaf.shape for name, leaf in shapes["params"]["gaa"].items()} == {
-    "sharpness": (), "share": (12,)
-  }
-  rng = np.random.default_rng(0)
-  g, anchors = (rng.normal(size=size).astype(np.float32) for size in ((1, 5, 12), (3, 12)))
-  share = rng.uniform(size=12).astype(np.float32)
-  apply = lambda ready: mine(1, "", "").apply(
-    {"params": {"sharpness": 1e4, "share": share}}, g, anchors, jnp.array(ready)
-  )
-  np.testing.assert_array_equal(apply(False), g)
-  cosine = g @ anchors.T / np.linalg.norm(anchors, axis=1)
-  nearest = anchors[cosine.argmax(-1)]  # So sharp a choice takes the nearest alone.
-  np.testing.assert_allclose(apply(True), (1 - share) * g + share * nearest, atol=1e-3)
 
 
 @pytest.mark.slow

@@ -1,5 +1,8 @@
 """Random streams: no key is used for two things."""
 
+import pathlib
+import re
+
 import jax
 import numpy as np
 
@@ -20,14 +23,12 @@ def test_all_keys_of_the_first_thousand_steps_differ():
 def test_a_key_depends_on_seed_name_and_step_alone():
   data = lambda *arguments: jax.random.key_data(random_streams.key(*arguments)).tolist()
   assert data(1, "head", 5) == data(1, "head", 5)
-  assert len({str(data(*a)) for a in ((1, "head", 5), (2, "head", 5), (1, "turn", 5), (1, "head", 6))}) == 4
+  uses = ((1, "head", 5), (2, "head", 5), (1, "turn", 5), (1, "head", 6))
+  assert len({str(data(*use)) for use in uses}) == 4
 
 
 def test_the_package_uses_no_other_stream():
   """Every key that is drawn from comes from a named stream that this file lists."""
-  import pathlib
-  import re
-
   package = pathlib.Path(random_streams.__file__).parent.parent
   text = "\n".join(path.read_text() for path in package.rglob("*.py"))
   names = re.findall(r"""random_streams\.key\([^"]*?"([\w ]+)"|\bkey\("([\w ]+)"\)""", text)

@@ -96,7 +96,7 @@ def map_scenes(
   config, state, mesh, thresholds = ready.config, ready.state, ready.mesh, ready.thresholds
   if jax.process_count() > 1:  # Each maps windows of its own, on its own devices.
     mesh = sharding.make_mesh(jax.local_devices())
-    state = jax.tree.map(sharding.whole_on_host, state)
+    state = jax.tree.map(sharding.gather_to_host, state)
   with lock.hold(output):
     bad: dict[str, str] = {}
     seen = dataclasses.replace(ready.seen, gsd=options.training_gsd or ready.seen.gsd)
