@@ -144,7 +144,7 @@ def _judge(trained: pathlib.Path, workdir: pathlib.Path, own: Config, judged: Co
   """Judges a trained network on the validation part of `judged`, by thresholds of its `own` data."""
   files.write_json(workdir / "config.json", dataclasses.asdict(judged))
   mesh = sharding.make_mesh()
-  own, judged = (normalisation.resolved(config, trained) for config in (own, judged))
+  own, judged = (normalisation.resolve(config, trained) for config in (own, judged))
   _, _, state = restore.restore(trained, mesh)
   network, _, _ = restore.start(judged, mesh, 1)
   train_split, validation = (

@@ -6,9 +6,9 @@ import pathlib
 import sys
 import traceback
 
-# Before TensorFlow and JAX are imported: their start-up notes are for their developers.
+# Set before TensorFlow and JAX are imported: their start-up messages are for their developers.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Nothing here uses what it is loud about.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Not used here, and it logs a lot.
 
 from absl import app, flags, logging
 
@@ -18,81 +18,83 @@ _FLAGS = flags.FLAGS
 
 
 def run() -> None:
-  """Is what `lgag` starts."""
+  """Starts the program; the entry point of the `lgag` command."""
   app.run(main, flags_parser=command_line.parse_flags)
 
 
 def main(argv: list[str]) -> None:
-  """Runs the mode; a bad setting, file or input is one clear line and exit code 1.
+  """Runs the mode that --mode names.
 
-  SIGTERM ends training and evaluation in order, with exit code 143. The doctor's exit code is 0 when
-  nothing is worse than a note, 2 with warnings, 1 with errors; prediction's 2 when it left images out.
+  Exit codes: 0 for success. 1 for an invalid setting, file or input, with a message of one line. 143
+  when SIGTERM stopped a training, evaluation, prediction or export in order. The doctor returns 2 if
+  its worst finding is a warning and 1 if it is an error. Prediction returns 2 if it skipped images.
   """
   if len(argv) > 1:
-    sys.exit(f"{argv[1]!r} is no flag. Flags begin with --; see --help.")
+    sys.exit(f"{argv[1]!r} is not a flag. Flags begin with --; see --help.")
   try:
-    told = command_line.told()  # Before anything is imported that takes seconds.
-    if _FLAGS.mode in _ALONE:
-      _ALONE[_FLAGS.mode](*told)
+    arguments = command_line.mode_arguments()  # Checks the flags before any slow import.
+    if _FLAGS.mode in _MODES_WITHOUT_WORKDIR:
+      _MODES_WITHOUT_WORKDIR[_FLAGS.mode](*arguments)
     else:
-      _run(*told)
+      _run_in_workdir(*arguments)
   except (ValueError, TypeError, OSError) as error:
-    logging.debug("Where it happened:", exc_info=True)
-    _leave_others(f"Error: {error}")
+    logging.debug("Traceback of the error:", exc_info=True)
+    _exit_at_once_if_distributed(f"Error: {error}")
     sys.exit(f"Error: {error}")
   except Exception:
-    _leave_others(traceback.format_exc())
+    _exit_at_once_if_distributed(traceback.format_exc())
     raise
 
 
-def _leave_others(message: str) -> None:
-  """Ends one of several processes at once: a tidy exit waits minutes for those that wait for it."""
+def _exit_at_once_if_distributed(message: str) -> None:
+  """Ends one of several processes at once: JAX's orderly exit waits minutes for the other processes."""
   if "jax" in sys.modules and sys.modules["jax"].distributed.is_initialized():
     print(message, file=sys.stderr, flush=True)
     os._exit(1)
 
 
-def _run(*told) -> None:
-  """Runs a mode that works on a workdir, perhaps as one of several processes."""
-  import pyogrio  # noqa: F401  First: GeoPackages would get TensorFlow's SQLite, which has no R-trees.
+def _run_in_workdir(*arguments) -> None:
+  """Runs a mode that works on a workdir, in one process or as one of several."""
+  # Imported first: after TensorFlow, GeoPackages would use its SQLite, which has no R-trees.
+  import pyogrio  # noqa: F401
 
   if _FLAGS.input:
     from lgag_jax.geo import formats
 
-    formats.scene_files(_FLAGS.input)  # A name that is wrong is told before what takes seconds.
+    formats.scene_files(_FLAGS.input)  # Reports a wrong name before the slow imports.
   import tensorflow as tf
 
   from lgag_jax.runtime import compiled_programs, preemption, processes
 
-  _tell_of_own_work()
-  tf.config.set_visible_devices([], "GPU")  # The accelerator is JAX's.
+  _log_only_this_package()
+  tf.config.set_visible_devices([], "GPU")  # Leaves the accelerator to JAX.
   compiled_programs.enable_cache()
   processes.start(_FLAGS.distributed, _FLAGS.coordinator, _FLAGS.processes, _FLAGS.process)
   if not processes.is_first():
     python_logging.getLogger("lgag_jax").setLevel(python_logging.WARNING)
-  if path := command_line.shipped_config():
+  if path := command_line.packaged_config():
     python_logging.getLogger("lgag_jax").info("Config: %s, which comes with lgag_jax.", path)
   # Orbax's background threads need an absolute path.
   workdir = pathlib.Path(_FLAGS.workdir).absolute()
-  if _FLAGS.mode in _WHOLE:
-    _WHOLE[_FLAGS.mode](workdir, *told)
+  if _FLAGS.mode in _SHORT_MODES:
+    _SHORT_MODES[_FLAGS.mode](workdir, *arguments)
     return
   try:
     with preemption.watch():
-      _STOPPABLE[_FLAGS.mode](workdir, *told)
+      _LONG_MODES[_FLAGS.mode](workdir, *arguments)
   except preemption.Stopped as stop:
     if processes.is_first():
       print(stop, file=sys.stderr)
     sys.exit(preemption.EXIT_CODE)
 
 
-def _tell_of_own_work() -> None:
-  """Libraries tell of errors only, this package of what it does."""
+def _log_only_this_package() -> None:
+  """Lets this package log its progress, and libraries log errors only."""
   logging.set_verbosity(logging.ERROR)
   python_logging.getLogger("lgag_jax").setLevel(python_logging.INFO)
 
 
-def _evaluate(workdir: pathlib.Path, options=None, wanted=None) -> None:
+def _evaluate(workdir: pathlib.Path, options=None, references=None) -> None:
   from lgag_jax.mapping import judge
   from lgag_jax.runtime import processes
   from lgag_jax.training import loop
@@ -102,7 +104,7 @@ def _evaluate(workdir: pathlib.Path, options=None, wanted=None) -> None:
     table, page = workdir / "eval" / "validation.md", ""
   else:
     output = pathlib.Path(_FLAGS.output)
-    judge.evaluate(workdir, _FLAGS.input, output, options, wanted)
+    judge.evaluate(workdir, _FLAGS.input, output, options, references)
     table, page = output / "eval" / "scenes.md", f"\nPage: {output}/report.html"
   if processes.is_first():
     print(f"{table.read_text()}{page}")
@@ -157,7 +159,7 @@ def _predict(workdir: pathlib.Path, options) -> None:
   if processes.is_first():
     count = "1 image" if len(mapped.rows) == 1 else f"{len(mapped.rows)} images"
     print(f"{count} mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
-  if mapped.left_out:  # Named in the log and on the page.
+  if mapped.left_out:  # The log and the report name these images.
     sys.exit(2)
 
 
@@ -168,18 +170,18 @@ def _export(workdir: pathlib.Path, settings) -> None:
 
 
 def _tile(settings) -> None:
-  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Nothing here needs an accelerator.
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Tiling needs no accelerator.
   from lgag_jax.tiling import output, tile
 
-  _tell_of_own_work()
+  _log_only_this_package()
   rows, command = tile.cut(settings)
   print(f"{output.summary(rows, settings)}\nTrain on {settings.output} with\n\n    {command}\n")
 
 
-def _datasets(choice) -> None:
+def _datasets(options) -> None:
   from lgag_jax.inputs import catalogue
 
-  print(catalogue.text(choice.name))
+  print(catalogue.text(options.name))
 
 
 def _completion() -> None:
@@ -188,9 +190,9 @@ def _completion() -> None:
   print(completion.script())
 
 
-_ALONE = {"tile": _tile, "datasets": _datasets, "completion": _completion}  # Without a workdir.
-_WHOLE = {"report": _report, "doctor": _doctor}  # SIGTERM ends them at once.
-_STOPPABLE = {
+_MODES_WITHOUT_WORKDIR = {"tile": _tile, "datasets": _datasets, "completion": _completion}
+_SHORT_MODES = {"report": _report, "doctor": _doctor}  # SIGTERM ends these at once.
+_LONG_MODES = {  # SIGTERM lets these save their work first.
   "train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages, "predict": _predict,
   "export": _export,
 }

@@ -1,7 +1,7 @@
-"""Commands in processes of their own, forked from one that has imported what they need.
+"""Runs commands in processes forked from one that has imported TensorFlow and JAX already.
 
-Importing TensorFlow and JAX takes longer than most commands run. Nothing of them is started before the
-fork: a command finds them as a fresh process does after its imports, and its settings are made anew.
+These imports take longer than most commands. The parent process uses neither library, so that a command
+finds them as a new process would after its imports. Each command sets its own configuration.
 """
 
 import atexit
@@ -23,14 +23,14 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def call(*arguments, **environment):
-  """Runs the command line to its end, with variables set; returns a subprocess.CompletedProcess."""
+  """Runs the command line with environment variables; returns a subprocess.CompletedProcess."""
   return run([(arguments, environment)])[0]
 
 
 def run(commands, *, module="lgag_jax.main", timeout=300):
-  """Runs commands, pairs of arguments and variables, side by side; returns how each of them ended.
+  """Runs commands, pairs of arguments and variables, in parallel; returns their CompletedProcesses.
 
-  When one is not over after `timeout` seconds, all that remain are killed.
+  Kills those that have not ended after `timeout` seconds.
   """
   with tempfile.TemporaryDirectory() as name:
     places = [str(pathlib.Path(name, str(i))) for i in range(len(commands))]
@@ -50,7 +50,7 @@ def run(commands, *, module="lgag_jax.main", timeout=300):
 
 
 def flags_of(config):
-  """The flags that make a config of configs/image_folder.py's."""
+  """Returns the flags that turn the config of configs/image_folder.py into `config`."""
   return ["--config=configs/image_folder.py"] + [
     f"--config.{group}.{name}={value}"
     for group, fields in vars(config).items() for name, value in vars(fields).items()
@@ -83,14 +83,14 @@ def _serve():
       for child in set(children) - set(codes):
         if time.monotonic() > end:
           os.kill(child, signal.SIGKILL)
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
           codes[child] = os.waitstatus_to_exitcode(status)
     print(json.dumps([codes[child] for child in children]), flush=True)
 
 
 def _become(module, arguments, environment, place):
-  """Goes on as the module's own process would, to the interpreter's usual end."""
+  """Continues as the module's own process would, until the interpreter ends as usual."""
   for descriptor, path, flags in (
     (0, os.devnull, os.O_RDONLY), (1, f"{place}.out", os.O_WRONLY | os.O_CREAT),
     (2, f"{place}.err", os.O_WRONLY | os.O_CREAT),
@@ -98,14 +98,14 @@ def _become(module, arguments, environment, place):
     os.dup2(os.open(path, flags), descriptor)
   os.environ.update(environment)
   for name, value in environment.items():
-    if name.startswith("JAX_"):  # Read when JAX was imported.
+    if name.startswith("JAX_"):  # JAX has read its variables already.
       jax.config.update(name.lower(), int(value))
   sys.argv = [module, *arguments]
   runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":
-  # What lgag_jax.main and the modes that it runs import, but not itself: it defines flags.
+  # Imports of lgag_jax.main and its modes. Not lgag_jax.main itself, since it defines flags.
   import jax
   import pyogrio  # noqa: F401  Before TensorFlow, as the command line does.
   import tensorflow as tf  # noqa: F401
@@ -115,5 +115,5 @@ if __name__ == "__main__":
   from lgag_jax.mapping import predict  # noqa: F401
   from lgag_jax.training import loop, two_stages  # noqa: F401
 
-  gc.freeze()  # A command's last collection would walk, and so copy, all that was imported.
+  gc.freeze()  # Otherwise a command's last garbage collection would copy the memory of all imports.
   _serve()

@@ -37,7 +37,7 @@ def pytest_configure(config):
 
 # The modules that take longest come first: begun last, one would keep a core alone.
 LONG = (
-  "test_topology", "test_docs", "test_train_step", "test_train", "test_data_sets", "test_lowering",
+  "test_topology", "test_docs", "test_train_step", "test_train", "test_catalogue", "test_lowering",
   "test_foreign_workdirs", "test_bad_data", "test_stages", "test_localize", "test_main",
   "test_head", "test_fuzz", "test_synthetic_landslides", "test_packaging", "test_normalisation",
   "test_features", "test_speed", "test_doctor",

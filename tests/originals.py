@@ -1,4 +1,4 @@
-"""Small data sets in the layouts in which the field's are published, and what is in them."""
+"""Writes small data sets in the published layouts, and returns their contents."""
 
 import zipfile
 
@@ -31,7 +31,7 @@ def _save(path, array):
 
 def bijie(root, count=10):
   """Returns {id: (image, elevation, mask)}."""
-  random, found = np.random.default_rng(1), {}
+  random, contents = np.random.default_rng(1), {}
   for kind in ("landslide", "non-landslide"):
     for i in range(count):
       shape = (48 + 4 * (i % 3), 60 - 3 * (i % 4))
@@ -41,8 +41,8 @@ def bijie(root, count=10):
       _save(root / kind / "dem" / f"df{i:03d}.png", dem)
       if kind == "landslide":
         _save(root / kind / "mask" / f"df{i:03d}.png", mask * 255)
-      found[f"{kind}/df{i:03d}"] = image, dem, mask
-  return found
+      contents[f"{kind}/df{i:03d}"] = image, dem, mask
+  return contents
 
 
 SITES = ("A Luoi_Vietnam", "Askja_Iceland", "Kodagu_India", "osh_Kyrgyzstan", "Tbilisi_Georgia")
@@ -50,7 +50,7 @@ SITES = ("A Luoi_Vietnam", "Askja_Iceland", "Kodagu_India", "osh_Kyrgyzstan", "T
 
 def gvlm(root, sites=SITES, shape=(300, 530)):
   """Returns {site: (after, before, mask)}."""
-  random, found = np.random.default_rng(2), {}
+  random, contents = np.random.default_rng(2), {}
   for site in sites:
     mask = np.zeros(shape, np.uint8)
     mask[50:90, 30:70] = 1  # In the first tile of the first row, and of the second in known rows only.
@@ -58,13 +58,13 @@ def gvlm(root, sites=SITES, shape=(300, 530)):
     before, after = _image(random, np.zeros(shape)), _image(random, mask)
     for name, array in (("im1", before), ("im2", after), ("ref", mask * 255)):
       _save(root / site / f"{name}.png", array)
-    found[site] = after, before, mask
-  return found
+    contents[site] = after, before, mask
+  return contents
 
 
 def landslide4sense(root, count=10, *, validation=0):
   """Returns {folder/number: (image, mask)}."""
-  random, found = np.random.default_rng(3), {}
+  random, contents = np.random.default_rng(3), {}
   for folder, numbers, masked in (
     ("TrainData", count, True), ("ValidData", max(validation, 2), validation > 0),
   ):
@@ -79,8 +79,8 @@ def landslide4sense(root, count=10, *, validation=0):
           with h5py.File(path, "w") as file:
             file[kind] = array
       if masked:
-        found[f"{folder}/{number}"] = image, mask
-  return found
+        contents[f"{folder}/{number}"] = image, mask
+  return contents
 
 
 REGIONS = (
@@ -91,19 +91,19 @@ REGIONS = (
 
 def cas_landslide(root, regions=REGIONS, count=2, *, packed="Lombok"):
   """Returns {region's folder/name: (image, mask)}; one region is packed."""
-  random, found = np.random.default_rng(4), {}
+  random, contents = np.random.default_rng(4), {}
   for region in regions:
     for i in range(count):
       mask = _mask(random, (512, 512), landslide=i % 2 == 0)
       image = _image(random, mask)
       for kind, array in (("img", image), ("mask", mask[..., None]), ("label", image)):
         _write_tiff(root / region / kind / f"{i}.tif", array)
-      found[f"{region}/{i}"] = image, mask
+      contents[f"{region}/{i}"] = image, mask
     if region == packed:
       _pack(root / region)
   (root / "study areas shp").mkdir()
   (root / "study areas shp" / "areas.shp").touch()
-  return found
+  return contents
 
 
 def _write_tiff(path, array):
@@ -127,12 +127,12 @@ def _pack(folder):
 
 def hr_gldd(root, counts=(8, 4, 2)):
   """Returns {split/index: (image, mask)}."""
-  random, found = np.random.default_rng(5), {}
+  random, contents = np.random.default_rng(5), {}
   root.mkdir(parents=True, exist_ok=True)
   for split, count in zip(("train", "val", "test"), counts, strict=True):
     masks = np.stack([_mask(random, (128, 128), landslide=i % 4 > 0) for i in range(count)])
     images = random.uniform(0, 0.3, (count, 128, 128, 4)) + 0.5 * masks[..., None]
     np.save(root / f"{split}X.npy", images)
     np.save(root / f"{split}Y.npy", masks[..., None].astype(np.float64))
-    found |= {f"{split}/{i}": (images[i], masks[i]) for i in range(count)}
-  return found
+    contents |= {f"{split}/{i}": (images[i], masks[i]) for i in range(count)}
+  return contents

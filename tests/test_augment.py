@@ -1,4 +1,4 @@
-"""Augmentation: image and mask move together, and the same seed makes the same image."""
+"""Augmentation: image and mask move together, and the same seed gives the same image."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def apply(image, mask, seed, **fields):
 
 
 def example(seed=0):
-  """An image whose first channel repeats its mask, with every mask value and unlike corners."""
+  """Returns an image and its mask with all mask values; the image's first channel repeats the mask."""
   rng = np.random.default_rng(seed)
   mask = rng.choice([0, 1, 2, UNKNOWN], size=(SIDE, SIDE)).astype(np.uint8)
   image = np.stack([mask / 255, *rng.uniform(size=(2, SIDE, SIDE))], axis=-1).astype(np.float32)
@@ -26,7 +26,7 @@ def example(seed=0):
 
 
 def forms(array):
-  """The eight flips and quarter turns."""
+  """Returns the eight flips and quarter turns."""
   return [np.rot90(a, k) for a in (array, array[:, ::-1]) for k in range(4)]
 
 
@@ -37,10 +37,9 @@ def test_image_and_mask_move_together(seed):
   assert moved.dtype == np.float32
   assert moved_mask.dtype == np.uint8
   np.testing.assert_array_equal(np.round(moved[..., 0] * 255), moved_mask)
-  # All channels by the same one of the eight forms, and nothing else.
-  found = [i for i, form in enumerate(forms(mask)) if np.array_equal(form, moved_mask)]
-  assert len(found) == 1
-  np.testing.assert_array_equal(moved, forms(image)[found[0]])
+  # All channels have the same one of the eight forms.
+  (number,) = [i for i, form in enumerate(forms(mask)) if np.array_equal(form, moved_mask)]
+  np.testing.assert_array_equal(moved, forms(image)[number])
 
 
 def test_all_eight_forms_turn_up_equally_often():
@@ -66,7 +65,7 @@ def test_a_seed_determines_the_result(fields):
 
 @pytest.mark.parametrize("seed", range(6))
 def test_zoom_moves_image_and_mask_together(seed):
-  """Two halves: wherever the mask's edge ends up, the image's is within a pixel of it."""
+  """The edge between two halves of the image stays within a pixel of the mask's edge."""
   mask = np.zeros((64, 64), np.uint8)
   mask[:, 30:] = 1
   mask[50:, :] = 2
@@ -79,7 +78,7 @@ def test_zoom_moves_image_and_mask_together(seed):
 
 
 def test_zoom_enlarges_within_its_strength():
-  """The number of pixels that a centred square takes says how far the zoom went."""
+  """The number of pixels of a centred square gives the zoom factor."""
   mask = np.zeros((64, 64), np.uint8)
   mask[28:36, 28:36] = 1
   image = np.zeros((64, 64, 3), np.float32)
@@ -93,8 +92,8 @@ def test_zoom_reaches_every_corner():
   mask = np.zeros((32, 32), np.uint8)
   mask[0, 0], mask[0, -1], mask[-1, 0], mask[-1, -1] = 1, 2, 3, 4
   image = np.zeros((32, 32, 3), np.float32)
-  seen = {n for s in range(60) for n in np.unique(apply(image, mask, (0, s), scale_jitter=0.2)[1])}
-  assert seen == {0, 1, 2, 3, 4}
+  values = {n for s in range(60) for n in np.unique(apply(image, mask, (0, s), scale_jitter=0.2)[1])}
+  assert values == {0, 1, 2, 3, 4}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -106,7 +105,7 @@ def test_colour_jitter_keeps_the_range_and_leaves_the_mask(seed):
   assert jittered.min() >= 0
   assert jittered.max() <= 1
   inside = (jittered > 0) & (jittered < 1)
-  # Where nothing was cut off it is one straight line of the plain values.
+  # Values that were not clipped are a linear function of the original values.
   slope, offset = np.polyfit(plain[inside], jittered[inside], 1)
   np.testing.assert_allclose(jittered[inside], slope * plain[inside] + offset, atol=1e-4)
   assert 0.6 <= slope <= 1.4

@@ -1,4 +1,4 @@
-"""Trainings on data of which one file in twenty is bad: told to skip them they finish, or they stop."""
+"""Training on data with one bad file in twenty: it skips them if configured to, otherwise it stops."""
 
 import io
 import json
@@ -24,7 +24,7 @@ def encoded(array, kind="png"):
 
 
 def bad_image(kind, array):
-  """What stands in the place of an image."""
+  """Returns the contents of a bad image file."""
   return {
     "truncated": encoded(array)[:3000],
     "gif": encoded(array, "gif"),
@@ -36,7 +36,7 @@ def bad_image(kind, array):
 
 
 BAD = {0: "truncated", 1: "gif", 2: "empty", 3: "channels", 4: "absurd", 70: "text"}
-WRONG_SIZE = 5  # An image whose mask has another size.
+WRONG_SIZE = 5  # The mask of this image has another size.
 
 
 def write(path, data):
@@ -45,7 +45,7 @@ def write(path, data):
 
 
 def make(root, source):
-  """Writes 60 positives and 60 negatives; those in BAD and WRONG_SIZE as they should not be."""
+  """Writes 60 positives and 60 negatives; the images in BAD and WRONG_SIZE are bad."""
   random = np.random.default_rng(3)
   for i in range(COUNT):
     image = random.integers(40, 90, (SIDE, SIDE, 3), dtype=np.uint8)
@@ -59,12 +59,12 @@ def make(root, source):
     if source == "patches" or i < COUNT // 2:
       write(root / "masks" / name, encoded(mask[:-1] if i == WRONG_SIZE else mask))
     data = bad_image(BAD[i], image) if i in BAD else encoded(image)
-    if i == 6:  # Only its name is wrong, and a reader looks inside.
+    if i == 6:  # Only the name is wrong: readers go by the contents.
       name = f"{i:03d}.jpg"
     if i == 7:
       data = sixteen_bits(image)
     write(root / stem / name, data)
-  # By order the last fifth would be negatives only, were there no manifest.
+  # Without a manifest, the last fifth by order would be negatives only.
   if source == "patches":
     lines = ["image,mask,split"]
     for i in range(COUNT):
@@ -75,7 +75,7 @@ def make(root, source):
 
 
 def sixteen_bits(image):
-  """A PNG of 16 bits a channel, which Pillow cannot write."""
+  """Returns a PNG with 16 bits per channel, which Pillow cannot write."""
   import rasterio
 
   with rasterio.MemoryFile() as memory:
@@ -94,18 +94,18 @@ def config_of(small_config, root, source, **data):
 
 
 @pytest.mark.parametrize("source", ["folder", pytest.param("patches", marks=pytest.mark.longest)])
-def test_a_training_told_to_skip_finishes_and_names_every_bad_file(
+def test_a_training_that_skips_bad_files_finishes_and_names_each_of_them(
   small_config, tmp_path, source, caplog
 ):
   make(tmp_path / "data", source)
   config = config_of(small_config, tmp_path / "data", source, on_bad_image="skip")
   with caplog.at_level(logging.WARNING):
     state = loop.train_and_evaluate(config, tmp_path / "run")
-  trained_on = 96 if source == "folder" else COUNT - 23 - 6  # Left out before steps are counted.
+  trained_on = 96 if source == "folder" else COUNT - 23 - 6  # Skipped when the source is opened.
   assert int(state.step) == -(-trained_on // 8)
   result = json.loads((tmp_path / "run" / "eval" / "validation.json").read_text())
   assert result["classes"]["landslide"]["maps"]["class_activation"]["label_free"]["pixels"] > 0
-  warnings = [r.message for r in caplog.records if r.message.startswith(("Skipped", "Left out"))]
+  warnings = [r.message for r in caplog.records if r.message.startswith("Skipped")]
   for number in (*BAD, WRONG_SIZE):
     assert any(f"/{number:03d}.png" in text for text in warnings), (number, warnings)
   assert len(warnings) == len(BAD) + 1
@@ -114,7 +114,7 @@ def test_a_training_told_to_skip_finishes_and_names_every_bad_file(
 
 
 @pytest.mark.parametrize("source", ["folder", "patches"])
-def test_otherwise_it_stops_at_once_and_names_a_bad_file(small_config, tmp_path, source):
+def test_by_default_it_stops_at_once_and_names_a_bad_file(small_config, tmp_path, source):
   make(tmp_path / "data", source)
   config = config_of(small_config, tmp_path / "data", source)
   with pytest.raises(ImageError, match=r"/\d{3}\.png") as caught:
@@ -125,7 +125,7 @@ def test_otherwise_it_stops_at_once_and_names_a_bad_file(small_config, tmp_path,
 
 
 @pytest.mark.parametrize("source", ["folder", "patches"])
-def test_more_than_the_limit_stop_it_all_the_same(small_config, tmp_path, source):
+def test_it_stops_at_more_bad_files_than_the_limit(small_config, tmp_path, source):
   make(tmp_path / "data", source)
   options = {"on_bad_image": "skip", "max_bad_images": len(BAD)}
   config = config_of(small_config, tmp_path / "data", source, **options)

@@ -1,4 +1,4 @@
-"""Scenes split by blocks: nothing in both splits, and a distance between them."""
+"""Scenes split by blocks: the splits share no pixel and keep their distance."""
 
 import itertools
 import logging
@@ -36,7 +36,7 @@ def opened(root, spec="train", **fields):
 
 
 def rectangles(source, name=None):
-  """Returns (image, top, bottom, left, right) of each tile."""
+  """Returns the image, top, bottom, left and right of each tile."""
   return [
     (image.name, t.row, t.row + t.height, t.col, t.col + t.width)
     for image, _, t in source._tiles if name in (None, image.name)
@@ -61,8 +61,8 @@ def grown(rectangles, by):
   ]
 
 
-def place(length, block, tile):
-  """The number of a pixel's block, counted pixel by pixel."""
+def block_numbers(length, block, tile):
+  """Returns the block number of each pixel along an axis."""
   numbers = [p // block for p in range(length)]
   if numbers.count(numbers[-1]) < tile and numbers[-1] > 0:
     numbers = [min(n, numbers[-1] - 1) for n in numbers]
@@ -93,13 +93,13 @@ def test_splits_share_no_pixel_and_keep_their_distance(sizes, tile, more, reach,
     everything = rectangles(whole["train"], f"{name}.png")
     near = painted(size, grown(held_out, reach))
     assert not (painted(size, train) & near).any()
-    # What is left out is near, all of it.
+    # All skipped tiles lie in the buffer.
     assert set(train) <= set(everything)
-    for tile_left_out in set(everything) - set(train):
-      assert (painted(size, [tile_left_out]) & near).any()
-    # Without a buffer no pixel is left out, and none is in two.
+    for skipped in set(everything) - set(train):
+      assert (painted(size, [skipped]) & near).any()
+    # Without a buffer, each pixel is in exactly one split.
     assert (painted(size, everything) ^ painted(size, held_out)).all()
-    rows, cols = (place(length, tile + more, tile) for length in size)
+    rows, cols = (block_numbers(length, tile + more, tile) for length in size)
     for _, top, bottom, left, right in everything + held_out:
       assert len({*rows[top:bottom]}) == len({*cols[left:right]}) == 1
       assert (bottom - top, right - left) == (min(tile, size[0]), min(tile, size[1]))
@@ -108,12 +108,12 @@ def test_splits_share_no_pixel_and_keep_their_distance(sizes, tile, more, reach,
 @pytest.mark.parametrize("size", [(32, 32), (36, 52), (35, 41)])
 def test_each_pixel_is_known_in_one_tile_of_one_split(tmp_path, size):
   make_data(tmp_path, empty({"a": size}))
-  seen = np.zeros(size, int)
+  known_count = np.zeros(size, int)
   for split in SPLITS:
     source = opened(tmp_path, split)
     for i, (_, top, bottom, left, right) in enumerate(rectangles(source)):
-      seen[top:bottom, left:right] += source.read(i)[1] != UNKNOWN
-  np.testing.assert_array_equal(seen, 1)
+      known_count[top:bottom, left:right] += source.read(i)[1] != UNKNOWN
+  np.testing.assert_array_equal(known_count, 1)
 
 
 def test_the_buffer_costs_whole_tiles_around_validation_and_no_others(tmp_path):
@@ -130,7 +130,7 @@ def test_the_buffer_costs_whole_tiles_around_validation_and_no_others(tmp_path):
   sizes=st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=5),
   fraction=st.floats(0.05, 0.95), data=st.data(),
 )
-def test_the_share_is_met_whatever_the_order(sizes, fraction, data):
+def test_the_validation_fraction_is_met_in_any_order(sizes, fraction, data):
   every = [
     (f"i{n}", r, c) for n, size in enumerate(sizes)
     for r, c in itertools.product(*map(range, size))
@@ -138,40 +138,40 @@ def test_the_share_is_met_whatever_the_order(sizes, fraction, data):
   count = round(fraction * len(every))
   if not 0 < count < len(every):
     with pytest.raises(ValueError, match=r"data\.validation_fraction=.*leaves none for"):
-      blocks.deal(every, fraction)
+      blocks.assign_splits(every, fraction)
     return
-  dealt = blocks.deal(every, fraction)
-  assert dealt.count("validation") == count
+  assigned = blocks.assign_splits(every, fraction)
+  assert assigned.count("validation") == count
   shuffled = data.draw(st.permutations(every))
-  again = dict(zip(shuffled, blocks.deal(shuffled, fraction), strict=True))
-  assert [again[block] for block in every] == dealt
+  again = dict(zip(shuffled, blocks.assign_splits(shuffled, fraction), strict=True))
+  assert [again[block] for block in every] == assigned
 
 
 @pytest.mark.parametrize("name", ["images/a.png", "images/Hang ä.tif", "b"])
 def test_validation_is_spread_over_a_scene(name):
-  side, share = 20, 0.2
+  side, fraction = 20, 0.2
   every = [(name, r, c) for r, c in itertools.product(range(side), repeat=2)]
-  dealt = blocks.deal(every, share)
-  held_out = {b[1:] for b, split in zip(every, dealt, strict=True) if split == "validation"}
+  assigned = blocks.assign_splits(every, fraction)
+  held_out = {b[1:] for b, split in zip(every, assigned, strict=True) if split == "validation"}
   assert not any((r + 1, c) in held_out or (r, c + 1) in held_out for r, c in held_out)
   for top, left in itertools.product(range(0, side, 5), repeat=2):
     within = sum((r, c) in held_out for r in range(top, top + 5) for c in range(left, left + 5))
-    assert abs(within - 25 * share) <= 2
+    assert abs(within - 25 * fraction) <= 2
 
 
-def test_the_deal_is_the_same_in_every_process_and_on_every_machine():
+def test_the_split_is_the_same_in_every_process_and_on_every_machine():
   code = (
-    "from lgag_jax import blocks;"
+    "from lgag_jax.inputs import blocks;"
     "every = [(n, r, c) for n in 'ab' for r in range(4) for c in range(5)];"
-    "print(''.join(s[0] for s in blocks.deal(every, 0.25)))"
+    "print(''.join(s[0] for s in blocks.assign_splits(every, 0.25)))"
   )
-  found = {
+  outputs = {
     subprocess.run(
       [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, check=True,
       capture_output=True, text=True,
     ).stdout.strip() for seed in ("0", "1")
   }
-  assert found == {"tttttvtvttttttvtvtvttvtvttttttvtvttttttv"}
+  assert outputs == {"tttttvtvttttttvtvtvttvtvttttttvtvttttttv"}
 
 
 def test_the_split_does_not_depend_on_the_folder_nor_on_the_manifests_order(tmp_path):
@@ -185,7 +185,7 @@ def test_the_split_does_not_depend_on_the_folder_nor_on_the_manifests_order(tmp_
     assert first.ids != second.ids
 
 
-def test_scenes_smaller_than_a_block_are_dealt_whole(tmp_path):
+def test_scenes_smaller_than_a_block_go_to_one_split(tmp_path):
   names = [f"s{i}" for i in range(10)]
   make_data(tmp_path, empty({name: (7, 3) if name == "s0" else (8, 8) for name in names}))
   train, held_out = (
@@ -203,7 +203,7 @@ def test_parts_of_a_scene_share_its_blocks(tmp_path):
   write_manifest(tmp_path / "manifest.csv", [part, other])
   train, held_out = (rectangles(opened(tmp_path, s, block_buffer=3)) for s in SPLITS)
   assert not (painted((64, 64), train) & painted((64, 64), grown(held_out, 3))).any()
-  # Blocks begin at row 3 and column 0; the second part meets them in mid-block, and leaves no strips.
+  # Blocks begin at row 3 and column 0. The second part begins inside a block, and gives no strips.
   assert {bottom - top for _, top, bottom, _, _ in train + held_out} == {4}
   assert {right - left for *_, left, right in train + held_out} == {4}
   for _, top, bottom, left, right in train + held_out:
@@ -220,8 +220,8 @@ def test_slices_count_blocks_and_keep_the_distance_too(tmp_path):
   fields = {"train_split": "train[:60%]", "validation_split": "train[60%:]", "block_buffer": 2}
   train = rectangles(opened(tmp_path, "train[:60%]", **fields))
   inner = rectangles(opened(tmp_path, "train[60%:]", **fields))
-  dealt = rectangles(opened(tmp_path, "validation"))
-  near = painted((64, 64), grown(inner + dealt, 2))
+  validation = rectangles(opened(tmp_path, "validation"))
+  near = painted((64, 64), grown(inner + validation, 2))
   assert train
   assert not (painted((64, 64), train) & near).any()
   assert set(inner) == set(rectangles(opened(tmp_path, "train[60%:]")))
@@ -231,28 +231,28 @@ def test_splits_that_share_blocks_are_refused(tmp_path):
   make_data(tmp_path, empty({"a": (64, 64)}))
   with pytest.raises(ValueError, match=r"data\.train_split='train\+validation'.*share 13 of 64 blocks"):
     opened(tmp_path, train_split="train+validation")
-  with pytest.raises(ValueError, match=r"Split 'test'.*Splits here"):
+  with pytest.raises(ValueError, match=r"Split 'test'.*The splits are"):
     opened(tmp_path, "test")
 
 
-def test_splits_that_a_manifest_names_are_kept(tmp_path, caplog):
+def test_splits_in_a_manifest_come_first(tmp_path, caplog):
   make_data(tmp_path, empty({"a": (16, 16), "b": (16, 16)}))
   rows = [{"file": "a.png", "split": "validation"}, {"file": "b.png", "split": "train"}]
   write_manifest(tmp_path / "manifest.csv", rows)
   train = opened(tmp_path, block_buffer=4)
   assert {name for name, *_ in rectangles(train)} == {"b.png"}
   assert len(train.ids) == 16
-  assert "data.block_size=8 is not used" in caplog.text
+  assert "data.block_size=8 is ignored" in caplog.text
 
 
-def test_what_is_left_out_is_counted(tmp_path, caplog):
+def test_skipped_tiles_are_counted(tmp_path, caplog):
   make_data(tmp_path, empty({"a": (64, 64)}))
   caplog.set_level(logging.INFO)
   whole = len(opened(tmp_path).ids)
   assert not caplog.text
-  kept = len(opened(tmp_path, block_buffer=1).ids)
-  assert kept < whole
-  assert f"train: left out {whole - kept} of {whole} tiles, within data.block_buffer=1" in caplog.text
+  count = len(opened(tmp_path, block_buffer=1).ids)
+  assert count < whole
+  assert f"train: skipped {whole - count} of {whole} tiles: within data.block_buffer=1" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_splits_without_a_block_or_a_tile_are_refused(tmp_path):
     opened(tmp_path, validation_fraction=0.5, block_buffer=5)
 
 
-def test_a_scene_that_cannot_be_opened_is_left_out_of_the_deal(tmp_path):
+def test_a_scene_that_cannot_be_opened_does_not_change_the_split(tmp_path):
   make_data(tmp_path, empty({"a": (64, 64)}))
   expected = opened(tmp_path).ids
   (tmp_path / "images" / "b.png").write_bytes(b"no image")
@@ -313,14 +313,14 @@ def test_leaks_across_splits_are_counted_and_named(tmp_path):
   pairs = [
     f"images/a.png[{r}:{c}] and images/a.png[{top}:{left}], {kind}"
     for (_, r, _, c, _), (_, top, _, left, _), kind in zip(
-      train, held_out[:2], ("pixel for pixel the same", "nearly the same picture"), strict=False
+      train, held_out[:2], ("pixel for pixel the same", "nearly the same image"), strict=False
     )
   ]
   assert (count, names) == (2, pairs)
-  found = duplicate_checks.check(survey.take(whole.data).examples)
-  assert [f.files for f in found] == [(name.partition(",")[0],) for name in names]
+  findings = duplicate_checks.check(survey.read(whole.data).examples)
+  assert [f.files for f in findings] == [(name.partition(",")[0],) for name in names]
   (tmp_path / "masks" / "a.png").unlink()
-  with pytest.raises(ValueError, match=r"not compared; first: .*no mask named a"):
+  with pytest.raises(ValueError, match=r"Cannot compare.*no mask named a"):
     duplicate_checks.leaks(whole)
-  # Both splits want the scene, which is one fault.
-  assert [name for name, _ in survey.take(whole.data).faults] == ["images/a.png"]
+  # Both splits need the scene, which is reported once.
+  assert [name for name, _ in survey.read(whole.data).faults] == ["images/a.png"]

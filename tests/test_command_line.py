@@ -1,4 +1,4 @@
-"""Help, mistakes and completion of the command line, answered before anything large is imported."""
+"""Help, error messages and completion come before any large import."""
 
 import dataclasses
 import pathlib
@@ -14,7 +14,7 @@ from lgag_jax.cli.modes import FIRST_STEPS, MODES
 from lgag_jax.runtime import packaged
 
 ROOT = pathlib.Path(__file__).parent.parent
-# Runs the command line and names what it imported that takes long.
+# Runs the command line, then prints which of the slow modules it has imported.
 PROGRAM = """
 import runpy, sys
 try:
@@ -71,10 +71,10 @@ def test_the_help_of_a_mode_names_what_it_takes_and_no_more(name):
 )
 def test_examples_are_commands_that_are_understood(example, monkeypatch):
   arguments = ["lgag", *example.replace("'", "").split()[1:]]
-  monkeypatch.setattr(sys, "argv", arguments)  # Fields of a config are looked for there.
+  monkeypatch.setattr(sys, "argv", arguments)  # config_flags reads the fields of a config there.
   with flagsaver.flagsaver():
     assert command_line.parse_flags(arguments) == ["lgag"]
-    assert all(dataclasses.is_dataclass(each) for each in command_line.told())
+    assert all(dataclasses.is_dataclass(each) for each in command_line.mode_arguments())
 
 
 def test_a_broken_line_is_the_same_command():
@@ -84,7 +84,7 @@ def test_a_broken_line_is_the_same_command():
     assert command.format(lgag="lgag") in joined
 
 
-def test_own_files_come_before_shipped_ones(tmp_path, monkeypatch):
+def test_own_files_come_before_packaged_ones(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   name = "configs/image_folder.py"
   assert packaged.resolve(name) == str(ROOT / name)
@@ -94,12 +94,14 @@ def test_own_files_come_before_shipped_ones(tmp_path, monkeypatch):
   (tmp_path / "configs").mkdir()
   (tmp_path / name).touch()
   assert packaged.resolve(name) == name
-  found = command_line._with_shipped(["lgag", "--config=configs/scene.py:sol", "--config.data.gsd=1"])
-  assert found == ["lgag", f"--config={ROOT}/configs/scene.py:sol", "--config.data.gsd=1"]
+  arguments = ["lgag", "--config=configs/scene.py:sol", "--config.data.gsd=1"]
+  assert command_line._with_packaged_config(arguments) == [
+    "lgag", f"--config={ROOT}/configs/scene.py:sol", "--config.data.gsd=1",
+  ]
 
 
-def test_shipped_configs_need_nothing_but_the_package():
-  """So that one copied elsewhere, or found in an installed package, works alone."""
+def test_packaged_configs_need_nothing_but_the_package():
+  """A config that is copied elsewhere, or lies in an installed package, works alone."""
   for path in (ROOT / "configs").glob("*.py"):
     assert not {"from configs", "import configs", "from data", "import data"} & {
       " ".join(line.split()[:2]) for line in path.read_text().splitlines()
@@ -109,13 +111,13 @@ def test_shipped_configs_need_nothing_but_the_package():
 @pytest.mark.parametrize(
   ("typed", "expected"),
   [
-    (["--mode", "=", "p"], {"predict", "pseudo"}),  # bash parts words at "=".
+    (["--mode", "=", "p"], {"predict", "pseudo"}),  # bash splits words at "=".
     (["--mode=p"], {"--mode=predict", "--mode=pseudo"}),  # zsh does not.
     (["--mode", "="], set(MODES)),
-    (["--config.optim.w"], {"--config.optim.weight_decay=", "--config.optim.warmup_steps="}),
+    (["--config.optim.w"], {"--config.optim.weight_decay="}),
     (["--over"], {"--overlap="}),
     (["--config", "=", "configs/sc"], {"configs/scene.py"}),
-    (["--workdir", "=", "ru"], set()),  # Left to the shell, which completes files.
+    (["--workdir", "=", "ru"], set()),  # The shell completes file names itself.
   ],
 )
 def test_bash_completes(typed, expected):

@@ -63,7 +63,7 @@ def test_commands_are_understood(path, monkeypatch):
       left, failed = None, None
       try:
         left = command_line.parse_flags(arguments)
-        command_line.told()
+        command_line.mode_arguments()
       except (SystemExit, ValueError) as error:
         failed = error
       assert left == ["lgag"] or "--help" in command, f"{command}: {failed}"
@@ -82,9 +82,9 @@ def hook(name):
 def test_the_configuration_page_tells_every_default():
   page = hook("configuration")["page"](ROOT / "lgag_jax" / "config.py")
   rows = dict(re.findall(r"^\| `([\w.]+)` \| `[^|]*` \| `([^|]*)` \|", page, re.MULTILINE))
-  told = {name: ast.literal_eval(value) for name, value in rows.items()}
+  mode_arguments = {name: ast.literal_eval(value) for name, value in rows.items()}
   groups = dataclasses.asdict(Config())
-  assert told == {f"{g}.{n}": v for g, group in groups.items() for n, v in group.items()}
+  assert mode_arguments == {f"{g}.{n}": v for g, group in groups.items() for n, v in group.items()}
   assert "| Or \"resnet50\". |" in page
 
 

@@ -1,4 +1,4 @@
-"""Each fault is found under its files' names; a clean data set gives nothing worse than notes."""
+"""The doctor names the files of every problem; for a clean data set it writes notes only."""
 
 import io
 import json
@@ -19,11 +19,11 @@ from tests.commands import call
 
 SIDE = 48
 YES, NO = "landslide", "non-landslide"
-COUNT = 30  # Of a kind: more than what counts as few, also after the split.
+COUNT = 30  # Images per class: enough after the split too.
 
 
 def scene(seed, side=SIDE):
-  """A random texture with the falling spectrum of natural scenes, u8[side, side, 3]."""
+  """Returns a random texture u8[side, side, 3], with the falling spectrum of natural scenes."""
   noise = np.random.default_rng(seed).normal(size=(side, side, 3))
   smooth = sum(s * ndimage.gaussian_filter(noise, (s, s, 0), mode="wrap") for s in (0.5, 1, 2, 4, 8))
   return np.clip(128 + 45 * smooth / smooth.std(), 0, 255).astype(np.uint8)
@@ -36,7 +36,7 @@ def save(path, array, **options):
 
 
 def folder(root, count=COUNT):
-  """Two folders of different textures; a fifth of each, the last by name, is held out."""
+  """Writes two folders of different textures; the last fifth of each by name is held out."""
   for k, kind in enumerate((YES, NO)):
     for i in range(count):
       save(root / kind / f"{kind[0]}{i:02d}.png", scene(1000 * k + i))
@@ -44,7 +44,7 @@ def folder(root, count=COUNT):
 
 
 def patches(root, count=2 * COUNT):
-  """Images with masks, every other one with a landslide."""
+  """Writes images with masks, every other one with a landslide."""
   for i in range(count):
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[10:20, 10:20] = 255 * (i % 2)
@@ -64,7 +64,7 @@ def visit(root, tmp_path, settings=(), **fields):
 
 
 def named(report, words):
-  """Returns the one finding that says `words`."""
+  """Returns the only finding that contains `words`."""
   matching = [f for f in report["findings"] if words in f["what"]]
   assert len(matching) == 1, (words, [f["what"] for f in report["findings"]])
   return matching[0]
@@ -76,7 +76,7 @@ def worse(report):
 
 @pytest.fixture(autouse=True, scope="module")
 def one_plan():
-  """Tracing the network's shapes takes longer than the visits here, which differ in channels only."""
+  """Computes the network's shapes once per number of channels: it takes longer than the tests here."""
   with pytest.MonkeyPatch.context() as patch:
     known, make = {}, estimate.plan
     plan = lambda c: known.get(c.data.channels) or known.setdefault(c.data.channels, make(c))
@@ -90,7 +90,7 @@ def test_a_clean_folder_and_clean_patches_have_notes_only(tmp_path):
     assert (code, worse(report)) == (0, [])
     assert report["images"] == 2 * COUNT
   estimate = report["estimate"]
-  assert estimate["steps_per_epoch"] == 300 // 15  # For so few, several rounds an epoch.
+  assert estimate["steps_per_epoch"] == 300 // 15  # Epochs repeat the few images.
   assert estimate["steps"] == 15 * estimate["steps_per_epoch"]
   assert estimate["cached"] and estimate["cache_bytes"] > 0 and estimate["read_rate"] > 0
 
@@ -119,7 +119,7 @@ def test_patches_that_stop_a_source_from_opening_are_named(tmp_path):
   files = named(report, "3 images cannot be used")["files"]
   assert code == 1 and report["images"] == 2 * COUNT - 3
   assert [name.split(":")[0] for name in files] == [f"images/p{i}.png" for i in ("01", "02", "59")]
-  assert "holds no mask named p01" in files[0] and "in the same size" in files[2]
+  assert "has no mask named p01" in files[0] and "in the same size" in files[2]
 
 
 def test_a_split_that_cannot_be_opened_leaves_the_other_to_be_read(tmp_path):
@@ -155,7 +155,7 @@ def test_sizes_and_types(tmp_path):
   assert code == 2
   assert named(report, "enlarged")["files"] == [f"{YES}/l00.png"]
   assert named(report, "3 sizes")["files"] == [f"{YES}/l00.png"]
-  assert named(report, "squeezed")["files"] == [f"{YES}/l01.png"]
+  assert named(report, "distorts")["files"] == [f"{YES}/l01.png"]
   assert named(report, "Data types are mixed")["files"] == [f"{YES}/l02.png: uint16"]
 
 
@@ -185,7 +185,7 @@ def test_constant_and_nearly_constant_images(tmp_path):
   flat[0, 0] += 1
   save(root / YES / "l07.png", flat)
   code, report = visit(root, tmp_path)
-  assert code == 2 and len(worse(report)) == 2  # Constant images are no duplicates besides.
+  assert code == 2 and len(worse(report)) == 2  # Constant images do not count as duplicates.
   assert named(report, "of one value")["files"] == [f"{NO}/n01.png", f"{NO}/n02.png"]
   assert named(report, "nearly constant")["files"] == [f"{YES}/l07.png"]
 
@@ -206,10 +206,10 @@ def test_duplicates_leaks_and_labels_that_disagree(tmp_path):
   save(root / NO / "n05.png", reencoded(read(f"{YES}/l05.png")))
   save(root / NO / "n07.png", reencoded(read(f"{NO}/n06.png")))
   code, report = visit(root, tmp_path)
-  same, near = "pixel for pixel the same", "nearly the same picture"
+  same, near = "pixel for pixel the same", "nearly the same image"
   expected = {
-    f"1 validation image also in the training split, {same}": (f"{NO}/n02.png", f"{NO}/n29.tif"),
-    f"1 validation image also in the training split, {near}": (f"{YES}/l04.png", f"{YES}/l29.png"),
+    f"1 validation image is also in the training split, {same}": (f"{NO}/n02.png", f"{NO}/n29.tif"),
+    f"1 validation image is also in the training split, {near}": (f"{YES}/l04.png", f"{YES}/l29.png"),
     f"1 pair of images is {same}": (f"{NO}/n03.png", f"{YES}/l03.png"),
     f"1 pair of images is {near}": (f"{NO}/n05.png", f"{YES}/l05.png"),
     f"1 image repeats another of the same split and label, {same}":
@@ -248,12 +248,12 @@ def test_masks_that_contradict_labels(tmp_path):
 
 
 @pytest.mark.parametrize(("rows", "close_up", "words"), [
-  (3, True, "6.25 % of the median positive training image, and localize.agreement_fraction=0.3"),
+  (3, True, "6.25 % of the median positive training image, but localize.agreement_fraction=0.3"),
   (3, False, None),
   (18, True, None),
-  (18, False, "37.5 % of the median positive training image: they are seen from close by"),
+  (18, False, "37.5 % of the median positive training image: the images are close-ups"),
 ])
-def test_how_much_landslides_fill_is_held_against_the_settings(tmp_path, rows, close_up, words):
+def test_the_size_of_landslides_is_compared_with_the_settings(tmp_path, rows, close_up, words):
   root = folder(tmp_path / "data", count=5)
   for i in range(5):
     mask = np.zeros((SIDE, SIDE), np.uint8)
@@ -261,9 +261,9 @@ def test_how_much_landslides_fill_is_held_against_the_settings(tmp_path, rows, c
     save(root / "masks" / f"l{i:02d}.png", mask)
   _, report = visit(root, tmp_path, methods.CLOSE_UP if close_up else ())
   if words:
-    found = named(report, words)
-    assert found["severity"] == ("warning" if close_up else "note")
-    assert ("model.top_fraction=0.08" if close_up else "model.top_fraction=0.3") in found["remedy"]
+    finding = named(report, words)
+    assert finding["severity"] == ("warning" if close_up else "note")
+    assert ("model.top_fraction=0.08" if close_up else "model.top_fraction=0.3") in finding["remedy"]
   else:
     assert not [f for f in report["findings"] if "median positive training image" in f["what"]]
 
@@ -301,7 +301,7 @@ def test_a_source_without_files(tmp_path, monkeypatch):
   assert fault["files"] == ["train: 001: RuntimeError: record is cut off"]
   assert named(report, "labelled negative has a mask")["files"] == ["train: 002"]
   assert named(report, "without a pixel of the class")["files"] == ["train: 003"]
-  assert named(report, "mask values that are no class")["files"] == ["train: 004: 9"]
+  assert named(report, "mask values that are not a class")["files"] == ["train: 004: 9"]
 
 
 def test_twelve_bits_in_sixteen(tmp_path):
@@ -318,7 +318,7 @@ def test_twelve_bits_in_sixteen(tmp_path):
   assert visit(root, tmp_path, channels=1, normalise="train")[0] == 0
 
 
-def test_a_name_that_is_no_text_is_shown(tmp_path, capsys):
+def test_a_file_name_that_is_not_utf8_is_shown(tmp_path, capsys):
   root = folder(tmp_path / "set")
   (root / YES / "l00.png").rename(root / YES / os.fsdecode(b"l\xff.png"))
   save(root / YES / "l01.png", np.zeros((SIDE, SIDE, 3), np.uint8))
@@ -366,10 +366,10 @@ def test_a_view_saved_again_is_recognised(side):
   for name, change in changes.items():
     views = [*base, *(change(a) for a in base)]
     pairs = duplicates.near_pairs(np.stack([duplicates.signature(a) for a in views]))
-    found = {tuple(pair) for pair in pairs.tolist()}
-    wanted = {(i, i + len(base)) for i in range(len(base))}
-    assert found <= wanted, name
-    assert len(found) >= 0.98 * len(wanted), name
+    actual = {tuple(pair) for pair in pairs.tolist()}
+    expected = {(i, i + len(base)) for i in range(len(base))}
+    assert actual <= expected, name
+    assert len(actual) >= 0.98 * len(expected), name
 
 
 def test_other_views_are_not_taken_for_the_same():
@@ -393,8 +393,8 @@ def test_pairs_of_a_large_set_are_those_that_comparing_all_finds():
 
 
 def test_exit_codes():
-  found = [findings.finding(s, "It is so.", "") for s in ("note", "warning", "error")]
-  assert [findings.exit_code(found[:n]) for n in range(4)] == [0, 0, 2, 1]
+  one_each = [findings.finding(s, "It is so.", "") for s in ("note", "warning", "error")]
+  assert [findings.exit_code(one_each[:n]) for n in range(4)] == [0, 0, 2, 1]
 
 
 def test_from_the_command_line(tmp_path):
@@ -408,7 +408,7 @@ def test_from_the_command_line(tmp_path):
   assert "0 errors; 0 warnings" in clean.stdout and "doctor reads" in clean.stderr
   save(root / NO / "n29.png", np.asarray(Image.open(root / YES / "l00.png")))
   faulty = call(*arguments)
-  assert faulty.returncode == 1 and "ERROR: 1 validation image also in" in faulty.stdout
+  assert faulty.returncode == 1 and "ERROR: 1 validation image is also in" in faulty.stdout
   assert f"{NO}/n29.png" in faulty.stdout and "Traceback" not in faulty.stderr
   assert sorted(p.name for p in pathlib.Path(f"{tmp_path}/run/doctor").iterdir()) == [
     "report.html", "report.json"

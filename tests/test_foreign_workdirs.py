@@ -138,7 +138,7 @@ def test_evaluation_runs_no_builder_from_elsewhere(workdir, tmp_path, monkeypatc
   )
   monkeypatch.chdir(tmp_path)
   monkeypatch.syspath_prepend(tmp_path)
-  with pytest.raises(ValueError, match=r"names code to be run, data\.builder=theirs/evil: refused"):
+  with pytest.raises(ValueError, match=r"would run code: data\.builder=theirs/evil\. lgag refuses"):
     loop.evaluate_workdir(workdir)
   assert not (tmp_path / "ran").exists()
 
@@ -164,13 +164,13 @@ def test_a_prepared_data_set_imports_nothing(small_config, tmp_path, monkeypatch
   monkeypatch.chdir(tmp_path)
   monkeypatch.syspath_prepend(tmp_path)
   small_config.data.update(source="tfds", builder="evilset", directory=str(tmp_path / "got"))
-  with pytest.raises(ValueError, match=r"features\.json names code to be run, got\.evil\.Image"):
+  with pytest.raises(ValueError, match=r"features\.json would run code: got\.evil\.Image"):
     sources.open_source(configs.from_mapping(small_config).data, "train")
   assert not (tmp_path / "ran").exists()
 
 
 def test_a_link_to_a_builder_of_ours_is_that_builder(workdir, tmp_path, monkeypatch):
-  (workdir / "pkg").symlink_to(tfds_source.OWN_BUILDERS / "synthetic_landslides")
+  (workdir / "pkg").symlink_to(tfds_source.PACKAGED_BUILDERS / "synthetic_landslides")
   (workdir / "__init__.py").write_text(f"import os\nos.mknod({str(tmp_path / 'ran')!r})\n")
   change(workdir / "config.json", lambda c: c["data"].update(
     source="tfds", builder=f"{workdir.name}/pkg", directory=str(tmp_path / "none")))

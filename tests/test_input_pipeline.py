@@ -1,4 +1,4 @@
-"""The pipeline: order of examples, resuming, padding, bad images, and scaling."""
+"""The input pipeline: order of examples, resuming, padding, bad images, and scaling."""
 
 import logging
 
@@ -18,7 +18,7 @@ SIDE = 8
 
 
 class Memory:
-  """A source of images that say which example they are; those in `bad` cannot be read."""
+  """A source whose images hold their example's number; images in `bad` cannot be read."""
 
   def __init__(self, positives, negatives, *, bad=(), side=SIDE):
     count = positives + negatives
@@ -60,14 +60,14 @@ def test_order_is_a_function_of_seed_and_epoch():
   assert order.dtype == np.int32
   assert not np.array_equal(order, epoch_order(labels, make_config(), 3))
   assert not np.array_equal(order, epoch_order(labels, make_config(seed=1), 2))
-  # Nor is it one permutation that goes round.
+  # Epochs have different permutations.
   plain = make_config(balance=False)
   first, second = (epoch_order(Memory(8, 8).labels, plain, epoch) for epoch in (0, 1))
   assert sorted(first) == sorted(second) == list(range(16))
   assert not np.array_equal(first, second)
 
 
-def test_an_epoch_goes_several_times_round_few_examples():
+def test_an_epoch_repeats_few_examples():
   source, config = Memory(3, 5), make_config(epochs=3, min_steps=16)
   batches = batches_of(source, config)
   assert len(batches) == 18  # Three epochs of six batches: at least sixteen.
@@ -79,12 +79,12 @@ def test_an_epoch_goes_several_times_round_few_examples():
 
 @pytest.mark.parametrize("balance", [True, False])
 @pytest.mark.parametrize(("positives", "negatives"), [(3, 17), (17, 3), (10, 10), (1, 1)])
-def test_over_epochs_no_example_is_left_out(positives, negatives, balance):
+def test_several_epochs_use_every_example(positives, negatives, balance):
   labels = Memory(positives, negatives).labels
   config = make_config(balance=balance)
   drawn = np.concatenate([epoch_order(labels, config, epoch) for epoch in range(9)])
   assert len(drawn) == 9 * -(-len(labels) // 4) * 4
-  # Each kind is walked through in whole permutations: counts differ by one at most.
+  # Positives and negatives come in whole permutations, so counts differ by at most one.
   counts = np.bincount(drawn, minlength=len(labels))
   for kind in ([labels[:, 0] > 0, labels[:, 0] == 0] if balance else [labels[:, 0] >= 0]):
     assert counts[kind].min() >= 1
@@ -92,7 +92,7 @@ def test_over_epochs_no_example_is_left_out(positives, negatives, balance):
 
 
 @pytest.mark.parametrize("batch", [2, 4, 6])
-def test_balanced_batches_hold_as_many_of_either_kind(batch):
+def test_balanced_batches_have_equal_numbers_of_positives_and_negatives(batch):
   labels = Memory(3, 30).labels
   for epoch in range(3):
     order = epoch_order(labels, make_config(batch=batch), epoch).reshape(-1, batch)
@@ -112,7 +112,7 @@ def test_resumed_batches_are_the_tail_of_the_whole(start, data):
     assert_same(a, b)
 
 
-def test_batches_hold_what_they_say():
+def test_batches_have_the_documented_arrays():
   source, config = Memory(6, 9), make_config()
   for batch in batches_of(source, config):
     assert {name: (a.shape, a.dtype.name) for name, a in batch.items()} == {
@@ -157,7 +157,7 @@ def test_evaluation_counts_every_example_once(count, steps):
   assert len(batches) == steps
 
 
-def test_processes_share_out_a_batch_in_its_order(monkeypatch):
+def test_processes_divide_a_batch_in_order(monkeypatch):
   source, config = Memory(6, 9), make_config(augment="image")
   whole = batches_of(source, config)
   read = Reader(source, config.data)
@@ -225,7 +225,7 @@ def test_a_truncated_file_is_named_through_the_pipeline(tmp_path):
 
 
 @pytest.mark.parametrize(("gib", "reads"), [(1.0, 1), (0.0, 3)])
-def test_decoded_images_are_kept_as_far_as_there_is_room(gib, reads):
+def test_decoded_images_are_cached_up_to_the_limit(gib, reads):
   source = Memory(2, 2)
   read = Reader(source, make_config(decoded_cache_gib=gib).data)
   results = [read(1)[0] for _ in range(3)]

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: in processes of their own."""
+"""The command line in processes of its own, as a user runs it."""
 
 import pytest
 
@@ -22,7 +22,7 @@ from tests.commands import call, flags_of
   ],
   ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_mistakes_are_answered_in_words(tmp_path, arguments, words):
+def test_mistakes_give_a_short_message(tmp_path, arguments, words):
   result = call(*(a.format(tmp=tmp_path) for a in arguments))
   assert result.returncode != 0
   assert words in result.stderr + result.stdout
@@ -42,7 +42,7 @@ def test_only_training_executes_a_config_file(tmp_path):
 
 
 def test_training_from_the_command_line(tmp_path, small_config):
-  """In the config of test_train.py, and under the tests' settings, so that it finds its programs."""
+  """Uses the config of test_train.py and the tests' settings, to reuse the compiled programs."""
   flags = flags_of(configs.from_mapping(small_config))
   result = call(
     *flags, f"--workdir={tmp_path}/run", JAX_NUM_CPU_DEVICES="4", JAX_DISABLE_MOST_OPTIMIZATIONS="1"

@@ -1,4 +1,4 @@
-"""Normalisation by the training images: exact, kept, read back; bands of any number and unit."""
+"""Normalisation by the training images: measured exactly, saved and read back, for any bands."""
 
 import contextlib
 import dataclasses
@@ -22,7 +22,7 @@ BANDS = 14
 
 
 class Memory:
-  """A source of images of uneven sizes, with missing pixels; the one that `bad` numbers is damaged."""
+  """A source of images of different sizes with nodata pixels; image number `bad` is damaged."""
 
   def __init__(self, count, bands, *, bad=-1, dtype=np.float32):
     rng = np.random.default_rng(count)
@@ -43,8 +43,10 @@ class Memory:
     return image, valid
 
   def all(self, without=()):
-    kept = [i for i in range(len(self.ids)) if i not in without]
-    return np.concatenate([self.images[i][self.valid[i]].astype(np.float64) for i in kept])
+    return np.concatenate([
+      image[valid].astype(np.float64)
+      for i, (image, valid) in enumerate(zip(self.images, self.valid, strict=True)) if i not in without
+    ])
 
 
 @pytest.mark.parametrize("piece", [50, 1 << 20])
@@ -53,21 +55,21 @@ def test_statistics_are_those_of_all_valid_pixels_at_once(monkeypatch, piece, pr
   source, config = Memory(71, 4), DataConfig(channels=4, normalise="train")
   monkeypatch.setattr(normalisation, "_PIECE", piece)
   if processes > 1:
-    shares = []
+    parts = []
     monkeypatch.setattr(jax, "process_count", lambda: processes)
     for process in range(processes):
       monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-      monkeypatch.setattr(normalisation.processes, "gather", lambda part: shares.append(part) or part)
+      monkeypatch.setattr(normalisation.processes, "gather", lambda part: parts.append(part) or part)
       normalisation.measure(source, config)
-    joined = {name: np.concatenate([share[name] for share in shares]) for name in shares[0]}
-    monkeypatch.setattr(normalisation.processes, "gather", lambda _: joined)
-  found, pixels = normalisation.measure(source, config), source.all()
-  assert (found["bands"], found["images"], found["pixels"]) == (4, 71, len(pixels))
-  np.testing.assert_allclose(found["mean"], pixels.mean(axis=0), rtol=1e-11)
-  np.testing.assert_allclose(found["std"], pixels.std(axis=0), rtol=1e-9)
+    gathered = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    monkeypatch.setattr(normalisation.processes, "gather", lambda _: gathered)
+  measured, pixels = normalisation.measure(source, config), source.all()
+  assert (measured["bands"], measured["images"], measured["pixels"]) == (4, 71, len(pixels))
+  np.testing.assert_allclose(measured["mean"], pixels.mean(axis=0), rtol=1e-11)
+  np.testing.assert_allclose(measured["std"], pixels.std(axis=0), rtol=1e-9)
 
 
-def test_bad_images_are_errors_or_left_out_and_constant_bands_are_told_of(caplog):
+def test_bad_images_are_errors_or_skipped_and_constant_bands_give_warnings(caplog):
   source = Memory(5, 3, bad=2)
   config = DataConfig(normalise="train")
   with pytest.raises(ImageError, match="image-2 is damaged"):
@@ -76,47 +78,47 @@ def test_bad_images_are_errors_or_left_out_and_constant_bands_are_told_of(caplog
     image[..., 1] = 0.1
   skipping = dataclasses.replace(config, on_bad_image="skip")
   with caplog.at_level(logging.WARNING):
-    found = normalisation.measure(source, skipping)
-  assert found["images"] == 4
-  np.testing.assert_allclose(found["mean"], source.all(without=[2]).mean(axis=0), rtol=1e-6)
-  assert found["std"][1] == 1.0
+    measured = normalisation.measure(source, skipping)
+  assert measured["images"] == 4
+  np.testing.assert_allclose(measured["mean"], source.all(without=[2]).mean(axis=0), rtol=1e-6)
+  assert measured["std"][1] == 1.0
   assert "Band 2 has the value 0.1" in caplog.text
   for valid in source.valid:
     valid[:] = False
-  with pytest.raises(ValueError, match="no pixel of the training images holds data"):
+  with pytest.raises(ValueError, match="no pixel of the training images has data"):
     normalisation.measure(source, skipping)
 
 
-def test_what_is_kept_is_read_back_exactly_and_never_measured_again(tmp_path, monkeypatch):
+def test_saved_statistics_are_read_back_exactly_and_never_measured_again(tmp_path, monkeypatch):
   config = Config(data=DataConfig(normalise="train", channels=4), model=configs.ModelConfig())
-  first = normalisation.of_training(config, Memory(9, 4), tmp_path, started=False)
+  first = normalisation.measure_or_resolve(config, Memory(9, 4), tmp_path, started=False)
   assert first.data.normalise == "given"
-  kept = json.loads((tmp_path / normalisation.FILE).read_text())
-  assert (kept["bands"], kept["images"]) == (4, 9)
-  monkeypatch.setattr(normalisation, "measure", None)  # Going on may not call it.
-  again = normalisation.of_training(config, Memory(3, 4), tmp_path, started=True)
-  assert again == first == normalisation.resolved(config, tmp_path)
+  saved = json.loads((tmp_path / normalisation.FILE).read_text())
+  assert (saved["bands"], saved["images"]) == (4, 9)
+  monkeypatch.setattr(normalisation, "measure", None)  # Resuming must not call it.
+  again = normalisation.measure_or_resolve(config, Memory(3, 4), tmp_path, started=True)
+  assert again == first == normalisation.resolve(config, tmp_path)
   plain = Config()
-  assert normalisation.resolved(plain, tmp_path) is plain
+  assert normalisation.resolve(plain, tmp_path) is plain
   for change in (
     {"std": [1.0, 0.0, 1.0, 1.0]}, {"mean": [1.0]}, {"mean": "abcd"}, {"bands": 3},
     {"std": [1, 2, 3, float("nan")]},
   ):
-    files.write_json(tmp_path / normalisation.FILE, {**kept, **change})
+    files.write_json(tmp_path / normalisation.FILE, {**saved, **change})
     with pytest.raises(ValueError, match=r"normalisation\.json does not hold.*restore it"):
-      normalisation.resolved(config, tmp_path)
+      normalisation.resolve(config, tmp_path)
   (tmp_path / normalisation.FILE).write_text("{")
   with pytest.raises(ValueError, match=r"normalisation\.json is not valid JSON"):
-    normalisation.resolved(config, tmp_path)
+    normalisation.resolve(config, tmp_path)
   (tmp_path / normalisation.FILE).unlink()
   with pytest.raises(FileNotFoundError, match=r"normalisation\.json is missing.*restore it"):
-    normalisation.of_training(config, Memory(3, 4), tmp_path, started=True)
+    normalisation.measure_or_resolve(config, Memory(3, 4), tmp_path, started=True)
 
 
 def test_scaled_values_have_mean_zero_and_deviation_one():
   source = Memory(12, 3)
-  kept = normalisation.measure(source, DataConfig(normalise="train"))
-  data = DataConfig(normalise="given", mean=tuple(kept["mean"]), std=tuple(kept["std"]))
+  saved = normalisation.measure(source, DataConfig(normalise="train"))
+  data = DataConfig(normalise="given", mean=tuple(saved["mean"]), std=tuple(saved["std"]))
   values = np.concatenate([
     scaling.normalise(image, data)[valid]
     for image, valid in zip(source.images, source.valid, strict=True)
@@ -153,11 +155,11 @@ def test_values_far_from_the_assumed_range_name_file_values_and_remedy(low, high
   )
   with refused:
     scaling.check_range(image, None, DataConfig(**fields), "a.tif")
-  # What is missing has no say.
+  # Nodata pixels do not count.
   scaling.check_range(image, np.zeros((9, 9), bool), DataConfig(**fields), "a.tif")
 
 
-def test_a_scene_far_from_training_is_told_of_once(caplog):
+def test_a_scene_far_from_training_gives_one_warning(caplog):
   data = DataConfig(normalise="given", mean=(100.0, 0.0, 5.0), std=(10.0, 1.0, 1.0))
   image = np.full((4, 4, 3), (110.0, 0.1, 500.0), np.float32)
   with caplog.at_level(logging.WARNING):
@@ -182,7 +184,7 @@ def test_pictures_show_the_named_bands_stretched():
 
 
 def write_bands(path, dtype, seed, *, landslide, side=64, missing=True):
-  """Writes reflectances, a band in decibels (floats) and the last in metres, with missing pixels."""
+  """Writes reflectances, one band in decibels (floats) and the last in metres, with nodata pixels."""
   rng = np.random.default_rng(seed)
   image = rng.normal(1500, 200, (BANDS, side, side))
   image[BANDS - 1] = rng.uniform(300, 2500) + rng.normal(0, 3, (side, side))
@@ -208,7 +210,7 @@ def write_bands(path, dtype, seed, *, landslide, side=64, missing=True):
 
 @pytest.mark.longest
 def test_fourteen_bands_from_files_to_a_map(tmp_path, small_config):
-  """Of 16 bits; `test_data_sets` trains on as many bands of floats."""
+  """Uses 16-bit files; `test_catalogue` trains on the same number of bands of floats."""
   dtype = np.uint16
   root = tmp_path / "data"
   for i in range(24):
@@ -222,7 +224,7 @@ def test_fourteen_bands_from_files_to_a_map(tmp_path, small_config):
   small_config.model.method = "class_activation"
   small_config.train.epochs = 1
   small_config.train.evaluate_every = 0
-  small_config.refine.method = "none"  # The filter of so many bands takes long to compile.
+  small_config.refine.method = "none"  # The filter for so many bands takes long to compile.
   config = configs.from_mapping(small_config)
   workdir, output = tmp_path / "run", tmp_path / "maps"
   settings = {"JAX_NUM_CPU_DEVICES": "1", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
@@ -230,12 +232,12 @@ def test_fourteen_bands_from_files_to_a_map(tmp_path, small_config):
   for flags in (flags_of(config), predict):
     result = call(*flags, f"--workdir={workdir}", **settings)
     assert result.returncode == 0, result.stderr
-  kept = json.loads((workdir / "normalisation.json").read_text())
+  saved = json.loads((workdir / "normalisation.json").read_text())
   source = sources.open_source(config.data, "train")
   pixels = np.concatenate([image[valid] for image, valid in map(source.pixels, range(len(source.ids)))])
-  assert kept["images"] == len(source.ids) and kept["pixels"] == len(pixels) == len(source.ids) * 4072
-  np.testing.assert_allclose(kept["mean"], pixels.mean(axis=0, dtype=float), rtol=1e-6)
-  np.testing.assert_allclose(kept["std"], pixels.std(axis=0, dtype=float), rtol=1e-5)
+  assert saved["images"] == len(source.ids) and saved["pixels"] == len(pixels) == len(source.ids) * 4072
+  np.testing.assert_allclose(saved["mean"], pixels.mean(axis=0, dtype=float), rtol=1e-6)
+  np.testing.assert_allclose(saved["std"], pixels.std(axis=0, dtype=float), rtol=1e-5)
   assert json.loads((workdir / "config.json").read_text())["data"]["mean"] == []
   with rasterio.open(next((output / "mask").glob("*.tif"))) as mask:
     assert (mask.height, mask.width) == (100, 100)

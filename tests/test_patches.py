@@ -39,22 +39,28 @@ def source(root, spec="train", **fields):
 @pytest.mark.parametrize("side", [1, 3, 4, 5, 7, 8, 16])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 20), (5, 9), (3, 17), (1, 1)])
 def test_tiles_cover_every_pixel_exactly_once(height, width, side):
-  seen = np.zeros((height, width), int)
+  known_count = np.zeros((height, width), int)
   for tile in patches.tiles(height, width, side):
     assert tile.height == min(side, height)
     assert tile.width == min(side, width)
     assert 0 <= tile.row <= height - tile.height
     assert 0 <= tile.col <= width - tile.width
     fresh = np.ones((tile.height, tile.width), int)
-    fresh[: tile.seen_rows] = 0
-    fresh[:, : tile.seen_cols] = 0
-    seen[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width] += fresh
-  np.testing.assert_array_equal(seen, 1)
+    fresh[: tile.overlap_rows] = 0
+    fresh[:, : tile.overlap_cols] = 0
+    known_count[tile.row : tile.row + tile.height, tile.col : tile.col + tile.width] += fresh
+  np.testing.assert_array_equal(known_count, 1)
 
 
 def test_tiles_of_side_zero_are_whole_images():
   assert patches.tiles(30, 20, 0) == [patches.Tile(0, 0, 30, 20)]
   assert len(patches.tiles(30, 20, 10)) == 6
+
+
+def test_the_key_of_a_tile_does_not_change():
+  assert patches.Tile(1, 2, 3, 4, 5, 6).key() == (
+    "Tile(row=1, col=2, height=3, width=4, seen_rows=5, seen_cols=6)"
+  )
 
 
 def test_pixels_of_an_image_come_back_once_and_the_rest_is_unknown(tmp_path):
@@ -75,16 +81,16 @@ def test_pixels_of_an_image_come_back_once_and_the_rest_is_unknown(tmp_path):
 
 
 @pytest.mark.parametrize(
-  ("pixels", "share", "expected"),
+  ("pixels", "fraction", "expected"),
   [(1, 0.0, [0, 1, 1, 1]), (2, 0.0, [0, 0, 1, 1]), (0, 0.0, [0, 1, 1, 1]),
    (1, 0.5, [0, 0, 0, 1]), (3, 0.125, [0, 0, 0, 1]), (1, 0.125, [0, 0, 1, 1])],
 )
-def test_labels_need_enough_pixels_and_enough_of_the_area(tmp_path, pixels, share, expected):
+def test_labels_need_enough_pixels_and_enough_of_the_area(tmp_path, pixels, fraction, expected):
   masks = {}
   for name, count in (("a", 0), ("b", 1), ("c", 2), ("d", 8)):
     masks[name] = np.where(np.arange(16) < count, 255, 0).reshape(4, 4)
   make_data(tmp_path, masks)
-  data = source(tmp_path, min_mask_pixels=pixels, min_mask_fraction=share)
+  data = source(tmp_path, min_mask_pixels=pixels, min_mask_fraction=fraction)
   assert data.labels.dtype == np.float32
   np.testing.assert_array_equal(data.labels, np.array(expected)[:, None])
 
@@ -147,8 +153,8 @@ def test_a_manifest_can_take_a_part_of_a_scene(tmp_path):
   row = {"image": "images/scene.png", "mask": "masks/scene.png", "split": "train", **part}
   write_manifest(tmp_path / "list.csv", [row])
   data = source(tmp_path, manifest=str(tmp_path / "list.csv"), tile_size=4)
-  seen = sum(int(np.sum(data.read(i)[1] != UNKNOWN)) for i in range(len(data.ids)))
-  assert seen == 5 * 8
+  known_count = sum(int(np.sum(data.read(i)[1] != UNKNOWN)) for i in range(len(data.ids)))
+  assert known_count == 5 * 8
   assert data.ids[0] == "scene.png[2:1]"
   np.testing.assert_array_equal(data.read(0)[1], mask[2:6, 1:5])
   write_manifest(tmp_path / "list.csv", [{**row, "col_stop": 11}])

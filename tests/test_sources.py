@@ -1,4 +1,4 @@
-"""Folders a class, splits, and what opening a source refuses."""
+"""Folders of classes, splits, and data that a source refuses."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def write_mask(path, array):
 
 
 def fill(root, counts, *, size=(6, 8)):
-  """Writes images by class folder, each of a value of its own."""
+  """Writes images into one folder per class; each image has its own value."""
   for folder, count in counts.items():
     for i in range(count):
       write(root / folder / f"{folder[0]}{i:02d}.png", value=10 * i + len(folder), size=size)
@@ -42,7 +42,7 @@ def test_labels_come_from_the_folders(tmp_path):
       assert label == (name.split("/")[0] == YES)
     assert source.labels.sum() == yes
   assert not set(train.ids) & set(held_out.ids)
-  # Held out is the end of each class, by name.
+  # The last images of each class by name are held out.
   assert set(held_out.ids) == {f"{YES}/l04.png", f"{NO}/n08.png", f"{NO}/n09.png"}
 
 
@@ -54,7 +54,7 @@ def test_reading_returns_the_image_that_the_id_names(tmp_path):
     image, mask = source.read(i)
     assert image.shape == (6, 8, 3)
     assert np.all(image == 10 * int(file[1:3]) + len(folder))
-    # Of a negative every pixel is known, of a positive none.
+    # All pixels of a negative are known, and none of a positive.
     assert np.all(mask == (UNKNOWN if folder == YES else 0))
 
 
@@ -85,7 +85,7 @@ def test_folders_named_like_the_splits_are_the_splits(tmp_path):
   assert len(open_(tmp_path, train_split="train[:50%]").ids) == 2 + 1
 
 
-def test_several_classes_and_names_of_ones_own(tmp_path):
+def test_several_classes_and_custom_names(tmp_path):
   fill(tmp_path, {"scar": 5, "debris": 5, "nothing": 5})
   source = open_(tmp_path, classes=("scar", "debris"), background="nothing")
   for name, label in zip(source.ids, source.labels, strict=True):
@@ -111,7 +111,7 @@ def test_a_missing_class_folder_names_it_and_the_remedy(tmp_path, missing):
 def test_an_empty_class_folder_is_named(tmp_path):
   fill(tmp_path, {YES: 5})
   (tmp_path / NO).mkdir()
-  with pytest.raises(ValueError, match=rf"{NO}/ holds no image.*\.png"):
+  with pytest.raises(ValueError, match=rf"{NO}/ has no images.*\.png"):
     open_(tmp_path)
 
 
@@ -134,13 +134,13 @@ def test_training_needs_images_with_and_without(tmp_path, value, missing):
     write_mask(tmp_path / "masks" / f"{i}.png", np.full((6, 8), value))
   with pytest.raises(ValueError, match=rf"no {missing} examples.*need both"):
     open_(tmp_path, source="patches")
-  # To evaluate, one kind is enough.
+  # Evaluation needs only one of them.
   assert len(open_(tmp_path, "validation", source="patches").ids) == 1
 
 
 def test_a_split_without_examples_is_an_error(tmp_path):
   fill(tmp_path, {YES: 5, NO: 5})
-  with pytest.raises(ValueError, match=r"no example in the train split"):
+  with pytest.raises(ValueError, match=r"the train split has no examples"):
     open_(tmp_path, train_split="train[:0]")
 
 

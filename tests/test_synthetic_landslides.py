@@ -1,4 +1,4 @@
-"""The synthetic landslides: exact, reproducible, and not to be told by colour alone."""
+"""The synthetic landslides: exact, reproducible, and not recognisable by colour alone."""
 
 import functools
 import importlib.util
@@ -25,14 +25,14 @@ def patches():
 
 
 def area_under_curve(scores, labels) -> float:
-  """Computes the chance that a positive scores above a negative."""
+  """Returns the probability that a positive scores above a negative."""
   ranks, positives = scipy.stats.rankdata(scores), labels.sum()
   surplus = ranks[labels].sum() - positives * (positives + 1) / 2
   return surplus / (positives * (len(labels) - positives))
 
 
 def colour_histogram(image):
-  """Counts colours: 16 bins for each band and 512 bins for all three."""
+  """Returns histograms of colour: 16 bins per band, and 512 bins for all three bands."""
   bands = [np.bincount(image[..., band].ravel() // 16, minlength=16) for band in range(3)]
   coarse = image.astype(int) // 32
   cube = np.bincount((coarse @ [64, 8, 1]).ravel(), minlength=512)
@@ -40,7 +40,7 @@ def colour_histogram(image):
 
 
 def fit_logistic(features, labels, weight_decay):
-  """Fits a ridge-penalised logistic regression; returns its weights."""
+  """Returns the weights of a ridge-penalised logistic regression."""
   sign = 2.0 * labels - 1
 
   def loss(weights):
@@ -138,7 +138,7 @@ def test_flow_coordinates_of_a_straight_slide():
   np.testing.assert_allclose(np.abs(across), np.broadcast_to(np.abs(x - 10), (3, 2)), atol=1e-4)
 
 
-def test_colour_alone_does_not_tell_the_label():
+def test_colour_alone_does_not_give_the_label():
   images, _, labels = patches()
   features = np.stack([colour_histogram(image) for image in images])
   fit, judge = slice(0, _PATCHES // 2), slice(_PATCHES // 2, None)
@@ -157,7 +157,7 @@ def test_colour_alone_does_not_tell_the_label():
 
 
 def test_landslides_and_bare_patches_share_their_colours():
-  """On one hillside, the colour of a slid pixel says little against a bare patch's."""
+  """On one hillside, colour hardly separates landslide pixels from a bare patch."""
   areas = []
   for seed in range(0, 40, 2):
     after, mask = drawing.draw_patch(seed, landslide=True)
@@ -221,12 +221,10 @@ def test_builder_builds_and_reads(tmp_path):
   assert builder.info.splits["train"].num_examples == 24
   assert "synthetic" in builder.info.description.lower()
   assert "lgag" in builder.info.citation
-  seen = {}
-  for example in builder.as_data_source("validation"):
-    seen[example["id"].decode()] = example
-  assert len(seen) == 16
+  examples = {e["id"].decode(): e for e in builder.as_data_source("validation")}
+  assert len(examples) == 16
   for number in range(16):
-    example = seen[f"validation_{number:06d}"]
+    example = examples[f"validation_{number:06d}"]
     seed = builders.FIRST_SEED["validation"] + number
     image, mask = drawing.draw_patch(seed, size=64, landslide=bool(example["label"]))
     np.testing.assert_array_equal(example["image"], image)

@@ -1,4 +1,4 @@
-"""TFDS builders: images of any type and number of channels, several classes an image."""
+"""TFDS builders: images of any type and number of channels, several classes per image."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def image_of(number, dtype):
 
 
 class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Four images, of which number i shows the first i classes; one pixel of each misses a band."""
+  """Four images; image i shows the first i classes, and one pixel of each image misses a band."""
 
   name = "many_bands"
   VERSION = tfds.core.Version("1.0.0")
@@ -51,7 +51,7 @@ class Integers(Builder):
 
 @pytest.mark.parametrize("builder", [Builder, Integers])
 def test_images_of_many_bands_come_back_in_their_own_type(tmp_path, monkeypatch, builder):
-  monkeypatch.setattr(tfds, "open_builder", lambda config: builder(data_dir=tmp_path))
+  monkeypatch.setattr(tfds_source, "open_builder", lambda config: builder(data_dir=tmp_path))
   config = DataConfig(source="tfds", builder="toy", channels=14, classes=CLASSES[::-1])
   source = tfds_source.TfdsSource(config, "train")
   order = (source.labels.sum(axis=1)).astype(int)  # TFDS shuffles.
@@ -70,5 +70,5 @@ def test_images_of_many_bands_come_back_in_their_own_type(tmp_path, monkeypatch,
     np.testing.assert_array_equal(mask, np.where(missing, UNKNOWN, number))
   with pytest.raises(ImageError, match="has 14 channels, not 3"):
     tfds_source.TfdsSource(DataConfig(source="tfds", classes=CLASSES), "train").read(0)
-  with pytest.raises(ValueError, match=r"data\.classes names 'slide'.*choose of \['fall'"):
+  with pytest.raises(ValueError, match=r"data\.classes names 'slide'.*choose from \['fall'"):
     tfds_source.TfdsSource(DataConfig(source="tfds", classes=("slide",)), "train")

@@ -1,4 +1,4 @@
-"""Scenes and what is known of them become a folder of labelled tiles, against loops over tiles."""
+"""Scenes and their labels become a folder of labelled tiles, compared with loops over tiles."""
 
 import csv
 import math
@@ -26,8 +26,8 @@ from lgag_jax.tiling import tile
 HEIGHT, WIDTH, SIDE = 100, 128, 16  # The last row of tiles has 4 of 16 rows.
 PLACE = Affine(2, 0, 500000, 0, -2, 3000000)
 YES, NO, UNKNOWN, NO_DATA = "landslide", "non-landslide", "unknown", "no data"
-# In pixels: left, top, right, bottom. The second is under 20 pixels, so is the third in each tile,
-# the last beside pixels without data.
+# Left, top, right and bottom in pixels. The second has under 20 pixels, the third has under 20 in each
+# tile, and the last lies beside nodata pixels.
 SLIDES = (
   (20, 20, 40, 30), (68, 4, 71, 8), (90, 62, 97, 66), (3, 83, 13, 93), (113, 35, 123, 45),
   (52, 33, 60, 38),
@@ -90,18 +90,18 @@ def options(folder, **fields):
 
 
 def gap(row, col, left, top, right, bottom):
-  """Pixels between a tile and a rectangle."""
+  """Returns the distance between a tile and a rectangle in pixels."""
   across = max(left - (col + SIDE), col - right, 0)
   return math.hypot(across, max(top - (row + SIDE), row - bottom, 0))
 
 
 def expected_labels(form, buffer, least=20):
-  """One tile after another: label by tile row and column; `buffer` in pixels."""
+  """Returns the label of each tile by row and column, computed tile by tile; `buffer` in pixels."""
   valid, marked = np.zeros((7 * SIDE, WIDTH), bool), np.pad(outlines(form), ((0, 12), (0, 0)))
   valid[:HEIGHT] = True
   valid[40:90, 50:60] = valid[48:64, 48:61] = False
   shapes = SLIDES if form != "points" else [(x, y, x, y) for x, y in POINTS]
-  found = {}
+  labels = {}
   for r, c in np.ndindex(7, 8):
     top, left = r * SIDE, c * SIDE
     data, mask = (a[top : top + SIDE, left : left + SIDE] for a in (valid, marked))
@@ -112,10 +112,10 @@ def expected_labels(form, buffer, least=20):
     )
     enough = meets if form == "points" else np.sum(data & (mask == 1)) >= least
     unsure = meets or any(g < buffer for g in gaps) or (form == "raster" and np.any(mask[data] == 255))
-    found[r, c] = YES if enough else UNKNOWN if unsure else NO
+    labels[r, c] = YES if enough else UNKNOWN if unsure else NO
     if data.mean() < 0.5:
-      found[r, c] = NO_DATA
-  return found
+      labels[r, c] = NO_DATA
+  return labels
 
 
 @pytest.mark.parametrize("buffer", [0.0, 9.0])
@@ -179,7 +179,7 @@ def test_training_tiles_keep_the_buffer_to_validation_tiles(tmp_path, stride, bu
       down = max(rectangle[1] - row - SIDE, row - rectangle[3])
       assert max(across, down) >= buffer
   assert len(places["train"]) > 2
-  # What is left out lies near, or crosses a border: without a buffer nothing on the blocks' grid does.
+  # Skipped tiles lie in the buffer or cross a border. On the blocks' grid no tile crosses a border.
   assert bool(places[""]) == (buffer > 0 or stride == 6)
 
 
@@ -189,7 +189,7 @@ def test_a_table_labels_tiles_by_number_or_place(tmp_path):
   (tmp_path / "labels.csv").write_text(
     "scene,row,col,x,y,label\n"
     "scene.tif,0,0,,,landslide\nscene,0,1,,,0\nscene,6,7,,,unknown\nscene,2,5,,,yes\n"
-    # The last pixel of tile 1,2, the first of tile 2,3; the tile 3,3 has no data.
+    # The last pixel of tile 1,2, and the first of tile 2,3. Tile 3,3 has no data.
     "two,,,500095.9,2999936.1,non-landslide\ntwo,,,500096,2999936,1\ntwo,3,3,,,1\n"
   )
   settings = options(tmp_path, labels=str(tmp_path / "labels.csv"), input=str(tmp_path / "*.tif"))
@@ -201,10 +201,10 @@ def test_a_table_labels_tiles_by_number_or_place(tmp_path):
   assert {(r.scene, r.row, r.col): r.label for r in rows if r.label in (YES, NO)} == expected
   assert not any(r.mask for r in rows)
   for line, message in (
-    ("scene,9,0,,,1", "row 2 names no tile here: row=9"), ("three,0,0,,,1", "scene 'three'"),
+    ("scene,9,0,,,1", "row 2 means no tile of the scene: row=9"), ("three,0,0,,,1", "scene 'three'"),
     (",0,0,,,1", "scene ''"), ("two,0,0,,,perhaps", "row 2 has the label 'perhaps'"),
-    ("two,,,1,,1", "row 2 needs numbers"), ("two,,,1,2,1", "names no tile here: x=1, y=2"),
-    ("two,1,1,,,1\ntwo,1,1,,,0", "row 3 says non-landslide of tile 1,1.*landslide"),
+    ("two,,,1,,1", "row 2 needs numbers"), ("two,,,1,2,1", "means no tile of the scene: x=1, y=2"),
+    ("two,1,1,,,1\ntwo,1,1,,,0", "row 3 labels tile 1,1 as non-landslide.*as landslide"),
   ):
     (tmp_path / "labels.csv").write_text(f"scene,row,col,x,y,label\n{line}\n")
     with pytest.raises(ValueError, match=rf"labels\.csv.*{message}"):
@@ -214,7 +214,7 @@ def test_a_table_labels_tiles_by_number_or_place(tmp_path):
 
 
 def parsed(command):
-  """The data settings of a printed command."""
+  """Returns the data settings of a printed command."""
   config = image_folder.get_config()
   for word in shlex.split(command):
     if word.startswith("--config.data."):
@@ -243,12 +243,12 @@ def test_the_command_line_prints_what_trains_on_the_tiles(tmp_path, capsys, seve
     table = list(csv.DictReader(file))
   data = parsed(command)
   assert (data.channels, data.background) == (2, "none" if several else NO)
-  found, unknown = {}, 0
+  examples, unknown = {}, 0
   for split in ("train", "validation"):
     source = sources.make_source(data, split)
     for i, name in enumerate(source.ids):
       label = [*source.labels[i]]
-      found[name] = split, data.classes[label.index(1)] if any(label) else data.background
+      examples[name] = split, data.classes[label.index(1)] if any(label) else data.background
       image, mask = source.read(i)
       assert image.shape == (16, 16, 2)
       assert image.dtype == np.uint16
@@ -258,11 +258,11 @@ def test_the_command_line_prints_what_trains_on_the_tiles(tmp_path, capsys, seve
           np.testing.assert_array_equal(mask, file.read(1))
         unknown += np.count_nonzero(mask == 255)
   assert unknown
-  assert found == {line["image"]: (line["split"], line["label"]) for line in table}
-  assert set(found.values()) > {("train", data.classes[-1]), ("train", data.background)}
+  assert examples == {line["image"]: (line["split"], line["label"]) for line in table}
+  assert set(examples.values()) > {("train", data.classes[-1]), ("train", data.background)}
   counted = {line.split()[0]: line.split()[1:3] for line in printed.splitlines() if "  " in line}
   for label in (*data.classes, data.background):
-    splits = [[*found.values()].count((s, label)) for s in ("train", "validation")]
+    splits = [[*examples.values()].count((s, label)) for s in ("train", "validation")]
     assert counted[label] == [str(n) for n in splits]
   if not several:
     sources.open_source(data, "train")
@@ -309,41 +309,41 @@ def test_nothing_partial_is_left_and_nothing_is_written_over(tmp_path, monkeypat
                      validation_fraction=0.0))
   monkeypatch.undo()
   (tmp_path / "tiles").mkdir()
-  tile.cut(options(tmp_path, **fields))  # An empty folder is as good as none.
+  tile.cut(options(tmp_path, **fields))  # The output may be an empty folder.
   with pytest.raises(FileExistsError, match="tiles exists and is not an empty folder"):
     tile.cut(options(tmp_path, **fields))
 
 
-@pytest.mark.parametrize(("side", "much"), [(12, True), (6, False)])
-def test_landslides_from_close_by_are_trained_as_scenes_are(tmp_path, side, much):
+@pytest.mark.parametrize(("side", "close_up"), [(12, True), (6, False)])
+def test_the_command_for_close_ups_has_the_settings_of_scenes(tmp_path, side, close_up):
   write_scene(tmp_path / "scene.tif")
   shapes = [shapely.box(c, r, c + side, r + side) for r in range(0, 96, 32) for c in range(0, 128, 16)]
   path = write_layer(tmp_path / "all.gpkg", shapes)
   settings = options(tmp_path, labels=str(path), unknown_buffer=0.0)
   rows, command = tile.cut(settings)
-  share = np.median([row.share for row in rows if row.share is not None and row.split == "train"])
-  assert share == side**2 / SIDE**2
+  fractions = [row.landslide_fraction for row in rows if row.split == "train" and row.mask]
+  assert np.median(fractions) == side**2 / SIDE**2
   text = tile.output.summary(rows, settings)
-  assert f"Landslides fill {100 * share:.3g} % of the median positive training tile" in text
-  assert ("what suits that much" in text) == much
+  assert f"cover {100 * side**2 / SIDE**2:.3g} % of the median positive training tile" in text
+  assert ("settings for landslides of this size" in text) == close_up
   changed = [f"--config.{name}={value}" for name, value in methods.CLOSE_UP.items()]
-  assert all((word in command) == much for word in changed)
+  assert all((word in command) == close_up for word in changed)
 
 
-def test_a_set_without_a_validation_part_says_so(tmp_path):
+def test_a_missing_validation_split_gives_a_warning(tmp_path):
   write_scene(tmp_path / "scene.tif")
   path = write_layer(tmp_path / "all.gpkg", [shapely.box(*SLIDES[0])])
   settings = options(tmp_path, labels=str(path), validation_fraction=0.0)
   text = tile.output.summary(tile.cut(settings)[0], settings)
-  assert "WARNING: there is no validation part" in text
+  assert "WARNING: there is no validation split" in text
 
 
-def test_what_a_set_lacks_is_said(tmp_path):
+def test_missing_negatives_and_classes_give_warnings(tmp_path):
   write_scene(tmp_path / "scene.tif")
   path = write_layer(tmp_path / "all.gpkg", [shapely.box(0, 0, WIDTH, HEIGHT)])
   settings = options(tmp_path, labels=str(path))
   text = tile.output.summary(tile.cut(settings)[0], settings)
-  assert "WARNING: there are no negatives (non-landslide), and training needs them" in text
+  assert "WARNING: there are no negatives (non-landslide), but training needs them" in text
   path = write_layer(tmp_path / "few.gpkg", [shapely.box(0, 0, 9, 9)])
   settings = options(tmp_path, labels=str(path), output=str(tmp_path / "few"))
   text = tile.output.summary(tile.cut(settings)[0], settings)
@@ -355,7 +355,7 @@ def test_what_a_set_lacks_is_said(tmp_path):
   ({"labels": ""}, "--labels"), ({"tile_size": 0}, "--tile_size=0"),
   ({"max_nodata": 2}, "--max_nodata=2"),
   ({"block_size": 9}, "--block_size=9.*--tile_size=16"), ({"classes": ("masks",)}, "--classes=masks"),
-  ({"labels": "nowhere.gpkg"}, "nowhere.gpkg: there is no such file"),
+  ({"labels": "nowhere.gpkg"}, "nowhere.gpkg: no such file"),
   ({"input": "nowhere*.tif"}, "nowhere.*no such file"), ({"bands": (1, 7)}, "--bands=1,7"),
   ({"block_size": 128}, "--validation_fraction=0.2 of 1 blocks.*--block_size smaller"),
 ])

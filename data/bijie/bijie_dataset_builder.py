@@ -1,4 +1,4 @@
-"""TFDS builder for the Bijie landslides: images by class, with masks and elevations beside them."""
+"""TFDS builder for the Bijie landslides: images in folders by class, with masks and elevations."""
 
 import pathlib
 import sys
@@ -17,7 +17,7 @@ _KINDS = ("landslide", "non-landslide")
 
 # Not registered by name: the module may be imported more than once, under several names.
 class Builder(originals.Builder, skip_registration=True):
-  """Takes every image whole, labelled by its folder."""
+  """Keeps every image whole; the folder of an image gives its label."""
 
   name = "bijie"
   pkg_dir_path = epath.Path(__file__).parent
@@ -37,32 +37,32 @@ class Builder(originals.Builder, skip_registration=True):
     rows = {"train": [], "validation": []}
     for kind in _KINDS:
       files = self._files(root, kind)
-      held_out = originals.last_share([row[0].stem for row in files])
+      held_out = originals.validation_names([row[0].stem for row in files])
       if not held_out:
-        raise originals.error(self.name, root, f"{kind}/image/ holds fewer than two images")
+        raise originals.layout_error(self.name, root, f"{kind}/image/ has fewer than two images")
       for row in files:
         rows["validation" if row[0].stem in held_out else "train"].append((kind, *row))
-    return {split: self._examples(found) for split, found in rows.items()}
+    return {split: self._examples(members) for split, members in rows.items()}
 
   def _files(self, root: pathlib.Path, kind: str) -> list[tuple]:
-    """Lists an image, its mask and its elevation, None where there need not be one, by name."""
-    needed = ["image"]
-    needed += ["mask"] if kind == "landslide" else []
-    needed += ["dem"] if self.builder_config.channels == 4 else []
-    found = {}
-    for name in needed:
+    """Lists images by name, each with its mask and its elevation, or None if they are not needed."""
+    folders = ["image"]
+    folders += ["mask"] if kind == "landslide" else []
+    folders += ["dem"] if self.builder_config.channels == 4 else []
+    files = {}
+    for name in folders:
       if not (root / kind / name).is_dir():
-        raise originals.error(self.name, root, f"the folder {kind}/{name}/ is missing")
-      found[name] = listing.files_by_stem(root / kind / name)
-    for name in needed:
-      for stem, path in found["image"].items():
-        if stem not in found[name]:
-          raise originals.error(
-            self.name, root, f"{kind}/{name}/ holds no file named {stem}, as {path} has it"
+        raise originals.layout_error(self.name, root, f"the folder {kind}/{name}/ is missing")
+      files[name] = listing.files_by_stem(root / kind / name)
+    for name in folders:
+      for stem, path in files["image"].items():
+        if stem not in files[name]:
+          raise originals.layout_error(
+            self.name, root, f"{kind}/{name}/ has no file named {stem} for {path}"
           )
     return [
-      (path, *(found.get(name, {}).get(stem) for name in ("mask", "dem")))
-      for stem, path in sorted(found["image"].items())
+      (path, *(files.get(name, {}).get(stem) for name in ("mask", "dem")))
+      for stem, path in sorted(files["image"].items())
     ]
 
   def _examples(self, rows: list[tuple]) -> originals.Examples:
@@ -73,12 +73,12 @@ class Builder(originals.Builder, skip_registration=True):
       if dem_path:
         image = np.concatenate([image, _elevation(dem_path, image.shape[:2])], -1, dtype=np.float32)
       name = f"{kind}/{path.stem}"
-      _, example = originals.example(name, image, mask)
-      yield name, {**example, "label": _KINDS[::-1].index(kind)}  # Its folder's word counts.
+      _, example = originals.make_example(name, image, mask)
+      yield name, {**example, "label": _KINDS[::-1].index(kind)}  # The folder decides, not the mask.
 
 
 def _elevation(path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
-  """Reads elevations [H, W, 1], of the first band where they were saved as grey RGB."""
+  """Returns elevations [H, W, 1]; uses the first band if they were saved as grey RGB."""
   with reading.open_raster(path) as raster:
     values = reading.read_raster(raster, path, raster.count)[0][..., :1]
   reading.check_same_size(path, values.shape[:2], shape)

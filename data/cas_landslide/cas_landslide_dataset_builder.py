@@ -13,8 +13,7 @@ from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import catalogue, originals
 from lgag_jax.runtime import archives
 
-# One place under two names, and so one region.
-_SAME = {"moxitaidi": "moxi town"}
+_REGION_BY_OTHER_NAME = {"moxitaidi": "moxi town"}
 
 
 # Not registered by name: the module may be imported more than once, under several names.
@@ -29,50 +28,51 @@ class Builder(originals.Builder, skip_registration=True):
 
   def is_root(self, folder: pathlib.Path) -> bool:
     return any(
-      archives.is_archive(entry) or originals.child(entry, "img") is not None
-      for entry, _ in originals.children(folder)
+      archives.is_archive(entry) or originals.find_folder(entry, "img") is not None
+      for entry, _ in originals.list_folders(folder)
     )
 
   def splits(self, root: pathlib.Path) -> dict[str, originals.Examples]:
-    pairs = {name: found for name, found in self._sets(root) if found}
-    held_out = originals.last_share([region(name) for name in pairs])
+    folders = {name: rows for name, rows in self._folders(root) if rows}
+    held_out = originals.validation_names([region(name) for name in folders])
     if not held_out:
-      raise originals.error(self.name, root, "a split by regions needs two of them, or more")
-    return {
-      split: self._examples({n: rows for n, rows in pairs.items() if (region(n) in held_out) == held})
-      for split, held in (("train", False), ("validation", True))
-    }
+      raise originals.layout_error(self.name, root, "a split by regions needs at least two regions")
+    train = {name: rows for name, rows in folders.items() if region(name) not in held_out}
+    validation = {name: rows for name, rows in folders.items() if region(name) in held_out}
+    return {"train": self._examples(train), "validation": self._examples(validation)}
 
-  def _sets(self, root: pathlib.Path):
-    """Yields the name of each folder, and its images with their masks; none for what has neither."""
-    for entry, name in originals.children(root):
+  def _folders(self, root: pathlib.Path):
+    """Yields the name of each folder that has img/ and mask/, with its images and their masks."""
+    for entry, name in originals.list_folders(root):
       folder = entry if entry.is_dir() else archives.unpack_once(entry)
-      places = [originals.child(folder, kind) for kind in ("img", "mask")]
-      if any(places) and not all(places):
-        raise originals.error(self.name, root, f"{name} has img/ or mask/, not both")
-      if not all(places):
+      images, masks = (originals.find_folder(folder, kind) for kind in ("img", "mask"))
+      if bool(images) != bool(masks):
+        raise originals.layout_error(self.name, root, f"{name} has img/ or mask/, but not both")
+      if not images:
         continue
-      found = {stem.casefold(): path for stem, path in listing.files_by_stem(places[1]).items()}
+      mask_files = {stem.casefold(): path for stem, path in listing.files_by_stem(masks).items()}
       rows = []
-      for stem, path in listing.files_by_stem(places[0]).items():
-        mask = found.get(stem.casefold()) or found.get(f"{stem.casefold()}_mask")
+      for stem, path in listing.files_by_stem(images).items():
+        mask = mask_files.get(stem.casefold()) or mask_files.get(f"{stem.casefold()}_mask")
         if mask is None:
-          raise originals.error(self.name, root, f"{name}/mask/ holds no mask named {stem}, of {path}")
+          raise originals.layout_error(
+            self.name, root, f"{name}/mask/ has no mask named {stem} for {path}"
+          )
         rows.append((stem, path, mask))
       yield name, rows
 
-  def _examples(self, sets: dict[str, list[tuple]]) -> originals.Examples:
+  def _examples(self, folders: dict[str, list[tuple]]) -> originals.Examples:
     side = self.builder_config.side
-    for name, rows in sets.items():
+    for name, rows in folders.items():
       for stem, path, mask_path in rows:
         image, mask = reading.read_image(path, 3), originals.read_mask(mask_path)
         reading.check_same_size(mask_path, mask.shape, image.shape[:2])
         if min(mask.shape) < side:
-          raise ValueError(f"{path} is {mask.shape}, smaller than a tile of {side}: leave it out.")
-        yield from originals.tiles(f"{name}/{stem}", image, mask, side)
+          raise ValueError(f"{path} is {mask.shape}, smaller than a tile of {side}: remove it.")
+        yield from originals.cut_tiles(f"{name}/{stem}", image, mask, side)
 
 
 def region(name: str) -> str:
-  """Returns a folder's region: its name up to a bracket, also a full-width one, with the sensor."""
-  found = re.split(r"[(\uff08]", name)[0].strip().casefold()
-  return _SAME.get(found, found)
+  """Returns the region of a folder: its name without the sensor in (also full-width) brackets."""
+  place = re.split(r"[(\uff08]", name)[0].strip().casefold()
+  return _REGION_BY_OTHER_NAME.get(place, place)

@@ -37,22 +37,21 @@ class Builder(originals.Builder, skip_registration=True):
     return any("mask" in _files(site) for site, _ in _sites(folder))
 
   def splits(self, root: pathlib.Path) -> dict[str, originals.Examples]:
-    needed = ["after", "mask", *(["before"] if self.builder_config.channels == 6 else [])]
+    required = ["after", "mask", *(["before"] if self.builder_config.channels == 6 else [])]
     sites = {}
     for site, name in _sites(root):
       files = _files(site)
-      missing = [_NAMES[kind][0] for kind in needed if kind not in files]
+      missing = [_NAMES[kind][0] for kind in required if kind not in files]
       if files and missing:
-        raise originals.error(self.name, root, f"the site {name} has no {', '.join(missing)}")
+        raise originals.layout_error(self.name, root, f"the site {name} has no {', '.join(missing)}")
       if files:
         sites[name] = files
-    held_out = originals.last_share(list(sites))
+    held_out = originals.validation_names(list(sites))
     if not held_out:
-      raise originals.error(self.name, root, "a split by sites needs two of them, or more")
-    return {
-      split: self._examples({n: files for n, files in sites.items() if (n in held_out) == held})
-      for split, held in (("train", False), ("validation", True))
-    }
+      raise originals.layout_error(self.name, root, "a split by sites needs at least two sites")
+    train = {name: files for name, files in sites.items() if name not in held_out}
+    validation = {name: files for name, files in sites.items() if name in held_out}
+    return {"train": self._examples(train), "validation": self._examples(validation)}
 
   def _examples(self, sites: dict[str, dict[str, pathlib.Path]]) -> originals.Examples:
     kinds = ["after", "before"][: self.builder_config.channels // 3]
@@ -61,20 +60,19 @@ class Builder(originals.Builder, skip_registration=True):
 
 
 def _sites(folder: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
-  return [(entry, name) for entry, name in originals.children(folder) if entry.is_dir()]
+  return [(entry, name) for entry, name in originals.list_folders(folder) if entry.is_dir()]
 
 
 def _files(site: pathlib.Path) -> dict[str, pathlib.Path]:
   stems = {stem.casefold(): path for stem, path in listing.files_by_stem(site).items()}
-  found = {
-    kind: next((stems[name] for name in names if name in stems), None)
-    for kind, names in _NAMES.items()
+  return {
+    kind: stems[name] for kind, names in _NAMES.items()
+    for name in reversed(names) if name in stems  # Reversed, so that the first name wins.
   }
-  return {kind: path for kind, path in found.items() if path}
 
 
 def _strips(site: str, paths: list[pathlib.Path], mask_path: pathlib.Path, side: int):
-  """Yields a site's tiles, reading a row of them at a time: a PNG is read from its top only."""
+  """Yields the tiles of a site; reads one row of tiles at a time, since PNGs are read from the top."""
   with contextlib.ExitStack() as stack:
     rasters = [stack.enter_context(reading.open_raster(path)) for path in paths]
     mask_raster = stack.enter_context(reading.open_raster(mask_path))
@@ -82,7 +80,7 @@ def _strips(site: str, paths: list[pathlib.Path], mask_path: pathlib.Path, side:
     for path, raster in zip(paths, rasters, strict=True):
       reading.check_same_size(mask_path, (height, width), (raster.height, raster.width))
       if min(height, width) < side:
-        raise ValueError(f"{path} is {height} x {width}, smaller than a tile of {side}: leave it out.")
+        raise ValueError(f"{path} is {height} x {width}, smaller than a tile of {side}: remove it.")
     for row, strip in itertools.groupby(patches.tiles(height, width, side), lambda tile: tile.row):
       window = Window(0, row, width, side)
       image = np.concatenate([
@@ -92,7 +90,7 @@ def _strips(site: str, paths: list[pathlib.Path], mask_path: pathlib.Path, side:
       mask = reading.read_mask(mask_raster, classes=1, ignore=-1, window=window)
       for tile in strip:
         cols = slice(tile.col, tile.col + side)
-        yield originals.example(
+        yield originals.make_example(
           f"{site}[{row}:{tile.col}]", np.ascontiguousarray(image[:, cols]), mask[:, cols],
-          seen_rows=tile.seen_rows, seen_cols=tile.seen_cols,
+          overlap_rows=tile.overlap_rows, overlap_cols=tile.overlap_cols,
         )

@@ -31,32 +31,33 @@ class Builder(originals.Builder, skip_registration=True):
     return (folder / "trainX.npy").is_file()
 
   def splits(self, root: pathlib.Path) -> dict[str, originals.Examples]:
-    found = {}
+    splits = {}
     for split, name in _FILES.items():
       paths = [root / f"{name}{kind}.npy" for kind in "XY"]
       missing = [path.name for path in paths if not path.is_file()]
       if missing and not (split == "test" and len(missing) == 2):
-        raise originals.error(self.name, root, f"{' and '.join(missing)} missing")
+        raise originals.layout_error(self.name, root, f"{' and '.join(missing)} missing")
       if not missing:
-        found[split] = self._examples(name, *paths)
-    return found
+        splits[split] = self._examples(name, *paths)
+    return splits
 
   def _examples(self, name: str, image_path, mask_path) -> originals.Examples:
     images, masks = _open(image_path, _BANDS), _open(mask_path, 1)
     if len(images) != len(masks):
       raise ValueError(f"{mask_path} has {len(masks)} masks for {len(images)} images: restore it.")
+    side = self.builder_config.side
     for i in range(len(images)):
-      image = originals.floats(images[i], f"{image_path}, image {i},")
-      mask = originals.floats(masks[i, ..., 0], f"{mask_path}, mask {i},") != 0
-      yield from originals.tiles(f"{name}/{i}", image, mask.astype(np.uint8), self.builder_config.side)
+      image = originals.as_float32(images[i], f"{image_path}, image {i},")
+      mask = originals.as_float32(masks[i, ..., 0], f"{mask_path}, mask {i},") != 0
+      yield from originals.cut_tiles(f"{name}/{i}", image, mask.astype(np.uint8), side)
 
 
 def _open(path: pathlib.Path, channels: int) -> np.ndarray:
-  """Maps an array [n, 128, 128, channels] without reading it; raises ValueError naming the file."""
+  """Memory-maps an array [n, 128, 128, channels]; raises ValueError that names the file."""
   try:
     array = np.load(path, mmap_mode="r", allow_pickle=False)
     if not isinstance(array, np.ndarray):
-      raise ValueError("it holds several arrays")
+      raise ValueError("it is not a single array")
     if array.ndim == 3 and channels == 1:
       array = array[..., None]
     if array.ndim != 4 or array.shape[1:] != (_PATCH, _PATCH, channels):

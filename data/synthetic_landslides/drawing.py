@@ -1,7 +1,7 @@
 """Draws synthetic overhead images of mountain country, with and without landslides.
 
-A landslide and a bare field wear the same soil. What tells them apart is form and place: a sharp
-crown on a steep slope, a run down the fall line, streaks along the flow, a lobe at the toe.
+Landslides and bare fields have the same soil. They differ in form and place: a landslide has a sharp
+crown on a steep slope, runs down the fall line, and has streaks along the flow and a lobe at the toe.
 """
 
 import dataclasses
@@ -16,46 +16,50 @@ from . import noise, paint, palette, shapes, terrain
 from .terrain import Terrain
 
 _PAD = 20  # Pixels drawn around a window, so that shadows and blur cross its edges.
-_LEAST_PIXELS = 200  # A positive patch shows at least so much landslide.
+_MIN_PIXELS = 200  # Landslide pixels of a positive patch.
 _WINDOW = 512
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """All that determines a scene's pixels; any window of it can be drawn alone."""
+  """Everything that determines a scene's pixels; any window of it can be drawn alone."""
 
   style: palette.Style
   ground: Terrain
   slides: tuple[shapes.Slide, ...]
   bares: tuple[shapes.Bare, ...]
-  shift: tuple[int, int]  # Into the textures.
+  shift: tuple[int, int]  # Offset into the textures.
 
 
 def make_plan(
   seed: int, height: int, width: int, *, landslide: bool, bare: bool | None = None,
   river: bool | None = None, attempt: int = 0,
 ) -> Plan:
-  """Plans a scene; with the same seed all but the landslides is the same, with and without.
+  """Plans a scene. Both values of `landslide` give the same scene but for the landslides.
 
-  A classifier can thus learn nothing from what else an image shows, nor from what it lacks. Whether
-  there are rivers is left to chance, or told; so are bare patches, but that chance may deny them.
+  So a classifier cannot learn from the rest of an image. `river` says whether there are rivers, None
+  leaves it to chance. `bare=False` draws no bare patches; otherwise their number is random, perhaps 0.
   """
-  look, earth, things, slid = (np.random.default_rng([seed, attempt, k]) for k in range(4))
-  ground = terrain.draw_terrain(earth, (height, width), river)
-  slides = shapes.draw_slides(slid, ground, shapes.draw_sizes(slid, ground)) if landslide else ()
+  style_rng, ground_rng, bare_rng, slide_rng = (
+    np.random.default_rng([seed, attempt, k]) for k in range(4)
+  )
+  ground = terrain.draw_terrain(ground_rng, (height, width), river)
+  slides = ()
+  if landslide:
+    slides = shapes.draw_slides(slide_rng, ground, shapes.draw_sizes(slide_rng, ground))
   return Plan(
-    style=palette.draw_style(look),
+    style=palette.draw_style(style_rng),
     ground=ground,
     slides=tuple(slides),
-    bares=() if bare is False else tuple(shapes.draw_bares(things, ground)),
-    shift=tuple(int(v) for v in look.integers(noise.PERIOD, size=2)),
+    bares=() if bare is False else tuple(shapes.draw_bares(bare_rng, ground)),
+    shift=tuple(int(v) for v in style_rng.integers(noise.PERIOD, size=2)),
   )
 
 
 def render(plan: Plan, top: int, left: int, height: int, width: int, *, classes: bool = False):
-  """Draws a window of a scene: the image u8[height, width, 3] and its mask u8[height, width].
+  """Returns a window of a scene: the image u8[height, width, 3] and its mask u8[height, width].
 
-  The mask is 1 for landslides; with `classes` it numbers all of paint.CLASSES.
+  The mask is 1 for landslides; with `classes` it holds the numbers of paint.CLASSES.
   """
   rows = np.arange(top - _PAD, top + height + _PAD)
   cols = np.arange(left - _PAD, left + width + _PAD)
@@ -73,7 +77,7 @@ def render(plan: Plan, top: int, left: int, height: int, width: int, *, classes:
 
 
 def _sunlight(canvas: paint.Canvas) -> np.ndarray:
-  """Shades the surface: direct light f32[h, w], 1 on level ground, 0 in cast shadow."""
+  """Returns the direct light on the surface f32[h, w]: 1 on level ground, 0 in cast shadow."""
   style, surface = canvas.style, canvas.height + canvas.canopy
   y, x = -math.cos(style.azimuth), math.sin(style.azimuth)  # Towards the sun.
   sine, cosine = math.sin(style.elevation), math.cos(style.elevation)
@@ -83,7 +87,7 @@ def _sunlight(canvas: paint.Canvas) -> np.ndarray:
   shade = np.zeros_like(light)
   for run in (2.5, 5.0, 9.0, 15.0):
     dy, dx = round(run * y), round(run * x)
-    # What stands towards the sun, lowered by the ray's descent on its way here.
+    # The surface towards the sun, lowered by the descent of the ray on its way here.
     blocker = np.roll(surface, (-dy, -dx), (0, 1)) - math.hypot(dy, dx) * sine / cosine
     np.maximum(shade, blocker - surface, out=shade)
   light *= 1 - 0.8 * np.clip(shade / 1.6, 0, 1)
@@ -93,12 +97,12 @@ def _sunlight(canvas: paint.Canvas) -> np.ndarray:
 
 
 def _photograph(canvas: paint.Canvas, light: np.ndarray) -> np.ndarray:
-  """Turns colour and light into pixels, through haze, optics and sensor: u8[h, w, 3]."""
+  """Returns the pixels u8[h, w, 3] from colour and light, with haze, blur and sensor noise."""
   style = canvas.style
   sky = np.float32([0.30, 0.32, 0.37])
   sun = np.float32([0.80, 0.78, 0.71]) * style.tint
   image = canvas.colour * (light[..., None] * sun + sky) * np.float32(style.exposure)
-  # The film's shoulder: bright soil pales instead of clipping.
+  # A soft limit, like film: bright soil turns pale instead of clipping.
   image = 1.22 * (1 - np.exp(-1.15 * image))
   image += style.haze * (np.float32([0.70, 0.74, 0.80]) - image)
   for band in range(3):
@@ -109,11 +113,11 @@ def _photograph(canvas: paint.Canvas, light: np.ndarray) -> np.ndarray:
 
 
 def draw_patch(seed: int, *, size: int = 256, landslide: bool) -> tuple[np.ndarray, np.ndarray]:
-  """Draws a square patch: the image u8[size, size, 3] and its mask u8[size, size], 1 = landslide.
+  """Returns a square patch: the image u8[size, size, 3] and its mask u8[size, size], 1 = landslide.
 
-  With the same seed the two values of `landslide` show the same hillside after and before (save
-  for a few too gentle, one in ten at 64 pixels, where a positive moves to another). A positive
-  shows at least 200 pixels of landslide, a negative none. Raises ValueError below 48 pixels.
+  With the same seed, the two values of `landslide` show the same hillside after and before. Only if it
+  is too gentle for a landslide (one in ten at 64 pixels), the positive shows another one. A positive
+  has at least 200 landslide pixels, a negative none. Raises ValueError below 48 pixels.
   """
   if size < 48:
     raise ValueError(f"size={size}: a landslide needs a patch of at least 48 pixels")
@@ -121,26 +125,25 @@ def draw_patch(seed: int, *, size: int = 256, landslide: bool) -> tuple[np.ndarr
     image, mask = render(
       make_plan(seed, size, size, landslide=landslide, attempt=attempt), 0, 0, size, size
     )
-    if not landslide or mask.sum() >= _LEAST_PIXELS:
+    if not landslide or mask.sum() >= _MIN_PIXELS:
       return image, mask
 
 
 def draw_classes(
   seed: int, present: Collection[str], *, size: int = 256
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws a square patch that shows the classes in `present`, at least 200 pixels each, and no other.
+  """Returns a square patch that shows only the classes in `present`, with at least 200 pixels each.
 
-  Returns the image u8[size, size, 3] and its mask u8[size, size], which numbers paint.CLASSES.
+  Returns the image u8[size, size, 3] and its mask u8[size, size] with the numbers of paint.CLASSES.
   """
-  there = [name in present for name in paint.CLASSES]
+  landslide, bare, river = shown = [name in present for name in paint.CLASSES]
   for attempt in itertools.count():
-    landslide, bare, river = there
     plan = make_plan(
       seed, size, size, landslide=landslide, bare=bare, river=river, attempt=attempt
     )
     image, mask = render(plan, 0, 0, size, size, classes=True)
-    pixels = np.bincount(mask.ravel(), minlength=len(there) + 1)[1:]
-    if np.all(pixels >= np.where(there, _LEAST_PIXELS, 0)):
+    pixels = np.bincount(mask.ravel(), minlength=len(shown) + 1)[1:]
+    if np.all(pixels >= np.where(shown, _MIN_PIXELS, 0)):
       return image, mask
 
 
@@ -154,11 +157,11 @@ def windows(height: int, width: int, side: int = _WINDOW):
 def draw_scene(
   seed: int, height: int, width: int, *, landslide: bool = True
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Draws one coherent scene: the image u8[height, width, 3] and its mask u8[height, width]."""
+  """Returns a coherent scene: the image u8[height, width, 3] and its mask u8[height, width]."""
   plan = make_plan(seed, height, width, landslide=landslide)
   image = np.empty((height, width, 3), np.uint8)
   mask = np.empty((height, width), np.uint8)
   for top, left, h, w in windows(height, width):
-    here = (slice(top, top + h), slice(left, left + w))
-    image[here], mask[here] = render(plan, top, left, h, w)
+    window = (slice(top, top + h), slice(left, left + w))
+    image[window], mask[window] = render(plan, top, left, h, w)
   return image, mask

@@ -1,7 +1,7 @@
-"""Position-based noise: textures and smooth fields that agree wherever two windows overlap.
+"""Position-based noise: textures and smooth fields that are equal wherever two windows overlap.
 
-Everything is a function of the pixel's place in its scene, never of the window that asks, so a
-scene drawn in strips equals the scene drawn at once.
+Noise depends on a pixel's position in its scene, not on the window. So a scene drawn in strips equals
+the same scene drawn at once.
 """
 
 import functools
@@ -11,14 +11,14 @@ import scipy.fft
 import scipy.spatial
 
 PERIOD = 512  # Pixels after which a texture repeats.
-_LARGEST = 640  # Rows or columns of the largest window that is read at once.
-FIRST = -12  # The first coarse node's index: so many lie beyond each edge of a scene.
+_MAX_WINDOW = 640  # Rows or columns.
+FIRST = -12  # Index of the first coarse node: 12 nodes lie beyond each edge of a scene.
 
 
 def fractal(rng: np.random.Generator, shape: tuple[int, int], *, longest: float, beta: float):
-  """Draws spectral noise, amplitude falling as frequency to the power `beta`: f32[*shape].
+  """Returns spectral noise f32[*shape], whose amplitude falls as frequency to the power `beta`.
 
-  Waves longer than `longest` nodes are damped. The result has mean 0 and deviation 1.
+  Waves longer than `longest` nodes are damped. The result has mean 0 and standard deviation 1.
   """
   size = [scipy.fft.next_fast_len(int(1.25 * n) + 8, real=True) for n in shape]
   spectrum = scipy.fft.rfft2(rng.standard_normal(size, dtype=np.float32))
@@ -33,13 +33,13 @@ def _band(seed: int, shortest: float, longest: float) -> np.ndarray:
   white = np.random.default_rng(seed).standard_normal((PERIOD, PERIOD), dtype=np.float32)
   fy, fx = np.fft.fftfreq(PERIOD)[:, None], np.fft.rfftfreq(PERIOD)[None]
   square = fy**2 + fx**2
-  keep = np.exp(-square * shortest**2) * (1 - np.exp(-square * longest**2))
-  field = scipy.fft.irfft2(scipy.fft.rfft2(white) * keep.astype(np.float32), s=white.shape)
+  band_pass = np.exp(-square * shortest**2) * (1 - np.exp(-square * longest**2))
+  field = scipy.fft.irfft2(scipy.fft.rfft2(white) * band_pass.astype(np.float32), s=white.shape)
   return (field / field.std()).astype(np.float32)
 
 
 def _crowns(seed: int, spacing: float) -> tuple[np.ndarray, np.ndarray]:
-  """Draws tree crowns: heights in 0..1 and one random tone in 0..1 for each tree."""
+  """Returns tree crowns: their heights, and one random tone per tree, both in 0..1."""
   rng = np.random.default_rng(seed)
   count = round(PERIOD / spacing)
   grid = np.stack(np.meshgrid(np.arange(count), np.arange(count), indexing="ij"), -1)
@@ -60,7 +60,7 @@ def _crowns(seed: int, spacing: float) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def textures() -> dict[str, np.ndarray]:
-  """Draws the periodic textures once per process: f32[PERIOD, PERIOD] each."""
+  """Returns the periodic textures f32[PERIOD, PERIOD], drawn once per process."""
   small, small_tone = _crowns(1, 5.0)
   large, large_tone = _crowns(2, 7.5)
   return {
@@ -77,22 +77,22 @@ def textures() -> dict[str, np.ndarray]:
 
 @functools.cache
 def _wrapped(name: str) -> np.ndarray:
-  return np.pad(textures()[name], (0, _LARGEST), mode="wrap")
+  return np.pad(textures()[name], (0, _MAX_WINDOW), mode="wrap")
 
 
 def take(name: str, rows: np.ndarray, cols: np.ndarray, shift: tuple[int, int] = (0, 0)):
-  """Reads a texture at adjoining rows and columns of the scene: f32[len(rows), len(cols)].
+  """Returns a texture f32[len(rows), len(cols)] at contiguous rows and columns of the scene.
 
-  The result is a view, not to be written to. Raises ValueError beyond 640 rows or columns.
+  The result is a view: do not write to it. Raises ValueError beyond 640 rows or columns.
   """
-  if max(len(rows), len(cols)) > _LARGEST:
-    raise ValueError(f"a window of {len(rows)} x {len(cols)}: draw at most {_LARGEST} at a time")
+  if max(len(rows), len(cols)) > _MAX_WINDOW:
+    raise ValueError(f"a window of {len(rows)} x {len(cols)}: draw at most {_MAX_WINDOW} at a time")
   top, left = (int(rows[0]) + shift[0]) % PERIOD, (int(cols[0]) + shift[1]) % PERIOD
   return _wrapped(name)[top : top + len(rows), left : left + len(cols)]
 
 
 def take_between(name: str, y: np.ndarray, x: np.ndarray) -> np.ndarray:
-  """Reads a texture at fractional places, bilinearly, with the shape of `y`."""
+  """Returns a texture at fractional positions, interpolated bilinearly, with the shape of `y`."""
   grid = textures()[name]
   y0, x0 = np.floor(y).astype(np.int32), np.floor(x).astype(np.int32)
   fy, fx = (y - y0).astype(np.float32), (x - x0).astype(np.float32)
@@ -104,14 +104,14 @@ def take_between(name: str, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 
 
 def coarse_axes(height: int, width: int, step: int) -> tuple[np.ndarray, np.ndarray]:
-  """Places the coarse nodes of a scene: their rows and columns in pixels."""
+  """Returns the rows and the columns of a scene's coarse nodes in pixels."""
   return tuple(
     (np.arange(-(-n // step) - 2 * FIRST, dtype=np.float32) + FIRST) * step for n in (height, width)
   )
 
 
 def _spline(places: np.ndarray, step: int, count: int) -> tuple[np.ndarray, slice]:
-  """Builds the cubic B-spline weights from coarse nodes to pixels, and the nodes they need."""
+  """Returns the cubic B-spline weights from coarse nodes to pixels, and the nodes they apply to."""
   position = places / step - FIRST
   base = np.floor(position).astype(np.int64)
   f = (position - base).astype(np.float32)
@@ -126,9 +126,9 @@ def _spline(places: np.ndarray, step: int, count: int) -> tuple[np.ndarray, slic
 
 
 def upsample(field: np.ndarray, rows: np.ndarray, cols: np.ndarray, step: int) -> np.ndarray:
-  """Interpolates a coarse field smoothly at pixels: f32[len(rows), len(cols)].
+  """Returns a coarse field interpolated smoothly at pixels: f32[len(rows), len(cols)].
 
-  Raises ValueError for pixels outside the plan's margin.
+  Raises ValueError for pixels outside the margin of the plan.
   """
   down, window_y = _spline(rows, step, field.shape[0])
   across, window_x = _spline(cols, step, field.shape[1])

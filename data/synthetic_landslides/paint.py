@@ -8,36 +8,36 @@ from . import noise, shapes
 from .palette import Style
 from .terrain import Terrain
 
-# Numbered from 1 in a canvas's mask: what lies uppermost counts, roads and all else are 0.
+# Numbered from 1 in a canvas's mask. The uppermost object counts; roads and everything else are 0.
 CLASSES = ("landslide", "bare", "river")
 _SLIDE, _BARE, _RIVER = range(1, len(CLASSES) + 1)
 
 
 @dataclasses.dataclass
 class Canvas:
-  """A window being painted; heights in pixels, colours in 0..1 before light."""
+  """A window being painted; heights in pixels, colours in 0..1 without light."""
 
   ground: Terrain
   style: Style
   shift: tuple[int, int]
   rows: np.ndarray  # i64[h]
   cols: np.ndarray  # i64[w]
-  height: np.ndarray  # f32[h, w], the bare surface.
-  canopy: np.ndarray  # f32[h, w], trees above it.
+  height: np.ndarray  # f32[h, w], of the ground.
+  canopy: np.ndarray  # f32[h, w], of the trees above the ground.
   colour: np.ndarray  # f32[h, w, 3]
   mask: np.ndarray  # u8[h, w]
 
   def texture(self, name: str, shift=(0, 0), part=(slice(None), slice(None))) -> np.ndarray:
-    """Reads a texture at the window's pixels (or a part of them)."""
+    """Returns a texture at the window's pixels, or at a part of them."""
     shift = (self.shift[0] + shift[0], self.shift[1] + shift[1])
     return noise.take(name, self.rows[part[0]], self.cols[part[1]], shift)
 
   def field(self, field: np.ndarray) -> np.ndarray:
-    """Interpolates one of the ground's fields at the window's pixels."""
+    """Returns one of the ground's fields, interpolated at the window's pixels."""
     return noise.upsample(field, self.rows, self.cols, self.ground.step)
 
   def part(self, low, high) -> tuple[slice, slice] | None:
-    """Cuts a box (row, column) to the window: None where they do not meet."""
+    """Returns the part of a box (row, column) in the window, None if they do not overlap."""
     slices = []
     for axis, lowest, highest in zip((self.rows, self.cols), low, high, strict=True):
       first = max(int(np.floor(lowest)) - int(axis[0]), 0)
@@ -48,22 +48,22 @@ class Canvas:
     return tuple(slices)
 
   def cover(self, part, alpha: np.ndarray, colour: np.ndarray) -> None:
-    """Lays colour f32[h, w, 3] over a part, `alpha` f32[h, w] thick, and fells its trees."""
+    """Paints colour f32[h, w, 3] over a part with opacity `alpha` f32[h, w], and removes its trees."""
     self.colour[part] += alpha[..., None] * (colour - self.colour[part])
     self.canopy[part] *= 1 - alpha
 
 
-def _mix(low: np.ndarray, high: np.ndarray, share: np.ndarray) -> np.ndarray:
-  return low + share[..., None] * (high - low)
+def _mix(low: np.ndarray, high: np.ndarray, weight: np.ndarray) -> np.ndarray:
+  return low + weight[..., None] * (high - low)
 
 
 def _soften(inside: np.ndarray, edge: float) -> np.ndarray:
-  """Turns a distance into the shape (pixels, positive inside) to a cover in 0..1."""
+  """Returns the opacity in 0..1 for a distance to the outline (pixels, positive inside)."""
   return np.clip(inside / edge + 0.5, 0, 1).astype(np.float32)
 
 
 def start(ground: Terrain, style: Style, shift, rows, cols) -> Canvas:
-  """Begins a window with meadow and forest on the ground."""
+  """Returns a new window with meadow and forest on the ground."""
   shape = (len(rows), len(cols))
   canvas = Canvas(ground, style, shift, rows, cols, None, None, None, np.zeros(shape, np.uint8))
   size = "large" if style.large_trees else "small"
@@ -84,12 +84,12 @@ def start(ground: Terrain, style: Style, shift, rows, cols) -> Canvas:
 
 
 def _soil(canvas: Canvas, part, tone: float, shift) -> np.ndarray:
-  """Colours bare soil, the same for a slide and a field: f32[h, w, 3]."""
+  """Returns the colour of bare soil f32[h, w, 3], the same for a landslide and a field."""
   style = canvas.style
   mottle = canvas.texture("mottle", shift, part)
-  share = np.clip(tone + 0.3 * mottle, -1, 1)
-  colour = _mix(style.soil, style.fresh, np.maximum(share, 0))
-  colour = colour + np.maximum(-share, 0)[..., None] * 0.7 * (style.wet - colour)
+  freshness = np.clip(tone + 0.3 * mottle, -1, 1)
+  colour = _mix(style.soil, style.fresh, np.maximum(freshness, 0))
+  colour = colour + np.maximum(-freshness, 0)[..., None] * 0.7 * (style.wet - colour)
   return colour * (1 + 0.05 * canvas.texture("grain", shift, part))[..., None]
 
 
@@ -130,7 +130,7 @@ def paint_bare(canvas: Canvas, bare: shapes.Bare) -> None:
 
 
 def paint_road(canvas: Canvas) -> None:
-  """Paints roads, tarmac or the scene's own soil."""
+  """Paints roads of tarmac or of the scene's soil."""
   away = canvas.field(canvas.ground.road)
   inside = canvas.ground.road_width - away
   if inside.max() < -4:
@@ -144,7 +144,7 @@ def paint_road(canvas: Canvas) -> None:
 
 
 def paint_river(canvas: Canvas) -> None:
-  """Paints rivers with bars of gravel, which count as river, in the colour of the slopes they drain."""
+  """Paints rivers, and bars of gravel in the colour of the slopes; the bars count as river."""
   away = canvas.field(canvas.ground.river)
   width = canvas.ground.river_width
   if away.min() > 5 * width:
@@ -161,7 +161,7 @@ def paint_river(canvas: Canvas) -> None:
   canvas.mask[(bar > 0) | (stream > 0)] = _RIVER
   wet = _soften(stream, 2)
   canvas.cover(..., wet, water)
-  # Water lies flat: no hillside shows through it.
+  # Water is flat, so the relief does not show through it.
   canvas.height -= wet * (0.35 * canvas.texture("mottle") + 0.07 * canvas.texture("grain") + 0.8)
 
 
@@ -188,7 +188,7 @@ def paint_slide(canvas: Canvas, slide: shapes.Slide) -> None:
   grain = canvas.texture("grain", slide.shift, part)
   colour = _soil(canvas, part, slide.tone, slide.shift)
   scarp = np.clip(1.4 - inside / 3, 0, 1) * np.clip(1 - along / 0.3, 0, 1)
-  fade = np.clip(0.12 - 0.3 * along, -0.15, 0.12)  # Fresh at the scar, muddier below.
+  fade = np.clip(0.12 - 0.3 * along, -0.15, 0.12)  # Bright at the scar, darker below.
   colour = colour * (1 + fade - 0.4 * scarp + 0.22 * streak + 0.1 * deposit * grain)[..., None]
   canvas.cover(part, _soften(inside, 1.2), colour)
   # A hollow with a steep crown above, a raised lobe with a steep front below.

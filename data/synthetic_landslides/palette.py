@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-# Two crown colours and a meadow colour for each biome, 8-bit.
+# Two crown colours and a meadow colour per biome, 8-bit.
 _BIOMES = {
   "temperate summer": ((48, 76, 40), (76, 98, 50), (116, 134, 72)),
   "autumn": ((92, 82, 44), (146, 92, 42), (140, 130, 80)),
@@ -27,7 +27,7 @@ _WATERS = ((64, 92, 96), (96, 116, 104), (122, 112, 90), (52, 76, 84))
 
 @dataclasses.dataclass(frozen=True)
 class Style:
-  """The look of a scene: colours f32[3] in 0..1, angles in radians."""
+  """Colours f32[3] in 0..1 and light of a scene; angles in radians."""
 
   biome: str
   crowns: tuple[np.ndarray, np.ndarray]
@@ -37,9 +37,9 @@ class Style:
   wet: np.ndarray  # The darker one.
   water: np.ndarray
   tarmac: bool
-  forest: float  # Added to the cover field: the share of forest.
+  forest: float  # Added to the cover field; more of it means more forest.
   large_trees: bool
-  azimuth: float  # Where the sun stands, clockwise from north.
+  azimuth: float  # Of the sun, clockwise from north.
   elevation: float
   tint: np.ndarray
   exposure: float
@@ -57,7 +57,7 @@ def _colour(rng: np.random.Generator, colour, spread: float = 0.05) -> np.ndarra
 
 
 def draw_style(rng: np.random.Generator) -> Style:
-  """Draws one scene's colours and light."""
+  """Returns random colours and light for a scene."""
   biome = list(_BIOMES)[rng.integers(len(_BIOMES))]
   dark, bright, meadow = _BIOMES[biome]
   soil = _colour(rng, _SOILS[rng.integers(len(_SOILS))], 0.06)

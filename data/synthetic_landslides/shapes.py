@@ -1,4 +1,4 @@
-"""What lies on the ground: landslides, and bare patches of the same soil that are none."""
+"""Shapes on the ground: landslides, and bare patches of the same soil that are not landslides."""
 
 import dataclasses
 import math
@@ -19,7 +19,7 @@ class Slide:
   width: np.ndarray
   depth: float  # Of the scar, pixels.
   tone: float  # 0: the scene's soil, 1: its fresh tone.
-  shift: tuple[int, int]  # Into the streaks' texture.
+  shift: tuple[int, int]  # Offset into the texture of the streaks.
 
   @property
   def length(self) -> float:
@@ -29,7 +29,7 @@ class Slide:
 
 @dataclasses.dataclass(frozen=True)
 class Bare:
-  """A bare patch: an ellipse (or rectangle) with half axes `size`, turned by `angle`."""
+  """A bare patch: an ellipse or rectangle with half axes `size`, rotated by `angle`."""
 
   kind: str
   centre: np.ndarray  # f32[2]
@@ -40,7 +40,7 @@ class Bare:
 
 
 def flow_coordinates(slide: Slide, y: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Gives each pixel its distance along the path and its signed distance from it.
+  """Returns each pixel's distance along the path, and its signed distance from the path.
 
   `y` is f32[h, 1] and `x` is f32[1, w]; both results are f32[h, w], pixels.
   """
@@ -55,7 +55,7 @@ def flow_coordinates(slide: Slide, y: np.ndarray, x: np.ndarray) -> tuple[np.nda
 
 
 def _profile(rng: np.random.Generator, length: float, flow: bool, girth: float) -> np.ndarray:
-  """Draws the half width along a path: scar, run-out, deposit, with round ends."""
+  """Returns the half width along a path: scar, run-out and deposit, with round ends."""
   s = np.arange(0, length + _STRIDE / 2, _STRIDE)
   u = s / s[-1]
   if flow:
@@ -69,7 +69,7 @@ def _profile(rng: np.random.Generator, length: float, flow: bool, girth: float) 
 
 
 def _descend(rng, ground: Terrain, start: np.ndarray, length: float) -> np.ndarray:
-  """Follows the steepest descent, with some inertia, to level ground or for `length` pixels."""
+  """Returns a path along the steepest descent, with some inertia; ends at level ground or `length`."""
   (y, x), (hy, hx) = start.tolist(), ground.at(ground.descent, start).tolist()
   points = [(y, x)]
   for wander_y, wander_x in rng.normal(0, 0.05, (int(length / _STRIDE), 2)).tolist():
@@ -87,7 +87,7 @@ def _descend(rng, ground: Terrain, start: np.ndarray, length: float) -> np.ndarr
 
 
 def draw_sizes(rng: np.random.Generator, ground: Terrain) -> list[tuple[float, float, bool]]:
-  """Draws how many slides, and the length, half width (pixels) and kind of each."""
+  """Returns length, half width (pixels) and whether it is a flow, for a random number of slides."""
   area = ground.shape[0] * ground.shape[1]
   many = max(ground.shape) > 512
   count = 2 + rng.poisson(area / 300**2) if many else rng.choice(4, p=(0, 0.6, 0.28, 0.12))
@@ -101,7 +101,7 @@ def draw_sizes(rng: np.random.Generator, ground: Terrain) -> list[tuple[float, f
 
 
 def _starts(rng: np.random.Generator, ground: Terrain, count: int) -> np.ndarray:
-  """Draws places inside the scene, steep ones far more often: f32[count, 2]."""
+  """Returns random places inside the scene f32[count, 2], most of them steep."""
   rows, cols = (
     np.flatnonzero((axis > 0.06 * n) & (axis < 0.94 * n))
     for axis, n in zip((ground.rows, ground.cols), ground.shape, strict=True)
@@ -114,7 +114,7 @@ def _starts(rng: np.random.Generator, ground: Terrain, count: int) -> np.ndarray
 
 
 def draw_slides(rng: np.random.Generator, ground: Terrain, sizes) -> list[Slide]:
-  """Places landslides of the given sizes where the ground is steep."""
+  """Returns landslides of the given sizes on steep ground."""
   slides = []
   tries = 14
   starts = _starts(rng, ground, tries * len(sizes)).reshape(len(sizes), tries, 2)
@@ -125,7 +125,7 @@ def draw_slides(rng: np.random.Generator, ground: Terrain, sizes) -> list[Slide]
         continue
       path = _descend(rng, ground, start, length)
       steep = np.mean([ground.at(ground.slope, p) for p in path[::4]])
-      # The reach, not the path: a slide does not turn back.
+      # The distance from start to end, not the path's length, since a slide does not turn back.
       score = min(steep, 0.6) + 2.0 * np.hypot(*(path[-1] - path[0])) / length
       if len(path) > 8 and score > best_score:
         best, best_score = path, score
@@ -147,10 +147,10 @@ def draw_slides(rng: np.random.Generator, ground: Terrain, sizes) -> list[Slide]
 
 
 def draw_bares(rng: np.random.Generator, ground: Terrain) -> list[Bare]:
-  """Places bare patches, small and large, from none to many.
+  """Returns a random number of bare patches, small and large.
 
-  Most lie on the flattest of some places, one in seven wherever it falls: not every bare patch
-  on a slope has slid.
+  Most lie on the flattest of several random places. One in seven lies on any place, so that not every
+  bare patch on a slope is a landslide.
   """
   many = max(1.0, ground.shape[0] * ground.shape[1] / 400**2)
   bares = []

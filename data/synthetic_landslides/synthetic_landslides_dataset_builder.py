@@ -1,4 +1,4 @@
-"""TFDS builder for the synthetic landslide patches: nothing is downloaded, all is drawn."""
+"""TFDS builder for synthetic landslide patches, which are drawn, not downloaded."""
 
 import dataclasses
 import importlib
@@ -13,7 +13,7 @@ _FOLDER = pathlib.Path(__file__).resolve().parent
 
 try:
   from . import drawing, paint
-except ImportError:  # Imported by its path alone, outside its package.
+except ImportError:  # This file was imported by its path, not as part of its package.
   sys.path.insert(0, str(_FOLDER.parent))
   try:
     drawing, paint = (
@@ -22,7 +22,7 @@ except ImportError:  # Imported by its path alone, outside its package.
   finally:
     sys.path.remove(str(_FOLDER.parent))
 
-# Seeds of the splits start so far apart that no configuration can make them meet.
+# The first seeds lie so far apart that the splits never share a seed.
 FIRST_SEED = {"train": 0, "validation": 1_000_000_000}
 
 
@@ -30,7 +30,7 @@ FIRST_SEED = {"train": 0, "validation": 1_000_000_000}
 class Config(tfds.core.BuilderConfig):
   """The side of a patch in pixels and the number of patches in each split.
 
-  With `classes` patches show any of paint.CLASSES, none to all; else landslides or none.
+  With `classes`, patches show any combination of paint.CLASSES; otherwise landslides or none.
   """
 
   size: int
@@ -39,15 +39,15 @@ class Config(tfds.core.BuilderConfig):
   classes: bool = False
 
   def seeds(self, split: str) -> range:
-    """Lists the seeds of a split's patches; even ones hold a landslide (see `present` for classes)."""
+    """Returns the seeds of a split. Even ones show a landslide (with `classes`, see `present`)."""
     count, first = getattr(self, split), FIRST_SEED[split]
     if not 0 < count <= FIRST_SEED["validation"]:
-      raise ValueError(f"{split}={count}: from 1 to {FIRST_SEED['validation']} patches")
+      raise ValueError(f"{split}={count}: must be from 1 to {FIRST_SEED['validation']} patches")
     return range(first, first + count)
 
   @staticmethod
   def present(seed: int) -> tuple[str, ...]:
-    """Names the classes that a seed's patch shows: each half of the patches, all in every mixture."""
+    """Returns the classes of a seed's patch: half of the patches show each, in all combinations."""
     return tuple(name for bit, name in enumerate(paint.CLASSES) if not seed >> bit & 1)
 
 

@@ -1,4 +1,4 @@
-"""The ground of a scene, on a coarse grid: height, slope, rivers, roads and cover.
+"""The ground of a scene on a coarse grid: height, slope, rivers, roads and forest cover.
 
 Coordinates are (row, column) in pixels; heights are in pixels too, so a slope of 1 is 45 degrees.
 """
@@ -11,7 +11,7 @@ import scipy.spatial
 
 from . import noise
 
-_FAR = 1e3  # Pixels: stands for "no river (or road) anywhere near".
+_FAR = 1e3  # Distance in pixels if there is no river or road nearby.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,9 +20,9 @@ class Terrain:
 
   shape: tuple[int, int]  # The scene's height and width in pixels.
   step: int  # Pixels between nodes.
-  unit: float  # Size of things, 1 for a scene of 256 pixels or more.
-  rows: np.ndarray  # f32[n], where the nodes lie.
-  cols: np.ndarray  # f32[m]
+  unit: float  # Scale of all objects: 1 for a scene of 256 pixels or more, less for smaller ones.
+  rows: np.ndarray  # f32[n], of the nodes.
+  cols: np.ndarray  # f32[m], of the nodes.
   height: np.ndarray
   slope: np.ndarray  # Length of the gradient.
   descent: np.ndarray  # f32[n, m, 2], the unit vector downhill.
@@ -34,7 +34,7 @@ class Terrain:
   road_width: float  # Half of it, pixels.
 
   def at(self, field: np.ndarray, place) -> np.ndarray:
-    """Reads a field at the node nearest to a place (row, column)."""
+    """Returns a field at the node nearest to a place (row, column)."""
     rows, cols = field.shape[:2]
     i = round(float(place[0]) / self.step) - noise.FIRST
     j = round(float(place[1]) / self.step) - noise.FIRST
@@ -56,30 +56,30 @@ def _distance(lines: list[np.ndarray], rows: np.ndarray, cols: np.ndarray) -> np
 
 
 def _rivers(
-  rng: np.random.Generator, shape: tuple[int, int], unit: float, wanted: bool | None
+  rng: np.random.Generator, shape: tuple[int, int], unit: float, river: bool | None
 ) -> list[np.ndarray]:
-  """Draws meandering courses right across the scene, roughly parallel: f32[n, 2] each."""
+  """Returns roughly parallel, meandering courses f32[n, 2] across the whole scene."""
   extent = float(np.hypot(*shape)) + 400
   count = int(rng.random() < 0.4) if max(shape) <= 512 else 1 + round(max(shape) / 1100)
-  if wanted is not None:
-    count = max(count, 1) if wanted else 0
+  if river is not None:
+    count = max(count, 1) if river else 0
   angle = rng.uniform(0, np.pi)
   along = np.arange(-extent / 2, extent / 2, 2.5, dtype=np.float32)
   lines = []
   for k in range(count):
-    aside = rng.uniform(-0.3, 0.3) * min(shape) / count
-    aside += (k - (count - 1) / 2) * min(extent, max(shape)) / count
-    for wavelength, share in ((520, 0.07), (230, 0.055), (110, 0.03)):
+    offset = rng.uniform(-0.3, 0.3) * min(shape) / count
+    offset += (k - (count - 1) / 2) * min(extent, max(shape)) / count
+    for wavelength, amplitude in ((520, 0.07), (230, 0.055), (110, 0.03)):
       wave = 2 * np.pi * along / (wavelength * unit * rng.uniform(0.8, 1.2))
-      aside = aside + wavelength * unit * share * np.sin(wave + rng.uniform(0, 2 * np.pi))
-    y = shape[0] / 2 + along * np.sin(angle) + aside * np.cos(angle)
-    x = shape[1] / 2 + along * np.cos(angle) - aside * np.sin(angle)
+      offset = offset + wavelength * unit * amplitude * np.sin(wave + rng.uniform(0, 2 * np.pi))
+    y = shape[0] / 2 + along * np.sin(angle) + offset * np.cos(angle)
+    x = shape[1] / 2 + along * np.cos(angle) - offset * np.sin(angle)
     lines.append(np.stack([y, x], -1))
   return lines
 
 
 def _roads(rng: np.random.Generator, ground: Terrain) -> list[np.ndarray]:
-  """Traces roads that keep roughly to a contour: f32[n, 2] each."""
+  """Returns roads f32[n, 2] that roughly follow contour lines."""
   area = ground.shape[0] * ground.shape[1]
   lines = []
   count = int(rng.random() < 0.45) if max(ground.shape) <= 512 else rng.poisson(area / 1000**2)
@@ -102,7 +102,7 @@ def _roads(rng: np.random.Generator, ground: Terrain) -> list[np.ndarray]:
 
 
 def _relief(rng, rows, cols, step, unit, river, river_width) -> np.ndarray:
-  """Draws hills with gullies and benches, and cuts the rivers' valleys into them."""
+  """Returns the heights of hills with gullies, benches and river valleys."""
   grid = (len(rows), len(cols))
   hills = noise.fractal(rng, grid, longest=560 * unit / step, beta=2.6)
   gullies = -np.abs(noise.fractal(rng, grid, longest=150 * unit / step, beta=2.2))
@@ -122,7 +122,10 @@ def _relief(rng, rows, cols, step, unit, river, river_width) -> np.ndarray:
 def draw_terrain(
   rng: np.random.Generator, shape: tuple[int, int], river: bool | None = None
 ) -> Terrain:
-  """Draws the ground of a scene of the given height and width, pixels; None leaves rivers to chance."""
+  """Returns the ground of a scene of the given height and width in pixels.
+
+  `river` says whether there are rivers; None leaves it to chance.
+  """
   unit = float(np.clip(min(shape) / 256, 0.4, 1))
   step = 4 if unit > 0.7 else 2
   rows, cols = noise.coarse_axes(*shape, step)
@@ -130,7 +133,7 @@ def draw_terrain(
   river_width = rng.uniform(4, 9) * unit
   away = _distance(_rivers(rng, shape, unit, river), rows, cols)
   height = _relief(rng, rows, cols, step, unit, away, river_width).astype(np.float32)
-  # The gradient over a hillside: what a slide follows, not every bump.
+  # The smoothed gradient, which a landslide follows, without small bumps.
   smooth = scipy.ndimage.gaussian_filter(height, 11 * unit / step)
   gradient = np.stack(np.gradient(smooth, step), -1)
   slope = np.hypot(gradient[..., 0], gradient[..., 1])

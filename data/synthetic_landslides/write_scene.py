@@ -16,21 +16,21 @@ from rasterio.windows import Window
 
 from . import drawing, noise
 
-NODATA = 255  # In the mask: outside the image's footprint.
+_NODATA = 255  # Value in the mask outside the image's footprint.
 
 
-def footprint(top: int, left: int, shape: tuple[int, int], whole: tuple[int, int], margin: float):
-  """Tells which pixels of a window the sensor saw: bool[*shape], ragged at the scene's edge.
+def _footprint(top: int, left: int, shape: tuple[int, int], scene: tuple[int, int], margin: float):
+  """Returns which pixels of a window have data, bool[*shape], with a ragged edge.
 
-  `whole` is the scene's height and width, `margin` the mean width of the unseen edge, pixels.
+  `scene` is the scene's height and width, `margin` the mean width of its edge without data, in pixels.
   """
   rows, cols = np.arange(top, top + shape[0]), np.arange(left, left + shape[1])
   if margin <= 0:
     return np.ones(shape, bool)
   edge = margin * (1 + 0.3 * noise.take("patch", rows, cols))
-  lean = (rows[:, None] - whole[0] / 2) / whole[0]  # A swath does not run due north.
-  inside_y = np.minimum(rows, whole[0] - 1 - rows)[:, None]
-  inside_x = np.minimum(cols[None] + lean * margin, whole[1] - 1 - cols[None] - lean * margin)
+  lean = (rows[:, None] - scene[0] / 2) / scene[0]  # The swath of a sensor does not run due north.
+  inside_y = np.minimum(rows, scene[0] - 1 - rows)[:, None]
+  inside_x = np.minimum(cols[None] + lean * margin, scene[1] - 1 - cols[None] - lean * margin)
   return np.minimum(inside_y, inside_x) >= edge
 
 
@@ -52,14 +52,10 @@ def _profile(height: int, width: int, gsd_m: float, crs: str, origin, angle: flo
   }
 
 
-def _part(path: pathlib.Path) -> pathlib.Path:
-  return path.with_name(f".{path.name}.part")
-
-
 @contextlib.contextmanager
 def _replacing(paths: list[pathlib.Path]):
-  """Gives names to write to, and renames them to `paths` when all went well."""
-  parts = [_part(path) for path in paths]
+  """Yields temporary names to write to; renames them to `paths` at the end if there was no error."""
+  parts = [path.with_name(f".{path.name}.part") for path in paths]
   try:
     yield parts
     for part, path in zip(parts, paths, strict=True):
@@ -72,18 +68,18 @@ def _replacing(paths: list[pathlib.Path]):
 
 
 def _write_windows(plan, image_file, mask_file, nodata_margin: float, progress: bool) -> None:
-  whole = plan.ground.shape
-  boxes = list(drawing.windows(*whole))
-  for done, (top, left, h, w) in enumerate(boxes, 1):
+  scene = plan.ground.shape
+  boxes = list(drawing.windows(*scene))
+  for number, (top, left, h, w) in enumerate(boxes, 1):
     image, mask = drawing.render(plan, top, left, h, w)
-    seen = footprint(top, left, (h, w), whole, nodata_margin)
+    valid = _footprint(top, left, (h, w), scene, nodata_margin)
     box = Window(left, top, w, h)
-    image_file.write(np.moveaxis(image * seen[..., None], -1, 0), window=box)
-    mask_file.write(np.where(seen, mask, NODATA).astype(np.uint8), 1, window=box)
+    image_file.write(np.moveaxis(image * valid[..., None], -1, 0), window=box)
+    mask_file.write(np.where(valid, mask, _NODATA).astype(np.uint8), 1, window=box)
     if nodata_margin:
-      image_file.write_mask(seen, window=box)
-    if progress and (done == len(boxes) or done % math.ceil(len(boxes) / 20) == 0):
-      print(f"{done}/{len(boxes)} windows", file=sys.stderr)
+      image_file.write_mask(valid, window=box)
+    if progress and (number == len(boxes) or number % math.ceil(len(boxes) / 20) == 0):
+      print(f"{number}/{len(boxes)} windows", file=sys.stderr)
 
 
 def write_scene(
@@ -101,17 +97,17 @@ def write_scene(
 ) -> tuple[pathlib.Path, pathlib.Path]:
   """Writes a scene's RGB GeoTIFF to `path` and its mask to `*_mask.tif`; returns both paths.
 
-  Memory holds the coarse ground (about 3 bytes for each pixel of the scene) and one window.
-  `gsd_m` is the pixel's side and `origin` the upper left corner (x, y), in the unit of `crs`,
-  metres by default; `angle_deg` turns the grid anticlockwise. With a `nodata_margin` (pixels)
-  the edge is unseen: black under an internal mask in the image, 255 (nodata) in the mask file.
-  Raises ValueError for sizes that cannot hold a scene.
+  Needs memory for the coarse ground (about 3 bytes per pixel of the scene) and one window. `gsd_m` is
+  the side of a pixel and `origin` the upper left corner (x, y), in the unit of `crs`, metres by
+  default. `angle_deg` rotates the grid anticlockwise. With a `nodata_margin` (pixels) the edge is
+  nodata: black under an internal mask in the image, 255 in the mask file. Raises ValueError for sizes
+  that are too small for a scene.
   """
   path = pathlib.Path(path)
   if min(height, width) < 48 or gsd_m <= 0:
-    raise ValueError(f"{height=} {width=} {gsd_m=}: at least 48 x 48 pixels of positive size")
+    raise ValueError(f"{height=} {width=} {gsd_m=}: must be at least 48 x 48 pixels of positive size")
   if not 0 <= nodata_margin < min(height, width) / 4:
-    raise ValueError(f"{nodata_margin=}: from 0 to a quarter of the scene's shorter side")
+    raise ValueError(f"{nodata_margin=}: must be from 0 to a quarter of the scene's shorter side")
   mask_path = path.with_name(f"{path.stem}_mask.tif")
   plan = drawing.make_plan(seed, height, width, landslide=True)
   profile = _profile(height, width, gsd_m, crs, origin, angle_deg)
@@ -119,24 +115,24 @@ def write_scene(
     _replacing([path, mask_path]) as (image_part, mask_part),
     rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
     rasterio.open(image_part, "w", count=3, photometric="RGB", **profile) as image_file,
-    rasterio.open(mask_part, "w", count=1, nodata=NODATA, **profile) as mask_file,
+    rasterio.open(mask_part, "w", count=1, nodata=_NODATA, **profile) as mask_file,
   ):
     _write_windows(plan, image_file, mask_file, nodata_margin, progress)
   return path, mask_path
 
 
 def main(argv: list[str] | None = None) -> None:
-  """Writes the scene that the command line describes."""
+  """Writes a scene with the options of the command line."""
   parser = argparse.ArgumentParser(description="Writes a synthetic scene and its mask as GeoTIFF.")
   parser.add_argument("--path", required=True, help="the image; its mask goes to *_mask.tif")
   parser.add_argument("--height", type=int, required=True, help="pixels")
   parser.add_argument("--width", type=int, required=True, help="pixels")
   parser.add_argument("--seed", type=int, default=0)
-  parser.add_argument("--gsd_m", type=float, default=0.5, help="side of a pixel")
+  parser.add_argument("--gsd_m", type=float, default=0.5, help="side of a pixel, in units of the CRS")
   parser.add_argument("--crs", default="EPSG:32633")
   parser.add_argument("--origin", type=float, nargs=2, default=(500000.0, 5200000.0))
-  parser.add_argument("--angle_deg", type=float, default=0.0, help="turn of the grid")
-  parser.add_argument("--nodata_margin", type=float, default=0.0, help="unseen edge, pixels")
+  parser.add_argument("--angle_deg", type=float, default=0.0, help="rotation of the grid")
+  parser.add_argument("--nodata_margin", type=float, default=0.0, help="edge without data, pixels")
   image, mask = write_scene(**vars(parser.parse_args(argv)), progress=True)
   print(f"{image}\n{mask}")
 

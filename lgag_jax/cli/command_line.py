@@ -1,4 +1,7 @@
-"""What a user types and is told at once: flags, help and mistakes, before TensorFlow is loaded."""
+"""The command line: defines the flags, prints help and checks what the user typed.
+
+Imports neither TensorFlow nor, without --method_file, JAX: help and error messages come at once.
+"""
 
 import dataclasses
 import importlib
@@ -18,16 +21,16 @@ from lgag_jax.options import fields
 from lgag_jax.runtime import packaged
 
 _FLAGS = flags.FLAGS
-_PROCESSES = ("distributed", "coordinator", "processes", "process")
-_HELP = {f"{dash}{word}" for dash in ("-", "--") for word in ("h", "help", "helpshort")}
+_PROCESS_FLAGS = ("distributed", "coordinator", "processes", "process")
+_HELP_WORDS = {f"{dash}{word}" for dash in ("-", "--") for word in ("h", "help", "helpshort")}
 _WIDTH = 100
-_CLOSE_FIELD = re.compile(r'Did you mean "(\w+)" instead of "(\w+)"')
+_UNKNOWN_FIELD = re.compile(r'Did you mean "(\w+)" instead of "(\w+)"')
 
 config_flags.DEFINE_config_file(
-  "config", None, "A config file, your own or one that comes with lgag_jax (configs/image_folder.py); "
+  "config", None, "A config file: your own or one of lgag_jax (configs/image_folder.py). "
   "--config.optim.learning_rate=0.05 changes a field.", lock_config=True,
 )
-flags.DEFINE_string("workdir", None, "The folder where a run keeps everything.")
+flags.DEFINE_string("workdir", None, "The folder that holds all files of a run.")
 flags.DEFINE_enum("mode", DEFAULT, tuple(MODES), "What to do.")
 flags.DEFINE_string("input", None, "An image or scene, a folder of them, or a glob in quotes.")
 flags.DEFINE_string("output", None, "The folder to write to.")
@@ -37,46 +40,50 @@ flags.DEFINE_string(
 )
 flags.DEFINE_enum(
   "distributed", "auto", ("auto", "on", "off"),
-  "Work as one of several processes: auto where srun, mpirun, Kubernetes or a TPU pod started them.",
+  "Whether to run as one of several processes. auto: yes if srun, mpirun, Kubernetes or a TPU pod "
+  "started them.",
 )
-flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0, with the next two.")
-flags.DEFINE_integer("processes", None, "How many processes there are.")
-flags.DEFINE_integer("process", None, "Which of them this one is, from 0.")
+flags.DEFINE_string("coordinator", None, "HOST:PORT of process 0. Needs --processes and --process.")
+flags.DEFINE_integer("processes", None, "The number of processes.")
+flags.DEFINE_integer("process", None, "The number of this process, from 0.")
 fields.define({name: mode.fields for name, mode in MODES.items()})
-_OURS = {"config", "workdir", *_PROCESSES}.union(*(mode.takes() for mode in MODES.values()))
+_KNOWN_FLAGS = {"config", "workdir", *_PROCESS_FLAGS}.union(*(mode.takes() for mode in MODES.values()))
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-  """Parses the command line; help is printed, a misspelt flag or field is one line.
+  """Parses the command line; prints help, or one line for a misspelt flag or field, and exits.
 
-  Only what trains, and the doctor, execute a config file.
+  Only the modes that train, and the doctor, execute a config file.
   """
-  asked = _given(argv, "mode")
-  if len(argv) == 1 or _HELP.intersection(argv):
-    print(help_text(asked, _program(argv[0])))
+  mode = _typed_value(argv, "mode")
+  if len(argv) == 1 or _HELP_WORDS.intersection(argv):
+    print(help_text(mode, _program(argv[0])))
     sys.exit(0)
   if "--version" in argv:
     print(f"lgag_jax {__version__}")
     sys.exit(0)
-  if asked in MODES and "config" not in MODES[asked].needs and _given(argv, "config", inner=True):
-    sys.exit(f"Error: --mode={asked} reads the workdir's config.json: leave --config out.")
+  if mode in MODES and "config" not in MODES[mode].needs and _typed_value(argv, "config", inner=True):
+    sys.exit(f"Error: --mode={mode} reads the workdir's config.json: leave --config out.")
   try:
-    if path := _given(argv, "method_file"):  # Before the config, which may name the method.
-      registry = importlib.import_module("lgag_jax.method.registry")  # JAX takes seconds.
+    if path := _typed_value(argv, "method_file"):  # First, since the config may name its method.
+      registry = importlib.import_module("lgag_jax.method.registry")  # Loads JAX, which takes seconds.
       registry.load_file(path)
-    return _FLAGS(_with_shipped(argv))
+    return _FLAGS(_with_packaged_config(argv))
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
-    sys.exit(f"Error: {_shortened(str(error))}")
+    sys.exit(f"Error: {_short_message(str(error))}")
 
 
-def told() -> tuple[Any, ...]:
-  """Returns what the mode is told: its config, or its dataclasses; raises ValueError naming a flag."""
+def mode_arguments() -> tuple[Any, ...]:
+  """Returns the arguments of the mode: its config, or its dataclasses of flags.
+
+  Raises ValueError that names the flag if one is missing, invalid or of another mode.
+  """
   name = _FLAGS.mode
   mode = MODES[name]
-  for flag in sorted(_OURS - mode.takes() - (set(_PROCESSES) if mode.processes else set())):
+  for flag in sorted(_KNOWN_FLAGS - mode.takes() - (set(_PROCESS_FLAGS) if mode.processes else set())):
     if _FLAGS[flag].present:
       users = ", ".join(other for other in MODES if flag in MODES[other].takes()) or "several processes"
-      raise ValueError(f"--{flag} means nothing to --mode={name}: it is for {users}.")
+      raise ValueError(f"--mode={name} does not use --{flag}: it is for {users}.")
   for flag in mode.needs:
     if not _FLAGS[flag].present or not _FLAGS[flag].value:
       raise ValueError(_missing(name, flag))
@@ -84,10 +91,10 @@ def told() -> tuple[Any, ...]:
     return (_config(),)
   if name == "eval" and not _FLAGS.input:
     if _FLAGS.labels or _FLAGS.output:
-      raise ValueError("--mode=eval with --labels or --output needs --input, the scenes to judge.")
+      raise ValueError("--mode=eval with --labels or --output needs --input, the scenes to evaluate.")
     return ()
   if name == "eval" and not _FLAGS.output:
-    raise ValueError("--mode=eval of --input needs --output, the folder of the maps.")
+    raise ValueError("--mode=eval with --input needs --output, the folder for the maps.")
   return tuple(_read(cls) for cls in mode.fields)
 
 
@@ -102,21 +109,21 @@ def _config() -> configs.Config:
   return dataclasses.replace(config, model=dataclasses.replace(config.model, method_digest=digest))
 
 
-def shipped_config() -> str:
-  """Returns the config file in use where it is one that came with the package, "" otherwise."""
+def packaged_config() -> str:
+  """Returns the path of the config file if it is one of the package's, "" otherwise."""
   path = (_FLAGS["config"].config_filename or "").partition(":")[0] if _FLAGS["config"].present else ""
   return path if path.startswith(f"{packaged.folder('configs')}/") else ""
 
 
 def help_text(name: str | None, program: str) -> str:
-  """Returns the help of a mode; without one, of them all."""
+  """Returns the help of a mode, or an overview of all modes if `name` is not one of them."""
   if name not in MODES:
     steps = "\n\n".join(f"  # {what}\n  {_example(command, program)}" for what, command in FIRST_STEPS)
     modes = "\n".join(_entry(f"{other}", MODES[other].does) for other in MODES)
     return (
       f"lgag_jax {__version__}: landslide maps learned from image-level yes/no labels.\n\n"
       f"First steps:\n\n{steps}\n\nModes, --mode=NAME, by default {DEFAULT}:\n\n{modes}\n\n"
-      f"{program} --mode=NAME --help shows what a mode needs and takes."
+      f"{program} --mode=NAME --help shows the flags of a mode."
     )
   mode = MODES[name]
   title = textwrap.fill(f"--mode={name} {mode.does}.", _WIDTH)
@@ -124,12 +131,13 @@ def help_text(name: str | None, program: str) -> str:
   if mode.notes:
     parts.append(textwrap.fill(mode.notes, _WIDTH))
   own = {
-    field.name: _sentence(fields.described(field, default=field.name not in mode.needs))
+    field.name: _capitalised(fields.help_text(field, default=field.name not in mode.needs))
     for cls in mode.fields for field in dataclasses.fields(cls) if field.metadata
   }
   for title, names in (
-    ("Needed", mode.needs), ("Taken", (*mode.may, *(name for name in own if name not in mode.needs))),
-    ("As one of several processes", _PROCESSES if mode.processes else ()),
+    ("Required", mode.needs),
+    ("Optional", (*mode.may, *(name for name in own if name not in mode.needs))),
+    ("As one of several processes", _PROCESS_FLAGS if mode.processes else ()),
   ):
     entries = [_entry(f"--{name}", own.get(name) or _FLAGS[name].help) for name in names]
     parts += [f"{title}:\n\n" + "\n".join(entries)] if entries else []
@@ -140,41 +148,44 @@ def help_text(name: str | None, program: str) -> str:
 
 
 def _read(cls: type) -> Any:
-  given = {f.name: _FLAGS[f.name].value or "" for f in dataclasses.fields(cls) if not f.metadata}
-  return fields.read(cls, **given)
+  shared = {f.name: _FLAGS[f.name].value or "" for f in dataclasses.fields(cls) if not f.metadata}
+  return fields.read(cls, **shared)
 
 
 def _missing(mode: str, flag: str) -> str:
   if flag == "config":
-    return "--config is missing: for your own images --config=configs/image_folder.py."
+    return "--config is missing. For your own images add --config=configs/image_folder.py."
   if flag == "workdir":
-    return f"--mode={mode} needs --workdir=<folder>: a run keeps everything there."
+    return f"--mode={mode} needs --workdir=<folder>, which holds all files of a run."
   return f"--mode={mode} needs --{flag}; see --mode={mode} --help."
 
 
-def _given(argv: list[str], name: str, *, inner: bool = False) -> str | None:
-  """Returns a flag's last value as typed, None without; with `inner` that of any of its fields too."""
-  found = None
+def _typed_value(argv: list[str], name: str, *, inner: bool = False) -> str | None:
+  """Returns a flag's last value as typed, None if it is absent.
+
+  With `inner`, the fields of the flag count too (--config.data.directory for --config).
+  """
+  last = None
   for word, after in zip(argv[1:], [*argv[2:], ""], strict=False):
     flag, equals, value = word.lstrip("-").partition("=")
     if word.startswith("-") and (flag == name or (inner and flag.startswith(f"{name}."))):
-      found = value if equals else after
-  return found
+      last = value if equals else after
+  return last
 
 
-def _with_shipped(argv: list[str]) -> list[str]:
-  """Replaces a --config that is not there by the one of this name that came with the package."""
-  path = _given(argv, "config")
+def _with_packaged_config(argv: list[str]) -> list[str]:
+  """Replaces a --config that does not exist by the package's config file of the same name."""
+  path = _typed_value(argv, "config")
   if not path:
     return argv
   file, colon, method = path.partition(":")
-  found = f"{packaged.resolve(file)}{colon}{method}"
+  full = f"{packaged.resolve(file)}{colon}{method}"
   if not pathlib.Path(packaged.resolve(file)).exists():
     raise ValueError(
-      f"--config={file}: there is no such file, here or with lgag_jax. For your own images "
+      f"--config={file}: there is no such file, neither here nor in lgag_jax. For your own images use "
       "--config=configs/image_folder.py."
     )
-  return [found if word == path else word.replace(f"config={path}", f"config={found}") for word in argv]
+  return [full if word == path else word.replace(f"config={path}", f"config={full}") for word in argv]
 
 
 def _program(path: str) -> str:
@@ -182,7 +193,7 @@ def _program(path: str) -> str:
 
 
 def _example(command: str, program: str) -> str:
-  """Breaks a command at its flags, as a shell reads it."""
+  """Returns a command broken into lines at its flags, which a shell still reads as one command."""
   lines = [""]
   for word in command.replace(PROGRAM, program).split(" --"):
     word = f"--{word}" if lines[0] else word
@@ -194,7 +205,7 @@ def _example(command: str, program: str) -> str:
   return "\n".join(lines)
 
 
-def _sentence(text: str) -> str:
+def _capitalised(text: str) -> str:
   return text[0].upper() + text[1:]
 
 
@@ -202,12 +213,12 @@ def _entry(name: str, text: str) -> str:
   return textwrap.fill(text, _WIDTH, initial_indent=f"  {name:<22} ", subsequent_indent=" " * 25)
 
 
-def _shortened(text: str) -> str:
-  """Keeps what went wrong: of a config file's traceback the last line, of long lists the hint."""
+def _short_message(text: str) -> str:
+  """Returns the last line of a config file's traceback, and the hint at the end of a long message."""
   lines = [line.strip() for line in text.strip("'\"\n").splitlines() if line.strip()]
   if any(line.startswith("Traceback") for line in lines):
     return lines[-1]
-  if found := _CLOSE_FIELD.search(text):  # The rest of this one is quoted twice over.
-    return f"The config has no field {found[2]!r}. Did you mean {found[1]!r}?"
+  if match := _UNKNOWN_FIELD.search(text):  # The rest of this message repeats itself.
+    return f"The config has no field {match[2]!r}. Did you mean {match[1]!r}?"
   hint = text[text.rindex("Did you mean") :] if "Did you mean" in text else ""
   return text if len(text) < 300 else f"{text[:200]} ... {hint}"

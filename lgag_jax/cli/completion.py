@@ -1,4 +1,4 @@
-"""Shell completion: a static script of what the command line takes."""
+"""Shell completion: a script with the modes, flags and config fields."""
 
 import string
 
@@ -8,8 +8,8 @@ from lgag_jax import config as configs
 from lgag_jax.cli import command_line  # noqa: F401  Defines the flags.
 from lgag_jax.runtime import packaged
 
-# bash parts words at "=", zsh does not: what comes before it is in `flag` either way. Where nothing
-# fits, -o default completes files.
+# bash splits words at "=", zsh does not; in both, `flag` holds the text before it. If nothing matches,
+# -o default completes file names.
 _SCRIPT = string.Template("""\
 _lgag() {
   local word="${COMP_WORDS[COMP_CWORD]}" before="${COMP_WORDS[COMP_CWORD-1]}" flag="" prefix=""
@@ -28,7 +28,7 @@ complete -o default -o nospace -F _lgag lgag
 
 
 def script() -> str:
-  """Returns what bash, and zsh with bashcompinit, complete `lgag` by."""
+  """Returns the completion script of `lgag` for bash, and for zsh with bashcompinit."""
   names, cases = [], []
   for name, flag in flags.FLAGS.flags_by_module_dict().items():
     if name.startswith("lgag_jax."):

@@ -1,6 +1,6 @@
-"""The modes of the command line: what each does and is told, for help, checks and completion.
+"""The modes of the command line with their flags and examples, for help, checks and completion.
 
-A new mode is an entry here and a function in `main`.
+A new mode needs an entry here and a function in `main`.
 """
 
 import dataclasses
@@ -9,48 +9,48 @@ from lgag_jax.inputs import catalogue
 from lgag_jax.options import export, mapping, tiling
 
 DEFAULT = "train"
-PROGRAM = "{lgag}"  # In examples: what the command line was started as.
-_OWN = "--config=configs/image_folder.py --config.data.directory=my_images"
+PROGRAM = "{lgag}"  # Placeholder in examples for the command that started the program.
+_OWN_IMAGES = "--config=configs/image_folder.py --config.data.directory=my_images"
 _CONFIG, _WORKDIR = ("config", "workdir"), ("workdir",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-  """What a mode does and what it is told."""
+  """The purpose and the flags of a mode."""
 
   does: str  # One line.
-  needs: tuple[str, ...]  # Flags, of those that are no mode's own.
+  needs: tuple[str, ...]  # Required flags.
   examples: tuple[str, ...]
-  may: tuple[str, ...] = ("method_file",)  # Flags that it takes besides.
-  fields: tuple[type, ...] = ()  # Dataclasses whose fields are flags of its own.
+  may: tuple[str, ...] = ("method_file",)  # Optional flags that several modes share.
+  fields: tuple[type, ...] = ()  # Dataclasses whose fields are optional flags of this mode.
   notes: str = ""
-  processes: bool = True  # Whether it can be one of several processes.
+  processes: bool = True  # Whether the mode can run as one of several processes.
 
   def takes(self) -> set[str]:
-    """Names every flag that means something to it."""
+    """Returns the names of all flags that the mode uses."""
     own = {field.name for cls in self.fields for field in dataclasses.fields(cls) if field.metadata}
     return {"mode", *self.needs, *self.may, *own}
 
 
 MODES = {
   "train": Mode(
-    "trains on image labels, evaluates, and writes a report; goes on where it was stopped",
+    "trains on image labels, evaluates, and writes a report; resumes a stopped training",
     needs=_CONFIG,
     examples=(
-      f"{PROGRAM} {_OWN} --workdir=runs/mine",
+      f"{PROGRAM} {_OWN_IMAGES} --workdir=runs/mine",
       f"{PROGRAM} --config=configs/image_folder.py:sol --config.data.directory=my_images "
       "--config.train.epochs=10 --workdir=runs/sol",
       f"{PROGRAM} --config=configs/synthetic_landslides.py --workdir=runs/demo",
     ),
-    notes="Every setting is a field of the config: --config.GROUP.FIELD=VALUE. A method follows the "
-    "config file after a colon: lgag (the default), sol, class_activation, segmentation, or the "
-    "published lgagnet, lgagnet_sol, lgagnet_class_activation.",
+    notes="Every setting is a field of the config: --config.GROUP.FIELD=VALUE. To choose a method, add "
+    "it to the config file after a colon: lgag (the default), sol, class_activation, segmentation, or "
+    "the published lgagnet, lgagnet_sol, lgagnet_class_activation.",
   ),
   "doctor": Mode(
-    "reads the data before training and says what is wrong with it, and what to do",
+    "checks the data before training, and says what is wrong and what to do",
     needs=_CONFIG,
-    examples=(f"{PROGRAM} --mode=doctor {_OWN} --workdir=runs/mine",),
-    notes="The exit code is 0 when nothing is worse than a note, 2 with warnings, 1 with errors.",
+    examples=(f"{PROGRAM} --mode=doctor {_OWN_IMAGES} --workdir=runs/mine",),
+    notes="The exit code is 1 if there are errors, 2 if there are warnings only, 0 otherwise.",
   ),
   "predict": Mode(
     "maps images and scenes of any size: GeoTIFFs, polygons, pictures, a report",
@@ -60,10 +60,10 @@ MODES = {
       f"{PROGRAM} --mode=predict --workdir=runs/mine --input='flight/*.tif' --bands=4,3,2 "
       "--output=maps",
     ),
-    notes="The exit code is 2 when some images could not be mapped: report.html says which, and why.",
+    notes="The exit code is 2 if some images could not be mapped. report.html says which, and why.",
   ),
   "eval": Mode(
-    "judges the newest checkpoint on held-out images, or its maps of scenes against references",
+    "evaluates the newest checkpoint on held-out images, or its maps of scenes against references",
     needs=_WORKDIR, may=("method_file", "input", "output"),
     fields=(mapping.Options, mapping.References),
     examples=(
@@ -71,11 +71,11 @@ MODES = {
       f"{PROGRAM} --mode=eval --workdir=runs/mine --input=scene.tif --labels=landslides.gpkg "
       "--output=maps",
     ),
-    notes="With --input it maps the scenes, or takes the maps that are in --output, and judges them "
-    "against --labels. The options below are for that.",
+    notes="With --input it maps the scenes, or reuses the maps in --output, and evaluates them against "
+    "--labels. The options below are for this use.",
   ),
   "export": Mode(
-    "writes the network for use elsewhere: StableHLO, ONNX, a folder of weights with a model card",
+    "exports the network: as StableHLO, ONNX, or a folder of weights with a model card",
     needs=("workdir", "output"), fields=(export.Settings,),
     examples=(
       f"{PROGRAM} --mode=export --workdir=runs/mine --output=exported",
@@ -83,24 +83,24 @@ MODES = {
     ),
   ),
   "tile": Mode(
-    "cuts scenes and an inventory of landslides into labelled tiles to train on",
+    "cuts scenes into tiles to train on, labelled by an inventory of landslides",
     needs=("input", "labels", "output"), may=(), fields=(tiling.Settings,), processes=False,
     examples=(
       f"{PROGRAM} --mode=tile --input='scenes/*.tif' --labels=inventory.gpkg --output=my_images",
     ),
   ),
   "datasets": Mode(
-    "lists the field's published data sets, and says what each one needs",
-    needs=(), may=(), fields=(catalogue.Choice,), processes=False,
+    "lists the published data sets, and says what each one needs",
+    needs=(), may=(), fields=(catalogue.Options,), processes=False,
     examples=(f"{PROGRAM} --mode=datasets", f"{PROGRAM} --mode=datasets --name=gvlm"),
   ),
   "stages": Mode(
-    "trains a first stage, writes its pseudo-masks, and trains a second one on them",
-    needs=_CONFIG, examples=(f"{PROGRAM} --mode=stages {_OWN} --workdir=runs/both",),
+    "trains a first stage, writes its pseudo-masks, and trains a second stage on them",
+    needs=_CONFIG, examples=(f"{PROGRAM} --mode=stages {_OWN_IMAGES} --workdir=runs/both",),
     notes="<workdir>/first and <workdir>/second are workdirs like any other.",
   ),
   "pseudo": Mode(
-    "writes the pseudo-masks of a finished training's images, to look at or to train on",
+    "writes pseudo-masks of the training images, to view or to train on",
     needs=_WORKDIR, examples=(f"{PROGRAM} --mode=pseudo --workdir=runs/mine",),
   ),
   "report": Mode(
@@ -108,7 +108,7 @@ MODES = {
     needs=_WORKDIR, examples=(f"{PROGRAM} --mode=report --workdir=runs/mine",),
   ),
   "completion": Mode(
-    "prints what makes bash or zsh complete modes, flags and config fields of `lgag`",
+    "prints a script that makes bash or zsh complete the modes, flags and config fields of `lgag`",
     needs=(), may=(), processes=False,
     examples=(
       'eval "$(lgag --mode=completion)"                                 # in ~/.bashrc',
@@ -118,8 +118,8 @@ MODES = {
 }
 
 FIRST_STEPS = (
-  ("look at your images, sorted into my_images/landslide and my_images/non-landslide",
+  ("check your images, sorted into my_images/landslide and my_images/non-landslide",
    MODES["doctor"].examples[0]),
-  ("train on them, and look at runs/mine/report.html", MODES["train"].examples[0]),
-  ("map new images or scenes, and look at maps/report.html", MODES["predict"].examples[0]),
+  ("train on them, then open runs/mine/report.html", MODES["train"].examples[0]),
+  ("map new images or scenes, then open maps/report.html", MODES["predict"].examples[0]),
 )

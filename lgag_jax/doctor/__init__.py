@@ -1,4 +1,4 @@
-"""Looks at the data before training and says in words what is wrong.
+"""Checks the data before training and reports problems in words.
 
 May import: config, evaluation, imagery, inference, inputs, method, methods, runtime, training.
 """

@@ -1,4 +1,4 @@
-"""Checks for pictures held twice: within a split, across splits, and with labels that disagree."""
+"""Checks for duplicate images: within a split, across splits, and with different labels."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -10,31 +10,32 @@ from lgag_jax.doctor import duplicates, image_checks, survey
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, are, finding, plural
 from lgag_jax.doctor.survey import Example
 
-# Of the pixels at one extreme: beyond, the outline of what is missing decides how alike two look.
-_BLANK = 0.5
-_KINDS = {"same": "pixel for pixel the same", "near": "nearly the same picture"}
+# Fraction of pixels at one extreme value. Beyond it, the outline of the blank area decides how similar
+# two images are.
+_MAX_BLANK = 0.5
+_KINDS = {"same": "pixel for pixel the same", "near": "nearly the same image"}
 
 
 class Leaks(NamedTuple):
-  """Pairs of a training and a validation image that show the same."""
+  """Pairs of a training image and a validation image that are (nearly) the same."""
 
   count: int
-  names: list[str]  # "<training image> and <validation image>, <how alike>", one a pair.
+  names: list[str]  # "<training image> and <validation image>, <kind>", one per pair.
 
 
 def leaks(config: Config) -> Leaks:
-  """Reads the data and returns its pairs across training and validation that are (nearly) the same.
+  """Reads the data and returns the pairs across training and validation that are (nearly) the same.
 
-  Of several copies one stands for all. Images without contrast are not compared, mostly blank ones only
-  pixel for pixel. Raises ValueError when a split cannot be opened, or when a file cannot be read
-  and data.on_bad_image is not "skip": what is not read is not compared.
+  If there are several copies, one stands for all. Images without contrast are not compared; mostly
+  blank ones are compared only pixel for pixel. Raises ValueError if a split cannot be opened, or if a
+  file cannot be read and data.on_bad_image is not "skip".
   """
-  taken = survey.take(config.data)
+  data = survey.read(config.data)
   skip = config.data.on_bad_image == "skip"
-  unread = [] if skip else [f"{name}: {why}" for name, why in taken.faults]
-  if faults := [*taken.closed.values(), *unread]:
-    raise ValueError(f"Data that cannot be read is not compared; first: {faults[0]}")
-  examples = taken.examples
+  unreadable = [] if skip else [f"{name}: {reason}" for name, reason in data.faults]
+  if faults := [*data.unopened_splits.values(), *unreadable]:
+    raise ValueError(f"Cannot compare data that cannot be read. The first problem: {faults[0]}")
+  examples = data.examples
   names = [
     f"{examples[i].name} and {examples[k].name}, {_KINDS[kind]}"
     for kind, pairs in _pairs(examples).items() for i, k in _across(examples, pairs)
@@ -43,29 +44,29 @@ def leaks(config: Config) -> Leaks:
 
 
 def check(examples: Sequence[Example]) -> list[Finding]:
-  """Returns the findings about duplicates; images without any contrast are left out, all alike."""
-  found = []
+  """Returns the findings about duplicates; ignores images without contrast, which all look the same."""
+  findings = []
   for kind, pairs in _pairs(examples).items():
-    found += _leaks(examples, pairs, kind) + _contradictions(examples, pairs, kind)
-    found += _repeats(examples, pairs, kind)
-  return found
+    findings += _leaks(examples, pairs, kind) + _contradictions(examples, pairs, kind)
+    findings += _repeats(examples, pairs, kind)
+  return findings
 
 
 def _pairs(examples: Sequence[Example]) -> dict[str, list[tuple[int, int]]]:
-  """Returns the pairs of positions of either kind, the lower first."""
-  shown = [i for i, e in enumerate(examples) if not image_checks.is_constant(e)]
-  same = duplicates.exact_pairs([examples[i].digest for i in shown])
-  # One of each exact group stands for it, so that no copy is told of twice.
+  """Returns the pairs of each kind as positions in `examples`, the lower one first."""
+  compared = [i for i, e in enumerate(examples) if not image_checks.is_constant(e)]
+  same = duplicates.exact_pairs([examples[i].digest for i in compared])
+  # One image of each exact group stands for the group, so that no copy is reported twice.
   copies = set(same[:, 1].tolist())
   single = np.array([
-    k for k, i in enumerate(shown) if k not in copies and examples[i].blank <= _BLANK
+    k for k, i in enumerate(compared) if k not in copies and examples[i].blank <= _MAX_BLANK
   ], np.int64)
-  signatures = np.array([examples[shown[k]].signature for k in single]).reshape(
+  signatures = np.array([examples[compared[k]].signature for k in single]).reshape(
     -1, duplicates.LENGTH
   )
   near = single[duplicates.near_pairs(signatures)]
   return {
-    kind: [(shown[i], shown[k]) for i, k in pairs.tolist()]
+    kind: [(compared[i], compared[k]) for i, k in pairs.tolist()]
     for kind, pairs in (("same", same), ("near", near))
   }
 
@@ -83,11 +84,11 @@ def _leaks(
   held_out = {i for p in across for i in p if examples[i].split == "validation"}
   return [finding(
     ERROR if kind == "same" else WARNING,
-    f"{plural(len(held_out), 'validation image')} also in the training split, {_KINDS[kind]}: results "
-    "will look better than they are.",
-    "Remove one of each pair, or put both into one split" + (
-      "." if kind == "same" else ", after a look at them."
-    ), _names(examples, across), count=len(held_out), pictures=across,
+    f"{plural(len(held_out), 'validation image')} {are(len(held_out))} also in the training split, "
+    f"{_KINDS[kind]}: results will look better than they are.",
+    ("" if kind == "same" else "Look at each pair. ") +
+    "Remove one image of the pair, or put both into one split.",
+    _names(examples, across), count=len(held_out), pictures=across,
   )] if across else []
 
 
@@ -98,8 +99,8 @@ def _contradictions(
   return [finding(
     ERROR if kind == "same" else WARNING,
     f"{plural(len(opposed), 'pair')} of images {are(len(opposed))} {_KINDS[kind]}, "
-    "but labelled differently.",
-    "See which label is right, and remove the other image.", _names(examples, opposed),
+    "but with different labels.",
+    "Check which label is right, and remove the other image.", _names(examples, opposed),
     pictures=opposed,
   )] if opposed else []
 
@@ -107,19 +108,19 @@ def _contradictions(
 def _repeats(
   examples: Sequence[Example], pairs: Sequence[tuple[int, int]], kind: str
 ) -> list[Finding]:
-  """Copies within a split, of one label: they merely count for more than others."""
-  alike = [
+  """Returns a finding for copies in one split with one label, which only count more than once."""
+  repeats = [
     p for p in pairs
     if examples[p[0]].split == examples[p[1]].split and examples[p[0]].label == examples[p[1]].label
   ]
-  copies = {second for _, second in alike}
+  copies = {second for _, second in repeats}
   return [finding(
     WARNING if kind == "same" else NOTE,
     f"{plural(len(copies), 'image')} repeat{'s' if len(copies) == 1 else ''} another of the same split "
     f"and label, {_KINDS[kind]}.",
-    "Remove the copies: each counts as if it were another place.", _names(examples, alike),
-    count=len(copies), pictures=alike,
-  )] if alike else []
+    "Remove the copies: each counts as if it showed another place.", _names(examples, repeats),
+    count=len(copies), pictures=repeats,
+  )] if repeats else []
 
 
 def _names(examples: Sequence[Example], pairs: Sequence[tuple[int, int]]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What a training will take: counted from the config, timed where the doctor itself did the work."""
+"""Estimates what a training needs: counted from the config, or measured while reading the data."""
 
 import dataclasses
 import functools
@@ -22,33 +22,33 @@ from lgag_jax.training import fill_trunk_outputs, optimizer, train_step
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What a training holds, from shapes alone: nothing is compiled or run."""
+  """The sizes of a training, computed from shapes: nothing is compiled or run."""
 
   network: Network
   state_bytes: int
   parameter_bytes: int
-  frozen: Any  # Shapes of what the frozen trunk makes of one image.
+  frozen: Any  # Shapes of the frozen trunk's outputs for one image.
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Estimate:
-  """Numbers for the report; bytes, seconds."""
+  """Numbers for the report, in bytes and seconds."""
 
   steps_per_epoch: int
   steps: int
   images_drawn: int
-  cached: bool  # Whether the frozen trunk's outputs of every split are kept on disk.
+  cached: bool  # Whether the frozen trunk's outputs of every split are cached on disk.
   cache_bytes: int
   free_bytes: int  # On the disk of the workdir, or of data.feature_cache_directory.
-  read_rate: float  # Images a second, measured.
+  read_rate: float  # Images per second, measured.
   read_workers: int
-  images_read: int  # By training, decoded from their files; validation and masks come on top.
+  images_read: int  # Images that training decodes, without validation images and masks.
   read_seconds: float
   memory_bytes: int
 
 
 def plan(config: Config) -> Plan:
-  """Builds the network's shapes; raises ValueError for a config that no training can use."""
+  """Computes the shapes of the network; raises ValueError if no training can use the config."""
   network = networks.build(config)
   channels, side = config.data.channels, config.data.image_size
   trunk = jax.eval_shape(
@@ -63,72 +63,75 @@ def plan(config: Config) -> Plan:
   return Plan(network, _bytes(state), _bytes(state.params), frozen)
 
 
-def make(survey: Survey, config: Config, planned: Plan, workdir: pathlib.Path) -> Estimate:
+def make(survey: Survey, config: Config, plan: Plan, workdir: pathlib.Path) -> Estimate:
   """Returns the estimate for the examples that could be read."""
   counts = {split: len(survey.of(split)) for split in SPLITS}
   epoch = steps_per_epoch(counts["train"], config.train)
   steps = epoch * config.train.epochs
-  drawn = steps * config.train.batch_size
-  one = sum(int(np.prod(s.shape[1:])) for s in planned.frozen) * np.dtype(np.float16).itemsize
+  images_drawn = steps * config.train.batch_size
+  image_bytes = sum(int(np.prod(s.shape[1:])) for s in plan.frozen) * np.dtype(np.float16).itemsize
   cached = not localize.several_scales(config) and fill_trunk_outputs.can_cache(
-    config, planned.frozen, max(counts.values())
+    config, plan.frozen, max(counts.values())
   )
-  kept = survey.bytes_decoded <= config.data.decoded_cache_gib * 2**30
-  read = counts["train"] if cached or kept else drawn
-  # Four batches wait in the pipeline, one is worked on.
+  cache_limit = config.data.decoded_cache_gib * 2**30
+  decoded_once = cached or survey.bytes_decoded <= cache_limit
+  images_read = counts["train"] if decoded_once else images_drawn
+  # Four batches wait in the pipeline while one is in use.
   batch = 5 * config.train.batch_size * 4 * config.data.image_size**2 * config.data.channels
-  decoded = min(survey.bytes_decoded, config.data.decoded_cache_gib * 2**30)
+  decoded = min(survey.bytes_decoded, cache_limit)
   folder = pathlib.Path(config.data.feature_cache_directory or workdir).absolute()
   while not folder.exists():
     folder = folder.parent
   return Estimate(
-    steps_per_epoch=epoch, steps=steps, images_drawn=drawn, cached=cached,
-    cache_bytes=one * sum(counts.values()) if cached else 0,
+    steps_per_epoch=epoch, steps=steps, images_drawn=images_drawn, cached=cached,
+    cache_bytes=image_bytes * sum(counts.values()) if cached else 0,
     free_bytes=shutil.disk_usage(folder).free, read_rate=survey.rate,
-    read_workers=survey.workers, images_read=read, read_seconds=read / max(survey.rate, 1e-9),
-    memory_bytes=int(planned.state_bytes + planned.parameter_bytes + batch + decoded),
+    read_workers=survey.workers, images_read=images_read,
+    read_seconds=images_read / max(survey.rate, 1e-9),
+    memory_bytes=int(plan.state_bytes + plan.parameter_bytes + batch + decoded),
   )
 
 
 def check(estimate: Estimate) -> list[Finding]:
-  """Returns the estimate in words, and a warning where the disk is too small for it."""
-  found = []
+  """Returns findings that describe the estimate, and a warning if the disk is too small."""
+  findings = []
   if estimate.cache_bytes > estimate.free_bytes:
-    found.append(finding(
-      WARNING, f"The trunk's outputs take {size(estimate.cache_bytes)} on disk, where "
-      f"{size(estimate.free_bytes)} are free.",
-      "Free some, set data.feature_cache_directory to another disk, or data.feature_cache_gib=0.",
+    findings.append(finding(
+      WARNING, f"The trunk's outputs need {_size(estimate.cache_bytes)} on disk, but only "
+      f"{_size(estimate.free_bytes)} are free.",
+      "Free disk space, set data.feature_cache_directory to a folder on another disk, or set "
+      "data.feature_cache_gib=0.",
     ))
-  return found + [finding(NOTE, line, "") for line in lines(estimate)]
+  return findings + [finding(NOTE, line, "") for line in _lines(estimate)]
 
 
-def lines(estimate: Estimate) -> list[str]:
-  """Returns what a training takes, a sentence or two a matter, with how each number came about."""
+def _lines(estimate: Estimate) -> list[str]:
+  """Returns a text per resource, which says whether its numbers were counted or measured."""
   e = estimate
   if e.cached:
-    disk = f"The frozen trunk's outputs will be kept on disk: {size(e.cache_bytes)} (counted)."
+    disk = f"The frozen trunk's outputs will be cached on disk: {_size(e.cache_bytes)} (counted)."
   else:
-    disk = "The trunk's outputs will not be kept on disk: each step runs the trunk."
+    disk = "The trunk's outputs will not be cached on disk: each step runs the trunk."
   return [
-    f"A training takes {e.steps:,} steps, {e.steps_per_epoch:,} an epoch, and looks at "
-    f"{e.images_drawn:,} images, repeats counted.",
-    f"Reading {e.images_read:,} images for it takes about {duration(e.read_seconds)} at the "
-    f"{e.read_rate:,.0f} images/s measured here ({e.read_workers} threads, the doctor's own sums "
-    "included). The network's own time was not measured: the training's progress line tells after "
-    "its first steps.",
+    f"Training takes {e.steps:,} steps, {e.steps_per_epoch:,} per epoch, and uses {e.images_drawn:,} "
+    "images, repeats counted.",
+    f"Reading {e.images_read:,} images takes about {_duration(e.read_seconds)}, at the "
+    f"{e.read_rate:,.0f} images per second that the doctor measured ({e.read_workers} threads, the "
+    "doctor's checks included). The time of the network was not measured: after the first steps, the "
+    "progress line of the training shows it.",
     disk,
-    f"Memory is at least {size(e.memory_bytes)} (counted, not measured: parameters, optimiser, "
-    "gradient, five batches and the decoded images kept). What the step needs for activations and "
-    "the program itself come on top; train.accumulate lowers the former.",
+    f"Training needs at least {_size(e.memory_bytes)} of memory for parameters, optimiser, gradient, "
+    "five batches and the cache of decoded images (counted, not measured). The program and the "
+    "activations of a step need more; train.accumulate lowers the memory for activations.",
   ]
 
 
-def size(count: float) -> str:
+def _size(count: float) -> str:
   """Returns bytes in readable units."""
   return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
-def duration(seconds: float) -> str:
+def _duration(seconds: float) -> str:
   """Returns seconds in readable units."""
   if seconds < 120:
     return f"{max(seconds, 1):.0f} s"

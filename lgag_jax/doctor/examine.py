@@ -1,4 +1,4 @@
-"""The examination: reads the data, makes the findings, writes the report."""
+"""Runs the doctor: reads the data, collects the findings, writes the report."""
 
 import dataclasses
 import datetime
@@ -21,42 +21,42 @@ from lgag_jax.runtime.files import write_json, write_text
 
 
 def examine(config: Config, workdir: pathlib.Path) -> int:
-  """Reads the data that `config` names, prints what is wrong, writes <workdir>/doctor/.
+  """Checks the data of `config`, prints the findings and writes them to <workdir>/doctor/.
 
-  Leaves report.html and report.json there. Returns the exit code for scripts: 0 when nothing is
-  worse than a note, 2 with warnings, 1 with errors. Raises ValueError for a config that no
-  training can use, and among several processes.
+  Writes report.html and report.json. Returns the exit code: 1 with errors, 2 with warnings only, 0
+  otherwise. Raises ValueError if no training can use the config, and in runs of several processes.
   """
   if jax.process_count() > 1:
-    raise ValueError("--mode=doctor works in one process: start it once, with --distributed=off.")
-  planned = estimate.plan(config)
+    raise ValueError("--mode=doctor runs in one process: start it once, with --distributed=off.")
+  plan = estimate.plan(config)
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # Decoders warn of what becomes a finding, or of what is harmless.
-    taken = survey.take(config.data)
-  found = image_checks.check(taken, config, planned.network) + label_checks.check(taken, config)
-  found += duplicate_checks.check(taken.examples)
-  expected = estimate.make(taken, config, planned, workdir)
-  found = findings.sort(found + estimate.check(expected))
-  code = findings.exit_code(found)
+    warnings.simplefilter("ignore")  # Warnings of decoders are harmless, or become findings.
+    data = survey.read(config.data)
+  resources = estimate.make(data, config, plan, workdir)
+  all_findings = findings.sort([
+    *image_checks.check(data, config, plan.network), *label_checks.check(data, config),
+    *duplicate_checks.check(data.examples), *estimate.check(resources),
+  ])
+  code = findings.exit_code(all_findings)
   write_json(workdir / "doctor" / "report.json", {
     "data": config.data.directory or config.data.builder,
     "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
     "exit_code": code,
-    "images": len(taken.examples),
-    "seconds": round(taken.seconds, 2),
+    "images": len(data.examples),
+    "seconds": round(data.seconds, 2),
     "findings": [
-      {n: v for n, v in dataclasses.asdict(f).items() if n != "pictures"} for f in found
+      {n: v for n, v in dataclasses.asdict(f).items() if n != "pictures"} for f in all_findings
     ],
-    "estimate": dataclasses.asdict(expected),
+    "estimate": dataclasses.asdict(resources),
   })
   path = workdir / "doctor" / "report.html"
-  write_text(path, _printable(page.make(taken, found, config)))
-  print(_printable(findings.as_text(found)))
-  count = {s: sum(f.severity == s for f in found) for s in findings.SEVERITIES}
+  write_text(path, _printable(page.make(data, all_findings, config)))
+  print(_printable(findings.as_text(all_findings)))
+  count = {s: sum(f.severity == s for f in all_findings) for s in findings.SEVERITIES}
   print("; ".join(findings.plural(n, s) for s, n in count.items()) + f". Report: {path}")
   return code
 
 
 def _printable(text: str) -> str:
-  """Spells out what is no text: names of files, also within errors, need not be UTF-8."""
+  """Escapes bytes that are not UTF-8, which file names may contain."""
   return text.encode(errors="backslashreplace").decode()

@@ -1,45 +1,44 @@
-"""What the doctor says: findings with a severity, how many, which files and what to do."""
+"""Findings of the doctor, with a severity, a count, the files and a remedy."""
 
 import dataclasses
 from collections.abc import Sequence
 
 ERROR, WARNING, NOTE = SEVERITIES = ("error", "warning", "note")
-# What scripts get: the worst finding decides.
-EXIT_CODES = {ERROR: 1, WARNING: 2, NOTE: 0}
-MOST_FILES = 10  # Named in a finding.
+_EXIT_CODES = {ERROR: 1, WARNING: 2, NOTE: 0}  # By the severity of the worst finding.
+_MAX_FILES = 10  # Files named per finding.
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-  """One sentence about the data; `pictures` are groups of positions of examples to look at."""
+  """A statement about the data. All fields but `pictures` are keys in report.json."""
 
   severity: str
   what: str
   count: int = 0
   files: tuple[str, ...] = ()
   remedy: str = ""
-  pictures: tuple[tuple[int, ...], ...] = ()
+  pictures: tuple[tuple[int, ...], ...] = ()  # Groups of examples to show, by position.
 
 
 def finding(
   severity: str, what: str, remedy: str, files: Sequence[str] = (), *, count: int | None = None,
   pictures: Sequence[tuple[int, ...]] = (),
 ) -> Finding:
-  """Makes a finding that names the first few of `files`; `count` is their number by default."""
+  """Returns a finding that names the first few of `files`; `count` is their number by default."""
   return Finding(
-    severity, what, len(files) if count is None else count, tuple(files[:MOST_FILES]), remedy,
-    tuple(pictures[:MOST_FILES]),
+    severity, what, len(files) if count is None else count, tuple(files[:_MAX_FILES]), remedy,
+    tuple(pictures[:_MAX_FILES]),
   )
 
 
 def sort(findings: Sequence[Finding]) -> list[Finding]:
-  """Returns the worst first, else as they came."""
+  """Returns the findings, the worst first, otherwise in the same order."""
   return sorted(findings, key=lambda f: SEVERITIES.index(f.severity))
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-  """Returns 1 with errors, 2 with warnings, 0 with nothing worse than notes."""
-  return EXIT_CODES[sort(findings)[0].severity] if findings else 0
+  """Returns 1 with errors, 2 with warnings only, 0 otherwise."""
+  return _EXIT_CODES[sort(findings)[0].severity] if findings else 0
 
 
 def images(count: int) -> str:
@@ -66,7 +65,7 @@ def as_text(findings: Sequence[Finding]) -> str:
     lines.append(f"{f.severity.upper()}: {f.what}")
     lines += [f"    {name}" for name in f.files]
     if f.count > len(f.files) > 0:
-      lines.append(f"    ... and {f.count - len(f.files):,} more")
+      lines.append(f"    and {f.count - len(f.files):,} more")
     if f.remedy:
       lines.append(f"  What to do: {f.remedy}")
     lines.append("")
@@ -74,5 +73,5 @@ def as_text(findings: Sequence[Finding]) -> str:
 
 
 def unless_all(names: list[str], examples: Sequence) -> list[str]:
-  """What is so of every image needs no names."""
+  """Returns the names, or none if a finding is about every image."""
   return names if len(names) < len(examples) else []

@@ -1,4 +1,4 @@
-"""Reads every example of a data set once, in threads, and keeps sums and signatures of it."""
+"""Reads every example of a data set once, in threads, and collects statistics and signatures."""
 
 import collections
 import dataclasses
@@ -21,31 +21,31 @@ from lgag_jax.inputs.sources import Source
 from lgag_jax.runtime.progress import Progress
 
 SPLITS = ("train", "validation")
-_QUEUE = 64  # Images asked for ahead of the one that is waited for.
-_MOST_VALUES = 257  # Of distinct values in a mask are kept, one more than bytes have.
-_PIECE = 1 << 22  # Pixels that are worked on at once; larger images in pieces.
+_QUEUE = 64  # Images requested in advance.
+_MAX_VALUES = 257  # Distinct values recorded per mask, one more than a byte has.
+_PIECE = 1 << 22  # Pixels processed at once.
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Example:
-  """What is kept of an image and its mask."""
+  """Statistics of an image and its mask."""
 
   split: str
   index: int  # In the split's source.
   name: str
-  label: tuple[float, ...]  # One a class.
+  label: tuple[float, ...]  # One number per class.
   shape: tuple[int, int]
   dtype: str
-  low: np.ndarray  # f64[channels], the smallest values, as the file has them.
-  high: np.ndarray
+  low: np.ndarray  # f64[channels], the smallest values in the file.
+  high: np.ndarray  # f64[channels], the largest values.
   mean: np.ndarray  # f64[channels]; with normalise="trunk" in units of full scale.
   std: np.ndarray
-  blank: float  # Share of pixels that are all at the lowest, or all at the highest, value.
+  blank: float  # The fraction of pixels at the minimum or at the maximum, whichever is larger.
   digest: bytes
   signature: np.ndarray
-  known: int  # Pixels of the mask that are known; 0 also where there is no mask.
-  pixels: tuple[int, ...]  # Of each class in the mask.
-  strange: tuple[int, ...]  # Values in the mask that are no class.
+  known: int  # The number of known pixels in the mask; 0 without a mask.
+  pixels: tuple[int, ...]  # The number of pixels in the mask, per class.
+  invalid_values: tuple[int, ...]  # Values in the mask that are not a class.
   mask_file: pathlib.Path | None
 
   @property
@@ -55,25 +55,25 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class MaskValues:
-  """What a mask's file holds in its first band; `fault` says why it could not be read."""
+  """The distinct values in the first band of a mask file."""
 
   values: tuple[float, ...] = ()
   bands: int = 1
-  fault: str = ""
+  fault: str = ""  # Why the file could not be read.
 
 
 @dataclasses.dataclass
 class Survey:
-  """All that was read. Indices of examples here are positions in `examples`, train first."""
+  """The statistics of a data set. An example's number is its position in `examples`, train first."""
 
-  sources: dict[str, Source]
-  closed: dict[str, str]  # Splits that could not be opened at all, with the reason.
-  faults: list[tuple[str, str]]  # Files that could not be read, with the reason.
+  sources: dict[str, Source] = dataclasses.field(default_factory=dict)  # By split.
+  unopened_splits: dict[str, str] = dataclasses.field(default_factory=dict)  # With the reason.
+  faults: list[tuple[str, str]] = dataclasses.field(default_factory=list)  # Unreadable files, reasons.
   examples: list[Example] = dataclasses.field(default_factory=list)
   masks: dict[pathlib.Path, MaskValues] = dataclasses.field(default_factory=dict)
-  # "folder": negatives whose name a mask file bears, which no positive claims.
+  # Mask files with the name of a negative and of no positive, by the negative's name.
   masks_of_negatives: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)
-  bytes_decoded: int = 0  # Images and masks as they are in memory.
+  bytes_decoded: int = 0  # The size of images and masks in memory.
   seconds: float = 0.0
   workers: int = 1
 
@@ -82,24 +82,26 @@ class Survey:
 
   @property
   def rate(self) -> float:
-    """Images a second, read and looked at."""
+    """Images read and checked per second."""
     return len(self.examples) / max(self.seconds, 1e-9)
 
 
-def take(config: DataConfig) -> Survey:
-  """Reads both splits; what cannot be opened or read is noted, not raised."""
-  # Each failed read comes back as a reason; libraries need not tell of it as well.
+def read(config: DataConfig) -> Survey:
+  """Reads both splits; records what cannot be opened or read, and does not raise."""
+  # The survey records every failed read, so libraries need not log it too.
   for name in ("rasterio", "PIL"):
     logging.getLogger(name).setLevel(logging.CRITICAL)
-  survey = Survey({}, {}, [])
+  survey = Survey()
   for split in SPLITS:
     skipped: dict[str, str] = {}
     try:
       survey.sources[split] = sources.make_source(config, split, skipped)
     except (ValueError, TypeError, OSError) as error:
-      survey.closed[split] = str(error)
-    survey.faults += [(shown(pathlib.Path(path), config), why) for path, why in skipped.items()]
-  survey.faults = list(dict.fromkeys(survey.faults))  # Both splits may hold blocks of an image.
+      survey.unopened_splits[split] = str(error)
+    survey.faults += [
+      (_short_path(pathlib.Path(path), config), reason) for path, reason in skipped.items()
+    ]
+  survey.faults = list(dict.fromkeys(survey.faults))  # Both splits may have blocks of one image.
   survey.workers = max(2, min(os.cpu_count() or 2, 16))
   with ThreadPoolExecutor(survey.workers) as pool:
     _read_all(survey, config, pool)
@@ -109,17 +111,18 @@ def take(config: DataConfig) -> Survey:
   return survey
 
 
-def shown(path: pathlib.Path, config: DataConfig) -> str:
-  """Returns a file's name in findings: from the data's root on where it lies there."""
+def _short_path(path: pathlib.Path, config: DataConfig) -> str:
+  """Returns a path for findings, relative to data.directory if it lies there."""
   root = pathlib.Path(config.directory)
   return str(path.relative_to(root)) if path.is_relative_to(root) else str(path)
 
 
-def name_of(source: Source, split: str, index: int, config: DataConfig) -> str:
-  """Returns an example's name: its file, with the tile's place in it."""
-  path = source.files(index)[0]
-  own = source.ids[index]
-  return f"{split}: {own}" if path is None else shown(path.parent / own.rsplit("/")[-1], config)
+def _example_name(source: Source, split: str, index: int, config: DataConfig) -> str:
+  """Returns an example's file with the position of the tile, or its split and id if it has no file."""
+  path, name = source.files(index)[0], source.ids[index]
+  if path is None:
+    return f"{split}: {name}"
+  return _short_path(path.parent / name.rsplit("/")[-1], config)
 
 
 def _read_all(survey: Survey, config: DataConfig, pool: ThreadPoolExecutor) -> None:
@@ -127,17 +130,17 @@ def _read_all(survey: Survey, config: DataConfig, pool: ThreadPoolExecutor) -> N
   progress = Progress("doctor reads", len(rows))
   begin = time.monotonic()
 
-  def look(row: tuple[str, int]) -> Any:
+  def read_row(row: tuple[str, int]) -> Any:
     split, index = row
     source = survey.sources[split]
-    name = name_of(source, split, index, config)
+    name = _example_name(source, split, index, config)
     try:
-      return _look(source, split, index, name, config)
-    except Exception as error:  # A decoder may raise anything; the other files are still of interest.
+      return _read_example(source, split, index, name, config)
+    except Exception as error:  # Decoders may raise anything; the other files are read all the same.
       kind = "" if isinstance(error, reading.ImageError) else f"{type(error).__name__}: "
       return name, f"{kind}{error}"
 
-  for result in _in_order(pool, look, rows):
+  for result in _in_order(pool, read_row, rows):
     if isinstance(result[0], Example):
       survey.examples.append(result[0])
       survey.bytes_decoded += result[1]
@@ -149,7 +152,7 @@ def _read_all(survey: Survey, config: DataConfig, pool: ThreadPoolExecutor) -> N
 
 
 def _in_order(pool: ThreadPoolExecutor, function: Callable, rows: Iterable) -> Iterator:
-  """Maps in threads without queueing everything at once."""
+  """Yields function(row) of each row in order, computed in threads with a bounded queue."""
   waiting: collections.deque = collections.deque()
   for row in rows:
     waiting.append(pool.submit(function, row))
@@ -159,9 +162,10 @@ def _in_order(pool: ThreadPoolExecutor, function: Callable, rows: Iterable) -> I
     yield waiting.popleft().result()
 
 
-def _look(
+def _read_example(
   source: Source, split: str, index: int, name: str, config: DataConfig
 ) -> tuple[Example, int]:
+  """Returns the statistics of an example, and its size in memory."""
   image, mask = source.read(index)
   counts = np.bincount(mask.reshape(-1), minlength=256)
   classes = len(config.classes)
@@ -174,43 +178,43 @@ def _look(
     digest=duplicates.digest(image), signature=duplicates.signature(image),
     known=int(counts.sum() - counts[reading.UNKNOWN]),
     pixels=tuple(int(n) for n in counts[1 : classes + 1]),
-    strange=tuple(int(v) for v in np.flatnonzero(counts[: reading.UNKNOWN]) if v > classes),
+    invalid_values=tuple(int(v) for v in np.flatnonzero(counts[: reading.UNKNOWN]) if v > classes),
     mask_file=source.files(index)[1],
   )
   return example, image.nbytes + mask.nbytes
 
 
 def _statistics(flat: np.ndarray, config: DataConfig) -> tuple:
-  """Returns lowest and highest values, the share of the commoner of these, mean and spread."""
+  """Returns minimum, maximum, the larger fraction of pixels at one of them, mean and deviation."""
   low, high = flat.min(axis=0), flat.max(axis=0)
-  at_edge, total, squares = np.zeros(2), 0.0, 0.0
+  extreme_pixels, total, squares = np.zeros(2), 0.0, 0.0
   scale = scaling.full_scale(flat.dtype, config) if config.normalise == "trunk" else 1.0
   for piece in np.array_split(flat, -(-len(flat) // _PIECE)):
-    at_edge += [np.count_nonzero(np.all(piece == edge, axis=1)) for edge in (low, high)]
+    extreme_pixels += [np.count_nonzero(np.all(piece == value, axis=1)) for value in (low, high)]
     scaled = piece.astype(np.float64) / scale
     total, squares = total + scaled.sum(axis=0), squares + np.square(scaled).sum(axis=0)
   mean = total / len(flat)
-  spread = np.sqrt(np.maximum(squares / len(flat) - np.square(mean), 0.0))
-  return low, high, float(at_edge.max() / len(flat)), mean, spread
+  std = np.sqrt(np.maximum(squares / len(flat) - np.square(mean), 0.0))
+  return low, high, float(extreme_pixels.max() / len(flat)), mean, std
 
 
 def _masks_of_negatives(survey: Survey, config: DataConfig) -> dict[str, pathlib.Path]:
   @functools.cache
-  def masks(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    claimed = {p.stem for name in config.classes for p in listing.image_files(root / name)}
-    found = listing.files_by_stem(root / "masks")
-    return {stem: path for stem, path in found.items() if stem not in claimed}
+  def unused_masks(root: pathlib.Path) -> dict[str, pathlib.Path]:
+    positives = {p.stem for name in config.classes for p in listing.image_files(root / name)}
+    masks = listing.files_by_stem(root / "masks")
+    return {stem: path for stem, path in masks.items() if stem not in positives}
 
-  found = {}
+  masks_of_negatives = {}
   for example in survey.examples:
     path, _ = survey.sources[example.split].files(example.index)
-    if not example.positive and path.stem in masks(path.parent.parent):
-      found[example.name] = masks(path.parent.parent)[path.stem]
-  return found
+    if not example.positive and path.stem in (masks := unused_masks(path.parent.parent)):
+      masks_of_negatives[example.name] = masks[path.stem]
+  return masks_of_negatives
 
 
 def _read_masks(survey: Survey, pool: ThreadPoolExecutor) -> None:
-  """Reads each mask's file as it is: examples hold what the program makes of it."""
+  """Reads the original values of each mask file, which examples do not have."""
   paths = {e.mask_file for e in survey.examples} | set(survey.masks_of_negatives.values())
   paths = sorted(paths - {None})
   progress = Progress("masks", len(paths), unit="files")
@@ -228,8 +232,8 @@ def _mask_values(path: pathlib.Path) -> MaskValues:
       small = raster.height * raster.width <= _PIECE
       for window in (None,) if small else (block for _, block in raster.block_windows(1)):
         values |= set(np.unique(raster.read(1, window=window)).tolist())
-        if len(values) > _MOST_VALUES:
+        if len(values) > _MAX_VALUES:
           break
-      return MaskValues(tuple(sorted(values)[:_MOST_VALUES]), raster.count)
+      return MaskValues(tuple(sorted(values)[:_MAX_VALUES]), raster.count)
   except Exception as error:
     return MaskValues(fault=str(error))

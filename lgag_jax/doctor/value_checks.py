@@ -1,4 +1,4 @@
-"""Checks of the images' values: do they fit the range they are scaled by, and the normalisation."""
+"""Checks of the images' values: whether they fit the assumed range and the normalisation."""
 
 from collections.abc import Sequence
 
@@ -10,51 +10,49 @@ from lgag_jax.doctor.survey import Example
 from lgag_jax.imagery import scaling
 from lgag_jax.method.network import Network
 
-_DARK = 0.25  # Of the range: with all values below it is hardly used.
-_FAR_OFF, _LOW_CONTRAST = 2.0, 0.1  # In standard deviations that the trunk was trained for.
-# Largest values of instruments: 8, 10, 12 and 14 bits, reflectance times 10,000, 16 bits.
-_RANGES = (1.0, 255.0, 1023.0, 4095.0, 10000.0, 16383.0, 65535.0)
+_DARK = 0.25  # Fraction of full scale. Images with all values below it use hardly any of the range.
+_MAX_SHIFT, _MIN_STD = 2.0, 0.1  # In standard deviations of the images that the trunk was trained on.
+# The largest values of sensors: 8, 10, 12 and 14 bits, reflectance times 10,000, 16 bits.
+_FULL_SCALES = (1.0, 255.0, 1023.0, 4095.0, 10000.0, 16383.0, 65535.0)
 
 
-def statistics(
-  examples: Sequence[Example], config: Config, network: Network
-) -> list[Finding]:
-  """Values against the range they are scaled by, and against the normalisation."""
+def check(examples: Sequence[Example], config: Config, network: Network) -> list[Finding]:
+  """Returns the findings about the range and the normalisation of values."""
   data = config.data
   if data.normalise == "train":
-    return _measured(examples)
-  mean, std = pooled(examples)
+    return _check_measured(examples)
+  mean, std = _pooled(examples)
   by_mean, by_std = (network.mean, network.std) if data.normalise == "trunk" else (data.mean, data.std)
   shift = (mean - np.array(by_mean)) / np.array(by_std)
-  spread = std / np.array(by_std)
+  normalised_std = std / np.array(by_std)
   unit = " of full scale" if data.normalise == "trunk" else ""
   text = (
-    f"Channel means are {_listed(mean)} and standard deviations {_listed(std)}{unit}; after the "
-    f"normalisation by {_listed(by_mean)} and {_listed(by_std)}, means are {_listed(shift)} and "
-    f"deviations {_listed(spread)}."
+    f"The channels have means {_listed(mean)} and standard deviations {_listed(std)}{unit}. After "
+    f"normalisation with {_listed(by_mean)} and {_listed(by_std)}, the means are {_listed(shift)} and "
+    f"the standard deviations {_listed(normalised_std)}."
   )
-  found = _scaling(examples, config) if data.normalise == "trunk" else []
-  off = np.any(np.abs(shift) > _FAR_OFF) or np.any(spread < _LOW_CONTRAST)
-  if not off or found:
-    return [*found, finding(NOTE, text, "")]
+  findings = _check_scaling(examples, config) if data.normalise == "trunk" else []
+  fits = not (np.any(np.abs(shift) > _MAX_SHIFT) or np.any(normalised_std < _MIN_STD))
+  if fits or findings:
+    return [*findings, finding(NOTE, text, "")]
   return [finding(
-    WARNING, f"{text} That is far from the 0 and 1 that the trunk was trained on.",
-    f"Set data.mean={_listed(mean)} and data.std={_listed(std)}, or data.max_value to the largest "
-    "value that is meant to be full brightness, or data.normalise='train' and none of these.",
+    WARNING, f"{text} The trunk was trained on means of 0 and standard deviations of 1.",
+    f"Set data.mean={_listed(mean)} and data.std={_listed(std)}, or set data.max_value to the value of "
+    "full brightness. Or set data.normalise='train' and none of these.",
   )]
 
 
-def _measured(examples: Sequence[Example]) -> list[Finding]:
-  """What data.normalise="train" would divide by, and bands in which there is nothing to divide."""
-  mean, std = pooled([e for e in examples if e.split == "train"] or examples)
+def _check_measured(examples: Sequence[Example]) -> list[Finding]:
+  """Returns findings about the statistics that data.normalise="train" will measure."""
+  mean, std = _pooled([e for e in examples if e.split == "train"] or examples)
   constant = [f"band {k + 1}" for k in np.flatnonzero(std <= 1e-7 * np.abs(mean))]
-  found = [finding(
-    NOTE, f"data.normalise='train': bands are brought to mean 0 and deviation 1, from about "
+  findings = [finding(
+    NOTE, "data.normalise='train' will scale the bands to mean 0 and standard deviation 1, from about "
     f"{_listed(mean)} and {_listed(std)}.", "",
   )]
-  return found + ([finding(
-    WARNING, f"Of one value in all training images: {', '.join(constant)}.",
-    "Leave the band out of the files, if it was not meant to vary.",
+  return findings + ([finding(
+    WARNING, f"{', '.join(constant).capitalize()}: the same value in all training images.",
+    "Remove the band from the files if its values should vary.",
   )] if constant else [])
 
 
@@ -62,8 +60,8 @@ def _listed(values: Sequence[float]) -> str:
   return "(" + ", ".join(f"{v:.3f}" if abs(v) < 100 else f"{v:.5g}" for v in values) + ")"
 
 
-def pooled(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
-  """Returns f64[channels], twice: mean and standard deviation over all pixels of all images."""
+def _pooled(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
+  """Returns mean and standard deviation over all pixels of all images, f64[channels] each."""
   weight = np.array([float(np.prod(e.shape)) for e in examples])
   means, stds = np.stack([e.mean for e in examples]), np.stack([e.std for e in examples])
   mean = np.average(means, axis=0, weights=weight)
@@ -71,47 +69,50 @@ def pooled(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
   return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
-def _scaling(examples: Sequence[Example], config: Config) -> list[Finding]:
-  """Images beyond full scale, or using a small part of it only."""
-  full = [scaling.full_scale(np.dtype(e.dtype), config.data) for e in examples]
-  top = np.array([e.high.max() / scale for e, scale in zip(examples, full, strict=True)])
+def _check_scaling(examples: Sequence[Example], config: Config) -> list[Finding]:
+  """Returns findings for images with values beyond full scale, or far below it."""
+  full_scales = [scaling.full_scale(np.dtype(e.dtype), config.data) for e in examples]
+  brightest = np.array([e.high.max() / full for e, full in zip(examples, full_scales, strict=True)])
   largest = max(e.high.max() for e in examples)
   lowest = min(e.low.min() for e in examples)
-  fitting = next((r for r in _RANGES if r >= largest), largest)
-  found = []
+  findings = []
   refused = [e.name for e in examples if e.dtype[0] != "u" or config.data.max_value
              if scaling.bands_out_of_range(e.mean, config.data).any()]
   if refused:
-    found.append(finding(
-      ERROR, f"{images(len(refused))} of {len(examples):,} {have(len(refused))} values far from those "
-      f"that are scaled to [0, 1], between {lowest:g} and {largest:g}: training refuses them.",
-      "Set data.max_value to the largest value meant, or data.normalise='train', and declare in the "
-      "files which value means no data.", unless_all(refused, examples), count=len(refused),
+    findings.append(finding(
+      ERROR, f"{images(len(refused))} of {len(examples):,} {have(len(refused))} values far from the "
+      f"range that is scaled to [0, 1], between {lowest:g} and {largest:g}: training refuses them.",
+      "Set data.max_value to the largest valid value, or set data.normalise='train'. Declare the "
+      "nodata value in the files.", unless_all(refused, examples), count=len(refused),
     ))
-  beyond = [e.name for e, t in zip(examples, top, strict=True) if t > 1]
+  beyond = [e.name for e, value in zip(examples, brightest, strict=True) if value > 1]
   if beyond:
-    found.append(finding(
+    findings.append(finding(
       WARNING, f"{images(len(beyond))} of {len(examples):,} {have(len(beyond))} values beyond full "
       f"scale, up to {largest:g}.",
-      f"Set data.max_value={fitting:g} if that is the largest value meant.",
+      f"Set data.max_value={_likely_full_scale(largest):g} if that is the largest valid value.",
       unless_all(beyond, examples), count=len(beyond),
     ))
   if lowest < 0:
     below = [e.name for e in examples if e.low.min() < 0]
-    found.append(finding(
+    findings.append(finding(
       WARNING, f"{images(len(below))} of {len(examples):,} {have(len(below))} negative values, down to "
       f"{lowest:g}.",
-      "Declare the value that means no data in the files; if these are data, data.normalise='train'.",
+      "If they mean nodata, declare that value in the files. Otherwise set data.normalise='train'.",
       unless_all(below, examples), count=len(below),
     ))
-  # The median: one hot pixel in one image does not make the others bright.
-  if np.median(top) < _DARK:
+  # The median, so that a single bright pixel in one image does not hide dark images.
+  if np.median(brightest) < _DARK:
     usual = float(np.median([e.high.max() for e in examples]))
-    typical = next((r for r in _RANGES if r >= usual), usual)
-    found.append(finding(
+    findings.append(finding(
       WARNING, f"Images look black: the brightest value of half of them is at most {usual:g}, "
-      f"{np.median(top):.1%} of full scale ({full[0]:g}).",
-      f"Set data.max_value={typical:g} (12 bits in 16-bit files are 4095), or what the sensor's "
-      "largest value is.",
+      f"{np.median(brightest):.1%} of full scale ({full_scales[0]:g}).",
+      f"Set data.max_value={_likely_full_scale(usual):g}, or the largest value of your sensor (4095 "
+      "for 12 bits in 16-bit files).",
     ))
-  return found
+  return findings
+
+
+def _likely_full_scale(value: float) -> float:
+  """Returns the smallest full scale of a sensor that is not below a value."""
+  return next((full for full in _FULL_SCALES if full >= value), value)

@@ -1,4 +1,4 @@
-"""From data on disk to batches: sources, splits, normalisation, pipelines.
+"""Turns data on disk into batches: sources, splits, normalisation, pipelines.
 
 May import: config, imagery, options, runtime.
 """

@@ -1,4 +1,4 @@
-"""Stateless image operations in TensorFlow, keyed by a seed: the same seed, the same image."""
+"""Augmentation in TensorFlow without state: the same seed gives the same image."""
 
 import tensorflow as tf
 
@@ -6,10 +6,10 @@ from lgag_jax.config import DataConfig
 
 
 def augment(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: DataConfig):
-  """Flips, quarter turns, zoom and colour jitter of image [H, W, C], scaled, and mask [H, W].
+  """Returns image [H, W, C] and mask [H, W] after random flips, quarter turns, zoom and colour jitter.
 
-  Imagery taken from above has no preferred direction, so all eight flips and turns are alike.
-  `seed` is int32[2].
+  The image is scaled already. Imagery taken from above has no preferred direction, so all eight flips
+  and turns are equally likely. `seed` is int32[2].
   """
   seeds = tf.random.split(seed, 3)
   image, mask = _zoom(image, mask, seeds[0], config.scale_jitter)
@@ -19,9 +19,11 @@ def augment(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: DataConf
   stacked = tf.cond(turn >= 4, lambda: tf.reverse(stacked, [1]), lambda: stacked)
   image, mask = stacked[..., :-1], tf.cast(stacked[..., -1], mask.dtype)
   if config.colour_jitter > 0:
-    change = tf.random.stateless_uniform((2,), seeds[2], -1.0, 1.0) * config.colour_jitter
+    contrast, brightness = tf.unstack(
+      tf.random.stateless_uniform((2,), seeds[2], -1.0, 1.0) * config.colour_jitter
+    )
     mean = tf.reduce_mean(image)
-    image = (image - mean) * (1.0 + change[0]) + mean + change[1]
+    image = (image - mean) * (1.0 + contrast) + mean + brightness
     if config.normalise == "trunk":
       image = tf.clip_by_value(image, 0.0, 1.0)
   return image, mask
@@ -31,10 +33,10 @@ def _zoom(image, mask, seed, strength):
   if strength == 0:
     return image, mask
   side = tf.cast(tf.shape(image)[0], tf.float32)
-  draw = tf.random.stateless_uniform((3,), seed)
-  crop = tf.cast(side / (1.0 + strength * draw[0]), tf.int32)
-  room = tf.cast(tf.shape(image)[0] - crop + 1, tf.float32)
-  top, left = tf.cast(draw[1] * room, tf.int32), tf.cast(draw[2] * room, tf.int32)
+  random = tf.random.stateless_uniform((3,), seed)
+  crop = tf.cast(side / (1.0 + strength * random[0]), tf.int32)
+  positions = tf.cast(tf.shape(image)[0] - crop + 1, tf.float32)
+  top, left = tf.cast(random[1] * positions, tf.int32), tf.cast(random[2] * positions, tf.int32)
   size = tf.shape(image)[:2]
   image_part = image[top : top + crop, left : left + crop]
   mask_part = mask[top : top + crop, left : left + crop, None]

@@ -1,18 +1,18 @@
-"""The field's published data sets that data/ has builders for: what they are, what is to be done."""
+"""The published data sets that data/ has builders for, and how to get them."""
 
 import dataclasses
 import textwrap
 
 from lgag_jax.options.fields import flag
 
-ROOT = "FOLDER"  # What stands for the user's own place in commands and layouts.
+PLACEHOLDER = "FOLDER"  # Stands for the user's own folder in commands and layouts.
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
-  """What --mode=datasets is told."""
+class Options:
+  """The flags of --mode=datasets."""
 
-  name: str = flag("", "the data set to show in full.")
+  name: str = flag("", "the data set to show in detail.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,39 +21,39 @@ class DataSet:
 
   name: str
   title: str
-  sensor: str  # And ground resolution.
+  sensor: str  # With the ground resolution.
   size: str
   channels: str
-  split: str  # What training and validation are told apart by.
+  split: str  # How training and validation are separated.
   licence: str
   page: str
-  layout: str  # Below the folder that holds it.
-  variants: tuple[tuple[str, str], ...] = ()  # Further flags, and what they are for.
-  record: int = 0  # Of Zenodo: downloaded when nothing is at hand.
-  suffixes: tuple[str, ...] = ()  # Of the record's files that are needed.
-  max_gib: int = 0  # More than the record's files can take.
+  layout: str  # Files below the folder of the data set.
+  variants: tuple[tuple[str, str], ...] = ()  # Flags of a variant, and its description.
+  record: int = 0  # Zenodo record to download from; 0: download by hand.
+  suffixes: tuple[str, ...] = ()  # Name endings of the required files in the record.
+  max_gib: int = 0  # Upper bound for the size of these files.
 
   @property
   def command(self) -> str:
-    """The command that trains on it."""
-    where = "" if self.record else f" --config.data.original={ROOT}"
+    """The command that trains on the data set."""
+    original = "" if self.record else f" --config.data.original={PLACEHOLDER}"
     return (
-      f"python -m lgag_jax.main --config=configs/{self.name}.py{where} --workdir=runs/{self.name}"
+      f"python -m lgag_jax.main --config=configs/{self.name}.py{original} --workdir=runs/{self.name}"
     )
 
   @property
-  def needs(self) -> str:
-    """What has to be done first, and where things go."""
+  def preparation(self) -> str:
+    """What the user has to do before training."""
     if self.record:
       return (
-        "Nothing: it is downloaded from Zenodo, unpacked and built once, into runs/tfds. With a copy "
-        f"at hand add --config.data.original={ROOT}: the folder that holds what is listed below, an "
-        "archive of it or the archive's address."
+        "Nothing: training downloads it from Zenodo, unpacks it and builds it once, in runs/tfds. If "
+        f"you have a copy, add --config.data.original={PLACEHOLDER}: the folder that holds the files "
+        "listed below, an archive of it, or the URL of the archive."
       )
     return (
-      f"Download it by hand from its page. {ROOT} is the folder that holds what is listed below, or "
-      "an archive of it (.zip, .tar, .tar.gz), or the archive's address on a server of yours. It is "
-      "built once, into runs/tfds."
+      f"Download it by hand from its page. {PLACEHOLDER} is the folder that holds the files listed "
+      "below, an archive of it (.zip, .tar, .tar.gz), or the URL of the archive on a server of yours. "
+      "Training builds it once, in runs/tfds."
     )
 
 
@@ -64,13 +64,13 @@ TABLE = {data_set.name: data_set for data_set in (
     sensor="TripleSat, 0.8 m, with a digital elevation model",
     size="770 images with a landslide, 2003 without, of varying sizes",
     channels="3, or 4 with elevation",
-    split="the last fifth of each kind by name, as neighbours in name may be neighbours in space",
-    licence="see its page; none is stated there",
+    split="the last fifth of each class by name, since images with similar names may be neighbours",
+    licence="none stated; see its page",
     page="http://gpcv.whu.edu.cn/data/Bijie_pages.html",
     layout="""
       landslide/image/*.png      landslide/mask/*.png      landslide/dem/*.png
       non-landslide/image/*.png  non-landslide/dem/*.png
-      (images, masks and elevations of the same names; dem/ only for the variant rgb_dem)
+      (images, masks and elevations have the same names; dem/ only for the variant rgb_dem)
     """,
     variants=((
       "--config.data.builder=data/bijie:rgb_dem --config.data.channels=4 --config.data.normalise=train",
@@ -83,39 +83,39 @@ TABLE = {data_set.name: data_set for data_set in (
     sensor="Google Earth, 0.59 m, before and after",
     size="17 sites, 164 km2, in tiles of 256 pixels",
     channels="3, or 6 with the image before",
-    split="sites: the last fifth by name",
-    licence="research only, not commercial",
+    split="the last fifth of the sites by name",
+    licence="non-commercial research only",
     page="https://github.com/zxk688/GVLM",
     layout="""
       <site>/im1.png  the image before (only for the variant bitemporal)
       <site>/im2.png  the image after
       <site>/ref.png  landslides
-      (img1 and img2 will do as names)
+      (the names img1 and img2 are accepted too)
     """,
     variants=((
       "--config.data.builder=data/gvlm:bitemporal --config.data.channels=6 "
       "--config.data.normalise=train",
-      "both images, the one after first",
+      "both images: after, then before",
     ),),
   ),
   DataSet(
     name="landslide4sense",
     title="Landslide4Sense (Ghorbanzadeh et al. 2022)",
-    sensor="Sentinel-2, slope and elevation of ALOS PALSAR, 10 m",
-    size="3799 patches of 128 pixels for training, 245 and 800 more without public masks",
+    sensor="Sentinel-2, with slope and elevation from ALOS PALSAR, 10 m",
+    size="3799 patches of 128 pixels for training; 245 and 800 more without public masks",
     channels="14: B1 to B12, slope, elevation",
-    split="the published folders where they have masks, else the last fifth of TrainData by number",
+    split="the published folders if they have masks, otherwise the last fifth of TrainData by number",
     licence="CC BY 4.0; see its page",
     page="https://zenodo.org/records/10463239",
     layout="""
       TrainData/img/image_<number>.h5  "img", [128, 128, 14]
       TrainData/mask/mask_<number>.h5  "mask", [128, 128]
-      ValidData/, TestData/            the same; used where there is a mask/
-      (TrainData.zip, ... as downloaded will do)
+      ValidData/, TestData/            the same; used if there is a mask/
+      (the downloaded TrainData.zip, ... are accepted too)
     """,
     variants=((
       "--config.data.builder=data/landslide4sense:patches_128",
-      "whole patches; most hold a landslide, so that labels of images say little",
+      "whole patches; most contain a landslide, so image labels say little",
     ),),
     record=10463239,
     suffixes=("data.zip",),
@@ -127,14 +127,14 @@ TABLE = {data_set.name: data_set for data_set in (
     sensor="satellites and drones, 0.2 to 5 m",
     size="20865 patches of 512 pixels from nine regions, in tiles of 256",
     channels="3",
-    split="regions, whatever the sensor: the last fifth by name",
+    split="the last fifth of the regions by name, whatever the sensor",
     licence="CC BY-NC 4.0; see its page",
     page="https://zenodo.org/records/10294997",
     layout="""
       <region>/img/*.tif   512 x 512
-      <region>/mask/*.tif  the same names; 1 landslide, 0 not
-      (<region>/label/ is not read; a name such as "Jiuzhai valley (UAV-0.2m)" is the region
-      "Jiuzhai valley"; <region>.zip as downloaded will do)
+      <region>/mask/*.tif  the same names; 1 landslide, 0 no landslide
+      (<region>/label/ is not read; a name such as "Jiuzhai valley (UAV-0.2m)" means the region
+      "Jiuzhai valley"; the downloaded <region>.zip is accepted too)
     """,
     variants=((
       "--config.data.builder=data/cas_landslide:patches_512 --config.data.image_size=512",
@@ -155,11 +155,11 @@ TABLE = {data_set.name: data_set for data_set in (
     page="https://zenodo.org/records/7189381",
     layout="""
       trainX.npy  [n, 128, 128, 4]    trainY.npy  [n, 128, 128, 1]
-      valX.npy, valY.npy, and testX.npy, testY.npy where there are any
+      valX.npy, valY.npy; testX.npy, testY.npy are optional
     """,
     variants=((
       "--config.data.builder=data/hr_gldd:patches_128",
-      "whole patches; most hold a landslide, so that labels of images say little",
+      "whole patches; most contain a landslide, so image labels say little",
     ),),
     record=7189381,
     suffixes=(".npy",),
@@ -169,11 +169,11 @@ TABLE = {data_set.name: data_set for data_set in (
 
 
 def find(name: str) -> DataSet:
-  """Returns a data set; raises ValueError for a name that there is none of."""
+  """Returns a data set; raises ValueError if the name is unknown."""
   if name not in TABLE:
     close = [known for known in TABLE if name and name.replace("_", "") in known.replace("_", "")]
     hint = f" Did you mean {close[0]}?" if close else ""
-    raise ValueError(f"--name={name}: there are {', '.join(TABLE)}.{hint}")
+    raise ValueError(f"--name={name} is unknown: choose one of {', '.join(TABLE)}.{hint}")
   return TABLE[name]
 
 
@@ -183,37 +183,35 @@ def layout(name: str) -> str:
 
 
 def instructions(name: str) -> str:
-  """Returns what a builder says to whoever has to bring the data."""
-  found = find(name)
-  return f"{found.title}: {found.page}\n{found.needs}\n{layout(name)}"
+  """Returns how to get a data set: its page, what to do, and the expected layout."""
+  data_set = find(name)
+  return f"{data_set.title}: {data_set.page}\n{data_set.preparation}\n{layout(name)}"
 
 
 def text(name: str = "") -> str:
-  """Returns what --mode=datasets prints: one data set in full, or all in short."""
+  """Returns the output of --mode=datasets: one data set in detail, or a summary of all."""
   if name:
-    return _full(find(name))
-  lines = ["Data sets of the field, each with a builder and a config of its own:", ""]
-  for found in TABLE.values():
-    how = "downloaded when needed" if found.record else "to be downloaded by hand"
+    return _details(find(name))
+  lines = ["Published data sets with a builder and a config:", ""]
+  for data_set in TABLE.values():
+    download = "downloaded automatically" if data_set.record else "to be downloaded by hand"
     lines += [
-      f"{found.name}: {found.title}", f"    {found.sensor}; {found.size}",
-      f"    channels: {found.channels}; licence: {found.licence}", f"    {found.page}, {how}",
-      f"    {found.command}", "",
+      f"{data_set.name}: {data_set.title}", f"    {data_set.sensor}; {data_set.size}",
+      f"    channels: {data_set.channels}; licence: {data_set.licence}",
+      f"    {data_set.page}, {download}", f"    {data_set.command}", "",
     ]
   return "\n".join((
-    *lines, "--mode=datasets --name=bijie shows one in full: what to put where, and its variants.",
+    *lines, "--mode=datasets --name=bijie shows one in detail: its layout, preparation and variants.",
     "For your own images see configs/image_folder.py and configs/scene.py.",
   ))
 
 
-def _full(found: DataSet) -> str:
-  rows = {
-    "sensor": found.sensor, "size": found.size, "channels": found.channels, "split": found.split,
-    "licence": found.licence, "page": found.page,
-  }
-  lines = [found.title, "", *(f"  {name:9}{value}" for name, value in rows.items()), ""]
-  lines += [*textwrap.wrap(f"Needs: {found.needs}", 100), "", layout(found.name), ""]
-  lines += ["Train:", f"    {found.command}"]
-  for flags, use in found.variants:
-    lines += ["", f"Variant: {use}:", f"    {flags}"]
+def _details(data_set: DataSet) -> str:
+  lines = [data_set.title, ""]
+  for name in ("sensor", "size", "channels", "split", "licence", "page"):
+    lines.append(f"  {name:9}{getattr(data_set, name)}")
+  lines += ["", *textwrap.wrap(f"Preparation: {data_set.preparation}", 100), ""]
+  lines += [layout(data_set.name), "", "Train:", f"    {data_set.command}"]
+  for flags, description in data_set.variants:
+    lines += ["", f"Variant: {description}:", f"    {flags}"]
   return "\n".join(lines)

@@ -1,7 +1,7 @@
-"""Each band's mean and standard deviation over the training images, measured once and kept.
+"""Mean and standard deviation of each band over the training images, measured once per training.
 
-<workdir>/normalisation.json holds them from the start of a training on: going on, evaluation and
-prediction read the same numbers, which are those that the network has learned with.
+Training writes them to <workdir>/normalisation.json when it starts. Resuming, evaluation and prediction
+read them from there, so that they use the numbers that the network was trained with.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ import math
 import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
@@ -20,93 +20,118 @@ from lgag_jax.imagery.reading import ImageError
 from lgag_jax.runtime import files, preemption, processes
 from lgag_jax.runtime.progress import Progress
 
-if TYPE_CHECKING:  # It imports TensorFlow Datasets: prediction does without.
+if TYPE_CHECKING:  # The import loads TensorFlow Datasets, which prediction does not need.
   from lgag_jax.inputs.sources import Source
 
 _LOG = logging.getLogger(__name__)
 
 FILE = "normalisation.json"
-_PIECE = 1 << 20  # Pixels that are worked on at once.
-_AT_ONCE = 64  # Images that are asked for at once.
-_CONSTANT = 1e-7  # Of the mean: less spread than float32 resolves.
-
-# Images, pixels, and a band's mean and sum of squares about it: (int, int, f64[channels] twice).
-_Moments = tuple[int, int, np.ndarray, np.ndarray]
+_PIECE = 1 << 20  # Pixels processed at once.
+_QUEUE = 64  # Images requested at once.
+_CONSTANT = 1e-7  # Times the mean: float32 does not resolve a smaller deviation.
 
 
-def of_training(config: Config, source: "Source", workdir: pathlib.Path, *, started: bool) -> Config:
-  """Returns `resolved`; a training that is not `started` measures its images first, and keeps that.
+class _Moments(NamedTuple):
+  """Statistics of some images, pixels without data excluded."""
 
-  Raises ValueError when the images hold no data, or values that cannot be averaged.
+  images: int
+  pixels: int
+  mean: np.ndarray  # f64[channels]
+  squares: np.ndarray  # f64[channels], the sum of squared differences from the mean.
+
+  def merge(self, other: "_Moments") -> "_Moments":
+    """Returns the statistics of both sets of pixels together (Chan, Golub and LeVeque 1979)."""
+    pixels = int(self.pixels + other.pixels)
+    fraction = other.pixels / max(pixels, 1)
+    with np.errstate(over="ignore", invalid="ignore"):
+      gap = other.mean - self.mean
+      squares = self.squares + other.squares + np.square(gap) * (self.pixels * fraction)
+      return _Moments(int(self.images + other.images), pixels, self.mean + gap * fraction, squares)
+
+
+def _no_pixels(channels: int) -> _Moments:
+  return _Moments(0, 0, np.zeros(channels), np.zeros(channels))
+
+
+def measure_or_resolve(
+  config: Config, source: "Source", workdir: pathlib.Path, *, started: bool
+) -> Config:
+  """Measures the images of a training that is not `started` yet; returns the config from `resolve`.
+
+  Raises ValueError if the images hold no data, or values too large to be averaged.
   """
   if config.data.normalise == "train" and not started:
     content = measure(source, config.data)
     processes.from_first(lambda: files.write_json(workdir / FILE, content))
-  return resolved(config, workdir)
+  return resolve(config, workdir)
 
 
-def resolved(config: Config, workdir: pathlib.Path) -> Config:
-  """Returns a config with normalise="train" as one that is given what `workdir` keeps.
+def resolve(config: Config, workdir: pathlib.Path) -> Config:
+  """Returns a config with normalise="given" and the workdir's statistics, if it has normalise="train".
 
-  Any other is returned as it is. Raises FileNotFoundError or ValueError that names the file.
+  Returns any other config unchanged. Raises FileNotFoundError or ValueError that names the file.
   """
   if config.data.normalise != "train":
     return config
-  kept = processes.from_first(lambda: _load(workdir / FILE, config.data.channels))
+  statistics = processes.from_first(lambda: _load(workdir / FILE, config.data.channels))
   data = dataclasses.replace(
-    config.data, normalise="given", mean=tuple(kept["mean"]), std=tuple(kept["std"])
+    config.data, normalise="given", mean=tuple(statistics["mean"]), std=tuple(statistics["std"])
   )
   return dataclasses.replace(config, data=data)
 
 
 def _load(path: pathlib.Path, channels: int) -> dict[str, Any]:
-  remedy = "restore it from a copy of the workdir, or train anew in another one"
+  remedy = "restore it from a copy of the workdir, or train again in a new workdir"
   if not path.exists():
-    raise FileNotFoundError(f"{path} is missing, which data.normalise='train' wrote: {remedy}.")
+    raise FileNotFoundError(
+      f"{path} is missing. Training with data.normalise='train' wrote it: {remedy}."
+    )
   content = files.read_json(path)
   try:
     mean, std = ([float(value) for value in content[name]] for name in ("mean", "std"))
-    sound = content["bands"] == len(mean) == len(std) == channels
-    if sound and all(map(math.isfinite, mean)) and all(0 < value < math.inf for value in std):
+    complete = content["bands"] == len(mean) == len(std) == channels
+    if complete and all(map(math.isfinite, mean)) and all(0 < value < math.inf for value in std):
       return {"mean": mean, "std": std}
   except (LookupError, TypeError, ValueError):
     pass
-  raise ValueError(f"{path} does not hold means and deviations of {channels} bands: {remedy}.")
+  raise ValueError(
+    f"{path} does not hold the means and standard deviations of {channels} bands: {remedy}."
+  )
 
 
 def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
-  """Returns bands, images, pixels, and lists of each band's mean and standard deviation.
+  """Returns the contents of normalisation.json: bands, images, pixels, and mean and std per band.
 
-  Over all pixels with data, each image once, in float64; several processes share the images. A constant
-  band has a deviation of 1, and is told of.
+  Measures each image once, in float64, over all pixels with data. Several processes divide the images
+  among them. Logs a warning for a constant band, and sets its std to 1.
   """
-  mine = range(jax.process_index(), len(source.ids), jax.process_count())
-  total = _nothing(config.channels)
-  progress = Progress("normalisation", len(mine))
+  own_images = range(jax.process_index(), len(source.ids), jax.process_count())
+  total = _no_pixels(config.channels)
+  progress = Progress("normalisation", len(own_images))
   with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
-    for first in range(0, len(mine), _AT_ONCE):
+    for first in range(0, len(own_images), _QUEUE):
       preemption.check_if_single_process()
-      part = mine[first : first + _AT_ONCE]
-      # In their order: another order would round differently.
-      for found in pool.map(lambda index: _of_example(source, index, config), part):
-        total = _joined(total, found)
+      part = own_images[first : first + _QUEUE]
+      # Merged in the order of the images: another order would round differently.
+      for moments in pool.map(lambda index: _measure_example(source, index, config), part):
+        total = total.merge(moments)
       progress.advance(len(part))
   progress.close()
-  names = ("images", "pixels", "mean", "squares")
-  gathered = processes.gather(
-    {name: np.array([value]) for name, value in zip(names, total, strict=True)}
-  )
-  total = _nothing(config.channels)
-  for row in zip(*(gathered[name] for name in names), strict=True):
-    total = _joined(total, row)
+  gathered = processes.gather({name: np.array([x]) for name, x in total._asdict().items()})
+  total = _no_pixels(config.channels)
+  for row in zip(*(gathered[name] for name in _Moments._fields), strict=True):
+    total = total.merge(_Moments(*row))
   count, pixels, mean, squares = total
   if not pixels:
-    raise ValueError("data.normalise='train': no pixel of the training images holds data in all bands.")
+    raise ValueError(
+      "data.normalise='train': no pixel of the training images has data in all bands. Check the nodata "
+      "values that the files declare."
+    )
   std = np.sqrt(squares / pixels)
   if not np.isfinite(std).all():
     raise ValueError(
       f"data.normalise='train': band {int(np.argmin(np.isfinite(std))) + 1} of the training images has "
-      "values too large to be averaged: declare in the files which value means no data."
+      "values too large to be averaged: declare the nodata value in the files."
     )
   constant = std <= _CONSTANT * np.abs(mean)
   for band in np.flatnonzero(constant):
@@ -117,8 +142,8 @@ def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
   }
 
 
-def _of_example(source: "Source", index: int, config: DataConfig) -> _Moments:
-  total = _nothing(config.channels)
+def _measure_example(source: "Source", index: int, config: DataConfig) -> _Moments:
+  total = _no_pixels(config.channels)
   try:
     image, valid = source.pixels(index)
   except ImageError:
@@ -131,20 +156,6 @@ def _of_example(source: "Source", index: int, config: DataConfig) -> _Moments:
     if len(values):
       with np.errstate(over="ignore", invalid="ignore"):
         mean = values.mean(axis=0)
-        piece = (0, len(values), mean, np.square(values - mean).sum(axis=0))
-        total = _joined(total, piece)
-  return (int(total[1] > 0), *total[1:])
-
-
-def _nothing(channels: int) -> _Moments:
-  return 0, 0, np.zeros(channels), np.zeros(channels)
-
-
-def _joined(a: _Moments, b: _Moments) -> _Moments:
-  """Joins what was found of two sets of pixels (Chan, Golub and LeVeque 1979)."""
-  pixels = int(a[1] + b[1])
-  share = b[1] / max(pixels, 1)
-  with np.errstate(over="ignore", invalid="ignore"):
-    gap = b[2] - a[2]
-    squares = a[3] + b[3] + np.square(gap) * (a[1] * share)
-    return int(a[0] + b[0]), pixels, a[2] + gap * share, squares
+        squares = np.square(values - mean).sum(axis=0)
+        total = total.merge(_Moments(0, len(values), mean, squares))
+  return total._replace(images=int(total.pixels > 0))

@@ -1,8 +1,8 @@
 """tf.data pipelines over a source: training batches from any step on, and padded evaluation batches.
 
 A batch is a dict of NumPy arrays: index i32[B], weight f32[B] (0 for padding and skipped images),
-label f32[B, C], mask u8[B, H, W], and either image f32[B, H, W, channels], by `scaling.normalise`,
-or what a feature cache holds under "taps".
+label f32[B, C], mask u8[B, H, W], and either image f32[B, H, W, channels] from `scaling.normalise`, or
+the cached trunk outputs as "taps".
 """
 
 import functools
@@ -23,17 +23,20 @@ _LOG = logging.getLogger(__name__)
 
 
 class Reader:
-  """Reads examples at the model's size; keeps decoded ones in memory; skips bad ones if told to."""
+  """Reads examples at the model's size.
+
+  Caches decoded images in memory, and skips bad ones with data.on_bad_image="skip".
+  """
 
   def __init__(self, source: Source, config: DataConfig):
     self._source = source
     self._config = config
     self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    self._room = int(config.decoded_cache_gib * 2**30)
+    self._free_bytes = int(config.decoded_cache_gib * 2**30)
     self._lock = threading.Lock()
-    # Ids of skipped images, with the reason; first those that the source itself left out.
+    # Ids of skipped images, and why; starts with those that the source skipped.
     self.bad: dict[str, str] = dict(getattr(source, "bad", {}))
-    self.failure: reading.ImageError | None = None  # What stopped the pipeline.
+    self.failure: reading.ImageError | None = None  # The error that stopped the pipeline.
 
   def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
     """Returns image f32[S, S, channels], scaled, mask u8[S, S] and weight 1, or 0 when skipped."""
@@ -45,10 +48,10 @@ class Reader:
       side = self._config.image_size
       image = np.zeros((side, side, self._config.channels), np.float32)
       return image, np.full((side, side), reading.UNKNOWN, np.uint8), np.float32(0.0)
-    return self._prepare(image, mask)
+    return to_model_size(image, self._config), self._mask_to_model_size(mask), np.float32(1.0)
 
   def mask(self, index: int) -> tuple[np.ndarray, np.float32]:
-    """Returns what __call__ does, without the image."""
+    """Returns the mask and the weight of `__call__`."""
     try:
       _, mask = self._read(index)
     except reading.ImageError as error:
@@ -62,9 +65,9 @@ class Reader:
     pair = self._source.read(index)
     size = sum(array.nbytes for array in pair)
     with self._lock:
-      if size <= self._room:
+      if size <= self._free_bytes:
         self._cache[index] = pair
-        self._room -= size
+        self._free_bytes -= size
     return pair
 
   def _skip(self, index, error):
@@ -74,17 +77,15 @@ class Reader:
     with self._lock:
       name = self._source.ids[index]
       if name not in self.bad:
-        _LOG.warning("Skipped: %s", error)
+        _LOG.warning("Skipped an image: %s", error)
       self.bad[name] = str(error)
       if len(self.bad) > self._config.max_bad_images:
         self.failure = reading.ImageError(
-          f"More than data.max_bad_images={self._config.max_bad_images} images are bad, the last: "
+          f"More than data.max_bad_images={self._config.max_bad_images} images are bad. The last: "
           f"{error}"
         )
         raise self.failure
 
-  def _prepare(self, image, mask):
-    return to_model_size(image, self._config), self._mask_to_model_size(mask), np.float32(1.0)
 
   def _mask_to_model_size(self, mask):
     side = self._config.image_size
@@ -103,31 +104,33 @@ def to_model_size(image: np.ndarray, config: DataConfig) -> np.ndarray:
 
 
 def steps_per_epoch(examples: int, config: TrainConfig) -> int:
-  """Returns how many batches make an epoch: no example is left over.
+  """Returns the number of batches per epoch, which together contain every example.
 
-  Where the epochs have fewer than `config.min_steps` in all, each goes several times round.
+  If all epochs together have fewer than `config.min_steps`, an epoch repeats its examples.
   """
   return max(-(-examples // config.batch_size), -(-config.min_steps // config.epochs))
 
 
 def epoch_order(labels: np.ndarray, config: Config, epoch: int) -> np.ndarray:
-  """Returns the examples of an epoch, i32[steps * batch], as a function of seed and epoch alone.
+  """Returns the examples of an epoch, i32[steps * batch]; they depend on the seed and the epoch only.
 
-  Balanced, positives and negatives take turns, each walking through permutations of its own kind
-  that go on from epoch to epoch: the rarer kind comes round more often, none is left out.
+  With data.balance, positives and negatives alternate. Each of the two walks through permutations of
+  its examples, and continues in the next epoch: all examples are used, those of the rarer kind more
+  often.
   """
   length = steps_per_epoch(len(labels), config.train) * config.train.batch_size
   if not config.data.balance:
-    return _walk(np.arange(len(labels)), config.train.seed, 0, epoch * length, length)
+    return _permuted(np.arange(len(labels)), config.train.seed, 0, epoch * length, length)
   positive = labels.max(axis=1) > 0
   order = np.empty(length, np.int32)
   for kind, members in enumerate((np.flatnonzero(positive), np.flatnonzero(~positive))):
     count = len(order[kind::2])
-    order[kind::2] = _walk(members, config.train.seed, kind, epoch * count, count)
+    order[kind::2] = _permuted(members, config.train.seed, kind, epoch * count, count)
   return order
 
 
-def _walk(members: np.ndarray, seed: int, kind: int, start: int, count: int) -> np.ndarray:
+def _permuted(members: np.ndarray, seed: int, kind: int, start: int, count: int) -> np.ndarray:
+  """Returns `count` entries from position `start` on of an endless series of permutations."""
   first, last = start // len(members), (start + count - 1) // len(members)
   passes = [
     np.random.default_rng((seed, kind, number)).permutation(members)
@@ -140,13 +143,13 @@ def _walk(members: np.ndarray, seed: int, kind: int, start: int, count: int) -> 
 def train_batches(
   source: Source, read: Callable, config: Config, *, start_step: int
 ) -> Iterator[dict]:
-  """Yields this process's share of every batch from `start_step` to the last step of training.
+  """Yields this process's part of every batch from `start_step` to the last step of training.
 
-  `read` is a Reader or a FeatureCache. Batch t holds the same examples however often
-  training was stopped, and over however many processes it is spread.
+  `read` is a Reader or a FeatureCache. Batch t contains the same examples however often training was
+  stopped, and for any number of processes.
   """
   steps = steps_per_epoch(len(source.ids), config.train)
-  local, offset = _share(config.train.batch_size)
+  local, offset = _rows_of_process(config.train.batch_size)
 
   @functools.lru_cache(maxsize=2)
   def order(epoch: int) -> np.ndarray:
@@ -173,14 +176,14 @@ def eval_batches(
 ) -> Iterator[dict]:
   """Yields every example once, in order; the last batch is padded with examples of weight 0.
 
-  With `at_most` set, that many examples, evenly spread.
+  With `at_most`, yields that many examples, evenly spread.
   """
   count = len(source.ids)
-  kept = min(at_most or count, count)
-  chosen = np.arange(kept) * count // kept
-  local, offset = _share(batch_size)
-  padding = -len(chosen) % batch_size
-  rows = np.pad(chosen, (0, padding), constant_values=-1).astype(np.int32)
+  sample_size = min(at_most or count, count)
+  sample = np.arange(sample_size) * count // sample_size
+  local, offset = _rows_of_process(batch_size)
+  padding = -sample_size % batch_size
+  rows = np.pad(sample, (0, padding), constant_values=-1).astype(np.int32)
   rows = rows.reshape(-1, batch_size)[:, offset : offset + local]
   dataset = tf.data.Dataset.from_tensor_slices((rows.reshape(-1), rows.reshape(-1).astype(np.int64)))
   dataset = _examples(dataset, source, read, config, train=False).batch(local)
@@ -191,20 +194,20 @@ def _iterate(dataset: tf.data.Dataset, read: Callable) -> Iterator[dict]:
   try:
     yield from dataset.prefetch(4).as_numpy_iterator()
   except tf.errors.OpError:
-    # TensorFlow hands on the text of a Python error only; the reader has the error itself.
+    # TensorFlow passes on only the text of a Python error; the reader holds the error itself.
     failure = getattr(read, "failure", None)
     if failure is None:
       raise
     raise failure from None
 
 
-def _share(batch_size: int) -> tuple[int, int]:
-  """Returns how many rows of a batch this process reads, and the first of them."""
+def _rows_of_process(batch_size: int) -> tuple[int, int]:
+  """Returns the number of rows of a batch that this process reads, and the first of them."""
   local, rest = divmod(batch_size, jax.process_count())
   if rest:
     raise ValueError(
-      f"A batch of {batch_size} cannot be shared by {jax.process_count()} processes: "
-      "choose a multiple."
+      f"A batch of {batch_size} cannot be divided among {jax.process_count()} processes: choose a "
+      "multiple of the number of processes."
     )
   return local, jax.process_index() * local
 
@@ -213,7 +216,7 @@ def _examples(dataset, source: Source, read: Callable, config: Config, *, train:
   names, types, shapes = zip(*_fields(read, config), strict=True)
 
   def load(index):
-    arrays = read(max(int(index), 0))  # Padding repeats the first example, at weight 0.
+    arrays = read(max(int(index), 0))  # Padding repeats the first example with weight 0.
     weight = np.float32(0.0) if index < 0 else arrays[-1]
     return (*arrays[:-1], weight, source.labels[max(int(index), 0)])
 
@@ -232,7 +235,7 @@ def _examples(dataset, source: Source, read: Callable, config: Config, *, train:
 
 
 def _fields(read: Callable, config: Config):
-  """Names, types and shapes of what `read` returns before the weight."""
+  """Returns name, type and shape of each array that `read` returns before the weight."""
   if hasattr(read, "fields"):
     return read.fields
   side = config.data.image_size

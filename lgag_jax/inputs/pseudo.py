@@ -1,4 +1,4 @@
-"""Training examples whose masks come from a folder of pseudo-masks."""
+"""Training examples with pseudo-masks in place of their masks."""
 
 import hashlib
 import pathlib
@@ -9,7 +9,7 @@ from lgag_jax.config import DataConfig
 from lgag_jax.imagery import reading
 from lgag_jax.runtime import files
 
-INDEX = "index.json"  # Written last: a folder without it is unfinished.
+INDEX = "index.json"  # Written last: a folder without it is incomplete.
 
 
 def mask_file(folder: pathlib.Path, example: int) -> pathlib.Path:
@@ -18,20 +18,20 @@ def mask_file(folder: pathlib.Path, example: int) -> pathlib.Path:
 
 
 def digest(source) -> str:
-  """Returns what tells a source's examples and labels, in their order, from any other's."""
-  whole = hashlib.sha256()
+  """Returns a digest of a source's examples and labels in their order."""
+  digest = hashlib.sha256()
   for text in (*source.ids, str(source.labels.shape)):
-    whole.update(text.encode(errors="surrogateescape") + b"\0")
-  whole.update(np.ascontiguousarray(source.labels, np.float32).tobytes())
-  return whole.hexdigest()
+    digest.update(text.encode(errors="surrogateescape") + b"\0")
+  digest.update(np.ascontiguousarray(source.labels, np.float32).tobytes())
+  return digest.hexdigest()
 
 
 class PseudoSource:
-  """A source with the masks of `data.pseudo_masks`, which are of the model's size, not the image's.
+  """A source whose masks come from `data.pseudo_masks`; they have the model's size, not the image's.
 
-  A mask is unknown where its image holds no data, or ground that an example before it has shown.
+  A mask is unknown where its image has no data, and where an earlier example shows the same ground.
 
-  Raises FileNotFoundError when the folder is not there or unfinished, ValueError when it was made for
+  Raises FileNotFoundError if the folder is missing or incomplete, and ValueError if it was written for
   other examples, labels or classes.
   """
 
@@ -43,16 +43,16 @@ class PseudoSource:
     path = self._folder / INDEX
     if not path.exists():
       raise FileNotFoundError(
-        f"data.pseudo_masks={config.pseudo_masks}: {path} is missing. Write the masks with "
-        "--mode=pseudo --workdir=<the first stage's>."
+        f"data.pseudo_masks={config.pseudo_masks}: {path} is missing. Write the pseudo-masks with "
+        "--mode=pseudo --workdir=<workdir of the first stage>."
       )
     index = files.read_json(path)
     expected = {"source": digest(source), "classes": list(config.classes)}
     if not isinstance(index, dict) or any(index.get(k) != v for k, v in expected.items()):
       raise ValueError(
-        f"{path} is of other training examples, labels or classes than these {len(source.ids)} of "
-        f"{config.directory or config.builder}: train both stages on the same data, or "
-        "run --mode=pseudo again."
+        f"{path} was written for other training examples, labels or classes than the "
+        f"{len(source.ids)} examples of {config.directory or config.builder}: train both stages on "
+        "the same data, or run --mode=pseudo again."
       )
     self.ids, self.keys, self.labels = source.ids, source.keys, source.labels
     self.bad = getattr(source, "bad", {})

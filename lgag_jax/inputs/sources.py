@@ -1,7 +1,7 @@
-"""Where examples come from: TFDS builders, folders a class, or patches and scenes with masks.
+"""Sources of examples: TFDS builders, one folder per class, or patches and scenes with masks.
 
-A source offers random access to raw examples and knows their image labels beforehand; the input
-pipeline does the rest. Masks serve evaluation, and training only with method="segmentation".
+A source gives random access to raw examples and knows all image labels in advance. The input pipeline
+does the rest. Masks are for evaluation; only method="segmentation" trains on them.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ _LOG = logging.getLogger(__name__)
 class Source(Protocol):
   """Random access to examples.
 
-  `ids`: a name each, for messages and output files; `keys`: what tells an example from any other,
-  and from what it was before its file changed; `labels`: f32[n, C] of zeros and ones; `has_masks`:
-  whether masks show more than the labels say. A source that leaves images out when it is opened
-  names them, with the reason, in `bad`.
+  `ids` are names for messages and output files. `keys` identify an example and the state of its file:
+  a changed file has a new key. `labels` are f32[n, C] of zeros and ones. `has_masks` says whether the
+  masks show more than the labels. A source that skips images when it is opened lists them in `bad`,
+  with the reason.
   """
 
   ids: Sequence[str]
@@ -36,31 +36,31 @@ class Source(Protocol):
   has_masks: bool
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns image [H, W, channels] in its own type and mask uint8 [H, W]; raises ImageError."""
+    """Returns image [H, W, channels] in the file's data type and mask u8[H, W]; raises ImageError."""
 
   def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the image of `read`, and bool [H, W]: data, and not shown by an example before it."""
+    """Returns the image of `read`, and bool[H, W]: has data, and is in no earlier example."""
 
   def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
-    """Returns the files that hold an example's image and mask, None where there is no such file."""
+    """Returns the files of an example's image and mask, None for a file that does not exist."""
 
 
 def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -> Source:
-  """Opens the examples of `split` ("train" or "validation") as `config.source` says.
+  """Opens the examples of `split` ("train" or "validation") of `config.source`.
 
-  A builder is code. With `from_workdir` set the config comes out of a workdir, which may be anyone's,
-  and only builders that come with this package run. Raises FileNotFoundError or ValueError that name
-  the folder or file and the remedy.
+  A builder is code. With `from_workdir` the config comes from a workdir, which may be anyone's, so only
+  the builders of this package run. Raises FileNotFoundError or ValueError that names the folder or
+  file, and the remedy.
   """
   if from_workdir:
     tfds_source.refuse_foreign_builder(config)
-    if "://" in config.original:  # What was built of it is used; nothing is fetched for a stranger.
+    if "://" in config.original:  # Uses the prepared data set; downloads nothing for a foreign config.
       config = dataclasses.replace(config, original="")
   source = make_source(config, split)
   if config.pseudo_masks and split == "train":
     source = PseudoSource(source, config)
   if not len(source.ids):
-    raise ValueError(f"{config.directory or config.builder}: no example in the {split} split.")
+    raise ValueError(f"{config.directory or config.builder}: the {split} split has no examples.")
   positives = int(np.sum(source.labels.max(axis=1) > 0))
   _LOG.info("%s: %d examples, %d positive.", split, len(source.ids), positives)
   if split == "train" and positives in (0, len(source.ids)):
@@ -73,26 +73,24 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
 
 
 def make_source(config: DataConfig, split: str, faults: dict[str, str] | None = None) -> Source:
-  """Opens a split whether or not it serves a training; raises as `open_source` does otherwise.
+  """Opens a split like `open_source`, but without checking that training can use it.
 
-  With `faults`, files that cannot be used are left out and named there, path and reason.
+  With `faults`, unusable files are skipped, and their paths and reasons are written there.
   """
-  spec = _spec(config, split)
-  if config.source == "patches":  # The other kinds open no image before it is read.
+  spec = {"train": config.train_split, "validation": config.validation_split}[split]
+  if config.source == "patches":  # The other sources do not open images in advance.
     return PatchSource(config, spec, faults)
   return {"tfds": tfds_source.TfdsSource, "folder": FolderSource}[config.source](config, spec)
 
 
-def _spec(config: DataConfig, split: str) -> str:
-  return {"train": config.train_split, "validation": config.validation_split}[split]
-
 
 class FolderSource:
-  """`landslide/` and `non-landslide/` with images, optionally `masks/` with the same names.
+  """Images in one folder per class: `landslide/` and `non-landslide/`, optionally `masks/`.
 
-  With folders named like the splits (`train/landslide/`, ...) those are used; else the column `split`
-  of a manifest, by file name; else the last `validation_fraction` of each class, by name, is the
-  validation split. Folders of names joined by + (`landslide+river/`) hold images of all these classes.
+  A mask has the name of its image. The splits come from folders (`train/landslide/`, ...) if there are
+  any, otherwise from the column `split` of a manifest, by file name. Without either, the last
+  `validation_fraction` of each class by name is the validation split. A folder such as
+  `landslide+river/` holds images that show all the classes in its name.
   """
 
   def __init__(self, config: DataConfig, spec: str):
@@ -106,26 +104,26 @@ class FolderSource:
     rows: list[tuple[pathlib.Path, list[float]]] = []
     self._splits = splits.of_files(config, root)
     for name in self._folders(root, spec):
-      shown = [float(c in name.split("+")) if name != c else 1.0 for c in config.classes]
-      rows += [(path, shown) for path in self._class_paths(root, spec, name)]
+      label = [float(c in name.split("+")) if name != c else 1.0 for c in config.classes]
+      rows += [(path, label) for path in self._class_paths(root, spec, name)]
     self._paths = [path for path, _ in rows]
     folders = {path.parent.parent for path in self._paths}
     masks = {folder: listing.files_by_stem(folder / "masks") for folder in folders}
-    # A negative is background whatever a mask of its name, another image's, may say.
+    # A negative is all background. A mask with its name may belong to a positive of the same name.
     self._masks = [
-      masks[path.parent.parent].get(path.stem) if any(shown) else None for path, shown in rows
+      masks[path.parent.parent].get(path.stem) if any(label) else None for path, label in rows
     ]
     self.has_masks = any(mask is not None for mask in self._masks)
     self.keys = [listing.file_key(path) for path in self._paths]
     self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
-    self.labels = np.array([shown for _, shown in rows], np.float32).reshape(-1, len(config.classes))
+    self.labels = np.array([label for _, label in rows], np.float32).reshape(-1, len(config.classes))
 
   def _folders(self, root: pathlib.Path, spec: str) -> list[str]:
-    """Names the folders of examples: the background's, each class's, and those of several classes."""
+    """Returns the names of the folders: of the background, of each class, and of several classes."""
     split = root / spec.partition("[")[0]
     joined = sorted(p.name for p in (split if split.is_dir() else root).glob("*+*") if p.is_dir())
-    own = (self._config.background, *self._config.classes)
-    return [*own, *(n for n in joined if n not in own and {*n.split("+")} <= {*own[1:]})]
+    single = (self._config.background, *self._config.classes)
+    return [*single, *(n for n in joined if n not in single and {*n.split("+")} <= {*single[1:]})]
 
   def _class_paths(self, root: pathlib.Path, spec: str, name: str) -> list[pathlib.Path]:
     split = spec.partition("[")[0]
@@ -133,25 +131,25 @@ class FolderSource:
     if (root / split).is_dir() or others:
       if not (root / split).is_dir():
         raise FileNotFoundError(
-          f"{root} has {', '.join(others)}/ but no {split}/: add it, with a folder a class."
+          f"{root} has {', '.join(others)}/ but no {split}/: add it, with one folder per class."
         )
       paths = listing.image_files(root / split / name)
       names = [split] * len(paths)
     else:
       if not (root / name).is_dir():
         raise FileNotFoundError(
-          f"{root} has no folder {name}/: put one there with an image folder a class "
-          f"({', '.join((self._config.background, *self._config.classes))}), or set data.classes "
-          "and data.background to the names that you have."
+          f"{root} has no folder {name}/: it needs one folder of images per class "
+          f"({', '.join((self._config.background, *self._config.classes))}). Add the folder, or set "
+          "data.classes and data.background to the names of your folders."
         )
       paths = listing.image_files(root / name)
       names = [self._splits.get(path.name, "") for path in paths]
       if self._splits and "" in names:
         raise ValueError(
-          f"{paths[names.index('')]} has no split in the manifest: add it there, or take it away."
+          f"{paths[names.index('')]} has no split in the manifest: add it there, or remove the file."
         )
     if not paths:
-      raise ValueError(f"{root}: the folder {name}/ holds no image ({', '.join(opening.SUFFIXES)}).")
+      raise ValueError(f"{root}: the folder {name}/ has no images ({', '.join(opening.SUFFIXES)}).")
     known = sorted({*self._splits.values()})
     return [paths[i] for i in splits.select(spec, names, self._config, known=known)]
 

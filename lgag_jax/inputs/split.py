@@ -1,4 +1,4 @@
-"""A source with its readers: what training and evaluation take batches from."""
+"""A split of the data: its source and the readers that training and evaluation use."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -10,11 +10,11 @@ from lgag_jax.inputs.sources import Source
 
 @dataclasses.dataclass(frozen=True)
 class Split:
-  """A source, and the functions from an index to an example that each use of it reads with."""
+  """A source, with one function per use that reads the example of an index."""
 
   source: Source
-  train_read: Callable  # Of an image, or of its kept trunk outputs.
-  eval_read: Callable  # The same, with the image where maps are refined by it.
+  train_read: Callable  # Reads the image, or its cached trunk outputs.
+  eval_read: Callable  # The same, but with the image too if it is needed to refine maps.
 
   def train_batches(self, config: Config, *, start_step: int) -> Iterator[dict]:
     return pipeline.train_batches(self.source, self.train_read, config, start_step=start_step)

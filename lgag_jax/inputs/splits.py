@@ -1,4 +1,4 @@
-"""Which examples belong to which split."""
+"""Decides which examples belong to which split."""
 
 import pathlib
 import types
@@ -10,14 +10,14 @@ from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing, opening
 from lgag_jax.runtime import archives, processes
 
-# Image, mask if there is one, and the part to use: (row_start, row_stop, col_start, col_stop) or ().
+# Image, mask or None, and the part to use: (row_start, row_stop, col_start, col_stop), () for all.
 Row = tuple[pathlib.Path, pathlib.Path | None, tuple]
 
 
 def require_directory(config: DataConfig) -> pathlib.Path:
-  """Returns the data's root; raises when it is not set or missing.
+  """Returns the root folder of the data; raises ValueError or FileNotFoundError if there is none.
 
-  An archive is unpacked beside itself, once; see archives.unpack for what it must not hold.
+  Unpacks an archive once, into a folder beside it; `archives` refuses unsafe contents.
   """
   if not config.directory:
     raise ValueError("data.directory is not set: add --config.data.directory=<folder>.")
@@ -26,39 +26,39 @@ def require_directory(config: DataConfig) -> pathlib.Path:
     with processes.first_then_others("archive"):
       return archives.unpack_once(directory)
   if not directory.is_dir():
-    raise FileNotFoundError(f"data.directory={config.directory}: there is no such folder.")
+    raise FileNotFoundError(f"data.directory={config.directory}: no such folder.")
   return directory
 
 
 def select(
   spec: str, names: Sequence[str], config: DataConfig, known: Sequence[str] = ()
 ) -> list[int]:
-  """Returns the indices of the TFDS split expression `spec`; `names[i]` is example i's split.
+  """Returns the indices that the TFDS split expression `spec` selects; `names[i]` is example i's split.
 
-  Without any names ("") train and validation are cut by order: the last share is validation, a
-  contiguous block, since neighbours in name are often neighbours in space. Splits in `known` may be
-  empty.
+  If all names are empty, the last `validation_fraction` of the examples is validation. It is one
+  contiguous part, since images with similar names are often neighbours. Splits in `known` may be empty.
+  Raises ValueError if the expression is invalid or names an unknown split.
   """
   if not any(names):
     cut = len(names) - round(len(names) * config.validation_fraction)
     names = ["train"] * cut + ["validation"] * (len(names) - cut)
-  every = dict.fromkeys((*names, *known))
-  members = {name: [i for i, n in enumerate(names) if n == name] for name in every}
+  split_names = dict.fromkeys((*names, *known))
+  members = {name: [i for i, n in enumerate(names) if n == name] for name in split_names}
   lengths = {name: types.SimpleNamespace(num_examples=len(m)) for name, m in members.items()}
   try:
     parts = tfds.core.ReadInstruction.from_spec(spec).to_absolute(lengths)
   except (ValueError, AssertionError) as error:
     where = config.manifest or config.directory
     raise ValueError(
-      f"Split {spec!r} of {where}: {error} Splits here: {', '.join(lengths)}."
+      f"Split {spec!r} of {where}: {error} The splits are {', '.join(lengths)}."
     ) from error
   return [i for part in parts for i in members[part.splitname][part.from_ : part.to]]
 
 
 def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]]:
-  """Returns the images with masks that there are, and the name of each one's split, "" without.
+  """Returns the images with masks, and the name of each one's split, "" if it has none.
 
-  They are what the manifest lists, without one `images/` and `masks/`. Raises FileNotFoundError or
+  They come from the manifest, or without one from `images/` and `masks/`. Raises FileNotFoundError or
   ValueError that names the folder, the manifest or its row.
   """
   manifest, table = _read_manifest(config, root)
@@ -68,37 +68,40 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   masks = listing.files_by_stem(root / "masks")
   rows = [(p, masks.get(p.stem), ()) for p in listing.image_files(root / "images")]
   if not rows:
-    raise ValueError(f"{root / 'images'} holds no image ({', '.join(opening.SUFFIXES)}).")
+    raise ValueError(f"{root / 'images'} has no images ({', '.join(opening.SUFFIXES)}).")
   return rows, [""] * len(rows)
 
 
 def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
-  """Returns the split of each file name (without folders) that a manifest gives one, {} without.
+  """Returns the split of each file name in the manifest, {} without a manifest.
 
-  By name alone, so that a file keeps its split where a person moves it to another class's folder.
-  Raises ValueError when one name has two splits.
+  Names have no folders, so that a file keeps its split if a person moves it to the folder of another
+  class. Raises ValueError if one name has two splits.
   """
   manifest, table = _read_manifest(config, root)
-  found: dict[str, str] = {}
+  split_by_name: dict[str, str] = {}
   for number, line in enumerate(table or [], 2):
     split, path = line.get("split"), line.get("image") or line.get("file")
-    if split and path and found.setdefault(name := pathlib.PurePath(path).name, split) != split:
+    if not (split and path):
+      continue
+    name = pathlib.PurePath(path).name
+    if (other := split_by_name.setdefault(name, split)) != split:
       raise ValueError(
-        f"{manifest}, row {number} puts {name} into {split}, a row before it into {found[name]}: "
+        f"{manifest}, row {number} puts {name} into {split}, but an earlier row puts it into {other}: "
         "give images of different splits different names."
       )
-  return found
+  return split_by_name
 
 
 def _read_manifest(
   config: DataConfig, root: pathlib.Path
 ) -> tuple[pathlib.Path, list[dict[str, str]] | None]:
-  """Returns the manifest's path and its rows, None when there is none and none is asked for."""
+  """Returns the path of the manifest, and its rows, or None if the data have no manifest."""
   manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
   if manifest.exists():
     return manifest, listing.read_table(manifest, ())
   if config.manifest:
-    raise FileNotFoundError(f"data.manifest={config.manifest}: there is no such file.")
+    raise FileNotFoundError(f"data.manifest={config.manifest}: no such file.")
   return manifest, None
 
 
@@ -109,7 +112,7 @@ def _manifest_row(root, manifest, number, line):
   elif line.get("image") and line.get("mask"):
     folders, names = ("", ""), (line["image"], line["mask"])
   else:
-    raise ValueError(f"{where} names neither 'file' nor 'image' and 'mask': {line}.")
+    raise ValueError(f"{where} needs the column 'file', or 'image' and 'mask': {line}.")
   for name in names:
     _check_inside(where, root, name)
   image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
@@ -123,10 +126,10 @@ def _manifest_row(root, manifest, number, line):
 
 
 def _check_inside(where: str, root: pathlib.Path, name: str) -> None:
-  """Keeps a manifest, which may come with the data from anywhere, to the data."""
+  """Refuses paths outside the data: a manifest may come with the data from anywhere."""
   path = pathlib.PurePath(name)
   if path.is_absolute() or ".." in path.parts or "\0" in name:
     raise ValueError(
-      f"{where} names {name!r}, which is outside {root}: give a path below data.directory, without "
-      "'..', or set data.directory to a folder that holds all of the data."
+      f"{where} names {name!r}, which is outside {root}: use a path below data.directory without "
+      "'..', or set data.directory to a folder that holds all data."
     )

@@ -1,4 +1,4 @@
-"""Examples of TensorFlow Datasets builders, and what a builder or a prepared set may not run."""
+"""Examples from TensorFlow Datasets builders; refuses builders and data sets that run foreign code."""
 
 import contextlib
 import importlib
@@ -19,26 +19,27 @@ from lgag_jax.runtime import archives, download, files, packaged, processes
 
 _LOG = logging.getLogger(__name__)
 
-_ORIGIN = "data_original.txt"  # Beside what was built: what data.original was.
-OWN_BUILDERS = packaged.folder("data")
+_ORIGIN = "data_original.txt"  # Holds data.original, beside the data set built from it.
+PACKAGED_BUILDERS = packaged.folder("data")
 
 
 def refuse_foreign_builder(config: DataConfig) -> None:
-  """Raises ValueError when a config would run a builder that did not come with this package."""
+  """Raises ValueError if a config would run a builder that is not part of this package."""
   folder = pathlib.Path(packaged.resolve(config.builder.partition(":")[0])).resolve()
-  if config.source == "tfds" and not (_is_own(folder) and folder.is_dir()):
+  if config.source == "tfds" and not (_is_packaged(folder) and folder.is_dir()):
     raise ValueError(
-      f"This workdir's config.json names code to be run, data.builder={config.builder}: refused, as it "
-      f"may come from anywhere. If it is yours, train with --config, or move it to {OWN_BUILDERS}."
+      f"config.json of this workdir would run code: data.builder={config.builder}. lgag refuses, since "
+      "a workdir may come from anywhere. If the builder is yours, train with --config, or move it to "
+      f"{PACKAGED_BUILDERS}."
     )
 
 
 class TfdsSource:
-  """A TFDS builder with features image, label (class or list of classes), and mask, id if any.
+  """The examples of a TFDS builder with the features image and label, and optionally mask and id.
 
-  Images may be u8, u16 or f32, of any number of channels: an Image, or a Tensor [H, W, channels], whose
-  numbers that are not finite are missing pixels. Masks hold class indices; 255 and data.mask_ignore
-  stand where nothing is known.
+  An image is u8, u16 or f32 with any number of channels: an Image, or a Tensor [H, W, channels]. Values
+  that are not finite are nodata. A label is a class or a list of classes. A mask holds class indices;
+  255 and data.mask_ignore mean unknown.
   """
 
   def __init__(self, config: DataConfig, spec: str):
@@ -48,7 +49,7 @@ class TfdsSource:
       _prepare(builder, config)
     features = builder.info.features
     skip = {name: tfds.decode.SkipDecoding() for name in ("image", "mask") if name in features}
-    # Without TensorFlow, TFDS has no way to decode PNGs of 16 bits.
+    # TFDS decodes 16-bit PNGs with TensorFlow only.
     wide = isinstance(features["image"], tfds.features.Image) and features["image"].dtype == np.uint16
     self._wide = features["image"] if wide else None
     self._data = builder.as_data_source(
@@ -58,7 +59,7 @@ class TfdsSource:
     names = features["label"].names
     if unknown := [name for name in config.classes if name not in names]:
       raise ValueError(
-        f"data.classes names {unknown[0]!r}, which {config.builder} does not: choose of {names}."
+        f"data.classes names {unknown[0]!r}, which {config.builder} does not have: choose from {names}."
       )
     self.ids, labels = [], []
     for i, row in enumerate(rows):
@@ -84,7 +85,7 @@ class TfdsSource:
 
   def _pixels(self, row: dict, index: int) -> tuple[np.ndarray, np.ndarray]:
     image = self._wide.decode_example(row["image"]).numpy() if self._wide else row["image"]
-    image = np.array(image)  # A copy: its missing pixels are written over.
+    image = np.array(image)  # A copy, since `fill_missing` overwrites nodata pixels.
     if image.shape[-1] != self._config.channels:
       raise reading.ImageError(
         f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.channels}."
@@ -95,28 +96,28 @@ class TfdsSource:
     values = values[..., 0] if values.ndim == 3 else values
     reading.check_same_size(f"The mask of {name}", values.shape, shape)
     unknown = (values == reading.UNKNOWN) | (values == self._config.mask_ignore)
-    strange = values[~unknown & ((values < 0) | (values > len(self._config.classes)))]
-    if strange.size:
+    invalid = values[~unknown & ((values < 0) | (values > len(self._config.classes)))]
+    if invalid.size:
       raise reading.ImageError(
-        f"The mask of {name} holds class {strange.flat[0]}, but data.classes names "
-        f"{len(self._config.classes)}: set data.mask_ignore if it means unknown."
+        f"The mask of {name} holds class {invalid.flat[0]}, but data.classes has only "
+        f"{len(self._config.classes)}. If the value means unknown, set data.mask_ignore to it."
       )
     return np.where(unknown, reading.UNKNOWN, values).astype(np.uint8)
 
   def files(self, index: int) -> tuple[None, None]:
-    del index  # Examples lie in shards.
+    del index  # Examples lie in shards, not in files of their own.
     return None, None
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
-  """Builds the data set, of data.original where that is set, unless it has been built before."""
+  """Builds the data set unless it exists, from data.original if that is set."""
   if not config.original:
     builder.download_and_prepare(file_format="array_record")
     return
   origin = pathlib.Path(builder.data_dir) / _ORIGIN
   if not origin.parent.exists():
-    place = pathlib.Path(builder.data_dir_root) / "downloads" / builder.name
-    folder = _original(config.original, place)
+    downloads = pathlib.Path(builder.data_dir_root) / "downloads" / builder.name
+    folder = _original_folder(config.original, downloads)
     builder.download_and_prepare(
       file_format="array_record",
       download_config=tfds.download.DownloadConfig(manual_dir=folder),
@@ -124,31 +125,35 @@ def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
     files.write_text(origin, config.original)
   elif not origin.exists() or origin.read_text() != config.original:
     _LOG.warning(
-      "%s was built before, not of data.original=%s: remove that folder to build it anew.",
+      "%s was built earlier, and not from data.original=%s. To build it again, remove that folder.",
       origin.parent, config.original,
     )
 
 
-def _original(name: str, place: pathlib.Path) -> pathlib.Path:
-  """Returns the folder of a data set as published: `name` itself, or what the archive there holds."""
+def _original_folder(name: str, downloads: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of a published data set; `name` is the folder, its archive, or a URL of that."""
   path = pathlib.Path(name).absolute()
   if "://" in name:
     url, _, checksum = name.partition("#")
-    path = place / pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+    file_name = pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
+    path = downloads / file_name
     if not path.name.lower().endswith(archives.SUFFIXES):
-      raise ValueError(f"data.original={name}: the address must end in {', '.join(archives.SUFFIXES)}.")
+      raise ValueError(f"data.original={name}: the URL must end in {', '.join(archives.SUFFIXES)}.")
     checksum = checksum.replace("=", ":", 1)
     download.fetch(url, path, checksum=checksum, max_bytes=archives.MAX_BYTES)
   if archives.is_archive(path):
     archives.unpack_once(path)
-    return path.with_name(f"{path.name}.unpacked")  # With the folder that may be all that it holds.
+    return path.with_name(f"{path.name}.unpacked")  # It may contain a single folder with the data.
   if not path.is_dir() or not any(path.iterdir()):
-    raise FileNotFoundError(f"data.original={name}: there is no such archive or folder with files.")
+    raise FileNotFoundError(f"data.original={name}: no such archive, and no such folder with files.")
   return path
 
 
 def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
-  """Opens a registered builder, or the one in a folder; raises ValueError for data that name code."""
+  """Opens a registered builder, or the builder in a folder.
+
+  Raises ValueError if the builder cannot be imported, or if prepared data would run foreign code.
+  """
   options = {"data_dir": config.directory or None}
   name, _, variant = config.builder.partition(":")
   if variant:
@@ -158,11 +163,12 @@ def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
   scripts = sorted(folder.glob("*_dataset_builder.py")) if folder.is_dir() else []
   if not scripts:
     return tfds.builder(name, try_gcs=False, **options)
-  # The package name gives the data set its name and lets the builder import its neighbours.
-  parts = folder.relative_to(packaged.PACKAGE.parent).parts if _is_own(folder) else folder.parts[-2:]
+  # TFDS names the data set after the Python package, and the builder imports modules of its package.
+  root = packaged.PACKAGE.parent
+  parts = folder.relative_to(root).parts if _is_packaged(folder) else folder.parts[-2:]
   module_name = ".".join((*parts, scripts[0].stem))
   try:
-    with _findable(folder.parents[len(parts) - 1]):
+    with _on_import_path(folder.parents[len(parts) - 1]):
       module = importlib.import_module(module_name)
   except ModuleNotFoundError as error:
     raise ValueError(
@@ -172,13 +178,13 @@ def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
   return module.Builder(**options)
 
 
-def _is_own(folder: pathlib.Path) -> bool:
-  return folder.parent == OWN_BUILDERS
+def _is_packaged(folder: pathlib.Path) -> bool:
+  return folder.parent == PACKAGED_BUILDERS
 
 
 @contextlib.contextmanager
-def _findable(folder: pathlib.Path) -> Iterator[None]:
-  """Looks for modules in a folder, too, after everywhere else: nothing there takes a library's name."""
+def _on_import_path(folder: pathlib.Path) -> Iterator[None]:
+  """Adds a folder to the end of the import path, so that its modules cannot shadow a library."""
   sys.path.append(str(folder))
   try:
     yield
@@ -187,7 +193,7 @@ def _findable(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _check_prepared(config: DataConfig, name: str) -> None:
-  """Refuses a prepared data set whose features are not TFDS's own: it would import what they name."""
+  """Refuses a prepared data set with features outside TFDS: TFDS imports the modules they name."""
   if not config.directory:
     return
   for folder, _, names in os.walk(pathlib.Path(config.directory) / name, followlinks=True):
@@ -197,13 +203,13 @@ def _check_prepared(config: DataConfig, name: str) -> None:
     for kind in _feature_classes(files.read_json(path)):
       if not str(kind).startswith("tensorflow_datasets.core.features."):
         raise ValueError(
-          f"{path} names code to be run, {kind}: refused, as data may come from anywhere. Prepare the "
-          "set anew with features of TFDS itself."
+          f"{path} would run code: {kind}. lgag refuses, since data may come from anywhere. Prepare "
+          "the data set again with features of TFDS itself."
         )
 
 
 def _feature_classes(content: Any) -> Iterator[Any]:
-  """Yields what a features.json calls a class, at any depth."""
+  """Yields the class names in a features.json, at any depth."""
   if isinstance(content, list):
     for value in content:
       yield from _feature_classes(value)

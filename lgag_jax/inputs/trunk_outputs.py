@@ -1,4 +1,4 @@
-"""What a frozen trunk made of each example, read from where `features` keeps it."""
+"""Reads the cached outputs of a frozen trunk; `training.fill_trunk_outputs` writes them."""
 
 import copy
 import logging
@@ -13,9 +13,9 @@ _LOG = logging.getLogger(__name__)
 
 
 class FeatureCache:
-  """The frozen outputs of a source's examples, memory-mapped; masks are read as they are now.
+  """The cached trunk outputs of a source's examples, memory-mapped; masks are read from the source.
 
-  Each process that filled it left a part; any number of processes reads them all.
+  Each process that filled the cache wrote one part. Any number of processes can read all parts.
   """
 
   def __init__(self, directory: pathlib.Path, reader: Reader, side: int, channels: int):
@@ -28,11 +28,13 @@ class FeatureCache:
         for part in range(parts)
       ]
     except (OSError, ValueError, LookupError, TypeError) as error:
-      raise ValueError(f"{directory} is damaged ({error}): remove it, it is made anew.") from error
+      raise ValueError(
+        f"{directory} is damaged ({error}): remove it. The next run fills the cache again."
+      ) from error
     if self._bad:
       _LOG.warning(
-        "%d images were bad when their trunk outputs were kept, and are still left out. Once they are "
-        "mended, remove %s.", len(self._bad), directory,
+        "%d images were bad when their trunk outputs were cached, and are still skipped. After you "
+        "repair them, remove %s.", len(self._bad), directory,
       )
     self._reader = reader
     self._image_field = ("image", "float32", (side, side, channels))
@@ -43,7 +45,7 @@ class FeatureCache:
     )
 
   def with_images(self) -> "FeatureCache":
-    """Returns the same with each example's image, f32[S, S, channels], scaled, beside its taps."""
+    """Returns a copy that also reads each example's image f32[S, S, channels], scaled."""
     other = copy.copy(self)
     *taps, mask = self.fields
     other.fields = (*taps, self._image_field, mask)
@@ -51,11 +53,14 @@ class FeatureCache:
 
   @property
   def failure(self):
-    """What stopped the pipeline: the reader's."""
+    """The reader's error that stopped the pipeline, None if there is none."""
     return self._reader.failure
 
   def __call__(self, index: int) -> tuple[np.ndarray, ...]:
-    """Returns an example's taps f16[h, w, E], perhaps its image, mask u8[H, W] and weight."""
+    """Returns an example's taps f16[h, w, E], mask u8[H, W] and weight.
+
+    After `with_images` the image stands between taps and mask.
+    """
     part, row = place(index, len(self._parts), self._run)
     read = self._reader if self._image_field in self.fields else self._reader.mask
     *rest, weight = read(index)
@@ -64,12 +69,12 @@ class FeatureCache:
 
 
 def place(example: int, parts: int, run: int) -> tuple[int, int]:
-  """Returns an example's part and its row there: parts took turns, `run` examples at a time."""
+  """Returns the part that holds an example, and its row there: parts take turns of `run` examples."""
   turn, within = divmod(example, parts * run)
   part, offset = divmod(within, run)
   return part, turn * run + offset
 
 
 def array_file(directory: pathlib.Path, name: str, part: int, parts: int) -> pathlib.Path:
-  """Returns the file of a tap's rows that a part holds."""
+  """Returns the file with a part's rows of a tap."""
   return directory / (f"{name}.npy" if parts == 1 else f"{name}.{part}.npy")

@@ -1,4 +1,4 @@
-"""What --mode=export is told: typed, checked when built. Each field is a flag of the command line."""
+"""The settings of --mode=export. Each field is a flag of the command line."""
 
 import dataclasses
 
@@ -10,30 +10,34 @@ IMAGE_TYPES = ("uint8", "uint16", "float32")
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """What is exported, and for which images."""
+  """The export formats, and the images that the exported programs accept."""
 
   what: tuple[str, ...] = flag(("stablehlo", "model"), (
-    "stablehlo: one program for CPUs, GPUs and TPUs; onnx: one for ONNX Runtime; model: a folder of "
-    "weights that prediction takes as --workdir."))
+    "formats to write. stablehlo: one program for CPUs, GPUs and TPUs; onnx: one program for ONNX "
+    "Runtime; model: a folder of weights that prediction accepts as --workdir."))
   image_types: tuple[str, ...] = flag(("auto",), (
-    "types of the images that programs are for, a program each: uint8, uint16, float32; auto is uint8, "
-    "or uint16 where data.max_value is above 255."))
-  onnx_batch: int = flag(1, "how many images the program for ONNX Runtime takes at once.")
-  bands: tuple[int, ...] = flag((), "bands of a scene, from 1, in the model's order, to note.")
-  training_gsd: float = flag(0.0, "metres a pixel of the training images, where theirs did not tell.")
+    "image types to write programs for, one program per type: uint8, uint16, float32. auto: uint8, or "
+    "uint16 if data.max_value is above 255."))
+  onnx_batch: int = flag(1, "the number of images per call of the ONNX program.")
+  bands: tuple[int, ...] = flag((), (
+    "bands of a scene, counted from 1, in the model's order; recorded in the export."))
+  training_gsd: float = flag(0.0, (
+    "ground resolution of the training images in metres per pixel, if their files do not state it."))
 
   def __post_init__(self):
-    self._require(set(self.what) <= set(FORMS) and self.what, "what", f"some of {', '.join(FORMS)}")
+    self._require(
+      set(self.what) <= set(FORMS) and self.what, "what", f"one or more of {', '.join(FORMS)}"
+    )
     known = self.image_types == ("auto",) or set(self.image_types) <= set(IMAGE_TYPES)
     self._require(
-      known and self.image_types, "image_types", f"auto, or some of {', '.join(IMAGE_TYPES)}"
+      known and self.image_types, "image_types", f"auto, or one or more of {', '.join(IMAGE_TYPES)}"
     )
     self._require(self.onnx_batch > 0, "onnx_batch", "1 or more")
     self._require(all(band > 0 for band in self.bands), "bands", "numbers from 1")
     self._require(0 <= self.training_gsd < float("inf"), "training_gsd", "0 or more")
 
-  def _require(self, condition: bool, name: str, wanted: str) -> None:
+  def _require(self, condition: bool, name: str, requirement: str) -> None:
     if not condition:
       value = getattr(self, name)
-      shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
-      raise ValueError(f"--{name}={shown}: must be {wanted}.")
+      text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+      raise ValueError(f"--{name}={text}: must be {requirement}.")

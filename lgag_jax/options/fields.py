@@ -1,6 +1,6 @@
-"""Command-line flags made of a dataclass's fields: what a mode is told is typed, checked when built.
+"""Command-line flags defined by dataclass fields, typed and checked.
 
-A flag that several modes take is defined once; not given, it is each one's own default.
+A flag that several modes share is defined once. If it is absent, each mode uses its own default.
 """
 
 import dataclasses
@@ -16,29 +16,32 @@ _DEFINE = {
 
 
 def flag(default: Any, help: str) -> Any:
-  """Returns a dataclass field that is a flag, too."""
+  """Returns a dataclass field that is also a flag."""
   return dataclasses.field(default=default, metadata={"help": help})
 
 
-def described(field: dataclasses.Field, *, default: bool = True) -> str:
-  """Returns what a field that `flag` made means, with its default where that is wanted."""
+def help_text(field: dataclasses.Field, *, default: bool = True) -> str:
+  """Returns the help text of a field made by `flag`, with its default value if `default` is set."""
   text = field.metadata["help"]
-  return f"{text} Default: {_shown(field.default)}." if default else text
+  return f"{text} Default: {_default_text(field.default)}." if default else text
 
 
 def define(modes: Mapping[str, tuple[type, ...]]) -> None:
-  """Defines a flag for each field of the modes' dataclasses that `flag` made."""
-  found: dict[str, tuple[type, dict[str, list[str]]]] = {}
+  """Defines a flag for each field that `flag` made in the modes' dataclasses."""
+  definitions: dict[str, tuple[type, dict[str, list[str]]]] = {}  # Type, and modes by help text.
   for mode, classes in modes.items():
     for field in (field for cls in classes for field in dataclasses.fields(cls) if field.metadata):
-      texts = found.setdefault(field.name, (type(field.default), {}))[1]
-      texts.setdefault(described(field), []).append(mode)
-  for name, (kind, texts) in found.items():
+      texts = definitions.setdefault(field.name, (type(field.default), {}))[1]
+      texts.setdefault(help_text(field), []).append(mode)
+  for name, (kind, texts) in definitions.items():
     _DEFINE[kind](name, None, " ".join(f"{', '.join(users)}: {t}" for t, users in texts.items()))
 
 
-def read(cls: type, **given: Any) -> Any:
-  """Builds a mode's dataclass of the flags and what is `given`; raises ValueError naming a flag."""
+def read(cls: type, **other_fields: Any) -> Any:
+  """Returns a mode's dataclass, built from the flags and `other_fields`.
+
+  Raises ValueError that names the flag if its value is invalid.
+  """
   values = {}
   for field in dataclasses.fields(cls):
     value = getattr(flags.FLAGS, field.name) if field.metadata else None
@@ -48,11 +51,11 @@ def read(cls: type, **given: Any) -> Any:
     try:
       values["bands"] = tuple(map(int, values["bands"]))
     except ValueError:
-      raise ValueError(f"--bands={','.join(values['bands'])}: give numbers such as 4,3,2.") from None
-  return cls(**values, **given)
+      raise ValueError(f"--bands={','.join(values['bands'])}: must be numbers such as 4,3,2.") from None
+  return cls(**values, **other_fields)
 
 
-def _shown(default: Any) -> str:
+def _default_text(default: Any) -> str:
   if isinstance(default, tuple):
     return ",".join(default) or "all"
   return f"{default:g}" if isinstance(default, float) else str(default) or "none"

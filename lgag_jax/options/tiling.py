@@ -1,11 +1,11 @@
-"""What --mode=tile is told: typed, checked when built, each field a flag of the command line."""
+"""The settings of --mode=tile. Each field is a flag of the command line."""
 
 import dataclasses
 from typing import Any
 
 from lgag_jax.options.fields import flag
 
-UNKNOWN, NO_DATA = "unknown", "no data"  # Tiles of which no label is certain, and without a picture.
+UNKNOWN, NO_DATA = "unknown", "no data"  # Tiles without a certain label, and tiles without an image.
 _AUTO = -1
 
 
@@ -16,42 +16,43 @@ def _require(condition: bool, name: str, value: Any, remedy: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """How scenes and labels become a training set; lengths are in the scene's pixels."""
+  """How scenes and labels become a training set; lengths are in pixels of the scene."""
 
   input: str
   output: str
   labels: str = flag("", (
-    "what is known of the scenes: polygons or points of landslides (.gpkg, .shp, .geojson), a raster "
-    "mask, or a CSV with the columns row,col,label (tiles counted from 0 at the scene's first pixel) "
-    "or x,y,label (in the scene's coordinates), and scene, a file name, where there are several. "
-    "All of a scene that an inventory shows no landslide in counts as free of them."))
-  tile_size: int = flag(256, "side of a tile in pixels: to show a landslide and what is around it.")
-  tile_stride: int = flag(0, "pixels from a tile to the next; 0: tile_size.")
+    "labels of the scenes: polygons or points of landslides (.gpkg, .shp, .geojson), a raster mask, or "
+    "a CSV. The CSV has the columns row,col,label (tiles counted from 0 at the scene's first pixel) or "
+    "x,y,label (in the scene's coordinates). For several scenes it also has the column scene, a file "
+    "name. Everything outside the landslides of an inventory counts as free of landslides."))
+  tile_size: int = flag(256, (
+    "side of a tile in pixels. A tile should show a landslide and its surroundings."))
+  tile_stride: int = flag(0, "pixels between the starts of neighbouring tiles; 0: tile_size.")
   min_fraction: float = flag(0.002, (
-    "share of a tile that landslides must cover to make it positive; tiles with less are left out. "
-    "For polygons and masks."))
-  min_pixels: int = flag(1, "pixels that landslides must cover besides.")
+    "the least fraction of a positive tile that landslides cover. Tiles with less are skipped. For "
+    "polygons and masks."))
+  min_pixels: int = flag(1, "the least number of landslide pixels of a positive tile.")
   unknown_buffer: float = flag(0.0, (
-    "metres: tiles without landslides that come this near to one are left out. For points choose the "
-    "length of a landslide, for others how far outlines may be off."))
-  max_nodata: float = flag(0.5, "tiles with a larger share of pixels without data are left out.")
-  bands: tuple[int, ...] = flag((), "bands of the scenes to write, such as 4,3,2; all without.")
-  layer: str = flag("", "which layer of --labels, where it has several.")
-  field: str = flag("", "which field of the layer holds the class, where there are several.")
-  classes: tuple[str, ...] = flag(("landslide",), "names of the classes, as in the field.")
-  background: str = flag("non-landslide", "the name of tiles without any.")
+    "distance in metres: tiles without landslides that lie this close to one are skipped. For points "
+    "use the length of a landslide, otherwise the error of the outlines."))
+  max_nodata: float = flag(0.5, "tiles with a larger fraction of nodata pixels are skipped.")
+  bands: tuple[int, ...] = flag((), "bands of the scenes to write, such as 4,3,2.")
+  layer: str = flag("", "the layer of --labels to use, if it has several.")
+  field: str = flag("", "the field of the layer that holds the class, if there are several classes.")
+  classes: tuple[str, ...] = flag(("landslide",), "names of the classes, as in --field.")
+  background: str = flag("non-landslide", "the name for tiles without any class.")
   mask_ignore: int = flag(255, (
-    "the value of a raster mask that means unknown. -1 for masks whose landslides are 255."))
-  validation_fraction: float = flag(0.2, "share of the blocks that is held out for validation.")
+    "the value that means unknown in a raster mask. Use -1 for masks whose landslides are 255."))
+  validation_fraction: float = flag(0.2, "the fraction of blocks held out for validation.")
   block_size: int = flag(0, (
-    "side of a block in pixels. Blocks go to training or validation whole, since neighbouring tiles "
-    "look alike; a multiple of tile_size. 0: up to 4 tiles, such that there are 8 blocks or more."))
+    "side of a block in pixels, a multiple of tile_size. Neighbouring tiles look alike, so a whole "
+    "block goes to training or validation. 0: up to 4 tiles, such that there are at least 8 blocks."))
   block_buffer: int = flag(_AUTO, (
-    "pixels around a validation block that no training tile may touch; -1: half a tile."))
+    "pixels around a validation block that no training tile may touch. -1: half a tile."))
 
   def __post_init__(self):
     for name in ("input", "labels", "output"):
-      _require(bool(getattr(self, name)), name, getattr(self, name), "--mode=tile needs it.")
+      _require(bool(getattr(self, name)), name, getattr(self, name), "required by --mode=tile.")
     _require(self.tile_size > 0, "tile_size", self.tile_size, "must be positive.")
     for name in ("tile_stride", "min_pixels", "unknown_buffer", "block_size"):
       _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative.")
@@ -63,11 +64,12 @@ class Settings:
     )
     _require(self.block_buffer >= _AUTO, "block_buffer", self.block_buffer, "must not be negative.")
     names = [*self.classes, self.background]
-    fit = len({name.casefold() for name in names}) == len(names) >= 2
-    taken = {"masks", "images", "train", "validation", UNKNOWN, NO_DATA}
-    fit &= not any(n in taken or n[:1] in ("", ".") or set(n) & set("/\\\0") for n in names)
-    _require(fit, "classes", ",".join(names), (
-      f"with --background, names of folders that differ, none of {', '.join(sorted(taken))}."
+    valid = len({name.casefold() for name in names}) == len(names) >= 2
+    reserved = {"masks", "images", "train", "validation", UNKNOWN, NO_DATA}
+    valid &= not any(n in reserved or n[:1] in ("", ".") or set(n) & set("/\\\0") for n in names)
+    _require(valid, "classes", ",".join(names), (
+      "classes and --background must be different folder names, and none of "
+      f"{', '.join(sorted(reserved))}."
     ))
 
   @property

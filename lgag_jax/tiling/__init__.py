@@ -1,4 +1,4 @@
-"""Scenes and an inventory to labelled tiles.
+"""Cuts scenes into tiles labelled by an inventory of landslides.
 
 May import: config, geo, imagery, inputs, methods, options, runtime.
 """

@@ -1,7 +1,7 @@
-"""What is known of each tile of a scene, from a reference map or a table of tile labels.
+"""Labels the tiles of a scene from a reference map or a table of tile labels.
 
-Only labels that are certain are given: a tile with a little landslide, with unknown pixels, or near a
-landslide is neither a good example of one nor of terrain without.
+Only certain labels are used. A tile with a small part of a landslide, with unknown pixels or near a
+landslide is a good example neither of landslides nor of other terrain.
 """
 
 import contextlib
@@ -26,19 +26,19 @@ _YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-  """A tile's place: row and column count tiles from the scene's first pixel, the window its pixels."""
+  """The position of a tile. Rows and columns count tiles from the scene's first pixel."""
 
   row: int
   col: int
-  window: Window
+  window: Window  # The pixels of the tile.
 
 
-# Of a tile and where it has data, bool [h, w]: its label, and its mask u8[h, w] where there is one.
+# Maps a tile and bool[h, w], where it has data, to its label and its mask u8[h, w] or None.
 Labeller = Callable[[Tile, np.ndarray], tuple[str, np.ndarray | None]]
 
 
 def tiles(grid: Grid, settings: Settings) -> list[Tile]:
-  """Covers a scene with tiles on a regular grid; the last ones may reach past its border."""
+  """Returns the tiles of a scene on a regular grid; the last ones may reach past the scene's border."""
   side, (rows, cols) = settings.tile_size, counts(grid, settings)
   return [
     Tile(row, col, Window(col * settings.stride, row * settings.stride, side, side))
@@ -54,7 +54,7 @@ def counts(grid: Grid, settings: Settings) -> tuple[int, int]:
 
 @contextlib.contextmanager
 def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator[Labeller]:
-  """Opens the labels of a scene; raises ValueError naming the file and what is wrong."""
+  """Opens the labels of a scene; raises ValueError that names the file and the problem."""
   path = pathlib.Path(settings.labels)
   if path.suffix.lower() == ".csv":
     table = _table(path, scene.name, grid, settings)
@@ -66,26 +66,25 @@ def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator
   ) as reference:
     if reference.kind == "points" and not settings.unknown_buffer:
       _LOG.warning(
-        "%s: a landslide reaches beyond its point, perhaps into tiles that count as free of it. Set "
-        "--unknown_buffer to a landslide's length in metres.", path,
+        "%s: landslides are larger than their points, and may reach into tiles that count as free of "
+        "landslides. Set --unknown_buffer to the length of a landslide in metres.", path,
       )
-    yield _by_reference(reference, _reach(scene, grid, settings), settings)
+    yield _reference_labeller(reference, _buffer_pixels(scene, grid, settings), settings)
 
 
-def _reach(scene: pathlib.Path, grid: Grid, settings: Settings) -> float:
-  """Returns the buffer in pixels."""
+def _buffer_pixels(scene: pathlib.Path, grid: Grid, settings: Settings) -> float:
   if not settings.unknown_buffer:
     return 0.0
   gsd = grid.gsd()
   if gsd is None:
     raise ValueError(
-      f"--unknown_buffer={settings.unknown_buffer:g} is in metres, but nothing tells the ground "
-      f"resolution of {scene}: give it a coordinate reference system (gdal_edit -a_srs), or set 0."
+      f"--unknown_buffer={settings.unknown_buffer:g} is in metres, but the ground resolution of "
+      f"{scene} is unknown: add a coordinate reference system to it (gdal_edit -a_srs), or set 0."
     )
   return settings.unknown_buffer / gsd
 
 
-def _by_reference(reference: Reference, reach: float, settings: Settings) -> Labeller:
+def _reference_labeller(reference: Reference, buffer: float, settings: Settings) -> Labeller:
   points = reference.kind == "points"
 
   def label(tile: Tile, valid: np.ndarray) -> tuple[str, np.ndarray | None]:
@@ -93,23 +92,25 @@ def _by_reference(reference: Reference, reach: float, settings: Settings) -> Lab
     pixels = {
       name: np.count_nonzero(mask == number) for number, name in enumerate(settings.classes, 1)
     }
-    held = [name for name, count in pixels.items() if count]
-    least = 1 if points else max(settings.min_pixels, settings.min_fraction * mask.size)
-    known = not np.any((mask == reading.UNKNOWN) & valid)
-    if held:  # An example is of one class; what has a bit of another is none of it for certain.
-      found = held[0] if len(held) == 1 and pixels[held[0]] >= least else UNKNOWN
-    else:
-      found = settings.background if known and not reference.near(tile.window, reach) else UNKNOWN
-    return found, None if points else mask
+    classes = [name for name, count in pixels.items() if count]
+    minimum = 1 if points else max(settings.min_pixels, settings.min_fraction * mask.size)
+    complete = not np.any((mask == reading.UNKNOWN) & valid)
+    name = UNKNOWN
+    if classes:  # A tile has one class: with pixels of several classes its label is uncertain.
+      if len(classes) == 1 and pixels[classes[0]] >= minimum:
+        name = classes[0]
+    elif complete and not reference.near(tile.window, buffer):
+      name = settings.background
+    return name, None if points else mask
 
   return label
 
 
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
-  """Raises ValueError when a table of tile labels does not say which of several scenes a row means."""
+  """Raises ValueError if a row in a table of tile labels does not name one of several scenes."""
   path = pathlib.Path(settings.labels)
   if not path.is_file():
-    raise FileNotFoundError(f"--labels={path}: there is no such file.")
+    raise FileNotFoundError(f"--labels={path}: no such file.")
   if path.suffix.lower() != ".csv":
     return
   names = {name for scene in scenes for name in (scene.name, scene.stem)}
@@ -117,7 +118,7 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
     name = line.get("scene") or ""
     if name not in names and (name or len(scenes) > 1):
       raise ValueError(
-        f"{path}, row {number} names the scene {name!r}, which is none of --input={settings.input}: "
+        f"{path}, row {number} names the scene {name!r}, which is not in --input={settings.input}: "
         f"{', '.join(scene.name for scene in scenes[:5])}{', ...' if len(scenes) > 5 else ''}."
       )
 
@@ -125,19 +126,20 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
 def _table(
   path: pathlib.Path, scene: str, grid: Grid, settings: Settings
 ) -> dict[tuple[int, int], str]:
-  """Reads the labels of a scene's tiles by row and column."""
+  """Returns the labels in a table by row and column of the scene's tiles."""
   rows = listing.read_table(path, ("label",))
-  found: dict[tuple[int, int], str] = {}
+  labels: dict[tuple[int, int], str] = {}
   for number, line in enumerate(rows, 2):
     if line.get("scene") and line["scene"] not in (scene, pathlib.Path(scene).stem):
       continue
     where = f"{path}, row {number}"
-    place, label = _place(where, line, grid, settings), _label(where, line["label"], settings)
-    if found.setdefault(place, label) != label:
+    tile, label = _tile_of_row(where, line, grid, settings), _label(where, line["label"], settings)
+    if (other := labels.setdefault(tile, label)) != label:
       raise ValueError(
-        f"{where} says {label} of tile {place[0]},{place[1]}, a row before it {found[place]}: keep one."
+        f"{where} labels tile {tile[0]},{tile[1]} as {label}, but an earlier row labels it as {other}: "
+        "remove one of them."
       )
-  return found
+  return labels
 
 
 def _label(where: str, text: str | None, settings: Settings) -> str:
@@ -149,30 +151,32 @@ def _label(where: str, text: str | None, settings: Settings) -> str:
   if text.lower() in _YES and len(settings.classes) == 1:
     return settings.classes[0]
   known = ", ".join((*settings.classes, settings.background, UNKNOWN))
-  raise ValueError(f"{where} has the label {text!r}: give one of {known}, or 1 and 0 for one class.")
+  raise ValueError(f"{where} has the label {text!r}: use one of {known}, or 1 and 0 for one class.")
 
 
-def _place(where: str, line: dict, grid: Grid, settings: Settings) -> tuple[int, int]:
-  """Returns the row and column of the tile that a line means: of those at a point the most central."""
+def _tile_of_row(where: str, line: dict, grid: Grid, settings: Settings) -> tuple[int, int]:
+  """Returns the row and column of the tile that a table row means."""
   names = ("row", "col") if line.get("row") else ("x", "y")
   try:
     first, second = (float(line[name]) for name in names)
-    place = (first, second) if names[0] == "row" else _around(first, second, grid, settings)
+    tile = (first, second) if names[0] == "row" else _tile_at(first, second, grid, settings)
   except (KeyError, TypeError, ValueError, OverflowError) as error:
-    raise ValueError(f"{where} needs numbers as row and col, or as x and y: {line}.") from error
-  if not all(at in range(count) for at, count in zip(place, counts(grid, settings), strict=True)):
-    raise ValueError(f"{where} names no tile here: {names[0]}={first:g}, {names[1]}={second:g}")
-  return int(place[0]), int(place[1])
+    raise ValueError(f"{where} needs numbers in row and col, or in x and y: {line}.") from error
+  if not all(n in range(count) for n, count in zip(tile, counts(grid, settings), strict=True)):
+    raise ValueError(
+      f"{where} means no tile of the scene: {names[0]}={first:g}, {names[1]}={second:g}"
+    )
+  return int(tile[0]), int(tile[1])
 
 
-def _around(x: float, y: float, grid: Grid, settings: Settings) -> tuple[int, int]:
-  """Returns row and column of the tile around a point whose centre is nearest, -1 outside of any."""
+def _tile_at(x: float, y: float, grid: Grid, settings: Settings) -> tuple[int, int]:
+  """Returns row and column of the tile with the nearest centre that holds a point, -1 for no tile."""
   side, step = settings.tile_size, settings.stride
-  found = []
-  for at, length, count in zip(
+  tile = []
+  for pixel, length, count in zip(
     (~grid.transform @ (x, y))[::-1], (grid.height, grid.width), counts(grid, settings), strict=True
   ):
-    number = min(max(math.floor((at - side / 2) / step + 0.5), 0), count - 1)
-    inside = 0 <= at < length and number * step <= at < number * step + side
-    found.append(number if inside else -1)
-  return tuple(found)
+    number = min(max(math.floor((pixel - side / 2) / step + 0.5), 0), count - 1)
+    inside = 0 <= pixel < length and number * step <= pixel < number * step + side
+    tile.append(number if inside else -1)
+  return tuple(tile)

@@ -1,4 +1,4 @@
-"""What --mode=tile writes: tiles, their manifest, their outlines for a GIS, and words about them."""
+"""The output of --mode=tile: tiles, their manifest, their outlines for a GIS, and a summary."""
 
 import collections
 import csv
@@ -17,24 +17,24 @@ from rasterio.crs import CRS
 from lgag_jax import methods
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN, Settings
 
-_COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")  # Of the manifest.
+_MANIFEST_COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")
 _SPLITS = ("train", "validation")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-  """A tile as the manifest has it; image and mask are "" for one that is left out, or has no mask."""
+  """A tile, written or skipped."""
 
   scene: str
   row: int
   col: int
   label: str  # A class, the background, UNKNOWN or NO_DATA.
-  split: str  # "train", "validation", or "" on a border between them or within the buffer.
-  image: str
-  mask: str
-  corners: np.ndarray | None  # f64[4, 2] in the scene's coordinates, None where it has none.
+  split: str  # "train", "validation", or "" for a tile on the border between them or in the buffer.
+  image: str  # File name, "" for a skipped tile.
+  mask: str  # File name, "" without a mask.
+  corners: np.ndarray | None  # f64[4, 2] in the scene's coordinates, None if it has none.
   crs: CRS | None
-  share: float | None = None  # Of its known pixels that a mask gives a class, if it has a mask.
+  landslide_fraction: float | None = None  # Of the known pixels, None without a mask.
 
 
 def write_raster(
@@ -46,13 +46,13 @@ def write_raster(
   if transform is None and pixels.dtype == np.uint8 and count in (1, 3):
     name, profile = f"{name}.png", {**profile, "driver": "PNG"}
   else:
-    # Without, GDAL takes a fourth band for alpha.
+    # Without MINISBLACK, GDAL takes a fourth band for alpha.
     colours = "RGB" if count == 3 and pixels.dtype == np.uint8 else "MINISBLACK"
-    place = {} if transform is None else {"transform": transform, "crs": crs}
-    profile |= {"driver": "GTiff", "compress": "deflate", "photometric": colours, **place}
+    georeference = {} if transform is None else {"transform": transform, "crs": crs}
+    profile |= {"driver": "GTiff", "compress": "deflate", "photometric": colours, **georeference}
     name = f"{name}.tif"
   (folder / name).parent.mkdir(exist_ok=True)
-  # In memory first: GDAL may keep a full disk to itself.
+  # Written in memory first, since GDAL may not report a full disk.
   with rasterio.MemoryFile() as memory:
     with memory.open(**profile) as raster:
       raster.write(np.moveaxis(pixels, -1, 0))
@@ -61,15 +61,15 @@ def write_raster(
 
 
 def write_manifest(rows: list[Row], path: pathlib.Path) -> None:
-  """Writes the tiles that there are files of, as `splits` reads it."""
+  """Writes the manifest of the written tiles, which `inputs.splits` reads."""
   with path.open("w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
-    writer.writerow(_COLUMNS)
-    writer.writerows([getattr(row, name) for name in _COLUMNS] for row in rows if row.image)
+    writer.writerow(_MANIFEST_COLUMNS)
+    writer.writerows([getattr(row, name) for name in _MANIFEST_COLUMNS] for row in rows if row.image)
 
 
 def write_footprints(rows: list[Row], path: pathlib.Path) -> None:
-  """Writes every tile's outline; a layer for each reference system that there is."""
+  """Writes the outlines of all tiles, also skipped ones; one layer per coordinate reference system."""
   groups: dict[str, list[Row]] = collections.defaultdict(list)
   for row in rows:
     if row.corners is not None:
@@ -92,27 +92,28 @@ def _column(rows: list[Row], name: str) -> np.ndarray:
 
 
 def summary(rows: list[Row], settings: Settings) -> str:
-  """Returns a table of how many tiles there are of each label and split, and what to think of it."""
+  """Returns a table with the number of tiles per label and split, and warnings about them."""
   counts = collections.Counter((row.label, row.split) for row in rows)
   width = max(map(len, (*settings.classes, settings.background))) + 2
   lines = ["".join([" " * width, *(f"{head:>14}" for head in (*_SPLITS, "near a border"))])]
   for label in (*settings.classes, settings.background, UNKNOWN, NO_DATA):
     lines.append(f"{label:{width}}" + "".join(f"{counts[label, s]:14d}" for s in (*_SPLITS, "")))
   lines.append(
-    f"Of {len(rows)} tiles. Written are those of a class or none in training and validation; unknown: "
-    "too little landslide, too near to one, of several classes, or not labelled."
+    f"{len(rows)} tiles in all. Tiles of a class or the background in train or validation are written. "
+    "The label unknown means: too little landslide, too near a landslide, several classes, or no label."
   )
-  if share := _median_share(rows, settings):
-    much = " The command below sets what suits that much." if share >= methods.CLOSE_UP_SHARE else ""
-    lines.append(f"Landslides fill {100 * share:.3g} % of the median positive training tile.{much}")
+  if fraction := _median_fraction(rows, settings):
+    close_up = fraction >= methods.CLOSE_UP_SHARE
+    hint = " The command below has settings for landslides of this size." if close_up else ""
+    lines.append(f"Landslides cover {100 * fraction:.3g} % of the median positive training tile.{hint}")
   return "\n".join([*lines, *(f"WARNING: {text}" for text in _warnings(counts, settings))])
 
 
 def _warnings(counts: collections.Counter, settings: Settings) -> list[str]:
-  found = []
+  warnings = []
   if settings.validation_fraction == 0:
-    found.append(
-      "there is no validation part, and training needs one: add rows of the split validation to "
+    warnings.append(
+      "there is no validation split, but training needs one: add rows with the split validation to "
       "manifest.csv."
     )
   for label in (*settings.classes, settings.background):
@@ -122,25 +123,30 @@ def _warnings(counts: collections.Counter, settings: Settings) -> list[str]:
     if not missing:
       continue
     if label == settings.background and not any(counts[label, s] for s in (*_SPLITS, "")):
-      found.append(
-        f"there are no negatives ({label}), and training needs them: smaller tiles (--tile_size), a "
-        "smaller --unknown_buffer, or more scenes of the same terrain without landslides."
+      warnings.append(
+        f"there are no negatives ({label}), but training needs them: use smaller tiles (--tile_size), "
+        "a smaller --unknown_buffer, or more scenes of the same terrain without landslides."
       )
       continue
-    reason = "smaller --block_buffer or another --block_size keeps more tiles"
+    remedy = "use a smaller --block_buffer or another --block_size to keep more tiles"
     if not any(counts[label, s] for s in (*_SPLITS, "")):
-      reason = (
-        "do the labels lie in the scene, and do they mean what they should (--mask_ignore=-1 for masks "
-        "whose landslides are 255)? A smaller --min_fraction makes more tiles positive"
+      remedy = (
+        "check that the labels lie in the scene, and that their values are right (--mask_ignore=-1 for "
+        "masks whose landslides are 255). A smaller --min_fraction makes more tiles positive"
       )
-    found.append(f"{label} is missing in {' and '.join(missing)}: {reason}.")
-  return found
+    warnings.append(f"{label} is missing in {' and '.join(missing)}: {remedy}.")
+  return warnings
 
 
-def _median_share(rows: list[Row], settings: Settings) -> float:
-  """Returns 0 where no masks, or several classes, leave it open."""
-  shares = [row.share for row in rows if row.share is not None and row.split == "train"]
-  return float(np.median(shares)) if shares and len(settings.classes) == 1 else 0.0
+def _median_fraction(rows: list[Row], settings: Settings) -> float:
+  """Returns the median landslide fraction of positive training tiles.
+
+  Returns 0 if there are no masks, or several classes.
+  """
+  tiles = [row for row in rows if row.split == "train" and row.landslide_fraction is not None]
+  if not tiles or len(settings.classes) > 1:
+    return 0.0
+  return float(np.median([row.landslide_fraction for row in tiles]))
 
 
 def command(rows: list[Row], settings: Settings, channels: int) -> str:
@@ -152,10 +158,10 @@ def command(rows: list[Row], settings: Settings, channels: int) -> str:
     data["classes"] = repr(settings.classes)
   if settings.background != Settings.background:
     data["background"] = settings.background
-  changed = {f"data.{name}": value for name, value in data.items()}
-  if _median_share(rows, settings) >= methods.CLOSE_UP_SHARE:
-    changed |= methods.CLOSE_UP
-  words = [f"--config.{name}={value}" for name, value in changed.items()]
+  fields = {f"data.{name}": value for name, value in data.items()}
+  if _median_fraction(rows, settings) >= methods.CLOSE_UP_SHARE:
+    fields |= methods.CLOSE_UP
+  words = [f"--config.{name}={value}" for name, value in fields.items()]
   return shlex.join([
     "python", "-m", "lgag_jax.main", "--config=configs/image_folder.py", *words,
     f"--workdir=runs/{pathlib.Path(settings.output).name}",

@@ -1,18 +1,22 @@
-"""A training set from scenes and what is known of them: --mode=tile.
+"""Makes a training set from scenes and their labels: --mode=tile.
 
     python -m lgag_jax.main --mode=tile --input=scenes --labels=inventory.gpkg --output=tiles
 
-cuts scenes (a file, a folder or a glob) into tiles and writes a folder of images a class, which
-configs/image_folder.py trains on: `landslide/`, `non-landslide/`, and `manifest.csv` with each tile's
-split; `masks/` where the labels draw outlines (to evaluate, never to train); and `tiles.gpkg`, to look
-at all tiles' labels and splits in a GIS, those left out too. Labels are polygons, points, a raster
-mask, or a table of tile labels; tiles of which no label is certain are left out (see `tile_labels`).
-Blocks of neighbouring tiles go to training or validation together, with a buffer between. A person may
-then move tiles from one class's folder to the other's, or delete them: file names keep their split.
+Cuts scenes (a file, a folder or a glob) into tiles that configs/image_folder.py trains on. The labels
+are polygons, points, a raster mask, or a table of tile labels. Writes:
 
-The output appears when it is whole. Memory is set by the tile, and by how many shapes an inventory has.
+- one folder of images per class: `landslide/` and `non-landslide/`;
+- `manifest.csv` with the split of each tile;
+- `masks/` if the labels have outlines (for evaluation, never for training);
+- `tiles.gpkg` to view the labels and splits of all tiles in a GIS, skipped ones too.
+
+Tiles without a certain label are skipped (see `labels`). Blocks of neighbouring tiles go to training or
+validation as a whole, with a buffer between the two. A person may later move tiles to the folder of
+another class, or delete them: the split belongs to the file name.
+
+The output folder appears when it is complete. The memory needed depends on the size of a tile and on
+the number of shapes in the inventory.
 """
-
 
 import pathlib
 from collections.abc import Callable
@@ -33,15 +37,15 @@ from lgag_jax.runtime.progress import Progress
 from lgag_jax.tiling import labels, output
 from lgag_jax.tiling.output import Row
 
-_MOST_TILES = 1 << 20
-_BLOCK_TILES = (4, 3, 2, 1)  # Sides of a block to choose from: the larger, the less a buffer costs.
-_FEWEST_BLOCKS = 8
+_MAX_TILES = 1 << 20
+_BLOCK_SIDES = (4, 3, 2, 1)  # In tiles. The larger the block, the fewer tiles the buffer costs.
+_MIN_BLOCKS = 8
 
 
 def cut(settings: Settings) -> tuple[list[Row], str]:
-  """Writes a training set; returns a row a tile, those left out too, and the command that trains on it.
+  """Writes a training set; returns a row per tile, skipped ones too, and the command to train on it.
 
-  Raises ValueError or OSError that names the file or the flag; then there is no output.
+  Raises ValueError or OSError that names the file or the flag, and writes nothing in that case.
   """
   scenes = scene_paths(settings)
   labels.check_scenes(scenes, settings)
@@ -51,8 +55,10 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
     with open_scene(path, channels, bands=settings.bands) as scene:
       grids[path] = scene.grid
   total = sum(np.prod(labels.counts(grid, settings)) for grid in grids.values())
-  if total > _MOST_TILES:
-    raise ValueError(f"{settings.input} has {total} tiles, at most {_MOST_TILES}: raise --tile_size.")
+  if total > _MAX_TILES:
+    raise ValueError(
+      f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size."
+    )
   split_of = _splits(grids, settings)
   rows, progress = [], Progress("tiles", int(total), unit="tiles")
   with files.atomic_folder(pathlib.Path(settings.output)) as folder:
@@ -62,32 +68,32 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
         labels.open_labels(path, grid, settings) as label,
       ):
         for tile in labels.tiles(grid, settings):
-          rows.append(_cut_one(scene, tile, label, split_of(path.name, tile), folder, settings))
+          rows.append(_cut_tile(scene, tile, label, split_of(path.name, tile), folder, settings))
           progress.advance(1)
     progress.close()
     if not any(row.image for row in rows):
       table = output.summary(rows, settings)
-      raise ValueError(f"No tile can be used; nothing is written.\n{table}")
+      raise ValueError(f"No tile can be used, so nothing was written.\n{table}")
     output.write_manifest(rows, folder / "manifest.csv")
     output.write_footprints(rows, folder / "tiles.gpkg")
   return rows, output.command(rows, settings, channels)
 
 
 def scene_paths(settings: Settings) -> list[pathlib.Path]:
-  """Lists the scenes that the input, a file, a folder or a glob, stands for, but not the labels."""
-  labelled = pathlib.Path(settings.labels).absolute()
-  found = [path for path in scene_files(settings.input) if path.absolute() != labelled]
-  if not found:
-    raise FileNotFoundError(f"--input={settings.input} holds the labels alone.")
+  """Lists the scenes of --input (a file, a folder or a glob), without the file of labels."""
+  label_path = pathlib.Path(settings.labels).absolute()
+  scenes = [path for path in scene_files(settings.input) if path.absolute() != label_path]
+  if not scenes:
+    raise FileNotFoundError(f"--input={settings.input} has no scenes, only the labels.")
   stems: dict[str, pathlib.Path] = {}
-  for path in found:
+  for path in scenes:
     if (other := stems.setdefault(path.stem.casefold(), path)) is not path:
-      raise ValueError(f"{path} and {other} share a name, and so would their tiles: rename one.")
-  return found
+      raise ValueError(f"{path} and {other} would give tiles of the same names: rename one of them.")
+  return scenes
 
 
 def _channels(path: pathlib.Path, settings: Settings) -> int:
-  """Returns the number of channels of the tiles: colours or bands, without alpha."""
+  """Returns the number of channels of the tiles, without alpha."""
   if settings.bands:
     return len(settings.bands)
   with open_scene_raster(path) as raster:
@@ -98,7 +104,7 @@ def _channels(path: pathlib.Path, settings: Settings) -> int:
 def _splits(
   grids: dict[pathlib.Path, Grid], settings: Settings
 ) -> Callable[[str, labels.Tile], str]:
-  """Returns what tells a tile's split by its scene's name; "" for one that is left out."""
+  """Returns a function from a scene's name and a tile to the tile's split, "" for a skipped tile."""
   if settings.validation_fraction == 0:
     return lambda *_: "train"
   config = DataConfig(
@@ -106,15 +112,15 @@ def _splits(
     block_size=settings.block_size or _block_size(list(grids.values()), settings.tile_size),
     validation_fraction=settings.validation_fraction, directory=settings.input,
   )
-  ends = {path.name: (grid.height, grid.width) for path, grid in grids.items()}
+  sizes = {path.name: (grid.height, grid.width) for path, grid in grids.items()}
   try:
-    regions = [(name, (0, height, 0, width)) for name, (height, width) in ends.items()]
-    plan = blocks.Plan(regions, "validation", config)
+    regions = [(name, (0, height, 0, width)) for name, (height, width) in sizes.items()]
+    plan = blocks.SplitPlan(regions, "validation", config)
   except ValueError as error:
     raise ValueError(str(error).replace("data.", "--")) from error
 
   def split(name: str, tile: labels.Tile) -> str:
-    window, (height, width) = tile.window, ends[name]
+    window, (height, width) = tile.window, sizes[name]
     region = (
       window.row_off, min(window.row_off + window.height, height),
       window.col_off, min(window.col_off + window.width, width),
@@ -122,7 +128,7 @@ def _splits(
     held_out = sum(map(_area, plan.parts(name, region)))
     if held_out == _area(region):
       return "validation"
-    return "" if held_out or plan.too_near(name, region) else "train"
+    return "" if held_out or plan.in_buffer(name, region) else "train"
 
   return split
 
@@ -134,8 +140,7 @@ def _block_size(grids: list[Grid], side: int) -> int:
       for grid in grids
     )
 
-  enough = (times * side for times in _BLOCK_TILES if count(times * side) >= _FEWEST_BLOCKS)
-  return next(enough, side)
+  return next((n * side for n in _BLOCK_SIDES if count(n * side) >= _MIN_BLOCKS), side)
 
 
 def _area(region: blocks.Region) -> int:
@@ -143,7 +148,7 @@ def _area(region: blocks.Region) -> int:
   return (bottom - top) * (right - left)
 
 
-def _cut_one(
+def _cut_tile(
   scene: Scene, tile: labels.Tile, labeller: labels.Labeller, split: str,
   folder: pathlib.Path, settings: Settings,
 ) -> Row:
@@ -156,15 +161,16 @@ def _cut_one(
   if not grid.georeferenced:
     transform = None
   name = f"{scene.path.stem}_r{tile.row:03d}_c{tile.col:03d}"
-  image = outline = ""
-  share = None
+  image = mask_name = ""
+  fraction = None
   if label not in (UNKNOWN, NO_DATA) and split:
     image = output.write_raster(folder, f"{label}/{name}", pixels, transform, grid.crs)
-    if mask is not None and label != settings.background:  # Without one all of it is background.
-      outline = output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
-      share = float(np.mean(mask[mask != reading.UNKNOWN] != 0))
+    if mask is not None and label != settings.background:  # A negative without a mask is background.
+      mask_name = output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
+      fraction = float(np.mean(mask[mask != reading.UNKNOWN] != 0))
   corners = None
   if transform is not None:
     corners = np.array([transform @ c for c in ((0, 0), (side, 0), (side, side), (0, side))])
-  place = scene.path.name, tile.row, tile.col
-  return Row(*place, label, split, image, outline, corners, grid.crs, share)
+  return Row(
+    scene.path.name, tile.row, tile.col, label, split, image, mask_name, corners, grid.crs, fraction
+  )

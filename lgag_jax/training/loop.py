@@ -59,7 +59,7 @@ def _run(
   processes.from_first(
     lambda: scale.save(scale.training_scale(_image_files(sources[0]), config), workdir)
   )
-  config = normalisation.of_training(config, sources[0], workdir, started=started)
+  config = normalisation.measure_or_resolve(config, sources[0], workdir, started=started)
   epoch_steps = steps_per_epoch(len(sources[0].ids), config.train)
   network, optimizer, state = restore.start(config, mesh, epoch_steps * config.train.epochs)
   train, validation = (

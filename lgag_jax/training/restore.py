@@ -28,9 +28,9 @@ def start(config: Config, mesh: Mesh, steps: int):
 def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainState]:
   """Returns what a workdir's newest checkpoint, or a model directory, holds; reads its config.json.
 
-  Its normalisation is `normalisation.resolved`. Raises FileNotFoundError naming what is missing.
+  Its normalisation comes from `normalisation.resolve`. Raises FileNotFoundError naming what is missing.
   """
-  config = normalisation.resolved(configs.load(workdir / "config.json"), workdir)
+  config = normalisation.resolve(configs.load(workdir / "config.json"), workdir)
   # Maps do not depend on the batch that they come in, and there may be other devices than in training.
   batch_size = -(-config.localize.batch_size // mesh.size) * mesh.size
   config = dataclasses.replace(

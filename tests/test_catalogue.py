@@ -1,4 +1,4 @@
-"""The field's data sets: built from their original layouts, they are what was written there."""
+"""The published data sets: built from their original layouts, they hold what was written there."""
 
 import importlib
 import itertools
@@ -23,8 +23,8 @@ from tests.commands import ROOT, call
 KINDS = ("landslide", "non-landslide")
 
 
-def opened(place, name, channels, split="train", *, original=None, **fields):
-  """Opens a split of a set whose original lies in <place>/original, which is built when it is new."""
+def open_split(place, name, channels, split="train", *, original=None, **fields):
+  """Opens a split of a data set, which is built from <place>/original if it is new."""
   config = DataConfig(
     source="tfds", builder=f"data/{name}", directory=str(place / "tfds"), channels=channels,
     original=str(original or place / "original"), **fields,
@@ -33,24 +33,24 @@ def opened(place, name, channels, split="train", *, original=None, **fields):
 
 
 def read(*opened_sources):
-  """Returns {id: (image, mask, label)} of all; an id in two of them is an error."""
-  found = {}
+  """Returns {id: (image, mask, label)} of all sources; asserts that no id comes twice."""
+  examples = {}
   for source in opened_sources:
     for i, name in enumerate(source.ids):
-      assert name not in found
-      found[name] = *source.read(i), source.labels[i, 0]
-  return found
+      assert name not in examples
+      examples[name] = *source.read(i), source.labels[i, 0]
+  return examples
 
 
 def names_of(source):
-  """What ids begin with, up to the last slash or bracket."""
+  """Returns the part of each id before the first slash or bracket."""
   return {re.split(r"[/\[]", name)[0] for name in source.ids}
 
 
-def check_tiles(found, written, side, *, whole=256):
-  """Compares all tiles with what was written; every pixel is known in one, labels are the masks'."""
-  seen = {name: np.zeros(mask.shape, int) for name, (_, mask) in written.items()}
-  for tile, (image, mask, label) in found.items():
+def check_tiles(examples, written, side):
+  """Compares tiles with the written images: each pixel is known in one tile, masks give the labels."""
+  known_count = {name: np.zeros(mask.shape, int) for name, (_, mask) in written.items()}
+  for tile, (image, mask, label) in examples.items():
     name, row, col = re.fullmatch(r"(.*)\[(\d+):(\d+)\]", tile).groups()
     rows, cols = slice(int(row), int(row) + side), slice(int(col), int(col) + side)
     original, truth = written[name][0][rows, cols], written[name][1][rows, cols]
@@ -59,8 +59,8 @@ def check_tiles(found, written, side, *, whole=256):
     known = mask != UNKNOWN
     np.testing.assert_array_equal(mask[known], truth[known])
     assert label == truth.any()
-    seen[name][rows, cols] += known
-  assert all(np.all(count == 1) for count in seen.values())
+    known_count[name][rows, cols] += known
+  assert all(np.all(count == 1) for count in known_count.values())
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -71,12 +71,12 @@ def test_bijie(tmp_path, variant, channels, packed):
   if packed:
     place = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "original")
   train, held_out = (
-    opened(tmp_path, variant, channels, split, original=place) for split in ("train", "validation")
+    open_split(tmp_path, variant, channels, split, original=place) for split in ("train", "validation")
   )
   assert set(held_out.ids) == {f"{kind}/df{i:03d}" for i in (8, 9) for kind in KINDS}
-  found = read(train, held_out)
-  assert set(found) == set(written)
-  for name, (image, mask, label) in found.items():
+  examples = read(train, held_out)
+  assert set(examples) == set(written)
+  for name, (image, mask, label) in examples.items():
     expected, dem, truth = written[name]
     if channels == 4:
       assert image.dtype == np.float32
@@ -89,18 +89,18 @@ def test_bijie(tmp_path, variant, channels, packed):
 @pytest.mark.parametrize(("variant", "channels"), [("gvlm", 3), ("gvlm:bitemporal", 6)])
 def test_gvlm(tmp_path, variant, channels):
   written = originals.gvlm(tmp_path / "original" / "GVLM_CD")
-  train, held_out = (opened(tmp_path, variant, channels, s) for s in ("train", "validation"))
+  train, held_out = (open_split(tmp_path, variant, channels, s) for s in ("train", "validation"))
   assert names_of(held_out) == {"Tbilisi_Georgia"}
   assert names_of(train) == set(originals.SITES[:-1])
-  found = read(train, held_out)
-  check_tiles(found, {
+  examples = read(train, held_out)
+  check_tiles(examples, {
     site: (np.concatenate([after, before], -1)[..., :channels], mask)
     for site, (after, before, mask) in written.items()
   }, 256)
-  for site in written:  # Its landslide lies where a tile before it shows it, too.
-    image, mask, label = found[f"{site}[44:274]"]
+  for site in written:  # The landslide of this tile lies in its overlap with an earlier tile.
+    image, mask, label = examples[f"{site}[44:274]"]
     assert label == 1 and image.dtype == np.uint8 and np.all(mask[:212] == UNKNOWN)
-    assert found[f"{site}[0:256]"][2] == 0
+    assert examples[f"{site}[0:256]"][2] == 0
 
 
 @pytest.mark.parametrize("side", [64, 128])
@@ -108,7 +108,7 @@ def test_gvlm(tmp_path, variant, channels):
 def test_landslide4sense(tmp_path, side, validation):
   written = originals.landslide4sense(tmp_path / "original", validation=validation)
   variant = "landslide4sense" + (":patches_128" if side == 128 else "")
-  train, held_out = (opened(tmp_path, variant, 14, s) for s in ("train", "validation"))
+  train, held_out = (open_split(tmp_path, variant, 14, s) for s in ("train", "validation"))
   numbers = [9, 10] if not validation else [1, 2]
   folder = "ValidData" if validation else "TrainData"
   expected = {f"{folder}/{number}" for number in numbers}
@@ -119,7 +119,7 @@ def test_landslide4sense(tmp_path, side, validation):
 
 def test_cas_landslide(tmp_path):
   written = originals.cas_landslide(tmp_path / "original")
-  train, held_out = (opened(tmp_path, "cas_landslide", 3, s) for s in ("train", "validation"))
+  train, held_out = (open_split(tmp_path, "cas_landslide", 3, s) for s in ("train", "validation"))
   assert names_of(held_out) == {"Wenchuan"}
   check_tiles(read(train, held_out), written, 256)
   assert {cas.region(name) for name in originals.REGIONS} == {
@@ -129,13 +129,13 @@ def test_cas_landslide(tmp_path):
 
 def test_hr_gldd(tmp_path):
   written = originals.hr_gldd(tmp_path / "original")
-  splits = [opened(tmp_path, "hr_gldd", 4, split) for split in ("train", "validation")]
-  splits.append(opened(tmp_path, "hr_gldd", 4, train_split="test"))
+  splits = [open_split(tmp_path, "hr_gldd", 4, split) for split in ("train", "validation")]
+  splits.append(open_split(tmp_path, "hr_gldd", 4, train_split="test"))
   assert [names_of(source) for source in splits] == [{"train"}, {"val"}, {"test"}]
   check_tiles(read(*splits), written, 64)
 
 
-# The same number of steps for all, so that those of as many channels share their compiled programs.
+# The same number of steps for all, so that data sets with equal channels share compiled programs.
 TINY = (
   "--config.data.image_size=64", "--config.model.head_width=8",
   "--config.model.method=class_activation", "--config.train.epochs=1", "--config.train.min_steps=4",
@@ -181,17 +181,17 @@ def virtual(file):
   file.create_virtual_dataset("img", layout)
 
 
-@pytest.mark.parametrize(("name", "make", "spoil", "words"), [
+@pytest.mark.parametrize(("name", "make", "damage", "words"), [
   ("bijie", originals.bijie, lambda r: shutil.rmtree(r / "landslide" / "mask"),
-   r"original: the folder landslide/mask/ is missing. Expected there:\n +landslide/image"),
+   r"original: the folder landslide/mask/ is missing. Expected layout:\n +landslide/image"),
   ("bijie", originals.bijie, lambda r: (r / "landslide" / "mask" / "df003.png").unlink(),
-   r"landslide/mask/ holds no file named df003, as .*image/df003\.png has it"),
+   r"landslide/mask/ has no file named df003 for .*image/df003\.png"),
   ("bijie", originals.bijie, lambda r: (r / "landslide" / "mask" / "df003.png").write_bytes(b"no"),
    r"mask/df003\.png cannot be opened"),
-  ("bijie", lambda r: originals.hr_gldd(r), lambda r: None, "the data set is not there. Expected"),
+  ("bijie", lambda r: originals.hr_gldd(r), lambda r: None, "the data set is not there"),
   ("gvlm", originals.gvlm, lambda r: (r / "Askja_Iceland" / "im2.png").unlink(),
-   "the site Askja_Iceland has no im2. Expected"),
-  ("gvlm", lambda r: originals.gvlm(r, originals.SITES[:1]), lambda r: None, "needs two of them"),
+   "the site Askja_Iceland has no im2. Expected layout"),
+  ("gvlm", lambda r: originals.gvlm(r, originals.SITES[:1]), lambda r: None, "at least two sites"),
   ("landslide4sense", originals.landslide4sense,
    lambda r: shutil.rmtree(r / "TrainData" / "mask"), r"the folder TrainData/mask/ is missing"),
   ("landslide4sense", originals.landslide4sense,
@@ -199,30 +199,30 @@ def virtual(file):
   ("landslide4sense", originals.landslide4sense,
    lambda r: (r / "TrainData" / "img" / "image_4.h5").write_bytes(b"x"), r"image_4\.h5 cannot be read"),
   ("landslide4sense", originals.landslide4sense,
-   lambda r: damage_h5(r / "TrainData" / "img" / "image_1.h5", external), r"1\.h5 .*holds no 'img'"),
+   lambda r: damage_h5(r / "TrainData" / "img" / "image_1.h5", external), r"1\.h5 .*has no 'img'"),
   ("landslide4sense", originals.landslide4sense,
-   lambda r: damage_h5(r / "TrainData" / "img" / "image_1.h5", virtual), r"no array of its own"),
+   lambda r: damage_h5(r / "TrainData" / "img" / "image_1.h5", virtual), r"does not itself contain"),
   ("cas_landslide", originals.cas_landslide, lambda r: (r / "palu" / "mask" / "1.tif").unlink(),
-   "palu/mask/ holds no mask named 1"),
+   "palu/mask/ has no mask named 1"),
   ("hr_gldd", originals.hr_gldd, lambda r: (r / "valY.npy").unlink(), r"valY\.npy missing"),
   ("hr_gldd", originals.hr_gldd, lambda r: np.save(r / "trainX.npy", np.full(3, None)),
    r"trainX\.npy cannot be read"),
   ("hr_gldd", originals.hr_gldd,
    lambda r: np.save(r / "trainX.npy", np.full((8, 128, 128, 4), np.nan)), "image 0, holds values"),
 ])
-def test_what_is_wrong_with_an_original_is_named(tmp_path, name, make, spoil, words):
+def test_problems_of_published_files_are_named(tmp_path, name, make, damage, words):
   make(tmp_path / "original")
-  spoil(tmp_path / "original")
+  damage(tmp_path / "original")
   with pytest.raises(ValueError, match=words):
-    opened(tmp_path, name, 3)
+    open_split(tmp_path, name, 3)
   assert not list((tmp_path / "tfds").glob(f"{name}/*/1.0.0"))
 
 
-def test_an_original_is_brought_fetched_or_asked_for(tmp_path, monkeypatch):
-  with pytest.raises(FileNotFoundError, match="nowhere: there is no such archive or folder"):
-    opened(tmp_path, "bijie", 3, original=tmp_path / "nowhere")
-  with pytest.raises(ValueError, match=r"x\.rar: the address must end in \.zip"):
-    opened(tmp_path, "bijie", 3, original="https://example.org/x.rar")
+def test_published_files_come_from_the_user_or_are_downloaded(tmp_path, monkeypatch):
+  with pytest.raises(FileNotFoundError, match="nowhere: no such archive, and no such folder"):
+    open_split(tmp_path, "bijie", 3, original=tmp_path / "nowhere")
+  with pytest.raises(ValueError, match=r"x\.rar: the URL must end in \.zip"):
+    open_split(tmp_path, "bijie", 3, original="https://example.org/x.rar")
   config = DataConfig(source="tfds", builder="data/bijie", directory=str(tmp_path / "tfds"))
   with pytest.raises(ValueError, match=r"add --config\.data\.original=FOLDER(.|\n)*Bijie_pages"):
     sources.open_source(config, "train")
@@ -234,31 +234,31 @@ def test_an_original_is_brought_fetched_or_asked_for(tmp_path, monkeypatch):
   assert len(sources.open_source(arrays, "train").ids) == 32
   originals.bijie(tmp_path / "tfds" / "downloads" / "manual" / "bijie")  # TFDS's own place.
   assert len(sources.open_source(DataConfig(**config, builder="data/bijie"), "train").ids) == 16
-  # Built once: a workdir's address is not asked.
-  address = DataConfig(**config, builder="data/bijie", original="https://example.org/x.zip")
-  assert len(sources.open_source(address, "validation", from_workdir=True).ids) == 4
+  # The data set exists already, so the URL of a workdir's config is not used.
+  url = DataConfig(**config, builder="data/bijie", original="https://example.org/x.zip")
+  assert len(sources.open_source(url, "validation", from_workdir=True).ids) == 4
 
 
-def test_an_archive_at_an_address_is_fetched_checked_and_unpacked(tmp_path, monkeypatch):
+def test_an_archive_at_a_url_is_downloaded_checked_and_unpacked(tmp_path, monkeypatch):
   originals.hr_gldd(tmp_path / "original" / "inside")
   packed = shutil.make_archive(str(tmp_path / "packed"), "zip", tmp_path / "original")
-  asked = []
+  requests = []
 
   def fetch(url, target, *, checksum, max_bytes):
-    asked.append((url, checksum))
+    requests.append((url, checksum))
     target.parent.mkdir(parents=True)
     return shutil.copy(packed, target)
 
   monkeypatch.setattr(download, "fetch", fetch)
-  address = "https://example.org/sets/my%20set.zip"
-  source = opened(tmp_path, "hr_gldd", 4, original=f"{address}#sha256={'0' * 64}")
-  assert asked == [(address, f"sha256:{'0' * 64}")]
+  url = "https://example.org/sets/my%20set.zip"
+  source = open_split(tmp_path, "hr_gldd", 4, original=f"{url}#sha256={'0' * 64}")
+  assert requests == [(url, f"sha256:{'0' * 64}")]
   assert len(source.ids) == 32
   assert (tmp_path / "tfds" / "downloads" / "hr_gldd" / "my set.zip").exists()
 
 
 class Shapes(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-  """Images of the types and channels that features hold, and masks of several values."""
+  """Images with the types and channels of `image`, and masks with several values."""
 
   name = "shapes"
   VERSION = tfds.core.Version("1.0.0")
@@ -310,18 +310,18 @@ def test_images_of_all_types_and_masks_of_several_values(
 
 
 def test_every_data_set_has_all_its_parts():
-  for found in catalogue.TABLE.values():
-    folder = ROOT / "data" / found.name
-    for name in ("README.md", "CITATIONS.bib", "TAGS.txt", f"{found.name}_dataset_builder.py"):
-      assert (folder / name).stat().st_size, name
-    builder = importlib.import_module(f"data.{found.name}.{found.name}_dataset_builder").Builder
-    config = importlib.import_module(f"configs.{found.name}").get_config()
-    assert config.data.builder == f"data/{found.name}"
+  for name, data_set in catalogue.TABLE.items():
+    for file in ("README.md", "CITATIONS.bib", "TAGS.txt", f"{name}_dataset_builder.py"):
+      assert (ROOT / "data" / name / file).stat().st_size, file
+    builder = importlib.import_module(f"data.{name}.{name}_dataset_builder").Builder
+    config = importlib.import_module(f"configs.{name}").get_config()
+    assert config.data.builder == f"data/{name}"
     assert builder.BUILDER_CONFIGS[0].channels == config.data.channels
-    for flags, _ in found.variants:
+    for flags, _ in data_set.variants:
       assert flags.split()[0].rpartition(":")[2] in {c.name for c in builder.BUILDER_CONFIGS}
-    assert found.licence in catalogue.text() and found.page in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
-    assert f"]({found.name})" in (ROOT / "data" / "README.md").read_text()
+    assert data_set.licence in catalogue.text()
+    assert data_set.page in builder.MANUAL_DOWNLOAD_INSTRUCTIONS
+    assert f"]({name})" in (ROOT / "data" / "README.md").read_text()
 
 
 def test_the_list_is_printed():
@@ -332,10 +332,10 @@ def test_the_list_is_printed():
   assert result.stdout.strip() == catalogue.text("gvlm")
   wrong = call("--mode=datasets", "--name=gvml")
   assert wrong.returncode == 1
-  assert "there are bijie, gvlm" in wrong.stderr
+  assert "choose one of bijie, gvlm" in wrong.stderr
 
 
 @pytest.mark.parametrize(("count", "held_out"), [(1, 0), (2, 1), (3, 1), (10, 2), (17, 3)])
 def test_the_last_fifth_is_held_out(count, held_out):
   names = [f"n{i:02d}" for i in range(count)]
-  assert shared.last_share(list(itertools.chain(names, names))) == set(names[count - held_out :])
+  assert shared.validation_names(list(itertools.chain(names, names))) == set(names[count - held_out :])
