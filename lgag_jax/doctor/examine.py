@@ -50,7 +50,7 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
     "estimate": dataclasses.asdict(expected),
   })
   path = workdir / "doctor" / "report.html"
-  write_text(path, _printable(page.make(taken, found, config)))
+  write_text(path, page.render(taken, found, config))
   print(_printable(findings.as_text(found)))
   count = {s: sum(f.severity == s for f in found) for s in findings.SEVERITIES}
   print("; ".join(findings.plural(n, s) for s, n in count.items()) + f". Report: {path}")
