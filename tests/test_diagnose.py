@@ -51,7 +51,7 @@ def a_map(*, iou=0.6, oracle=0.62, threshold=0.7, others=(), pixels=1000.0, **co
   rates = {"threshold": threshold, "iou": iou, "landslide_pixels": pixels}
   return {
     "label_free": rates, "oracle": {**rates, "iou": oracle, "threshold": 0.4},
-    "rules": {"negatives": rates, **{rule: {**rates, "iou": value} for rule, value in others}},
+    "rules": {"argmax": rates, **{rule: {**rates, "iou": value} for rule, value in others}},
     "coverage": {
       "positive_images": 20, "black": 0, "black_denied": 0, "found_images": 20, "white": 0,
       "negative_share": 0.004, "whole_image_iou": 0.1, **covered,
@@ -154,16 +154,13 @@ def test_black_and_white_maps_and_mapped_negatives_need_no_masks(covered, expect
 def test_black_maps_are_explained_by_what_blackens_them():
   denied = named(good(), a_map(black=16, black_denied=12))["black"]
   assert "In 12 of them the image classifier does not find the class" in denied["text"]
-  assert "Lower localize.gate" in denied["remedy"] and "quantile" not in denied["remedy"]
+  assert "Lower localize.gate" in denied["remedy"] and "threshold_rule" not in denied["remedy"]
   high = named(good(), a_map(black=16, black_denied=2, threshold=0.9))["black"]["remedy"]
-  words = ("localize.negative_quantile", "threshold_rule=otsu or agreement", "model.top_fraction",
-           "train.epochs=15")
-  assert all(word in high for word in words)
-  # The guided map's threshold does not fall below a draw, nor does another rule read the quantile.
-  assert "quantile" not in named(good(), a_map(black=16, threshold=0.5))["black"]["remedy"]
+  words = ("threshold_rule=otsu or agreement", "model.top_fraction", "train.epochs=15")
+  assert all(word in high for word in words) and "localize.gate" not in high
   otsu = change(CONFIG, localize={"threshold_rule": "otsu"})
   remedy = named(good(), a_map(black=16), otsu)["black"]["remedy"]
-  assert "quantile" not in remedy and "otsu" not in remedy and "threshold_rule=agreement" in remedy
+  assert "otsu" not in remedy and "threshold_rule=agreement" in remedy
   # A larger share of an image that must agree with its label maps more.
   agreement = change(CONFIG, localize={"threshold_rule": "agreement", "agreement_fraction": 0.3})
   remedy = named(good(), a_map(black=16), agreement)["black"]["remedy"]
@@ -197,7 +194,7 @@ def test_remedies_of_white_maps_fit_the_method():
 
 
 def test_a_threshold_that_loses_much_is_told_and_not_picked():
-  found = named(good(), a_map(iou=0.4, oracle=0.6, others=[("otsu", 0.55), ("argmax", 0.5)]))
+  found = named(good(), a_map(iou=0.4, oracle=0.6, others=[("otsu", 0.55), ("agreement", 0.5)]))
   assert set(found) == {"threshold"}
   assert 'The rule "otsu" reaches 0.550' in found["threshold"]["text"]
   assert found["threshold"]["remedy"].startswith("Do not choose a rule by these masks")
