@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from lgag_jax.pages import rendering
 from lgag_jax.runtime import files
 from lgag_jax.settings.maps import RULES
 
@@ -15,7 +16,7 @@ def write(
 ) -> str:
   """Writes table.md and table.json to `output`; returns the Markdown.
 
-  `result(data, method, seed)` is the path of a run's evaluation; runs that are not there are left out.
+  `result(data, method, seed)` is the path of a run's evaluation. Missing runs are skipped.
   """
   tables = {
     data: {
@@ -26,9 +27,9 @@ def write(
   }
   parts = []
   for data, table in tables.items():
-    shown = {run["class"] for runs in table.values() for run in runs.values()} - {None}
-    heading = ", class ".join([data, *sorted(shown)])
-    parts += [f"## {heading}", "", *_scores(table, baseline), "", *_rules(table), ""]
+    classes = {run["class"] for runs in table.values() for run in runs.values()} - {None}
+    heading = ", class ".join([data, *sorted(classes)])
+    parts += [f"## {heading}", "", _scores(table, baseline), "", _rules(table), ""]
     parts += [_about(duplicates[data]), ""]
   text = "\n".join(parts)
   files.write_text(output / "table.md", text)
@@ -37,7 +38,7 @@ def write(
 
 
 def _runs(paths: list[tuple[int, pathlib.Path]]) -> dict[str, dict]:
-  """Returns the numbers of each finished seed, of the first class and the method's own map."""
+  """Returns the metrics of each finished seed, for the first class and the method's main map."""
   runs = {}
   for seed, path in paths:
     if path.exists():
@@ -53,22 +54,21 @@ def _runs(paths: list[tuple[int, pathlib.Path]]) -> dict[str, dict]:
   return runs
 
 
-def _scores(table: dict, baseline: str) -> list[str]:
-  lines = [
-    "| method | seeds | IoU, label-free | IoU, oracle | F1, label-free | image AUC | "
-    f"IoU against {baseline}, paired |",
-    "|" + " --- |" * 7,
+def _scores(table: dict, baseline: str) -> str:
+  keys = ("label_free", "oracle", "f1", "auc")
+  rows = [
+    (method, len(runs), *(_spread([run[key] for run in runs.values()]) for key in keys),
+     _paired(runs, table.get(baseline)))
+    for method, runs in table.items()
   ]
-  columns = ("label_free", "oracle", "f1", "auc")
-  for method, runs in table.items():
-    cells = [_spread([run[name] for run in runs.values()]) for name in columns]
-    cells.append(_paired(runs, table.get(baseline)))
-    lines.append(f"| {method} | {len(runs)} | {' | '.join(cells)} |")
-  return lines
+  return rendering.markdown_table((
+    "method", "seeds", "IoU, label-free", "IoU, oracle", "F1, label-free", "image AUC",
+    f"IoU against {baseline}, paired",
+  ), rows)
 
 
 def _paired(runs: dict, others: dict | None) -> str:
-  """The difference of label-free IoU between runs of the same seed: mean, spread, and how many won."""
+  """Returns the difference of label-free IoU between runs of the same seed: mean, spread, wins."""
   pairs = [(runs[s]["label_free"], others[s]["label_free"]) for s in runs if s in (others or {})]
   if not pairs or runs is others:
     return "-"
@@ -76,24 +76,20 @@ def _paired(runs: dict, others: dict | None) -> str:
   return f"{_spread(differences, sign=True)} ({sum(d > 0 for d in differences)} of {len(pairs)} up)"
 
 
-def _rules(table: dict) -> list[str]:
-  lines = [
-    f"| IoU by threshold rule | {' | '.join(RULES)} | oracle |",
-    "|" + " --- |" * (len(RULES) + 2),
+def _rules(table: dict) -> str:
+  rows = [
+    (method, *(_spread([run["rules"][rule] for run in runs.values()]) for rule in RULES),
+     _spread([run["oracle"] for run in runs.values()]))
+    for method, runs in table.items()
   ]
-  for method, runs in table.items():
-    cells = [_spread([run["rules"][rule] for run in runs.values()]) for rule in RULES]
-    lines.append(
-      f"| {method} | {' | '.join(cells)} | {_spread([run['oracle'] for run in runs.values()])} |"
-    )
-  return lines
+  return rendering.markdown_table(("IoU by threshold rule", *RULES, "oracle"), rows)
 
 
 def _about(duplicates: dict) -> str:
   if not duplicates["pairs"]:
-    return "No image of the validation part is in the training part, or nearly so."
-  named = "; ".join(duplicates["first"][:3])
-  return f"{duplicates['pairs']} (near) duplicates across the splits: {named}."
+    return "No validation image is a duplicate, or near duplicate, of a training image."
+  examples = "; ".join(duplicates["first"][:3])
+  return f"{duplicates['pairs']} (near) duplicates across the splits: {examples}."
 
 
 def _spread(values: list[float], *, sign: bool = False) -> str:

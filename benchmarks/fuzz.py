@@ -24,6 +24,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 
 from benchmarks import fuzz_inputs
 from benchmarks.fuzz_readers import READERS, Reader, find
+from lgag_jax.pages import rendering
 
 SECONDS = 5
 GIB = 4  # Address space beyond that of the process before its first input.
@@ -130,9 +131,7 @@ def _keep(keep, name, paths, prefix):
 def table(rows: list[dict]) -> str:
   """Returns the rows as a Markdown table."""
   columns = ("reader", "inputs", "read", "refused", "crashes", "faults", "slowest_ms", "peak_mib")
-  lines = [" | ".join(columns), " | ".join("---" for _ in columns)]
-  lines += [" | ".join(str(row[column]) for column in columns) for row in rows]
-  return "\n".join(f"| {line} |" for line in lines)
+  return rendering.markdown_table(columns, [[row[column] for column in columns] for row in rows])
 
 
 def main() -> None:

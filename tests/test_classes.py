@@ -8,7 +8,7 @@ from PIL import Image
 from data.synthetic_landslides import drawing, paint
 from data.synthetic_landslides import synthetic_landslides_dataset_builder as builders
 from lgag_jax.config import Config, DataConfig
-from lgag_jax.evaluation import evaluate, metrics
+from lgag_jax.evaluation import measure, metrics
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.inference import exclusive_classes
 from lgag_jax.inference.localize import Maps
@@ -50,7 +50,7 @@ def test_evaluation_counts_the_pixels_that_prediction_draws(rng):
     scores=dict.fromkeys((name, "class_activation"), jnp.asarray(scores)),
     seeds=jnp.zeros((2, 1, 1), int),
   )
-  counted = evaluate._histograms(maps, mask, dict.fromkeys(maps.scores, levels), config)[name]
+  counted = measure._histograms(maps, mask, dict.fromkeys(maps.scores, levels), config)[name]
   drawn = exclusive_classes.drawn(scores * (found > 0.5)[:, None, None], levels)
   for c in range(3):
     positive, negative, unknown = np.moveaxis(np.asarray(counted)[:, c], 1, 0)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from lgag_jax import config as configs
 from lgag_jax.config import Config
-from lgag_jax.evaluation import diagnose, evaluate, metrics, report
+from lgag_jax.evaluation import diagnose, evaluate, measure, metrics, report
 from lgag_jax.inputs import sources
 from lgag_jax.mapping import predict
 from lgag_jax.runtime import files, sharding
@@ -25,8 +25,8 @@ HEADS = {  # By a name for the tests, how a finding's text begins.
   "negative": "The image classifier calls almost every image negative",
   "one-sided": "The image classifier is one-sided", "both": "The image classifier errs on both sides",
   "calibration": "Image probabilities are badly calibrated", "black": "Maps are black",
-  "white": "Maps are white", "lit": "Negatives light up", "threshold": "The threshold costs much",
-  "whole": "Maps are worse than none",
+  "white": "Maps are white", "negatives": "Negative images are mapped",
+  "threshold": "The threshold costs much", "whole": "Maps are worse than no maps",
 }
 
 
@@ -51,7 +51,7 @@ def a_map(*, iou=0.6, oracle=0.62, threshold=0.7, others=(), pixels=1000.0, **co
   rates = {"threshold": threshold, "iou": iou, "landslide_pixels": pixels}
   return {
     "label_free": rates, "oracle": {**rates, "iou": oracle, "threshold": 0.4},
-    "rules": {"negatives": rates, **{rule: {**rates, "iou": value} for rule, value in others}},
+    "rules": {"argmax": rates, **{rule: {**rates, "iou": value} for rule, value in others}},
     "coverage": {
       "positive_images": 20, "black": 0, "black_denied": 0, "found_images": 20, "white": 0,
       "negative_share": 0.004, "whole_image_iou": 0.1, **covered,
@@ -111,7 +111,7 @@ def test_the_classifier_is_judged(image, expected):
 def test_few_images_are_not_called_badly_calibrated():
   """Every bin of six images errs, even if each probability is right."""
   image = classifier([0.75, 0.65, 0.45], [0.25, 0.35, 0.55])
-  assert image["expected_calibration_error"] > diagnose.CALIBRATION_ERROR
+  assert image["expected_calibration_error"] > diagnose.MAX_CALIBRATION_ERROR
   assert set(named(image, a_map())) == {"few"}
   many = classifier([0.75, 0.65, 0.45] * 20, [0.25, 0.35, 0.55] * 20)
   assert set(named(many, a_map())) == {"calibration"}
@@ -143,27 +143,24 @@ def test_the_gate_is_to_go_where_it_helps():
 @pytest.mark.parametrize(("covered", "expected"), [
   ({"black": 10}, {"black"}), ({"black": 9}, set()), ({"black": 0, "positive_images": 0}, set()),
   ({"white": 10}, {"white"}), ({"white": 9}, set()), ({"white": 0, "found_images": 0}, set()),
-  ({"negative_share": 0.021}, {"lit"}), ({"negative_share": 0.02}, set()),
+  ({"negative_share": 0.021}, {"negatives"}), ({"negative_share": 0.02}, set()),
   ({"negative_share": None}, set()),
 ])
-def test_black_white_and_lit_maps_are_recognised_without_masks(covered, expected):
+def test_black_and_white_maps_and_mapped_negatives_need_no_masks(covered, expected):
   for values in (a_map(**covered), without_masks(**covered)):
     assert set(named(good(), values)) == expected
 
 
 def test_black_maps_are_explained_by_what_blackens_them():
   denied = named(good(), a_map(black=16, black_denied=12))["black"]
-  assert "on 12 of them because the image classifier finds nothing" in denied["text"]
-  assert "Lower localize.gate" in denied["remedy"] and "quantile" not in denied["remedy"]
+  assert "In 12 of them the image classifier does not find the class" in denied["text"]
+  assert "Lower localize.gate" in denied["remedy"] and "threshold_rule" not in denied["remedy"]
   high = named(good(), a_map(black=16, black_denied=2, threshold=0.9))["black"]["remedy"]
-  words = ("localize.negative_quantile", "threshold_rule=otsu or agreement", "model.top_fraction",
-           "train.epochs=15")
-  assert all(word in high for word in words)
-  # The guided map's threshold does not fall below a draw, nor does another rule read the quantile.
-  assert "quantile" not in named(good(), a_map(black=16, threshold=0.5))["black"]["remedy"]
+  words = ("threshold_rule=otsu or agreement", "model.top_fraction", "train.epochs=15")
+  assert all(word in high for word in words) and "localize.gate" not in high
   otsu = change(CONFIG, localize={"threshold_rule": "otsu"})
   remedy = named(good(), a_map(black=16), otsu)["black"]["remedy"]
-  assert "quantile" not in remedy and "otsu" not in remedy and "threshold_rule=agreement" in remedy
+  assert "otsu" not in remedy and "threshold_rule=agreement" in remedy
   # A larger share of an image that must agree with its label maps more.
   agreement = change(CONFIG, localize={"threshold_rule": "agreement", "agreement_fraction": 0.3})
   remedy = named(good(), a_map(black=16), agreement)["black"]["remedy"]
@@ -177,7 +174,7 @@ def test_black_maps_are_explained_by_what_blackens_them():
   average = change(CONFIG, model={"pooling": "average"})
   assert "top_fraction" not in named(good(), a_map(black=16), average)["black"]["remedy"]
   weak = named(good(auc=0.7), a_map(black=16))["black"]["remedy"]
-  assert weak.startswith("Look at the AUC first.")
+  assert weak.startswith("Check the AUC first.")
   second = change(CONFIG, model={"method": "segmentation"})
   assert "classifier" not in named(good(), a_map(black=16, black_denied=12), second)["black"]["text"]
 
@@ -197,12 +194,12 @@ def test_remedies_of_white_maps_fit_the_method():
 
 
 def test_a_threshold_that_loses_much_is_told_and_not_picked():
-  found = named(good(), a_map(iou=0.4, oracle=0.6, others=[("otsu", 0.55), ("argmax", 0.5)]))
+  found = named(good(), a_map(iou=0.4, oracle=0.6, others=[("otsu", 0.55), ("agreement", 0.5)]))
   assert set(found) == {"threshold"}
-  assert 'the rule "otsu" reaches 0.550' in found["threshold"]["text"]
-  assert found["threshold"]["remedy"].startswith("Do not pick a rule by these masks")
+  assert 'The rule "otsu" reaches 0.550' in found["threshold"]["text"]
+  assert found["threshold"]["remedy"].startswith("Do not choose a rule by these masks")
   found = named(good(), a_map(iou=0.4, oracle=0.6, others=[("otsu", 0.3)]))
-  assert "no other rule does better" in found["threshold"]["text"]
+  assert "No other rule is better" in found["threshold"]["text"]
   assert named(good(), a_map(iou=0.48, oracle=0.6)) == {}
 
 
@@ -218,7 +215,7 @@ def test_image_counts_against_pixels(rng):
   histograms = np.zeros((3, 2, 3, metrics.BINS), np.float32)
   for (i, y, x, c), score in np.ndenumerate(scores):
     histograms[i, c, kind[i, y, x, c], int(score * metrics.BINS)] += 1
-  value = evaluate._image_counts(histograms, thresholds)
+  value = measure.image_counts(histograms, thresholds)
   for i, c in np.ndindex(3, 2):
     called, of = scores[i, ..., c] >= thresholds[c], kind[i, ..., c]
     assert value[i, c].tolist() == [
@@ -277,11 +274,13 @@ def test_an_evaluation_of_constant_images_says_what_is_wrong(
   files.write_json(workdir / "config.json", dataclasses.asdict(config))
   page = report.write_report(workdir).read_text()
   text = (workdir / "eval" / "validation.md").read_text()
-  assert "| map |" not in text  # Without masks there are no figures of pixels.
+  without_masks = "No mask shows this class"
+  for written in (text, page.split("<h2>Configuration</h2>")[0]):
+    assert not re.search("IoU|precision|recall|oracle", re.sub(r'base64,[^"]*', "", written))
   for head in heads:
     assert f"landslide: {head}" in caplog.text
-    assert text.index(head) < text.index("No mask here shows any of this class")
-    assert page.index(head) < page.index("label-free threshold")
+    assert text.index(head) < text.index(without_masks)
+    assert page.index(head) < page.index(without_masks)
 
   monkeypatch.setattr(restore, "restore", lambda *_: (config, network, state))
   rows = predict.predict(workdir, tmp_path / "data" / "landslide", tmp_path / "maps")

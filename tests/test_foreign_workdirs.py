@@ -65,7 +65,7 @@ def test_a_report_shows_names_as_text(workdir):
   assert "alert(1)" in page
   assert "<script" not in page
   assert "<img src=x" not in page
-  assert page.count("<img ") == page.count("src='data:image/png;base64,")
+  assert page.count("<img ") == page.count('src="data:image/png;base64,')
 
 
 @pytest.mark.parametrize("field", ["step", "examples"])
@@ -105,7 +105,7 @@ def test_a_damaged_log_and_absurd_numbers_are_named(workdir):
   log.write_text(kept + '{"step": 3')  # Half a line is what a killed run leaves.
   report.write_report(workdir)
   change(workdir / "eval" / "validation.json", lambda c: c.update(step=float("inf")))
-  with pytest.raises(ValueError, match="does not hold what an evaluation writes"):
+  with pytest.raises(ValueError, match="holds invalid evaluation files"):
     report.write_report(workdir)
 
 
@@ -113,7 +113,7 @@ def test_a_damaged_log_and_absurd_numbers_are_named(workdir):
 @pytest.mark.parametrize("name", ["config.json", "thresholds.json", "eval/validation.json"])
 def test_json_that_is_something_else_is_named(workdir, name, content):
   (workdir / name).write_text(content)
-  with pytest.raises(ValueError, match=f"{name}|does not hold what an evaluation writes"):
+  with pytest.raises(ValueError, match=f"{name}|holds invalid evaluation files"):
     report.write_report(workdir)
 
 

@@ -256,7 +256,7 @@ def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog
   page, text = (output / "report.html").read_text(), (output / "eval" / "scenes.md").read_text()
   for written in (page, text):
     assert "&lt;b&gt;a" in written and "<b>a" not in written and "<i>s" not in written
-    assert "No reference shows any" in written
+    assert "No reference shows the class" in written
   assert "a\\|b.tif" in text
   assert page.count("data:image/jpeg") == 3  # Two maps, one of them judged.
   with pytest.raises(ValueError, match="no reference of this name"):

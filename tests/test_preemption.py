@@ -41,7 +41,7 @@ def test_sigterm_while_the_cache_fills_removes_it(config, network_and_state, tmp
   with preemption.watch():
     os.kill(os.getpid(), signal.SIGTERM)
     with pytest.raises(preemption.Stopped):
-      evaluate.brief(network, state, split, config, mesh)
+      evaluate.epoch_metrics(network, state, split, config, mesh)
   shutil.rmtree(tmp_path)
 
 

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from benchmarks.speed.timing import TUNABLES
+from lgag_jax.pages import rendering
 
 Columns = Sequence[tuple[str, Callable[[dict], str]]]
 
@@ -82,20 +83,15 @@ def table(name: str, cases: Sequence[dict]) -> str:
     cases = [row for case in cases for row in _spread(name, case)]
   columns = _COLUMNS[name]
   labels = list(cases[0]["labels"])
-  head = [*labels, *(title for title, _ in columns)]
-  lines = [_row(head), "|" + " --- |" * len(head)]
+  rows = []
   for case in cases:
     cells = [str(case["labels"].get(label, "-")) for label in labels]
     if "error" in case:
-      values = [f"failed: {case['error']}".replace("|", "/"), *[""] * (len(columns) - 1)]
+      values = [f"failed: {case['error']}", *[""] * (len(columns) - 1)]
     else:
       values = [cell(case["result"]) for _, cell in columns]
-    lines.append(_row([*cells, *values]))
-  return "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-  return f"| {' | '.join(cells)} |"
+    rows.append([*cells, *values])
+  return rendering.markdown_table([*labels, *(title for title, _ in columns)], rows)
 
 
 def number(value: float | None, digits: int = 0) -> str:

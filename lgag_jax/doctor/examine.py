@@ -50,7 +50,7 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
     "estimate": dataclasses.asdict(resources),
   })
   path = workdir / "doctor" / "report.html"
-  write_text(path, _printable(page.make(data, all_findings, config)))
+  write_text(path, page.render(data, all_findings, config))
   print(_printable(findings.as_text(all_findings)))
   count = {s: sum(f.severity == s for f in all_findings) for s in findings.SEVERITIES}
   print("; ".join(findings.plural(n, s) for s, n in count.items()) + f". Report: {path}")

@@ -1,6 +1,6 @@
-"""Pixel counts, histograms of scores and what follows from them. Landslide is the positive class.
+"""Metrics from pixel counts and score histograms. The class is positive, the rest is negative.
 
-Counts are sums until the last line: they add up over images, batches and processes.
+Counts add up over images, batches and processes; ratios are taken at the end.
 """
 
 import jax
@@ -8,17 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-BINS = 1024  # Of score histograms: thresholds are known to a thousandth.
+BINS = 1024  # Of score histograms: the resolution of thresholds is about 0.001.
 RELIABILITY_BINS = 10
-# A map with less than this share of its pixels is all but empty: a square of 8 pixels in one of 256.
-BLACK = 0.001
-WHITE = 0.8  # With more than this it tells no part of the image from any other.
+# A map is black if a smaller share of its pixels is mapped: 8 x 8 pixels in 256 x 256.
+BLACK_SHARE = 0.001
+WHITE_SHARE = 0.8  # A map is white if a larger share of its pixels is mapped.
 
 
 def score_histogram(
   scores: Float[Array, "B H W"], where: Bool[Array, "B H W"]
 ) -> Float[Array, "B bins"]:
-  """Counts pixels a score bin, an image at a time; scores lie in [0, 1]."""
+  """Returns the number of pixels per image and score bin; scores lie in [0, 1]."""
   index = jnp.clip((scores * BINS).astype(jnp.int32), 0, BINS - 1)
   flat_index = index.reshape(index.shape[0], -1)
   flat_where = where.reshape(index.shape[0], -1).astype(jnp.float32)
@@ -26,7 +26,7 @@ def score_histogram(
 
 
 def histogram_of(values: np.ndarray) -> np.ndarray:
-  """Counts scores a bin as `score_histogram` does, f64[bins]; those of uint8 are percent."""
+  """Returns the histogram of all scores as `score_histogram` bins them; uint8 is percent."""
   if values.dtype == np.uint8:
     levels, counts = np.arange(101), np.bincount(values.ravel(), minlength=101)[:101]
     # No two levels share a bin.
@@ -39,9 +39,9 @@ def histogram_of(values: np.ndarray) -> np.ndarray:
 def confusion(
   positive: np.ndarray, negative: np.ndarray, threshold: float
 ) -> dict[str, np.ndarray]:
-  """Counts at a threshold from histograms [..., bins] of truly positive and negative pixels.
+  """Returns counts at a threshold from histograms [..., bins] of positive and negative pixels.
 
-  A pixel is called positive when its bin starts at or above the threshold.
+  A pixel is called positive if its bin starts at or above the threshold.
   """
   cut = int(np.ceil(threshold * BINS - 1e-9))
   return {
@@ -51,7 +51,7 @@ def confusion(
 
 
 def rates(counts: dict[str, np.ndarray]) -> dict[str, float]:
-  """Precision, recall, F1, IoU, accuracy and kappa of pooled counts; 0 where undefined."""
+  """Returns precision, recall, F1, IoU, accuracy and kappa of pooled counts; 0 if undefined."""
   tp, fp, fn, tn = (
     float(np.sum(counts[n]))
     for n in ("true_positive", "false_positive", "false_negative", "true_negative")
@@ -68,7 +68,7 @@ def rates(counts: dict[str, np.ndarray]) -> dict[str, float]:
 
 
 def oracle(positive: np.ndarray, negative: np.ndarray) -> tuple[float, dict[str, float]]:
-  """Returns the threshold of highest pooled IoU and its rates: it sees the masks, hence the name."""
+  """Returns the threshold with the highest pooled IoU, and its rates. It uses the masks."""
   # Counts at or above each bin's start.
   tp = np.cumsum(positive[::-1])[::-1]
   fp = np.cumsum(negative[::-1])[::-1]
@@ -78,14 +78,14 @@ def oracle(positive: np.ndarray, negative: np.ndarray) -> tuple[float, dict[str,
 
 
 def otsu(histogram: np.ndarray) -> float:
-  """Returns the threshold between the two groups that a histogram splits into (Otsu 1979)."""
+  """Returns the threshold that separates the two groups of a histogram best (Otsu 1979)."""
   weights = histogram / max(histogram.sum(), 1.0)
   centres = (np.arange(BINS) + 0.5) / BINS
   below = np.cumsum(weights)
   mean_below = np.cumsum(weights * centres)
   mean = mean_below[-1]
   spread = (mean * below - mean_below) ** 2 / np.maximum(below * (1.0 - below), 1e-12)
-  # The best split is often a plateau between the groups: its middle.
+  # Between the groups, the best splits often form a plateau. Take its middle.
   best = np.flatnonzero(spread >= spread.max() * (1 - 1e-9))
   return float(best.mean() + 1) / BINS
 
@@ -98,7 +98,7 @@ def quantile(histogram: np.ndarray, share: float) -> float:
 
 
 def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float | None:
-  """Area under the ROC curve of scores [n] for labels [n]; None when one kind is missing."""
+  """Returns the area under the ROC curve of scores [n]; None unless labels [n] have both values."""
   positive, negative = scores[labels > 0], scores[labels == 0]
   if not len(positive) or not len(negative):
     return None
@@ -108,12 +108,14 @@ def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float | None:
 
 
 def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict:
-  """Compares probabilities [n] with labels [n]: 0 errors where every value is as often true as it says.
+  """Returns how well probabilities [n] agree with labels [n].
 
-  Returns the expected calibration error (Naeini et al. 2015) over ten bins of equal width, the Brier
-  score (mean squared error), both in [0, 1], and a row for each bin that holds images: its lower
-  edge, images, their mean probability and the share of them that is positive. The order of the images
-  changes no bit of it.
+  - expected_calibration_error (Naeini et al. 2015), over ten bins of equal width, in [0, 1];
+  - brier, the Brier score (mean squared error), in [0, 1];
+  - reliability, a row for each bin with images: its lower edge, the number of images, their mean
+    probability and their share of positives.
+
+  The result does not depend on the order of the images, not even in the last bit.
   """
   values, truth = np.asarray(probabilities, np.float64), np.asarray(labels) > 0
   order = np.lexsort((truth, values))
@@ -134,48 +136,53 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict:
 
 
 def image_rates(probabilities: np.ndarray, labels: np.ndarray, gate: float) -> dict:
-  """Image-level accuracy, F1, AUC, errors and calibration of one class; both arrays are [n].
+  """Returns accuracy, F1, AUC, errors and calibration of one class; both arrays are [n].
 
-  An image is called positive above the gate. Calibration is given to three digits: with the number of
-  devices the last bits of probabilities change.
+  An image is called positive if its probability is above the gate. Calibration is rounded to three
+  digits, because the last bits of probabilities depend on the number of devices.
   """
   called, truth = probabilities > gate, labels > 0
   tp, fp = np.sum(called & truth), np.sum(called & ~truth)
   fn, tn = np.sum(~called & truth), np.sum(~called & ~truth)
-  kept = calibration(probabilities, labels)
-  rows = [{name: round(value, 3) for name, value in row.items()} for row in kept.pop("reliability")]
+  calibrated = calibration(probabilities, labels)
+  reliability = calibrated.pop("reliability")
+  rows = [{name: round(value, 3) for name, value in row.items()} for row in reliability]
   return {
     "accuracy": _ratio(tp + tn, len(labels)), "f1": _ratio(2 * tp, 2 * tp + fp + fn),
     "auc": area_under_curve(probabilities, labels), "images": len(labels),
     "positives": int(tp + fn), "negatives": int(fp + tn),
     "false_alarms": int(fp), "missed": int(fn),
     "false_alarm_rate": _ratio(fp, fp + tn), "missed_rate": _ratio(fn, tp + fn),
-    **{name: round(value, 3) for name, value in kept.items()}, "reliability": rows,
+    **{name: round(value, 3) for name, value in calibrated.items()}, "reliability": rows,
   }
 
 
-def coverage(counts: dict[str, np.ndarray], labels: np.ndarray, found: np.ndarray) -> dict:
-  """Tells how much of single images is mapped, of one class.
+def coverage(
+  counts: dict[str, np.ndarray], labels: np.ndarray, called_positive: np.ndarray
+) -> dict:
+  """Returns how much of each image is mapped as one class.
 
-  `counts` holds pixels, [n] each: "mapped" and "all"; "truth" and "known", of the masks, are 0 where
-  there is none. `labels` and `found`, by the image classifier, are [n]. Returns
+  `counts` holds pixels, [n] each: "mapped" and "all", and of the masks "truth" and "known", which are
+  0 for an image without a mask. `labels` and `called_positive`, by the classifier, are [n]. Returns
 
-  - positive_images, and of them black, and of these black_denied, which the classifier denies. A map
-    as small as the landslides on the mask is not black;
-  - found_images, and of them white, but for those that the landslides fill;
-  - negative_share of the pixels of images labelled negative that is mapped, None without such images;
-  - whole_image_iou, pooled, of marking all of each image labelled positive, None without masks.
+  - positive_images, by label; black, those with a black map; black_denied, the black ones that the
+    classifier calls negative. A map as small as the landslides in the mask is not black;
+  - found_images, which the classifier calls positive; white, those with a white map, except where
+    landslides fill the image;
+  - negative_share, the mapped share of all pixels of negative images; None without such images;
+  - whole_image_iou, the pooled IoU if every positive image were mapped as a whole; None without masks.
   """
   positive = labels > 0
   share, truth = (counts[name] / np.maximum(counts["all"], 1) for name in ("mapped", "truth"))
-  black = positive & (share < np.where(truth > 0, np.minimum(BLACK, truth / 2), BLACK))
-  white = found & (share > WHITE) & (truth <= WHITE)
+  least = np.where(truth > 0, np.minimum(BLACK_SHARE, truth / 2), BLACK_SHARE)
+  black = positive & (share < least)
+  white = called_positive & (share > WHITE_SHARE) & (truth <= WHITE_SHARE)
   marked, landslides = counts["known"][positive].sum(), counts["truth"]
   elsewhere = landslides[~positive].sum()
   return {
     "positive_images": int(positive.sum()), "black": int(black.sum()),
-    "black_denied": int((black & ~found).sum()),
-    "found_images": int(found.sum()), "white": int(white.sum()),
+    "black_denied": int((black & ~called_positive).sum()),
+    "found_images": int(called_positive.sum()), "white": int(white.sum()),
     "negative_share": _ratio(counts["mapped"][~positive].sum(), counts["all"][~positive].sum())
     if np.any(~positive) else None,
     "whole_image_iou": _ratio(landslides[positive].sum(), marked + elsewhere)
@@ -187,15 +194,14 @@ def _ratio(numerator: float, denominator: float) -> float:
   return float(numerator) / float(denominator) if denominator else 0.0
 
 
-def recall_by_size(landslides: list[np.ndarray], edges: tuple[int, ...]) -> list[dict]:
-  """Returns, for each size class, landslides, the share at least half found, and pixel recall.
+def recall_by_size(landslides: np.ndarray, edges: tuple[int, ...]) -> list[dict]:
+  """Returns, per size class, the number of landslides, the share at least half mapped, pixel recall.
 
-  `landslides` holds arrays [n, 2] of (pixels, pixels found); `edges` are lower bounds in pixels.
+  `landslides` is [n, 2] of (pixels, mapped pixels); `edges` are the lower bounds in pixels.
   """
-  rows = np.concatenate(landslides) if landslides else np.zeros((0, 2))
   result = []
   for low, high in zip(edges, (*edges[1:], np.inf), strict=True):
-    within = rows[(rows[:, 0] >= low) & (rows[:, 0] < high)]
+    within = landslides[(landslides[:, 0] >= low) & (landslides[:, 0] < high)]
     result.append({
       "from_pixels": low, "landslides": len(within),
       "found": _ratio(np.sum(within[:, 1] * 2 >= within[:, 0]), len(within)),
@@ -207,30 +213,33 @@ def recall_by_size(landslides: list[np.ndarray], edges: tuple[int, ...]) -> list
 def objects(
   landslides: np.ndarray, polygons: np.ndarray, least: float, edges: tuple[float, ...]
 ) -> dict:
-  """Judges mapped polygons against landslides, in all and by size; figures are None where undefined.
+  """Returns counts, areas and rates of mapped polygons against landslides, in total and by size.
 
-  Both are [n, 2] of (area, share): of a landslide the share that is mapped, of a polygon the share that
-  lies on landslides. From `least` on a landslide is detected, and below it a polygon is a false alarm.
-  `edges` are lower bounds of areas.
+  Both arrays are [n, 2] of (area, share): the share of a landslide that is mapped, and the share of a
+  polygon that lies on landslides. A landslide with a share of at least `least` is detected. A polygon
+  with a smaller share is a false alarm. `edges` are the lower bounds of areas. A rate is None if
+  undefined.
   """
-  def count(rows: np.ndarray, names: tuple[str, str, str]) -> dict:
-    enough = rows[:, 1] >= least
-    kinds = zip(names, (np.ones(len(rows), bool), enough, ~enough), strict=True)
-    # An area that could not be measured is NaN, and of no size.
-    sums = {name: (int(kind.sum()), float(np.nansum(rows[kind, 0]))) for name, kind in kinds}
-    return {n: c for n, (c, _) in sums.items()} | {f"{n}_area": a for n, (_, a) in sums.items()}
-
-  def both(landslides: np.ndarray, polygons: np.ndarray) -> dict:
-    return count(landslides, ("landslides", "detected", "missed")) | count(
-      polygons, ("polygons", "on_landslides", "false_alarms")
-    )
-
-  total = both(landslides, polygons)
+  total = _object_counts(landslides, polygons, least)
   recall = total["detected"] / total["landslides"] if total["landslides"] else None
   precision = total["on_landslides"] / total["polygons"] if total["polygons"] else None
   f1 = None if None in (recall, precision) else _ratio(2 * precision * recall, precision + recall)
   sizes = []
   for low, high in zip(edges, (*edges[1:], np.inf), strict=True):
     inside = [rows[(rows[:, 0] >= low) & (rows[:, 0] < high)] for rows in (landslides, polygons)]
-    sizes.append({"from_area": low, **both(*inside)})
+    sizes.append({"from_area": low, **_object_counts(*inside, least)})
   return {"precision": precision, "recall": recall, "f1": f1, **total, "sizes": sizes}
+
+
+def _object_counts(landslides: np.ndarray, polygons: np.ndarray, least: float) -> dict:
+  counts, areas = {}, {}
+  for rows, names in (
+    (landslides, ("landslides", "detected", "missed")),
+    (polygons, ("polygons", "on_landslides", "false_alarms")),
+  ):
+    enough = rows[:, 1] >= least
+    for name, selected in zip(names, (np.full(len(rows), True), enough, ~enough), strict=True):
+      counts[name] = int(selected.sum())
+      # An area that could not be measured is NaN and belongs to no size class.
+      areas[f"{name}_area"] = float(np.nansum(rows[selected, 0]))
+  return counts | areas

@@ -1,102 +1,132 @@
-"""Metrics as Markdown, for people."""
+"""An evaluation as sentences and tables, for the page and for Markdown."""
 
-MAP_NAMES = {
-  "class_activation": "class activation", "anchor_guided": "anchor-guided",
-  "segmentation": "segmentation",
+import dataclasses
+from collections.abc import Iterable
+
+from lgag_jax.pages import rendering
+from lgag_jax.pages.rendering import Table
+
+_RULES = {
+  "otsu": "Otsu's split of the scores on training images that the classifier calls positive",
+  "argmax": "equal scores of class and background",
+  "agreement": "best agreement of the maps with the labels of the training images",
 }
-_COLUMNS = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
-
-NO_MASKS = "No mask here shows any of this class: figures of its pixels say nothing."
-HOW_TO_CHANGE = (
-  "Settings under localize are changed in the workdir's config.json, and --mode=eval shows what they "
-  "do; all others need a new training in another workdir."
-)
-NOTHING_FOUND = "None of the checks on the image classifier and the maps found anything wrong."
+_RATES = {
+  "precision": "precision", "recall": "recall", "f1": "F1", "iou": "IoU", "accuracy": "accuracy",
+  "kappa": "kappa",
+}
 
 
-def has_masks(maps: dict) -> bool:
-  """Whether the evaluated masks hold any pixel of a class."""
-  return all(values["label_free"]["landslide_pixels"] > 0 for values in maps.values())
+@dataclasses.dataclass(frozen=True)
+class ClassSummary:
+  """One class: figures of the image classifier, findings, and tables of its maps.
+
+  `findings` are (level, text, remedy). Without mask pixels of the class, the tables of maps hold
+  thresholds only and `sizes` is None.
+  """
+
+  name: str
+  classifier: Table
+  findings: list[tuple[str, str, str]]
+  has_masks: bool
+  pixels: Table
+  rules: Table
+  sizes: Table | None
+
+
+def summarise(result: dict) -> list[ClassSummary]:
+  """Returns a summary per class of what `evaluate.evaluate` returns."""
+  return [_summary(name, values, result["map"]) for name, values in result["classes"].items()]
 
 
 def evaluation(result: dict) -> str:
-  """Renders what `evaluate.evaluate` returns."""
-  masks = any(has_masks(values["maps"]) for values in result["classes"].values())
-  lines = [
-    f"# Evaluation at step {result['step']}",
-    "",
-    f"{result['examples']} examples of {result['data']}. Pixel counts are pooled over all images; "
-    "the named class is positive. The label-free threshold follows the rule "
-    f"\"{result['threshold_rule']}\" from training images and their image labels"
-    + ("; the oracle's is the best one in hindsight, read off these masks." if masks else "."),
-  ]
-  lines += ["", "## Can the maps be trusted?"]
-  for name, values in result["classes"].items():
-    lines += ["", f"### {name}", "", *_images(values["image"]), "", *_findings(values["diagnosis"])]
-  for name, values in result["classes"].items():
-    lines += ["", f"## {name}: maps", ""]
-    if has_masks(values["maps"]):
-      lines += [*_pixels(values["maps"]), ""]
-      lines += _sizes(values["maps"][result["map"]], MAP_NAMES[result["map"]])
-    else:
-      thresholds = (
-        f"{MAP_NAMES[kind]} {found['label_free']['threshold']:.3f}"
-        for kind, found in values["maps"].items()
-      )
-      lines += [f"{NO_MASKS} Label-free thresholds: {', '.join(thresholds)}."]
-  return "\n".join(lines) + "\n"
+  """Returns the Markdown of what `evaluate.evaluate` returns."""
+  return rendering.markdown("evaluation.md", result=result, classes=summarise(result))
 
 
-def _pixels(maps: dict) -> list[str]:
-  lines = [f"| map | threshold | value | {' | '.join(_COLUMNS)} |", "|" + " --- |" * 9]
-  for name, values in maps.items():
-    kinds = {"label-free": values["label_free"], "oracle": values["oracle"]}
-    for kind, rates in kinds.items():
-      numbers = " | ".join(f"{rates[column]:.3f}" for column in _COLUMNS)
-      lines.append(f"| {MAP_NAMES[name]} | {kind} | {rates['threshold']:.3f} | {numbers} |")
-  return lines
+def has_masks(maps: dict) -> bool:
+  """Whether any pixel of the class is in the masks."""
+  return all(values["label_free"]["landslide_pixels"] > 0 for values in maps.values())
+
+
+def map_title(name: str) -> str:
+  """Returns a map's name for readers."""
+  return "anchor-guided" if name == "anchor_guided" else name.replace("_", " ")
+
+
+def rule_title(rule: str) -> str:
+  """Returns what a threshold rule does; the name of a rule of an earlier release."""
+  return _RULES.get(rule, rule)
 
 
 def number(value: float | None) -> str:
-  """Three digits, or a dash where there is no value."""
+  """Returns three decimals, or a dash for None."""
   return "-" if value is None else f"{value:.3f}"
 
 
-def errors(image: dict) -> tuple[str, str]:
-  """Returns false alarms and missed of the image classifier, each with its rate."""
-  return tuple(
-    f"{int(image[kind])} of {int(image[of])} ({100 * image[rate]:.3g} %)" if image[of] else "-"
-    for kind, of, rate in (
-      ("false_alarms", "negatives", "false_alarm_rate"), ("missed", "positives", "missed_rate"),
-    )
+def rates(values: dict) -> list[str]:
+  """Returns the cells under `rate_names` in a table."""
+  return [number(values[name]) for name in _RATES]
+
+
+def rate_names() -> list[str]:
+  """Returns the columns of a table of pixel rates."""
+  return list(_RATES.values())
+
+
+def _summary(name: str, values: dict, main: str) -> ClassSummary:
+  maps = values["maps"]
+  masks = has_masks(maps)
+  kinds = {"label_free": "label-free", "oracle": "oracle"} if masks else {"label_free": "label-free"}
+  pixels = [
+    ((map_title(map_name), label), figures[kind])
+    for map_name, figures in maps.items() for kind, label in kinds.items()
+  ]
+  rules = [
+    ((rule_title(rule),), figures) for rule, figures in maps[main]["rules"].items()
+  ]
+  return ClassSummary(
+    name=name, classifier=_classifier(values["image"]), has_masks=masks,
+    findings=[(found["level"], found["text"], found["remedy"]) for found in values["diagnosis"]],
+    pixels=_rate_table(("map", "threshold from"), pixels, masks),
+    rules=_rate_table((f"threshold rule, {map_title(main)}",), rules, masks),
+    sizes=_sizes(maps[main]["recall_by_size"], map_title(main)) if masks else None,
   )
 
 
-def _images(image: dict) -> list[str]:
-  false_alarms, missed = errors(image)
-  return [
-    f"Image classifier: AUC {number(image['auc'])}, accuracy {image['accuracy']:.3f}, F1 "
-    f"{image['f1']:.3f}; false alarms on {false_alarms} negative images, missed {missed} positive "
-    f"ones. Expected calibration error {number(image['expected_calibration_error'])} over ten bins, "
-    f"Brier score {number(image['brier'])}."
+def _rate_table(
+  columns: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], dict]], masks: bool
+) -> Table:
+  """Returns a table of thresholds, with the rates of pixels if there are masks."""
+  names = (*columns, "threshold", *(rate_names() if masks else ()))
+  cells = [
+    (*labels, number(values["threshold"]), *(rates(values) if masks else ()))
+    for labels, values in rows
   ]
+  return Table(names, cells, text_columns=len(columns))
 
 
-def _findings(findings: list[dict]) -> list[str]:
-  if not findings:
-    return [NOTHING_FOUND]
-  lines = [f"- {f['level'].upper()}: {f['text']} What to try: {f['remedy']}" for f in findings]
-  return [*lines, "", HOW_TO_CHANGE]
-
-
-def _sizes(values: dict, name: str) -> list[str]:
-  lines = [
-    f"Landslides by size ({name}, label-free threshold):", "",
-    "| pixels | landslides | at least half found | pixel recall |", "| --- | --- | --- | --- |",
+def _classifier(image: dict) -> Table:
+  errors = [
+    f"{int(image[kind])} of {int(image[total])} ({100 * image[rate]:.3g} %)" if image[total] else "-"
+    for kind, total, rate in (
+      ("false_alarms", "negatives", "false_alarm_rate"), ("missed", "positives", "missed_rate"),
+    )
   ]
-  rows = values["recall_by_size"]
+  return Table(("image classifier", "value"), [
+    ("AUC", number(image["auc"])), ("accuracy", number(image["accuracy"])),
+    ("F1", number(image["f1"])),
+    ("expected calibration error, ten bins", number(image["expected_calibration_error"])),
+    ("Brier score", number(image["brier"])), ("false alarms on negative images", errors[0]),
+    ("missed positive images", errors[1]),
+  ])
+
+
+def _sizes(rows: list[dict], name: str) -> Table:
+  cells = []
   for i, row in enumerate(rows):
     upper = f" to {rows[i + 1]['from_pixels'] - 1}" if i + 1 < len(rows) else " or more"
-    share = f"{row['found']:.2f} | {row['pixel_recall']:.2f}" if row["landslides"] else "- | -"
-    lines.append(f"| {row['from_pixels']}{upper} | {row['landslides']} | {share} |")
-  return lines
+    recalls = [f"{row[key]:.2f}" if row["landslides"] else "-" for key in ("found", "pixel_recall")]
+    cells.append((f"{row['from_pixels']}{upper}", row["landslides"], *recalls))
+  columns = ("pixels", "landslides", "share at least half detected", "pixel recall")
+  return Table(columns, cells, f"Landslides by size ({name}, label-free threshold)")

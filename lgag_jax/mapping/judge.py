@@ -161,7 +161,7 @@ def judge(
   }
   files.write_json(output / "eval" / "scenes.json", result)
   files.write_text(output / "eval" / "scenes.md", scene_tables.markdown(result))
-  predict.write_page(mapped, output, judged=result)
+  predict.write_page(mapped, output, evaluation=result)
   return result
 
 

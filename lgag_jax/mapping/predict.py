@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
-from lgag_jax.evaluation.metrics import BLACK, WHITE
+from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
 from lgag_jax.geo import scale
 from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.scene import open_scene
@@ -143,16 +143,17 @@ def _tell(mapped: Mapped, output: pathlib.Path, *, anew: bool) -> list[dict]:
   return rows
 
 
-def write_page(mapped: Mapped, output: pathlib.Path, judged: dict | None = None) -> None:
-  """Writes the page of all maps in an output; `judged` as `scene_page.write` takes it."""
-  config, method = mapped.config, method_of(mapped.config)
-  levels = ", ".join(f"{value:.3f}" for value in mapped.thresholds)
-  maker = (
-    f"Method {config.model.method} on {config.model.trunk}; mapped from a score of {levels} on, "
-    f'by the rule "{method.rule(config)}", which has seen no mask.'
+def write_page(mapped: Mapped, output: pathlib.Path, evaluation: dict | None = None) -> None:
+  """Writes the page of all maps in an output; `evaluation` is what `judge.evaluate` returns."""
+  config = mapped.config
+  thresholds = ", ".join(f"{value:.3f}" for value in mapped.thresholds)
+  description = (
+    f"Method {config.model.method} on {config.model.trunk}. Threshold {thresholds}, by the rule "
+    f'"{method_of(config).rule(config)}", which uses no masks.'
   )
   scene_page.write(
-    products.results(output, config), output, maker=maker, left_out=mapped.left_out, judged=judged
+    products.results(output, config), output, description=description, skipped=mapped.left_out,
+    evaluation=evaluation,
   )
 
 
@@ -160,10 +161,10 @@ def doubt_of(rows: list[dict], config: Config) -> str:
   """Returns what to think and try when all maps of a prediction's rows are black, or white; else ""."""
   names, gate = config.data.classes, config.localize.gate
   shares = [sum(row[f"{name}_share"] for name in names) for row in rows]
-  black, white = max(shares) < BLACK, min(shares) > WHITE
+  black, white = max(shares) < BLACK_SHARE, min(shares) > WHITE_SHARE
   if not black and not white:
     return ""
-  share = f"under {100 * BLACK:g} %" if black else f"over {100 * WHITE:g} %"
+  share = f"under {100 * BLACK_SHARE:g} %" if black else f"over {100 * WHITE_SHARE:g} %"
   text = f"Every map is {'black' if black else 'white'}: {share} of each image's pixels are mapped."
   denied = sum(all(row[f"{name}_probability"] <= gate for name in names) for row in rows)
   if black and denied and method_of(config).gated:

@@ -1,140 +1,131 @@
-"""What judging maps of scenes found, as tables, and as Markdown, for people."""
+"""The evaluation of scene maps as sentences and tables, for the page and for Markdown."""
 
-import dataclasses
-import html
+from collections.abc import Iterable
 
-from lgag_jax.evaluation.tables import number
+from lgag_jax.evaluation.tables import number, rate_names, rates
+from lgag_jax.pages import rendering
+from lgag_jax.pages.rendering import Table
 
-MOST_ROWS = 500
-_RATES = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
+MAX_ROWS = 500
 _COUNTS = ("landslides", "detected", "missed", "polygons", "false_alarms")
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-  """A table's cells, as plain text."""
-
-  title: str
-  columns: tuple[str, ...]
-  rows: list[tuple[str, ...]]
+_COUNT_NAMES = tuple(kind.replace("_", " ") for kind in _COUNTS)
 
 
 def area(square_metres: float) -> str:
-  """Returns an area in a unit that suits it."""
+  """Returns an area in m², ha or km²."""
   if square_metres >= 1e6:
     return f"{square_metres / 1e6:,.2f} km²"
   return f"{square_metres / 1e4:,.2f} ha" if square_metres >= 1e4 else f"{square_metres:,.0f} m²"
 
 
-def words(result: dict) -> list[str]:
-  """Says what the figures are of, a paragraph each."""
+def notes(result: dict) -> list[str]:
+  """Returns paragraphs that say what the figures of `judge.evaluate` cover."""
   pixels, least = result["pixels"], f"{100 * result['min_overlap']:g} %"
   count = len(result["scenes"])
-  text = [
-    f"{'1 scene' if count == 1 else f'{count:,} scenes'}, maps of step {result['step']}. "
-    f"{pixels['judged']:,} pixels are judged; {pixels['no_data']:,} hold no data, and of "
-    f"{pixels['unknown']:,} the reference says nothing: they count nowhere. Counts are pooled over all "
-    "scenes; the named class is positive. The label-free threshold follows the rule "
-    f"\"{result['threshold_rule']}\", which has seen no mask: it is what the maps are drawn with. The "
-    "oracle's is the best one in hindsight, read off these references.",
-    "Landslides are the connected regions of the reference where the map has data, mapped polygons "
-    f"those of the map that are large enough to be written. A landslide is detected when at least "
-    f"{least} of it lies in polygons of its class, a polygon is a false alarm when less than {least} "
-    "of what is known of it lies on landslides.",
+  paragraphs = [
+    f"The maps of {'1 scene' if count == 1 else f'{count:,} scenes'} at training step "
+    f"{result['step']}. {pixels['judged']:,} pixels are evaluated. {pixels['no_data']:,} nodata pixels "
+    f"and {pixels['unknown']:,} pixels that the reference marks as unknown are not. Counts are pooled "
+    "over all scenes. The named class is positive.",
+    f"The maps use the label-free threshold of the rule \"{result['threshold_rule']}\", which needs no "
+    "masks. The oracle's threshold gives the highest IoU on these references.",
+    "Landslides are the connected regions of the reference where the map has data. Polygons are the "
+    f"regions of the map that are large enough to be written. A landslide is detected if at least "
+    f"{least} of it lies in polygons of its class. A polygon is a false alarm if less than {least} of "
+    "its known part lies on landslides.",
   ]
   if result["probability"] == "percent":
-    text.append("Probabilities were written as whole percent: the oracle chooses among 101 levels.")
+    paragraphs.append("Probabilities are whole percent, so the oracle chooses among 101 levels.")
   for name, values in result["classes"].items():
     if not values["label_free"]["landslide_pixels"]:
-      text.append(f"No reference shows any {name}: its precision, recall, F1 and IoU say nothing.")
-  if result["left_out"]:
-    text.append("Not judged: " + "; ".join(f"{k}: {v}" for k, v in result["left_out"].items()) + ".")
-  return text
+      paragraphs.append(
+        f"No reference shows the class {name}. Its precision, recall, F1 and IoU mean nothing."
+      )
+  skipped = [f"Not evaluated: {name}: {reason}." for name, reason in result["left_out"].items()]
+  return paragraphs + skipped
 
 
 def tables(result: dict) -> list[Table]:
-  """Returns the tables of what `judge_scenes.evaluate` returns."""
-  found = [_pixels(result)]
-  for name, values in result["classes"].items():
-    for objects in values["objects"]:
-      found += [_objects(name, objects), _sizes(name, objects)]
-  return [*found, *(_scenes(name, result) for name in result["classes"])]
+  """Returns the tables of what `judge.evaluate` returns."""
+  by_class = result["classes"].items()
+  return [
+    _pixels(result),
+    *(
+      table for name, values in by_class for objects in values["objects"]
+      for table in (_objects(name, objects), _sizes(name, objects))
+    ),
+    *(table(name, result) for name, _ in by_class for table in (_scene_pixels, _scene_objects)),
+  ]
 
 
 def markdown(result: dict) -> str:
-  """Renders what `judge_scenes.evaluate` returns."""
-  lines = ["# Maps of scenes against references"]
-  for paragraph in words(result):
-    lines += ["", _plain(paragraph)]
-  for table in tables(result):
-    lines += ["", f"## {_plain(table.title)}", "", _line(table.columns)]
-    lines += ["|" + " --- |" * len(table.columns), *map(_line, table.rows)]
-  return "\n".join(lines) + "\n"
-
-
-def _line(cells: tuple[str, ...]) -> str:
-  return f"| {' | '.join(_plain(cell) for cell in cells)} |"
-
-
-def _plain(text: str) -> str:
-  """Keeps names of files and classes from being taken for markup."""
-  return html.escape(" ".join(text.split()), quote=False).replace("|", "\\|")
+  """Returns the Markdown of what `judge.evaluate` returns."""
+  return rendering.markdown("scenes.md", notes=notes(result), tables=tables(result))
 
 
 def _pixels(result: dict) -> Table:
-  rows = []
-  for name, values in result["classes"].items():
-    for kind in ("label_free", "oracle"):
-      rates = values[kind]
-      figures = (f"{rates[column]:.3f}" for column in ("threshold", *_RATES))
-      rows.append((name, kind.replace("_", "-"), *figures))
-  return Table("Pixels", ("class", "threshold", "value", *_RATES), rows)
+  rows = [
+    (name, label, number(values[kind]["threshold"]), *rates(values[kind]))
+    for name, values in result["classes"].items()
+    for kind, label in (("label_free", "label-free"), ("oracle", "oracle"))
+  ]
+  return Table(("class", "threshold from", "threshold", *rate_names()), rows, "Pixels", 2)
 
 
-def _amount(values: dict, kind: str, unit: str) -> str:
-  size = values[f"{kind}_area"]
-  return f"{values[kind]:,} ({area(size) if unit == 'm2' else f'{size:,.0f} px'})"
+def _amounts(values: dict, unit: str) -> Iterable[str]:
+  """Yields each count with its area in brackets."""
+  for kind in _COUNTS:
+    size = values[f"{kind}_area"]
+    yield f"{values[kind]:,} ({area(size) if unit == 'm2' else f'{size:,.0f} px'})"
 
 
 def _objects(name: str, objects: dict) -> Table:
-  counts = (_amount(objects, kind, objects["unit"]) for kind in _COUNTS)
-  rates = (number(objects[rate]) for rate in ("precision", "recall", "f1"))
-  columns = (*(kind.replace("_", " ") for kind in _COUNTS), "precision", "recall", "f1")
-  return Table(f"Objects: {name}, by area in {_unit(objects)}", columns, [(*counts, *rates)])
+  metrics = (number(objects[key]) for key in ("precision", "recall", "f1"))
+  columns = (*_COUNT_NAMES, "precision", "recall", "F1")
+  rows = [(*_amounts(objects, objects["unit"]), *metrics)]
+  return Table(columns, rows, f"Objects: {name}, count and area in {_unit(objects)}")
 
 
 def _sizes(name: str, objects: dict) -> Table:
   rows, sizes = [], objects["sizes"]
   for i, row in enumerate(sizes):
-    if not any(row[kind] for kind in _COUNTS):
-      continue
-    upper = f" to {sizes[i + 1]['from_area']:,}" if i + 1 < len(sizes) else " or more"
-    rows.append((f"{row['from_area']:,}{upper}", *(_amount(row, k, objects["unit"]) for k in _COUNTS)))
-  columns = (_unit(objects), *(kind.replace("_", " ") for kind in _COUNTS))
-  return Table(f"Objects by size: {name}", columns, rows)
+    if any(row[kind] for kind in _COUNTS):
+      upper = f" to {sizes[i + 1]['from_area']:,}" if i + 1 < len(sizes) else " or more"
+      rows.append((f"{row['from_area']:,}{upper}", *_amounts(row, objects["unit"])))
+  return Table((_unit(objects), *_COUNT_NAMES), rows, f"Objects by size: {name}")
 
 
 def _unit(objects: dict) -> str:
   return "m²" if objects["unit"] == "m2" else "pixels"
 
 
-def _scenes(name: str, result: dict) -> Table:
+def _scene_pixels(name: str, result: dict) -> Table:
   rows = []
-  for scene in result["scenes"][:MOST_ROWS]:
-    values, pixels = scene["classes"][name], scene["pixels"]
-    rates, objects = values["label_free"], values["objects"]
+  for scene in result["scenes"][:MAX_ROWS]:
+    pixels, values = scene["pixels"], scene["classes"][name]
+    label_free, oracle = values["label_free"], values["oracle"]
     rows.append((
       scene["file"], scene["reference"], *(f"{pixels[k]:,}" for k in ("judged", "no_data", "unknown")),
-      f"{rates['landslide_pixels']:,.0f}",
-      *(f"{rates[rate]:.3f}" for rate in ("precision", "recall", "iou")),
-      f"{values['oracle']['threshold']:.3f}", f"{values['oracle']['iou']:.3f}",
-      *(f"{objects[kind]:,}" for kind in _COUNTS), str(objects["unknown_polygons"]),
+      f"{label_free['landslide_pixels']:,.0f}",
+      *(number(label_free[rate]) for rate in ("precision", "recall", "iou")),
+      number(oracle["threshold"]), number(oracle["iou"]),
     ))
-  title = f"Scenes: {name}"
-  if len(result["scenes"]) > len(rows):
-    title += f" ({len(rows)} of {len(result['scenes']):,}; all are in scenes.json)"
-  return Table(title, (
-    "scene", "reference", "pixels judged", "no data", "unknown", "landslide pixels", "precision",
-    "recall", "IoU", "oracle's threshold", "oracle's IoU", *(k.replace("_", " ") for k in _COUNTS),
-    "polygons on unknown ground",
-  ), rows)
+  columns = (
+    "scene", "reference", "evaluated", "nodata", "unknown", "landslide", "precision", "recall", "IoU",
+    "oracle's threshold", "oracle's IoU",
+  )
+  return Table(columns, rows, _scenes_title("Pixels", name, result), 2)
+
+
+def _scene_objects(name: str, result: dict) -> Table:
+  rows = []
+  for scene in result["scenes"][:MAX_ROWS]:
+    objects = scene["classes"][name]["objects"]
+    rows.append((scene["file"], *(f"{objects[kind]:,}" for kind in (*_COUNTS, "unknown_polygons"))))
+  columns = ("scene", *_COUNT_NAMES, "polygons on unknown ground")
+  return Table(columns, rows, _scenes_title("Objects", name, result))
+
+
+def _scenes_title(subject: str, name: str, result: dict) -> str:
+  title, count = f"{subject} by scene: {name}", len(result["scenes"])
+  return title if count <= MAX_ROWS else f"{title} ({MAX_ROWS} of {count:,}; scenes.json lists all)"

@@ -72,7 +72,7 @@ def _run(
   step = train_step.make_train_step(
     network, config, optimizer, mesh, steps_per_epoch=epoch_steps
   )
-  judge = lambda state: evaluate.brief(network, state, validation, config, mesh)
+  judge = lambda state: evaluate.epoch_metrics(network, state, validation, config, mesh)
   with contextlib.closing(Log(workdir, **position["log"])) as log:
     skips = Skips(train.source.ids, config.train.max_skipped, position["skips"])
     save = lambda state, *, unjudged: checkpoints.save(

@@ -1,0 +1,60 @@
+"""Fills the templates of HTML pages and Markdown texts. Both escape every value."""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import jinja2
+from markupsafe import Markup
+
+_MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]|]")
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+  """A table of plain text and numbers, with an optional title."""
+
+  columns: Sequence[str]
+  rows: Sequence[Sequence[str | int]]
+  title: str = ""
+  text_columns: int = 1  # On an HTML page, the first columns are aligned left, the others right.
+
+
+def html(template: str, **values) -> str:
+  """Returns an HTML page; bytes of a file name that are not UTF-8 appear as escape sequences."""
+  return _valid_unicode(_HTML.get_template(template).render(values))
+
+
+def markdown(template: str, **values) -> str:
+  """Returns a Markdown text. A value is text of one line; empty lines in a row become one."""
+  text = _valid_unicode(_MARKDOWN.get_template(template).render(values))
+  return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
+  """Returns a Markdown table without a final line break."""
+  return str(_MARKDOWN.get_template("macros.md").module.table(Table(columns, rows))).rstrip("\n")
+
+
+def _markdown_text(value: object) -> Markup:
+  """Escapes a value for Markdown, unless a template has marked it as safe."""
+  if hasattr(value, "__html__"):
+    return value
+  line = " ".join(str(value).split())
+  text = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+  return Markup(_MARKDOWN_SYNTAX.sub(r"\\\g<0>", text))
+
+
+def _valid_unicode(text: str) -> str:
+  return text.encode(errors="backslashreplace").decode()
+
+
+def _environment(**options) -> jinja2.Environment:
+  return jinja2.Environment(
+    loader=jinja2.PackageLoader("lgag_jax.pages"), autoescape=True, undefined=jinja2.StrictUndefined,
+    trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, **options,
+  )
+
+
+_HTML = _environment()
+_MARKDOWN = _environment(finalize=_markdown_text)
