@@ -113,7 +113,7 @@ def test_the_folder_holds_no_places_and_no_optimiser(directory, model):
   ]
   assert not any(b"someone" in path.read_bytes() for path in directory.iterdir())
   assert set(safetensors.numpy.load_file(directory / "model.safetensors")) == set(
-    model_directory._tensors(model.ready.state))
+    model_directory._tensors(model.loaded.state))
   card = (directory / "README.md").read_text()
   head = card.split("---\n")[1]
   values = {k: json.loads(v) for k, v in re.findall(r"^([\w-]+): (.*)$", head, re.M)}
