@@ -27,7 +27,7 @@ def make_workdir(folder, config):
   anchors = rng.normal(size=(config.bank.slots, *state.bank.centres.shape[::2])).astype(np.float32)
   bank = jax.device_get(state.bank)
   bank = jax.jit(lambda bank, anchors: memory_bank.refresh(
-    memory_bank.push(bank, anchors, jnp.ones(anchors.shape[:2], bool), config.bank), config.bank
+    memory_bank.push(bank, anchors, jnp.ones(anchors.shape[:2], bool)), config.bank
   ))(bank, anchors)
   assert bank.ready
   # The cross-attention starts at zero, where it would have no effect.
