@@ -23,18 +23,18 @@ _IMAGES = 4  # Of each kind.
 
 
 def main(_: list[str]) -> None:
-  ready = predict.make_ready(pathlib.Path(_WORKDIR.value).absolute())
-  view = export._view(ready)
+  model = predict.load_model(pathlib.Path(_WORKDIR.value).absolute())
+  view = export.training_view(model)
   noise = np.random.default_rng(0).integers(0, 256, (_IMAGES, view.side, view.side, 3), np.uint8)
   drawn = [drawing.draw_patch(i, size=view.side, landslide=True)[0] for i in range(_IMAGES)]
   images = np.concatenate([noise, drawn])
-  seen = window_scores.make_look(ready.network, ready.config, ready.mesh, view)
-  scores, probabilities = map(np.asarray, seen(ready.state, images))
+  compute_scores = window_scores.make_window_scores(model.network, model.config, model.mesh, view)
+  scores, probabilities = map(np.asarray, compute_scores(model.state, images))
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name, "exported")
     settings = Settings(what=("stablehlo", "onnx", "model"), onnx_batch=len(images))
     begin = time.monotonic()
-    export.export(ready.workdir, folder, settings)
+    export.export(model.workdir, folder, settings)
     print(f"exported in {time.monotonic() - begin:.0f} s; scores from {scores.min():.3f} to "
           f"{scores.max():.3f}, {np.mean(scores > 0):.0%} above the gate")
     print("| what | MB | scores | probabilities |\n| --- | --- | --- | --- |")
@@ -48,8 +48,8 @@ def main(_: list[str]) -> None:
       wanted = {"scores": scores, "probabilities": probabilities}
       worst = [np.abs(found[name] - value).max() for name, value in wanted.items()]
       print(f"| {form} | {size / 1e6:.1f} | {worst[0]:.1e} | {worst[1]:.1e} |")
-    copy = predict.make_ready(folder / "model")
-    found = map(np.asarray, seen(copy.state, images))
+    copy = predict.load_model(folder / "model")
+    found = map(np.asarray, compute_scores(copy.state, images))
     worst = [np.abs(a - b).max() for a, b in zip(found, (scores, probabilities), strict=True)]
     size = sum(path.stat().st_size for path in (folder / "model").iterdir())
     print(f"| model directory | {size / 1e6:.1f} | {worst[0]:.1e} | {worst[1]:.1e} |")

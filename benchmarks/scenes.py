@@ -22,7 +22,7 @@ from rasterio.windows import Window
 
 from data.synthetic_landslides import drawing
 from lgag_jax.geo import scale
-from lgag_jax.mapping import window_pipeline
+from lgag_jax.mapping import window_pipeline, window_scores
 from lgag_jax.runtime import compiled_programs, sharding
 from lgag_jax.training import restore
 
@@ -72,14 +72,14 @@ def _bare(workdir: pathlib.Path, tile_size: int) -> float:
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
   view = scale.view(scale.load(workdir, config), config, None, tile_size, (_DRAWN, _DRAWN))
-  look = window_pipeline.make_look(network, config, mesh, view)
+  compute_scores = window_scores.make_window_scores(network, config, mesh, view)
   size = window_pipeline.batch_size(config, mesh, view)
   pixels, _ = drawing.draw_scene(0, view.side, view.side)
   batch = np.stack([pixels] * size)
   rates = []
   for _ in range(_ROUNDS + 1):  # The first compiles.
     begin = time.perf_counter()
-    jax.block_until_ready(look(state, batch))
+    jax.block_until_ready(compute_scores(state, batch))
     rates.append(size / (time.perf_counter() - begin))
   return float(np.median(rates[1:]))
 

@@ -1,7 +1,8 @@
-"""Python's way in: `lgag_jax.load`, and what it returns. See docs/api.md."""
+"""The Python interface: `lgag_jax.load` and what it returns. See docs/api.md."""
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 from collections.abc import Iterator
@@ -19,29 +20,30 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.windows import cover_scene
 from lgag_jax.mapping import predict, window_pipeline
-from lgag_jax.mapping.canvas import Canvas
+from lgag_jax.mapping.row_store import SavedState
+from lgag_jax.mapping.scene_job import SceneJob
 from lgag_jax.method import registry
 from lgag_jax.options.mapping import Options
 
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """A map of an image, or of a batch, which adds an axis in front."""
+  """The map of an image; of a batch, with an axis in front of all arrays."""
 
-  probability: np.ndarray  # f32[H, W, C], the blended scores; NaN where the image has no data.
+  probability: np.ndarray  # f32[H, W, C], blended scores; NaN where the image has no data.
   mask: np.ndarray  # u8[H, W]: 0 background, k class k, 255 no data.
-  scores: dict[str, float] | dict[str, np.ndarray]  # A class: the image's highest score of holding it.
+  scores: dict[str, float] | dict[str, np.ndarray]  # Per class: the image's highest score.
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-  """A trained network, ready to map. Made by `load`."""
+  """A trained network that can map images. Made by `load`."""
 
-  ready: predict.Ready
+  loaded: predict.LoadedModel
 
   @property
   def config(self) -> Config:
-    return self.ready.config
+    return self.loaded.config
 
   @property
   def classes(self) -> tuple[str, ...]:
@@ -50,12 +52,12 @@ class Model:
   @property
   def thresholds(self) -> dict[str, float]:
     """The score that a pixel of a class must reach, chosen without masks."""
-    return dict(zip(self.classes, self.ready.thresholds, strict=True))
+    return dict(zip(self.classes, self.loaded.thresholds, strict=True))
 
   @property
   def gsd(self) -> float | None:
-    """Metres a pixel of the training images; None where nothing told."""
-    return self.ready.seen.gsd
+    """Metres per pixel of the training images; None if unknown."""
+    return self.loaded.training_scale.gsd
 
   @overload
   def predict(
@@ -69,73 +71,80 @@ class Model:
   ) -> list[dict]: ...
 
   def predict(self, image, output=None, *, gsd=0.0, options=Options()):
-    """Maps an array or a file as --mode=predict does; `gsd` is metres a pixel, where it does not tell.
+    """Maps an array or files as --mode=predict does.
 
-    An array is [H, W, channels] or [B, H, W, channels], of any size, with values as they are in files:
-    integers, or floats in which NaN is no data. It, or one file without `output`, gives a Result, held
-    in memory: 4 C + 1 bytes a pixel, and a copy of the array. With `output`, a file, a folder or a glob
-    is mapped into that folder; returned are the rows of its predictions.csv. Raises ValueError.
+    An array is [H, W, channels] or [B, H, W, channels], of any size, with values as in files: integers,
+    or floats in which NaN is no data. An array, or one file without `output`, returns a Result. It
+    takes 4 C + 1 bytes of memory per pixel, and a copy of the array. With `output`, the files of
+    `image` (a file, a folder or a glob) are mapped into that folder; returns the rows of
+    predictions.csv. `gsd` is metres per pixel, for images that do not give theirs. Raises ValueError
+    naming the argument.
     """
     options = dataclasses.replace(options, gsd=gsd or options.gsd)
     if isinstance(image, str | os.PathLike):
       if output is not None:
-        return predict.map_scenes(self.ready, str(image), pathlib.Path(output), options).rows
-      found = scene_files(str(image))
-      if len(found) > 1:
-        raise ValueError(f"{image} is {len(found)} images: name a folder for their maps as `output`.")
-      return self._map([_File(pathlib.Path(found[0]), self.config, options)], options)[0]
+        return predict.map_scenes(self.loaded, str(image), pathlib.Path(output), options).rows
+      paths = scene_files(str(image))
+      if len(paths) > 1:
+        raise ValueError(f"{image} is {len(paths)} images: name a folder for their maps as `output`.")
+      return self._map([_FileSource(paths[0], self.config, options)], options)[0]
     if output is not None:
-      raise ValueError("An array has no name to write its map under: leave `output` out.")
-    batch = _checked(np.asarray(image), self.config.data)
-    results = self._map([_Array(pixels) for pixels in batch], options)
+      raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
+    batch = _as_batch(np.asarray(image), self.config.data)
+    results = self._map([_ArraySource(pixels) for pixels in batch], options)
     if np.ndim(image) == 3:
       return results[0]
     return Result(
-      np.stack([result.probability for result in results]), np.stack([r.mask for r in results]),
-      {name: np.array([r.scores[name] for r in results], np.float32) for name in self.classes},
+      np.stack([result.probability for result in results]),
+      np.stack([result.mask for result in results]),
+      {name: np.array([result.scores[name] for result in results], np.float32)
+       for name in self.classes},
     )
 
-  def _map(self, sources: list, options: Options) -> list[Result]:
-    """Maps sources, each with a grid and `open`, by the windows that a scene on disk has."""
-    ready, found = self.ready, []
-    seen = dataclasses.replace(ready.seen, gsd=options.training_gsd or ready.seen.gsd)
+  def _map(self, sources: "list[_FileSource] | list[_ArraySource]", options: Options) -> list[Result]:
+    """Maps sources through the same windows as scenes on disk."""
+    loaded, results = self.loaded, []
+    training_scale = loaded.scale_for(options)
 
-    def jobs() -> Iterator[window_pipeline.Job]:
-      for source in sources:
-        gsd = source.grid.gsd() or options.gsd or None
-        view = scale.view(
-          seen, ready.config, gsd, options.tile_size, (source.grid.height, source.grid.width)
-        )
-        yield _job(source, view, ready.thresholds, options)
-
-    def finished(job: window_pipeline.Job) -> None:
+    def finish(rows: _MemoryRows, job: SceneJob) -> None:
       if job.failure:
         raise job.failure
-      scores = dict(zip(self.classes, map(float, job.probability), strict=True))
-      found.append(Result(job.store.probability, job.store.mask, scores))
+      scores = dict(zip(self.classes, map(float, job.image_scores), strict=True))
+      results.append(Result(rows.probability, rows.mask, scores))
 
-    window_pipeline.run(
-      jobs(), ready.network, ready.state, ready.config, ready.mesh, finished, lambda pixels: None
-    )
-    return found
+    def jobs() -> Iterator[SceneJob]:
+      for source in sources:
+        grid, classes = source.grid, len(self.classes)
+        gsd = grid.gsd() or options.gsd or None
+        shape = grid.height, grid.width
+        view = scale.view(training_scale, loaded.config, gsd, options.tile_size, shape)
+        rows, cols = cover_scene(grid, view, options.overlap)
+        store = _MemoryRows(np.empty((*shape, classes), np.float32), np.empty(shape, np.uint8))
+        yield SceneJob(
+          source.open, view, rows, cols, (0, rows.length), store,
+          np.array(loaded.thresholds, np.float32), functools.partial(finish, store),
+        )
+
+    window_pipeline.run(jobs(), loaded.network, loaded.state, loaded.config, loaded.mesh)
+    return results
 
 
 def load(workdir: str | os.PathLike, *, method_file: str | os.PathLike = "") -> Model:
-  """Reads a finished training's workdir, or a model directory that --mode=export wrote.
+  """Reads the workdir of a finished training, or a model directory that --mode=export wrote.
 
-  `method_file` is the file of yours that defines the method, if one does: it is run. Raises OSError or
-  ValueError naming what is missing or wrong, with the remedy.
+  `method_file` is your Python file that defines the method, if one does; it is executed. Raises OSError
+  or ValueError naming what is missing or wrong, with the remedy.
   """
   if method_file:
     registry.load_file(method_file)
   if jax.process_count() > 1:
-    raise ValueError("Several processes map by --mode=predict, which shares out their work.")
-  return Model(predict.make_ready(pathlib.Path(workdir).absolute()))
+    raise ValueError("Only works in a single process: with several, use --mode=predict.")
+  return Model(predict.load_model(pathlib.Path(workdir).absolute()))
 
 
 @dataclasses.dataclass(frozen=True)
-class _Kept:
-  """Takes a map's rows in the place of geo.store.Store."""
+class _MemoryRows:
+  """Keeps a map's rows in memory, where `RowStore` writes them to disk."""
 
   probability: np.ndarray
   mask: np.ndarray
@@ -145,12 +154,12 @@ class _Kept:
     self.probability[first : first + len(scores)] = scores
     self.mask[first : first + len(mask)] = mask
 
-  def save(self, *_) -> None:
-    """There is nothing to go on from."""
+  def save(self, state: SavedState) -> None:
+    """Does nothing: maps in memory are not resumed."""
 
 
-class _File:
-  """A scene on disk."""
+class _FileSource:
+  """A scene in a file."""
 
   def __init__(self, path: pathlib.Path, config: Config, options: Options):
     self._arguments = path, config.data.channels, options.bands
@@ -162,8 +171,8 @@ class _File:
     return open_scene(path, channels, bands=bands)
 
 
-class _Array:
-  """An array as a scene without a georeference: as a file in memory it is read just as one on disk."""
+class _ArraySource:
+  """An array as a scene without a georeference: a file in memory, which is read as one on disk."""
 
   def __init__(self, pixels: np.ndarray):
     self._pixels = pixels
@@ -180,7 +189,7 @@ class _Array:
         yield Scene(pathlib.Path("array"), raster, self.grid, list(range(1, channels + 1)), None)
 
 
-def _checked(array: np.ndarray, data: DataConfig) -> np.ndarray:
+def _as_batch(array: np.ndarray, data: DataConfig) -> np.ndarray:
   """Returns an array as [B, H, W, channels]; raises ValueError naming its shape or type."""
   channels = data.channels
   if array.ndim not in (3, 4) or array.shape[-1] != channels or 0 in array.shape:
@@ -194,20 +203,7 @@ def _checked(array: np.ndarray, data: DataConfig) -> np.ndarray:
   scaled_by_type = data.normalise == "trunk" and not data.max_value
   if scaled_by_type and array.dtype.kind in "ui" and array.dtype not in (np.uint8, np.uint16):
     raise ValueError(
-      f"The array holds {array.dtype}, whose range no image fills: give the type that images' files "
-      "have, such as array.astype(np.uint8)."
+      f"The array holds {array.dtype}, of which images fill only a part of the range: give the type of "
+      "the image files, such as array.astype(np.uint8)."
     )
   return array if array.ndim == 4 else array[None]
-
-
-def _job(source, view: scale.View, thresholds: list[float], options: Options) -> window_pipeline.Job:
-  height, width = source.grid.height, source.grid.width
-  rows, cols = cover_scene(source.grid, view, options.overlap)
-  classes, span = len(thresholds), (0, rows.length)
-  kept = _Kept(
-    np.empty((height, width, classes), np.float32), np.empty((height, width), np.uint8)
-  )
-  return window_pipeline.Job(
-    source.open, view, rows, cols, span, Canvas(rows, cols, classes, *span), kept,
-    np.array(thresholds, np.float32), 0, np.zeros(classes, np.float32),
-  )

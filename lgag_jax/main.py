@@ -155,11 +155,11 @@ def _predict(workdir: pathlib.Path, options) -> None:
   from lgag_jax.runtime import processes
 
   output = pathlib.Path(_FLAGS.output)
-  mapped = predict.map_scenes(workdir, _FLAGS.input, output, options)
+  result = predict.map_scenes(workdir, _FLAGS.input, output, options)
   if processes.is_first():
-    count = "1 image" if len(mapped.rows) == 1 else f"{len(mapped.rows)} images"
+    count = "1 image" if len(result.rows) == 1 else f"{len(result.rows)} images"
     print(f"{count} mapped. Open {output}/report.html; for a GIS see mask/ and polygons/.")
-  if mapped.left_out:  # The log and the report name these images.
+  if result.skipped:  # Named in the log and on the page.
     sys.exit(2)
 
 

@@ -229,13 +229,14 @@ def rows(*pairs):
 
 
 def test_predictions_that_are_all_black_or_white_are_doubted():
-  black = predict.doubt_of(rows((0.2, 0.0), (0.9, 0.0009)), CONFIG)
+  black = predict.blank_maps_warning(rows((0.2, 0.0), (0.9, 0.0009)), CONFIG)
   assert black.startswith("Every map is black") and "In 1 of 2 images" in black
   second = change(CONFIG, model={"method": "segmentation"})
-  assert "localize.gate" not in predict.doubt_of(rows((0.2, 0.0)), second)
-  assert predict.doubt_of(rows((0.9, 0.9), (0.9, 0.81)), CONFIG).startswith("Every map is white")
+  assert "localize.gate" not in predict.blank_maps_warning(rows((0.2, 0.0)), second)
+  white = predict.blank_maps_warning(rows((0.9, 0.9), (0.9, 0.81)), CONFIG)
+  assert white.startswith("Every map is white")
   for shares in ((0.0, 0.001), (0.9, 0.8), (0.0, 1.0)):
-    assert predict.doubt_of(rows(*((0.9, share) for share in shares)), CONFIG) == ""
+    assert predict.blank_maps_warning(rows(*((0.9, share) for share in shares)), CONFIG) == ""
 
 
 def test_an_evaluation_of_constant_images_says_what_is_wrong(
@@ -283,6 +284,6 @@ def test_an_evaluation_of_constant_images_says_what_is_wrong(
     assert page.index(head) < page.index(without_masks)
 
   monkeypatch.setattr(restore, "restore", lambda *_: (config, network, state))
-  rows = predict.predict(workdir, tmp_path / "data" / "landslide", tmp_path / "maps")
+  rows = predict.map_scenes(workdir, tmp_path / "data" / "landslide", tmp_path / "maps").rows
   assert [row["landslide_share"] for row in rows] == [0.0] * 50
   assert "Every map is black" in caplog.text and "In 50 of 50 images" in caplog.text

@@ -1,4 +1,4 @@
-"""Exported programs, run by their loaders in processes that know nothing of this package."""
+"""Exported programs, run by their loaders in processes that do not import this package."""
 
 import dataclasses
 import json
@@ -15,7 +15,7 @@ import pytest
 
 from lgag_jax import config as configs
 from lgag_jax.config import RefineConfig
-from lgag_jax.export import constant_folding, export, onnx_form
+from lgag_jax.export import constant_folding, export, onnx_conversion
 from lgag_jax.imagery import scaling
 from lgag_jax.inference import exclusive_classes, refine
 from lgag_jax.mapping import predict, window_scores
@@ -39,7 +39,7 @@ FOREIGN = {
 
 
 def small(**fields):
-  """The small config with an open gate, and fields by "group__name"."""
+  """Returns the small config with an open gate and the given fields, named "group__field"."""
   config = conftest.small_config.__wrapped__(pathlib.Path("none"))
   config.localize.gate = 0.05
   for name, value in fields.items():
@@ -49,16 +49,16 @@ def small(**fields):
 
 
 @pytest.fixture(scope="module")
-def ready(tmp_path_factory):
-  return predict.make_ready(make_workdir(tmp_path_factory.mktemp("run"), small()))
+def model(tmp_path_factory):
+  return predict.load_model(make_workdir(tmp_path_factory.mktemp("run"), small()))
 
 
 @pytest.fixture(scope="module")
-def exported(ready, tmp_path_factory):
-  """What the command line writes."""
+def exported(model, tmp_path_factory):
+  """Returns the folder that the command line writes."""
   folder = tmp_path_factory.mktemp("exported") / "all"
   result = call(
-    "--mode=export", f"--workdir={ready.workdir}", f"--output={folder}",
+    "--mode=export", f"--workdir={model.workdir}", f"--output={folder}",
     "--what=stablehlo,onnx,model", "--onnx_batch=3", "--bands=4,3,2",
     JAX_DISABLE_MOST_OPTIMIZATIONS="1",
   )
@@ -70,26 +70,28 @@ def exported(ready, tmp_path_factory):
   return folder
 
 
-def expected(ready, given):
-  """Scores, probabilities and mask as prediction has them."""
-  seen = window_scores.make_look(ready.network, ready.config, ready.mesh, export._view(ready))
-  scores, probabilities = map(np.asarray, seen(ready.state, given))
-  return scores, probabilities, exclusive_classes.drawn(scores, ready.thresholds)
+def expected_outputs(model, images):
+  """Returns scores, probabilities and mask as prediction computes them."""
+  compute_scores = window_scores.make_window_scores(
+    model.network, model.config, model.mesh, export.training_view(model)
+  )
+  scores, probabilities = map(np.asarray, compute_scores(model.state, images))
+  return scores, probabilities, exclusive_classes.drawn(scores, model.thresholds)
 
 
-def check(found, wanted, thresholds):
-  scores, probabilities, mask = wanted
-  assert scores.max() > 0.5 and scores.std() > 0.02  # There is something to compare.
-  np.testing.assert_allclose(found["scores"], scores, atol=1e-4)
-  np.testing.assert_allclose(found["probabilities"], probabilities, atol=1e-4)
+def check(outputs, expected, thresholds):
+  scores, probabilities, mask = expected
+  assert scores.max() > 0.5 and scores.std() > 0.02  # Constant scores would prove nothing.
+  np.testing.assert_allclose(outputs["scores"], scores, atol=1e-4)
+  np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-4)
   clear = (np.abs(scores - thresholds) > 1e-4).all(-1)
-  np.testing.assert_array_equal(found["mask"][clear], mask[clear])
-  assert found["mask"].dtype == np.uint8 and 0 < mask.mean() < 1
+  np.testing.assert_array_equal(outputs["mask"][clear], mask[clear])
+  assert outputs["mask"].dtype == np.uint8 and 0 < mask.mean() < 1
 
 
-def test_loaders_give_the_same_elsewhere(ready, exported, tmp_path):
-  given = pictures()
-  np.save(tmp_path / "images.npy", given)
+def test_loaders_compute_what_prediction_does(model, exported, tmp_path):
+  images = pictures()
+  np.save(tmp_path / "images.npy", images)
   programs = {
     loader: subprocess.Popen(
       [sys.executable, "-c", RUN.replace("FOREIGN", repr(foreign)), exported / loader,
@@ -98,15 +100,15 @@ def test_loaders_give_the_same_elsewhere(ready, exported, tmp_path):
     )
     for loader, foreign in FOREIGN.items()
   }
-  wanted = expected(ready, given)
+  expected = expected_outputs(model, images)
   for loader, program in programs.items():
-    _, said = program.communicate(timeout=120)
-    assert program.returncode == 0, said.decode()
-    with np.load(tmp_path / f"{loader}.npz") as found:
-      check(found, wanted, ready.thresholds)
+    _, errors = program.communicate(timeout=120)
+    assert program.returncode == 0, errors.decode()
+    with np.load(tmp_path / f"{loader}.npz") as outputs:
+      check(outputs, expected, model.thresholds)
 
 
-def test_facts_tell_what_a_user_must_know(exported):
+def test_facts_hold_what_a_user_must_know(exported):
   facts = json.loads((exported / "facts.json").read_text())
   assert {k: facts[k] for k in ("side", "channels", "classes", "bands", "gsd", "value_range")} == {
     "side": SIDE, "channels": 3, "classes": ["landslide"], "bands": [4, 3, 2], "gsd": GSD,
@@ -118,36 +120,34 @@ def test_facts_tell_what_a_user_must_know(exported):
   assert not program.disabled_safety_checks
 
 
-def test_loaders_refuse_what_the_program_is_not_for(exported, tmp_path):
+def test_loaders_refuse_images_of_another_shape(exported, tmp_path):
   np.save(tmp_path / "images.npy", pictures()[:, :32])
   run = [sys.executable, exported / "load_onnx.py", tmp_path / "images.npy", tmp_path / "maps.npz"]
-  said = subprocess.run(run, capture_output=True, text=True, check=False).stderr
-  assert "images are uint8[4, 32, 64, 3], not uint8[B, *(64, 64, 3)]" in said
+  errors = subprocess.run(run, capture_output=True, text=True, check=False).stderr
+  assert "images are uint8[4, 32, 64, 3], not uint8[B, *(64, 64, 3)]" in errors
 
 
-@pytest.mark.longest
-@pytest.mark.parametrize("method", ["pixel_adaptive", "dense_crf"])
-def test_loops_have_a_form_in_onnx(method):
-  """What a converter finds hardest of our parts, each on its own; and the smallest of probabilities."""
-  config, rng = RefineConfig(method=method, steps=2), np.random.default_rng(4)
-  image, scores = rng.random((2, 96, 96, 3), np.float32), rng.random((2, 96, 96, 2), np.float32)
-  # Of 24 x 24 cells the CRF sums two blocks.
-  function = lambda x: (refine.refine(scores, x, config), sol.overlap(
+def test_loops_convert_to_onnx(rng):
+  """Converts what is hardest for a converter, and a sigmoid near zero."""
+  image = rng.random((2, 96, 96, 3), np.float32)
+  scores = rng.random((2, 96, 96, 2), np.float32)
+  function = lambda x: (refine.refine(scores, x, RefineConfig()), sol.overlap(
     x.reshape(2, -1, 3)[:, :50], scores.reshape(2, -1, 2)[:, :50], block_rows=16, epsilon=1e-5),
     jax.nn.sigmoid(100 * x - 60) ** 0.25)
-  program = onnx_form.convert(function, jax.ShapeDtypeStruct(image.shape, np.float32), tuple("abc"))
-  session = onnxruntime.InferenceSession(program)
-  for found, wanted in zip(session.run(None, {"images": image}), function(image), strict=True):
-    np.testing.assert_allclose(found, wanted, atol=2e-5)
+  inputs = jax.ShapeDtypeStruct(image.shape, np.float32)
+  program = onnx_conversion.convert(function, inputs, tuple("abc"))
+  runtime = onnxruntime.InferenceSession(program)
+  for output, expected in zip(runtime.run(None, {"images": image}), function(image), strict=True):
+    np.testing.assert_allclose(output, expected, atol=2e-5)
 
 
-def test_twelve_bits_in_sixteen(ready):
+def test_images_of_twelve_bits_in_sixteen(model):
   config = dataclasses.replace(
-    ready.config, data=dataclasses.replace(ready.config.data, max_value=4095.0)
+    model.config, data=dataclasses.replace(model.config.data, max_value=4095.0)
   )
-  assert export._image_types(config, Settings()) == ("uint16",)
-  ready = dataclasses.replace(ready, config=config)
-  program = jax.export.deserialize(bytearray(export.stablehlo(ready, "uint16")))
+  assert export.image_types(config, Settings()) == ("uint16",)
+  model = dataclasses.replace(model, config=config)
+  program = jax.export.deserialize(bytearray(export.stablehlo_program(model, "uint16")))
   assert program.in_avals[0].dtype == np.uint16
   pixels = np.uint16([0, 4095, 273])
   np.testing.assert_array_equal(
@@ -155,13 +155,21 @@ def test_twelve_bits_in_sixteen(ready):
   )
 
 
-def test_what_has_no_form_is_named_with_its_setting(ready, monkeypatch, tmp_path):
+def fail_to_convert(*_):
+  raise ValueError("unknown operation")
+
+
+def test_unsupported_settings_are_named(model, monkeypatch, tmp_path):
   config = small(model__precision="bfloat16")
-  with pytest.raises(ValueError, match=r"config\.model\.precision='bfloat16' has no form"):
-    export.onnx(dataclasses.replace(ready, config=config), "uint8")
-  monkeypatch.setattr(onnx_form.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(ValueError, match=r"does not support config\.model\.precision='bfloat16'"):
+    export.onnx_program(dataclasses.replace(model, config=config), "uint8")
+  with monkeypatch.context() as patch:
+    patch.setattr(onnx_conversion, "convert", fail_to_convert)
+    with pytest.raises(ValueError, match=r"unknown operation.*localize\.scales=.*refine\.method="):
+      export.onnx_program(model, "uint8")
+  monkeypatch.setattr(onnx_conversion.importlib.util, "find_spec", lambda name: None)
   with pytest.raises(ValueError, match="pip install --no-deps jax2onnx"):
-    export.export(ready.workdir, tmp_path / "x", Settings(what=("onnx",)))
+    export.export(model.workdir, tmp_path / "x", Settings(what=("onnx",)))
   assert not (tmp_path / "x").exists()
 
 
@@ -173,7 +181,7 @@ def test_settings_are_checked(field, value):
     Settings(**{field: value})
 
 
-def test_what_does_not_depend_on_the_input_is_computed_once():
+def test_constants_are_computed_once():
   table = jnp.arange(5.0)
 
   def function(x):
@@ -183,10 +191,10 @@ def test_what_does_not_depend_on_the_input_is_computed_once():
     return {"a": jax.nn.relu6(jax.jit(jnp.multiply)(x, weights)), "b": weights, "c": all_, "d": loop}
 
   x = jax.ShapeDtypeStruct((5,), np.float32)
-  folded = constant_folding.folded(function, x)
+  folded = constant_folding.fold_constants(function, x)
   values = np.linspace(-1, 3, 5, dtype=np.float32)
-  for found, wanted in zip(folded(values), jax.tree.leaves(function(values)), strict=True):
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)
+  for result, expected in zip(folded(values), jax.tree.leaves(function(values)), strict=True):
+    np.testing.assert_allclose(result, expected, rtol=1e-6)
   names = [equation.primitive.name for equation in jax.make_jaxpr(folded)(x).eqns]
   assert not {"sin", "cumsum", "scan", "while", "sqrt"} & set(names)
 

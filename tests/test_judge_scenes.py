@@ -1,4 +1,4 @@
-"""Maps of scenes against references, compared with whole arrays, their regions labelled at once."""
+"""Evaluation of maps against references, compared with whole arrays whose regions scipy labels."""
 
 import dataclasses
 import json
@@ -18,9 +18,9 @@ from lgag_jax.evaluation import metrics
 from lgag_jax.geo import scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import cog, judge, predict, products, regions
-from lgag_jax.mapping.products import Plan
-from lgag_jax.mapping.unfinished import Store
+from lgag_jax.mapping import judge, predict, products, rasters
+from lgag_jax.mapping.products import ScenePlan
+from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.options.mapping import Options, References
 from tests.test_reference import covered, on_earth, write_layer
 
@@ -32,9 +32,9 @@ RATES = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
 
 @pytest.fixture(autouse=True)
 def blocks(monkeypatch):
-  """Blocks of 32 rows, so that regions reach over several."""
-  monkeypatch.setattr(cog, "_BLOCK", 32)
-  monkeypatch.setattr(regions, "_PIXELS", 1)
+  """Reads blocks of 32 rows, so that regions reach over several."""
+  monkeypatch.setattr(rasters, "_TILE_SIDE", 32)
+  monkeypatch.setattr(rasters, "PIXELS_AT_ONCE", 1)
 
 
 def write_raster(path, array, crs="EPSG:32644"):
@@ -48,12 +48,12 @@ def write_raster(path, array, crs="EPSG:32644"):
 
 
 def noise(rng, shape, cuts):
-  """Ragged regions of two classes that touch."""
+  """Returns ragged regions of two classes that touch."""
   return np.digitize(scipy.ndimage.gaussian_filter(rng.normal(size=shape), 1.5), cuts).astype(np.uint8)
 
 
 def random_map(seed, shape):
-  """Returns scores f32[H, W, 2], the mask that a threshold of a half makes of them, and a truth."""
+  """Returns scores f32[H, W, 2], their mask at the threshold 0.5, and a truth."""
   rng = np.random.default_rng(seed)
   truth = noise(rng, shape, (0.05, 0.2))
   mine = np.where(rng.random(shape) < 0.9, np.roll(truth, 2, axis=1), noise(rng, shape, (0.1, 0.25)))
@@ -62,27 +62,27 @@ def random_map(seed, shape):
 
 
 def write_map(scene, output, scores, mask, options, config):
-  """Writes the products of a scene whose scores and mask are given; returns the scene's plan."""
+  """Writes the products of a scene from scores and mask; returns the scene's plan."""
   with open_scene(scene, 3) as opened:
     grid = opened.grid
-  plan = Plan(scene, scene.stem, grid, scale.View(1, 32, 32), "key")
-  store = Store(
-    plan.working(output), "key", (0, grid.height), grid.width, scores.shape[-1], options.dtype
+  plan = ScenePlan(scene, scene.stem, grid, scale.View(1, 32, 32), "key")
+  store = RowStore(
+    plan.working_folder(output), "key", (0, grid.height), grid.width, scores.shape[-1], options.dtype
   )
   stored = np.round(scores * 100).astype(np.uint8) if options.probability == "percent" else scores
   stored = stored.copy()
-  stored[mask == cog.NO_DATA] = cog.NO_DATA if options.probability == "percent" else np.nan
+  stored[mask == rasters.NO_DATA] = rasters.NO_DATA if options.probability == "percent" else np.nan
   store.write(0, stored, mask)
   products.write(plan, [store], scores.max((0, 1)), {}, output, config, options)
   return plan
 
 
-def judged(plans, references, output, options, config, **wanted):
+def evaluate(plans, references, output, options, config, **reference_options):
   thresholds = [0.5] * len(config.data.classes)
-  mapped = predict.Mapped([], plans, config, 7, thresholds, {})
+  result = predict.MappingResult([], plans, config, 7, thresholds, {})
   paths = {plan.path: path for plan, path in zip(plans, references, strict=True) if path}
-  return judge.judge(
-    mapped, paths, output, options, References(labels="references", **wanted)
+  return judge.evaluate_maps(
+    result, paths, output, options, References(labels="references", **reference_options)
   )
 
 
@@ -91,11 +91,11 @@ def config_of(names):
 
 
 def expected_pixels(maps, c, *, percent):
-  """Rates of whole arrays, and the best IoU over all thresholds that there are."""
+  """Returns rates of whole arrays, and the best threshold with its IoU."""
   pairs = []
   for scores, mask, truth in maps:
     known = (mask != 255) & (truth != UNKNOWN)
-    own = np.where((mask == 0) | (mask == c), scores[..., c - 1], 0.0)  # Of one class at most.
+    own = np.where((mask == 0) | (mask == c), scores[..., c - 1], 0.0)  # One class at most.
     pairs.append((own[known], mask[known] == c, truth[known] == c))
   score, mapped, true = (np.concatenate(part) for part in zip(*pairs, strict=True))
   tp, fp, fn = (np.sum(x) for x in (mapped & true, mapped & ~true, ~mapped & true))
@@ -112,7 +112,7 @@ def expected_pixels(maps, c, *, percent):
 
 
 def expected_objects(maps, c, least, min_pixels):
-  """Landslides and polygons as rows of (pixels, share), and the polygons of which nothing is known."""
+  """Returns landslides and polygons as (pixels, share), and the number of unknown polygons."""
   landslides, polygons, unknown = [], [], 0
   for _, mask, truth in maps:
     true = (truth == c) & (mask != 255)
@@ -152,7 +152,7 @@ def check_objects(found, landslides, polygons, least, pixel):
 
 
 @pytest.mark.parametrize("probability", ["percent", "float32"])
-def test_scenes_are_judged_as_whole_arrays_are(tmp_path, probability):
+def test_scenes_are_evaluated_as_whole_arrays_are(tmp_path, probability):
   options = Options(probability=probability, min_area=500)
   config, output, maps, plans, references = config_of(NAMES), tmp_path / "maps", [], [], []
   for seed, shape in enumerate([(70, 50), (40, 60)]):
@@ -163,7 +163,7 @@ def test_scenes_are_judged_as_whole_arrays_are(tmp_path, probability):
     references.append(write_raster(tmp_path / f"r{seed}.tif", truth))
     plans.append(write_map(scene, output, scores, mask, options, config))
     maps.append((scores, mask, truth))
-  result = judged(plans, references, output, options, config, min_overlap=0.3)
+  result = evaluate(plans, references, output, options, config, min_overlap=0.3)
   assert json.loads((output / "eval" / "scenes.json").read_text()) == result
   parts = [(result["classes"], result["pixels"], maps)]
   parts += [(s["classes"], s["pixels"], [m]) for s, m in zip(result["scenes"], maps, strict=True)]
@@ -202,25 +202,25 @@ def test_polygons_of_another_crs_and_the_picture(tmp_path):
   )
   truth = np.minimum(covered(shapes, grid), 1)
   mask = np.zeros((45, 60), np.uint8)
-  mask[5:15, 7:25] = 1  # Found but for two columns of the first, which is detected.
+  mask[5:15, 7:25] = 1  # All but two columns of the first, which is detected.
   mask[30:35, 5:15] = 1  # A false alarm.
-  mask[37:39, 45:47] = 1  # Half of it on the second, too little for its detection.
+  mask[37:39, 45:47] = 1  # Half of it lies on the second, too little to detect it.
   scores, options, config = mask[..., None] * 0.9, Options(min_area=0), config_of(("slide",))
   plan = write_map(scene, tmp_path / "maps", scores.astype(np.float32), mask, options, config)
-  result = judged([plan], [labels], tmp_path / "maps", options, config)
+  result = evaluate([plan], [labels], tmp_path / "maps", options, config)
   values = result["classes"]["slide"]
   rates, _, _ = expected_pixels([(scores, mask, truth)], 1, percent=True)
   np.testing.assert_allclose([values["label_free"][rate] for rate in RATES], rates)
   objects = values["objects"][0]
   assert (objects["detected"], objects["missed"], objects["false_alarms"]) == (1, 1, 1)
   assert objects["missed_area"] == pytest.approx(12 * 18 * PIXEL, rel=1e-4)
-  look = np.asarray(Image.open(tmp_path / "maps" / "eval" / "a.png")).astype(int)
+  picture = np.asarray(Image.open(tmp_path / "maps" / "eval" / "a.png")).astype(int)
   for (row, col), channel in (((10, 15), 1), ((25, 45), 2), ((32, 10), 0)):
-    assert look[row, col].argmax() == channel
-  assert len(set(look[2, 2])) == 1
+    assert picture[row, col].argmax() == channel
+  assert len(set(picture[2, 2])) == 1
 
 
-def test_a_scene_that_lies_nowhere_is_measured_in_pixels(tmp_path):
+def test_a_scene_without_crs_is_measured_in_pixels(tmp_path):
   _, mask, truth = random_map(3, (70, 60))
   mask, truth = np.minimum(mask, 1), np.minimum(truth, 1)
   scores = (0.2 + 0.6 * mask[..., None]).astype(np.float32)
@@ -228,7 +228,7 @@ def test_a_scene_that_lies_nowhere_is_measured_in_pixels(tmp_path):
   Image.fromarray(truth * 255).save(tmp_path / "truth.png")
   options, config = Options(min_area=6), config_of(("slide",))
   plan = write_map(tmp_path / "a.png", tmp_path / "maps", scores, mask, options, config)
-  result = judged(
+  result = evaluate(
     [plan], [tmp_path / "truth.png"], tmp_path / "maps", options, config, mask_ignore=-1
   )
   objects = result["classes"]["slide"]["objects"][0]
@@ -247,7 +247,7 @@ def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog
     plans.append(write_map(scene, output, mask[..., None] * np.float32(0.8), mask, options, config))
   empty = write_raster(tmp_path / "empty.tif", np.zeros((40, 40), np.uint8))
   with caplog.at_level(logging.WARNING):
-    result = judged(plans, [empty, None], output, options, config)
+    result = evaluate(plans, [empty, None], output, options, config)
   assert "other.tif" in result["left_out"] and "other.tif" in caplog.text
   objects = result["classes"]["<i>s"]["objects"][0]
   assert objects["recall"] is None and objects["f1"] is None
@@ -258,9 +258,9 @@ def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog
     assert "&lt;b&gt;a" in written and "<b>a" not in written and "<i>s" not in written
     assert "No reference shows the class" in written
   assert "a\\|b.tif" in text
-  assert page.count("data:image/jpeg") == 3  # Two maps, one of them judged.
+  assert page.count("data:image/jpeg") == 3  # Two maps, one of them evaluated.
   with pytest.raises(ValueError, match="no reference of this name"):
-    judged(plans, [None, None], output, options, config)
+    evaluate(plans, [None, None], output, options, config)
 
 
 def test_references_are_found_by_name(tmp_path):
@@ -274,18 +274,18 @@ def test_references_are_found_by_name(tmp_path):
   assert find(scenes, f"{labels}/*.png") == {scenes[2]: labels / "c.png"}
   assert find(scenes, str(labels / "d.gpkg")) == dict.fromkeys(scenes, labels / "d.gpkg")
   assert find(scenes[:1], str(labels / "c.png")) == {scenes[0]: labels / "c.png"}
-  for given, words in (
+  for path, words in (
     (labels / "c.png", "one mask for 3 scenes"), (tmp_path / "in", "no file with a scene's name"),
     (tmp_path / "none", "it would be a.gpkg"),
   ):
     with pytest.raises(ValueError, match=words):
-      find(scenes, str(given))
+      find(scenes, str(path))
   (labels / "a.shp").touch()
   with pytest.raises(ValueError, match="both references of a"):
     find(scenes, str(labels))
 
 
-def test_bad_references_are_told_before_anything_is_mapped(tmp_path, monkeypatch):
+def test_bad_references_are_reported_before_anything_is_mapped(tmp_path, monkeypatch):
   scene = write_raster(tmp_path / "a.tif", np.full((3, 24, 30), 90, np.uint8))
   monkeypatch.setattr(judge.configs, "load", lambda path: config_of(("landslide",)))
   monkeypatch.setattr(predict, "map_scenes", lambda *_: pytest.fail("mapped"))
@@ -293,9 +293,9 @@ def test_bad_references_are_told_before_anything_is_mapped(tmp_path, monkeypatch
   small = tmp_path / "small.png"
   Image.fromarray(np.zeros((4, 4), np.uint8)).save(small)
   for labels, words in ((points, "points.gpkg holds points"), (small, r"small.png is \(4, 4\)")):
-    wanted = References(labels=str(labels))
+    reference_options = References(labels=str(labels))
     with pytest.raises(ValueError, match=words):
-      judge.evaluate(tmp_path, scene, tmp_path / "out", Options(), wanted)
+      judge.evaluate(tmp_path, scene, tmp_path / "out", Options(), reference_options)
   for field, value in (("min_overlap", 0.0), ("labels", "")):
     with pytest.raises(ValueError, match=f"--{field}"):
       dataclasses.replace(References(labels="x"), **{field: value})

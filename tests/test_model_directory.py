@@ -99,7 +99,7 @@ def test_files_and_arrays_give_the_same_map(model, scene, mapped, tmp_path):
 @pytest.mark.parametrize(("array", "message"), [
   (np.zeros((5, 5)), r"The array is \[5, 5\]: give \[H, W, 3\]"),
   (np.zeros((5, 5, 4), np.uint8), r"\[5, 5, 4\]"), (np.zeros((0, 5, 3)), r"\[0, 5, 3\]"),
-  (np.zeros((5, 5, 3), int), "holds int64, whose range no image fills"),
+  (np.zeros((5, 5, 3), int), "holds int64, of which images fill only a part"),
   (np.zeros((5, 5, 3), complex), "holds complex128"), (np.zeros((5, 5, 3), bool), "holds bool"),
 ])
 def test_arrays_are_checked(model, array, message):
@@ -113,7 +113,7 @@ def test_the_folder_holds_no_places_and_no_optimiser(directory, model):
   ]
   assert not any(b"someone" in path.read_bytes() for path in directory.iterdir())
   assert set(safetensors.numpy.load_file(directory / "model.safetensors")) == set(
-    model_directory._tensors(model.ready.state))
+    model_directory._tensors(model.loaded.state))
   card = (directory / "README.md").read_text()
   head = card.split("---\n")[1]
   values = {k: json.loads(v) for k, v in re.findall(r"^([\w-]+): (.*)$", head, re.M)}

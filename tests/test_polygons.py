@@ -1,4 +1,4 @@
-"""Polygons of a map against sums over its pixels; the vector files and styles a GIS opens."""
+"""Polygons of a map against sums over its pixels; vector files and styles as a GIS reads them."""
 
 import dataclasses
 import json
@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery.reading import ImageError
-from lgag_jax.mapping import polygons, qgis_style, regions, vectors
+from lgag_jax.mapping import polygons, qgis_style, rasters, regions, vectors
 
 _NAMES = ("slide", "flow")
 _UTM = ("EPSG:32644", (10, 0, 5e5, 0, -10, 3e6))
@@ -33,7 +33,7 @@ _GRIDS = {
 
 
 def write(folder, mask, scores=None, crs=_UTM[0], transform=_UTM[1], tile=16):
-  """Writes a mask and probabilities [C, H, W] of it, half where nothing else is said."""
+  """Writes a mask and its probabilities [C, H, W], by default 0.5."""
   if scores is None:
     scores = np.full((len(_NAMES), *mask.shape), 50, np.uint8)
   profile = {
@@ -50,22 +50,27 @@ def write(folder, mask, scores=None, crs=_UTM[0], transform=_UTM[1], tile=16):
   return folder / "mask.tif", folder / "scores.tif"
 
 
-def find(folder, mask, scores=None, crs=_UTM[0], transform=None, **options):
+def trace(folder, mask, scores=None, crs=_UTM[0], transform=None, **options):
   if transform is None:
     transform = _FEET[1] if crs == "EPSG:2263" else _UTM[1]
-  return list(
-    polygons.find(*write(folder, mask, scores, crs, transform), _NAMES, "a.tif", **options)
-  )
+  return trace_files(*write(folder, mask, scores, crs, transform), **options)
+
+
+def trace_files(mask_path, scores_path, names=_NAMES, source="a.tif", **options):
+  with (
+    rasters.open_map_raster(mask_path) as mask, rasters.open_map_raster(scores_path) as scores
+  ):
+    return list(polygons.trace(mask, scores, names, source, **options))
 
 
 def drawn(text):
-  """A mask as text: a digit a pixel, x for no data."""
+  """Returns the mask that a text draws: one digit per pixel, x for no data."""
   rows = text.split()
   return np.array([[255 if c == "x" else int(c) for c in row] for row in rows], np.uint8)
 
 
 def noise(rng, shape=(48, 40)):
-  """Ragged regions with holes, of two classes that touch, and without data here and there."""
+  """Returns ragged regions with holes, of two classes that touch, and some pixels without data."""
   smooth = scipy.ndimage.gaussian_filter(rng.normal(size=shape), 1.2)
   mask = np.digitize(smooth, (0.05, 0.25)).astype(np.uint8)
   mask[rng.random(shape) < 0.05] = 255
@@ -82,7 +87,7 @@ def labelled(mask):
 
 
 def on_the_ground(inside, crs, transform):
-  """Sums the geodesic areas of pixels one by one, and the lengths of edges between in and out."""
+  """Sums the geodesic areas of pixels one by one, and the lengths of the edges of the region."""
   geod, to_wgs84 = Geod(ellps="WGS84"), Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
   place = lambda col, row: to_wgs84.transform(*(Affine(*transform) @ (col, row)))
   area = perimeter = 0.0
@@ -104,7 +109,7 @@ def test_areas_and_perimeters_are_those_of_the_pixels(tmp_path, name):
   mask[10:39, 5:30] = 2
   mask[15:20, 10:12] = 0
   mask[25:27, 9:22] = 0
-  found = find(tmp_path, mask, crs=crs, transform=transform)
+  found = trace(tmp_path, mask, crs=crs, transform=transform)
   assert [x.class_name for x in found] == ["slide", "flow"]
   for landslide, (_, inside) in zip(found, labelled(mask), strict=True):
     area, perimeter = on_the_ground(inside, crs, transform)
@@ -120,13 +125,13 @@ def test_areas_and_perimeters_are_those_of_the_pixels(tmp_path, name):
 def test_every_region_is_a_valid_polygon_with_its_own_pixels_figures(
   tmp_path, rng, float_scores, monkeypatch
 ):
-  monkeypatch.setattr(regions, "_PIXELS", 1)  # Blocks of a row of tiles: regions cross them.
+  monkeypatch.setattr(rasters, "PIXELS_AT_ONCE", 1)  # Blocks of a row of tiles: regions cross them.
   mask = noise(rng)
   scores = rng.integers(0, 101, (2, *mask.shape)).astype(np.uint8)
   scores[rng.random(scores.shape) < 0.2] = 255
   if float_scores:
     scores = np.where(scores == 255, np.nan, scores / 100).astype(np.float32)
-  found = find(tmp_path, mask, scores)
+  found = trace(tmp_path, mask, scores)
   expected = labelled(mask)
   assert [x.id for x in found] == list(range(1, len(expected) + 1))
   assert len(found) > 20
@@ -151,9 +156,9 @@ def test_every_region_is_a_valid_polygon_with_its_own_pixels_figures(
 def test_blocks_leave_no_trace(tmp_path, rng, monkeypatch):
   mask = noise(rng, (96, 80))
   mask[5:90, 30:33] = 1  # One is open over many blocks.
-  whole = find(tmp_path, mask)
-  monkeypatch.setattr(regions, "_PIXELS", 1)
-  cut = find(tmp_path, mask)
+  whole = trace(tmp_path, mask)
+  monkeypatch.setattr(rasters, "PIXELS_AT_ONCE", 1)
+  cut = trace(tmp_path, mask)
   assert max(x.geometry.bounds[3] - x.geometry.bounds[1] for x in cut) > 800
   for one, other in zip(whole, cut, strict=True):
     shapes = one.geometry.normalize(), other.geometry.normalize()
@@ -165,16 +170,19 @@ def test_blocks_leave_no_trace(tmp_path, rng, monkeypatch):
 
 
 def test_landslides_come_out_where_they_end(tmp_path, rng, monkeypatch):
-  monkeypatch.setattr(regions, "_PIXELS", 1)
-  rows, pieces = [], regions._pieces
-  monkeypatch.setattr(regions, "_pieces", lambda *block: rows.append(block[2]) or pieces(*block))
+  monkeypatch.setattr(rasters, "PIXELS_AT_ONCE", 1)
+  rows, block_pieces = [], regions._block_pieces
+  monkeypatch.setattr(
+    regions, "_block_pieces", lambda *block: rows.append(block[2]) or block_pieces(*block)
+  )
   paths = write(tmp_path, noise(rng))
-  first = next(polygons.find(*paths, _NAMES, "a.tif"))
+  with rasters.open_map_raster(paths[0]) as mask, rasters.open_map_raster(paths[1]) as scores:
+    first = next(polygons.trace(mask, scores, _NAMES, "a.tif"))
   ends = (_UTM[1][5] - first.geometry.bounds[1]) / 10
-  assert rows == list(range(int(ends) + 1))  # No row is read that is not needed to know.
+  assert rows == list(range(int(ends) + 1))  # No row is read before it is needed.
 
 
-def test_corners_part_regions_and_holes_stay(tmp_path):
+def test_corners_separate_regions_and_holes_stay(tmp_path):
   mask = drawn("""
     110000
     101000
@@ -182,7 +190,7 @@ def test_corners_part_regions_and_holes_stay(tmp_path):
     xx1200
     xx0001
   """)
-  found = find(tmp_path, mask)
+  found = trace(tmp_path, mask)
   assert [(x.class_name, x.pixels) for x in found] == [
     ("slide", 3), ("slide", 1), ("slide", 1), ("slide", 1), ("flow", 3), ("slide", 1),
   ]
@@ -193,14 +201,14 @@ def test_corners_part_regions_and_holes_stay(tmp_path):
     01111
   """)
   (tmp_path / "ring").mkdir()
-  (only,) = find(tmp_path / "ring", ring)
+  (only,) = trace(tmp_path / "ring", ring)
   assert only.geometry.is_valid and only.pixels == 14 and len(only.geometry.interiors) == 1
   assert only.geometry.area == 1400
 
 
-def test_small_ones_are_left_out_by_ground_area(tmp_path):
+def test_small_polygons_are_skipped_by_ground_area(tmp_path):
   mask = drawn("1100 0001 0200 2200")
-  sizes = lambda **options: [(x.id, x.pixels) for x in find(tmp_path, mask, **options)]
+  sizes = lambda **options: [(x.id, x.pixels) for x in trace(tmp_path, mask, **options)]
   assert sizes() == [(1, 2), (2, 1), (3, 3)]
   assert sizes(min_area=150) == [(1, 2), (2, 3)]  # Square metres: a pixel has 100.
   assert sizes(min_area=150, crs="EPSG:2263") == []  # Square feet, of which a pixel has 100.
@@ -213,10 +221,10 @@ def test_small_ones_are_left_out_by_ground_area(tmp_path):
 )
 def test_simplified_outlines_stay_near_the_tolerance(tmp_path, crs, unit):
   mask = noise(np.random.default_rng(0))
-  found = find(tmp_path, mask, crs=crs)
+  found = trace(tmp_path, mask, crs=crs)
   corners = lambda landslides: sum(shapely.get_num_coordinates(x.geometry) for x in landslides)
   for distance in (8.0, 15.0, 1e6):  # In the CRS's units; a pixel has 10.
-    simple = find(tmp_path, mask, crs=crs, simplify=distance * unit)
+    simple = trace(tmp_path, mask, crs=crs, simplify=distance * unit)
     for one, other in zip(found, simple, strict=True):
       assert other.geometry.is_valid and other.geometry.area >= one.geometry.area / 2
       # GEOS takes a ring's first corner away last, which moves it by up to the tolerance again.
@@ -228,7 +236,7 @@ def test_simplified_outlines_stay_near_the_tolerance(tmp_path, crs, unit):
   bump = np.pad(np.ones((6, 20), np.uint8), ((0, 1), (0, 0)))
   bump[6, 10] = 1
   (tmp_path / "bump").mkdir()
-  counts = [corners(find(tmp_path / "bump", bump, crs=crs, simplify=d * unit)) for d in (9.9, 10.1)]
+  counts = [corners(trace(tmp_path / "bump", bump, crs=crs, simplify=d * unit)) for d in (9.9, 10.1)]
   assert counts[0] > counts[1] == 5
 
 
@@ -242,7 +250,7 @@ def test_vector_files_read_back(tmp_path, crs, empty):
   scores = np.full((2, *mask.shape), 40, np.uint8)
   scores[1] = 255  # Class two has no probability.
   paths = write(tmp_path, mask, scores, crs)
-  found = list(polygons.find(*paths, _ODD, "scène\udce9.tif"))
+  found = trace_files(*paths, _ODD, "scène\udce9.tif")
   with rasterio.open(paths[0]) as raster:
     grid = Grid.from_raster(raster)
   gpkg, geojson = tmp_path / "out" / "a.gpkg", tmp_path / "out" / "a.geojson"
@@ -293,29 +301,29 @@ def check_feature(feature, landslide, crs):
   assert all(round(x, 7) == x for ring in (outline, *holes) for point in ring for x in point)
 
 
-def test_faults_are_named(tmp_path):
+def test_wrong_rasters_are_named(tmp_path):
   mask = drawn("130 000")
   with pytest.raises(ValueError, match=r"mask\.tif holds class 3, but only 2"):
-    find(tmp_path, mask)
+    trace(tmp_path, mask)
   with pytest.raises(ValueError, match=r"scores\.tif has 1 bands of uint8: it must have 2"):
-    find(tmp_path, mask, np.zeros((1, 2, 3), np.uint8))
+    trace(tmp_path, mask, np.zeros((1, 2, 3), np.uint8))
   (tmp_path / "other").mkdir()
   mask_path, _ = write(tmp_path / "other", mask, transform=(9, *_UTM[1][1:]))
   with pytest.raises(ValueError, match=r"scores\.tif and .*mask\.tif differ in size, transform or CRS"):
-    list(polygons.find(mask_path, tmp_path / "scores.tif", _NAMES, ""))
+    trace_files(mask_path, tmp_path / "scores.tif")
   noisy = np.random.default_rng(0).integers(1, 3, (64, 64)).astype(np.uint8)
   mask_path, scores_path = write(tmp_path, noisy)
   mask_path.write_bytes(mask_path.read_bytes()[:-300])
   with pytest.raises(ImageError, match=r"mask\.tif"):
-    list(polygons.find(mask_path, scores_path, _NAMES, ""))
+    trace_files(mask_path, scores_path)
 
 
 def test_a_file_that_does_not_fit_on_the_disk_is_not_left(tmp_path, monkeypatch):
-  found = find(tmp_path, drawn("10 01"))
+  found = trace(tmp_path, drawn("10 01"))
   grid = Grid(2, 2, CRS.from_epsg(32644), Affine(*_UTM[1]))
   gpkg, geojson = tmp_path / "out" / "a.gpkg", tmp_path / "out" / "a.geojson"
   whole = pyogrio.raw.write
-  # As GDAL does when the disk is full: a part of what it was given, and no error.
+  # When the disk is full GDAL writes a part and raises no error.
   monkeypatch.setattr(pyogrio.raw, "write", lambda path, geometry, data, *rest, **options: whole(
     path, geometry[:1], [column[:1] for column in data], *rest, **options
   ))
@@ -324,7 +332,7 @@ def test_a_file_that_does_not_fit_on_the_disk_is_not_left(tmp_path, monkeypatch)
   assert list(gpkg.parent.iterdir()) == []
 
 
-def test_styles_name_every_class_and_hide_what_is_nothing():
+def test_styles_name_every_class_and_hide_the_background():
   names = (*_ODD, "bell\x07")
   mask = ElementTree.fromstring(qgis_style.mask_style(names))
   assert mask.tag == "qgis" and mask.find("pipe/rasterrenderer").get("type") == "paletted"

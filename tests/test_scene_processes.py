@@ -1,4 +1,4 @@
-"""Scenes from the command line: two processes draw the map that one does."""
+"""Scenes from the command line: two processes write the map that one does."""
 
 import socket
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def workdir(image_folder, tmp_path):
-  """What a training leaves, without one: random weights, and thresholds that some pixels reach."""
+  """Returns a workdir with random weights, and thresholds that some pixels reach."""
   draft = small_config.__wrapped__(image_folder)
   draft.localize.gate = 0.0
   config = configs.from_mapping(draft)
@@ -38,7 +38,7 @@ def workdir(image_folder, tmp_path):
 
 
 def prediction(workdir, scene, output, *flags):
-  """Returns a command, for two devices."""
+  """Returns the arguments and variables of a prediction on two devices."""
   arguments = [
     "--mode=predict", f"--workdir={workdir}", f"--input={scene}", f"--output={output}",
     "--probability=float32", *flags,

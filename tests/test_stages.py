@@ -120,7 +120,7 @@ def test_it_is_evaluated_and_predicts_like_any_other(both, image_folder, tmp_pat
   assert set(result["classes"]["landslide"]["maps"]["segmentation"]["rules"]) == set(RULES)
   again = loop.evaluate_workdir(second)
   assert again["classes"] == result["classes"]
-  rows = predict.predict(second, image_folder / "landslide", tmp_path)
+  rows = predict.map_scenes(second, image_folder / "landslide", tmp_path).rows
   assert len(rows) == 20
 
 

@@ -205,7 +205,7 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
     crs="EPSG:32633", transform=transform,
   ) as raster:
     raster.write(np.full((3, 50, 75), 80, np.uint8))
-  rows = predict.predict(workdir, source, tmp_path / "out")
+  rows = predict.map_scenes(workdir, source, tmp_path / "out").rows
   assert len(rows) == 23
   assert "broken.png" in caplog.text and not (tmp_path / "out" / ".unfinished").exists()
   assert "<h2>Not mapped</h2>" in (tmp_path / "out" / "report.html").read_text()
@@ -238,10 +238,10 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
 def test_prediction_says_what_is_missing(trained, tmp_path):
   workdir, _ = trained
   with pytest.raises(FileNotFoundError, match="no such file or folder"):
-    predict.predict(workdir, tmp_path / "nowhere", tmp_path / "out")
+    predict.map_scenes(workdir, tmp_path / "nowhere", tmp_path / "out")
   (tmp_path / "empty").mkdir()
   with pytest.raises(FileNotFoundError, match="holds no image"):
-    predict.predict(workdir, tmp_path / "empty", tmp_path / "out")
+    predict.map_scenes(workdir, tmp_path / "empty", tmp_path / "out")
 
 
 def test_report_is_one_page_with_every_picture(trained):

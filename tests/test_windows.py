@@ -63,11 +63,11 @@ def test_a_block_of_rows_blends_like_the_whole_scene(shape, parts):
       for j in range(len(cols.starts)):
         canvas.add(i, j, windows[i, j])
       if parts == 2:  # Stopped after each row of windows, and resumed.
-        first, rows_done = canvas.finish(i)
+        first, rows_done = canvas.finish_row(i)
         band, canvas = canvas.band, Canvas(rows, cols, 2, start, stop)
         if i + 1 < len(rows.starts):
           canvas.restore(i + 1, band)
       else:
-        first, rows_done = canvas.finish(i)
+        first, rows_done = canvas.finish_row(i)
       blended[first : first + len(rows_done)] = rows_done
   np.testing.assert_allclose(blended, expected, atol=1e-6)

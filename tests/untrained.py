@@ -1,4 +1,4 @@
-"""A finished workdir without the time of a training: packaged trunk, random head, a filled bank."""
+"""Makes a finished workdir without training: packaged trunk, random head, a filled bank."""
 
 import dataclasses
 
@@ -20,23 +20,23 @@ GSD = 2.0
 
 
 def make_workdir(folder, config):
-  """Leaves in `folder` what a training of `config` would, an evaluation included."""
+  """Writes to `folder` what a training of `config` writes, with an evaluation; returns the folder."""
   mesh = sharding.make_mesh()
   _, _, state = restore.start(config, mesh, 1)
   rng = np.random.default_rng(5)
   anchors = rng.normal(size=(config.bank.slots, *state.bank.centres.shape[::2])).astype(np.float32)
   bank = jax.device_get(state.bank)
   bank = jax.jit(lambda bank, anchors: memory_bank.refresh(
-    memory_bank.push(bank, anchors, jnp.ones(anchors.shape[:2], bool), config.bank), config.bank
+    memory_bank.push(bank, anchors, jnp.ones(anchors.shape[:2], bool)), config.bank
   ))(bank, anchors)
   assert bank.ready
-  # At zero, as it starts, the cross-attention would not be seen.
+  # The cross-attention starts at zero, where it would have no effect.
   move = lambda leaf: leaf + rng.normal(scale=0.05, size=leaf.shape).astype(np.float32)
   head = jax.tree.map(move, jax.device_get(state.params["head"]))
   state = state.replace(
     step=np.int32(7), params={"trunk": state.params["trunk"], "head": head}, bank=jax.device_get(bank)
   )
-  state = jax.device_put(state, jax.devices()[0])  # Cut into parts, it would take longer to save.
+  state = jax.device_put(state, jax.devices()[0])  # A sharded state takes longer to save.
   checkpoints = Checkpoints(folder, keep=1, writes=True)
   checkpoints.save(state, {})
   checkpoints.close()
@@ -56,7 +56,7 @@ def make_workdir(folder, config):
 
 
 def pictures():
-  """Random and drawn images u8[4, SIDE, SIDE, 3]."""
+  """Returns random and drawn images u8[4, SIDE, SIDE, 3]."""
   noise = np.random.default_rng(1).integers(0, 256, (2, SIDE, SIDE, 3), np.uint8)
   drawn = [drawing.draw_patch(seed, size=SIDE, landslide=True)[0] for seed in (2, 3)]
   return np.stack([*noise, *drawn])

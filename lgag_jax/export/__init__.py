@@ -1,4 +1,4 @@
-"""The network for use without this package: StableHLO, ONNX, a model directory.
+"""Writes a trained network for use elsewhere: StableHLO, ONNX or a model directory.
 
 May import: config, geo, inference, mapping, method, options, runtime, training.
 """

@@ -1,4 +1,4 @@
-"""Functions reduced to what depends on their inputs: all else, such as tables, is computed once."""
+"""Reduces a function to the operations that depend on its inputs, and computes all others once."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
@@ -7,105 +7,117 @@ import jax
 import jax.extend
 from jax import lax
 
-_CALLS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # Where calls keep the function that they call.
+_CALLEE_PARAMETERS = ("jaxpr", "call_jaxpr", "fun_jaxpr")  # Of operations that call a function.
 
 
-def folded(
-  function: Callable, *inputs: jax.ShapeDtypeStruct, instead: Mapping[str, Callable] = {}
+def fold_constants(
+  function: Callable, *inputs: jax.ShapeDtypeStruct, replacements: Mapping[str, Callable] = {}
 ) -> Callable:
-  """Returns `function`, of plain operations alone, calls inlined, on constants that are worked out.
+  """Returns `function` with calls inlined, loops of known length unrolled and constants computed.
 
-  It returns a list, the leaves of what `function` does. Loops of known length are unrolled. Converters
-  take a time that grows with the square of the operations, and know some kinds of calls badly.
-  `instead` has functions, by name, for operations that are to be put in other words.
+  The new function returns the list of the old one's leaves. It is for converters, whose time grows with
+  the square of the operations and which support few kinds of calls. `replacements` are functions to use
+  in place of operations, by the operations' names.
   """
-  flat = jax.make_jaxpr(_inlined(jax.make_jaxpr(function)(*inputs), instead))(*inputs)
-  moving, still = set(flat.jaxpr.invars), []
+  inlined = _inline(jax.make_jaxpr(function)(*inputs), replacements)
+  flat = jax.make_jaxpr(inlined)(*inputs)
+  varying, constant_equations = set(flat.jaxpr.invars), []
   for equation in flat.jaxpr.eqns:
-    if moving.isdisjoint(_variables(equation.invars)):
-      still.append(equation)
+    if varying.isdisjoint(_variables(equation.invars)):
+      constant_equations.append(equation)
     else:
-      moving.update(equation.outvars)
-  rest = [equation for equation in flat.jaxpr.eqns if not moving.isdisjoint(equation.outvars)]
-  made = {variable for equation in still for variable in equation.outvars}
-  read = [v for equation in rest for v in _variables(equation.invars)] + _variables(flat.jaxpr.outvars)
-  wanted = [variable for variable in dict.fromkeys(read) if variable in made]
-  constants = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
+      varying.update(equation.outvars)
+  equations = [
+    equation for equation in flat.jaxpr.eqns if not varying.isdisjoint(equation.outvars)
+  ]
+  computed = {variable for equation in constant_equations for variable in equation.outvars}
+  used = [variable for equation in equations for variable in _variables(equation.invars)]
+  used += _variables(flat.jaxpr.outvars)
+  needed = [variable for variable in dict.fromkeys(used) if variable in computed]
+  literals = dict(zip(flat.jaxpr.constvars, flat.consts, strict=True))
 
   @jax.jit
-  def work_out(values):
-    places = _run(still, dict(zip(constants, values, strict=True)))
-    return [places[variable] for variable in wanted]
+  def compute(values):
+    environment = _evaluate(constant_equations, dict(zip(literals, values, strict=True)))
+    return [environment[variable] for variable in needed]
 
-  known = constants | dict(zip(wanted, work_out(list(constants.values())), strict=True))
+  constants = literals | dict(zip(needed, compute(list(literals.values())), strict=True))
 
-  def result(*values):
-    places = _run(rest, known | dict(zip(flat.jaxpr.invars, values, strict=True)))
-    return [_value(variable, places) for variable in flat.jaxpr.outvars]
+  def folded_function(*values):
+    environment = constants | dict(zip(flat.jaxpr.invars, values, strict=True))
+    environment = _evaluate(equations, environment)
+    return [_value(variable, environment) for variable in flat.jaxpr.outvars]
 
-  return result
+  return folded_function
 
 
-def _inlined(closed: Any, instead: Mapping[str, Callable]) -> Callable:
-  """Returns a function that does what a jaxpr says, the functions that it calls included."""
+def _inline(closed: Any, replacements: Mapping[str, Callable]) -> Callable:
+  """Returns the function of a closed jaxpr, with the functions that it calls inlined."""
 
-  def function(*values):
+  def function(*inputs):
     jaxpr = closed.jaxpr
-    names, given = [*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *values]
-    places = _run(jaxpr.eqns, dict(zip(names, given, strict=True)), instead)
-    return [_value(variable, places) for variable in jaxpr.outvars]
+    variables, values = [*jaxpr.constvars, *jaxpr.invars], [*closed.consts, *inputs]
+    environment = dict(zip(variables, values, strict=True))
+    environment = _evaluate(jaxpr.eqns, environment, replacements)
+    return [_value(variable, environment) for variable in jaxpr.outvars]
 
   return function
 
 
-def _run(equations: Iterable, places: dict, instead: Mapping[str, Callable] | None = None) -> dict:
-  """Returns `places`, values by variable, with what the equations add.
+def _evaluate(
+  equations: Iterable, environment: dict, replacements: Mapping[str, Callable] | None = None
+) -> dict:
+  """Returns the environment, values by variable, with the results of the equations added.
 
-  With `instead` calls are inlined and loops unrolled, too.
+  Given `replacements`, also inlines calls and unrolls loops.
   """
-  places = dict(places)
+  environment = dict(environment)
   for equation in equations:
-    values = [_value(variable, places) for variable in equation.invars]
-    called = next((equation.params[name] for name in _CALLS if name in equation.params), None)
-    name, inline = equation.primitive.name, instead is not None
-    if inline and name in instead:
-      found = [instead[name](*values)]
+    values = [_value(variable, environment) for variable in equation.invars]
+    callee = next(
+      (equation.params[name] for name in _CALLEE_PARAMETERS if name in equation.params), None
+    )
+    name, inline = equation.primitive.name, replacements is not None
+    if inline and name in replacements:
+      results = [replacements[name](*values)]
     elif inline and name == "scan":
-      found = _unrolled(equation.params, values, instead)
-    elif inline and called is not None and len(_jaxpr(called).invars) == len(values):
-      closed = called if hasattr(called, "consts") else jax.extend.core.ClosedJaxpr(called, ())
-      found = _inlined(closed, instead)(*values)
+      results = _unroll(equation.params, values, replacements)
+    elif inline and callee is not None and len(_jaxpr(callee).invars) == len(values):
+      closed = callee if hasattr(callee, "consts") else jax.extend.core.ClosedJaxpr(callee, ())
+      results = _inline(closed, replacements)(*values)
     else:
       parameters = equation.primitive.get_bind_params(equation.params)
-      found = equation.primitive.bind(*values, **parameters)
-      found = found if equation.primitive.multiple_results else [found]
-    places.update(zip(equation.outvars, found, strict=True))
-  return places
+      results = equation.primitive.bind(*values, **parameters)
+      results = results if equation.primitive.multiple_results else [results]
+    environment.update(zip(equation.outvars, results, strict=True))
+  return environment
 
 
-def _unrolled(parameters: dict, values: list, instead: Mapping[str, Callable]) -> list:
-  """Takes a loop's steps one after the other; returns what it carries, and what its steps yield."""
-  constants, carried = parameters["num_consts"], parameters["num_carry"]
-  fixed, state = values[:constants], values[constants : constants + carried]
-  step, steps = _inlined(parameters["jaxpr"], instead), range(parameters["length"])
-  yielded = []
-  for number in reversed(steps) if parameters["reverse"] else steps:
-    inputs = [lax.index_in_dim(x, number, 0, keepdims=False) for x in values[constants + carried :]]
-    found = step(*fixed, *state, *inputs)
-    state = found[:carried]
-    yielded.append([lax.expand_dims(y, (0,)) for y in found[carried:]])
+def _unroll(parameters: dict, values: list, replacements: Mapping[str, Callable]) -> list:
+  """Evaluates a scan step by step; returns its final carry and its stacked outputs."""
+  constant_count, carry_count = parameters["num_consts"], parameters["num_carry"]
+  constants = values[:constant_count]
+  carry = values[constant_count : constant_count + carry_count]
+  sequences = values[constant_count + carry_count :]
+  step, numbers = _inline(parameters["jaxpr"], replacements), range(parameters["length"])
+  outputs = []
+  for number in reversed(numbers) if parameters["reverse"] else numbers:
+    inputs = [lax.index_in_dim(x, number, 0, keepdims=False) for x in sequences]
+    results = step(*constants, *carry, *inputs)
+    carry = results[:carry_count]
+    outputs.append([lax.expand_dims(y, (0,)) for y in results[carry_count:]])
   if parameters["reverse"]:
-    yielded.reverse()
-  return [*state, *(lax.concatenate(parts, 0) for parts in zip(*yielded, strict=True))]
+    outputs.reverse()
+  return [*carry, *(lax.concatenate(parts, 0) for parts in zip(*outputs, strict=True))]
 
 
-def _jaxpr(called: Any) -> Any:
-  return getattr(called, "jaxpr", called)
+def _jaxpr(callee: Any) -> Any:
+  return getattr(callee, "jaxpr", callee)
 
 
 def _variables(values: Iterable) -> list:
   return [value for value in values if not isinstance(value, jax.extend.core.Literal)]
 
 
-def _value(variable: Any, places: dict) -> Any:
-  return variable.val if isinstance(variable, jax.extend.core.Literal) else places[variable]
+def _value(variable: Any, environment: dict) -> Any:
+  return variable.val if isinstance(variable, jax.extend.core.Literal) else environment[variable]

@@ -1,4 +1,4 @@
-"""A trained network for use elsewhere: as StableHLO, as ONNX, or as a folder of weights."""
+"""Exports a trained network as StableHLO, as ONNX, or as a folder of weights."""
 
 import dataclasses
 import logging
@@ -11,12 +11,13 @@ import numpy as np
 from jax import export as jax_export
 
 from lgag_jax.config import Config
-from lgag_jax.export import onnx_form
+from lgag_jax.export import onnx_conversion
 from lgag_jax.geo import scale
 from lgag_jax.inference import exclusive_classes
+from lgag_jax.inference.localize import map_of
 from lgag_jax.mapping import predict
-from lgag_jax.mapping.predict import Ready
-from lgag_jax.mapping.window_scores import plain_look
+from lgag_jax.mapping.predict import LoadedModel
+from lgag_jax.mapping.window_scores import make_traceable_window_scores
 from lgag_jax.method import network as networks
 from lgag_jax.options.export import Settings
 from lgag_jax.runtime import files, processes
@@ -32,126 +33,130 @@ _LOADERS = pathlib.Path(__file__).parent
 def export(
   workdir: pathlib.Path, output: str | pathlib.Path | None, settings: Settings = Settings()
 ) -> None:
-  """Writes what `settings.what` names of a workdir's network to `output`, which must be new or empty.
+  """Writes the forms in `settings.what` of a workdir's network to `output`, a new or empty folder.
 
-  Programs come with a loader that does not need this package, and with facts.json. Raises ValueError
-  naming the setting for what has no such form, OSError when `output` holds anything.
+  Beside a program it writes a loader, which does not need this package, and facts.json. Raises
+  ValueError naming a setting that a form does not support, and OSError if `output` is not empty.
   """
   if not output:
     raise ValueError("--mode=export needs --output, a new folder.")
   if "onnx" in settings.what:
-    onnx.require()
-  ready = predict.make_ready(workdir)
+    onnx_conversion.require()
+  model = predict.load_model(workdir)
   if settings.training_gsd:
-    seen = dataclasses.replace(ready.seen, gsd=settings.training_gsd)
-    ready = dataclasses.replace(ready, seen=seen)
-  if settings.bands and len(settings.bands) != ready.config.data.channels:
+    training_scale = dataclasses.replace(model.training_scale, gsd=settings.training_gsd)
+    model = dataclasses.replace(model, training_scale=training_scale)
+  if settings.bands and len(settings.bands) != model.config.data.channels:
     raise ValueError(
-      f"--bands={','.join(map(str, settings.bands))}: the network takes {ready.config.data.channels}."
+      f"--bands={','.join(map(str, settings.bands))}: the network takes {model.config.data.channels} "
+      "bands."
     )
-  processes.from_first(lambda: _write(ready, pathlib.Path(output), settings))
+  processes.from_first(lambda: _write(model, pathlib.Path(output), settings))
 
 
-def _write(ready: Ready, output: pathlib.Path, settings: Settings) -> None:
-  types = _image_types(ready.config, settings)
+def _write(model: LoadedModel, output: pathlib.Path, settings: Settings) -> None:
   with files.atomic_folder(output) as folder:
     if "model" in settings.what:
-      state = jax.tree.map(np.asarray, ready.state)
-      model_directory.write(folder / "model", ready.workdir, ready.config, state)
-    programs = {}
-    for form, make in (("stablehlo", stablehlo), ("onnx", onnx)):
-      if form not in settings.what:
-        continue
-      programs[form] = {}
-      for kind in types:
-        name = f"model_{kind}.{form}"
-        (folder / name).write_bytes(make(ready, kind, settings))
-        programs[form][kind] = name
+      state = jax.tree.map(np.asarray, model.state)
+      model_directory.write(folder / "model", model.workdir, model.config, state)
+    programs = {form: {} for form in ("stablehlo", "onnx") if form in settings.what}
+    for form in programs:
+      for image_type in image_types(model.config, settings):
+        if form == "stablehlo":
+          program = stablehlo_program(model, image_type)
+        else:
+          program = onnx_program(model, image_type, settings.onnx_batch)
+        name = f"model_{image_type}.{form}"
+        (folder / name).write_bytes(program)
+        programs[form][image_type] = name
       loader = f"load_{form}.py"
       files.write_text(folder / loader, (_LOADERS / loader).read_text())
     if programs:
-      files.write_json(folder / "facts.json", facts(ready, settings) | programs)
-    written = sorted(path.relative_to(folder) for path in folder.iterdir())
-  _LOG.info("Exported to %s: %s.", output, ", ".join(map(str, written)))
+      files.write_json(folder / "facts.json", facts(model, settings) | programs)
+    names = sorted(path.relative_to(folder) for path in folder.iterdir())
+  _LOG.info("Exported to %s: %s.", output, ", ".join(map(str, names)))
 
 
-def facts(ready: Ready, settings: Settings) -> dict:
-  """Returns what a program's user must know of images and results."""
-  data, view = ready.config.data, _view(ready)
+def facts(model: LoadedModel, settings: Settings) -> dict:
+  """Returns what a program's user must know about images and results."""
+  data, view = model.config.data, training_view(model)
+  gsd = model.training_scale.gsd
   return {
     "side": view.side, "channels": data.channels, "classes": list(data.classes),
     "bands": list(settings.bands or range(1, data.channels + 1)),
-    # [0, None]: to the largest value of an integer type, 1 for floats. None: bands have means of their
-    # own, within the program.
+    # [0, None]: the upper end is an integer type's largest value, for floats 1. None: the program
+    # scales each band by its own mean and deviation.
     "value_range": [0, data.max_value or None] if data.normalise == "trunk" else None,
-    "thresholds": list(ready.thresholds),
-    "gate": ready.config.localize.gate, "map": predict.map_of(ready.config),
-    # Metres; None where nothing tells. Of images like training's this many by as many pixels are one.
-    "gsd": ready.seen.gsd and ready.seen.gsd * view.reduction, "averaged": view.reduction,
+    "thresholds": list(model.thresholds),
+    "gate": model.config.localize.gate, "map": map_of(model.config),
+    # Metres per pixel of the program's input; None if unknown. "averaged" by "averaged" pixels of
+    # images like those of training make one pixel of it.
+    "gsd": gsd and gsd * view.reduction, "averaged": view.reduction,
     "outputs": list(OUTPUTS), "platforms": list(PLATFORMS), "onnx_batch": settings.onnx_batch,
-    "step": int(ready.state.step),
+    "step": int(model.state.step),
   }
 
 
-def stablehlo(ready: Ready, image_type: str, settings: Settings = Settings()) -> bytes:
+def stablehlo_program(model: LoadedModel, image_type: str) -> bytes:
   """Returns the serialised program of images [B, side, side, channels] for all of PLATFORMS."""
-  del settings
   (batch,) = jax_export.symbolic_shape("batch")
-  function = _function(ready, "any")
+  function = _make_program_function(model, "any")
   named = jax.jit(lambda images: dict(zip(OUTPUTS, function(images), strict=True)))
-  exported = jax_export.export(named, platforms=PLATFORMS)(_image(ready, batch, image_type))
+  exported = jax_export.export(named, platforms=PLATFORMS)(_image_struct(model, batch, image_type))
   return bytes(exported.serialize())
 
 
-def onnx(ready: Ready, image_type: str, settings: Settings = Settings()) -> bytes:
-  """Returns the ONNX program of `settings.onnx_batch` images; raises ValueError naming the setting."""
-  config = ready.config
+def onnx_program(model: LoadedModel, image_type: str, batch: int = 1) -> bytes:
+  """Returns the ONNX program of `batch` images; raises ValueError naming an unsupported setting."""
+  config = model.config
   if config.model.precision != "float32":
     raise ValueError(
-      f"--what=onnx: config.model.precision={config.model.precision!r} has no form there that gives "
-      "the same maps. Export stablehlo, or train in float32."
+      f"--what=onnx does not support config.model.precision={config.model.precision!r}: its maps would "
+      "differ. Export stablehlo, or train in float32."
     )
-  image = _image(ready, settings.onnx_batch, image_type)
+  image = _image_struct(model, batch, image_type)
   try:
-    # ONNX Runtime has grouped convolutions of its own.
-    return onnx_form.convert(_function(ready, "cuda"), image, OUTPUTS)
+    # ONNX Runtime has grouped convolutions, as CUDA does.
+    return onnx_conversion.convert(_make_program_function(model, "cuda"), image, OUTPUTS)
   except ValueError as error:
-    unusual = [
-      f"localize.scales={config.localize.scales}", f"localize.turns={config.localize.turns!r}",
-      f"refine.method={config.refine.method!r}", f"model.trunk={config.model.trunk!r}",
+    candidates = [
+      f"localize.scales={config.localize.scales}", f"refine.method={config.refine.method!r}",
+      f"model.trunk={config.model.trunk!r}",
     ]
     raise ValueError(
-      f"--what=onnx: {error}. Of the config one of {', '.join(unusual)} will be the reason: export "
-      "stablehlo, or change it in the workdir's config.json and run --mode=eval first."
+      f"--what=onnx: {error}. The cause is probably one of {', '.join(candidates)}. Export stablehlo, "
+      "or change the setting in the workdir's config.json and run --mode=eval first."
     ) from error
 
 
-def _function(ready: Ready, platform: str) -> Callable:
-  """Returns the function from images to OUTPUTS, weights and thresholds within."""
-  config = ready.config
-  look = plain_look(networks.build(config, platform), config, _view(ready))
-  # As arrays of the host: constants, not arguments, of what is traced.
-  state = jax.tree.map(np.asarray, ready.state.replace(opt_state=None))
-  thresholds = np.array(ready.thresholds, np.float32)
+def _make_program_function(model: LoadedModel, platform: str) -> Callable:
+  """Returns the function from images to OUTPUTS, with weights and thresholds as constants."""
+  config = model.config
+  network = networks.build(config, platform)
+  window_scores = make_traceable_window_scores(network, config, training_view(model))
+  # NumPy arrays become constants of the traced function; JAX arrays would become arguments.
+  state = jax.tree.map(np.asarray, model.state.replace(opt_state=None))
+  thresholds = np.array(model.thresholds, np.float32)
 
   def function(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    scores, probabilities = look(jax.tree.map(jnp.asarray, state), images)
+    scores, probabilities = window_scores(jax.tree.map(jnp.asarray, state), images)
     return scores, probabilities, exclusive_classes.drawn(scores, thresholds)
 
   return function
 
 
-def _view(ready: Ready) -> scale.View:
-  """A scene of training's own ground resolution is looked at like this."""
-  return scale.view(ready.seen, ready.config, ready.seen.gsd)
+def training_view(model: LoadedModel) -> scale.View:
+  """Returns how the network views a scene of the training images' ground resolution."""
+  return scale.view(model.training_scale, model.config, model.training_scale.gsd)
 
 
-def _image(ready: Ready, batch: int, image_type: str) -> jax.ShapeDtypeStruct:
-  side = _view(ready).side
-  return jax.ShapeDtypeStruct((batch, side, side, ready.config.data.channels), np.dtype(image_type))
+def _image_struct(model: LoadedModel, batch, image_type: str) -> jax.ShapeDtypeStruct:
+  side = training_view(model).side
+  return jax.ShapeDtypeStruct((batch, side, side, model.config.data.channels), np.dtype(image_type))
 
 
-def _image_types(config: Config, settings: Settings) -> tuple[str, ...]:
+def image_types(config: Config, settings: Settings) -> tuple[str, ...]:
+  """Returns the types of images to write programs for, "auto" resolved."""
   if settings.image_types != ("auto",):
     return settings.image_types
   return ("uint16",) if config.data.max_value > 255 else ("uint8",)

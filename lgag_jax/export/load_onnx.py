@@ -1,4 +1,4 @@
-"""Runs the exported network in this folder; it needs onnxruntime and numpy alone.
+"""Runs the exported network in this folder. Needs only onnxruntime and numpy.
 
     python load_onnx.py images.npy maps.npz
 """
@@ -16,17 +16,19 @@ FOLDER = pathlib.Path(__file__).parent
 def load(image_type="uint8", folder=FOLDER, providers=("CPUExecutionProvider",)):
   """Returns the function from images [B, side, side, channels] to scores, probabilities and mask.
 
-  Scores f32[B, side, side, C] are refined and gated, probabilities f32[B, C] are the images', the mask
-  u8[B, side, side] is drawn at the thresholds that facts.json names: 0 is background, k its class k.
-  The program takes `onnx_batch` images at once: others are padded here.
+  - scores, f32[B, side, side, C]: per class, refined and gated;
+  - probabilities, f32[B, C]: that the image shows the class;
+  - mask, u8[B, side, side]: 0 is background, k is class k, at the thresholds in facts.json.
+
+  The program takes `onnx_batch` images at a time: this function pads and splits the batch.
   """
   facts = json.loads((folder / "facts.json").read_text())
   if image_type not in facts["onnx"]:
-    raise ValueError(f"exported for {', '.join(facts['onnx'])} alone, not {image_type} images")
-  session = onnxruntime.InferenceSession(
+    raise ValueError(f"exported for {', '.join(facts['onnx'])} images only, not {image_type}")
+  program = onnxruntime.InferenceSession(
     str(folder / facts["onnx"][image_type]), providers=list(providers)
   )
-  names, size = [output.name for output in session.get_outputs()], facts["onnx_batch"]
+  names, size = [output.name for output in program.get_outputs()], facts["onnx_batch"]
   shape = (facts["side"], facts["side"], facts["channels"])
 
   def predict(images):
@@ -35,10 +37,10 @@ def load(image_type="uint8", folder=FOLDER, providers=("CPUExecutionProvider",))
       raise ValueError(f"images are {images.dtype}{list(images.shape)}, not {image_type}[B, *{shape}]")
     padded = np.pad(images, ((0, -len(images) % size), (0, 0), (0, 0), (0, 0)))
     parts = [
-      session.run(names, {"images": padded[i : i + size]}) for i in range(0, len(padded), size)
+      program.run(names, {"images": padded[i : i + size]}) for i in range(0, len(padded), size)
     ]
-    joined = [np.concatenate(part)[: len(images)] for part in zip(*parts, strict=True)]
-    return dict(zip(names, joined, strict=True))
+    outputs = [np.concatenate(output)[: len(images)] for output in zip(*parts, strict=True)]
+    return dict(zip(names, outputs, strict=True))
 
   return predict
 
@@ -46,5 +48,5 @@ def load(image_type="uint8", folder=FOLDER, providers=("CPUExecutionProvider",))
 if __name__ == "__main__":
   if len(sys.argv) != 3:
     sys.exit(__doc__)
-  given = np.load(sys.argv[1])
-  np.savez(sys.argv[2], **load(given.dtype.name)(given))
+  batch = np.load(sys.argv[1])
+  np.savez(sys.argv[2], **load(batch.dtype.name)(batch))

@@ -1,4 +1,4 @@
-"""Runs the exported network in this folder; it needs jax and numpy alone.
+"""Runs the exported network in this folder. Needs only jax and numpy.
 
     python load_stablehlo.py images.npy maps.npz
 """
@@ -17,12 +17,13 @@ FOLDER = pathlib.Path(__file__).parent
 def load(image_type="uint8", folder=FOLDER):
   """Returns the function from images [B, side, side, channels] to scores, probabilities and mask.
 
-  Scores f32[B, side, side, C] are refined and gated, probabilities f32[B, C] are the images', the mask
-  u8[B, side, side] is drawn at the thresholds that facts.json names: 0 is background, k its class k.
+  - scores, f32[B, side, side, C]: per class, refined and gated;
+  - probabilities, f32[B, C]: that the image shows the class;
+  - mask, u8[B, side, side]: 0 is background, k is class k, at the thresholds in facts.json.
   """
   facts = json.loads((folder / "facts.json").read_text())
   if image_type not in facts["stablehlo"]:
-    raise ValueError(f"exported for {', '.join(facts['stablehlo'])} alone, not {image_type} images")
+    raise ValueError(f"exported for {', '.join(facts['stablehlo'])} images only, not {image_type}")
   program = export.deserialize(bytearray((folder / facts["stablehlo"][image_type]).read_bytes()))
   run, shape = jax.jit(program.call), (facts["side"], facts["side"], facts["channels"])
 
@@ -38,5 +39,5 @@ def load(image_type="uint8", folder=FOLDER):
 if __name__ == "__main__":
   if len(sys.argv) != 3:
     sys.exit(__doc__)
-  given = np.load(sys.argv[1])
-  np.savez(sys.argv[2], **load(given.dtype.name)(given))
+  batch = np.load(sys.argv[1])
+  np.savez(sys.argv[2], **load(batch.dtype.name)(batch))

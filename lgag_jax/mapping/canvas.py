@@ -1,4 +1,4 @@
-"""A scene's scores while its windows come in: a band of rows as high as a window, not the scene."""
+"""Blends the scores of overlapping windows in a band of rows as high as one window."""
 
 import numpy as np
 
@@ -6,34 +6,34 @@ from lgag_jax.geo.windows import Axis
 
 
 class Canvas:
-  """Blends windows, row of windows by row of windows; hands on the rows of pixels that are settled.
+  """Blends windows row by row and returns the pixel rows that no later window changes.
 
-  `start` and `stop` bound the rows of pixels that are asked for: the others are not handed on.
+  Only pixel rows in [start, stop) are returned.
   """
 
   def __init__(self, rows: Axis, cols: Axis, classes: int, start: int, stop: int):
-    self._rows, self._cols, self._bounds = rows, cols, (start, stop)
-    self._top = rows.starts[rows.overlapping(start, stop)[0]]
-    self.band = np.zeros((rows.side, cols.length, classes), np.float32)  # From the row `_top` on.
+    self._rows, self._cols, self._start, self._stop = rows, cols, start, stop
+    self._top = rows.starts[rows.overlapping(start, stop)[0]]  # The scene's row that is `band[0]`.
+    self.band = np.zeros((rows.side, cols.length, classes), np.float32)
 
   def restore(self, row: int, band: np.ndarray) -> None:
-    """Goes on before the row of windows `row` with the band that there was then."""
+    """Resumes at the row of windows `row`, with the band as it was before that row."""
     self._top = self._rows.starts[row]
     self.band[:] = band
 
   def add(self, row: int, col: int, scores: np.ndarray) -> None:
-    """Adds the scores f32[side, side, C] of a window in the row of windows that is under way."""
+    """Adds a window's scores f32[side, side, C]; `row` must be the current row of windows."""
     down, across = self._rows.span(row), self._cols.span(col)
     height, width = down.stop - down.start, across.stop - across.start
     weights = self._rows.weights[row, :height, None] * self._cols.weights[col, None, :width]
     self.band[:height, across] += scores[:height, :width] * weights[..., None]
 
-  def finish(self, row: int) -> tuple[int, np.ndarray]:
-    """Ends a row of windows; returns the first of the rows of pixels that it settles, and them."""
+  def finish_row(self, row: int) -> tuple[int, np.ndarray]:
+    """Ends a row of windows; returns the first pixel row that is now final, and all final scores."""
     count = self._rows.complete_until(row) - self._top
-    first, (start, stop) = self._top, self._bounds
-    settled = self.band[max(start - first, 0) : max(min(stop - first, count), 0)].copy()
+    first = self._top
+    final = self.band[max(self._start - first, 0) : max(min(self._stop - first, count), 0)].copy()
     self.band[:-count] = self.band[count:].copy()
     self.band[-count:] = 0.0
     self._top += count
-    return max(first, start), settled
+    return max(first, self._start), final

@@ -1,9 +1,9 @@
-"""Maps of scenes against reference rasters or polygons: --mode=eval with --input.
+"""Evaluates maps of scenes against reference rasters or polygons: --mode=eval with --input.
 
     python -m lgag_jax.main --mode=eval --workdir=runs/x --input=scene.tif --labels=reference.gpkg \\
       --output=maps
 
-No threshold is ever chosen by the references that are read here.
+These references never choose a threshold of the maps.
 """
 
 import contextlib
@@ -26,41 +26,48 @@ from lgag_jax.geo.reference import Reference, open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import comparison, predict, products, scene_tables
-from lgag_jax.mapping.cog import NO_DATA
-from lgag_jax.mapping.comparison import Judged
+from lgag_jax.mapping import predict, products, scene_tables
+from lgag_jax.mapping.comparison import Comparison, compare
+from lgag_jax.mapping.predict import MappingResult
+from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options, References
 from lgag_jax.runtime import files, lock, processes
 
 _LOG = logging.getLogger(__name__)
 
-_EDGES = {"m2": (0, 100, 1_000, 10_000, 100_000, 1_000_000), "pixels": SIZE_EDGES}
+_SIZE_EDGES = {"m2": (0, 100, 1_000, 10_000, 100_000, 1_000_000), "pixels": SIZE_EDGES}
 
 
 def evaluate(
   workdir: pathlib.Path, source: str | pathlib.Path, output: pathlib.Path, options: Options,
-  wanted: References,
+  reference_options: References,
 ) -> dict:
-  """Maps scenes as `predict` does, then writes eval/ (scenes.json, .md, pictures) and the page.
+  """Maps scenes as `predict.map_scenes` does, then evaluates the maps against references.
 
-  Returns what scenes.json holds. Scenes without a reference are named and left out. Raises ValueError
-  or OSError that names the file or the flag, before anything is mapped where that can be told.
+  Writes eval/ (scenes.json, scenes.md, pictures) and the page; returns the content of scenes.json.
+  Scenes without a reference are logged and skipped. Raises ValueError or OSError naming the file or the
+  flag, if possible before anything is mapped.
   """
-  references = find_references(scene_files(source), wanted.labels)
+  references = find_references(scene_files(source), reference_options.labels)
   config = configs.load(workdir / "config.json")
-  processes.from_first(lambda: _check(references, config, options, wanted))
-  mapped = predict.map_scenes(workdir, source, output, options)
+  processes.from_first(lambda: _check_references(references, config, options, reference_options))
+  result = predict.map_scenes(workdir, source, output, options)
   with lock.hold(output):
-    return processes.from_first(lambda: judge(mapped, references, output, options, wanted))
+    return processes.from_first(
+      lambda: evaluate_maps(result, references, output, options, reference_options)
+    )
 
 
 def find_references(
   scenes: Sequence[pathlib.Path], labels: str
 ) -> dict[pathlib.Path, pathlib.Path]:
-  """Returns the scenes' references: one file's, or by name; raises ValueError when there is none."""
+  """Returns each scene's reference: the file `labels`, or the file with the scene's name.
+
+  Raises ValueError if no scene has a reference, or one has several.
+  """
   path = pathlib.Path(labels)
-  own = {scene.absolute() for scene in scenes}
+  scene_paths = {scene.absolute() for scene in scenes}
   if path.is_file():
     others = [scene for scene in scenes if scene.absolute() != path.absolute()]
     if len(others) > 1 and path.suffix.lower() not in shapes.SUFFIXES:
@@ -71,134 +78,149 @@ def find_references(
     if not others:
       raise ValueError(f"--labels={labels} is the scene itself: name its reference.")
     return dict.fromkeys(others, path)
-  found = path.iterdir() if path.is_dir() else map(pathlib.Path, glob.glob(labels, recursive=True))
+  paths = path.iterdir() if path.is_dir() else map(pathlib.Path, glob.glob(labels, recursive=True))
+  suffixes = (*shapes.SUFFIXES, *opening.SUFFIXES)
   by_stem: dict[str, list[pathlib.Path]] = {}
-  for file in sorted(found):
-    if file.suffix.lower() in (*shapes.SUFFIXES, *opening.SUFFIXES) and file.absolute() not in own:
+  for file in sorted(paths):
+    if file.suffix.lower() in suffixes and file.absolute() not in scene_paths:
       by_stem.setdefault(file.stem, []).append(file)
   for stem in {scene.stem for scene in scenes}:
-    if len(files_of := by_stem.get(stem, [])) > 1:
+    if len(candidates := by_stem.get(stem, [])) > 1:
       raise ValueError(
-        f"{files_of[0]} and {files_of[1]} are both references of {stem}: name one kind, such as "
-        f"--labels='{files_of[0].parent}/*{files_of[0].suffix}'."
+        f"{candidates[0]} and {candidates[1]} are both references of {stem}: name one kind, such as "
+        f"--labels='{candidates[0].parent}/*{candidates[0].suffix}'."
       )
-  result = {scene: by_stem[scene.stem][0] for scene in scenes if scene.stem in by_stem}
-  if not result:
+  references = {scene: by_stem[scene.stem][0] for scene in scenes if scene.stem in by_stem}
+  if not references:
     raise ValueError(
       f"--labels={labels} has no file with a scene's name: for {scenes[0].name} it would be "
       f"{scenes[0].stem}.gpkg, .shp, .geojson, .tif or .png."
     )
-  return result
+  return references
 
 
-def _check(references: dict, config: Config, options: Options, wanted: References) -> None:
-  """Raises ValueError for what is no reference of pixels."""
+def _check_references(
+  references: dict, config: Config, options: Options, reference_options: References
+) -> None:
+  """Raises ValueError naming a reference that cannot be used."""
   for path, labels in references.items():
     try:
       with open_scene(path, config.data.channels, bands=options.bands) as scene:
         grid = scene.grid
-    except reading.ImageError:  # Prediction names it.
+    except reading.ImageError:  # Mapping reports it.
       continue
-    with _open(labels, grid, config, wanted):
+    with _open_reference(labels, grid, config, reference_options):
       pass
 
 
 @contextlib.contextmanager
-def _open(
-  path: pathlib.Path, grid: Grid, config: Config, wanted: References
+def _open_reference(
+  path: pathlib.Path, grid: Grid, config: Config, options: References
 ) -> Iterator[Reference]:
   with open_reference(
-    path, grid, config.data.classes, layer=wanted.layer, field=wanted.field, ignore=wanted.mask_ignore
+    path, grid, config.data.classes, layer=options.layer, field=options.field,
+    ignore=options.mask_ignore,
   ) as reference:
     if reference.kind == "points":
       raise ValueError(
-        f"{path} holds points, which do not tell the pixels of a landslide: maps are judged against "
-        "polygons or a raster mask."
+        f"{path} holds points, which do not say which pixels are landslides: give polygons or a "
+        "raster mask."
       )
     yield reference
 
 
-def judge(
-  mapped: predict.Mapped, references: dict[pathlib.Path, pathlib.Path], output: pathlib.Path,
-  options: Options, wanted: References,
+def evaluate_maps(
+  result: MappingResult, references: dict[pathlib.Path, pathlib.Path], output: pathlib.Path,
+  options: Options, reference_options: References,
 ) -> dict:
-  """Judges the maps that are in `output`; see `evaluate`."""
-  config, found, scenes, left_out = mapped.config, {}, [], {}
-  for plan in mapped.plans:
-    if not products.is_done(plan, output):
+  """Evaluates the maps that are in `output`; see `evaluate`."""
+  config, scenes, skipped = result.config, [], {}
+  by_unit: dict[str, list[Comparison]] = {}
+  for plan in result.plans:
+    if not products.is_complete(plan, output):
       continue
     if plan.path not in references:
-      left_out[plan.path.name] = f"no reference of this name in --labels={wanted.labels}"
-      _LOG.warning("Not judged: %s: %s.", plan.path, left_out[plan.path.name])
+      skipped[plan.path.name] = f"no reference of this name in --labels={reference_options.labels}"
+      _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[plan.path.name])
       continue
     labels, unit = references[plan.path], "pixels" if plan.grid.to_wgs84() is None else "m2"
-    with _open(labels, plan.grid, config, wanted) as reference:
-      judged = comparison.compare(plan, reference, output, config, options)
-    if not _pixels(judged.pixels)["judged"]:
-      left_out[plan.path.name] = f"{labels} knows nothing of its ground: do both lie where they should?"
-      _LOG.warning("Not judged: %s: %s", plan.path, left_out[plan.path.name])
+    with _open_reference(labels, plan.grid, config, reference_options) as reference:
+      comparison = compare(plan, reference, output, config, options)
+    if not _pixel_counts(comparison.pixels)["judged"]:
+      skipped[plan.path.name] = f"{labels} does not cover it: check the coordinates of both"
+      _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[plan.path.name])
       continue
-    found.setdefault(unit, []).append(judged)
-    results = _results(judged, mapped, options)
-    for c, values in enumerate(results.values()):
-      values["objects"] = _objects(judged, c, wanted, unit)
+    by_unit.setdefault(unit, []).append(comparison)
+    classes = _pixel_figures(comparison, result, options)
+    for c, figures in enumerate(classes.values()):
+      figures["objects"] = _object_figures(comparison, c, reference_options, unit)
     scenes.append({
       "file": plan.path.name, "stem": plan.stem, "reference": labels.name,
-      "pixels": _pixels(judged.pixels), "classes": results,
+      "pixels": _pixel_counts(comparison.pixels), "classes": classes,
     })
   if not scenes:
-    reason = next(iter(left_out.values()), "none could be mapped")
-    raise ValueError(f"No scene is judged by --labels={wanted.labels}; the first: {reason}.")
-  by_unit = {unit: _pooled(of_unit) for unit, of_unit in found.items()}
-  pooled = _pooled([judged for of_unit in found.values() for judged in of_unit])
-  classes = _results(pooled, mapped, options)
-  for c, values in enumerate(classes.values()):  # Square metres and pixels do not add up.
-    values["objects"] = [_objects(of, c, wanted, unit) for unit, of in by_unit.items()]
-  result = {
-    "step": mapped.step, "threshold_rule": method_of(config).rule(config),
-    "probability": options.probability, "min_overlap": wanted.min_overlap,
-    "pixels": _pixels(pooled.pixels), "classes": classes, "scenes": scenes, "left_out": left_out,
+    reason = next(iter(skipped.values()), "none could be mapped")
+    raise ValueError(
+      f"--labels={reference_options.labels} evaluates no scene. The first was skipped: {reason}."
+    )
+  pooled_by_unit = {unit: _pool(of_unit) for unit, of_unit in by_unit.items()}
+  pooled = _pool([comparison for of_unit in by_unit.values() for comparison in of_unit])
+  classes = _pixel_figures(pooled, result, options)
+  for c, figures in enumerate(classes.values()):  # Square metres and pixels cannot be added.
+    figures["objects"] = [
+      _object_figures(of_unit, c, reference_options, unit) for unit, of_unit in pooled_by_unit.items()
+    ]
+  content = {
+    "step": result.step, "threshold_rule": method_of(config).rule(config),
+    "probability": options.probability, "min_overlap": reference_options.min_overlap,
+    "pixels": _pixel_counts(pooled.pixels), "classes": classes, "scenes": scenes, "left_out": skipped,
   }
-  files.write_json(output / "eval" / "scenes.json", result)
-  files.write_text(output / "eval" / "scenes.md", scene_tables.markdown(result))
-  predict.write_page(mapped, output, evaluation=result)
-  return result
+  files.write_json(output / "eval" / "scenes.json", content)
+  files.write_text(output / "eval" / "scenes.md", scene_tables.markdown(content))
+  predict.write_page(result, output, evaluation=content)
+  return content
 
 
-def _pooled(found: list[Judged]) -> Judged:
-  return Judged(
-    sum(judged.pixels for judged in found), sum(judged.histograms for judged in found),
-    *(
-      [np.concatenate(of_class) for of_class in zip(*kinds, strict=True)]
-      for kinds in ([judged.landslides for judged in found], [judged.polygons for judged in found])
-    ),
+def _pool(comparisons: list[Comparison]) -> Comparison:
+  """Adds up the counts of several scenes."""
+  concatenate = lambda per_scene: [np.concatenate(rows) for rows in zip(*per_scene, strict=True)]
+  return Comparison(
+    sum(one.pixels for one in comparisons), sum(one.histograms for one in comparisons),
+    landslides=concatenate(one.landslides for one in comparisons),
+    polygons=concatenate(one.polygons for one in comparisons),
   )
 
 
-def _pixels(pixels: np.ndarray) -> dict[str, int]:
-  """Counts pixels that are judged, without data in the map, and with data but unknown."""
+def _pixel_counts(pixels: np.ndarray) -> dict[str, int]:
+  """Counts pixels that are evaluated, without data in the map, and with data but unknown."""
   return {
     "judged": int(pixels[:UNKNOWN, :NO_DATA].sum()), "no_data": int(pixels[:, NO_DATA].sum()),
     "unknown": int(pixels[UNKNOWN, :NO_DATA].sum()),
   }
 
 
-def _results(judged: Judged, mapped: predict.Mapped, options: Options) -> dict:
-  """Returns each class's figures of pixels."""
+def _pixel_figures(comparison: Comparison, result: MappingResult, options: Options) -> dict:
+  """Returns each class's rates at the map's threshold and at the best one."""
   classes = {}
-  for c, name in enumerate(mapped.config.data.classes):
-    threshold, oracle = metrics.oracle(*judged.histograms[c])
-    if options.probability == "percent":  # The lowest level of whole percent that lies above it.
+  for c, name in enumerate(result.config.data.classes):
+    threshold, oracle = metrics.oracle(*comparison.histograms[c])
+    if options.probability == "percent":  # The lowest whole percent above it.
       threshold = math.ceil(threshold * 100 - 1e-9) / 100
-    label_free = metrics.rates(judged.confusion(c + 1))
+    label_free = metrics.rates(comparison.confusion(c + 1))
     classes[name] = {
-      "label_free": {"threshold": mapped.thresholds[c], **label_free},
+      "label_free": {"threshold": result.thresholds[c], **label_free},
       "oracle": {"threshold": threshold, **oracle},
     }
   return classes
 
 
-def _objects(judged: Judged, c: int, wanted: References, unit: str) -> dict:
-  known = judged.polygons[c][~np.isnan(judged.polygons[c][:, 1])]
-  found = metrics.objects(judged.landslides[c], known, wanted.min_overlap, _EDGES[unit])
-  return {"unit": unit, **found, "unknown_polygons": len(judged.polygons[c]) - len(known)}
+def _object_figures(
+  comparison: Comparison, c: int, reference_options: References, unit: str
+) -> dict:
+  """Returns a class's figures of landslides and polygons; polygons of unknown pixels do not count."""
+  polygons = comparison.polygons[c]
+  known = polygons[~np.isnan(polygons[:, 1])]
+  figures = metrics.objects(
+    comparison.landslides[c], known, reference_options.min_overlap, _SIZE_EDGES[unit]
+  )
+  return {"unit": unit, **figures, "unknown_polygons": len(polygons) - len(known)}

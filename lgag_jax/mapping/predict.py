@@ -1,8 +1,7 @@
-"""Prediction: images and scenes to rasters, polygons and numbers, by windows, never whole in memory."""
+"""Maps images and scenes of any size: rasters, polygons, figures and a page (--mode=predict)."""
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import json
 import logging
@@ -23,8 +22,8 @@ from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inference.localize import map_of
 from lgag_jax.mapping import products, scene_page
-from lgag_jax.mapping.distribution import Share
-from lgag_jax.mapping.products import Plan
+from lgag_jax.mapping.products import ScenePlan
+from lgag_jax.mapping.scene_mapper import SceneMapper
 from lgag_jax.method.network import Network
 from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options
@@ -34,11 +33,11 @@ from lgag_jax.training import restore
 
 _LOG = logging.getLogger(__name__)
 
-_LONGEST_STEM = 200  # Bytes; file systems take names of 255.
+_MAX_STEM_BYTES = 200  # File systems take names of 255.
 
 
 @dataclasses.dataclass(frozen=True)
-class Ready:
+class LoadedModel:
   """A trained network and what else mapping needs, read from a workdir."""
 
   workdir: pathlib.Path
@@ -46,173 +45,197 @@ class Ready:
   network: Network
   state: TrainState
   mesh: Mesh
-  thresholds: list[float]  # A class.
-  seen: scale.Scale
+  thresholds: list[float]  # Per class.
+  training_scale: scale.Scale
+
+  def scale_for(self, options: Options) -> scale.Scale:
+    """Returns the scale of training, with --training_gsd if that is given."""
+    gsd = options.training_gsd or self.training_scale.gsd
+    return dataclasses.replace(self.training_scale, gsd=gsd)
 
 
 @dataclasses.dataclass(frozen=True)
-class Mapped:
-  """What a prediction has left in its output, and what made it."""
+class MappingResult:
+  """The maps in an output folder, and what made them."""
 
   rows: list[dict]  # Of predictions.csv.
-  plans: list[Plan]  # Those of scenes that could not be mapped, too.
+  plans: list[ScenePlan]  # Also of scenes that could not be mapped.
   config: Config
   step: int
-  thresholds: list[float]  # A class.
-  left_out: dict[str, str]  # Images that could not be mapped, by path, and why.
+  thresholds: list[float]  # Per class.
+  skipped: dict[str, str]  # Why images could not be mapped, by path.
 
 
-def predict(
-  workdir: pathlib.Path, source: str | pathlib.Path, output: pathlib.Path, options: Options = Options()
-) -> list[dict]:
-  """Does what `map_scenes` says; returns the rows of predictions.csv."""
-  return map_scenes(workdir, source, output, options).rows
+class _SkippedImages:
+  """Images that cannot be mapped, and why; each is logged."""
+
+  def __init__(self):
+    self.reasons: dict[str, str] = {}  # By path.
+
+  def add(self, path: pathlib.Path, error: Exception) -> None:
+    text = str(error) if str(path) in str(error) else f"{path}: {error}"
+    self.reasons[str(path)] = text
+    _LOG.warning("Skipped: %s", text)
 
 
-def make_ready(workdir: pathlib.Path) -> Ready:
+def load_model(workdir: pathlib.Path) -> LoadedModel:
   """Reads a workdir, or a model directory; raises OSError or ValueError naming what is wrong."""
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
   thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
-  return Ready(workdir, config, network, state, mesh, thresholds, scale.load(workdir, config))
+  return LoadedModel(workdir, config, network, state, mesh, thresholds, scale.load(workdir, config))
 
 
 def map_scenes(
-  workdir: pathlib.Path | Ready, source: str | pathlib.Path, output: pathlib.Path, options: Options
-) -> Mapped:
-  """Maps a file, the images of a folder, or what a glob finds, with a workdir's newest checkpoint.
+  model: pathlib.Path | LoadedModel, source: str | pathlib.Path, output: pathlib.Path,
+  options: Options = Options(),
+) -> MappingResult:
+  """Maps a file, the images of a folder, or those of a glob, with a workdir's newest checkpoint.
 
-  Writes what `products.write` says to `output`, predictions.csv and the page. What a
-  killed run has left there is gone on with, and what is done is not done again. Several processes
-  share the scenes, or the rows of each where scenes are fewer, on a disk that all of them see. An image
-  that cannot be read is named, and left out; raises ImageError when none can.
+  Writes to `output` the products of each scene (`products.write`), predictions.csv and the page. Maps
+  that are complete are not made again; a map that an earlier run began is resumed. Several processes
+  divide the scenes, or the rows of each if there are fewer scenes than processes; they need a disk that
+  all of them see. An image that cannot be read is logged and skipped; raises ImageError if none can.
   """
   paths = scene_files(source)
   try:
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise OSError(f"--output={output} is no folder that can be written: {error.strerror}.") from error
-  ready = workdir if isinstance(workdir, Ready) else make_ready(workdir)
-  config, state, mesh, thresholds = ready.config, ready.state, ready.mesh, ready.thresholds
+    raise OSError(f"--output={output} cannot be written to: {error.strerror}.") from error
+  loaded = model if isinstance(model, LoadedModel) else load_model(model)
+  config, state, mesh = loaded.config, loaded.state, loaded.mesh
   if jax.process_count() > 1:  # Each maps windows of its own, on its own devices.
     mesh = sharding.make_mesh(jax.local_devices())
     state = jax.tree.map(sharding.gather_to_host, state)
   with lock.hold(output):
-    bad: dict[str, str] = {}
-    seen = dataclasses.replace(ready.seen, gsd=options.training_gsd or ready.seen.gsd)
-    told = (ready.workdir / "config.json").read_text()
-    # Of the numbers that the config does not hold, with data.normalise="train".
-    given = (config.data.mean, config.data.std)
-    maker = (int(state.step), thresholds, told, seen, options, given)
-    plans = list(_plans(paths, config, seen, options, maker, bad))
-    todo = [plan for plan in plans if not products.is_done(plan, output)]
-    shared = 0 < len(todo) < jax.process_count()
-    leave_out = functools.partial(_leave_out, bad)
-    share = Share(output, config, options, thresholds, shared, leave_out)
-    share.map(todo, ready.network, state, mesh)
-    done = {plan.path for plan in plans if products.is_done(plan, output)}
-    left_out = {
-      str(path): bad.get(str(path), "another process could not read it; its log says why")
-      for path in paths if path not in done
+    skipped = _SkippedImages()
+    plans = list(_plans(paths, loaded, options, skipped))
+    incomplete = [plan for plan in plans if not products.is_complete(plan, output)]
+    split_scenes = 0 < len(incomplete) < jax.process_count()
+    mapper = SceneMapper(output, config, options, loaded.thresholds, split_scenes, skipped.add)
+    mapper.map_scenes(incomplete, loaded.network, state, mesh)
+    complete = {plan.path for plan in plans if products.is_complete(plan, output)}
+    reasons = {
+      str(path): skipped.reasons.get(str(path), "another process could not read it; see its log")
+      for path in paths if path not in complete
     }
-    mapped = Mapped([], plans, config, int(state.step), thresholds, left_out)
-    rows = processes.from_first(lambda: _tell(mapped, output, anew=bool(todo or left_out)))
+    result = MappingResult([], plans, config, int(state.step), loaded.thresholds, reasons)
+    has_news = bool(incomplete or reasons)
+    rows = processes.from_first(lambda: _write_table_and_page(result, output, has_news=has_news))
   if not rows:
-    first = next(iter(bad.values()), "on another process")
+    first = next(iter(skipped.reasons.values()), "on another process")
     raise reading.ImageError(f"No image of {source} could be read; the first: {first}")
   if len(rows) < len(paths):
-    _LOG.warning("%d of %d images were left out.", len(paths) - len(rows), len(paths))
-  if doubt := doubt_of(rows, config):
-    _LOG.warning("%s", doubt)
-  return dataclasses.replace(mapped, rows=rows)
+    _LOG.warning("%d of %d images were skipped.", len(paths) - len(rows), len(paths))
+  if warning := blank_maps_warning(rows, config):
+    _LOG.warning("%s", warning)
+  return dataclasses.replace(result, rows=rows)
 
 
-def _tell(mapped: Mapped, output: pathlib.Path, *, anew: bool) -> list[dict]:
-  """Writes the table and the page of all maps there; returns the table's rows of what is asked for.
+def _write_table_and_page(
+  result: MappingResult, output: pathlib.Path, *, has_news: bool
+) -> list[dict]:
+  """Writes predictions.csv and the page of all maps in `output`; returns the rows of the plans.
 
-  A page that needs nothing new stays: it may hold an evaluation.
+  Without news the page stays as it is, since it may hold an evaluation.
   """
-  for plan in mapped.plans:
-    if str(plan.path) not in mapped.left_out:  # What a kill at the very end has left.
-      shutil.rmtree(plan.working(output), ignore_errors=True)
-  with contextlib.suppress(OSError):  # Where something is still unfinished.
+  for plan in result.plans:
+    if str(plan.path) not in result.skipped:  # A run killed at its very end leaves this folder.
+      shutil.rmtree(plan.working_folder(output), ignore_errors=True)
+  with contextlib.suppress(OSError):  # Not empty, if a scene is unfinished.
     (output / ".unfinished").rmdir()
-  rows = products.collect(mapped.plans, output, mapped.config)
-  if rows and (anew or not (output / "report.html").exists()):
-    write_page(mapped, output)
+  rows = products.write_table(result.plans, output, result.config)
+  if rows and (has_news or not (output / "report.html").exists()):
+    write_page(result, output)
   return rows
 
 
-def write_page(mapped: Mapped, output: pathlib.Path, evaluation: dict | None = None) -> None:
-  """Writes the page of all maps in an output; `evaluation` is what `judge.evaluate` returns."""
-  config = mapped.config
-  thresholds = ", ".join(f"{value:.3f}" for value in mapped.thresholds)
+def write_page(
+  result: MappingResult, output: pathlib.Path, evaluation: dict | None = None
+) -> None:
+  """Writes the page of all maps in `output`, with the content of eval/scenes.json if given."""
+  config = result.config
+  levels = ", ".join(f"{value:.3f}" for value in result.thresholds)
   description = (
-    f"Method {config.model.method} on {config.model.trunk}. Threshold {thresholds}, by the rule "
-    f'"{method_of(config).rule(config)}", which uses no masks.'
+    f"Method {config.model.method} on {config.model.trunk}. Score threshold: {levels}, chosen without "
+    f'masks by the rule "{method_of(config).rule(config)}".'
   )
   scene_page.write(
-    products.results(output, config), output, description=description, skipped=mapped.left_out,
-    evaluation=evaluation,
+    products.read_figures(output, config), output, description=description,
+    skipped=result.skipped, evaluation=evaluation,
   )
 
 
-def doubt_of(rows: list[dict], config: Config) -> str:
-  """Returns what to think and try when all maps of a prediction's rows are black, or white; else ""."""
+def blank_maps_warning(rows: list[dict], config: Config) -> str:
+  """Returns what to check if all maps are black, or all white; else ""."""
   names, gate = config.data.classes, config.localize.gate
   shares = [sum(row[f"{name}_share"] for name in names) for row in rows]
-  black, white = max(shares) < BLACK_SHARE, min(shares) > WHITE_SHARE
-  if not black and not white:
+  all_black, all_white = max(shares) < BLACK_SHARE, min(shares) > WHITE_SHARE
+  if not all_black and not all_white:
     return ""
-  share = f"under {100 * BLACK_SHARE:g} %" if black else f"over {100 * WHITE_SHARE:g} %"
-  text = f"Every map is {'black' if black else 'white'}: {share} of each image's pixels are mapped."
+  limit = f"less than {100 * BLACK_SHARE:g} %" if all_black else f"more than {100 * WHITE_SHARE:g} %"
+  text = (
+    f"Every map is {'black' if all_black else 'white'}: {limit} of each image's pixels are mapped."
+  )
   denied = sum(all(row[f"{name}_probability"] <= gate for name in names) for row in rows)
-  if black and denied and method_of(config).gated:
-    text += f" In {denied} of {len(rows)} images no class is found at all (localize.gate={gate:g})."
+  if all_black and denied and method_of(config).gated:
+    text += (
+      f" In {denied} of {len(rows)} images no class's image score exceeds localize.gate={gate:g}, so "
+      "their maps are empty."
+    )
   return (
-    f"{text} If that cannot be: are these images as large, as far from the ground and in the same "
-    "range of values as those of training (--training_gsd, --gsd)? "
-    "Then see the AUC and what is found in the workdir's report.html."
+    f"{text} If this is unexpected, compare these images with the training images: their size, their "
+    "range of values, and their ground resolution (--training_gsd, --gsd). Then see the AUC and the "
+    "findings in the workdir's report.html."
   )
 
 
 def _plans(
-  paths: list[pathlib.Path], config: Config, seen: scale.Scale, options: Options, maker: tuple,
-  bad: dict[str, str],
-) -> Iterator[Plan]:
-  """Yields a plan for each scene whose header can be read; the others are named in `bad`."""
-  taken = set()
-  if seen.gsd is None:
-    _LOG.info("Scenes are taken to have training's ground resolution, unknown here (--training_gsd).")
+  paths: list[pathlib.Path], loaded: LoadedModel, options: Options, skipped: _SkippedImages
+) -> Iterator[ScenePlan]:
+  """Yields a plan for each scene whose header can be read; skips the others."""
+  config, training_scale = loaded.config, loaded.scale_for(options)
+  maker, stems = _maker(loaded, options), set()
+  if training_scale.gsd is None:
+    _LOG.info(
+      "The ground resolution of training is unknown (--training_gsd): scenes are assumed to have the "
+      "same."
+    )
   for path in paths:
     try:
       with open_scene(path, config.data.channels, bands=options.bands) as scene:
         grid = scene.grid
       gsd = grid.gsd() or options.gsd or None
-      view = scale.view(seen, config, gsd, options.tile_size, (grid.height, grid.width))
+      view = scale.view(training_scale, config, gsd, options.tile_size, (grid.height, grid.width))
     except ValueError as error:
-      _leave_out(bad, path, error)
+      skipped.add(path, error)
       continue
     if grid.georeferenced and grid.crs is None:
-      _LOG.warning("%s has no CRS: its map has none, and polygons have areas in pixels alone.", path)
-    if gsd is None and seen.gsd:
-      _LOG.info("%s: taken to have training's ground resolution; --gsd tells another.", path.name)
-    key = json.dumps([*map(str, maker), listing.file_key(path)])
-    stem = _stem(path, taken)
-    taken.add(stem)
-    yield Plan(path, stem, grid, view, hashlib.sha256(key.encode()).hexdigest())
+      _LOG.warning("%s has no CRS: its map has none either, and polygons have no area in m².", path)
+    if gsd is None and training_scale.gsd:
+      _LOG.info(
+        "%s does not give its ground resolution (--gsd): assuming that of training.", path.name
+      )
+    stem = _stem(path, stems)
+    stems.add(stem)
+    key = json.dumps([*maker, listing.file_key(path)])
+    yield ScenePlan(path, stem, grid, view, hashlib.sha256(key.encode()).hexdigest())
 
 
-def _leave_out(bad: dict[str, str], path: pathlib.Path, error: Exception) -> None:
-  text = str(error) if str(path) in str(error) else f"{path}: {error}"
-  bad[str(path)] = text
-  _LOG.warning("Left out: %s", text)
+def _maker(loaded: LoadedModel, options: Options) -> list[str]:
+  """Returns all that a map depends on, except its scene."""
+  data = loaded.config.data
+  return [str(part) for part in (
+    int(loaded.state.step), loaded.thresholds, (loaded.workdir / "config.json").read_text(),
+    loaded.scale_for(options), options,
+    (data.mean, data.std),  # With data.normalise="train" they are not in config.json.
+  )]
 
 
-def _stem(path: pathlib.Path, taken: set[str]) -> str:
-  """Returns the name of a scene's files; two inputs may differ in suffix, or in folder, alone."""
+def _stem(path: pathlib.Path, used: set[str]) -> str:
+  """Returns a stem for a scene's files: two inputs may have the same name in different folders."""
   stem = f"{path.stem}_{path.suffix[1:]}"
-  if len(os.fsencode(stem)) <= _LONGEST_STEM and stem not in taken:
+  if len(os.fsencode(stem)) <= _MAX_STEM_BYTES and stem not in used:
     return stem
   digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-  return f"{os.fsdecode(os.fsencode(stem)[: _LONGEST_STEM - 17])}_{digest}"
+  return f"{os.fsdecode(os.fsencode(stem)[: _MAX_STEM_BYTES - 17])}_{digest}"

@@ -1,4 +1,4 @@
-"""What a map of a scene consists of: rasters, polygons, styles, an overlay, and the numbers."""
+"""Writes the products of a scene's map: rasters, polygons, styles, an overlay and figures."""
 
 import contextlib
 import csv
@@ -11,164 +11,177 @@ import shutil
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from PIL import Image, ImageColor
-from rasterio.windows import Window
 
 from lgag_jax.config import Config
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import View
-from lgag_jax.geo.scene import open_scene
-from lgag_jax.imagery import scaling
-from lgag_jax.mapping import cog, polygons, qgis_style, vectors
+from lgag_jax.mapping import overlay, polygons, qgis_style, rasters, vectors
 from lgag_jax.mapping.polygons import Landslide
-from lgag_jax.mapping.unfinished import Store
+from lgag_jax.mapping.rasters import NO_DATA
+from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import files
 
 _SUFFIXES = (".tif", ".png", ".gpkg", ".geojson", ".qml")
-_ROWS = 512  # Of a map in memory at once.
-_OVERLAY_SIDE = 2048
-_LEAST_SIDE = 4  # Of a polygon, in pixels as the network sees them: the finest that its maps resolve.
-_COLOURS = np.array([ImageColor.getrgb(colour) for colour in qgis_style.COLOURS], np.float32)
+_ROWS_AT_ONCE = 512  # Rows of the map in memory.
+_MIN_POLYGON_SIDE = 4  # In the network's pixels: the finest that its maps resolve.
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-  """A scene that is to be mapped, and how."""
+class ScenePlan:
+  """A scene to map, and how."""
 
   path: pathlib.Path
-  stem: str  # Of its files.
+  stem: str  # Of the names of its files.
   grid: Grid
   view: View
-  key: str  # Tells this map from that of another network, scene or option.
+  key: str  # Identifies the network, the scene and the options: another key is another map.
 
-  def working(self, output: pathlib.Path) -> pathlib.Path:
-    """The folder of what is not finished."""
+  def working_folder(self, output: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the map's rows until the map is whole."""
     return output / ".unfinished" / self.stem
 
-  def min_area(self, options: Options) -> float:
-    """The least area of a polygon, square metres, or pixels where the scene lies nowhere."""
-    if options.min_area >= 0:
-      return options.min_area
-    seen = self.view.reduction * self.view.side / self.view.model_side  # Of the scene's pixels.
-    return (_LEAST_SIDE * seen * (self.grid.gsd() or 1.0)) ** 2
-
-  def result(self, output: pathlib.Path) -> pathlib.Path:
+  def figures_path(self, output: pathlib.Path) -> pathlib.Path:
+    """Returns the file of the map's figures, which is written last."""
     return output / "scenes" / f"{self.stem}.json"
 
+  def min_area(self, options: Options) -> float:
+    """Returns the smallest area of a polygon in square metres, or in pixels without a CRS."""
+    if options.min_area >= 0:
+      return options.min_area
+    network_pixel = self.view.reduction * self.view.side / self.view.model_side  # In the scene's.
+    return (_MIN_POLYGON_SIDE * network_pixel * (self.grid.gsd() or 1.0)) ** 2
 
-def is_done(plan: Plan, output: pathlib.Path) -> bool:
-  """Whether a map is there, whole, and still what is asked for."""
+
+def is_complete(plan: ScenePlan, output: pathlib.Path) -> bool:
+  """Returns whether all products of a plan exist and have its key."""
   try:
-    result = files.read_json(plan.result(output))
-    return result["key"] == plan.key and all((output / name).exists() for name in result["files"])
+    figures = files.read_json(plan.figures_path(output))
+    return figures["key"] == plan.key and all((output / name).exists() for name in figures["files"])
   except (OSError, ValueError, LookupError, TypeError):
     return False
 
 
 def write(
-  plan: Plan, stores: Sequence[Store], probability: np.ndarray, effort: dict, output: pathlib.Path,
-  config: Config, options: Options,
+  plan: ScenePlan, stores: Sequence[RowStore], image_scores: np.ndarray, effort: dict,
+  output: pathlib.Path, config: Config, options: Options,
 ) -> None:
-  """Makes a scene's products of what its stores hold, which is then removed.
+  """Writes the products of a scene from its stores, then removes the stores.
 
-  probability/ and mask/ (cloud-optimised GeoTIFFs on the scene's own grid), overlay/, polygons/
-  (GeoPackage and GeoJSON) where the scene has a georeference, styles beside each, and last, since it
-  says that all is there, scenes/<stem>.json.
+  - probability/ and mask/: cloud-optimised GeoTIFFs on the scene's grid, or PNGs.
+  - polygons/: GeoPackage and GeoJSON, if the scene has a georeference; QGIS styles beside all three.
+  - overlay/: a picture.
+  - scenes/<stem>.json: figures. It is written last: it says that all other files are whole.
+
+  `image_scores`, f32[C], are the image's highest scores; `effort` is added to the figures.
   """
-  plan.result(output).unlink(missing_ok=True)
-  _give_memory_back()
-  names, count = config.data.classes, np.zeros(256, np.int64)
-  scores = cog.write(
-    output / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype),
-    ((first, part) for first, part, _ in _rows(stores)), names, averaged=True,
-  )
-  mask = cog.write(
-    output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8),
-    ((first, part[..., None]) for first, _, part in _counted(stores, count)), ("class",),
-    averaged=False, colours=_mask_colours(len(names)),
-  )
-  areas, made = None, [scores, mask]
-  if plan.grid.georeferenced:
-    styles = {
-      mask: qgis_style.mask_style(names),
-      scores: qgis_style.probability_style(options.probability == "percent"),
-      output / "polygons" / f"{plan.stem}.qml": qgis_style.polygon_style(names),
-    }
-    for path, text in styles.items():
-      made.append(path.with_suffix(".qml"))
-      files.write_text(made[-1], text)
-    areas = {name: [] for name in names}
-    vectors_at = [output / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
-    found = polygons.find(
-      mask, scores, names, plan.path.name, min_area=plan.min_area(options), simplify=options.simplify
-    )
-    with contextlib.closing(found):
-      made += vectors.write(_noted(found, areas), plan.grid, *vectors_at)
-  made.append(output / "overlay" / f"{plan.stem}.png")
-  with files.atomic_path(made[-1]) as path:
-    quick_look(plan.path, mask, config, options).save(path)
-  _remove_others(plan, output, made)
-  numbers = _numbers(plan, count, probability, areas, effort, config)
-  made = [path.relative_to(output).as_posix() for path in made]
-  files.write_json(plan.result(output), {**numbers, "files": made})
-  shutil.rmtree(plan.working(output))
+  plan.figures_path(output).unlink(missing_ok=True)
+  _release_memory()
+  names, pixel_counts = config.data.classes, np.zeros(256, np.int64)
+  with (
+    rasters.write_and_open(
+      output / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype),
+      ((first, scores) for first, scores, _ in _read_rows(stores)), names, averaged=True,
+    ) as probability,
+    rasters.write_and_open(
+      output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8),
+      _mask_rows(stores, pixel_counts), ("class",), averaged=False,
+      colours=overlay.mask_colours(len(names)),
+    ) as mask,
+  ):
+    areas, paths = None, [probability.path, mask.path]
+    if plan.grid.georeferenced:
+      paths += _write_styles(plan, output, names, options)
+      areas = {name: [] for name in names}
+      landslides = polygons.trace(
+        mask, probability, names, plan.path.name, min_area=plan.min_area(options),
+        simplify=options.simplify,
+      )
+      vector_paths = [output / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
+      with contextlib.closing(landslides):
+        paths += vectors.write(_collect_areas(landslides, areas), plan.grid, *vector_paths)
+    paths.append(output / "overlay" / f"{plan.stem}.png")
+    with files.atomic_path(paths[-1]) as partial:
+      overlay.overlay_image(plan.path, mask, config, options).save(partial)
+  _remove_older_forms(plan, output, paths)
+  figures = _figures(plan, pixel_counts, image_scores, areas, config) | effort
+  names_of_files = [path.relative_to(output).as_posix() for path in paths]
+  files.write_json(plan.figures_path(output), {**figures, "files": names_of_files})
+  shutil.rmtree(plan.working_folder(output))
 
 
-def _remove_others(plan: Plan, output: pathlib.Path, made: Sequence[pathlib.Path]) -> None:
-  """Removes what an earlier map has left in a form that this one, with or without a CRS, has not."""
+def _write_styles(
+  plan: ScenePlan, output: pathlib.Path, names: tuple[str, ...], options: Options
+) -> list[pathlib.Path]:
+  """Writes QGIS styles of the mask, the probability and the polygons; returns their paths."""
+  styles = {
+    "mask": qgis_style.mask_style(names),
+    "probability": qgis_style.probability_style(options.probability == "percent"),
+    "polygons": qgis_style.polygon_style(names),
+  }
+  paths = [output / folder / f"{plan.stem}.qml" for folder in styles]
+  for path, style in zip(paths, styles.values(), strict=True):
+    files.write_text(path, style)
+  return paths
+
+
+def _remove_older_forms(
+  plan: ScenePlan, output: pathlib.Path, paths: Sequence[pathlib.Path]
+) -> None:
+  """Removes files of an earlier map that this one does not have, for example because of its CRS."""
   for folder, suffix in itertools.product(("mask", "probability", "polygons"), _SUFFIXES):
     path = output / folder / f"{plan.stem}{suffix}"
-    if path not in made:
+    if path not in paths:
       path.unlink(missing_ok=True)
 
 
-def _give_memory_back() -> None:
-  """Hands what mapping has freed back to the system, so that products do not come on top of it."""
-  with contextlib.suppress(OSError, AttributeError):  # Other C libraries than glibc do so themselves.
+def _release_memory() -> None:
+  """Returns freed memory to the system, so that writing products does not add to it."""
+  with contextlib.suppress(OSError, AttributeError):  # C libraries other than glibc do so themselves.
     ctypes.CDLL(None).malloc_trim(0)
 
 
-def _mask_colours(classes: int) -> dict[int, tuple[int, int, int]]:
-  shown = {c + 1: tuple(map(int, _COLOURS[c % len(_COLOURS)])) for c in range(classes)}
-  return {0: (30, 30, 30), **shown, cog.NO_DATA: (255, 255, 255)}
-
-
-def _rows(stores: Sequence[Store]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+def _read_rows(stores: Sequence[RowStore]) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+  """Yields (first row, scores, mask) from top to bottom."""
   for store in sorted(stores, key=lambda store: store.span):
-    for first in range(*store.span, _ROWS):
-      yield first, *store.read(first, min(_ROWS, store.span[1] - first))
+    for first in range(*store.span, _ROWS_AT_ONCE):
+      yield first, *store.read(first, min(_ROWS_AT_ONCE, store.span[1] - first))
 
 
-def _counted(stores: Sequence[Store], count: np.ndarray) -> Iterator[tuple]:
-  for first, scores, mask in _rows(stores):
-    count += np.bincount(mask.ravel(), minlength=256)
-    yield first, scores, mask
+def _mask_rows(
+  stores: Sequence[RowStore], pixel_counts: np.ndarray
+) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields (first row, mask [n, W, 1]), and adds the number of pixels of each value to the counts."""
+  for first, _, mask in _read_rows(stores):
+    pixel_counts += np.bincount(mask.ravel(), minlength=256)
+    yield first, mask[..., None]
 
 
-def _noted(landslides: Iterator[Landslide], areas: dict[str, list[float]]) -> Iterator[Landslide]:
-  """Yields the landslides, and notes the area of each in square metres, NaN where it has none."""
+def _collect_areas(
+  landslides: Iterator[Landslide], areas: dict[str, list[float]]
+) -> Iterator[Landslide]:
+  """Yields the landslides, and appends their areas in square metres, NaN if unknown, per class."""
   for landslide in landslides:
     area = landslide.area_m2
     areas[landslide.class_name].append(math.nan if area is None else area)
     yield landslide
 
 
-def _numbers(
-  plan: Plan, count: np.ndarray, probability: np.ndarray, areas: dict[str, list[float]] | None,
-  effort: dict, config: Config,
+def _figures(
+  plan: ScenePlan, pixel_counts: np.ndarray, image_scores: np.ndarray,
+  areas: dict[str, list[float]] | None, config: Config,
 ) -> dict:
-  valid = int(count[: cog.NO_DATA].sum())
+  valid = int(pixel_counts[:NO_DATA].sum())
   classes = {}
   for c, name in enumerate(config.data.classes):
-    of_class = None if areas is None else np.sort(areas[name])
-    metric = areas is not None and not np.isnan(of_class).any()
+    class_areas = None if areas is None else np.sort(areas[name])
+    metric = areas is not None and not np.isnan(class_areas).any()
     classes[name] = {
-      "probability": round(float(probability[c]), 4),
-      "share": round(float(count[c + 1]) / max(valid, 1), 6),
-      "pixels": int(count[c + 1]),
-      "landslides": None if areas is None else len(of_class),
-      "areas_m2": of_class.round(2).tolist() if metric else None,
+      "probability": round(float(image_scores[c]), 4),
+      "share": round(float(pixel_counts[c + 1]) / max(valid, 1), 6),
+      "pixels": int(pixel_counts[c + 1]),
+      "landslides": None if areas is None else len(class_areas),
+      "areas_m2": class_areas.round(2).tolist() if metric else None,
     }
   grid = plan.grid
   return {
@@ -176,64 +189,30 @@ def _numbers(
     "width": grid.width, "gsd": grid.gsd(), "crs": grid.crs.to_string() if grid.crs else None,
     "georeferenced": grid.georeferenced, "valid_pixels": valid,
     "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.view),
-    "classes": classes, **effort,
+    "classes": classes,
   }
 
 
-def quick_look(
-  path: pathlib.Path, mask: pathlib.Path, config: Config, options: Options,
-  colours: np.ndarray = _COLOURS,
-) -> Image.Image:
-  """Returns the scene, at most 2048 pixels wide and high, with what is mapped tinted and outlined."""
-  with open_scene(path, config.data.channels, bands=options.bands) as scene:
-    height, width = scene.grid.height, scene.grid.width
-    by = max(1, -(-max(height, width) // _OVERLAY_SIDE))
-    shape = (-(-height // by), -(-width // by))
-    whole = Window(0, 0, width, height)
-    pixels, _ = scene.read(whole, out_shape=shape if by > 1 else None)
-  return overlay(pixels, cog.read_small(mask, shape), config, colours)
+def read_figures(output: pathlib.Path, config: Config) -> list[dict]:
+  """Returns the figures of all maps of these classes in an output, those of earlier runs included."""
+  figures = [files.read_json(path) for path in sorted((output / "scenes").glob("*.json"))]
+  return [scene for scene in figures if tuple(scene["classes"]) == config.data.classes]
 
 
-def overlay(
-  pixels: np.ndarray, mask: np.ndarray, config: Config, colours: np.ndarray = _COLOURS
-) -> Image.Image:
-  """Returns the image with each class tinted and outlined, white where there is no data.
-
-  `colours`, f32[n, 3], are those of class 1, 2 and so on.
-  """
-  shown = scaling.picture(pixels, config.model.rgb_bands, mask != cog.NO_DATA).astype(np.float32)
-  inside = (mask > 0) & (mask != cog.NO_DATA)
-  colour = colours[(np.maximum(mask, 1) - 1) % len(colours)]
-  same = np.ones(mask.shape, bool)
-  for axis in (0, 1):
-    for shift in (1, -1):
-      same &= np.roll(mask, shift, axis) == mask
-  shown = np.where(inside[..., None], 0.65 * shown + 0.35 * colour, shown)
-  shown = np.where((inside & ~same)[..., None], colour, shown)
-  shown = np.where((mask == cog.NO_DATA)[..., None], 255.0, shown)
-  return Image.fromarray(np.uint8(shown))
-
-
-def results(output: pathlib.Path, config: Config) -> list[dict]:
-  """Returns the numbers of all maps of these classes in an output, of earlier inputs too."""
-  found = [files.read_json(path) for path in sorted((output / "scenes").glob("*.json"))]
-  return [result for result in found if tuple(result["classes"]) == config.data.classes]
-
-
-def collect(plans: Sequence[Plan], output: pathlib.Path, config: Config) -> list[dict]:
-  """Writes predictions.csv of all maps in an output; returns the rows of those that are asked for."""
+def write_table(plans: Sequence[ScenePlan], output: pathlib.Path, config: Config) -> list[dict]:
+  """Writes predictions.csv of all maps in an output; returns the rows of the plans."""
   rows = {}
-  for result in results(output, config):
-    row = {"file": result["file"]}
-    for name, values in result["classes"].items():
+  for scene in read_figures(output, config):
+    row = {"file": scene["file"]}
+    for name, values in scene["classes"].items():
       row |= {f"{name}_{key}": values[key] for key in ("probability", "share", "landslides")}
       areas = values["areas_m2"]
       row[f"{name}_area_m2"] = None if areas is None else round(sum(areas), 1)
-    rows[result["stem"]] = row | {"no_data_share": round(result["no_data_share"], 6)}
+    rows[scene["stem"]] = row | {"no_data_share": round(scene["no_data_share"], 6)}
   if rows:
     path = output / "predictions.csv"
     with files.atomic_path(path) as partial, partial.open("w", newline="") as file:
       writer = csv.DictWriter(file, next(iter(rows.values())).keys())
       writer.writeheader()
       writer.writerows(rows.values())
-  return [rows[plan.stem] for plan in plans if is_done(plan, output)]
+  return [rows[plan.stem] for plan in plans if is_complete(plan, output)]

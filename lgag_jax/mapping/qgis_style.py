@@ -1,20 +1,20 @@
-"""How QGIS 3 draws a map's files: styles (QML) to be written beside them, under the same name."""
+"""Styles (QML) that tell QGIS 3 how to draw a map's files. QGIS finds them beside the files."""
 
 import re
 from collections.abc import Iterable
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element, SubElement
 
-COLOURS = ("#e63c28", "#fabe28", "#a03cc8", "#288cfa")  # Of classes; used again beyond four.
-# Of probabilities from 0 to 1, with opacities 0..255: what is unlikely leaves the image to be seen.
+COLOURS = ("#e63c28", "#fabe28", "#a03cc8", "#288cfa")  # Of the classes in turn.
+# Probability, colour and opacity 0..255: unlikely pixels are transparent, so that the image shows.
 _RAMP = ((0.0, "#ffffb2", 0), (0.25, "#fecc5c", 90), (0.5, "#fd8d3c", 170), (0.75, "#f03b20", 220),
          (1.0, "#bd0026", 255))
 _FILL_OPACITY = 70
-_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def mask_style(classes: Iterable[str]) -> str:
-  """Draws classes 1..C of a mask in a colour each, the background not at all."""
+  """Returns a style that draws each class of a mask in its own colour, and no background."""
   root, renderer = _raster("paletted")
   palette = SubElement(renderer, "colorPalette")
   SubElement(palette, "paletteEntry", value="0", color="#000000", alpha="0", label="background")
@@ -24,7 +24,10 @@ def mask_style(classes: Iterable[str]) -> str:
 
 
 def probability_style(percent: bool) -> str:
-  """Draws the first class's probability, 0..100 or 0..1, in a ramp from transparent to dark red."""
+  """Returns a style that draws the first class's probability from transparent to dark red.
+
+  Probabilities are 0..100 if `percent`, else 0..1.
+  """
   top = 100 if percent else 1
   root, renderer = _raster("singlebandpseudocolor")
   renderer.attrib.update(classificationMin="0", classificationMax=str(top))
@@ -32,15 +35,16 @@ def probability_style(percent: bool) -> str:
     SubElement(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED",
     classificationMode="1", clip="0", minimumValue="0", maximumValue=str(top),
   )
-  for share, colour, alpha in _RAMP:
+  for probability, colour, alpha in _RAMP:
     SubElement(
-      ramp, "item", value=f"{share * top:g}", color=colour, alpha=str(alpha), label=f"{share:.0%}"
+      ramp, "item", value=f"{probability * top:g}", color=colour, alpha=str(alpha),
+      label=f"{probability:.0%}",
     )
   return _document(root)
 
 
 def polygon_style(classes: Iterable[str]) -> str:
-  """Draws polygons with an outline and a translucent fill, in a colour a class; no labels."""
+  """Returns a style that draws polygons outlined and translucent, one colour per class, unlabelled."""
   names = [_text(name) for name in classes]
   root = Element(
     "qgis", version="3.0.0", styleCategories="Symbology|Labeling", labelsEnabled="0"
@@ -75,12 +79,12 @@ def _fill(symbols: Element, number: int) -> None:
   options = SubElement(layer, "Option", type="Map")
   for key, value in properties.items():
     SubElement(options, "Option", name=key, type="QString", value=value)
-  for key, value in properties.items():  # What older versions read instead.
+  for key, value in properties.items():  # Older versions read these instead.
     SubElement(layer, "prop", k=key, v=value)
 
 
 def _raster(kind: str) -> tuple[Element, Element]:
-  """Returns the document of a raster's style and its renderer, of the first band."""
+  """Returns the root of a raster's style and the renderer of its first band."""
   root = Element("qgis", version="3.0.0", styleCategories="Symbology")
   pipe = SubElement(root, "pipe")
   renderer = SubElement(
@@ -98,8 +102,8 @@ def _colour(number: int) -> str:
 
 
 def _text(name: str) -> str:
-  """Replaces what XML has no way to write, such as control characters."""
-  return _NO_XML.sub("\ufffd", name)
+  """Replaces characters that XML cannot hold, such as control characters."""
+  return _NOT_XML.sub("\ufffd", name)
 
 
 def _document(root: Element) -> str:

@@ -1,4 +1,4 @@
-"""From windows as read to what is said of their pixels: scaled, looked at, refined, gated."""
+"""Scores the pixels of windows: scales them, runs the network, refines and gates its maps."""
 
 import dataclasses
 import functools
@@ -18,35 +18,43 @@ from lgag_jax.state import TrainState
 from lgag_jax.trunks.layers import resize
 
 
-def make_look(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
-  """Returns the function from a state and windows as read to gated scores at the windows' size."""
-  localize, split = make_localize(network, _seen(config, view), mesh), sharding.batch_sharding(mesh)
+def make_window_scores(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
+  """Returns the compiled function from a state and windows to scores and image scores.
+
+  It takes pixels [B, side, side, channels] as read. It returns gated scores f32[B, side, side, C] and
+  image scores f32[B, C].
+  """
+  localize = make_localize(network, _config_at_view(config, view), mesh)
+  split = sharding.batch_sharding(mesh)
   compiled = functools.partial(jax.jit, in_shardings=split, out_shardings=split)
   prepare = compiled(functools.partial(_prepare, view=view))
   finish = compiled(functools.partial(_finish, config=config, view=view))
 
-  def look(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
+  def window_scores(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
     scaled = scaling.normalise(pixels, config.data)
     maps = localize(state, {"image": prepare(sharding.to_global(scaled, mesh))})
     return finish(maps), maps.probabilities
 
-  return look
+  return window_scores
 
 
-def plain_look(network: Network, config: Config, view: View) -> Callable:
-  """Returns what `make_look` does as one function of JAX, neither compiled nor split over devices."""
-  localize = plain_localize(network, _seen(config, view))
+def make_traceable_window_scores(network: Network, config: Config, view: View) -> Callable:
+  """Returns `make_window_scores`'s function as one plain JAX function, which can be exported.
 
-  def look(state: TrainState, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
+  It is neither compiled nor split over devices.
+  """
+  localize = plain_localize(network, _config_at_view(config, view))
+
+  def window_scores(state: TrainState, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
     scaled = scaling.normalise(pixels, config.data)
     maps = localize(state, {"image": _prepare(scaled, view)})
     return _finish(maps, config, view), maps.probabilities
 
-  return look
+  return window_scores
 
 
-def _seen(config: Config, view: View) -> Config:
-  """The config at a view's size; refinement's radius is on the ground, whatever the window's."""
+def _config_at_view(config: Config, view: View) -> Config:
+  """Returns the config at a view's size; the refinement's radius keeps its length on the ground."""
   radius = config.refine.radius * config.data.image_size / view.model_side
   return dataclasses.replace(
     config, data=dataclasses.replace(config.data, image_size=view.model_side),

@@ -1,0 +1,102 @@
+"""Keeps the finished rows of a scene's map on disk until the map is whole, so that a run can resume.
+
+Rows lie in plain arrays, since a TIFF that was not closed cannot be read. A state file beside them is
+renamed into place. It tells how many rows of windows the arrays hold, and names the file of the band of
+rows that was in progress.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import time
+
+import numpy as np
+
+from lgag_jax.runtime import files
+
+_SAVE_SECONDS = 5.0  # Between two saves. A kill loses this much work, and one row of windows.
+
+
+@dataclasses.dataclass(frozen=True)
+class SavedState:
+  """How far a map has come."""
+
+  next_row: int  # The row of windows to map next.
+  band: np.ndarray  # f32[side, W, C], the canvas's band before that row.
+  image_scores: list[float]  # [C], the highest over the windows so far.
+
+
+class RowStore:
+  """The rows [start, stop) of a map on disk: scores, as uint8 percent or float32, and classes.
+
+  No data is 255, in float32 NaN. `key` identifies the network, scene and options: a store does not
+  resume from the files of another key.
+  """
+
+  def __init__(
+    self, folder: pathlib.Path, key: str, span: tuple[int, int], width: int, classes: int, dtype: str
+  ):
+    self.span, self._width, self._classes, self.dtype = span, width, classes, np.dtype(dtype)
+    self._folder, self._key, self._saved_at = folder, key, time.monotonic()
+    self._name = f"{span[0]}-{span[1]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind in ("scores", "mask"):
+      self._path(kind).touch()
+
+  @property
+  def total_bytes(self) -> int:
+    """The size of all rows on disk."""
+    row_bytes = self._width * (self._classes * self.dtype.itemsize + 1)
+    return row_bytes * (self.span[1] - self.span[0])
+
+  def load_state(self) -> SavedState | None:
+    """Returns the state that `save` wrote; None if there is none of this key."""
+    state = None
+    with contextlib.suppress(OSError, ValueError):
+      state = files.read_json(self._path("json"))
+    if not isinstance(state, dict) or state.get("key") != self._key:
+      return None
+    with contextlib.suppress(OSError, ValueError):
+      band = np.load(self._folder / state["band"], allow_pickle=False)
+      return SavedState(state["row"], band, state["found"])
+    return None
+
+  def write(self, first: int, scores: np.ndarray, mask: np.ndarray) -> None:
+    """Writes rows from `first` on: scores [n, W, C] of the store's type and mask u8[n, W]."""
+    for kind, rows in (("scores", scores), ("mask", mask)):
+      with self._path(kind).open("r+b") as file:
+        file.seek((first - self.span[0]) * rows[:1].nbytes)
+        file.write(np.ascontiguousarray(rows).data)
+
+  def save(self, state: SavedState, *, now: bool = False) -> None:
+    """Saves the state if the last save is some seconds ago, or `now`; waits for the disk."""
+    if not now and time.monotonic() - self._saved_at < _SAVE_SECONDS:
+      return
+    for kind in ("scores", "mask"):
+      with self._path(kind).open("rb") as file:
+        os.fsync(file.fileno())
+    band_name = f"{self._name}-{state.next_row}.npy"
+    with files.atomic_path(self._folder / band_name) as partial:
+      np.save(partial, state.band)
+    files.write_json(self._path("json"), {
+      "key": self._key, "row": state.next_row, "band": band_name, "found": state.image_scores,
+    })
+    for path in self._folder.glob(f"{self._name}-*.npy"):
+      if path.name != band_name:
+        path.unlink()
+    self._saved_at = time.monotonic()
+
+  def read(self, first: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reads rows: scores [n, W, C] and mask [n, W]."""
+    scores = self._read("scores", first, (count, self._width, self._classes), self.dtype)
+    return scores, self._read("mask", first, (count, self._width), np.dtype(np.uint8))
+
+  def _read(self, kind: str, first: int, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    row_bytes = int(np.prod(shape[1:])) * dtype.itemsize
+    with self._path(kind).open("rb") as file:
+      file.seek((first - self.span[0]) * row_bytes)
+      return np.frombuffer(file.read(shape[0] * row_bytes), dtype).reshape(shape)
+
+  def _path(self, kind: str) -> pathlib.Path:
+    return self._folder / f"{self._name}.{kind}"

@@ -1,0 +1,124 @@
+"""One scene's map in progress: what its windows and rows of windows add to it."""
+
+import collections
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from lgag_jax.geo.scale import View
+from lgag_jax.geo.scene import Scene
+from lgag_jax.geo.windows import Axis
+from lgag_jax.imagery import reading
+from lgag_jax.inference import exclusive_classes
+from lgag_jax.mapping.canvas import Canvas
+from lgag_jax.mapping.rasters import NO_DATA, encode
+from lgag_jax.mapping.row_store import SavedState
+
+_ROWS_AT_ONCE = 64  # Classifying rows takes several times the memory of their scores.
+
+
+class MapRows(Protocol):
+  """Takes the rows of a map, as `RowStore` does on disk."""
+
+  dtype: np.dtype  # Of the scores.
+
+  def write(self, first: int, scores: np.ndarray, mask: np.ndarray) -> None:
+    """Takes rows from `first` on: scores [n, W, C] and mask u8[n, W]."""
+
+  def save(self, state: SavedState) -> None:
+    """Keeps the state to resume from, if a run can resume."""
+
+
+@dataclasses.dataclass
+class SceneJob:
+  """A scene, or a range of its rows, while it is mapped.
+
+  `rows`, `cols` and `span` are in pixels of the reduced scene: the average of `view.reduction` by
+  `view.reduction` pixels of the file.
+  """
+
+  open: Callable[[], Scene]
+  view: View
+  rows: Axis  # The windows down the scene.
+  cols: Axis  # The windows across it.
+  span: tuple[int, int]  # The rows of pixels to map.
+  store: MapRows
+  thresholds: np.ndarray  # f32[C]
+  on_finish: Callable[["SceneJob"], None]  # Called when all rows are in the store, or on failure.
+  on_progress: Callable[[int], None] | None = None  # Called with the pixels that were just written.
+  failure: reading.ImageError | None = None  # Why the scene could not be read to its end.
+  canvas: Canvas = dataclasses.field(init=False)
+  next_row: int = dataclasses.field(init=False)  # The row of windows to start with.
+  image_scores: np.ndarray = dataclasses.field(init=False)  # f32[C], the highest of the windows so far.
+  windows: int = 0  # That the network has scored.
+  seconds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  started: float = dataclasses.field(default_factory=time.monotonic)
+
+  def __post_init__(self):
+    self.canvas = Canvas(self.rows, self.cols, len(self.thresholds), *self.span)
+    self.next_row = self.rows.overlapping(*self.span)[0]
+    self.image_scores = np.zeros(len(self.thresholds), np.float32)
+
+  def resume(self, saved: SavedState) -> None:
+    """Continues a map from where an earlier run stopped."""
+    self.next_row = saved.next_row
+    self.image_scores = np.array(saved.image_scores, np.float32)
+    if saved.next_row < len(self.rows.starts):
+      self.canvas.restore(saved.next_row, saved.band)
+
+  def state_before(self, row: int) -> SavedState:
+    """Returns the state to save when the row of windows `row` is next."""
+    return SavedState(row, self.canvas.band, self.image_scores.tolist())
+
+  def add_window(self, row: int, col: int, scores: np.ndarray, image_scores: np.ndarray) -> None:
+    """Blends a window's scores f32[side, side, C] into the map."""
+    started = time.monotonic()
+    self.canvas.add(row, col, scores)
+    self.image_scores = np.maximum(self.image_scores, image_scores)
+    self.windows += 1
+    self.seconds["blend"] += time.monotonic() - started
+
+  def finish_row(self, row: int, valid: np.ndarray) -> None:
+    """Ends a row of windows: classifies and writes the rows of pixels that are now final.
+
+    `valid`, bool[h, W], tells where the file holds data, from the row of windows' first pixel on.
+    """
+    started = time.monotonic()
+    reduction, top = self.view.reduction, self.rows.starts[row]
+    first, scores = self.canvas.finish_row(row)
+    if len(scores):
+      is_last = first + len(scores) == self.rows.length
+      valid = valid[(first - top) * reduction :][: None if is_last else len(scores) * reduction]
+      if reduction > 1:
+        scores = _enlarge(scores, reduction, valid.shape)
+      for start in range(0, len(scores), _ROWS_AT_ONCE):
+        part, part_valid = scores[start : start + _ROWS_AT_ONCE], valid[start : start + _ROWS_AT_ONCE]
+        mask = exclusive_classes.drawn(part, self.thresholds)
+        mask[~part_valid] = NO_DATA
+        stored_scores = encode(part, part_valid, self.store.dtype)
+        self.store.write(first * reduction + start, stored_scores, mask)
+    if row + 1 < len(self.rows.starts):
+      self.store.save(self.state_before(row + 1))
+    self.seconds["write"] += time.monotonic() - started
+    if self.on_progress:
+      self.on_progress(scores.shape[0] * scores.shape[1])
+
+  def effort(self) -> dict:
+    """Returns the number of windows, the seconds in all, and the seconds of each part of the work."""
+    return {
+      "windows": self.windows, "wall_seconds": round(time.monotonic() - self.started, 3),
+      "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
+    }
+
+
+def _enlarge(scores: np.ndarray, reduction: int, shape: tuple[int, int]) -> np.ndarray:
+  """Repeats scores to the file's pixels, and at the lower and right border to `shape`.
+
+  What remains there is narrower than a pixel of the reduced scene.
+  """
+  scores = scores.repeat(reduction, axis=0).repeat(reduction, axis=1)
+  down, across = (shape[axis] - scores.shape[axis] for axis in (0, 1))
+  return np.pad(scores, ((0, down), (0, across), (0, 0)), mode="edge")

@@ -1,0 +1,131 @@
+"""Divides the mapping of scenes among processes: whole scenes, or rows of each if scenes are few."""
+
+import dataclasses
+import functools
+import itertools
+import logging
+import pathlib
+import shutil
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lgag_jax.config import Config
+from lgag_jax.geo.scene import open_scene
+from lgag_jax.geo.windows import Axis, cover_scene
+from lgag_jax.mapping import products, window_pipeline
+from lgag_jax.mapping.products import ScenePlan
+from lgag_jax.mapping.row_store import RowStore
+from lgag_jax.mapping.scene_job import SceneJob
+from lgag_jax.method.network import Network
+from lgag_jax.options.mapping import Options
+from lgag_jax.runtime import files, processes
+from lgag_jax.runtime.progress import Progress
+from lgag_jax.state import TrainState
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneMapper:
+  """Maps this process's part of a list of scenes."""
+
+  output: pathlib.Path
+  config: Config
+  options: Options
+  thresholds: list[float]  # Per class.
+  split_scenes: bool  # Whether the processes divide the rows of each scene, not the scenes.
+  skip: Callable[[pathlib.Path, Exception], None]  # Called with a scene that cannot be read, and why.
+
+  def map_scenes(
+    self, plans: list[ScenePlan], network: Network, state: TrainState, mesh: Mesh
+  ) -> None:
+    """Maps this process's part of the scenes, and writes the products of those that are whole."""
+    if not plans:
+      return
+    count = jax.process_count()
+    own_plans = plans if self.split_scenes else plans[jax.process_index() :: count]
+    pixels = sum(plan.grid.height * plan.grid.width for plan in own_plans)
+    pixels = pixels / count if self.split_scenes else pixels
+    progress = Progress("prediction", pixels / 1e6, unit="MP")
+    window_pipeline.run(self._jobs(own_plans, progress), network, state, self.config, mesh)
+    progress.close()
+    processes.barrier("prediction")
+    if self.split_scenes:
+      processes.from_first(lambda: self._join(plans))
+
+  def _jobs(self, plans: list[ScenePlan], progress: Progress) -> Iterator[SceneJob]:
+    """Yields a job per scene, resumed if an earlier run stopped within it."""
+    part = jax.process_index() if self.split_scenes else 0
+    for plan in plans:
+      rows, cols = self._axes(plan)
+      spans = self._spans(rows)
+      if part >= len(spans):  # The scene has fewer rows of windows than there are processes.
+        continue
+      store = self._store(plan, spans[part])
+      job = SceneJob(
+        functools.partial(
+          open_scene, plan.path, self.config.data.channels, bands=self.options.bands
+        ),
+        plan.view, rows, cols, spans[part], store, np.array(self.thresholds, np.float32),
+        on_finish=functools.partial(self._finish, plan, store),
+        on_progress=lambda pixels: progress.advance(pixels / 1e6),
+      )
+      if saved := store.load_state():
+        _LOG.info(
+          "%s: resuming at window row %d of %d.", plan.path.name, saved.next_row + 1, len(rows.starts)
+        )
+        job.resume(saved)
+      else:
+        files.require_free_space(self.output, 2 * store.total_bytes, f"the map of {plan.path.name}")
+      yield job
+
+  def _finish(self, plan: ScenePlan, store: RowStore, job: SceneJob) -> None:
+    if job.failure:
+      self.skip(plan.path, job.failure)
+      if not self.split_scenes:  # Else other processes may be writing to the same folder.
+        shutil.rmtree(plan.working_folder(self.output), ignore_errors=True)
+    elif self.split_scenes:
+      store.save(job.state_before(len(job.rows.starts)), now=True)
+    else:
+      self._write(plan, [store], job.image_scores, job.effort())
+
+  def _axes(self, plan: ScenePlan) -> tuple[Axis, Axis]:
+    return cover_scene(plan.grid, plan.view, self.options.overlap)
+
+  def _spans(self, rows: Axis) -> list[tuple[int, int]]:
+    """Returns the ranges of pixel rows that are mapped separately; they begin where windows do."""
+    parts = jax.process_count() if self.split_scenes else 1
+    parts = min(parts, len(rows.starts))
+    ends = [rows.starts[len(rows.starts) * part // parts] for part in range(parts)] + [rows.length]
+    return list(itertools.pairwise(ends))
+
+  def _store(self, plan: ScenePlan, span: tuple[int, int]) -> RowStore:
+    reduction, height = plan.view.reduction, plan.grid.height
+    start, stop = (row * reduction for row in span)
+    if span[1] == max(1, height // reduction):  # The last rows may not fill a reduced pixel.
+      stop = height
+    return RowStore(
+      plan.working_folder(self.output), plan.key, (start, stop), plan.grid.width,
+      len(self.thresholds), self.options.dtype,
+    )
+
+  def _join(self, plans: list[ScenePlan]) -> None:
+    """Writes the products of the scenes of which every process has mapped its rows."""
+    for plan in plans:
+      rows = self._axes(plan)[0]
+      stores = [self._store(plan, span) for span in self._spans(rows)]
+      states = [store.load_state() for store in stores]
+      if all(state and state.next_row == len(rows.starts) for state in states):
+        image_scores = np.max([state.image_scores for state in states], axis=0)
+        self._write(plan, stores, image_scores, {})
+      else:
+        self.skip(plan.path, ValueError("a process could not map its rows"))
+        shutil.rmtree(plan.working_folder(self.output))
+
+  def _write(
+    self, plan: ScenePlan, stores: list[RowStore], image_scores: np.ndarray, effort: dict
+  ) -> None:
+    products.write(plan, stores, image_scores, effort, self.output, self.config, self.options)
