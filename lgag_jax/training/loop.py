@@ -1,11 +1,11 @@
-"""The training loop."""
+"""The training loop, from top to bottom in `_train`."""
 
 import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable
 
+import optax
 from jax.sharding import Mesh
 
 from lgag_jax import config as configs
@@ -16,6 +16,7 @@ from lgag_jax.inputs import normalisation
 from lgag_jax.inputs.pipeline import steps_per_epoch
 from lgag_jax.inputs.sources import Source, open_source
 from lgag_jax.inputs.split import Split
+from lgag_jax.method.network import Network
 from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import files, lock, preemption, processes, sharding
 from lgag_jax.runtime.progress import Progress
@@ -26,20 +27,50 @@ from lgag_jax.training.log import Log, Skips
 
 _LOG = logging.getLogger(__name__)
 
-# What may differ when a training goes on, perhaps elsewhere: nothing that is learned depends on it.
+# May differ when a training resumes, perhaps on another machine: nothing learned depends on them.
 _MACHINE_SETTINGS = (
   "data.decoded_cache_gib", "data.feature_cache_directory", "localize.batch_size", "train.accumulate",
   "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.shard_state",
 )
 
 
+@dataclasses.dataclass
+class _Run:
+  """A training in progress."""
+
+  config: Config
+  mesh: Mesh
+  network: Network
+  optimizer: optax.GradientTransformation
+  train: Split
+  validation: Split
+  checkpoints: Checkpoints
+  log: Log
+  skips: Skips
+  evaluation_due: bool  # The validation of the current step is still to come.
+
+  def evaluate(self, step: int, state: TrainState) -> None:
+    """Writes the figures of the validation part to the log."""
+    self.evaluation_due = True
+    figures = evaluate.epoch_metrics(
+      self.network, state, self.validation, self.config, self.mesh
+    )
+    self.log.write(step, "validation", figures)
+    self.evaluation_due = False
+
+  def save(self, state: TrainState) -> None:
+    """Saves a checkpoint with the position in log and data."""
+    self.checkpoints.save(state, {
+      "unjudged": self.evaluation_due, "log": self.log.position(), "skips": self.skips.position(),
+    })
+
+
 def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   """Trains into `workdir`, from its newest checkpoint on if it has one, and evaluates.
 
-  Leaves config.json, normalisation.json where data.normalise="train", checkpoints/, metrics.jsonl,
-  TensorBoard events and eval/ there. Raises
-  ValueError when the workdir holds the training of another config; preemption.Stopped, all steps
-  saved, when SIGTERM comes.
+  Writes config.json, normalisation.json if data.normalise="train", checkpoints/, metrics.jsonl,
+  TensorBoard events and eval/. Raises ValueError when the workdir holds the training of another config;
+  preemption.Stopped, with all steps saved, when SIGTERM comes.
   """
   model_directory.refuse(workdir, "Train into another --workdir.")
   mesh = sharding.make_mesh()
@@ -48,89 +79,84 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   sources = _open_sources(config)
   keeper = Checkpoints(workdir, keep=config.train.keep_checkpoints, writes=True)
   with contextlib.closing(keeper) as checkpoints:
-    return _run(config, workdir, mesh, sources, checkpoints)
+    run, state = _prepare(config, workdir, mesh, sources, checkpoints)
+    with contextlib.closing(run.log):
+      state = _train(run, state)
+    evaluate.evaluate(
+      run.network, state, run.config, mesh, workdir, train=run.train, validation=run.validation
+    )
+  return state
 
 
-def _run(
+def _train(run: _Run, state: TrainState) -> TrainState:
+  """Trains from a state to the end of the last epoch."""
+  config, first = run.config, int(state.step)
+  epoch_steps = steps_per_epoch(len(run.train.source.ids), config.train)
+  last_step = epoch_steps * config.train.epochs
+  evaluate_every = config.train.evaluate_every * epoch_steps
+  refresh_every = config.bank.refresh_every or epoch_steps
+  take_step = train_step.make_train_step(
+    run.network, config, run.optimizer, run.mesh, steps_per_epoch=epoch_steps
+  )
+  refresh = train_step.make_refresh(config, run.mesh)
+  progress = Progress("training", last_step, done=first, unit="steps")
+  with contextlib.closing(run.train.train_batches(config, start_step=first)) as batches:
+    try:
+      if run.evaluation_due:
+        run.evaluate(first, state)
+      for step, batch in enumerate(batches, start=first + 1):
+        if (step - 1) % refresh_every == 0:
+          state = state.replace(bank=refresh(state.bank))
+        index = batch.pop("index")
+        state, metrics = take_step(state, sharding.to_global(batch, run.mesh))
+        flush = step == last_step or step % config.train.log_every == 0
+        run.log.add(step, metrics, flush=flush)
+        run.skips.add(step, index, metrics["skipped"], check=flush)
+        progress.advance(1, run.log.note)
+        if evaluate_every and (step == last_step or step % evaluate_every == 0):
+          run.evaluate(step, state)
+        if step == last_step or step % config.train.checkpoint_every == 0:
+          run.save(state)
+        preemption.check()
+    except preemption.Stopped:
+      run.save(state)
+      raise preemption.Stopped(f"Stopped at step {int(state.step)} of {last_step}") from None
+  progress.close()
+  return state
+
+
+def _prepare(
   config: Config, workdir: pathlib.Path, mesh: Mesh, sources: list[Source], checkpoints: Checkpoints
-) -> TrainState:
+) -> tuple[_Run, TrainState]:
+  """Builds the network, opens the splits, and restores the newest checkpoint if there is one."""
   started = checkpoints.latest() is not None
   processes.from_first(lambda: _claim(config, workdir, started=started))
   processes.from_first(
     lambda: scale.save(scale.training_scale(_image_files(sources[0]), config), workdir)
   )
   config = normalisation.measure_or_resolve(config, sources[0], workdir, started=started)
-  epoch_steps = steps_per_epoch(len(sources[0].ids), config.train)
-  network, optimizer, state = restore.start(config, mesh, epoch_steps * config.train.epochs)
+  steps = steps_per_epoch(len(sources[0].ids), config.train) * config.train.epochs
+  network, optimizer, state = restore.start(config, mesh, steps)
   train, validation = (
     fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir) for source in sources
   )
   position = {"unjudged": False, "log": {"lines": 0, "pending": []}, "skips": []}
   if started:
     state, position = checkpoints.restore(state)
-    _LOG.info("Going on from step %d.", int(state.step))
-  step = train_step.make_train_step(
-    network, config, optimizer, mesh, steps_per_epoch=epoch_steps
-  )
-  judge = lambda state: evaluate.epoch_metrics(network, state, validation, config, mesh)
-  with contextlib.closing(Log(workdir, **position["log"])) as log:
-    skips = Skips(train.source.ids, config.train.max_skipped, position["skips"])
-    save = lambda state, *, unjudged: checkpoints.save(
-      state, {"unjudged": unjudged, "log": log.position(), "skips": skips.position()}
-    )
-    state = _take_steps(
-      config, mesh, train, state, log, skips, step, judge, save, unjudged=position["unjudged"]
-    )
-  evaluate.evaluate(network, state, config, mesh, workdir, train=train, validation=validation)
-  return state
-
-
-def _take_steps(
-  config: Config, mesh: Mesh, train: Split, state: TrainState, log: Log, skips: Skips,
-  step: Callable, judge: Callable, save: Callable, *, unjudged: bool,
-) -> TrainState:
-  """Trains from a state to the end; `unjudged` says whether its step's validation is still to come."""
-  epoch_steps = steps_per_epoch(len(train.source.ids), config.train)
-  total_steps, first = epoch_steps * config.train.epochs, int(state.step)
-  judge_every = config.train.evaluate_every * epoch_steps
-  refresh = train_step.make_refresh(config, mesh)
-  refresh_every = config.bank.refresh_every or epoch_steps
-  progress = Progress("training", total_steps, done=first, unit="steps")
-  with contextlib.closing(train.train_batches(config, start_step=first)) as batches:
-    try:
-      if unjudged:
-        log.write(first, "validation", judge(state))
-        unjudged = False
-      for number, batch in enumerate(batches, start=first):
-        if number % refresh_every == 0:
-          state = state.replace(bank=refresh(state.bank))
-        index = batch.pop("index")
-        state, metrics = step(state, sharding.to_global(batch, mesh))
-        done = number + 1
-        last = done == total_steps
-        flush = last or done % config.train.log_every == 0
-        log.add(done, metrics, flush=flush)
-        skips.add(done, index, metrics["skipped"], check=flush)
-        progress.advance(1, log.note)
-        if judge_every and (last or done % judge_every == 0):
-          unjudged = True
-          log.write(done, "validation", judge(state))
-          unjudged = False
-        if last or done % config.train.checkpoint_every == 0:
-          save(state, unjudged=False)
-        preemption.check()
-    except preemption.Stopped:
-      save(state, unjudged=unjudged)
-      raise preemption.Stopped(f"Stopped at step {int(state.step)} of {total_steps}") from None
-  progress.close()
-  return state
+    _LOG.info("Resuming from step %d.", int(state.step))
+  skips = Skips(train.source.ids, config.train.max_skipped, position["skips"])
+  log = Log(workdir, **position["log"])
+  return _Run(
+    config, mesh, network, optimizer, train, validation, checkpoints, log, skips,
+    evaluation_due=position["unjudged"],
+  ), state
 
 
 def _open_sources(config: Config) -> list[Source]:
   sources = [open_source(config.data, split) for split in ("train", "validation")]
   if shared := set(sources[0].keys) & set(sources[1].keys):
     _LOG.warning(
-      "%d of %d validation images are training images, too: figures on them flatter "
+      "%d of %d validation images are training images, too: figures on them are too good "
       "(data.train_split, data.validation_split).", len(shared), len(sources[1].keys),
     )
   method = method_of(config)
@@ -140,7 +166,7 @@ def _open_sources(config: Config) -> list[Source]:
 
 
 def _image_files(source: Source) -> list[pathlib.Path]:
-  """Returns the files that hold a source's images; none of a TFDS set."""
+  """Returns the files that hold a source's images; [] for a TFDS set."""
   return [path for i in range(len(source.ids)) if (path := source.files(i)[0])]
 
 
@@ -167,7 +193,7 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:
-  """Names the fields, with both values, that differ and that something learned or judged depends on."""
+  """Returns the fields, with both values, that differ and that training or evaluation depends on."""
   return [
     f"{group}.{name}: {old_value!r} -> {getattr(getattr(new, group), name)!r}"
     for group in vars(old)
@@ -178,7 +204,7 @@ def changed_settings(old: Config, new: Config) -> list[str]:
 
 
 def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:
-  """Writes config.json; once there is a checkpoint, only if what is learned stays the same."""
+  """Writes config.json; raises ValueError if a checkpoint was trained with other settings."""
   path = workdir / "config.json"
   if started and path.exists():
     changed = changed_settings(configs.load(path), config)

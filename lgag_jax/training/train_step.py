@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +68,14 @@ def make_train_step(
   loss or gradient is not finite is "skipped": it changes nothing but the step's number.
   """
   method = network.method
+  # Part i takes examples i, i + parts, ...: each device keeps its examples, and anchors come back in
+  # batch order.
+  total, joined = optax.microbatching.AccumulationType.SUM, optax.microbatching.AccumulationType.CONCAT
+  parts = config.train.accumulate
+  gradient = lambda loss: optax.microbatch(
+    jax.grad(loss, has_aux=True), argnums=1, accumulator=(total, (total, joined, joined)),
+    microbatch_size=config.train.batch_size // parts if parts > 1 else None,
+  )
 
   @networks.full_precision
   def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
@@ -87,9 +94,7 @@ def make_train_step(
       accepted = method.accept(outputs, part, config) if method.accept else outputs.exists
       return sums["loss"] / total_weight, (sums, outputs.anchors, accepted)
 
-    grads, sums, anchors, accepted = _accumulate(
-      loss, state.params, batch, config.train.accumulate
-    )
+    grads, (sums, anchors, accepted) = gradient(loss)(state.params, batch)
     norm = optax.tree.norm(grads)
     sound = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -130,30 +135,6 @@ def _with_frozen(network: Network, state: TrainState, batch: dict) -> dict:
     return batch
   taps = network.frozen(state.params, state.statistics, batch["image"])
   return {**{k: v for k, v in batch.items() if k != "image"}, "taps": taps}
-
-
-def _accumulate(loss: Callable, params: Any, batch: dict, parts: int):
-  """Sums gradients and metrics over the batch's parts; anchors come back in batch order."""
-  gradient = jax.grad(loss, has_aux=True)
-  if parts == 1:
-    grads, (sums, anchors, accepted) = gradient(params, batch)
-    return grads, sums, anchors, accepted
-
-  # Part i takes examples i, i + parts, ...: each device keeps the examples that it has.
-  split = jax.tree.map(
-    lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch
-  )
-
-  def add(total, part):
-    grads, (sums, anchors, accepted) = gradient(params, part)
-    return jax.tree.map(jnp.add, total, (grads, sums)), (anchors, accepted)
-
-  first = jax.tree.map(lambda x: x[0], split)
-  shapes = jax.eval_shape(lambda: gradient(params, first))
-  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[1][0]))
-  (grads, sums), (anchors, accepted) = jax.lax.scan(add, zeros, split)
-  merge = lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
-  return grads, sums, merge(anchors), merge(accepted)
 
 
 def loss_terms(
