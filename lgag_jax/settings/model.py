@@ -17,7 +17,7 @@ class ModelConfig:
 
   method: str = "lgag"  # A method of lgag_jax/methods.py, or one that --method_file defines.
   method_digest: str = ""  # SHA-256 of the file that defines the method; "" for the package's own.
-  trunk: str = "efficientnet_lite0"  # Or "resnet50", or a Vision Transformer as "dinov2_vits14".
+  trunk: str = "efficientnet_lite0"  # Or "resnet50", or a Vision Transformer such as "dinov2_vits14".
   weights: str = "packaged"  # "packaged", "random", or a .safetensors, .npz, .onnx or .pth file.
   rgb_bands: tuple[int, ...] = (1, 2, 3)  # Bands that the weights and pictures use as colours, from 1.
   first_trainable_stage: int = 5  # 1 trains all but the stem; 5 freezes the whole trunk.
