@@ -85,7 +85,7 @@ def test_the_configuration_page_tells_every_default():
   mode_arguments = {name: ast.literal_eval(value) for name, value in rows.items()}
   groups = dataclasses.asdict(Config())
   assert mode_arguments == {f"{g}.{n}": v for g, group in groups.items() for n, v in group.items()}
-  assert "| Or \"resnet50\". |" in page
+  assert "| Or \"resnet50\", or a Vision Transformer such as \"dinov2_vits14\". |" in page
 
 
 @pytest.mark.parametrize("name", ["x", "x_i", r"\frac{1}{2}", r"\sum_{i} x_i^2"])

@@ -142,8 +142,8 @@ def test_weight_decay_of_adamw_is_decoupled():
 def test_every_parameter_of_the_real_trunks_has_a_group():
   from lgag_jax.trunks.pretrained import TRUNKS
 
-  for name, kind in TRUNKS.items():
-    shapes = jax.eval_shape(kind().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
+  for name in ("efficientnet_lite0", "resnet50", "dinov2_vits14"):
+    shapes = jax.eval_shape(TRUNKS[name]().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))["params"]
     model = ModelConfig(trunk=name, first_trainable_stage=2)
     config = dataclasses.replace(config_of(2), model=model)
     groups = jax.tree_util.tree_map_with_path(

@@ -54,7 +54,10 @@ class Network:
       return frozen
     variables = {"params": params["trunk"], "batch_stats": statistics}
     trained = self.trunk.apply(variables, frozen[-1], first=first, last=4)
-    return trained if first == 1 else frozen + trained
+    if first == 1:
+      return trained
+    # A Vision Transformer continues from more channels than a tap has.
+    return (*frozen[:-1], frozen[-1][..., : self.trunk.WIDTHS[first - 2]], *trained)
 
   def __call__(
     self,

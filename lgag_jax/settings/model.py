@@ -4,7 +4,11 @@ import dataclasses
 
 from lgag_jax.settings.checks import fraction, not_negative, one_of, positive, require
 
-TRUNKS = ("efficientnet_lite0", "resnet50")
+TRUNKS = (
+  "efficientnet_lite0", "resnet50", "dinov2_vits14", "dinov2_vits14_reg", "dinov2_vitb14",
+  "dinov2_vitb14_reg", "dinov2_vitl14", "dinov2_vitl14_reg", "dinov3_vits16", "dinov3_vits16plus",
+  "dinov3_vitb16", "dinov3_vitl16",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,8 +17,8 @@ class ModelConfig:
 
   method: str = "lgag"  # A method of lgag_jax/methods.py, or one that --method_file defines.
   method_digest: str = ""  # SHA-256 of the file that defines the method; "" for the package's own.
-  trunk: str = "efficientnet_lite0"  # Or "resnet50".
-  weights: str = "packaged"  # "packaged", "random", or a .safetensors, .npz or .pth file.
+  trunk: str = "efficientnet_lite0"  # Or "resnet50", or a Vision Transformer such as "dinov2_vits14".
+  weights: str = "packaged"  # "packaged", "random", or a .safetensors, .npz, .onnx or .pth file.
   rgb_bands: tuple[int, ...] = (1, 2, 3)  # Bands that the weights and pictures use as colours, from 1.
   first_trainable_stage: int = 5  # 1 trains all but the stem; 5 freezes the whole trunk.
   depthwise: str = "auto"  # "conv", "shift" (fast on CPU), or "auto": by platform.

@@ -165,7 +165,7 @@ def _digest(network, params, statistics, source, config) -> str:
   )
   digest.update(repr(settings).encode())
   stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]
-  frozen = [(tree[stage]) for tree in (params["trunk"], statistics) for stage in stages]
+  frozen = [tree.get(stage, {}) for tree in (params["trunk"], statistics) for stage in stages]
   for leaf in jax.tree.leaves(frozen):
     digest.update(sharding.gather_to_host(leaf).tobytes())
   return digest.hexdigest()[:24]

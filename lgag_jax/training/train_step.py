@@ -49,7 +49,7 @@ def fresh_state(
   head = network.init_head(key, trunk, config.data.channels, bank)
   params = {"trunk": trunk["params"], "head": head}
   return TrainState(
-    step=jnp.zeros((), jnp.int32), params=params, statistics=trunk["batch_stats"],
+    step=jnp.zeros((), jnp.int32), params=params, statistics=trunk.get("batch_stats", {}),
     opt_state=optimizer.init(params), bank=bank,
   )
 

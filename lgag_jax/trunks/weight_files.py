@@ -1,4 +1,4 @@
-"""Tensors from .safetensors, .npz and torch files, without torch or free unpickling.
+"""Tensors from .safetensors, .npz, .onnx and torch files, without torch or free unpickling.
 
 Such files may come from anywhere: nothing in them is run, and what they can make of memory and time is
 bounded by their size, which is bounded too.
@@ -20,8 +20,9 @@ import numpy as np
 import safetensors.numpy
 
 from lgag_jax.runtime.archives import BoundedFile
+from lgag_jax.trunks.onnx_weights import read_onnx
 
-_MAX_BYTES = 1 << 30  # Of a file, and of what it unpacks to: ResNet-50 takes a tenth.
+_MAX_BYTES = 1 << 31  # Of a file, and of what it unpacks to: a ViT-L takes 1.2 GB.
 _MAX_HEADER = 1 << 24  # Of a .safetensors file's list of tensors: some hundred thousand names.
 _MAX_PICKLE = 1 << 22  # Of a torch file's pickle, whose every byte may become an object.
 _MAX_CONTENTS = 1 << 24  # Of a zip file's list of entries.
@@ -120,13 +121,13 @@ _Unpickler.dispatch = pickle._Unpickler.dispatch | {
 
 
 def read_tensors(path: str) -> dict[str, np.ndarray]:
-  """Reads every tensor of a .safetensors, .npz, .pth or .pt file, read-only or not.
+  """Reads every tensor of a .safetensors, .npz, .onnx, .pth or .pt file, read-only or not.
 
   Raises ValueError, naming the file and the remedy, for any other suffix, for a damaged file and
   for a pickle that asks for anything but tensors.
   """
   suffix = Path(path).suffix.lower()
-  readers = {".safetensors": _read_safetensors, ".npz": _read_npz}
+  readers = {".safetensors": _read_safetensors, ".npz": _read_npz, ".onnx": read_onnx}
   readers |= {".pth": _read_torch, ".pt": _read_torch}
   if suffix not in readers:
     raise ValueError(f"{path}: its suffix is none of {', '.join(readers)}; convert it to one")
