@@ -17,10 +17,11 @@ import pytest
 import yaml
 from absl.testing import flagsaver
 
-from lgag_jax import __version__
+from lgag_jax import __version__, methods
 from lgag_jax.cli import command_line
 from lgag_jax.cli.modes import MODES
 from lgag_jax.config import Config
+from lgag_jax.method import registry
 
 ROOT = pathlib.Path(__file__).parent.parent
 TRACKED = [
@@ -46,7 +47,7 @@ def test_links_lead_to_files_of_the_repository(path):
 def commands(path):
   """The commands of a page, one a line, that start the command line."""
   text = path.read_text().replace("\\\n", " ")
-  program = r"(?:lgag|python -m lgag_jax\.main|python my_gaa\.py)"
+  program = r"(?:lgag|python -m lgag_jax\.main)"
   start = re.compile(rf"^\s*(?:srun .*?)?(?:\.venv/bin/)?{program} (--.*)$")
   for line in text.splitlines():
     if (found := start.match(line)) and "..." not in line and "NAME" not in line:
@@ -54,10 +55,15 @@ def commands(path):
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_commands_are_understood(path, monkeypatch):
+def test_commands_are_understood(path, monkeypatch, tmp_path):
   monkeypatch.chdir(ROOT)
+  monkeypatch.setattr(registry, "_METHODS", dict(registry._METHODS))
+  monkeypatch.setattr(methods, "SETTINGS", dict(methods.SETTINGS))
+  method_file = re.search(r"```python\n(.*?)```", (ROOT / "docs/research.md").read_text(), re.DOTALL)
+  (tmp_path / "nearest.py").write_text(method_file[1])
   for command in commands(path):
     arguments = ["lgag", *command.replace("'", "").replace("$i", "0").split()]
+    arguments = [a.replace("=nearest.py", f"={tmp_path}/nearest.py") for a in arguments]
     monkeypatch.setattr(sys, "argv", arguments)  # Fields of a config are looked for there.
     with flagsaver.flagsaver():
       left, failed = None, None
