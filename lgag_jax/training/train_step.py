@@ -68,14 +68,6 @@ def make_train_step(
   loss or gradient is not finite is "skipped": it changes nothing but the step's number.
   """
   method = network.method
-  # Part i takes examples i, i + parts, ...: each device keeps its examples, and anchors come back in
-  # batch order.
-  total, joined = optax.microbatching.AccumulationType.SUM, optax.microbatching.AccumulationType.CONCAT
-  parts = config.train.accumulate
-  gradient = lambda loss: optax.microbatch(
-    jax.grad(loss, has_aux=True), argnums=1, accumulator=(total, (total, joined, joined)),
-    microbatch_size=config.train.batch_size // parts if parts > 1 else None,
-  )
 
   @networks.full_precision
   def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
@@ -94,7 +86,7 @@ def make_train_step(
       accepted = method.accept(outputs, part, config) if method.accept else outputs.exists
       return sums["loss"] / total_weight, (sums, outputs.anchors, accepted)
 
-    grads, (sums, anchors, accepted) = gradient(loss)(state.params, batch)
+    grads, (sums, anchors, accepted) = _gradient(loss, config)(state.params, batch)
     norm = optax.tree.norm(grads)
     sound = jnp.isfinite(norm) & jnp.isfinite(sums["loss"])
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
@@ -135,6 +127,20 @@ def _with_frozen(network: Network, state: TrainState, batch: dict) -> dict:
     return batch
   taps = network.frozen(state.params, state.statistics, batch["image"])
   return {**{k: v for k, v in batch.items() if k != "image"}, "taps": taps}
+
+
+def _gradient(loss: Callable, config: Config) -> Callable:
+  """Returns the gradient of a loss(params, batch), taken in `train.accumulate` parts of the batch.
+
+  Part i takes examples i, i + parts, ...: each device keeps its examples, and anchors come back in
+  batch order.
+  """
+  kinds, parts = optax.microbatching.AccumulationType, config.train.accumulate
+  return optax.microbatch(
+    jax.grad(loss, has_aux=True), argnums=1,
+    accumulator=(kinds.SUM, (kinds.SUM, kinds.CONCAT, kinds.CONCAT)),
+    microbatch_size=config.train.batch_size // parts if parts > 1 else None,
+  )
 
 
 def loss_terms(
