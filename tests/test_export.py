@@ -23,7 +23,7 @@ from lgag_jax.method import sol
 from lgag_jax.options.export import Settings
 from tests import conftest
 from tests.commands import call
-from tests.untrained import GSD, SIDE, make_workdir, pictures
+from tests.untrained import GSD, SIDE, THRESHOLD, make_workdir, pictures
 
 RUN = """
 import runpy, sys
@@ -81,7 +81,7 @@ def expected_outputs(model, images):
 
 def check(outputs, expected, thresholds):
   scores, probabilities, mask = expected
-  assert scores.max() > 0.5 and scores.std() > 0.02  # Constant scores would prove nothing.
+  assert scores.std() > 0.02  # Constant scores would prove nothing.
   np.testing.assert_allclose(outputs["scores"], scores, atol=1e-4)
   np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-4)
   clear = (np.abs(scores - thresholds) > 1e-4).all(-1)
@@ -114,7 +114,7 @@ def test_facts_hold_what_a_user_must_know(exported):
     "side": SIDE, "channels": 3, "classes": ["landslide"], "bands": [4, 3, 2], "gsd": GSD,
     "value_range": [0, None],
   }
-  assert facts["thresholds"] == [0.6] and facts["onnx_batch"] == 3
+  assert facts["thresholds"] == [THRESHOLD] and facts["onnx_batch"] == 3
   program = jax.export.deserialize(bytearray((exported / "model_uint8.stablehlo").read_bytes()))
   assert program.platforms == ("cpu", "cuda", "tpu")
   assert not program.disabled_safety_checks

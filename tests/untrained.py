@@ -17,6 +17,7 @@ from lgag_jax.training.checkpoints import Checkpoints
 
 SIDE = 64
 GSD = 2.0
+THRESHOLD = 0.25  # Between the lowest and the highest score of the random head.
 
 
 def make_workdir(folder, config):
@@ -42,7 +43,7 @@ def make_workdir(folder, config):
   checkpoints.close()
   files.write_json(folder / "config.json", dataclasses.asdict(config))
   scale.save(scale.Scale(SIDE, GSD), folder)
-  levels = {rule: [0.6] * len(config.data.classes) for rule in RULES}
+  levels = {rule: [THRESHOLD] * len(config.data.classes) for rule in RULES}
   files.write_json(
     folder / "thresholds.json", {"step": 7, "maps": dict.fromkeys(maps_of(config), levels)}
   )
