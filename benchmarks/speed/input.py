@@ -56,10 +56,8 @@ def _measure(config: Config, settings: dict, folder: pathlib.Path) -> dict:
   read, result = reader, {}
   if cached:
     start = time.perf_counter()
-    state = training.state
     read = fill_trunk_outputs.open_cache(
-      training.network, state.params, state.statistics, source, reader, config, training.mesh,
-      folder / "features",
+      training.network, training.state, source, reader, config, training.mesh, folder / "features"
     )
     if read is None:
       raise ValueError("The feature cache was not made: it would not fit, or the config forbids it.")

@@ -161,10 +161,7 @@ def _missing(mode: str, flag: str) -> str:
 
 
 def _typed_value(argv: list[str], name: str, *, inner: bool = False) -> str | None:
-  """Returns a flag's last value as typed, None if it is absent.
-
-  With `inner`, the fields of the flag count too (--config.data.directory for --config).
-  """
+  """Returns a flag's last value as typed, or None; `inner` counts fields too (--config.data.gsd)."""
   last = None
   for word, after in zip(argv[1:], [*argv[2:], ""], strict=False):
     flag, equals, value = word.lstrip("-").partition("=")

@@ -32,10 +32,7 @@ def class_colour(index: int) -> str:
 
 
 def curves(lines: list[dict], without_masks: Collection[str] = ()) -> Figure | None:
-  """Draws the loss, its terms and the validation metrics over the steps; None without any.
-
-  Pixel metrics of the classes `without_masks` are left out.
-  """
+  """Draws loss, terms and metrics over the steps, without pixel metrics of classes `without_masks`."""
   # A line without a loss covers steps that were all skipped.
   train = [line for line in lines if line["split"] == "train" and "loss" in line]
   validation = [line for line in lines if line["split"] == "validation"]

@@ -136,10 +136,7 @@ def image_counts(histograms: np.ndarray, thresholds: list[float]) -> np.ndarray:
 
 
 def _landslides(mapped: np.ndarray, truth: np.ndarray) -> np.ndarray:
-  """Returns (pixels, mapped pixels) of each connected region of masks, i64[m, 2].
-
-  Both arguments are bool[n, H, W].
-  """
+  """Returns (pixels, mapped pixels), i64[m, 2], of each connected region of masks bool[n, H, W]."""
   result = [np.zeros((0, 2), np.int64)]  # A process without landslides still has the name to gather.
   for image_mapped, image_truth in zip(mapped, truth, strict=True):
     regions, count = scipy.ndimage.label(image_truth)

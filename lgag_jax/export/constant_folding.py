@@ -67,10 +67,7 @@ def _inline(closed: Any, replacements: Mapping[str, Callable]) -> Callable:
 def _evaluate(
   equations: Iterable, environment: dict, replacements: Mapping[str, Callable] | None = None
 ) -> dict:
-  """Returns the environment, values by variable, with the results of the equations added.
-
-  Given `replacements`, also inlines calls and unrolls loops.
-  """
+  """Adds the equations' results to values by variable; with `replacements` inlines calls and loops."""
   environment = dict(environment)
   for equation in equations:
     values = [_value(variable, environment) for variable in equation.invars]

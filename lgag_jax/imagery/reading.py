@@ -45,10 +45,7 @@ def read_raster(
 
 
 def fill_missing(array: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns pixels [H, W, C] with invalid ones filled, and their valid mask without non-finite ones.
-
-  May change `array` in place.
-  """
+  """Fills invalid pixels [H, W, C], maybe in place; returns them and the mask of valid, finite ones."""
   if np.issubdtype(array.dtype, np.inexact):
     valid = valid & np.isfinite(array).all(axis=-1)
   if not valid.all():

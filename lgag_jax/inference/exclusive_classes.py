@@ -20,10 +20,7 @@ def exclusive(scores: Any, thresholds: Any) -> Any:
 
 
 def drawn(scores: Any, thresholds: Sequence[float]) -> Any:
-  """Returns the map u8[...] of scores [..., C]: 0 where none reaches its threshold, else the class.
-
-  Classes count from 1. Of arrays of NumPy or JAX.
-  """
+  """Returns u8[...]: the class, from 1, of scores [..., C]; 0 where none reaches its threshold."""
   margin = scores - np.asarray(thresholds, np.float32)
   reached = (margin >= 0) & (scores > 0)
   if scores.shape[-1] == 1:

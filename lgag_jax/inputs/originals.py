@@ -117,7 +117,7 @@ def _find_or_download(
     data_set.licence,
   )
   download.fetch_record(
-    data_set.record, folder, suffixes=data_set.suffixes, max_bytes=data_set.max_gib << 30
+    data_set.record, folder, suffixes=tuple(data_set.suffixes), max_bytes=data_set.max_gib << 30
   )
   if not is_root(folder):
     raise layout_error(name, folder, "the downloaded files have an unknown layout")

@@ -23,10 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Reader:
-  """Reads examples at the model's size.
-
-  Caches decoded images in memory, and skips bad ones with data.on_bad_image="skip".
-  """
+  """Reads examples at the model's size; caches decoded images, and skips bad ones if told to."""
 
   def __init__(self, source: Source, config: DataConfig):
     self._source = source

@@ -57,10 +57,7 @@ class FeatureCache:
     return self._reader.failure
 
   def __call__(self, index: int) -> tuple[np.ndarray, ...]:
-    """Returns an example's taps f16[h, w, E], mask u8[H, W] and weight.
-
-    After `with_images` the image stands between taps and mask.
-    """
+    """Returns taps f16[h, w, E], after `with_images` the image, mask u8[H, W] and weight."""
     part, row = place(index, len(self._parts), self._run)
     read = self._reader if self._image_field in self.fields else self._reader.mask
     *rest, weight = read(index)

@@ -6,10 +6,7 @@ from lgag_jax.geo.windows import Axis
 
 
 class Canvas:
-  """Blends windows row by row and returns the pixel rows that no later window changes.
-
-  Only pixel rows in [start, stop) are returned.
-  """
+  """Blends windows row by row; returns the pixel rows in [start, stop) that no later window changes."""
 
   def __init__(self, rows: Axis, cols: Axis, classes: int, start: int, stop: int):
     self._rows, self._cols, self._start, self._stop = rows, cols, start, stop

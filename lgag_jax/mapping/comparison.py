@@ -48,10 +48,7 @@ class Comparison:
   polygons: list[np.ndarray]
 
   def confusion(self, c: int) -> dict[str, np.ndarray]:
-    """Counts the pixels of class `c` and of all others, as `metrics.confusion` does.
-
-    Only pixels that the reference and the map both know count.
-    """
+    """Counts as `metrics.confusion` does, for class `c`, the pixels known to reference and map."""
     known = self.pixels[:UNKNOWN, :NO_DATA]
     hits, true, mapped = known[c, c], known[c].sum(), known[:, c].sum()
     return {

@@ -41,10 +41,7 @@ def overlay_image(
 def _paint(
   pixels: np.ndarray, mask: np.ndarray, config: Config, colours: np.ndarray
 ) -> Image.Image:
-  """Returns an image with each class tinted and outlined, and no data in white.
-
-  `colours`, f32[n, 3], are those of the classes 1, 2 and so on.
-  """
+  """Returns an image with each class tinted and outlined in `colours`, f32[n, 3], no data in white."""
   image = scaling.picture(pixels, config.model.rgb_bands, mask != NO_DATA).astype(np.float32)
   inside = (mask > 0) & (mask != NO_DATA)
   colour = colours[(np.maximum(mask, 1) - 1) % len(colours)]

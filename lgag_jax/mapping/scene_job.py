@@ -115,10 +115,7 @@ class SceneJob:
 
 
 def _enlarge(scores: np.ndarray, reduction: int, shape: tuple[int, int]) -> np.ndarray:
-  """Repeats scores to the file's pixels, and at the lower and right border to `shape`.
-
-  What remains there is narrower than a pixel of the reduced scene.
-  """
+  """Repeats scores to the file's pixels; at the border to `shape`, by less than a reduced pixel."""
   scores = scores.repeat(reduction, axis=0).repeat(reduction, axis=1)
   down, across = (shape[axis] - scores.shape[axis] for axis in (0, 1))
   return np.pad(scores, ((0, down), (0, across), (0, 0)), mode="edge")

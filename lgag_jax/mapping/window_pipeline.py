@@ -32,23 +32,14 @@ _BATCHES_AHEAD = 2  # Batches read before they are needed, and computed before t
 
 
 @dataclasses.dataclass(frozen=True)
-class _WindowRead:
-  """A window has been read: [side, side, channels]."""
+class _Window:
+  """A window has been read: [side, side, channels]; its scores will be at `index` of its batch."""
 
   job: SceneJob
   row: int
   col: int
-  pixels: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
-class _WindowScored:
-  """The scores of a window are those at `index` of its batch."""
-
-  job: SceneJob
-  row: int
-  col: int
-  index: int
+  pixels: np.ndarray | None  # None once they are in a batch.
+  index: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +64,7 @@ class _Batch:
 
   pixels: np.ndarray | None  # [B, side, side, channels] as read; None for steps without windows.
   view: View | None
-  steps: list[_WindowScored | _RowEnd | _SceneEnd]
+  steps: list[_Window | _RowEnd | _SceneEnd]
 
 
 def run(
@@ -121,7 +112,7 @@ def _take_steps(steps: list, outputs: tuple[jax.Array, jax.Array] | None) -> Non
   for step in steps:
     step.job.seconds["compute"] += waited / len(steps)
     match step:
-      case _WindowScored(job, row, col, index):
+      case _Window(job, row, col, _, index):
         job.add_window(row, col, scores[index], image_scores[index])
       case _RowEnd(job, row, valid):
         job.finish_row(row, valid)
@@ -141,7 +132,7 @@ def _read_batches(jobs: Iterator[SceneJob], config: Config, mesh: Mesh) -> Itera
 
   for job in jobs:
     for step in _read_scene(job, config):
-      if isinstance(step, _WindowRead):
+      if isinstance(step, _Window):
         window = step.pixels
         if pixels and (
           len(pixels) == batch_size(config, mesh, view)
@@ -150,14 +141,14 @@ def _read_batches(jobs: Iterator[SceneJob], config: Config, mesh: Mesh) -> Itera
           yield batch()
           pixels, steps = [], []
         view = job.view
-        step = _WindowScored(job, step.row, step.col, len(pixels))
+        step = _Window(job, step.row, step.col, None, len(pixels))
         pixels.append(window)
       steps.append(step)
   if steps:
     yield batch()
 
 
-def _read_scene(job: SceneJob, config: Config) -> Iterator[_WindowRead | _RowEnd | _SceneEnd]:
+def _read_scene(job: SceneJob, config: Config) -> Iterator[_Window | _RowEnd | _SceneEnd]:
   """Reads the windows that hold data, row by row; on an ImageError sets the job's `failure`."""
   try:
     with job.open() as scene:
@@ -174,7 +165,7 @@ def _read_scene(job: SceneJob, config: Config) -> Iterator[_WindowRead | _RowEnd
             window = pixels[:, columns].copy()
             if not valid[:, columns].all():
               reading.fill_invalid(window, valid[:, columns])  # By the window's own mean.
-            yield _WindowRead(job, row, col, window)
+            yield _Window(job, row, col, window)
         yield _RowEnd(job, row, _read_final_valid(scene, job, row, valid))
   except reading.ImageError as error:
     job.failure = error
@@ -192,10 +183,7 @@ def _read_row(scene: Scene, job: SceneJob, row: int) -> tuple[np.ndarray, np.nda
 
 
 def _read_final_valid(scene: Scene, job: SceneJob, row: int, valid: np.ndarray) -> np.ndarray:
-  """Returns where the file holds data in the rows that end with a row of windows, not reduced.
-
-  `valid` is that of `_read_row`.
-  """
+  """Returns where the file, not reduced, holds data in the rows that end with a row of windows."""
   reduction, first, stop = job.view.reduction, job.rows.starts[row], job.rows.complete_until(row)
   if reduction == 1:
     return valid[: stop - first, : job.cols.length]

@@ -39,10 +39,7 @@ def make_window_scores(network: Network, config: Config, mesh: Mesh, view: View)
 
 
 def make_traceable_window_scores(network: Network, config: Config, view: View) -> Callable:
-  """Returns `make_window_scores`'s function as one plain JAX function, which can be exported.
-
-  It is neither compiled nor split over devices.
-  """
+  """Returns `make_window_scores`'s function neither compiled nor split over devices, for exporting."""
   localize = plain_localize(network, _config_at_view(config, view))
 
   def window_scores(state: TrainState, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -12,6 +12,8 @@ from lgag_jax.method.memory_bank import unit
 from lgag_jax.settings.model import ModelConfig
 from lgag_jax.trunks.layers import dense, matmul, resize
 
+Activation = tuple[Float[Array, "B h w C"], Float[Array, "B h w E"]]  # Logits, and features under them.
+
 
 def tap_classifier(config: Config) -> nn.Module:
   """Builds the default classifier."""
@@ -52,9 +54,7 @@ class LinearClassifier(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(
-    self, taps: tuple[Array, ...]
-  ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w E"]]:
+  def __call__(self, taps: tuple[Array, ...]) -> Activation:
     shape = (taps[-1].shape[-1], self.classes)
     kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
     logits = matmul(taps[-1].astype(self.dtype), kernel.astype(self.dtype))
@@ -70,9 +70,7 @@ class TapClassifier(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(
-    self, taps: tuple[Array, ...]
-  ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w E"]]:
+  def __call__(self, taps: tuple[Array, ...]) -> Activation:
     size, total = taps[-1].shape[1:3], 0.0
     for i, tap in enumerate(taps, start=1):
       scaled = _scaled(tap, self.epsilon)
@@ -96,9 +94,7 @@ class Decoder(nn.Module):
   dtype: jnp.dtype
 
   @nn.compact
-  def __call__(
-    self, taps: tuple[Array, ...]
-  ) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w E"]]:
+  def __call__(self, taps: tuple[Array, ...]) -> Activation:
     taps = [_scaled(tap, self.epsilon) for tap in taps]
     linear = lambda width, name, x: dense(nn.Dense(width, dtype=self.dtype, name=name), x)
     total = linear(self.widths[0], "lateral4", taps[3])

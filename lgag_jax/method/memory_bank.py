@@ -43,10 +43,7 @@ def push(
   anchors: Float[Array, "B K D"],
   accepted: Bool[Array, "B K"],
 ) -> MemoryBank:
-  """Enters the accepted anchors in batch order, each class on its own; no gradient passes.
-
-  The newest L of each class stay (first in, first out).
-  """
+  """Enters the accepted anchors in batch order; the newest L of each class stay. No gradient passes."""
   rows = unit(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
   over_classes = jax.vmap(_push_class, in_axes=(0, 0, 0, 1, 1))
   features, valid, cursor = over_classes(bank.features, bank.valid, bank.cursor, rows, accepted)

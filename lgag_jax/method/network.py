@@ -116,10 +116,7 @@ def full_precision(function: Callable) -> Callable:
 
 
 def build(config: Config, platform: str = "") -> Network:
-  """Builds the network that a config describes, for "cpu", "cuda", "tpu" or "any" of them.
-
-  "" is the platform that JAX runs on.
-  """
+  """Builds a config's network for "cpu", "cuda", "tpu", "any" of them, or "", where JAX runs."""
   kind = pretrained.TRUNKS[config.model.trunk]
   options = {"dtype": jnp.dtype(config.model.precision)}
   if config.model.trunk == "efficientnet_lite0":

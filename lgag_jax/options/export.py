@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lgag_jax.options.fields import flag
+from lgag_jax.options.fields import flag, require
 
 FORMS = ("stablehlo", "onnx", "model")
 IMAGE_TYPES = ("uint8", "uint16", "float32")
@@ -25,19 +25,11 @@ class Settings:
     "ground resolution of the training images in metres per pixel, if their files do not state it."))
 
   def __post_init__(self):
-    self._require(
-      set(self.what) <= set(FORMS) and self.what, "what", f"one or more of {', '.join(FORMS)}"
-    )
-    known = self.image_types == ("auto",) or set(self.image_types) <= set(IMAGE_TYPES)
-    self._require(
-      known and self.image_types, "image_types", f"auto, or one or more of {', '.join(IMAGE_TYPES)}"
-    )
-    self._require(self.onnx_batch > 0, "onnx_batch", "1 or more")
-    self._require(all(band > 0 for band in self.bands), "bands", "numbers from 1")
-    self._require(0 <= self.training_gsd < float("inf"), "training_gsd", "0 or more")
-
-  def _require(self, condition: bool, name: str, requirement: str) -> None:
-    if not condition:
-      value = getattr(self, name)
-      text = ",".join(map(str, value)) if isinstance(value, tuple) else value
-      raise ValueError(f"--{name}={text}: must be {requirement}.")
+    known = self.what and set(self.what) <= set(FORMS)
+    require(known, self, "what", f"one or more of {', '.join(FORMS)}")
+    known = self.image_types and set(self.image_types) <= set(IMAGE_TYPES)
+    known = known or self.image_types == ("auto",)
+    require(known, self, "image_types", f"auto, or one or more of {', '.join(IMAGE_TYPES)}")
+    require(self.onnx_batch > 0, self, "onnx_batch", "1 or more")
+    require(all(band > 0 for band in self.bands), self, "bands", "numbers from 1")
+    require(0 <= self.training_gsd < float("inf"), self, "training_gsd", "0 or more")

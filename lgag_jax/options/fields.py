@@ -20,6 +20,14 @@ def flag(default: Any, help: str) -> Any:
   return dataclasses.field(default=default, metadata={"help": help})
 
 
+def require(condition: Any, options: Any, name: str, requirement: str) -> None:
+  """Raises ValueError naming a flag and its value unless the condition holds."""
+  if not condition:
+    value = getattr(options, name)
+    text = ",".join(map(str, value)) if isinstance(value, tuple) else value
+    raise ValueError(f"--{name}={text}: must be {requirement}.")
+
+
 def help_text(field: dataclasses.Field, *, default: bool = True) -> str:
   """Returns the help text of a field made by `flag`, with its default value if `default` is set."""
   text = field.metadata["help"]
@@ -38,10 +46,7 @@ def define(modes: Mapping[str, tuple[type, ...]]) -> None:
 
 
 def read(cls: type, **other_fields: Any) -> Any:
-  """Returns a mode's dataclass, built from the flags and `other_fields`.
-
-  Raises ValueError that names the flag if its value is invalid.
-  """
+  """Builds a mode's dataclass of flags and `other_fields`; raises ValueError naming an invalid flag."""
   values = {}
   for field in dataclasses.fields(cls):
     value = getattr(flags.FLAGS, field.name) if field.metadata else None

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lgag_jax.options.fields import flag
+from lgag_jax.options.fields import flag, require
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,17 +28,13 @@ class Options:
     "CRS."))
 
   def __post_init__(self):
-    self._require(self.probability in ("percent", "float32"), "probability", "percent or float32")
-    self._require(0 <= self.overlap <= 0.75, "overlap", "from 0 to 0.75")
-    self._require(self.tile_size == 0 or self.tile_size >= 32, "tile_size", "0, or 32 pixels or more")
-    self._require(all(band > 0 for band in self.bands), "bands", "numbers from 1")
-    self._require(self.min_area == -1 or 0 <= self.min_area < float("inf"), "min_area", "-1, 0 or more")
+    require(self.probability in ("percent", "float32"), self, "probability", "percent or float32")
+    require(0 <= self.overlap <= 0.75, self, "overlap", "from 0 to 0.75")
+    require(self.tile_size == 0 or self.tile_size >= 32, self, "tile_size", "0, or 32 pixels or more")
+    require(all(band > 0 for band in self.bands), self, "bands", "numbers from 1")
+    require(self.min_area == -1 or 0 <= self.min_area < float("inf"), self, "min_area", "-1, 0 or more")
     for name in ("gsd", "training_gsd", "simplify"):
-      self._require(0 <= getattr(self, name) < float("inf"), name, "0 or more")
-
-  def _require(self, condition: bool, name: str, requirement: str) -> None:
-    if not condition:
-      raise ValueError(f"--{name}={getattr(self, name)}: must be {requirement}.")
+      require(0 <= getattr(self, name) < float("inf"), self, name, "0 or more")
 
   @property
   def dtype(self) -> str:
@@ -63,7 +59,6 @@ class References:
     "mapped polygon that must lie on landslides not to count as a false alarm."))
 
   def __post_init__(self):
-    if not 0 < self.min_overlap <= 1:
-      raise ValueError(f"--min_overlap={self.min_overlap}: must be above 0 and at most 1.")
+    require(0 < self.min_overlap <= 1, self, "min_overlap", "above 0 and at most 1")
     if not self.labels:
       raise ValueError("--mode=eval with --input needs --labels: reference masks or polygons.")

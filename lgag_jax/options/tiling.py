@@ -1,17 +1,11 @@
 """The settings of --mode=tile. Each field is a flag of the command line."""
 
 import dataclasses
-from typing import Any
 
-from lgag_jax.options.fields import flag
+from lgag_jax.options.fields import flag, require
 
 UNKNOWN, NO_DATA = "unknown", "no data"  # Tiles without a certain label, and tiles without an image.
 _AUTO = -1
-
-
-def _require(condition: bool, name: str, value: Any, remedy: str) -> None:
-  if not condition:
-    raise ValueError(f"--{name}={value}: {remedy}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,25 +46,22 @@ class Settings:
 
   def __post_init__(self):
     for name in ("input", "labels", "output"):
-      _require(bool(getattr(self, name)), name, getattr(self, name), "required by --mode=tile.")
-    _require(self.tile_size > 0, "tile_size", self.tile_size, "must be positive.")
+      require(getattr(self, name), self, name, "given: --mode=tile needs it")
+    require(self.tile_size > 0, self, "tile_size", "positive")
     for name in ("tile_stride", "min_pixels", "unknown_buffer", "block_size"):
-      _require(getattr(self, name) >= 0, name, getattr(self, name), "must not be negative.")
+      require(getattr(self, name) >= 0, self, name, "0 or more")
     for name in ("min_fraction", "max_nodata", "validation_fraction"):
-      _require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "must lie in [0, 1].")
-    _require(
-      self.block_size == 0 or self.block_size >= self.tile_size, "block_size", self.block_size,
-      f"must be 0 or at least --tile_size={self.tile_size}.",
-    )
-    _require(self.block_buffer >= _AUTO, "block_buffer", self.block_buffer, "must not be negative.")
+      require(0 <= getattr(self, name) <= 1, self, name, "from 0 to 1")
+    fits = self.block_size == 0 or self.block_size >= self.tile_size
+    require(fits, self, "block_size", f"0, or at least --tile_size={self.tile_size}")
+    require(self.block_buffer >= _AUTO, self, "block_buffer", "-1, 0 or more")
     names = [*self.classes, self.background]
     valid = len({name.casefold() for name in names}) == len(names) >= 2
     reserved = {"masks", "images", "train", "validation", UNKNOWN, NO_DATA}
     valid &= not any(n in reserved or n[:1] in ("", ".") or set(n) & set("/\\\0") for n in names)
-    _require(valid, "classes", ",".join(names), (
-      "classes and --background must be different folder names, and none of "
-      f"{', '.join(sorted(reserved))}."
-    ))
+    forbidden = ", ".join(sorted(reserved))
+    require(valid, self, "classes", (
+      f"different folder names, --background={self.background} included, and none of {forbidden}"))
 
   @property
   def stride(self) -> int:

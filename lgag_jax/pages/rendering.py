@@ -21,7 +21,7 @@ class Table:
 
 
 def html(template: str, **values) -> str:
-  """Returns an HTML page; bytes of a file name that are not UTF-8 appear as escape sequences."""
+  """Returns an HTML page or a QGIS style; bytes of a file name that are not UTF-8 appear escaped."""
   return _valid_unicode(_HTML.get_template(template).render(values))
 
 

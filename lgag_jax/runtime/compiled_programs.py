@@ -9,10 +9,7 @@ import jax
 
 
 def enable_cache() -> None:
-  """Enables JAX's persistent cache of compiled programs.
-
-  JAX's own environment variables, such as JAX_COMPILATION_CACHE_DIR, take precedence.
-  """
+  """Enables JAX's persistent cache of programs, unless JAX_COMPILATION_CACHE_DIR and others set it."""
   directory = _cache_folder()
   if jax.config.jax_compilation_cache_dir is None and directory:
     jax.config.update("jax_compilation_cache_dir", str(directory))

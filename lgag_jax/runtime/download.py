@@ -3,7 +3,6 @@
 TensorFlow Datasets' download manager and pooch neither resume a partial file nor limit its size.
 """
 
-import dataclasses
 import hashlib
 import http.client
 import json
@@ -33,14 +32,6 @@ _REMEDY = "Download it by hand, and name its folder with --config.data.original=
 
 class DownloadError(OSError):
   """A failed download; the message names the URL, what the server sent, and the remedy."""
-
-
-@dataclasses.dataclass(frozen=True)
-class _Outcome:
-  """How a connection ended: whether the file is complete, and if not, why."""
-
-  complete: bool
-  reason: str = ""
 
 
 def fetch(url: str, target: pathlib.Path, *, checksum: str = "", max_bytes: int) -> pathlib.Path:
@@ -144,17 +135,17 @@ def _receive(url: str, partial: pathlib.Path, max_bytes: int) -> None:
   tries, wait = 0, _WAIT
   while True:
     previous_size = _size(partial)
-    outcome = _connect(url, partial, max_bytes)
-    if outcome.complete:
+    problem = _connect(url, partial, max_bytes)
+    if not problem:
       return
     size = _size(partial)
     tries, wait = (0, _WAIT) if size > previous_size else (tries + 1, 2 * wait)
     if tries >= _TRIES:
       raise DownloadError(
-        f"{url} broke off after {size} bytes ({outcome.reason}). Run the same command again: it "
+        f"{url} broke off after {size} bytes ({problem}). Run the same command again: it "
         "resumes if the checksum is known."
       )
-    _LOG.warning("%s broke off after %d bytes (%s): trying again.", url, size, outcome.reason)
+    _LOG.warning("%s broke off after %d bytes (%s): trying again.", url, size, problem)
     time.sleep(wait)
 
 
@@ -162,8 +153,11 @@ def _size(path: pathlib.Path) -> int:
   return path.stat().st_size if path.exists() else 0
 
 
-def _connect(url: str, partial: pathlib.Path, max_bytes: int) -> _Outcome:
-  """Requests the rest of `partial` once; raises DownloadError if a retry would not help."""
+def _connect(url: str, partial: pathlib.Path, max_bytes: int) -> str:
+  """Requests the rest of `partial` once; returns why it is incomplete, or "" if it is complete.
+
+  Raises DownloadError if a retry would not help.
+  """
   offset = _size(partial)
   headers = {"User-Agent": "lgag_jax", "Accept-Encoding": "identity"}
   if offset:
@@ -178,23 +172,23 @@ def _connect(url: str, partial: pathlib.Path, max_bytes: int) -> _Outcome:
       total = _total_size(error.headers.get("Content-Range", ""))
       if total != offset:
         partial.unlink()
-      return _Outcome(total == offset, f"{offset} bytes of {total}")
+      return "" if total == offset else f"{offset} bytes of {total}"
     if error.code in _BUSY:
-      return _Outcome(False, f"it answered {error.code} {error.reason}")
+      return f"it answered {error.code} {error.reason}"
     raise DownloadError(
       f"{url} answered {error.code} {error.reason}, not the file. {_REMEDY}"
     ) from error
   except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
-    return _Outcome(False, f"{getattr(error, 'reason', '') or error!r}")
+    return f"{getattr(error, 'reason', '') or error!r}"
 
 
-def _save(response, url: str, partial: pathlib.Path, offset: int, max_bytes: int) -> _Outcome:
+def _save(response, url: str, partial: pathlib.Path, offset: int, max_bytes: int) -> str:
   resumes = response.status == 206 and re.match(
     rf"bytes {offset}-", response.headers.get("Content-Range", "")
   )
   if response.status == 206 and not resumes:
     partial.unlink(missing_ok=True)
-    return _Outcome(False, "it sent another range than requested")
+    return "it sent another range than requested"
   size = start = offset if resumes else 0  # A server without support for ranges sends the whole file.
   length = response.headers.get("Content-Length", "")
   total = start + int(length) if length.isdigit() else None
@@ -216,7 +210,7 @@ def _save(response, url: str, partial: pathlib.Path, offset: int, max_bytes: int
       except OSError as error:
         raise DownloadError(error.errno, f"{error.strerror}, not written", str(partial)) from error
       line.advance(len(chunk) / 2**20)
-  return _Outcome(total in (None, size), f"{size} bytes of {total}")
+  return "" if total in (None, size) else f"{size} bytes of {total}"
 
 
 def _total_size(content_range: str) -> int | None:

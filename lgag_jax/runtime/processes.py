@@ -53,10 +53,7 @@ def start(
 
 
 def explicit_options(mode: str, flags: dict[str, Any]) -> dict[str, Any] | None:
-  """Returns the options of jax.distributed from the flags, or None without flags.
-
-  Raises ValueError for contradictory, incomplete or invalid flags.
-  """
+  """Returns jax.distributed's options, None without flags; raises ValueError if they are invalid."""
   missing = [f"--{name}" for name, value in flags.items() if value is None]
   if len(missing) == len(flags):
     return None

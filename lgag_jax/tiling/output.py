@@ -139,10 +139,7 @@ def _warnings(counts: collections.Counter, settings: Settings) -> list[str]:
 
 
 def _median_fraction(rows: list[Row], settings: Settings) -> float:
-  """Returns the median landslide fraction of positive training tiles.
-
-  Returns 0 if there are no masks, or several classes.
-  """
+  """Returns the median landslide fraction of positive tiles; 0 without masks or for several classes."""
   tiles = [row for row in rows if row.split == "train" and row.landslide_fraction is not None]
   if not tiles or len(settings.classes) > 1:
     return 0.0

@@ -56,32 +56,20 @@ def open_split(
   source: Source, network: Network, state: TrainState, config: Config, mesh: Mesh,
   workdir: pathlib.Path,
 ) -> Split:
-  """Readies a source for the pipelines; through a feature cache where that serves.
-
-  Raises ValueError when the processes see different examples.
-  """
+  """Opens readers, cached if possible; raises ValueError when the processes see different examples."""
   processes.check_same((list(source.ids), source.labels.tobytes()), "examples")
   reader = pipeline.Reader(source, config.data)
   cache = None
   # Kept trunk outputs know one scale.
   if not localize.several_scales(config):
     directory = config.data.feature_cache_directory or workdir / "features"
-    cache = open_cache(
-      network, state.params, state.statistics, source, reader, config, mesh,
-      pathlib.Path(directory),
-    )
+    cache = open_cache(network, state, source, reader, config, mesh, pathlib.Path(directory))
   with_images = cache is not None and localize.needs_images(config)
   return Split(source, cache or reader, cache.with_images() if with_images else cache or reader)
 
 
 def open_cache(
-  network: Network,
-  params: Any,
-  statistics: Any,
-  source: Source,
-  reader: Reader,
-  config: Config,
-  mesh: Mesh,
+  network: Network, state: TrainState, source: Source, reader: Reader, config: Config, mesh: Mesh,
   directory: pathlib.Path,
 ) -> FeatureCache | None:
   """Returns the cache of a source's frozen outputs, filling it first; None where it cannot be.
@@ -92,18 +80,18 @@ def open_cache(
   """
   side = config.data.image_size
   image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
-  shapes = jax.eval_shape(network.frozen, params, statistics, image)
+  shapes = jax.eval_shape(network.frozen, state.params, state.statistics, image)
   if not can_cache(config, shapes, len(source.ids)):
     return None
   # Process 0 decides: files may look newer from another machine.
-  digest = _digest(network, params, statistics, source, config)
+  digest = _digest(network, state, source, config)
   path = directory / processes.from_first(lambda: digest)
   filled = lambda: processes.from_first((path / "index.json").exists)
   if not filled():
     with _alone(path):
       if not filled():  # Still not: another run may have.
-        size = size_of(shapes, len(source.ids))
-        _make(path, size, shapes, network, params, statistics, source, reader, config, mesh)
+        with _new_folder(path, size_of(shapes, len(source.ids))) as partial:
+          _fill(partial, shapes, network, state, source, reader, config, mesh)
   return FeatureCache(path, reader, side, config.data.channels)
 
 
@@ -131,12 +119,13 @@ def _remove_leftovers(directory: pathlib.Path) -> None:
         file.close()
 
 
-def _make(path: pathlib.Path, size: int, *what: Any) -> None:
-  """Fills a new folder and gives it its name; nothing is left of it after an error."""
+@contextlib.contextmanager
+def _new_folder(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
+  """Yields a new folder to fill and gives it its name; nothing is left of it after an error."""
   partial = path.with_name(f"{path.name}.partial")
-  processes.from_first(lambda: _new_folder(partial, size))
+  processes.from_first(lambda: _make_folder(partial, size))
   try:
-    _fill(partial, *what)
+    yield partial
   except BaseException as error:
     if processes.is_first():
       shutil.rmtree(partial, ignore_errors=True)
@@ -148,14 +137,14 @@ def _make(path: pathlib.Path, size: int, *what: Any) -> None:
   processes.barrier("feature cache")
 
 
-def _new_folder(partial: pathlib.Path, size: int) -> None:
+def _make_folder(partial: pathlib.Path, size: int) -> None:
   if partial.exists():  # What a killed run left; the lock on it is this one's.
     shutil.rmtree(partial)
   files.require_free_space(partial.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
   partial.mkdir()
 
 
-def _digest(network, params, statistics, source, config) -> str:
+def _digest(network: Network, state: TrainState, source: Source, config: Config) -> str:
   digest = hashlib.sha256()
   data = config.data
   settings = (
@@ -165,13 +154,17 @@ def _digest(network, params, statistics, source, config) -> str:
   )
   digest.update(repr(settings).encode())
   stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]
+<<<<<<< HEAD
   frozen = [tree.get(stage, {}) for tree in (params["trunk"], statistics) for stage in stages]
+=======
+  frozen = [tree[stage] for tree in (state.params["trunk"], state.statistics) for stage in stages]
+>>>>>>> 78d0cc7 (Shorter: the data sets' table is TOML, QGIS styles are templates, trunks share their stage loop)
   for leaf in jax.tree.leaves(frozen):
     digest.update(sharding.gather_to_host(leaf).tobytes())
   return digest.hexdigest()[:24]
 
 
-def _fill(directory, shapes, network, params, statistics, source, reader, config, mesh) -> None:
+def _fill(directory, shapes, network, state, source, reader, config, mesh) -> None:
   count, batch_size = len(source.ids), config.localize.batch_size
   part, parts = jax.process_index(), jax.process_count()
   run = batch_size // parts  # What a process has of each batch.
@@ -189,7 +182,7 @@ def _fill(directory, shapes, network, params, statistics, source, reader, config
     for batch in preemption.until_stopped(batches):
       real = batch["index"] >= 0
       bad.append(batch["index"][real & (batch["weight"] == 0)])
-      outputs = frozen(params, statistics, sharding.to_global(batch["image"], mesh))
+      outputs = frozen(state.params, state.statistics, sharding.to_global(batch["image"], mesh))
       for file, values in zip(arrays, sharding.local_rows(outputs), strict=True):
         file.write(values[real].tobytes())
       progress.advance(batch_size)

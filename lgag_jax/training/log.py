@@ -82,10 +82,7 @@ class Log:
 
 
 class Skips:
-  """Watches for steps that were not finite; too many in a row end the run.
-
-  Goes on from a checkpoint's `position`: a row does not end where a run stops.
-  """
+  """Ends a run after too many steps in a row, also across a restart, that were not finite."""
 
   def __init__(self, ids: Sequence[str], most: int, row: list):
     self._ids = ids

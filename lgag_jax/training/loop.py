@@ -171,10 +171,7 @@ def _image_files(source: Source) -> list[pathlib.Path]:
 
 
 def evaluate_workdir(workdir: pathlib.Path) -> dict:
-  """Evaluates a workdir's newest checkpoint; returns the metrics that it writes to eval/.
-
-  Raises ValueError when another process is at work there.
-  """
+  """Evaluates a workdir's newest checkpoint, the workdir locked; writes and returns its metrics."""
   model_directory.refuse(workdir, "Judge it on scenes, with --input, --labels and --output.")
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)

@@ -33,10 +33,7 @@ def text(workdir: pathlib.Path, config: Config, step: int) -> str:
 
 
 def _metrics(workdir: pathlib.Path, config: Config, step: int) -> dict[str, dict]:
-  """Returns the evaluation's metrics per class; {} without an evaluation of this step.
-
-  Pixel metrics are None if no mask shows the class.
-  """
+  """Returns metrics per class, {} without an evaluation of this step; None where no mask shows it."""
   path = workdir / "eval" / "validation.json"
   if not path.exists():
     return {}

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lgag_jax.trunks import depthwise
-from lgag_jax.trunks.layers import Affine, Conv, Pointwise, StoredNorm, init_kernel
+from lgag_jax.trunks.layers import Affine, Conv, Pointwise, StoredNorm, init_kernel, run_stages
 
 # (repeats, kernel, stride, expansion, width) of each group of blocks, grouped by stage.
 _GROUPS = (
@@ -158,19 +158,11 @@ class EfficientNetLite0(nn.Module):
   def __call__(
     self, x: Float[Array, "B H W C"], *, first: int = 0, last: int = 4
   ) -> tuple[Float[Array, "B h w D"], ...]:
-    """Runs stages `first` to `last` on x, the image or the output of stage `first - 1`.
-
-    Returns the output of each stage run. Raises ValueError unless 0 <= first <= last <= 4.
-    """
-    if not 0 <= first <= last <= 4:
-      raise ValueError(f"stages {first} to {last} asked for; they must be ordered and in 0 to 4")
-    outputs = []
-    for number in range(first, last + 1):
+    """Runs stages `first` to `last` on x, the image or the output of stage `first - 1`."""
+    def make(number: int) -> nn.Module:
       if number == 0:
-        stage = Stem(self.dtype, name="stem")
-      else:
-        specs = block_specs(self.output_stride)[number - 1]
-        stage = Stage(specs, self.depthwise, self.dtype, name=f"stage{number}")
-      x = stage(x)
-      outputs.append(x)
-    return tuple(outputs)
+        return Stem(self.dtype, name="stem")
+      specs = block_specs(self.output_stride)[number - 1]
+      return Stage(specs, self.depthwise, self.dtype, name=f"stage{number}")
+
+    return run_stages(x, first, last, make)

@@ -5,6 +5,7 @@ factor goes into the kernel and no pass over the activations is spent on it, for
 gradients reach its parameters all the same.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -111,6 +112,17 @@ def resize(x: Float[Array, "B h w E"], size: tuple[int, int], *, antialias: bool
   if x.shape[1:3] == size:
     return x
   return jax.image.resize(x, (x.shape[0], *size, x.shape[3]), "bilinear", antialias=antialias)
+
+
+def run_stages(x: Array, first: int, last: int, make: Callable[[int], nn.Module]) -> tuple[Array, ...]:
+  """Returns the outputs of a trunk's stages `first` to `last`; ValueError unless both lie in 0 to 4."""
+  if not 0 <= first <= last <= 4:
+    raise ValueError(f"stages {first} to {last} asked for; they must be ordered and in 0 to 4")
+  outputs = []
+  for number in range(first, last + 1):
+    x = make(number)(x)
+    outputs.append(x)
+  return tuple(outputs)
 
 
 def turned(x: Float[Array, "B h w *rest"], number: int) -> Array:

@@ -8,17 +8,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lgag_jax.trunks.layers import Conv, Pointwise, StoredNorm, max_pool
+from lgag_jax.trunks.layers import Conv, Pointwise, StoredNorm, max_pool, run_stages
 
 _DEPTHS = (3, 4, 6, 3)
 _STEM_WIDTH, _EXPANSION = 64, 4
 
 _norm = partial(StoredNorm, epsilon=1e-5)
-
-
-def stage_strides(output_stride: int) -> tuple[int, ...]:
-  """Gives the strides of stages 1 to 4; the last stage loses its own at output stride 16."""
-  return (1, 2, 2, output_stride // 16)
 
 
 def published_name(leaf: tuple[str, ...]) -> str:
@@ -109,20 +104,13 @@ class ResNet50(nn.Module):
   def __call__(
     self, x: Float[Array, "B H W C"], *, first: int = 0, last: int = 4
   ) -> tuple[Float[Array, "B h w D"], ...]:
-    """Runs stages `first` to `last` on x, the image or the output of stage `first - 1`.
+    """Runs stages `first` to `last` on x, the image or the output of stage `first - 1`."""
+    strides = (1, 2, 2, self.output_stride // 16)  # Stage 4 loses its own at output stride 16.
 
-    Returns the output of each stage run. Raises ValueError unless 0 <= first <= last <= 4.
-    """
-    if not 0 <= first <= last <= 4:
-      raise ValueError(f"stages {first} to {last} asked for; they must be ordered and in 0 to 4")
-    outputs = []
-    for number in range(first, last + 1):
+    def make(number: int) -> nn.Module:
       if number == 0:
-        stage = Stem(self.dtype, name="stem")
-      else:
-        depth, width = _DEPTHS[number - 1], _STEM_WIDTH * 2 ** (number - 1)
-        stride = stage_strides(self.output_stride)[number - 1]
-        stage = Stage(depth, width, stride, self.dtype, name=f"stage{number}")
-      x = stage(x)
-      outputs.append(x)
-    return tuple(outputs)
+        return Stem(self.dtype, name="stem")
+      depth, width = _DEPTHS[number - 1], _STEM_WIDTH * 2 ** (number - 1)
+      return Stage(depth, width, strides[number - 1], self.dtype, name=f"stage{number}")
+
+    return run_stages(x, first, last, make)
