@@ -21,11 +21,11 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks import accuracy_table
+from benchmarks.leaks import leaks
 from benchmarks.variants import INFERENCE, TRAINED
 from lgag_jax import config as configs
 from lgag_jax import methods
 from lgag_jax.config import Config, DataConfig
-from lgag_jax.doctor import duplicate_checks
 from lgag_jax.evaluation import evaluate
 from lgag_jax.inputs import normalisation
 from lgag_jax.inputs.sources import open_source
@@ -171,8 +171,8 @@ def _in_new_process(function: Callable, *arguments) -> None:
 
 def _duplicates(plan: Plan, data: str) -> dict:
   """Counts images of validation that training has too, or nearly so."""
-  found = duplicate_checks.leaks(plan.config(data, "lgag", 0))
-  return {"pairs": found.count, "first": found.names[:20]}
+  names = leaks(plan.config(data, "lgag", 0))
+  return {"pairs": len(names), "first": names[:20]}
 
 
 def _config_of(field: str) -> str:

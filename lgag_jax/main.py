@@ -89,7 +89,6 @@ def _run_in_workdir(*arguments) -> None:
 
 
 def _log_only_this_package() -> None:
-  """Lets this package log its progress, and libraries log errors only."""
   logging.set_verbosity(logging.ERROR)
   python_logging.getLogger("lgag_jax").setLevel(python_logging.INFO)
 

@@ -57,7 +57,8 @@ def parse_flags(argv: list[str]) -> list[str]:
   """
   mode = _typed_value(argv, "mode")
   if len(argv) == 1 or _HELP_WORDS.intersection(argv):
-    print(help_text(mode, _program(argv[0])))
+    is_command = pathlib.Path(argv[0]).stem == "lgag"
+    print(help_text(mode, "lgag" if is_command else "python -m lgag_jax.main"))
     sys.exit(0)
   if "--version" in argv:
     print(f"lgag_jax {__version__}")
@@ -131,7 +132,7 @@ def help_text(name: str | None, program: str) -> str:
   if mode.notes:
     parts.append(textwrap.fill(mode.notes, _WIDTH))
   own = {
-    field.name: _capitalised(fields.help_text(field, default=field.name not in mode.needs))
+    field.name: fields.help_text(field, default=field.name not in mode.needs)
     for cls in mode.fields for field in dataclasses.fields(cls) if field.metadata
   }
   for title, names in (
@@ -139,7 +140,8 @@ def help_text(name: str | None, program: str) -> str:
     ("Optional", (*mode.may, *(name for name in own if name not in mode.needs))),
     ("As one of several processes", _PROCESS_FLAGS if mode.processes else ()),
   ):
-    entries = [_entry(f"--{name}", own.get(name) or _FLAGS[name].help) for name in names]
+    texts = {name: own.get(name) or _FLAGS[name].help for name in names}
+    entries = [_entry(f"--{name}", text[0].upper() + text[1:]) for name, text in texts.items()]
     parts += [f"{title}:\n\n" + "\n".join(entries)] if entries else []
   if "config" in mode.needs:
     groups = [_entry(group, " ".join(names)) for group, names in configs.config_dict().items()]
@@ -185,10 +187,6 @@ def _with_packaged_config(argv: list[str]) -> list[str]:
   return [full if word == path else word.replace(f"config={path}", f"config={full}") for word in argv]
 
 
-def _program(path: str) -> str:
-  return "lgag" if pathlib.Path(path).stem == "lgag" else "python -m lgag_jax.main"
-
-
 def _example(command: str, program: str) -> str:
   """Returns a command broken into lines at its flags, which a shell still reads as one command."""
   lines = [""]
@@ -200,10 +198,6 @@ def _example(command: str, program: str) -> str:
     else:
       lines[-1] = f"{lines[-1]} {word}".lstrip() if len(lines) == 1 else f"{lines[-1]} {word}"
   return "\n".join(lines)
-
-
-def _capitalised(text: str) -> str:
-  return text[0].upper() + text[1:]
 
 
 def _entry(name: str, text: str) -> str:

@@ -1,58 +1,29 @@
 """Checks for duplicate images: within a split, across splits, and with different labels."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 
-from lgag_jax.config import Config
-from lgag_jax.doctor import duplicates, image_checks, survey
+from lgag_jax.doctor import duplicates, image_checks
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, are, finding, plural
 from lgag_jax.doctor.survey import Example
 
 # Fraction of pixels at one extreme value. Beyond it, the outline of the blank area decides how similar
 # two images are.
 _MAX_BLANK = 0.5
-_KINDS = {"same": "pixel for pixel the same", "near": "nearly the same image"}
-
-
-class Leaks(NamedTuple):
-  """Pairs of a training image and a validation image that are (nearly) the same."""
-
-  count: int
-  names: list[str]  # "<training image> and <validation image>, <kind>", one per pair.
-
-
-def leaks(config: Config) -> Leaks:
-  """Reads the data and returns the pairs across training and validation that are (nearly) the same.
-
-  If there are several copies, one stands for all. Images without contrast are not compared; mostly
-  blank ones are compared only pixel for pixel. Raises ValueError if a split cannot be opened, or if a
-  file cannot be read and data.on_bad_image is not "skip".
-  """
-  data = survey.read(config.data)
-  skip = config.data.on_bad_image == "skip"
-  unreadable = [] if skip else [f"{name}: {reason}" for name, reason in data.faults]
-  if faults := [*data.unopened_splits.values(), *unreadable]:
-    raise ValueError(f"Cannot compare data that cannot be read. The first problem: {faults[0]}")
-  examples = data.examples
-  names = [
-    f"{examples[i].name} and {examples[k].name}, {_KINDS[kind]}"
-    for kind, pairs in _pairs(examples).items() for i, k in _across(examples, pairs)
-  ]
-  return Leaks(len(names), names)
+KINDS = {"same": "pixel for pixel the same", "near": "nearly the same image"}
 
 
 def check(examples: Sequence[Example]) -> list[Finding]:
   """Returns the findings about duplicates; ignores images without contrast, which all look the same."""
   findings = []
-  for kind, pairs in _pairs(examples).items():
+  for kind, pairs in find_pairs(examples).items():
     findings += _leaks(examples, pairs, kind) + _contradictions(examples, pairs, kind)
     findings += _repeats(examples, pairs, kind)
   return findings
 
 
-def _pairs(examples: Sequence[Example]) -> dict[str, list[tuple[int, int]]]:
+def find_pairs(examples: Sequence[Example]) -> dict[str, list[tuple[int, int]]]:
   """Returns the pairs of each kind as positions in `examples`, the lower one first."""
   compared = [i for i, e in enumerate(examples) if not image_checks.is_constant(e)]
   same = duplicates.exact_pairs([examples[i].digest for i in compared])
@@ -71,21 +42,22 @@ def _pairs(examples: Sequence[Example]) -> dict[str, list[tuple[int, int]]]:
   }
 
 
-def _across(
+def across_splits(
   examples: Sequence[Example], pairs: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
+  """Returns the pairs of a training image and a validation image."""
   return [p for p in pairs if examples[p[0]].split != examples[p[1]].split]
 
 
 def _leaks(
   examples: Sequence[Example], pairs: Sequence[tuple[int, int]], kind: str
 ) -> list[Finding]:
-  across = _across(examples, pairs)
+  across = across_splits(examples, pairs)
   held_out = {i for p in across for i in p if examples[i].split == "validation"}
   return [finding(
     ERROR if kind == "same" else WARNING,
     f"{plural(len(held_out), 'validation image')} {are(len(held_out))} also in the training split, "
-    f"{_KINDS[kind]}: results will look better than they are.",
+    f"{KINDS[kind]}: results will look better than they are.",
     ("" if kind == "same" else "Look at each pair. ") +
     "Remove one image of the pair, or put both into one split.",
     _names(examples, across), count=len(held_out), pictures=across,
@@ -98,7 +70,7 @@ def _contradictions(
   opposed = [p for p in pairs if examples[p[0]].label != examples[p[1]].label]
   return [finding(
     ERROR if kind == "same" else WARNING,
-    f"{plural(len(opposed), 'pair')} of images {are(len(opposed))} {_KINDS[kind]}, "
+    f"{plural(len(opposed), 'pair')} of images {are(len(opposed))} {KINDS[kind]}, "
     "but with different labels.",
     "Check which label is right, and remove the other image.", _names(examples, opposed),
     pictures=opposed,
@@ -117,7 +89,7 @@ def _repeats(
   return [finding(
     WARNING if kind == "same" else NOTE,
     f"{plural(len(copies), 'image')} repeat{'s' if len(copies) == 1 else ''} another of the same split "
-    f"and label, {_KINDS[kind]}.",
+    f"and label, {KINDS[kind]}.",
     "Remove the copies: each counts as if it showed another place.", _names(examples, repeats),
     count=len(copies), pictures=repeats,
   )] if repeats else []

@@ -77,13 +77,11 @@ def near_pairs(signatures: np.ndarray) -> np.ndarray:
   candidates += [distinct[pairs] for pairs in _similar_pairs(words[distinct])]
   pairs = np.unique(np.sort(np.concatenate(candidates), axis=1), axis=0)
   # Computed in parts, which bounds the memory for a data set of many copies of one image.
-  parts = [_correlation(signatures, pairs[i : i + 65536]) for i in range(0, len(pairs), 65536)]
-  return pairs[np.concatenate([np.zeros(0), *parts]) >= _MIN_CORRELATION]
-
-
-def _correlation(signatures: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-  left, right = (signatures[pairs[:, k]].astype(np.float32) for k in (0, 1))
-  return np.einsum("nd,nd->n", left, right)
+  correlations = [np.zeros(0)]
+  for i in range(0, len(pairs), 65536):
+    left, right = (signatures[column].astype(np.float32) for column in pairs[i : i + 65536].T)
+    correlations.append(np.einsum("nd,nd->n", left, right))
+  return pairs[np.concatenate(correlations) >= _MIN_CORRELATION]
 
 
 def _similar_pairs(words: np.ndarray) -> Iterator[np.ndarray]:

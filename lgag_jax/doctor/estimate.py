@@ -127,12 +127,10 @@ def _lines(estimate: Estimate) -> list[str]:
 
 
 def _size(count: float) -> str:
-  """Returns bytes in readable units."""
   return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _duration(seconds: float) -> str:
-  """Returns seconds in readable units."""
   if seconds < 120:
     return f"{max(seconds, 1):.0f} s"
   return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

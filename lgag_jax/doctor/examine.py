@@ -51,12 +51,8 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
   })
   path = workdir / "doctor" / "report.html"
   write_text(path, page.render(data, all_findings, config))
-  print(_printable(findings.as_text(all_findings)))
+  # File names may contain bytes that are not UTF-8.
+  print(findings.as_text(all_findings).encode(errors="backslashreplace").decode())
   count = {s: sum(f.severity == s for f in all_findings) for s in findings.SEVERITIES}
   print("; ".join(findings.plural(n, s) for s, n in count.items()) + f". Report: {path}")
   return code
-
-
-def _printable(text: str) -> str:
-  """Escapes bytes that are not UTF-8, which file names may contain."""
-  return text.encode(errors="backslashreplace").decode()

@@ -41,7 +41,6 @@ def check(survey: Survey, config: Config, network: Network) -> list[Finding]:
 
 
 def _check_reading(survey: Survey, config: Config) -> list[Finding]:
-  """Returns findings for splits that cannot be opened, and files that cannot be read."""
   splits = collections.defaultdict(list)
   for split, reason in survey.unopened_splits.items():
     splits[reason].append(split)
@@ -115,7 +114,6 @@ def _check_sizes(examples: Sequence[Example], config: Config) -> list[Finding]:
 
 
 def _check_types(examples: Sequence[Example], config: Config) -> list[Finding]:
-  """Returns a finding for data types that differ between files."""
   count = collections.Counter(e.dtype for e in examples)
   if len(count) == 1:
     return []
@@ -134,7 +132,6 @@ def _check_types(examples: Sequence[Example], config: Config) -> list[Finding]:
 
 
 def _check_contrast(examples: Sequence[Example]) -> list[Finding]:
-  """Returns findings for images that are constant, nearly constant or blank."""
   usual = np.median([e.std.max() for e in examples])
   constant, nearly = "of one value throughout", "nearly constant"
   blank = f"blank on more than {_BLANK:.0%} of their area"

@@ -74,7 +74,6 @@ def _thumbnail(example: Example, survey: Survey, config: Config) -> Picture | No
 
 
 def _class_table(survey: Survey, config: Config) -> Table:
-  """Returns the number of images per split and class."""
   rows = []
   for split in SPLITS:
     examples = survey.of(split)

@@ -43,7 +43,6 @@ def check(examples: Sequence[Example], config: Config, network: Network) -> list
 
 
 def _check_measured(examples: Sequence[Example]) -> list[Finding]:
-  """Returns findings about the statistics that data.normalise="train" will measure."""
   mean, std = _pooled([e for e in examples if e.split == "train"] or examples)
   constant = [f"band {k + 1}" for k in np.flatnonzero(std <= 1e-7 * np.abs(mean))]
   findings = [finding(

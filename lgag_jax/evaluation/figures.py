@@ -50,13 +50,11 @@ def curves(lines: list[dict], without_masks: Collection[str] = ()) -> Figure | N
       for name, (steps, values) in _series(train).items():
         if np.any(np.array(values) > 0):
           terms.plot(steps, values, label=name)
-      terms.set_title("Loss terms, before weighting")
-      terms.set_yscale("log")
+      terms.set(title="Loss terms, before weighting", yscale="log")
     if series:
       for name, (steps, values) in series.items():
         axes[-1].plot(steps, values, marker="o", markersize=3, label=name)
-      axes[-1].set_title("Validation, after each epoch")
-      axes[-1].set_ylim(0, 1)
+      axes[-1].set(title="Validation, after each epoch", ylim=(0, 1))
     for axis in axes:
       axis.set_xlabel("step")
     for axis in axes[1:]:
@@ -79,7 +77,6 @@ def _series(
 
 
 def _without_formulas(text: str) -> str:
-  """Keeps a dollar sign from starting a formula."""
   return text.replace("$", r"\$")
 
 
@@ -110,8 +107,7 @@ def _draw_example(
   image = rows["image"][i]
   background = image if image.shape[-1] == 3 else image[..., 0]
   for axis in axes.values():
-    axis.set_xticks([])
-    axis.set_yticks([])
+    axis.set(xticks=[], yticks=[])
     axis.imshow(background, cmap="gray")
   heat = {"cmap": "magma", "vmin": 0, "vmax": 1, "interpolation": "bilinear"}
   for name in thresholds:
@@ -157,9 +153,10 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
       if np.any(centres[k]):
         x, y = project(centres[k]).T
         axis.scatter(x, y, s=90, marker="*", color=colour, edgecolor="white", linewidth=0.7)
-    axis.set_title("Memory bank (dots) and global anchors (stars)")
-    axis.set_xlabel("first principal direction")
-    axis.set_ylabel("second principal direction")
+    axis.set(
+      title="Memory bank (dots) and global anchors (stars)", xlabel="first principal direction",
+      ylabel="second principal direction",
+    )
     axis.legend(frameon=False, fontsize=8)
     return figure
 
@@ -180,9 +177,8 @@ def distributions(result: dict, image: dict) -> Figure:
     _draw_calibration(first, image)
     counts = result["per_image_iou"]["counts"]
     ious.bar(np.arange(10) / 10 + 0.05, counts, width=0.09, color=_COOL)
-    ious.set_title(f"IoU of images with the class (mean {result['per_image_iou']['mean']:.2f})")
-    ious.set_xlabel("IoU")
-    ious.set_ylabel("images")
+    title = f"IoU of images with the class (mean {result['per_image_iou']['mean']:.2f})"
+    ious.set(title=title, xlabel="IoU", ylabel="images")
     rows = [row for row in result["recall_by_size"] if row["landslides"]]
     place = np.arange(len(rows))
     for offset, key, colour, label in (
@@ -191,8 +187,8 @@ def distributions(result: dict, image: dict) -> Figure:
     ):
       recalls.bar(place + offset, [row[key] for row in rows], 0.38, color=colour, label=label)
     recalls.set_xticks(place, [f"≥ {row['from_pixels']}\n({row['landslides']})" for row in rows])
-    recalls.set_ylim(0, 1.25)  # Leaves room for the legend.
-    recalls.set_title("Recall by size: pixels (number of landslides)")
+    # The limit leaves room for the legend.
+    recalls.set(ylim=(0, 1.25), title="Recall by size: pixels (number of landslides)")
     recalls.legend(frameon=False, fontsize=7, loc="upper center", ncols=2)
     return figure
 
@@ -219,14 +215,10 @@ def sizes(areas: list[float]) -> Figure:
     figure = Figure(figsize=(9, 2.6), layout="constrained")
     counts, cumulative = figure.subplots(1, 2)
     counts.hist(values, bins=edges, color=_COOL)
-    counts.set_title(f"{len(values):,} polygons by area")
-    counts.set_ylabel("polygons")
+    counts.set(title=f"{len(values):,} polygons by area", ylabel="polygons")
     cumulative.step(values, np.cumsum(values) / values.sum(), where="post", color=_ACCENT)
-    cumulative.set_title("Share of the total area in polygons up to this area")
-    cumulative.set_ylim(0, 1.02)
+    cumulative.set(title="Share of the total area in polygons up to this area", ylim=(0, 1.02))
     for axis in (counts, cumulative):
-      axis.set_xscale("log")
-      axis.set_xlim(edges[0], edges[-1])
+      axis.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="area [m²]")
       axis.xaxis.set_minor_formatter(NullFormatter())  # Labels between powers of ten would overlap.
-      axis.set_xlabel("area [m²]")
     return figure

@@ -11,10 +11,8 @@ _RULES = {
   "argmax": "equal scores of class and background",
   "agreement": "best agreement of the maps with the labels of the training images",
 }
-_RATES = {
-  "precision": "precision", "recall": "recall", "f1": "F1", "iou": "IoU", "accuracy": "accuracy",
-  "kappa": "kappa",
-}
+_RATES = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
+RATE_NAMES = ("precision", "recall", "F1", "IoU", "accuracy", "kappa")  # Columns of a table.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +42,6 @@ def evaluation(result: dict) -> str:
   return rendering.markdown("evaluation.md", result=result, classes=summarise(result))
 
 
-def has_masks(maps: dict) -> bool:
-  """Whether any pixel of the class is in the masks."""
-  return all(values["label_free"]["landslide_pixels"] > 0 for values in maps.values())
-
-
 def map_title(name: str) -> str:
   """Returns a map's name for readers."""
   return "anchor-guided" if name == "anchor_guided" else name.replace("_", " ")
@@ -65,18 +58,13 @@ def number(value: float | None) -> str:
 
 
 def rates(values: dict) -> list[str]:
-  """Returns the cells under `rate_names` in a table."""
+  """Returns the cells under RATE_NAMES in a table."""
   return [number(values[name]) for name in _RATES]
-
-
-def rate_names() -> list[str]:
-  """Returns the columns of a table of pixel rates."""
-  return list(_RATES.values())
 
 
 def _summary(name: str, values: dict, main: str) -> ClassSummary:
   maps = values["maps"]
-  masks = has_masks(maps)
+  masks = all(figures["label_free"]["landslide_pixels"] > 0 for figures in maps.values())
   kinds = {"label_free": "label-free", "oracle": "oracle"} if masks else {"label_free": "label-free"}
   pixels = [
     ((map_title(map_name), label), figures[kind])
@@ -97,8 +85,7 @@ def _summary(name: str, values: dict, main: str) -> ClassSummary:
 def _rate_table(
   columns: tuple[str, ...], rows: Iterable[tuple[tuple[str, ...], dict]], masks: bool
 ) -> Table:
-  """Returns a table of thresholds, with the rates of pixels if there are masks."""
-  names = (*columns, "threshold", *(rate_names() if masks else ()))
+  names = (*columns, "threshold", *(RATE_NAMES if masks else ()))
   cells = [
     (*labels, number(values["threshold"]), *(rates(values) if masks else ()))
     for labels, values in rows

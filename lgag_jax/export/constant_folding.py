@@ -79,7 +79,7 @@ def _evaluate(
       results = [replacements[name](*values)]
     elif inline and name == "scan":
       results = _unroll(equation.params, values, replacements)
-    elif inline and callee is not None and len(_jaxpr(callee).invars) == len(values):
+    elif inline and callee and len(getattr(callee, "jaxpr", callee).invars) == len(values):
       closed = callee if hasattr(callee, "consts") else jax.extend.core.ClosedJaxpr(callee, ())
       results = _inline(closed, replacements)(*values)
     else:
@@ -106,10 +106,6 @@ def _unroll(parameters: dict, values: list, replacements: Mapping[str, Callable]
   if parameters["reverse"]:
     outputs.reverse()
   return [*carry, *(lax.concatenate(parts, 0) for parts in zip(*outputs, strict=True))]
-
-
-def _jaxpr(callee: Any) -> Any:
-  return getattr(callee, "jaxpr", callee)
 
 
 def _variables(values: Iterable) -> list:

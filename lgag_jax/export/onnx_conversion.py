@@ -3,7 +3,7 @@
 import contextlib
 import importlib.util
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 
@@ -34,7 +34,9 @@ def convert(function: Callable, image: jax.ShapeDtypeStruct, outputs: tuple[str,
   Raises ValueError naming an operation that cannot be converted.
   """
   require()
-  with _silent_log():
+  with contextlib.ExitStack() as stack:
+    stack.callback(logging.disable, logging.root.manager.disable)
+    logging.disable(logging.WARNING)  # jax2onnx logs a lot.
     import jax2onnx
     import onnx_ir
     import onnxruntime
@@ -56,14 +58,3 @@ def convert(function: Callable, image: jax.ShapeDtypeStruct, outputs: tuple[str,
   except Exception as error:  # ONNX Runtime's own types.
     raise ValueError(f"ONNX Runtime cannot load the program of jax2onnx: {error}") from error
   return program
-
-
-@contextlib.contextmanager
-def _silent_log() -> Iterator[None]:
-  """Silences jax2onnx's log."""
-  previous = logging.root.manager.disable
-  logging.disable(logging.WARNING)
-  try:
-    yield
-  finally:
-    logging.disable(previous)

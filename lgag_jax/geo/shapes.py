@@ -181,7 +181,6 @@ def _to_pixels(
 
 
 def _transformer(path, crs: str | None, grid: Grid) -> pyproj.Transformer | None:
-  """Returns the transformer to the scene's coordinates, or None if they are the same."""
   if crs is None or grid.crs is None:
     lacking, other = ("it", "the scene") if crs is None else ("the scene", "the layer")
     _LOG.warning(

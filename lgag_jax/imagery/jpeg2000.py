@@ -31,7 +31,6 @@ def _unpack(form: str, file: BinaryIO) -> tuple:
 
 
 def _seek_codestream(file: BinaryIO) -> None:
-  """Moves from box to box to the first codestream."""
   for _ in range(_MAX_MARKERS):
     start = file.tell()
     length, kind = _unpack(">I4s", file)

@@ -232,7 +232,6 @@ def _examples(dataset, source: Source, read: Callable, config: Config, *, train:
 
 
 def _fields(read: Callable, config: Config):
-  """Returns name, type and shape of each array that `read` returns before the weight."""
   if hasattr(read, "fields"):
     return read.fields
   side = config.data.image_size

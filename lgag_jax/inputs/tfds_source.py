@@ -209,7 +209,6 @@ def _check_prepared(config: DataConfig, name: str) -> None:
 
 
 def _feature_classes(content: Any) -> Iterator[Any]:
-  """Yields the class names in a features.json, at any depth."""
   if isinstance(content, list):
     for value in content:
       yield from _feature_classes(value)

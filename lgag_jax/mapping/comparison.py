@@ -32,6 +32,11 @@ from lgag_jax.runtime import files, preemption
 
 _DETECTED, _MISSED, _FALSE = 1, 2, 3
 _COLOURS = np.array([(40, 160, 60), (40, 110, 250), (230, 60, 40)], np.float32)  # In this order.
+# Temporary rasters; unknown pixels and those without data are 255.
+_TRUTH = "truth.tif"  # The reference.
+_IN_TRUTH = "in_truth.tif"  # For each class 100 where the reference has it, else 0.
+_IN_POLYGONS = "in_polygons.tif"  # For each class 100 where the map has a polygon, else 0.
+_OUTCOME = "outcome.tif"  # Detected, missed and falsely mapped pixels.
 _PERCENT = 100  # The value of a pixel that lies in a shape, in rasters that are read as percent.
 
 
@@ -57,16 +62,6 @@ class Comparison:
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _TemporaryRasters:
-  """The rasters that a comparison writes. In all, unknown pixels and those without data are 255."""
-
-  truth: pathlib.Path  # The reference.
-  in_truth: pathlib.Path  # For each class 100 where the reference has it, else 0.
-  in_polygons: pathlib.Path  # For each class 100 where the map has a polygon, else 0.
-  outcome: pathlib.Path  # Detected, missed and falsely mapped pixels.
-
-
 def compare(
   plan: ScenePlan, reference: Reference, output: pathlib.Path, config: Config, options: Options
 ) -> Comparison:
@@ -84,21 +79,21 @@ def compare(
   )
   with (
     rasters.open_map_raster(mask_path) as mask, rasters.open_map_raster(scores_path) as scores,
-    _temporary_rasters(output / "eval" / ".unfinished") as paths,
+    _empty_folder(output / "eval" / ".unfinished") as folder,
   ):
-    pixels, histograms = _count(mask, scores, reference, len(names), paths)
-    with rasters.open_map_raster(paths.in_truth) as in_truth:
+    pixels, histograms = _count(mask, scores, reference, len(names), folder)
+    with rasters.open_map_raster(folder / _IN_TRUTH) as in_truth:
       mapped = list(polygons.trace(
         mask, in_truth, names, plan.path.name, min_area=plan.min_area(options)
       ))
-    _draw_polygons(mapped, names, mask, paths.in_polygons)
+    _draw_polygons(mapped, names, mask, folder / _IN_POLYGONS)
     with (
-      rasters.open_map_raster(paths.truth) as truth,
-      rasters.open_map_raster(paths.in_polygons) as in_polygons,
+      rasters.open_map_raster(folder / _TRUTH) as truth,
+      rasters.open_map_raster(folder / _IN_POLYGONS) as in_polygons,
     ):
       true = list(polygons.trace(truth, in_polygons, names, plan.path.name))
     with (
-      rasters.open_map_raster(paths.outcome) as outcome,
+      rasters.open_map_raster(folder / _OUTCOME) as outcome,
       files.atomic_path(output / "eval" / f"{plan.stem}.png") as picture,
     ):
       overlay.overlay_image(plan.path, outcome, config, options, _COLOURS).save(picture)
@@ -111,28 +106,26 @@ def compare(
 
 
 @contextlib.contextmanager
-def _temporary_rasters(folder: pathlib.Path) -> Iterator[_TemporaryRasters]:
-  """Yields paths in an empty folder, which is removed afterwards."""
+def _empty_folder(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+  """Makes a folder, which is removed afterwards."""
   shutil.rmtree(folder, ignore_errors=True)  # A killed run may have left it.
   folder.mkdir(parents=True)
   try:
-    yield _TemporaryRasters(*(
-      folder / f"{field.name}.tif" for field in dataclasses.fields(_TemporaryRasters)
-    ))
+    yield folder
   finally:
     shutil.rmtree(folder)
 
 
 def _count(
-  mask: MapRaster, scores: MapRaster, reference: Reference, classes: int, paths: _TemporaryRasters
+  mask: MapRaster, scores: MapRaster, reference: Reference, classes: int, folder: pathlib.Path
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Counts pixels and scores as `Comparison` has them; writes truth, in_truth and outcome."""
+  """Counts pixels and scores as `Comparison` has them; writes the reference and the outcome."""
   pixels, histograms = np.zeros((256, 256), np.int64), np.zeros((classes, 2, metrics.BINS))
   grid = mask.grid
   with (
-    _create(paths.truth, grid, 1) as truth_raster,
-    _create(paths.in_truth, grid, classes) as in_truth_raster,
-    _create(paths.outcome, grid, 1) as outcome_raster,
+    _create(folder / _TRUTH, grid, 1) as truth_raster,
+    _create(folder / _IN_TRUTH, grid, classes) as in_truth_raster,
+    _create(folder / _OUTCOME, grid, 1) as outcome_raster,
   ):
     for window in mask.row_blocks():
       preemption.check_if_single_process()

@@ -1,8 +1,5 @@
 """Evaluates maps of scenes against reference rasters or polygons: --mode=eval with --input.
 
-    python -m lgag_jax.main --mode=eval --workdir=runs/x --input=scene.tif --labels=reference.gpkg \\
-      --output=maps
-
 These references never choose a threshold of the maps.
 """
 
@@ -102,7 +99,6 @@ def find_references(
 def _check_references(
   references: dict, config: Config, options: Options, reference_options: References
 ) -> None:
-  """Raises ValueError naming a reference that cannot be used."""
   for path, labels in references.items():
     try:
       with open_scene(path, config.data.channels, bands=options.bands) as scene:
@@ -182,7 +178,6 @@ def evaluate_maps(
 
 
 def _pool(comparisons: list[Comparison]) -> Comparison:
-  """Adds up the counts of several scenes."""
   concatenate = lambda per_scene: [np.concatenate(rows) for rows in zip(*per_scene, strict=True)]
   return Comparison(
     sum(one.pixels for one in comparisons), sum(one.histograms for one in comparisons),

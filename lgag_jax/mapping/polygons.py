@@ -50,7 +50,8 @@ def trace(
     areas, perimeters = _ground_measures(group.outlines, grid)
     # Written as "not smaller": an area that cannot be measured is NaN, and its region is kept.
     large = np.flatnonzero(~((group.pixels if grid.to_wgs84() is None else areas) < min_area))
-    geometries = _simplify(_to_scene(group.outlines[large], grid.transform), grid, simplify)
+    to_scene = lambda points: _apply(grid.transform, points)
+    geometries = _simplify(shapely.transform(group.outlines[large], to_scene), grid, simplify)
     for i, geometry in zip(large, geometries, strict=True):
       yield Landslide(
         next(numbers), classes[group.class_index[i] - 1], geometry, _or_none(areas[i]),
@@ -81,10 +82,6 @@ def _apply(transform: Affine, points: np.ndarray) -> np.ndarray:
   a, b, c, d, e, f = transform[:6]
   x, y = points.T
   return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
-
-
-def _to_scene(outlines: np.ndarray, transform: Affine) -> np.ndarray:
-  return shapely.transform(outlines, lambda points: _apply(transform, points))
 
 
 def _ground_measures(outlines: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -113,7 +113,6 @@ def write(
 def _write_styles(
   plan: ScenePlan, output: pathlib.Path, names: tuple[str, ...], options: Options
 ) -> list[pathlib.Path]:
-  """Writes QGIS styles of the mask, the probability and the polygons; returns their paths."""
   styles = {
     "mask": qgis_style.mask_style(names),
     "probability": qgis_style.probability_style(options.probability == "percent"),

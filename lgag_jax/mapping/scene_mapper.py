@@ -60,7 +60,7 @@ class SceneMapper:
     """Yields a job per scene, resumed if an earlier run stopped within it."""
     part = jax.process_index() if self.split_scenes else 0
     for plan in plans:
-      rows, cols = self._axes(plan)
+      rows, cols = cover_scene(plan.grid, plan.view, self.options.overlap)
       spans = self._spans(rows)
       if part >= len(spans):  # The scene has fewer rows of windows than there are processes.
         continue
@@ -92,9 +92,6 @@ class SceneMapper:
     else:
       self._write(plan, [store], job.image_scores, job.effort())
 
-  def _axes(self, plan: ScenePlan) -> tuple[Axis, Axis]:
-    return cover_scene(plan.grid, plan.view, self.options.overlap)
-
   def _spans(self, rows: Axis) -> list[tuple[int, int]]:
     """Returns the ranges of pixel rows that are mapped separately; they begin where windows do."""
     parts = jax.process_count() if self.split_scenes else 1
@@ -115,7 +112,7 @@ class SceneMapper:
   def _join(self, plans: list[ScenePlan]) -> None:
     """Writes the products of the scenes of which every process has mapped its rows."""
     for plan in plans:
-      rows = self._axes(plan)[0]
+      rows, _ = cover_scene(plan.grid, plan.view, self.options.overlap)
       stores = [self._store(plan, span) for span in self._spans(rows)]
       states = [store.load_state() for store in stores]
       if all(state and state.next_row == len(rows.starts) for state in states):

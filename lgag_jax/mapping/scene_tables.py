@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from lgag_jax.evaluation.tables import number, rate_names, rates
+from lgag_jax.evaluation.tables import RATE_NAMES, number, rates
 from lgag_jax.pages import rendering
 from lgag_jax.pages.rendering import Table
 
@@ -69,7 +69,7 @@ def _pixels(result: dict) -> Table:
     for name, values in result["classes"].items()
     for kind, label in (("label_free", "label-free"), ("oracle", "oracle"))
   ]
-  return Table(("class", "threshold from", "threshold", *rate_names()), rows, "Pixels", 2)
+  return Table(("class", "threshold from", "threshold", *RATE_NAMES), rows, "Pixels", 2)
 
 
 def _amounts(values: dict, unit: str) -> Iterable[str]:

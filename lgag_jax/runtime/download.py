@@ -169,10 +169,10 @@ def _connect(url: str, partial: pathlib.Path, max_bytes: int) -> str:
       return _save(response, url, partial, offset, max_bytes)
   except urllib.error.HTTPError as error:
     if error.code == 416 and offset:  # The partial file is complete, or too long.
-      total = _total_size(error.headers.get("Content-Range", ""))
-      if total != offset:
+      total = error.headers.get("Content-Range", "").rpartition("/")[2]
+      if total != str(offset):
         partial.unlink()
-      return "" if total == offset else f"{offset} bytes of {total}"
+      return "" if total == str(offset) else f"{offset} bytes of {total or 'an unknown number'}"
     if error.code in _BUSY:
       return f"it answered {error.code} {error.reason}"
     raise DownloadError(
@@ -211,8 +211,3 @@ def _save(response, url: str, partial: pathlib.Path, offset: int, max_bytes: int
         raise DownloadError(error.errno, f"{error.strerror}, not written", str(partial)) from error
       line.advance(len(chunk) / 2**20)
   return "" if total in (None, size) else f"{size} bytes of {total}"
-
-
-def _total_size(content_range: str) -> int | None:
-  total = content_range.rpartition("/")[2]
-  return int(total) if total.isdigit() else None

@@ -215,7 +215,6 @@ def gather(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _all_gather(payload: bytes) -> list[bytes]:
-  """Returns the bytes of every process, in the order of the processes."""
   if jax.process_count() == 1:
     return [payload]
   sizes = multihost_utils.process_allgather(np.int32(len(payload)))

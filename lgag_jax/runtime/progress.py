@@ -34,20 +34,11 @@ class Progress:
     rate = (self._done - self._done_at_start) / elapsed
     left = (self._total - self._done) / rate if rate else float("inf")
     clock = f"{left // 60:.0f}:{left % 60:02.0f}" if left < 1e6 else "?"
-    return (
-      f"{self._title}: {_number(self._done)}/{_number(self._total)} {self._unit}, {_rate(rate)}/s, "
-      f"{clock} left  {note}"
-    )
+    done, total = (f"{n:.1f}" if isinstance(n, float) else n for n in (self._done, self._total))
+    rate_text = f"{rate:.1f}" if rate >= 10 else f"{rate:.2g}"
+    return f"{self._title}: {done}/{total} {self._unit}, {rate_text}/s, {clock} left  {note}"
 
-  def close(self, note: str = "") -> None:
+  def close(self) -> None:
     """Prints the last line."""
     if self._visible:
-      print(f"\r{self.line(note):100}", file=sys.stderr, flush=True)
-
-
-def _rate(rate: float) -> str:
-  return f"{rate:.1f}" if rate >= 10 else f"{rate:.2g}"
-
-
-def _number(count: float) -> str:
-  return f"{count:.1f}" if isinstance(count, float) else str(count)
+      print(f"\r{self.line():100}", file=sys.stderr, flush=True)

@@ -155,7 +155,6 @@ def _label(where: str, text: str | None, settings: Settings) -> str:
 
 
 def _tile_of_row(where: str, line: dict, grid: Grid, settings: Settings) -> tuple[int, int]:
-  """Returns the row and column of the tile that a table row means."""
   names = ("row", "col") if line.get("row") else ("x", "y")
   try:
     first, second = (float(line[name]) for name in names)

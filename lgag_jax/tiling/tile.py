@@ -93,7 +93,6 @@ def scene_paths(settings: Settings) -> list[pathlib.Path]:
 
 
 def _channels(path: pathlib.Path, settings: Settings) -> int:
-  """Returns the number of channels of the tiles, without alpha."""
   if settings.bands:
     return len(settings.bands)
   with open_scene_raster(path) as raster:

@@ -123,7 +123,14 @@ def _remove_leftovers(directory: pathlib.Path) -> None:
 def _new_folder(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
   """Yields a new folder to fill and gives it its name; nothing is left of it after an error."""
   partial = path.with_name(f"{path.name}.partial")
-  processes.from_first(lambda: _make_folder(partial, size))
+
+  def make() -> None:
+    shutil.rmtree(partial, ignore_errors=True)  # What a killed run left; this run has its lock.
+    what = "trunk outputs (data.feature_cache_gib=0 keeps none)"
+    files.require_free_space(partial.parent, size, what)
+    partial.mkdir()
+
+  processes.from_first(make)
   try:
     yield partial
   except BaseException as error:
@@ -135,13 +142,6 @@ def _new_folder(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
   if processes.is_first():
     partial.rename(path)
   processes.barrier("feature cache")
-
-
-def _make_folder(partial: pathlib.Path, size: int) -> None:
-  if partial.exists():  # What a killed run left; the lock on it is this one's.
-    shutil.rmtree(partial)
-  files.require_free_space(partial.parent, size, "trunk outputs (data.feature_cache_gib=0 keeps none)")
-  partial.mkdir()
 
 
 def _digest(network: Network, state: TrainState, source: Source, config: Config) -> str:

@@ -89,7 +89,6 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
 
 
 def _train(run: _Run, state: TrainState) -> TrainState:
-  """Trains from a state to the end of the last epoch."""
   config, first = run.config, int(state.step)
   epoch_steps = steps_per_epoch(len(run.train.source.ids), config.train)
   last_step = epoch_steps * config.train.epochs
@@ -128,7 +127,6 @@ def _train(run: _Run, state: TrainState) -> TrainState:
 def _prepare(
   config: Config, workdir: pathlib.Path, mesh: Mesh, sources: list[Source], checkpoints: Checkpoints
 ) -> tuple[_Run, TrainState]:
-  """Builds the network, opens the splits, and restores the newest checkpoint if there is one."""
   started = checkpoints.latest() is not None
   processes.from_first(lambda: _claim(config, workdir, started=started))
   processes.from_first(
