@@ -49,21 +49,22 @@ def _runs(paths: list[tuple[int, pathlib.Path]]) -> dict[str, dict]:
         "class": name if len(content["classes"]) > 1 else None,
         "map": content["map"], "label_free": best["label_free"]["iou"],
         "f1": best["label_free"]["f1"], "oracle": best["oracle"]["iou"], "auc": values["image"]["auc"],
+        "colour_index": (values.get("colour_index") or {}).get("label_free", {}).get("iou"),
         "rules": {rule: best["rules"][rule]["iou"] for rule in RULES},
       }
   return runs
 
 
 def _scores(table: dict, baseline: str) -> str:
-  keys = ("label_free", "oracle", "f1", "auc")
+  keys = ("label_free", "oracle", "colour_index", "f1", "auc")
   rows = [
     (method, len(runs), *(_spread([run[key] for run in runs.values()]) for key in keys),
      _paired(runs, table.get(baseline)))
     for method, runs in table.items()
   ]
   return rendering.markdown_table((
-    "method", "seeds", "IoU, label-free", "IoU, oracle", "F1, label-free", "image AUC",
-    f"IoU against {baseline}, paired",
+    "method", "seeds", "IoU, label-free", "IoU, oracle", "colour index, label-free",
+    "F1, label-free", "image AUC", f"IoU against {baseline}, paired",
   ), rows)
 
 

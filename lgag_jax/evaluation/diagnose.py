@@ -21,17 +21,20 @@ MAX_NEGATIVE_SHARE = 0.02  # Of the pixels of negative images.
 MIN_ORACLE_RATIO = 0.8  # Below, the threshold costs a fifth of the oracle's IoU.
 
 
-def findings(image: dict, values: dict, config: Config) -> list[dict]:
+def findings(
+  image: dict, values: dict, config: Config, index: dict | None = None
+) -> list[dict]:
   """Returns the findings of one class. Those of the classifier, which the maps rest on, come first.
 
-  `image` is what `metrics.image_rates` returns; `values` is the evaluation's result for the method's
-  main map. Checks that need masks are skipped if the masks do not show the class.
+  `image` is what `metrics.image_rates` returns, `values` the evaluation's result for the method's main
+  map, `index` what `colour_index.evaluate` returns for the class. Checks that need masks are skipped if
+  the masks do not show the class.
   """
   results = [
     _few_images(image, config), _order(image, config), _one_answer(image, config),
     _one_sided(image, config), _calibration(image, config), _black(image, values, config),
     _white(values, config), _mapped_negatives(image, values, config), _threshold(values, config),
-    _whole_images(values),
+    _whole_images(values), _colour_index(values, index),
   ]
   return [finding for finding in results if finding]
 
@@ -204,6 +207,19 @@ def _whole_images(values: dict) -> dict | None:
   )
   remedy = "Fix the other findings first. Until then use the image scores, not the maps."
   return _finding("error", text, remedy, "If there are none, compare masks and maps in the report.")
+
+
+def _colour_index(values: dict, index: dict | None) -> dict | None:
+  if index is None or not values["label_free"]["landslide_pixels"]:
+    return None
+  iou, other = values["label_free"]["iou"], index["label_free"]["iou"]
+  if iou > other:
+    return None
+  text = (
+    f"The maps do not beat a colour index: IoU is {iou:.3f}, and {other:.3f} for {index['rule']}, a "
+    "rule chosen by the labels of the training images."
+  )
+  return _finding("warning", text, "Map with that rule, or improve the training first.")
 
 
 def _only_answer(image: dict) -> str:

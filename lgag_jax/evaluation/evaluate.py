@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import diagnose, metrics, tables, threshold_rules
+from lgag_jax.evaluation import colour_index, diagnose, metrics, tables, threshold_rules
 from lgag_jax.evaluation.measure import IMAGE_COUNTS, Measurements, measure
 from lgag_jax.inference.localize import make_localize, map_of, maps_of
 from lgag_jax.inputs.split import Split
@@ -43,6 +43,7 @@ def evaluate(
   )
   thresholds = threshold_rules.chosen_thresholds(rules, config)
   measured = measure(localize, state, validation, mesh, config, thresholds)
+  indices = colour_index.evaluate(train.source, validation.source, config)
   result = {
     "step": int(state.step),
     "data": config.data.builder or config.data.directory,
@@ -50,7 +51,7 @@ def evaluate(
     "map": map_of(config),
     "threshold_rule": network.method.rule(config),
     "classes": {
-      name: _class_result(measured, rules, thresholds, config, c)
+      name: _class_result(measured, rules, thresholds, config, c, indices[c])
       for c, name in enumerate(config.data.classes)
     },
   }
@@ -95,7 +96,8 @@ def epoch_metrics(
 
 
 def _class_result(
-  measured: Measurements, rules: dict, thresholds: dict[str, list[float]], config: Config, c: int
+  measured: Measurements, rules: dict, thresholds: dict[str, list[float]], config: Config, c: int,
+  index: dict | None,
 ) -> dict:
   image = metrics.image_rates(
     measured.probabilities[:, c], measured.labels[:, c], config.localize.gate
@@ -105,7 +107,8 @@ def _class_result(
     for name in maps_of(config)
   }
   return {
-    "diagnosis": diagnose.findings(image, maps[map_of(config)], config), "image": image, "maps": maps,
+    "diagnosis": diagnose.findings(image, maps[map_of(config)], config, index), "image": image,
+    "maps": maps, "colour_index": index,
   }
 
 

@@ -70,6 +70,11 @@ def _summary(name: str, values: dict, main: str) -> ClassSummary:
     ((map_title(map_name), label), figures[kind])
     for map_name, figures in maps.items() for kind, label in kinds.items()
   ]
+  index = values.get("colour_index")  # Not in files of release 0.1.0.
+  if index and masks:
+    pixels += [
+      ((f"no network: {index['rule']}", label), index[kind]) for kind, label in kinds.items()
+    ]
   rules = [
     ((rule_title(rule),), figures) for rule, figures in maps[main]["rules"].items()
   ]

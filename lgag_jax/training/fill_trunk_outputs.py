@@ -154,11 +154,8 @@ def _digest(network: Network, state: TrainState, source: Source, config: Config)
   )
   digest.update(repr(settings).encode())
   stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]
-<<<<<<< HEAD
-  frozen = [tree.get(stage, {}) for tree in (params["trunk"], statistics) for stage in stages]
-=======
-  frozen = [tree[stage] for tree in (state.params["trunk"], state.statistics) for stage in stages]
->>>>>>> 78d0cc7 (Shorter: the data sets' table is TOML, QGIS styles are templates, trunks share their stage loop)
+  trees = (state.params["trunk"], state.statistics)  # A Vision Transformer has no statistics.
+  frozen = [tree.get(stage, {}) for tree in trees for stage in stages]
   for leaf in jax.tree.leaves(frozen):
     digest.update(sharding.gather_to_host(leaf).tobytes())
   return digest.hexdigest()[:24]

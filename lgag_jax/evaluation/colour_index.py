@@ -1,0 +1,199 @@
+"""The cheapest alternative to a network: a colour index and a threshold, chosen by image labels alone.
+
+It is fitted on the training images and their labels, and evaluated on the same images as the network.
+Pixels are the source's own. No mask is used to choose anything.
+"""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from lgag_jax.config import Config
+from lgag_jax.evaluation import metrics
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
+from lgag_jax.inputs.sources import Source
+from lgag_jax.runtime import preemption, processes
+from lgag_jax.runtime.progress import Progress
+
+# Of an image that landslides fill. The label-free choice is among these.
+SHARES = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
+_BINS = 4096  # Of the histograms that the oracle's threshold is found by.
+_MOST_IMAGES = 10_000  # That the rule is fitted on.
+_MOST_PIXELS = 16_384  # Of each of them.
+
+
+def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+  """Returns log(a / b), offset by a 255th of the range so that black pixels do not divide by zero."""
+  return np.log((a + 1 / 255) / (b + 1 / 255))
+
+
+# Of red, green and blue, f32[H, W] each in [0, 1]. Each may count with either sign.
+INDICES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+  "red over green": lambda r, g, b: _ratio(r, g),
+  "excess green": lambda r, g, b: (2 * g - r - b) / (r + g + b + 1 / 255),
+  "red over blue": lambda r, g, b: _ratio(r, b),
+  "brightness": lambda r, g, b: (r + g + b) / 3,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ColourIndex:
+  """A pixel is landslide where sign * index exceeds the threshold, in images that have enough of it."""
+
+  name: str
+  sign: int  # 1, or -1 where low values are landslides.
+  threshold: float  # Of sign * index.
+  share: float  # An image of which a smaller share exceeds the threshold has no landslide.
+
+  def scores(self, colours: np.ndarray) -> np.ndarray:
+    """Returns sign * index of colours f32[H, W, 3], f32[H, W]."""
+    return self.sign * INDICES[self.name](*np.moveaxis(colours, -1, 0))
+
+  def describe(self) -> str:
+    """Returns the rule in words."""
+    relation, value = ("above", self.threshold) if self.sign > 0 else ("below", -self.threshold)
+    value = np.exp(value) if " over " in self.name else value
+    return f"{self.name} {relation} {value:.3g} in at least {100 * self.share:g} % of an image"
+
+
+def fit(levels: dict[tuple[str, int], np.ndarray], labels: np.ndarray) -> ColourIndex | None:
+  """Chooses index, sign, threshold and share; None without images of both kinds.
+
+  `levels` has, for an index and a sign, what `share_levels` returns of each image, f32[n, shares];
+  `labels` is bool[n]. The largest share is taken whose image AUC is within one standard error of the
+  best, since labels only bound it from below; a later index must exceed an earlier one by as much. The
+  threshold is the one of highest balanced accuracy at that share.
+  """
+  if labels.all() or not labels.any():
+    return None
+  best, chosen = -1.0, None
+  for (name, sign), values in levels.items():
+    aucs = np.array([metrics.area_under_curve(column, labels) for column in values.T])
+    error = _auc_error(aucs.max(), labels.sum(), (~labels).sum())
+    if aucs.max() > best + (error if chosen else 0.0):
+      number = int(np.flatnonzero(aucs >= aucs.max() - error - 1e-9)[-1])
+      best = aucs.max()
+      chosen = ColourIndex(name, sign, _best_split(values[:, number], labels), SHARES[number])
+  return chosen
+
+
+def share_levels(colours: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
+  """Returns, for each index and sign, the value that each of SHARES of the pixels [n, 3] reaches."""
+  colours = colours[:: -(-len(colours) // _MOST_PIXELS)]
+  counts = np.maximum(1, np.round(np.array(SHARES) * len(colours)).astype(int))
+  levels = {}
+  for name, index in INDICES.items():
+    values = np.sort(index(*colours.T))
+    levels[name, 1], levels[name, -1] = values[-counts], -values[counts - 1]
+  return levels
+
+
+def evaluate(train: Source, validation: Source, config: Config) -> list[dict | None]:
+  """Returns for each class the rule and its figures, as JSON; None where none can be fitted.
+
+  "label_free" and "oracle" have the rates of `metrics.rates`. The oracle's threshold is the best one in
+  hindsight, at the same index and share.
+  """
+  if config.data.channels < 3:
+    return [None] * len(config.data.classes)
+  sample = np.arange(len(train.ids))[:: -(-len(train.ids) // _MOST_IMAGES)]
+  levels = _over_images(train, sample, config, lambda colours, _: {
+    f"{name}/{sign}": values for (name, sign), values in share_levels(colours.reshape(-1, 3)).items()
+  })
+  read = levels.pop("number")
+  keys = {key: (key.rpartition("/")[0], int(key.rpartition("/")[2])) for key in levels}
+  results = []
+  for c in range(len(config.data.classes)):
+    labels = train.labels[read, c] > 0
+    rule = fit({keys[key]: values for key, values in levels.items()}, labels)
+    results.append(None if rule is None else _figures(rule, validation, config, c))
+  return results
+
+
+def _figures(rule: ColourIndex, source: Source, config: Config, c: int) -> dict:
+  """Evaluates a rule on the images of a source that have masks."""
+  low, high = rule.threshold - 2.0, rule.threshold + 2.0  # Indices are logs and ratios near one.
+  width = (high - low) / _BINS
+
+  def count(colours: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    scores, truth, known = rule.scores(colours), mask == c + 1, mask != UNKNOWN
+    above = scores >= rule.threshold
+    mapped = above & (above.mean() >= rule.share)
+    bins = np.clip((scores - low) / width, 0, _BINS - 1).astype(int)
+    # Of each threshold, the pixels of images that its share lets through.
+    passes = np.sort(bins, axis=None)[-max(1, round(rule.share * bins.size))]
+    histogram = lambda where: np.bincount(np.minimum(bins[where], passes), minlength=_BINS)
+    return {
+      "true_positive": np.sum(mapped & truth), "false_positive": np.sum(mapped & ~truth & known),
+      "false_negative": np.sum(~mapped & truth), "true_negative": np.sum(~mapped & ~truth & known),
+      "positive": histogram(truth), "negative": histogram(~truth & known),
+    }
+
+  counts = _over_images(source, np.arange(len(source.ids)), config, count)
+  totals = {name: values.sum(axis=0, dtype=np.float64) for name, values in counts.items()}
+  tp = np.cumsum(totals["positive"][::-1])[::-1]
+  fp = np.cumsum(totals["negative"][::-1])[::-1]
+  best = int(np.argmax(tp / np.maximum(fp + totals["positive"].sum(), 1)))
+  oracle = {
+    "true_positive": tp[best], "false_positive": fp[best],
+    "false_negative": tp[0] - tp[best], "true_negative": fp[0] - fp[best],
+  }
+  return {
+    "rule": rule.describe(), **dataclasses.asdict(rule),
+    "label_free": {"threshold": rule.threshold, **metrics.rates(totals)},
+    "oracle": {"threshold": low + best * width, **metrics.rates(oracle)},
+  }
+
+
+def _over_images(
+  source: Source, numbers: np.ndarray, config: Config, function: Callable
+) -> dict[str, np.ndarray]:
+  """Returns stacked results of function(colours f32[H, W, 3], mask) over images, and their "number".
+
+  Processes share the images. Those that cannot be read are left out: the network's reading names them.
+  """
+  mine = numbers[jax.process_index() :: jax.process_count()]
+  progress, rows = Progress("colour index", len(mine)), []
+  for number in mine:
+    preemption.check_if_single_process()
+    with contextlib.suppress(ImageError):
+      image, mask = source.read(int(number))
+      rows.append({"number": number, **function(_colours(image, config), mask)})
+    progress.advance(1)
+  progress.close()
+  names = rows[0] if rows else ()
+  return processes.gather({name: np.stack([row[name] for row in rows]) for name in names})
+
+
+def _colours(image: np.ndarray, config: Config) -> np.ndarray:
+  """Returns red, green and blue f32[H, W, 3] in [0, 1] of an image [H, W, channels] as read."""
+  colours = image[..., [band - 1 for band in config.model.rgb_bands]].astype(np.float32)
+  if config.data.max_value:
+    return colours / config.data.max_value
+  if np.issubdtype(image.dtype, np.integer):
+    return colours / np.iinfo(image.dtype).max
+  low, high = colours.min(), colours.max()  # Floating-point values have no range of their own.
+  return (colours - low) / max(high - low, 1e-9)
+
+
+def _best_split(scores: np.ndarray, labels: np.ndarray) -> float:
+  """Returns the threshold of highest balanced accuracy; of equally good ones the middle one."""
+  order = np.argsort(scores, kind="stable")
+  ordered, truth = scores[order], labels[order]
+  missed = np.cumsum(truth) / truth.sum()  # If the threshold is just above each score.
+  rejected = np.cumsum(~truth) / (~truth).sum()
+  accuracy = np.where(np.append(np.diff(ordered) > 0, True), 1 - missed + rejected, 0.0)
+  middle = np.append((ordered[1:] + ordered[:-1]) / 2, ordered[-1])
+  best = np.flatnonzero(accuracy >= accuracy.max() - 1e-9)
+  return float(middle[best[len(best) // 2]])
+
+
+def _auc_error(auc: float, positives: int, negatives: int) -> float:
+  """Returns the standard error of an area under the ROC curve (Hanley and McNeil 1982)."""
+  auc = max(auc, 0.5)
+  first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+  spread = auc * (1 - auc) + (positives - 1) * (first - auc**2) + (negatives - 1) * (second - auc**2)
+  return float(np.sqrt(max(spread, 0.0) / positives / negatives))

@@ -1,0 +1,139 @@
+"""The colour index: a literal reference of its parts, and rules found in images made for them."""
+
+import types
+
+import numpy as np
+import pytest
+
+from lgag_jax.config import Config, DataConfig
+from lgag_jax.evaluation import colour_index, metrics
+from lgag_jax.evaluation.colour_index import ColourIndex
+from lgag_jax.imagery.reading import UNKNOWN, ImageError
+
+
+class Images:
+  """A source in memory."""
+
+  def __init__(self, images, masks, labels):
+    self.ids, self._images, self._masks = list(range(len(images))), images, masks
+    self.labels = np.array(labels, np.float32)[:, None]
+
+  def read(self, i):
+    if self._images[i] is None:
+      raise ImageError(f"{i} is damaged.")
+    return self._images[i], self._masks[i]
+
+
+def draw(rng, positive, *, side=20, slide=6, colour=(150, 100, 80)):
+  """A green image with brightness of its own, and in a positive one a square of another colour."""
+  shade = rng.uniform(0.7, 1.2)
+  image = np.clip(np.array([70, 110, 60]) * shade + rng.normal(0, 4, (side, side, 3)), 0, 255)
+  mask = np.zeros((side, side), np.uint8)
+  if positive:
+    image[:slide, :slide] = np.array(colour) * shade + rng.normal(0, 4, (slide, slide, 3))
+    mask[:slide, :slide] = 1
+  return image.astype(np.uint8), mask
+
+
+def source(rng, count=40, **options):
+  pairs = [draw(rng, i % 2 == 0, **options) for i in range(count)]
+  return Images(*zip(*pairs, strict=True), [float(i % 2 == 0) for i in range(count)])
+
+
+def test_a_rule_is_found_that_the_labels_alone_tell(rng):
+  train, validation = source(rng), source(rng, count=20)
+  (result,) = colour_index.evaluate(train, validation, Config())
+  assert result["name"] in ("red over green", "excess green")
+  assert result["label_free"]["iou"] > 0.9
+  assert result["oracle"]["iou"] >= result["label_free"]["iou"] - 0.01
+  # A slide covers 9 % of an image: labels allow no share above.
+  assert result["share"] <= 0.08
+  assert result["rule"].startswith(result["name"])
+
+
+def test_no_mask_is_seen_by_the_rule(rng):
+  train, validation = source(rng), source(rng, count=20)
+  blind = Images(train._images, [np.full((20, 20), UNKNOWN, np.uint8)] * 40, train.labels[:, 0])
+  seen, unseen = (colour_index.evaluate(t, validation, Config()) for t in (train, blind))
+  assert seen == unseen
+
+
+def test_a_dark_landslide_needs_the_other_sign(rng):
+  (result,) = colour_index.evaluate(
+    source(rng, colour=(35, 55, 30)), source(rng, count=20, colour=(35, 55, 30)), Config()
+  )
+  assert (result["name"], result["sign"]) == ("brightness", -1)
+  assert "below" in result["rule"]
+  assert result["label_free"]["iou"] > 0.6
+
+
+def test_figures_equal_a_loop_over_pixels(rng):
+  validation = source(rng, count=7)
+  validation._masks[0][10:, :3] = UNKNOWN
+  rule = ColourIndex("red over green", 1, 0.1, 0.05)
+  result = colour_index._figures(rule, validation, Config(), 0)
+  counts = dict.fromkeys(("true_positive", "false_positive", "false_negative", "true_negative"), 0)
+  for image, mask in zip(validation._images, validation._masks, strict=True):
+    r, g = image[..., 0] / 255.0, image[..., 1] / 255.0
+    above = np.log((r + 1 / 255) / (g + 1 / 255)) >= 0.1
+    mapped = above if above.mean() >= 0.05 else np.zeros_like(above)
+    for a, m in zip(mapped.ravel(), mask.ravel(), strict=True):
+      if m != UNKNOWN:
+        name = ("false" if a != (m == 1) else "true") + ("_positive" if a else "_negative")
+        counts[name] += 1
+  assert result["label_free"] == {"threshold": 0.1, **metrics.rates(counts)}
+
+
+def test_the_oracle_tries_every_threshold(rng):
+  """The best of the rules with the same index and share, each evaluated as a rule."""
+  validation = source(rng, count=5, colour=(95, 105, 65))
+  rule = ColourIndex("red over green", 1, 0.1, 0.05)
+  oracle = colour_index._figures(rule, validation, Config(), 0)["oracle"]
+  tried = [
+    colour_index._figures(ColourIndex("red over green", 1, t, 0.05), validation, Config(), 0)
+    for t in np.linspace(-0.5, 0.5, 101)
+  ]
+  best = max(one["label_free"]["iou"] for one in tried)
+  assert oracle["iou"] == pytest.approx(best, abs=0.02)
+  assert oracle["iou"] >= best - 0.005
+
+
+@pytest.mark.parametrize("label", [0.0, 1.0])
+def test_labels_of_one_kind_fit_nothing(rng, label):
+  images = source(rng, count=6)
+  images.labels[:] = label
+  assert colour_index.evaluate(images, images, Config()) == [None]
+
+
+def test_two_bands_have_no_colours(rng):
+  config = Config(data=DataConfig(channels=2))
+  assert colour_index.evaluate(types.SimpleNamespace(), types.SimpleNamespace(), config) == [None]
+
+
+def test_a_damaged_image_is_left_out(rng):
+  train = source(rng)
+  train._images = list(train._images)
+  train._images[3] = None
+  (result,) = colour_index.evaluate(train, source(rng, count=10), Config())
+  assert result["label_free"]["iou"] > 0.9
+
+
+@pytest.mark.parametrize(("dtype", "scale", "max_value"), [
+  (np.uint16, 257, 0.0), (np.uint16, 4, 1020.0), (np.float32, 1 / 255, 0.0),
+])
+def test_other_types_give_the_same_map(rng, dtype, scale, max_value):
+  images = source(rng)
+  other = Images(
+    [np.asarray(i * np.float64(scale), dtype) for i in images._images], images._masks,
+    images.labels[:, 0],
+  )
+  config = Config(data=DataConfig(max_value=max_value))
+  (result,) = colour_index.evaluate(other, other, config)
+  assert result["label_free"]["iou"] > 0.9
+
+
+def test_the_auc_error_is_that_of_hanley_and_mcneil():
+  # Worked by hand: AUC 0.9, 100 of each kind: Q1 = 0.8182, Q2 = 0.8526.
+  expected = np.sqrt((0.09 + 99 * (0.9 / 1.1 - 0.81) + 99 * (1.62 / 1.9 - 0.81)) / 1e4)
+  assert colour_index._auc_error(0.9, 100, 100) == pytest.approx(expected)
+  assert colour_index._auc_error(1.0, 10, 10) == 0.0
