@@ -310,7 +310,7 @@ def test_a_cache_of_two_processes_is_read_by_one(stopped, config, reference):
       patch.setattr(fill_trunk_outputs, "_fill", lambda *_: pytest.fail("filled again"))
       network, _, state = restore.start(config, mesh_of(4), 1)
       both = [
-        fill_trunk_outputs.open_split(source, network, state, config, mesh_of(4), folder).read
+        fill_trunk_outputs.open_split(source, network, state, config, mesh_of(4), folder).train_read
         for folder in (workdir, reference)
       ]
     for i in range(len(source.ids)):

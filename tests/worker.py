@@ -31,9 +31,9 @@ def _add(self, step, metrics, *, flush, add=loop.Log.add):
 
 def _advance(self, count, note="", *, advance=progress.Progress.advance):
   advance(self, count, note)
-  if self._what == os.environ.get("SIGNAL_IN"):
+  if self._title == os.environ.get("SIGNAL_IN"):
     os.kill(os.getpid(), signal.SIGTERM)
-  if self._what == os.environ.get("FAIL_IN"):
+  if self._title == os.environ.get("FAIL_IN"):
     raise RuntimeError("A fault.")
 
 
