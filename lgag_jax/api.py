@@ -5,7 +5,7 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import overload
 
 import jax
@@ -87,11 +87,17 @@ class Model:
       paths = scene_files(str(image))
       if len(paths) > 1:
         raise ValueError(f"{image} is {len(paths)} images: name a folder for their maps as `output`.")
-      return self._map([_FileSource(paths[0], self.config, options)], options)[0]
+      channels = self.config.data.channels
+      open_file = functools.partial(open_scene, paths[0], channels, bands=options.bands)
+      with open_file() as scene:
+        grid = scene.grid
+      return self._map([(grid, open_file)], options)[0]
     if output is not None:
       raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
     batch = _as_batch(np.asarray(image), self.config.data)
-    results = self._map([_ArraySource(pixels) for pixels in batch], options)
+    grid = Grid(*batch.shape[1:3], None, Affine.identity())
+    sources = [(grid, functools.partial(_open_array, pixels, grid)) for pixels in batch]
+    results = self._map(sources, options)
     if np.ndim(image) == 3:
       return results[0]
     return Result(
@@ -101,8 +107,8 @@ class Model:
        for name in self.classes},
     )
 
-  def _map(self, sources: "list[_FileSource] | list[_ArraySource]", options: Options) -> list[Result]:
-    """Maps sources through the same windows as scenes on disk."""
+  def _map(self, sources: list[tuple[Grid, Callable]], options: Options) -> list[Result]:
+    """Maps scenes, given by their grids and the functions that open them, as scenes on disk are."""
     loaded, results = self.loaded, []
     training_scale = loaded.scale_for(options)
 
@@ -113,15 +119,15 @@ class Model:
       results.append(Result(rows.probability, rows.mask, scores))
 
     def jobs() -> Iterator[SceneJob]:
-      for source in sources:
-        grid, classes = source.grid, len(self.classes)
+      for grid, open_source in sources:
+        classes = len(self.classes)
         gsd = grid.gsd() or options.gsd or None
         shape = grid.height, grid.width
         view = scale.view(training_scale, loaded.config, gsd, options.tile_size, shape)
         rows, cols = cover_scene(grid, view, options.overlap)
         store = _MemoryRows(np.empty((*shape, classes), np.float32), np.empty(shape, np.uint8))
         yield SceneJob(
-          source.open, view, rows, cols, (0, rows.length), store,
+          open_source, view, rows, cols, (0, rows.length), store,
           np.array(loaded.thresholds, np.float32), functools.partial(finish, store),
         )
 
@@ -158,35 +164,16 @@ class _MemoryRows:
     """Does nothing: maps in memory are not resumed."""
 
 
-class _FileSource:
-  """A scene in a file."""
-
-  def __init__(self, path: pathlib.Path, config: Config, options: Options):
-    self._arguments = path, config.data.channels, options.bands
-    with self.open() as scene:
-      self.grid = scene.grid
-
-  def open(self) -> Scene:
-    path, channels, bands = self._arguments
-    return open_scene(path, channels, bands=bands)
-
-
-class _ArraySource:
-  """An array as a scene without a georeference: a file in memory, which is read as one on disk."""
-
-  def __init__(self, pixels: np.ndarray):
-    self._pixels = pixels
-    self.grid = Grid(*pixels.shape[:2], None, Affine.identity())
-
-  @contextlib.contextmanager
-  def open(self) -> Iterator[Scene]:
-    height, width, channels = self._pixels.shape
-    profile = {"height": height, "width": width, "count": channels, "dtype": self._pixels.dtype}
-    with MemoryFile() as file:
-      with file.open(driver="GTiff", photometric="MINISBLACK", BIGTIFF="IF_SAFER", **profile) as raster:
-        raster.write(np.moveaxis(self._pixels, -1, 0))
-      with file.open() as raster:
-        yield Scene(pathlib.Path("array"), raster, self.grid, list(range(1, channels + 1)), None)
+@contextlib.contextmanager
+def _open_array(pixels: np.ndarray, grid: Grid) -> Iterator[Scene]:
+  """Opens an array as a scene: a file in memory, which is read as one on disk."""
+  height, width, channels = pixels.shape
+  profile = {"height": height, "width": width, "count": channels, "dtype": pixels.dtype}
+  with MemoryFile() as file:
+    with file.open(driver="GTiff", photometric="MINISBLACK", BIGTIFF="IF_SAFER", **profile) as raster:
+      raster.write(np.moveaxis(pixels, -1, 0))
+    with file.open() as raster:
+      yield Scene(pathlib.Path("array"), raster, grid, list(range(1, channels + 1)), None)
 
 
 def _as_batch(array: np.ndarray, data: DataConfig) -> np.ndarray:

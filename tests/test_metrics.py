@@ -130,28 +130,6 @@ def test_otsu_of_one_group_or_none_is_a_threshold_all_the_same(bins):
   assert 0 <= metrics.otsu(histogram) <= 1
 
 
-@pytest.mark.parametrize("share", [0.05, 0.5, 0.9, 0.995, 1.0])
-def test_quantile_against_counting(rng, share):
-  _, histogram = random_histograms(rng)
-  value = metrics.quantile(histogram, share)
-  edges = [e for e in range(BINS + 1) if histogram[:e].sum() >= share * histogram.sum() - 1e-9]
-  assert value == min(edges) / BINS
-
-
-def test_quantile_by_hand():
-  histogram = np.zeros(BINS)
-  histogram[[10, 20, 30]] = 50, 45, 5
-  assert metrics.quantile(histogram, 0.5) == 11 / BINS
-  assert metrics.quantile(histogram, 0.95) == 21 / BINS
-  assert metrics.quantile(histogram, 0.951) == 31 / BINS
-
-
-def test_quantile_leaves_something_above_it():
-  histogram = np.zeros(BINS)
-  histogram[-1] = 1.0
-  assert metrics.quantile(histogram, 0.995) < 1.0
-
-
 def pairs(scores, labels):
   """The share of pairs in the right order; a tie counts half."""
   won = [

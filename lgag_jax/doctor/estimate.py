@@ -13,7 +13,6 @@ import numpy as np
 from lgag_jax.config import Config
 from lgag_jax.doctor.findings import NOTE, WARNING, Finding, finding
 from lgag_jax.doctor.survey import SPLITS, Survey
-from lgag_jax.inference import localize
 from lgag_jax.inputs.pipeline import steps_per_epoch
 from lgag_jax.method import network as networks
 from lgag_jax.method.network import Network
@@ -69,10 +68,7 @@ def make(survey: Survey, config: Config, plan: Plan, workdir: pathlib.Path) -> E
   epoch = steps_per_epoch(counts["train"], config.train)
   steps = epoch * config.train.epochs
   images_drawn = steps * config.train.batch_size
-  image_bytes = sum(int(np.prod(s.shape[1:])) for s in plan.frozen) * np.dtype(np.float16).itemsize
-  cached = not localize.several_scales(config) and fill_trunk_outputs.can_cache(
-    config, plan.frozen, max(counts.values())
-  )
+  cached = fill_trunk_outputs.can_cache(config, plan.frozen, max(counts.values()))
   cache_limit = config.data.decoded_cache_gib * 2**30
   decoded_once = cached or survey.bytes_decoded <= cache_limit
   images_read = counts["train"] if decoded_once else images_drawn
@@ -84,7 +80,7 @@ def make(survey: Survey, config: Config, plan: Plan, workdir: pathlib.Path) -> E
     folder = folder.parent
   return Estimate(
     steps_per_epoch=epoch, steps=steps, images_drawn=images_drawn, cached=cached,
-    cache_bytes=image_bytes * sum(counts.values()) if cached else 0,
+    cache_bytes=fill_trunk_outputs.size_of(plan.frozen, sum(counts.values())) if cached else 0,
     free_bytes=shutil.disk_usage(folder).free, read_rate=survey.rate,
     read_workers=survey.workers, images_read=images_read,
     read_seconds=images_read / max(survey.rate, 1e-9),

@@ -90,13 +90,6 @@ def otsu(histogram: np.ndarray) -> float:
   return float(best.mean() + 1) / BINS
 
 
-def quantile(histogram: np.ndarray, share: float) -> float:
-  """Returns the lowest bin edge with at least `share` of a histogram below it."""
-  cumulative = np.cumsum(histogram)
-  index = int(np.searchsorted(cumulative, share * cumulative[-1] * (1 - 1e-12)))
-  return min(index + 1, BINS - 1) / BINS
-
-
 def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float | None:
   """Returns the area under the ROC curve of scores [n]; None unless labels [n] have both values."""
   positive, negative = scores[labels > 0], scores[labels == 0]

@@ -34,11 +34,6 @@ def gated(maps: Maps, name: str, config: Config) -> jax.Array:
   return maps.scores[name] * present[:, None, None, :]
 
 
-def several_scales(config: Config) -> bool:
-  """Whether maps are averaged over scales, which stored trunk outputs cannot serve."""
-  return config.localize.scales != (1.0,)
-
-
 def needs_images(config: Config) -> bool:
   """Whether maps are made with the images even where trunk outputs are stored."""
   return config.refine.method != "none"

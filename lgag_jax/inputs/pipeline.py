@@ -83,7 +83,6 @@ class Reader:
         )
         raise self.failure
 
-
   def _mask_to_model_size(self, mask):
     side = self._config.image_size
     if mask.shape == (side, side):

@@ -83,7 +83,6 @@ def make_source(config: DataConfig, split: str, faults: dict[str, str] | None = 
   return {"tfds": tfds_source.TfdsSource, "folder": FolderSource}[config.source](config, spec)
 
 
-
 class FolderSource:
   """Images in one folder per class: `landslide/` and `non-landslide/`, optionally `masks/`.
 

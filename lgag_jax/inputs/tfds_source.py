@@ -1,6 +1,5 @@
 """Examples from TensorFlow Datasets builders; refuses builders and data sets that run foreign code."""
 
-import contextlib
 import importlib
 import logging
 import os
@@ -168,28 +167,20 @@ def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
   parts = folder.relative_to(root).parts if _is_packaged(folder) else folder.parts[-2:]
   module_name = ".".join((*parts, scripts[0].stem))
   try:
-    with _on_import_path(folder.parents[len(parts) - 1]):
-      module = importlib.import_module(module_name)
+    sys.path.append(str(folder.parents[len(parts) - 1]))  # Last, so as not to shadow a library.
+    module = importlib.import_module(module_name)
   except ModuleNotFoundError as error:
     raise ValueError(
       f"data.builder={name}: {module_name} cannot be imported ({error}). Run from the folder that "
       f"holds {folder.parts[-2]}/."
     ) from error
+  finally:
+    sys.path.pop()
   return module.Builder(**options)
 
 
 def _is_packaged(folder: pathlib.Path) -> bool:
   return folder.parent == PACKAGED_BUILDERS
-
-
-@contextlib.contextmanager
-def _on_import_path(folder: pathlib.Path) -> Iterator[None]:
-  """Adds a folder to the end of the import path, so that its modules cannot shadow a library."""
-  sys.path.append(str(folder))
-  try:
-    yield
-  finally:
-    sys.path.remove(str(folder))
 
 
 def _check_prepared(config: DataConfig, name: str) -> None:

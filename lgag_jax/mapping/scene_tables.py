@@ -20,29 +20,7 @@ def area(square_metres: float) -> str:
 
 def notes(result: dict) -> list[str]:
   """Returns paragraphs that say what the figures of `judge.evaluate` cover."""
-  pixels, least = result["pixels"], f"{100 * result['min_overlap']:g} %"
-  count = len(result["scenes"])
-  paragraphs = [
-    f"The maps of {'1 scene' if count == 1 else f'{count:,} scenes'} at training step "
-    f"{result['step']}. {pixels['judged']:,} pixels are evaluated. {pixels['no_data']:,} nodata pixels "
-    f"and {pixels['unknown']:,} pixels that the reference marks as unknown are not. Counts are pooled "
-    "over all scenes. The named class is positive.",
-    f"The maps use the label-free threshold of the rule \"{result['threshold_rule']}\", which needs no "
-    "masks. The oracle's threshold gives the highest IoU on these references.",
-    "Landslides are the connected regions of the reference where the map has data. Polygons are the "
-    f"regions of the map that are large enough to be written. A landslide is detected if at least "
-    f"{least} of it lies in polygons of its class. A polygon is a false alarm if less than {least} of "
-    "its known part lies on landslides.",
-  ]
-  if result["probability"] == "percent":
-    paragraphs.append("Probabilities are whole percent, so the oracle chooses among 101 levels.")
-  for name, values in result["classes"].items():
-    if not values["label_free"]["landslide_pixels"]:
-      paragraphs.append(
-        f"No reference shows the class {name}. Its precision, recall, F1 and IoU mean nothing."
-      )
-  skipped = [f"Not evaluated: {name}: {reason}." for name, reason in result["left_out"].items()]
-  return paragraphs + skipped
+  return rendering.paragraphs("scene_notes.txt", result=result)
 
 
 def tables(result: dict) -> list[Table]:

@@ -31,6 +31,12 @@ def markdown(template: str, **values) -> str:
   return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
+def paragraphs(template: str, **values) -> list[str]:
+  """Returns the paragraphs of a text, each in one line, which a page escapes when it shows them."""
+  text = _TEXT.get_template(template).render(values)
+  return [" ".join(part.split()) for part in text.split("\n\n") if part.strip()]
+
+
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
   """Returns a Markdown table without a final line break."""
   return str(_MARKDOWN.get_template("macros.md").module.table(Table(columns, rows))).rstrip("\n")
@@ -49,12 +55,13 @@ def _valid_unicode(text: str) -> str:
   return text.encode(errors="backslashreplace").decode()
 
 
-def _environment(**options) -> jinja2.Environment:
+def _environment(*, autoescape: bool = True, **options) -> jinja2.Environment:
   return jinja2.Environment(
-    loader=jinja2.PackageLoader("lgag_jax.pages"), autoescape=True, undefined=jinja2.StrictUndefined,
-    trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True, **options,
+    loader=jinja2.PackageLoader("lgag_jax.pages"), autoescape=autoescape, trim_blocks=True,
+    undefined=jinja2.StrictUndefined, lstrip_blocks=True, keep_trailing_newline=True, **options,
   )
 
 
 _HTML = _environment()
+_TEXT = _environment(autoescape=False)
 _MARKDOWN = _environment(finalize=_markdown_text)

@@ -3,19 +3,13 @@
     python -m lgag_jax.main --mode=tile --input=scenes --labels=inventory.gpkg --output=tiles
 
 Cuts scenes (a file, a folder or a glob) into tiles that configs/image_folder.py trains on. The labels
-are polygons, points, a raster mask, or a table of tile labels. Writes:
-
-- one folder of images per class: `landslide/` and `non-landslide/`;
-- `manifest.csv` with the split of each tile;
-- `masks/` if the labels have outlines (for evaluation, never for training);
-- `tiles.gpkg` to view the labels and splits of all tiles in a GIS, skipped ones too.
-
-Tiles without a certain label are skipped (see `labels`). Blocks of neighbouring tiles go to training or
-validation as a whole, with a buffer between the two. A person may later move tiles to the folder of
-another class, or delete them: the split belongs to the file name.
-
-The output folder appears when it is complete. The memory needed depends on the size of a tile and on
-the number of shapes in the inventory.
+are polygons, points, a raster mask, or a table of tile labels. Writes one folder of images per class,
+`manifest.csv` with the split of each tile, `masks/` for evaluation if the labels have outlines, and
+`tiles.gpkg` with the labels and splits of all tiles. Tiles without a certain label are skipped (see
+`labels`). Blocks of neighbouring tiles go to training or validation as a whole, with a buffer between
+the two. A tile may later be moved to the folder of another class: the split belongs to the file name.
+The output folder appears when it is complete. Memory follows the size of a tile and the number of
+shapes in the inventory.
 """
 
 import pathlib

@@ -39,8 +39,8 @@ def size_of(shapes: Any, examples: int) -> int:
 
 
 def can_cache(config: Config, shapes: Any, examples: int) -> bool:
-  """Whether nothing upstream of the frozen outputs is random, and they fit the room given."""
-  if config.data.augment == "image":
+  """Whether the frozen outputs are always the same, at one scale, and fit the room given."""
+  if config.data.augment == "image" or config.localize.scales != (1.0,):
     return False
   size = size_of(shapes, examples)
   fits = size <= config.data.feature_cache_gib * 2**30
@@ -59,13 +59,10 @@ def open_split(
   """Opens readers, cached if possible; raises ValueError when the processes see different examples."""
   processes.check_same((list(source.ids), source.labels.tobytes()), "examples")
   reader = pipeline.Reader(source, config.data)
-  cache = None
-  # Kept trunk outputs know one scale.
-  if not localize.several_scales(config):
-    directory = config.data.feature_cache_directory or workdir / "features"
-    cache = open_cache(network, state, source, reader, config, mesh, pathlib.Path(directory))
-  with_images = cache is not None and localize.needs_images(config)
-  return Split(source, cache or reader, cache.with_images() if with_images else cache or reader)
+  directory = pathlib.Path(config.data.feature_cache_directory or workdir / "features")
+  cache = open_cache(network, state, source, reader, config, mesh, directory)
+  with_images = cache.with_images() if cache and localize.needs_images(config) else cache
+  return Split(source, cache or reader, with_images or reader)
 
 
 def open_cache(
