@@ -49,9 +49,7 @@ def across_splits(
   return [p for p in pairs if examples[p[0]].split != examples[p[1]].split]
 
 
-def _leaks(
-  examples: Sequence[Example], pairs: Sequence[tuple[int, int]], kind: str
-) -> list[Finding]:
+def _leaks(examples: Sequence[Example], pairs: Sequence[tuple[int, int]], kind: str) -> list[Finding]:
   across = across_splits(examples, pairs)
   held_out = {i for p in across for i in p if examples[i].split == "validation"}
   return [finding(
@@ -77,9 +75,7 @@ def _contradictions(
   )] if opposed else []
 
 
-def _repeats(
-  examples: Sequence[Example], pairs: Sequence[tuple[int, int]], kind: str
-) -> list[Finding]:
+def _repeats(examples: Sequence[Example], pairs: Sequence[tuple[int, int]], kind: str) -> list[Finding]:
   """Returns a finding for copies in one split with one label, which only count more than once."""
   repeats = [
     p for p in pairs

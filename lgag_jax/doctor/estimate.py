@@ -50,9 +50,7 @@ def plan(config: Config) -> Plan:
   """Computes the shapes of the network; raises ValueError if no training can use the config."""
   network = networks.build(config)
   channels, side = config.data.channels, config.data.image_size
-  trunk = jax.eval_shape(
-    functools.partial(network.init_trunk, channels=channels), jax.random.key(0)
-  )
+  trunk = jax.eval_shape(functools.partial(network.init_trunk, channels=channels), jax.random.key(0))
   state = jax.eval_shape(
     functools.partial(train_step.fresh_state, network, config, optimizer.make_optimizer(config, 1)),
     trunk,
@@ -81,9 +79,8 @@ def make(survey: Survey, config: Config, plan: Plan, workdir: pathlib.Path) -> E
   return Estimate(
     steps_per_epoch=epoch, steps=steps, images_drawn=images_drawn, cached=cached,
     cache_bytes=fill_trunk_outputs.size_of(plan.frozen, sum(counts.values())) if cached else 0,
-    free_bytes=shutil.disk_usage(folder).free, read_rate=survey.rate,
-    read_workers=survey.workers, images_read=images_read,
-    read_seconds=images_read / max(survey.rate, 1e-9),
+    free_bytes=shutil.disk_usage(folder).free, read_rate=survey.rate, read_workers=survey.workers,
+    images_read=images_read, read_seconds=images_read / max(survey.rate, 1e-9),
     memory_bytes=int(plan.state_bytes + plan.parameter_bytes + batch + decoded),
   )
 

@@ -24,11 +24,9 @@ def render(survey: Survey, findings: Sequence[Finding], config: Config) -> str:
   """Returns the page; reads the pictured files once more."""
   entries = [(finding, _groups(finding, survey, config)) for finding in findings]
   return rendering.html(
-    "doctor_report.html",
-    data=config.data.directory or config.data.builder, source=config.data.source,
+    "doctor_report.html", data=config.data.directory or config.data.builder, source=config.data.source,
     train_split=config.data.train_split, validation_split=config.data.validation_split,
-    cards=_cards(survey, findings),
-    problems=[entry for entry in entries if entry[0].severity != NOTE],
+    cards=_cards(survey, findings), problems=[entry for entry in entries if entry[0].severity != NOTE],
     notes=[entry for entry in entries if entry[0].severity == NOTE],
     tables=[_class_table(survey, config), _shape_table(survey.examples)],
     config=json.dumps(dataclasses.asdict(config.data), indent=2),
@@ -44,9 +42,7 @@ def _cards(survey: Survey, findings: Sequence[Finding]) -> list[tuple[str, str]]
   ]
 
 
-def _groups(
-  finding: Finding, survey: Survey, config: Config
-) -> list[tuple[list[Picture], list[str]]]:
+def _groups(finding: Finding, survey: Survey, config: Config) -> list[tuple[list[Picture], list[str]]]:
   """Returns pictures and captions of the finding's first groups; deleted images have no picture."""
   groups = []
   for group in finding.pictures[:_MAX_GROUPS]:
@@ -58,9 +54,7 @@ def _groups(
 
 
 def _label(example: Example, config: Config) -> str:
-  names = [
-    name for name, value in zip(config.data.classes, example.label, strict=True) if value
-  ]
+  names = [name for name, value in zip(config.data.classes, example.label, strict=True) if value]
   return " and ".join(names) or config.data.background
 
 
@@ -90,9 +84,7 @@ def _class_table(survey: Survey, config: Config) -> Table:
 
 def _shape_table(examples: Sequence[Example]) -> Table:
   """Returns the most frequent sizes and types; the last row sums up the others."""
-  count = collections.Counter(
-    (f"{e.shape[0]} x {e.shape[1]}", len(e.mean), e.dtype) for e in examples
-  )
+  count = collections.Counter((f"{e.shape[0]} x {e.shape[1]}", len(e.mean), e.dtype) for e in examples)
   frequent = count.most_common(_MAX_SHAPES)
   rows = [(*shape, number) for shape, number in frequent]
   if others := len(examples) - sum(number for _, number in frequent):

@@ -172,11 +172,9 @@ def _read_example(
   low, high, blank, mean, std = _statistics(image.reshape(-1, image.shape[-1]), config)
   example = Example(
     split=split, index=index, name=name, shape=image.shape[:2], dtype=str(image.dtype),
-    label=tuple(float(x) for x in source.labels[index]),
-    low=low.astype(np.float64), high=high.astype(np.float64),
-    blank=blank, mean=mean, std=std,
-    digest=duplicates.digest(image), signature=duplicates.signature(image),
-    known=int(counts.sum() - counts[reading.UNKNOWN]),
+    label=tuple(float(x) for x in source.labels[index]), low=low.astype(np.float64),
+    high=high.astype(np.float64), blank=blank, mean=mean, std=std, digest=duplicates.digest(image),
+    signature=duplicates.signature(image), known=int(counts.sum() - counts[reading.UNKNOWN]),
     pixels=tuple(int(n) for n in counts[1 : classes + 1]),
     invalid_values=tuple(int(v) for v in np.flatnonzero(counts[: reading.UNKNOWN]) if v > classes),
     mask_file=source.files(index)[1],

@@ -22,14 +22,8 @@ SIZE_EDGES = (0, 64, 256, 1024, 4096, 16384)  # Pixels of a landslide, at the mo
 
 
 def evaluate(
-  network: Network,
-  state: TrainState,
-  config: Config,
-  mesh: Mesh,
-  workdir: pathlib.Path,
-  *,
-  train: Split,
-  validation: Split,
+  network: Network, state: TrainState, config: Config, mesh: Mesh, workdir: pathlib.Path, *,
+  train: Split, validation: Split,
 ) -> dict:
   """Writes thresholds.json and eval/ (validation.json, .md, panels.npz, bank.npz); returns metrics.
 
@@ -99,9 +93,7 @@ def _class_result(
   measured: Measurements, rules: dict, thresholds: dict[str, list[float]], config: Config, c: int,
   index: dict | None,
 ) -> dict:
-  image = metrics.image_rates(
-    measured.probabilities[:, c], measured.labels[:, c], config.localize.gate
-  )
+  image = metrics.image_rates(measured.probabilities[:, c], measured.labels[:, c], config.localize.gate)
   maps = {
     name: _map_result(measured, rules[name], thresholds[name][c], name, config, c)
     for name in maps_of(config)
@@ -117,23 +109,18 @@ def _map_result(
 ) -> dict:
   positive, negative = measured.histograms[name][c][:2]
   oracle_threshold, oracle = metrics.oracle(positive, negative)
-  counts = dict(
-    zip(IMAGE_COUNTS, np.moveaxis(measured.image_counts[name][:, c], -1, 0), strict=True)
-  )
+  counts = dict(zip(IMAGE_COUNTS, np.moveaxis(measured.image_counts[name][:, c], -1, 0), strict=True))
   iou = counts["hit"] / np.maximum(counts["union"], 1)
   iou = np.sort(iou[counts["truth"] > 0])  # Sorted, the mean does not depend on the order of images.
   called_positive = measured.probabilities[:, c] > config.localize.gate
-  at = lambda value: {
-    "threshold": value, **metrics.rates(metrics.confusion(positive, negative, value))
-  }
+  at = lambda value: {"threshold": value, **metrics.rates(metrics.confusion(positive, negative, value))}
   return {
     "label_free": at(threshold),
     "oracle": {"threshold": oracle_threshold, **oracle},
     "rules": {rule: at(values[c]) for rule, values in rules.items()},
     "coverage": metrics.coverage(counts, measured.labels[:, c], called_positive),
     "per_image_iou": {
-      "images": len(iou),
-      "mean": float(iou.mean()) if len(iou) else 0.0,
+      "images": len(iou), "mean": float(iou.mean()) if len(iou) else 0.0,
       "counts": np.histogram(iou, bins=10, range=(0, 1))[0].tolist(),
     },
     "recall_by_size": metrics.recall_by_size(measured.landslides[name][c], SIZE_EDGES),

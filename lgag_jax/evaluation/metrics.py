@@ -36,9 +36,7 @@ def histogram_of(values: np.ndarray) -> np.ndarray:
   return np.bincount(index, minlength=BINS).astype(np.float64)
 
 
-def confusion(
-  positive: np.ndarray, negative: np.ndarray, threshold: float
-) -> dict[str, np.ndarray]:
+def confusion(positive: np.ndarray, negative: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
   """Returns counts at a threshold from histograms [..., bins] of positive and negative pixels.
 
   A pixel is called positive if its bin starts at or above the threshold.
@@ -61,9 +59,8 @@ def rates(counts: dict[str, np.ndarray]) -> dict[str, float]:
   chance = _ratio((tp + fp) * (tp + fn) + (fn + tn) * (fp + tn), total * total)
   return {
     "precision": _ratio(tp, tp + fp), "recall": _ratio(tp, tp + fn),
-    "f1": _ratio(2 * tp, 2 * tp + fp + fn), "iou": _ratio(tp, tp + fp + fn),
-    "accuracy": accuracy, "kappa": _ratio(accuracy - chance, 1.0 - chance),
-    "pixels": total, "landslide_pixels": tp + fn,
+    "f1": _ratio(2 * tp, 2 * tp + fp + fn), "iou": _ratio(tp, tp + fp + fn), "accuracy": accuracy,
+    "kappa": _ratio(accuracy - chance, 1.0 - chance), "pixels": total, "landslide_pixels": tp + fn,
   }
 
 
@@ -142,17 +139,14 @@ def image_rates(probabilities: np.ndarray, labels: np.ndarray, gate: float) -> d
   rows = [{name: round(value, 3) for name, value in row.items()} for row in reliability]
   return {
     "accuracy": _ratio(tp + tn, len(labels)), "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-    "auc": area_under_curve(probabilities, labels), "images": len(labels),
-    "positives": int(tp + fn), "negatives": int(fp + tn),
-    "false_alarms": int(fp), "missed": int(fn),
+    "auc": area_under_curve(probabilities, labels), "images": len(labels), "positives": int(tp + fn),
+    "negatives": int(fp + tn), "false_alarms": int(fp), "missed": int(fn),
     "false_alarm_rate": _ratio(fp, fp + tn), "missed_rate": _ratio(fn, tp + fn),
     **{name: round(value, 3) for name, value in calibrated.items()}, "reliability": rows,
   }
 
 
-def coverage(
-  counts: dict[str, np.ndarray], labels: np.ndarray, called_positive: np.ndarray
-) -> dict:
+def coverage(counts: dict[str, np.ndarray], labels: np.ndarray, called_positive: np.ndarray) -> dict:
   """Returns how much of each image is mapped as one class.
 
   `counts` holds pixels, [n] each: "mapped" and "all", and of the masks "truth" and "known", which are

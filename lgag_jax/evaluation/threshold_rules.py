@@ -80,8 +80,7 @@ def _rules(histogram: dict[str, np.ndarray], map_: ScoreMap) -> dict[str, list[f
   otsu = [metrics.otsu(h) if h.sum() else _DRAW for h in histogram["found"]]
   pairs = zip(histogram["positive"], histogram["negative"], strict=True)
   return {
-    "argmax": otsu if map_.normalised else [_DRAW] * len(otsu),
-    "otsu": otsu,
+    "argmax": otsu if map_.normalised else [_DRAW] * len(otsu), "otsu": otsu,
     "agreement": [_agreement(positive, negative) for positive, negative in pairs],
   }
 

@@ -27,9 +27,7 @@ def fold_constants(
       constant_equations.append(equation)
     else:
       varying.update(equation.outvars)
-  equations = [
-    equation for equation in flat.jaxpr.eqns if not varying.isdisjoint(equation.outvars)
-  ]
+  equations = [equation for equation in flat.jaxpr.eqns if not varying.isdisjoint(equation.outvars)]
   computed = {variable for equation in constant_equations for variable in equation.outvars}
   used = [variable for equation in equations for variable in _variables(equation.invars)]
   used += _variables(flat.jaxpr.outvars)

@@ -36,9 +36,7 @@ def load(image_type="uint8", folder=FOLDER, providers=("CPUExecutionProvider",))
     if images.shape[1:] != shape or images.dtype != image_type:
       raise ValueError(f"images are {images.dtype}{list(images.shape)}, not {image_type}[B, *{shape}]")
     padded = np.pad(images, ((0, -len(images) % size), (0, 0), (0, 0), (0, 0)))
-    parts = [
-      program.run(names, {"images": padded[i : i + size]}) for i in range(0, len(padded), size)
-    ]
+    parts = [program.run(names, {"images": padded[i : i + size]}) for i in range(0, len(padded), size)]
     outputs = [np.concatenate(output)[: len(images)] for output in zip(*parts, strict=True)]
     return dict(zip(names, outputs, strict=True))
 

@@ -57,7 +57,5 @@ class Grid:
     longitudes, latitudes = transformer.transform(*zip(*points, strict=True))
     if not all(map(math.isfinite, (*longitudes, *latitudes))):
       return None
-    lengths = [
-      GEOD.inv(longitudes[0], latitudes[0], longitudes[i], latitudes[i])[2] for i in (1, 2)
-    ]
+    lengths = [GEOD.inv(longitudes[0], latitudes[0], longitudes[i], latitudes[i])[2] for i in (1, 2)]
     return math.sqrt(lengths[0] * lengths[1])

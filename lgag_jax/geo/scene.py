@@ -84,8 +84,7 @@ class Scene:
   def _check_size(self, shape: tuple[int, int]) -> None:
     part = f"a window of {shape[0]} x {shape[1]}"
     values = shape[0] * shape[1] * max(self.channels, len(self._bands))
-    opening.check_size(
-      self._raster, self.path, values, opening.MAX_BYTES, part, "read smaller windows")
+    opening.check_size(self._raster, self.path, values, opening.MAX_BYTES, part, "read smaller windows")
 
   def _read_inside(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     # Indices of a palette cannot be averaged.

@@ -183,8 +183,7 @@ def _to_pixels(
 def _transformer(path, crs: str | None, grid: Grid) -> pyproj.Transformer | None:
   if crs is None or grid.crs is None:
     lacking, other = ("it", "the scene") if crs is None else ("the scene", "the layer")
-    _LOG.warning(
-      "%s: %s has no coordinate reference system; using that of %s.", path, lacking, other)
+    _LOG.warning("%s: %s has no coordinate reference system; using that of %s.", path, lacking, other)
     return None
   try:
     source, target = pyproj.CRS.from_user_input(crs), pyproj.CRS.from_wkt(grid.crs.to_wkt())

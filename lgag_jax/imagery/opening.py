@@ -63,8 +63,7 @@ def open_raster(path: pathlib.Path, max_block_bytes: int = _MAX_BLOCK_BYTES) -> 
 
 
 def open_with_driver(
-  driver: str, path: pathlib.Path, source: pathlib.Path | str,
-  max_block_bytes: int = _MAX_BLOCK_BYTES,
+  driver: str, path: pathlib.Path, source: pathlib.Path | str, max_block_bytes: int = _MAX_BLOCK_BYTES,
 ) -> rasterio.DatasetReader:
   """Opens `source`, GDAL's name for `path`, with one driver; raises ImageError naming `path`."""
   try:

@@ -50,9 +50,7 @@ def map_of(config: Config) -> str:
 
 
 @functools.lru_cache(maxsize=8)  # Compiled once, however often it is asked for.
-def make_localize(
-  network: Network, config: Config, mesh: Mesh
-) -> Callable[[TrainState, dict], Maps]:
+def make_localize(network: Network, config: Config, mesh: Mesh) -> Callable[[TrainState, dict], Maps]:
   """Returns the jitted function from a state and a global batch to Maps at the images' size.
 
   Score maps are averaged over `localize.scales`, then refined by the image. A batch with "taps" is used

@@ -148,9 +148,7 @@ class SplitPlan:
     return rows.blocks_at(*region[:2]), cols.blocks_at(*region[2:])
 
 
-def _grids(
-  regions: Sequence[tuple[str, Region]], config: DataConfig
-) -> dict[str, tuple[Axis, Axis]]:
+def _grids(regions: Sequence[tuple[str, Region]], config: DataConfig) -> dict[str, tuple[Axis, Axis]]:
   """Returns for each image the rows and columns of the grid of blocks that covers all its regions."""
   bounds: dict[str, Region] = {}
   for name, (top, bottom, left, right) in regions:

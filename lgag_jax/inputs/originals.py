@@ -30,9 +30,7 @@ class Config(tfds.core.BuilderConfig):
   dtype: type = np.uint8
 
 
-def tiles_or_patches(
-  side: int, patch: int, channels: int = 3, dtype: type = np.uint8
-) -> list[Config]:
+def tiles_or_patches(side: int, patch: int, channels: int = 3, dtype: type = np.uint8) -> list[Config]:
   """Returns the variants of a data set of patches: cut into tiles of `side` (the default), or whole."""
   image = {"channels": channels, "dtype": dtype}
   return [
@@ -74,14 +72,10 @@ def _features(config: Config) -> tfds.features.FeaturesDict:
     image = tfds.features.Image(shape=(*shape, config.channels), encoding_format="png")
   else:  # Floats hardly compress, and decompressing them takes longer than reading them.
     encoding = "zlib" if np.issubdtype(config.dtype, np.integer) else "bytes"
-    image = tfds.features.Tensor(
-      shape=(*shape, config.channels), dtype=config.dtype, encoding=encoding
-    )
+    image = tfds.features.Tensor(shape=(*shape, config.channels), dtype=config.dtype, encoding=encoding)
   return tfds.features.FeaturesDict({
-    "image": image,
-    "mask": tfds.features.Image(shape=(*shape, 1), encoding_format="png"),
-    "label": tfds.features.ClassLabel(names=["non-landslide", "landslide"]),
-    "id": tfds.features.Text(),
+    "image": image, "mask": tfds.features.Image(shape=(*shape, 1), encoding_format="png"),
+    "label": tfds.features.ClassLabel(names=["non-landslide", "landslide"]), "id": tfds.features.Text(),
   })
 
 
@@ -90,9 +84,7 @@ def layout_error(name: str, root: pathlib.Path, problem: str) -> ValueError:
   return ValueError(f"{root}: {problem}. Expected layout:\n{catalogue.layout(name)}")
 
 
-def _find_or_download(
-  dl_manager, name: str, is_root: Callable[[pathlib.Path], bool]
-) -> pathlib.Path:
+def _find_or_download(dl_manager, name: str, is_root: Callable[[pathlib.Path], bool]) -> pathlib.Path:
   """Returns the root of the published files in the user's folder, or downloads them."""
   try:
     manual = pathlib.Path(dl_manager.manual_dir)

@@ -49,8 +49,7 @@ def tiles(height: int, width: int, side: int) -> list[Tile]:
   rows, cols = _starts(height, side), _starts(width, side)
   return [
     Tile(row, col, min(side, height), min(side, width), overlap_rows, overlap_cols)
-    for row, overlap_rows in rows
-    for col, overlap_cols in cols
+    for row, overlap_rows in rows for col, overlap_cols in cols
   ]
 
 
@@ -207,8 +206,7 @@ class PatchSource:
 
   def _mask(self, image, mask, tile):
     values = reading.read_mask(
-      mask, classes=len(self._config.classes), ignore=self._config.mask_ignore,
-      window=tile.window(),
+      mask, classes=len(self._config.classes), ignore=self._config.mask_ignore, window=tile.window(),
     )
     return np.where(reading.read_valid_mask(image, tile.window()), values, np.uint8(reading.UNKNOWN))
 

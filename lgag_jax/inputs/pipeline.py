@@ -136,9 +136,7 @@ def _permuted(members: np.ndarray, seed: int, kind: int, start: int, count: int)
   return np.concatenate(passes)[offset : offset + count].astype(np.int32)
 
 
-def train_batches(
-  source: Source, read: Callable, config: Config, *, start_step: int
-) -> Iterator[dict]:
+def train_batches(source: Source, read: Callable, config: Config, *, start_step: int) -> Iterator[dict]:
   """Yields this process's part of every batch from `start_step` to the last step of training.
 
   `read` is a Reader or a FeatureCache. Batch t contains the same examples however often training was

@@ -30,9 +30,7 @@ def require_directory(config: DataConfig) -> pathlib.Path:
   return directory
 
 
-def select(
-  spec: str, names: Sequence[str], config: DataConfig, known: Sequence[str] = ()
-) -> list[int]:
+def select(spec: str, names: Sequence[str], config: DataConfig, known: Sequence[str] = ()) -> list[int]:
   """Returns the indices that the TFDS split expression `spec` selects; `names[i]` is example i's split.
 
   If all names are empty, the last `validation_fraction` of the examples is validation. It is one

@@ -51,9 +51,7 @@ class TfdsSource:
     # TFDS decodes 16-bit PNGs with TensorFlow only.
     wide = isinstance(features["image"], tfds.features.Image) and features["image"].dtype == np.uint16
     self._wide = features["image"] if wide else None
-    self._data = builder.as_data_source(
-      split=spec, decoders={"image": skip["image"]} if wide else None
-    )
+    self._data = builder.as_data_source(split=spec, decoders={"image": skip["image"]} if wide else None)
     rows = builder.as_data_source(split=spec, decoders=skip)
     names = features["label"].names
     if unknown := [name for name in config.classes if name not in names]:
@@ -118,8 +116,7 @@ def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
     downloads = pathlib.Path(builder.data_dir_root) / "downloads" / builder.name
     folder = _original_folder(config.original, downloads)
     builder.download_and_prepare(
-      file_format="array_record",
-      download_config=tfds.download.DownloadConfig(manual_dir=folder),
+      file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=folder),
     )
     files.write_text(origin, config.original)
   elif not origin.exists() or origin.read_text() != config.original:

@@ -71,9 +71,7 @@ def compare(
   naming a raster that is damaged.
   """
   names = config.data.classes
-  mask_path = rasters.path_with_suffix(
-    output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8)
-  )
+  mask_path = rasters.path_with_suffix(output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8))
   scores_path = rasters.path_with_suffix(
     output / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype)
   )
@@ -99,8 +97,7 @@ def compare(
       overlay.overlay_image(plan.path, outcome, config, options, _COLOURS).save(picture)
   metric = plan.grid.to_wgs84() is not None
   return Comparison(
-    pixels, histograms,
-    landslides=[_areas_and_shares(true, name, metric) for name in names],
+    pixels, histograms, landslides=[_areas_and_shares(true, name, metric) for name in names],
     polygons=[_areas_and_shares(mapped, name, metric) for name in names],
   )
 
@@ -142,9 +139,7 @@ def _count(
         histograms[c - 1, 1] += metrics.histogram_of(band[~inside & ~unknown])
         band = np.where(unknown, np.uint8(UNKNOWN), inside * np.uint8(_PERCENT))
         in_truth_raster.write(band, c, window=window)
-      outcome = np.where(
-        true > 0, np.where(true == mapped, _DETECTED, _MISSED), _FALSE * (mapped > 0)
-      )
+      outcome = np.where(true > 0, np.where(true == mapped, _DETECTED, _MISSED), _FALSE * (mapped > 0))
       outcome[unknown] = NO_DATA
       outcome_raster.write(outcome.astype(np.uint8), 1, window=window)
   return pixels, histograms

@@ -56,9 +56,7 @@ def evaluate(
     )
 
 
-def find_references(
-  scenes: Sequence[pathlib.Path], labels: str
-) -> dict[pathlib.Path, pathlib.Path]:
+def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib.Path, pathlib.Path]:
   """Returns each scene's reference: the file `labels`, or the file with the scene's name.
 
   Raises ValueError if no scene has a reference, or one has several.
@@ -209,9 +207,7 @@ def _pixel_figures(comparison: Comparison, result: MappingResult, options: Optio
   return classes
 
 
-def _object_figures(
-  comparison: Comparison, c: int, reference_options: References, unit: str
-) -> dict:
+def _object_figures(comparison: Comparison, c: int, reference_options: References, unit: str) -> dict:
   """Returns a class's figures of landslides and polygons; polygons of unknown pixels do not count."""
   polygons = comparison.polygons[c]
   known = polygons[~np.isnan(polygons[:, 1])]

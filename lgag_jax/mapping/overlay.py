@@ -38,9 +38,7 @@ def overlay_image(
   return _paint(pixels, mask.read(1, shape=shape), config, colours)
 
 
-def _paint(
-  pixels: np.ndarray, mask: np.ndarray, config: Config, colours: np.ndarray
-) -> Image.Image:
+def _paint(pixels: np.ndarray, mask: np.ndarray, config: Config, colours: np.ndarray) -> Image.Image:
   """Returns an image with each class tinted and outlined in `colours`, f32[n, 3], no data in white."""
   image = scaling.picture(pixels, config.model.rgb_bands, mask != NO_DATA).astype(np.float32)
   inside = (mask > 0) & (mask != NO_DATA)

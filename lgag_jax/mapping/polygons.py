@@ -95,9 +95,7 @@ def _ground_measures(outlines: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.n
   if transformer is None:
     return areas, perimeters
   for start in range(0, len(outlines), _POLYGONS_AT_ONCE):
-    rings, polygon = shapely.get_rings(
-      outlines[start : start + _POLYGONS_AT_ONCE], return_index=True
-    )
+    rings, polygon = shapely.get_rings(outlines[start : start + _POLYGONS_AT_ONCE], return_index=True)
     rings = shapely.segmentize(rings, 1.0)
     points = _apply(grid.transform, shapely.get_coordinates(rings))
     longitudes, latitudes = transformer.transform(*points.T)

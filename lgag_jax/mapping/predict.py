@@ -132,9 +132,7 @@ def map_scenes(
   return dataclasses.replace(result, rows=rows)
 
 
-def _write_table_and_page(
-  result: MappingResult, output: pathlib.Path, *, has_news: bool
-) -> list[dict]:
+def _write_table_and_page(result: MappingResult, output: pathlib.Path, *, has_news: bool) -> list[dict]:
   """Writes predictions.csv and the page of all maps in `output`; returns the rows of the plans.
 
   Without news the page stays as it is, since it may hold an evaluation.
@@ -150,9 +148,7 @@ def _write_table_and_page(
   return rows
 
 
-def write_page(
-  result: MappingResult, output: pathlib.Path, evaluation: dict | None = None
-) -> None:
+def write_page(result: MappingResult, output: pathlib.Path, evaluation: dict | None = None) -> None:
   """Writes the page of all maps in `output`, with the content of eval/scenes.json if given."""
   config = result.config
   levels = ", ".join(f"{value:.3f}" for value in result.thresholds)
@@ -213,9 +209,7 @@ def _plans(
     if grid.georeferenced and grid.crs is None:
       _LOG.warning("%s has no CRS: its map has none either, and polygons have no area in m².", path)
     if gsd is None and training_scale.gsd:
-      _LOG.info(
-        "%s does not give its ground resolution (--gsd): assuming that of training.", path.name
-      )
+      _LOG.info("%s does not give its ground resolution (--gsd): assuming that of training.", path.name)
     stem = _stem(path, stems)
     stems.add(stem)
     key = json.dumps([*maker, listing.file_key(path)])

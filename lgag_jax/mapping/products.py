@@ -84,9 +84,8 @@ def write(
       ((first, scores) for first, scores, _ in _read_rows(stores)), names, averaged=True,
     ) as probability,
     rasters.write_and_open(
-      output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8),
-      _mask_rows(stores, pixel_counts), ("class",), averaged=False,
-      colours=overlay.mask_colours(len(names)),
+      output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8), _mask_rows(stores, pixel_counts),
+      ("class",), averaged=False, colours=overlay.mask_colours(len(names)),
     ) as mask,
   ):
     areas, paths = None, [probability.path, mask.path]
@@ -124,9 +123,7 @@ def _write_styles(
   return paths
 
 
-def _remove_older_forms(
-  plan: ScenePlan, output: pathlib.Path, paths: Sequence[pathlib.Path]
-) -> None:
+def _remove_older_forms(plan: ScenePlan, output: pathlib.Path, paths: Sequence[pathlib.Path]) -> None:
   """Removes files of an earlier map that this one does not have, for example because of its CRS."""
   for folder, suffix in itertools.product(("mask", "probability", "polygons"), _SUFFIXES):
     path = output / folder / f"{plan.stem}{suffix}"
@@ -177,8 +174,7 @@ def _figures(
     metric = areas is not None and not np.isnan(class_areas).any()
     classes[name] = {
       "probability": round(float(image_scores[c]), 4),
-      "share": round(float(pixel_counts[c + 1]) / max(valid, 1), 6),
-      "pixels": int(pixel_counts[c + 1]),
+      "share": round(float(pixel_counts[c + 1]) / max(valid, 1), 6), "pixels": int(pixel_counts[c + 1]),
       "landslides": None if areas is None else len(class_areas),
       "areas_m2": class_areas.round(2).tolist() if metric else None,
     }

@@ -126,9 +126,7 @@ def _join(above: _Pieces, below: _Pieces, first_row: np.ndarray) -> _Pieces:
   """
   figures = np.concatenate([above.figures, below.figures])
   touching = (above.last_row >= 0) & (first_row >= 0)
-  pairs = np.unique(
-    above.last_row[touching] * len(figures) + len(above.figures) + first_row[touching]
-  )
+  pairs = np.unique(above.last_row[touching] * len(figures) + len(above.figures) + first_row[touching])
   upper, lower = np.divmod(pairs, len(figures))
   same_class = figures[upper, 0] == figures[lower, 0]
   edges = (upper[same_class], lower[same_class])
@@ -141,9 +139,7 @@ def _join(above: _Pieces, below: _Pieces, first_row: np.ndarray) -> _Pieces:
   outlines = [[] for _ in range(count)]
   for i, outline in zip(region.tolist(), above.outlines + below.outlines, strict=True):
     outlines[i] += outline
-  last_row = np.where(
-    below.last_row < 0, -1, np.r_[region, -1][below.last_row + len(above.figures)]
-  )
+  last_row = np.where(below.last_row < 0, -1, np.r_[region, -1][below.last_row + len(above.figures)])
   return _Pieces(np.stack([class_index, last, *sums, maximum], axis=1), outlines, last_row)
 
 

@@ -39,9 +39,7 @@ class SceneMapper:
   split_scenes: bool  # Whether the processes divide the rows of each scene, not the scenes.
   skip: Callable[[pathlib.Path, Exception], None]  # Called with a scene that cannot be read, and why.
 
-  def map_scenes(
-    self, plans: list[ScenePlan], network: Network, state: TrainState, mesh: Mesh
-  ) -> None:
+  def map_scenes(self, plans: list[ScenePlan], network: Network, state: TrainState, mesh: Mesh) -> None:
     """Maps this process's part of the scenes, and writes the products of those that are whole."""
     if not plans:
       return
@@ -66,9 +64,7 @@ class SceneMapper:
         continue
       store = self._store(plan, spans[part])
       job = SceneJob(
-        functools.partial(
-          open_scene, plan.path, self.config.data.channels, bands=self.options.bands
-        ),
+        functools.partial(open_scene, plan.path, self.config.data.channels, bands=self.options.bands),
         plan.view, rows, cols, spans[part], store, np.array(self.thresholds, np.float32),
         on_finish=functools.partial(self._finish, plan, store),
         on_progress=lambda pixels: progress.advance(pixels / 1e6),

@@ -33,10 +33,9 @@ def write(
   short = {path: pathlib.PurePath(path).name for path in sorted(skipped)[:MAX_ROWS]}
   reasons = [(name, skipped[path].replace(path, name)) for path, name in short.items()]
   page = rendering.html(
-    "scene_report.html",
-    title="1 scene" if len(results) == 1 else f"{len(results):,} scenes", description=description,
-    cards=_cards(results), skipped=rendering.Table(("image", "reason"), reasons, text_columns=2),
-    skipped_count=len(skipped),
+    "scene_report.html", title="1 scene" if len(results) == 1 else f"{len(results):,} scenes",
+    description=description, cards=_cards(results),
+    skipped=rendering.Table(("image", "reason"), reasons, text_columns=2), skipped_count=len(skipped),
     evaluation=_evaluation(evaluation, output) if evaluation else None,
     histograms=_histograms(results, names), names=names, scenes=results[:MAX_ROWS], area=area,
     more_scenes=len(results) - min(len(results), MAX_ROWS),

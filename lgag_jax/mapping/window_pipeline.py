@@ -77,9 +77,7 @@ def run(
   batches = _read_batches(jobs, config, mesh)
   writing: collections.deque = collections.deque()
   with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-    reading_ahead = collections.deque(
-      reader.submit(next, batches, None) for _ in range(_BATCHES_AHEAD)
-    )
+    reading_ahead = collections.deque(reader.submit(next, batches, None) for _ in range(_BATCHES_AHEAD))
     try:
       while (batch := reading_ahead.popleft().result()) is not None:
         preemption.check()

@@ -25,10 +25,7 @@ class Head(nn.Module):
 
   @nn.compact
   def __call__(
-    self,
-    taps: tuple[Array, ...],
-    bank: MemoryBank,
-    labels: Float[Array, "B C"] | None = None,
+    self, taps: tuple[Array, ...], bank: MemoryBank, labels: Float[Array, "B C"] | None = None,
   ) -> Outputs:
     """Computes all outputs; `labels` None is inference, where the scores decide which classes exist."""
     method, config = self.method, self.config

@@ -20,19 +20,13 @@ from lgag_jax.trunks.layers import resize
 _NEVER = -1e9  # A logit that stands for "not there"; infinities would make gradients NaN.
 
 
-def classification(
-  scores: Float[Array, "B C"], labels: Float[Array, "B C"]
-) -> Float[Array, " B"]:
+def classification(scores: Float[Array, "B C"], labels: Float[Array, "B C"]) -> Float[Array, " B"]:
   """Binary cross-entropy of the image scores (logits), mean over classes (L_cls)."""
   return jnp.mean(optax.sigmoid_binary_cross_entropy(scores, labels), axis=-1)
 
 
 def contrast(
-  anchors: Float[Array, "B K D"],
-  exists: Bool[Array, "B K"],
-  bank: MemoryBank,
-  *,
-  temperature: float,
+  anchors: Float[Array, "B K D"], exists: Bool[Array, "B K"], bank: MemoryBank, *, temperature: float,
 ) -> Float[Array, " B"]:
   """Category-aware semantic contrast of local anchors against the bank (L_con; RCA).
 
@@ -61,9 +55,7 @@ def consistency(
   return jnp.mean(jnp.abs(activation - guided), axis=(1, 2, 3))
 
 
-def negative_pixels(
-  logits: Float[Array, "B h w C"], labels: Float[Array, "B C"]
-) -> Float[Array, " B"]:
+def negative_pixels(logits: Float[Array, "B h w C"], labels: Float[Array, "B C"]) -> Float[Array, " B"]:
   """Cross-entropy against background, of every pixel of the classes that the image label denies."""
   pixel = jax.nn.softplus(logits)  # Cross-entropy against 0.
   return jnp.mean(jnp.mean(pixel, axis=(1, 2)) * (1.0 - labels), axis=-1)

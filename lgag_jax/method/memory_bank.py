@@ -24,10 +24,8 @@ def empty(config: BankConfig, *, classes: int, dimension: int) -> MemoryBank:
   """Returns a bank without anchors for `classes` = K, background included."""
   return MemoryBank(
     features=jnp.zeros((classes, config.slots, dimension)),
-    valid=jnp.zeros((classes, config.slots), bool),
-    cursor=jnp.zeros((classes,), jnp.int32),
-    centres=jnp.zeros((classes, config.centres, dimension)),
-    ready=jnp.zeros((), bool),
+    valid=jnp.zeros((classes, config.slots), bool), cursor=jnp.zeros((classes,), jnp.int32),
+    centres=jnp.zeros((classes, config.centres, dimension)), ready=jnp.zeros((), bool),
   )
 
 
@@ -38,11 +36,7 @@ def accept_confident(outputs: Outputs, batch: dict, config: Config) -> Bool[Arra
   return outputs.exists & confident & (batch["weight"] > 0)[:, None]
 
 
-def push(
-  bank: MemoryBank,
-  anchors: Float[Array, "B K D"],
-  accepted: Bool[Array, "B K"],
-) -> MemoryBank:
+def push(bank: MemoryBank, anchors: Float[Array, "B K D"], accepted: Bool[Array, "B K"]) -> MemoryBank:
   """Enters the accepted anchors in batch order; the newest L of each class stay. No gradient passes."""
   rows = unit(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
   over_classes = jax.vmap(_push_class, in_axes=(0, 0, 0, 1, 1))
@@ -59,8 +53,7 @@ def _push_class(features, valid, cursor, rows, accepted):
   written = accepted & (rank >= count - slots)
   index = jnp.where(written, (cursor + rank) % slots, slots)
   return (
-    features.at[index].set(rows, mode="drop"),
-    valid.at[index].set(True, mode="drop"),
+    features.at[index].set(rows, mode="drop"), valid.at[index].set(True, mode="drop"),
     (cursor + count) % slots,
   )
 
@@ -101,9 +94,7 @@ def refresh(bank: MemoryBank, config: BankConfig) -> MemoryBank:
   spread = jax.vmap(partial(_spread_slots, count=config.centres))(bank.features, bank.valid)
   start = jnp.where(bank.ready, bank.centres, spread)
   centres = jax.vmap(partial(_lloyd, steps=config.lloyd_steps))(bank.features, bank.valid, start)
-  return bank.replace(
-    centres=jnp.where(enough, centres, bank.centres), ready=bank.ready | enough
-  )
+  return bank.replace(centres=jnp.where(enough, centres, bank.centres), ready=bank.ready | enough)
 
 
 def _spread_slots(
@@ -115,9 +106,7 @@ def _spread_slots(
   return features[order[picks]]
 
 
-def assign(
-  features: Float[Array, "L D"], centres: Float[Array, "M D"]
-) -> Int[Array, " L"]:
+def assign(features: Float[Array, "L D"], centres: Float[Array, "M D"]) -> Int[Array, " L"]:
   """Returns each row's nearest centre in Euclidean distance."""
   # The row's own length is the same for all centres.
   distance = jnp.sum(jnp.square(centres), axis=-1) - 2.0 * features @ centres.T  # L M

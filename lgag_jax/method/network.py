@@ -60,11 +60,7 @@ class Network:
     return (*frozen[:-1], frozen[-1][..., : self.trunk.WIDTHS[first - 2]], *trained)
 
   def __call__(
-    self,
-    params: Any,
-    statistics: Any,
-    frozen: tuple,
-    bank: MemoryBank,
+    self, params: Any, statistics: Any, frozen: tuple, bank: MemoryBank,
     labels: Float[Array, "B C"] | None = None,
   ) -> Outputs:
     """Computes the head's outputs; `labels` None is inference."""
@@ -120,9 +116,7 @@ def build(config: Config, platform: str = "") -> Network:
   kind = pretrained.TRUNKS[config.model.trunk]
   options = {"dtype": jnp.dtype(config.model.precision)}
   if config.model.trunk == "efficientnet_lite0":
-    options["depthwise"] = depthwise_form(
-      config.model.depthwise, platform or jax.default_backend()
-    )
+    options["depthwise"] = depthwise_form(config.model.depthwise, platform or jax.default_backend())
   head = Head(registry.method_of(config), config, anchor_stride=TRAINING_STRIDE)
   mean, std = normalisation_of(kind, config)
   return Network(

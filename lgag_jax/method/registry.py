@@ -27,9 +27,8 @@ SOL = Method(
 # The whole method in the form that has measured best.
 LGAG = Method(
   name="lgag", classifier=classifiers.tap_classifier, anchor_features=sol.tap_features,
-  locate=sol.locate, aggregation=gaa.residual_attention, classifies_fused=True,
-  guide=sol.cosine_guide, accept=memory_bank.accept_confident,
-  push=memory_bank.push,
+  locate=sol.locate, aggregation=gaa.residual_attention, classifies_fused=True, guide=sol.cosine_guide,
+  accept=memory_bank.accept_confident, push=memory_bank.push,
   losses=(*_LABEL_TERMS, losses.CONSISTENCY, losses.CONTRAST, losses.AUXILIARY),
   maps=(_ACTIVATION, ScoreMap("anchor_guided", head.fused_guided_scores)),
 )
@@ -37,8 +36,7 @@ LGAG = Method(
 SEGMENTATION = Method(
   name="segmentation", classifier=classifiers.decoder, anchor_features=sol.tap_features,
   losses=(losses.SEGMENTATION,), maps=(ScoreMap("segmentation", head.activation_probability),),
-  gated=False,
-  supervision="masks", threshold_rule="otsu",
+  gated=False, supervision="masks", threshold_rule="otsu",
 )
 # The published form, and its first two rungs.
 LGAGNET = Method(
@@ -49,9 +47,8 @@ LGAGNET = Method(
   losses=LGAG.losses, maps=(_NORMALISED, ScoreMap("anchor_guided", head.fused_guided_scores)),
 )
 LGAGNET_SOL = Method(
-  name="lgagnet_sol", classifier=classifiers.linear_classifier,
-  anchor_features=sol.side_projections, locate=sol.locate, structure="last_tap",
-  guide=sol.cosine_guide, losses=SOL.losses,
+  name="lgagnet_sol", classifier=classifiers.linear_classifier, anchor_features=sol.side_projections,
+  locate=sol.locate, structure="last_tap", guide=sol.cosine_guide, losses=SOL.losses,
   maps=(_NORMALISED, ScoreMap("anchor_guided", head.guided_scores)),
 )
 LGAGNET_CLASS_ACTIVATION = Method(

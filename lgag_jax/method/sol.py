@@ -25,9 +25,7 @@ def tap_features(config: Config) -> nn.Module:
 def side_projections(config: Config) -> nn.Module:
   """Builds the published anchor features: projections of all four taps."""
   model = config.model
-  return SideProjections(
-    model.side_widths, model.epsilon, jnp.dtype(model.precision), name="sides"
-  )
+  return SideProjections(model.side_widths, model.epsilon, jnp.dtype(model.precision), name="sides")
 
 
 class TapFeatures(nn.Module):
@@ -77,11 +75,8 @@ def _sampled(x: Float[Array, "B a b E"], size: tuple[int, int]) -> tuple[Array, 
 
 
 def locate(
-  structure: Float[Array, "B i j E"],
-  activation: Float[Array, "B i j K"],
-  present: Bool[Array, "B K"],
-  g: Float[Array, "B h w D"],
-  config: Config,
+  structure: Float[Array, "B i j E"], activation: Float[Array, "B i j K"], present: Bool[Array, "B K"],
+  g: Float[Array, "B h w D"], config: Config,
 ) -> Float[Array, "B h w K"]:
   """Returns one-hot seeds on the grid of g: SOL's, less those that `reseed` drops."""
   # Seeds are an argmax, which no gradient passes: none is computed.
@@ -119,11 +114,7 @@ def class_maps(
 
 
 def overlap(
-  features: Float[Array, "B N E"],
-  maps: Float[Array, "B N K"],
-  *,
-  block_rows: int,
-  epsilon: float,
+  features: Float[Array, "B N E"], maps: Float[Array, "B N K"], *, block_rows: int, epsilon: float,
   dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns A, the intersection over union of each cell's structure row with each class map.
@@ -169,10 +160,7 @@ def seeds(
 
 
 def local_anchors(
-  features: Float[Array, "B N D"],
-  weights: Float[Array, "B N K"],
-  *,
-  dtype: jnp.dtype = jnp.float32,
+  features: Float[Array, "B N D"], weights: Float[Array, "B N K"], *, dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B K D"]:
   """Returns the mean of the features per class, weighted; zero for a class without weight.
 
@@ -185,10 +173,7 @@ def local_anchors(
 
 
 def reseed(
-  features: Float[Array, "B N D"],
-  weights: Float[Array, "B N K"],
-  *,
-  rounds: int,
+  features: Float[Array, "B N D"], weights: Float[Array, "B N K"], *, rounds: int,
   dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Drops seeds that are closer to the background's anchor than to their own, `rounds` times.
@@ -219,10 +204,7 @@ def cosine_guide(
 
 
 def cosine_maps(
-  features: Float[Array, "B N D"],
-  anchors: Float[Array, "B K D"],
-  *,
-  dtype: jnp.dtype = jnp.float32,
+  features: Float[Array, "B N D"], anchors: Float[Array, "B K D"], *, dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns R = relu(cosine of each cell with each anchor) (the anchor-guided activation)."""
   return jax.nn.relu(product("bnd,bkd->bnk", unit(features), unit(anchors), dtype))

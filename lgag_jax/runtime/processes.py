@@ -26,9 +26,7 @@ _LOG = logging.getLogger(__name__)
 _REMEDY = "give --coordinator=HOST:PORT --processes=N --process=I"
 
 
-def start(
-  mode: str, coordinator: str | None, processes: int | None, process: int | None
-) -> None:
+def start(mode: str, coordinator: str | None, processes: int | None, process: int | None) -> None:
   """Starts jax.distributed if `mode` ("auto", "on", "off"), the flags or the cluster ask for it.
 
   Must run before anything uses a device. Raises ValueError for contradictory or incomplete flags, and

@@ -75,9 +75,7 @@ def check_batch(mesh: Mesh, batch_size: int, parts: int = 1) -> None:
 def to_global(batch: Any, mesh: Mesh) -> Any:
   """Returns global arrays made of every process's rows of a batch."""
   sharding = batch_sharding(mesh)
-  return jax.tree.map(
-    lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch
-  )
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, np.asarray(x)), batch)
 
 
 def local_rows(tree: Any) -> Any:

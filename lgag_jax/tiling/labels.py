@@ -89,9 +89,7 @@ def _reference_labeller(reference: Reference, buffer: float, settings: Settings)
 
   def label(tile: Tile, valid: np.ndarray) -> tuple[str, np.ndarray | None]:
     mask = np.where(valid, reference.read(tile.window), np.uint8(reading.UNKNOWN))
-    pixels = {
-      name: np.count_nonzero(mask == number) for number, name in enumerate(settings.classes, 1)
-    }
+    pixels = {name: np.count_nonzero(mask == number) for number, name in enumerate(settings.classes, 1)}
     classes = [name for name, count in pixels.items() if count]
     minimum = 1 if points else max(settings.min_pixels, settings.min_fraction * mask.size)
     complete = not np.any((mask == reading.UNKNOWN) & valid)
@@ -162,9 +160,7 @@ def _tile_of_row(where: str, line: dict, grid: Grid, settings: Settings) -> tupl
   except (KeyError, TypeError, ValueError, OverflowError) as error:
     raise ValueError(f"{where} needs numbers in row and col, or in x and y: {line}.") from error
   if not all(n in range(count) for n, count in zip(tile, counts(grid, settings), strict=True)):
-    raise ValueError(
-      f"{where} means no tile of the scene: {names[0]}={first:g}, {names[1]}={second:g}"
-    )
+    raise ValueError(f"{where} means no tile of the scene: {names[0]}={first:g}, {names[1]}={second:g}")
   return int(tile[0]), int(tile[1])
 
 

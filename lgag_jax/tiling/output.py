@@ -80,9 +80,8 @@ def write_footprints(rows: list[Row], path: pathlib.Path) -> None:
       warnings.filterwarnings("ignore", message="'crs' was not provided")
       pyogrio.raw.write(
         path, shapely.to_wkb(shapely.polygons(np.array([row.corners for row in members]))),
-        [_column(members, name) for name in fields], fields,
-        crs=crs or None, driver="GPKG", geometry_type="Polygon",
-        layer="tiles" if number == 1 else f"tiles_{number}",
+        [_column(members, name) for name in fields], fields, crs=crs or None, driver="GPKG",
+        geometry_type="Polygon", layer="tiles" if number == 1 else f"tiles_{number}",
       )
 
 

@@ -50,9 +50,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
       grids[path] = scene.grid
   total = sum(np.prod(labels.counts(grid, settings)) for grid in grids.values())
   if total > _MAX_TILES:
-    raise ValueError(
-      f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size."
-    )
+    raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
   split_of = _splits(grids, settings)
   rows, progress = [], Progress("tiles", int(total), unit="tiles")
   with files.atomic_folder(pathlib.Path(settings.output)) as folder:
@@ -94,9 +92,7 @@ def _channels(path: pathlib.Path, settings: Settings) -> int:
   return 3 if kinds == (ColorInterp.palette,) else len(kinds) - (kinds[-1] == ColorInterp.alpha)
 
 
-def _splits(
-  grids: dict[pathlib.Path, Grid], settings: Settings
-) -> Callable[[str, labels.Tile], str]:
+def _splits(grids: dict[pathlib.Path, Grid], settings: Settings) -> Callable[[str, labels.Tile], str]:
   """Returns a function from a scene's name and a tile to the tile's split, "" for a skipped tile."""
   if settings.validation_fraction == 0:
     return lambda *_: "train"

@@ -52,9 +52,7 @@ class _Run:
   def evaluate(self, step: int, state: TrainState) -> None:
     """Writes the figures of the validation part to the log."""
     self.evaluation_due = True
-    figures = evaluate.epoch_metrics(
-      self.network, state, self.validation, self.config, self.mesh
-    )
+    figures = evaluate.epoch_metrics(self.network, state, self.validation, self.config, self.mesh)
     self.log.write(step, "validation", figures)
     self.evaluation_due = False
 
@@ -182,9 +180,7 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
       )
       for split in ("train", "validation")
     )
-    return evaluate.evaluate(
-      network, state, config, mesh, workdir, train=train, validation=validation
-    )
+    return evaluate.evaluate(network, state, config, mesh, workdir, train=train, validation=validation)
 
 
 def changed_settings(old: Config, new: Config) -> list[str]:

@@ -22,8 +22,7 @@ def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
   rate = config.optim.learning_rate
   relative = schedule(config, steps)
   groups = {
-    "frozen": optax.set_to_zero(),
-    "trunk": _base(config, lambda step: rate * relative(step)),
+    "frozen": optax.set_to_zero(), "trunk": _base(config, lambda step: rate * relative(step)),
     "new": _base(config, lambda step: rate * config.optim.new_multiplier * relative(step)),
   }
 
@@ -51,6 +50,4 @@ def _base(config: Config, learning_rate: optax.Schedule) -> optax.GradientTransf
   if optim.name == "adamw":
     return optax.adamw(learning_rate, weight_decay=optim.weight_decay)
   momentum = optim.momentum or None
-  return optax.chain(
-    optax.add_decayed_weights(optim.weight_decay), optax.sgd(learning_rate, momentum)
-  )
+  return optax.chain(optax.add_decayed_weights(optim.weight_decay), optax.sgd(learning_rate, momentum))

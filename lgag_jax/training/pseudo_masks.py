@@ -39,8 +39,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     source = open_source(config.data, "train", from_workdir=True)
     index = {
       "step": int(state.step), "examples": len(source.ids), "source": pseudo.digest(source),
-      "classes": list(config.data.classes), "thresholds": thresholds,
-      "settings": _settings(config),
+      "classes": list(config.data.classes), "thresholds": thresholds, "settings": _settings(config),
     }
     if processes.from_first(lambda: _is_complete(folder, index)):
       return folder
@@ -62,9 +61,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   return folder
 
 
-def pseudo_masks(
-  maps: Maps, labels: np.ndarray, thresholds: list[float], config: Config
-) -> np.ndarray:
+def pseudo_masks(maps: Maps, labels: np.ndarray, thresholds: list[float], config: Config) -> np.ndarray:
   """Returns u8[B, H, W]: a class's number, 0 for background, reading.UNKNOWN in between.
 
   `labels` is f32[B, C]. A class that the label affirms and no score reaches leaves its image's less

@@ -55,11 +55,7 @@ def fresh_state(
 
 
 def make_train_step(
-  network: Network,
-  config: Config,
-  optimizer: optax.GradientTransformation,
-  mesh: Mesh,
-  *,
+  network: Network, config: Config, optimizer: optax.GradientTransformation, mesh: Mesh, *,
   steps_per_epoch: int,
 ) -> Callable[[TrainState, dict], tuple[TrainState, dict]]:
   """Returns the jitted step: (state, global batch) to the next state and metrics.
