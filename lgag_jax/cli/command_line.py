@@ -75,10 +75,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 
 def mode_arguments() -> tuple[Any, ...]:
-  """Returns the arguments of the mode: its config, or its dataclasses of flags.
-
-  Raises ValueError that names the flag if one is missing, invalid or of another mode.
-  """
+  """Returns the mode's config, or its dataclasses of flags; raises ValueError naming a wrong flag."""
   name = _FLAGS.mode
   mode = MODES[name]
   for flag in sorted(_KNOWN_FLAGS - mode.takes() - (set(_PROCESS_FLAGS) if mode.processes else set())):

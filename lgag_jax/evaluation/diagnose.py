@@ -21,9 +21,7 @@ MAX_NEGATIVE_SHARE = 0.02  # Of the pixels of negative images.
 MIN_ORACLE_RATIO = 0.8  # Below, the threshold costs a fifth of the oracle's IoU.
 
 
-def findings(
-  image: dict, values: dict, config: Config, index: dict | None = None
-) -> list[dict]:
+def findings(image: dict, values: dict, config: Config, index: dict | None = None) -> list[dict]:
   """Returns the findings of one class. Those of the classifier, which the maps rest on, come first.
 
   `image` is what `metrics.image_rates` returns, `values` the evaluation's result for the method's main

@@ -27,10 +27,7 @@ IMAGE_COUNTS = ("hit", "union", "truth", "known", "mapped", "all")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurements:
-  """Counts of a split of n images with C classes. Dictionaries are by the names of `maps_of`.
-
-  Without thresholds, `image_counts` and `landslides` are empty.
-  """
+  """Counts by the names of `maps_of`; without thresholds `image_counts` and `landslides` are empty."""
 
   labels: np.ndarray  # f32[n, C]
   probabilities: np.ndarray  # f32[n, C]
@@ -44,10 +41,7 @@ def measure(
   localize: Callable, state: TrainState, split: Split, mesh: Mesh, config: Config,
   thresholds: dict[str, list[float]] | None,
 ) -> Measurements:
-  """Counts a split's pixels, and with thresholds also those of single images and landslides.
-
-  Each process counts its own rows of every batch; then the counts of all processes are joined.
-  """
+  """Counts pixels of a split and, with thresholds, of its images and landslides, over all processes."""
   names = maps_of(config)
   histograms = _make_histograms(config, mesh)
   levels = {

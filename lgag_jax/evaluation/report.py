@@ -14,11 +14,7 @@ from lgag_jax.runtime import files
 
 
 def write_report(workdir: pathlib.Path) -> pathlib.Path:
-  """Writes report.html to a workdir and returns its path.
-
-  Raises FileNotFoundError if the workdir has no evaluation, ValueError if its evaluation files are
-  invalid.
-  """
+  """Writes report.html; raises FileNotFoundError without an evaluation, ValueError if it is invalid."""
   try:
     page = _page(workdir)
   except (LookupError, TypeError, AttributeError, ArithmeticError) as error:

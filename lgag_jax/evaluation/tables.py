@@ -72,12 +72,8 @@ def _summary(name: str, values: dict, main: str) -> ClassSummary:
   ]
   index = values.get("colour_index")  # Not in files of release 0.1.0.
   if index and masks:
-    pixels += [
-      ((f"no network: {index['rule']}", label), index[kind]) for kind, label in kinds.items()
-    ]
-  rules = [
-    ((rule_title(rule),), figures) for rule, figures in maps[main]["rules"].items()
-  ]
+    pixels += [((f"no network: {index['rule']}", label), index[kind]) for kind, label in kinds.items()]
+  rules = [((rule_title(rule),), figures) for rule, figures in maps[main]["rules"].items()]
   return ClassSummary(
     name=name, classifier=_classifier(values["image"]), has_masks=masks,
     findings=[(found["level"], found["text"], found["remedy"]) for found in values["diagnosis"]],
@@ -92,8 +88,7 @@ def _rate_table(
 ) -> Table:
   names = (*columns, "threshold", *(RATE_NAMES if masks else ()))
   cells = [
-    (*labels, number(values["threshold"]), *(rates(values) if masks else ()))
-    for labels, values in rows
+    (*labels, number(values["threshold"]), *(rates(values) if masks else ())) for labels, values in rows
   ]
   return Table(names, cells, text_columns=len(columns))
 
@@ -106,8 +101,7 @@ def _classifier(image: dict) -> Table:
     )
   ]
   return Table(("image classifier", "value"), [
-    ("AUC", number(image["auc"])), ("accuracy", number(image["accuracy"])),
-    ("F1", number(image["f1"])),
+    ("AUC", number(image["auc"])), ("accuracy", number(image["accuracy"])), ("F1", number(image["f1"])),
     ("expected calibration error, ten bins", number(image["expected_calibration_error"])),
     ("Brier score", number(image["brier"])), ("false alarms on negative images", errors[0]),
     ("missed positive images", errors[1]),

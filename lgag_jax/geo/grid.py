@@ -32,10 +32,7 @@ class Grid:
     return self.crs is not None or not self.transform.is_identity
 
   def to_wgs84(self) -> pyproj.Transformer | None:
-    """Returns the transformer from its coordinates to (longitude, latitude).
-
-    Returns None without a CRS, or if the CRS has no known position on the Earth.
-    """
+    """Returns the transformer to (longitude, latitude); None without a CRS that lies on the Earth."""
     if self.crs is None:
       return None
     try:

@@ -17,10 +17,7 @@ def image_files(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Maps names without suffix to a folder's images; returns {} for a missing folder.
-
-  Raises ValueError naming two images that differ only in their suffixes.
-  """
+  """Maps stems to a folder's images, {} if it is missing; ValueError for two images of one stem."""
   files: dict[str, pathlib.Path] = {}
   for path in image_files(directory) if directory.is_dir() else []:
     if path.stem in files:

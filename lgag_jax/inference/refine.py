@@ -58,10 +58,7 @@ def guided_filter(
 
 
 def _solve(a: Float[Array, "... E E"], b: Float[Array, "... E C"]) -> Float[Array, "... E C"]:
-  """Solves a x = b for symmetric, positive definite a, by elimination.
-
-  LAPACK is slower for matrices as small as these, and deadlocks on several CPU devices.
-  """
+  """Solves a x = b for positive definite a. LAPACK is slower, and deadlocks on several CPU devices."""
   rows = jnp.arange(a.shape[-1])[:, None]
   left = jnp.concatenate([a, b], axis=-1)
   for k in range(a.shape[-1]):  # Each round eliminates one column.

@@ -168,10 +168,7 @@ def train_batches(source: Source, read: Callable, config: Config, *, start_step:
 def eval_batches(
   source: Source, read: Callable, config: Config, batch_size: int, *, at_most: int = 0
 ) -> Iterator[dict]:
-  """Yields every example once, in order; the last batch is padded with examples of weight 0.
-
-  With `at_most`, yields that many examples, evenly spread.
-  """
+  """Yields every example, or `at_most` evenly spread, in order; padded with examples of weight 0."""
   count = len(source.ids)
   sample_size = min(at_most or count, count)
   sample = np.arange(sample_size) * count // sample_size

@@ -146,10 +146,7 @@ def _original_folder(name: str, downloads: pathlib.Path) -> pathlib.Path:
 
 
 def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
-  """Opens a registered builder, or the builder in a folder.
-
-  Raises ValueError if the builder cannot be imported, or if prepared data would run foreign code.
-  """
+  """Opens a registered or a folder's builder; ValueError if it fails or data would run foreign code."""
   options = {"data_dir": config.directory or None}
   name, _, variant = config.builder.partition(":")
   if variant:

@@ -113,10 +113,7 @@ def _ground_measures(outlines: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.n
 
 
 def _simplify(geometries: np.ndarray, grid: Grid, tolerance: float) -> np.ndarray:
-  """Simplifies polygons by a tolerance in metres, or pixels if the scene has no place on the Earth.
-
-  A polygon that simplification would break stays as it is.
-  """
+  """Simplifies polygons by metres, or pixels without a place on the Earth, unless that breaks one."""
   if not tolerance:
     return geometries
   pixel_side = abs(grid.transform.determinant) ** 0.5  # In the CRS's units.

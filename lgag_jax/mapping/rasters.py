@@ -38,18 +38,12 @@ class MapRaster:
   def read(
     self, band: int, window: Window | None = None, *, shape: tuple[int, int] | None = None
   ) -> np.ndarray:
-    """Reads a band; with `shape`, takes the nearest pixel of the file or of its overviews.
-
-    Raises ImageError if the file is damaged.
-    """
+    """Reads a band; `shape` takes nearest pixels. Raises ImageError if the file is damaged."""
     with opening.error_context(self.path, _REMEDY):
       return self.dataset.read(band, window=window, out_shape=shape)
 
   def row_blocks(self) -> Iterator[Window]:
-    """Yields windows of whole rows from top to bottom, each of about 2 million pixels.
-
-    A window is at least as high as one of the file's tiles.
-    """
+    """Yields windows of whole rows from the top, each of about 2 million pixels or one tile high."""
     tile = self.dataset.block_shapes[0][0]
     height, width = self.dataset.shape
     rows = tile * max(1, PIXELS_AT_ONCE // (tile * width))

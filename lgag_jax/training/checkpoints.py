@@ -91,10 +91,7 @@ class Checkpoints:
       self._manager.delete(old)
 
   def restore(self, like: TrainState) -> tuple[TrainState, dict]:
-    """Restores the newest sound checkpoint, which there must be.
-
-    Raises ValueError when it does not fit `like`: a workdir belongs to one config.
-    """
+    """Restores the newest sound checkpoint; raises ValueError when it does not fit `like`."""
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     arguments = ocp.args.Composite(
       state=ocp.args.StandardRestore(target), position=ocp.args.JsonRestore()
@@ -137,10 +134,7 @@ class Checkpoints:
 
 
 def newest_sound(directory: pathlib.Path, *, set_aside: bool) -> int | None:
-  """Returns the newest step whose files are what was saved; names those newer that are not.
-
-  None without any; raises ValueError when none of them is sound.
-  """
+  """Returns the newest sound step, None without any step; ValueError if none of the steps is sound."""
   steps = [int(path.name) for path in directory.glob("*") if path.name.isdecimal()]
   flawed, found = {}, None
   for step in sorted(steps, reverse=True):
