@@ -8,15 +8,8 @@ import warnings
 import jax
 
 from lgag_jax.config import Config
-from lgag_jax.doctor import (
-  duplicate_checks,
-  estimate,
-  findings,
-  image_checks,
-  label_checks,
-  page,
-  survey,
-)
+from lgag_jax.doctor import duplicate_checks, estimate, findings, image_checks, label_checks, survey
+from lgag_jax.doctor.page import render
 from lgag_jax.runtime.files import write_json, write_text
 
 
@@ -50,7 +43,7 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
     "estimate": dataclasses.asdict(resources),
   })
   path = workdir / "doctor" / "report.html"
-  write_text(path, page.render(data, all_findings, config))
+  write_text(path, render(data, all_findings, config))
   # File names may contain bytes that are not UTF-8.
   print(findings.as_text(all_findings).encode(errors="backslashreplace").decode())
   count = {s: sum(f.severity == s for f in all_findings) for s in findings.SEVERITIES}

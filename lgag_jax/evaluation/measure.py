@@ -27,7 +27,10 @@ IMAGE_COUNTS = ("hit", "union", "truth", "known", "mapped", "all")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurements:
-  """Counts by the names of `maps_of`; without thresholds `image_counts` and `landslides` are empty."""
+  """Counts of n images with C classes; dictionaries are by the names of `maps_of`.
+
+  Without thresholds, `image_counts` and `landslides` are empty.
+  """
 
   labels: np.ndarray  # f32[n, C]
   probabilities: np.ndarray  # f32[n, C]

@@ -29,10 +29,7 @@ def require() -> None:
 
 
 def convert(function: Callable, image: jax.ShapeDtypeStruct, outputs: tuple[str, ...]) -> bytes:
-  """Returns the ONNX program of a function from "images" to a tuple of arrays named `outputs`.
-
-  Raises ValueError naming an operation that cannot be converted.
-  """
+  """Converts a function of "images" to arrays named `outputs`; raises ValueError if it cannot."""
   require()
   with contextlib.ExitStack() as stack:
     stack.callback(logging.disable, logging.root.manager.disable)

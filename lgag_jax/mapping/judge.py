@@ -57,10 +57,7 @@ def evaluate(
 
 
 def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib.Path, pathlib.Path]:
-  """Returns each scene's reference: the file `labels`, or the file with the scene's name.
-
-  Raises ValueError if no scene has a reference, or one has several.
-  """
+  """Returns each scene's reference, `labels` or the file of its name; ValueError for none or two."""
   path = pathlib.Path(labels)
   scene_paths = {scene.absolute() for scene in scenes}
   if path.is_file():

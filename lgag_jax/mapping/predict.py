@@ -66,16 +66,12 @@ class MappingResult:
   skipped: dict[str, str]  # Why images could not be mapped, by path.
 
 
-class _SkippedImages:
-  """Images that cannot be mapped, and why; each is logged."""
-
-  def __init__(self):
-    self.reasons: dict[str, str] = {}  # By path.
+class _SkippedImages(dict):
+  """Why images could not be mapped, by path."""
 
   def add(self, path: pathlib.Path, error: Exception) -> None:
-    text = str(error) if str(path) in str(error) else f"{path}: {error}"
-    self.reasons[str(path)] = text
-    _LOG.warning("Skipped: %s", text)
+    self[str(path)] = str(error) if str(path) in str(error) else f"{path}: {error}"
+    _LOG.warning("Skipped: %s", self[str(path)])
 
 
 def load_model(workdir: pathlib.Path) -> LoadedModel:
@@ -116,14 +112,14 @@ def map_scenes(
     mapper.map_scenes(incomplete, loaded.network, state, mesh)
     complete = {plan.path for plan in plans if products.is_complete(plan, output)}
     reasons = {
-      str(path): skipped.reasons.get(str(path), "another process could not read it; see its log")
+      str(path): skipped.get(str(path), "another process could not read it; see its log")
       for path in paths if path not in complete
     }
     result = MappingResult([], plans, config, int(state.step), loaded.thresholds, reasons)
     has_news = bool(incomplete or reasons)
     rows = processes.from_first(lambda: _write_table_and_page(result, output, has_news=has_news))
   if not rows:
-    first = next(iter(skipped.reasons.values()), "on another process")
+    first = next(iter(skipped.values()), "on another process")
     raise reading.ImageError(f"No image of {source} could be read; the first: {first}")
   if len(rows) < len(paths):
     _LOG.warning("%d of %d images were skipped.", len(paths) - len(rows), len(paths))

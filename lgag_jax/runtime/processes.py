@@ -71,10 +71,7 @@ def explicit_options(mode: str, flags: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def detected_options(environment: Mapping[str, str], mode: str) -> dict[str, Any] | None:
-  """Returns the options of jax.distributed for the cluster in `environment`; None for one process.
-
-  Raises ValueError if there are other processes that JAX cannot find.
-  """
+  """Returns jax.distributed's options, None for one process; ValueError if JAX cannot find all."""
   # Open MPI comes first, since the processes of mpirun inherit the Slurm variables of its own job step.
   if int(environment.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
     if "OMPI_MCA_orte_hnp_uri" in environment:

@@ -1,4 +1,4 @@
-"""Checks of single fields: each raises ValueError naming the field, its value and the remedy."""
+"""Checks of fields: each raises ValueError naming the field, its value and the remedy."""
 
 import math
 from typing import Any
@@ -13,13 +13,19 @@ def one_of(name: str, value: Any, choices: tuple) -> None:
   require(value in choices, name, value, f"must be one of {', '.join(map(repr, choices))}.")
 
 
-def positive(name: str, value: float) -> None:
-  require(0 < value < math.inf, name, value, "must be positive, and finite.")
+def positive(group: str, settings: Any, *names: str) -> None:
+  for name in names:
+    value = getattr(settings, name)
+    require(0 < value < math.inf, f"{group}.{name}", value, "must be positive, and finite.")
 
 
-def not_negative(name: str, value: float) -> None:
-  require(0 <= value < math.inf, name, value, "must not be negative, nor infinite.")
+def not_negative(group: str, settings: Any, *names: str) -> None:
+  for name in names:
+    value = getattr(settings, name)
+    require(0 <= value < math.inf, f"{group}.{name}", value, "must not be negative, nor infinite.")
 
 
-def fraction(name: str, value: float) -> None:
-  require(0.0 <= value <= 1.0, name, value, "must lie in [0, 1].")
+def fraction(group: str, settings: Any, *names: str) -> None:
+  for name in names:
+    value = getattr(settings, name)
+    require(0.0 <= value <= 1.0, f"{group}.{name}", value, "must lie in [0, 1].")

@@ -48,13 +48,10 @@ class DataConfig:
     fits = self.source == "tfds" or not self.original
     require(fits, "data.original", self.original, "only builders (data.source='tfds') take one.")
     require(len(self.classes) > 0, "data.classes", self.classes, "name at least one class.")
-    for name in ("channels", "image_size"):
-      positive(f"data.{name}", getattr(self, name))
-    for name in ("tile_size", "gsd", "min_mask_pixels", "max_value", "colour_jitter", "scale_jitter"):
-      not_negative(f"data.{name}", getattr(self, name))
-    caches = ("decoded_cache_gib", "feature_cache_gib")
-    for name in ("block_size", "block_buffer", "max_bad_images", *caches):
-      not_negative(f"data.{name}", getattr(self, name))
+    positive("data", self, "channels", "image_size")
+    not_negative("data", self, "tile_size", "gsd", "min_mask_pixels", "max_value", "colour_jitter")
+    not_negative("data", self, "scale_jitter", "decoded_cache_gib", "feature_cache_gib")
+    not_negative("data", self, "block_size", "block_buffer", "max_bad_images")
     fits = self.block_size == 0 or 0 < self.tile_size <= self.block_size
     require(
       fits and (self.source == "patches" or self.block_size == 0), "data.block_size", self.block_size,
@@ -62,8 +59,7 @@ class DataConfig:
     )
     fits = self.block_size > 0 or self.block_buffer == 0
     require(fits, "data.block_buffer", self.block_buffer, "set data.block_size, or 0 here.")
-    fraction("data.min_mask_fraction", self.min_mask_fraction)
-    fraction("data.validation_fraction", self.validation_fraction)
+    fraction("data", self, "min_mask_fraction", "validation_fraction")
     one_of("data.augment", self.augment, ("none", "image", "features"))
     one_of("data.on_bad_image", self.on_bad_image, ("error", "skip"))
     for name, value in (("mean", self.mean), ("std", self.std)):

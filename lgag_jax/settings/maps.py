@@ -26,12 +26,10 @@ class LocalizeConfig:
     valid = len(self.scales) > 0 and all(0 < s < math.inf for s in self.scales)
     require(valid, "localize.scales", self.scales, "give at least one positive scale.")
     one_of("localize.threshold_rule", self.threshold_rule, ("default", *RULES))
-    fraction("localize.agreement_fraction", self.agreement_fraction)
-    fraction("localize.blend", self.blend)
-    fraction("localize.gate", self.gate)
+    fraction("localize", self, "agreement_fraction", "blend", "gate")
     one_of("localize.anchor_stride", self.anchor_stride, (16, 8, 4))
-    positive("localize.batch_size", self.batch_size)
-    not_negative("localize.calibration_images", self.calibration_images)
+    positive("localize", self, "batch_size")
+    not_negative("localize", self, "calibration_images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +44,5 @@ class RefineConfig:
 
   def __post_init__(self):
     one_of("refine.method", self.method, ("guided_filter", "none"))
-    for name in ("stride", "radius", "epsilon"):
-      positive(f"refine.{name}", getattr(self, name))
-    fraction("refine.ignore_band", self.ignore_band)
+    positive("refine", self, "stride", "radius", "epsilon")
+    fraction("refine", self, "ignore_band")

@@ -38,8 +38,7 @@ class ModelConfig:
     one_of("model.precision", self.precision, ("float32", "bfloat16"))
     one_of("model.pooling", self.pooling, ("average", "top"))
     require(0 < self.top_fraction <= 1, "model.top_fraction", self.top_fraction, "in (0, 1].")
-    positive("model.head_width", self.head_width)
-    positive("model.epsilon", self.epsilon)
+    positive("model", self, "head_width", "epsilon")
     fits = len(self.decoder_widths) == 3 and all(w > 0 for w in self.decoder_widths)
     require(fits, "model.decoder_widths", self.decoder_widths, "give three positive widths.")
     fits = len(self.anchor_taps) > 0 and set(self.anchor_taps) <= {1, 2, 3, 4}
@@ -57,9 +56,9 @@ class SolConfig:
   block_rows: int = 128  # Rows of the structure matrix that are in memory at a time.
 
   def __post_init__(self):
-    positive("sol.background_factor", self.background_factor)
-    not_negative("sol.rounds", self.rounds)
-    positive("sol.block_rows", self.block_rows)
+    positive("sol", self, "background_factor")
+    not_negative("sol", self, "rounds")
+    positive("sol", self, "block_rows")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +68,7 @@ class GaaConfig:
   heads: int = 1
 
   def __post_init__(self):
-    positive("gaa.heads", self.heads)
+    positive("gaa", self, "heads")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +82,13 @@ class BankConfig:
   refresh_every: int = 0  # Steps between refreshes of the global anchors; 0 is once per epoch.
 
   def __post_init__(self):
-    for name in ("slots", "centres", "lloyd_steps"):
-      positive(f"bank.{name}", getattr(self, name))
+    positive("bank", self, "slots", "centres", "lloyd_steps")
     require(
       self.slots >= self.centres, "bank.slots", self.slots,
       f"must be at least bank.centres={self.centres}.",
     )
-    fraction("bank.min_confidence", self.min_confidence)
-    not_negative("bank.refresh_every", self.refresh_every)
+    fraction("bank", self, "min_confidence")
+    not_negative("bank", self, "refresh_every")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +106,6 @@ class LossConfig:
   background_pixel_fraction: float = 0.5  # The share of such pixels.
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      not_negative(f"loss.{field.name}", getattr(self, field.name))
-    positive("loss.contrast_temperature", self.contrast_temperature)
-    fraction("loss.background_pixel_fraction", self.background_pixel_fraction)
+    not_negative("loss", self, *(field.name for field in dataclasses.fields(self)))
+    positive("loss", self, "contrast_temperature")
+    fraction("loss", self, "background_pixel_fraction")

@@ -19,10 +19,8 @@ class OptimConfig:
 
   def __post_init__(self):
     one_of("optim.name", self.name, ("sgd", "adamw"))
-    for field in dataclasses.fields(self):
-      if field.name != "name":
-        not_negative(f"optim.{field.name}", getattr(self, field.name))
-    positive("optim.learning_rate", self.learning_rate)
+    not_negative("optim", self, *(f.name for f in dataclasses.fields(self) if f.name != "name"))
+    positive("optim", self, "learning_rate")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +40,10 @@ class TrainConfig:
   evaluate_every: int = 1  # Epochs; 0 evaluates at the end only.
 
   def __post_init__(self):
-    not_negative("train.seed", self.seed)
-    not_negative("train.min_steps", self.min_steps)
-    for name in ("epochs", "batch_size", "accumulate", "log_every", "checkpoint_every"):
-      positive(f"train.{name}", getattr(self, name))
-    positive("train.keep_checkpoints", self.keep_checkpoints)
-    not_negative("train.max_skipped", self.max_skipped)
-    not_negative("train.evaluate_every", self.evaluate_every)
+    not_negative("train", self, "seed", "min_steps")
+    positive("train", self, "epochs", "batch_size", "accumulate", "log_every", "checkpoint_every")
+    positive("train", self, "keep_checkpoints")
+    not_negative("train", self, "max_skipped", "evaluate_every")
     require(
       self.batch_size % self.accumulate == 0, "train.batch_size", self.batch_size,
       f"must be a multiple of train.accumulate={self.accumulate}.",

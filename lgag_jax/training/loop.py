@@ -127,9 +127,9 @@ def _prepare(
 ) -> tuple[_Run, TrainState]:
   started = checkpoints.latest() is not None
   processes.from_first(lambda: _claim(config, workdir, started=started))
-  processes.from_first(
-    lambda: scale.save(scale.training_scale(_image_files(sources[0]), config), workdir)
-  )
+  # A TFDS set has no files.
+  files_of_images = [path for i in range(len(sources[0].ids)) if (path := sources[0].files(i)[0])]
+  processes.from_first(lambda: scale.save(scale.training_scale(files_of_images, config), workdir))
   config = normalisation.measure_or_resolve(config, sources[0], workdir, started=started)
   steps = steps_per_epoch(len(sources[0].ids), config.train) * config.train.epochs
   network, optimizer, state = restore.start(config, mesh, steps)
@@ -159,11 +159,6 @@ def _open_sources(config: Config) -> list[Source]:
   if method.supervision == "masks" and not sources[0].has_masks:
     raise ValueError(f"{config.data.directory}: method {method.name!r} needs masks to learn from.")
   return sources
-
-
-def _image_files(source: Source) -> list[pathlib.Path]:
-  """Returns the files that hold a source's images; [] for a TFDS set."""
-  return [path for i in range(len(source.ids)) if (path := source.files(i)[0])]
 
 
 def evaluate_workdir(workdir: pathlib.Path) -> dict:

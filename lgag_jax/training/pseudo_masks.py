@@ -53,7 +53,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       real = (batch["index"] >= 0) & (batch["weight"] > 0)
       masks = pseudo_masks(maps, batch["label"], thresholds, config)
       for i in np.flatnonzero(real):
-        _write_mask(masks[i], pseudo.mask_file(folder, int(batch["index"][i])))
+        path = pseudo.mask_file(folder, int(batch["index"][i]))
+        with files.atomic_path(path) as partial:
+          Image.fromarray(masks[i]).save(partial, format="PNG")
       progress.advance(len(real) * jax.process_count())
     progress.close()
     processes.barrier("pseudo-masks")
@@ -92,9 +94,3 @@ def _is_complete(folder: pathlib.Path, index: dict) -> bool:
   with contextlib.suppress(OSError, ValueError):
     return files.read_json(folder / pseudo.INDEX) == index
   return False
-
-
-def _write_mask(mask: np.ndarray, path: pathlib.Path) -> None:
-  path.parent.mkdir(parents=True, exist_ok=True)
-  with files.atomic_path(path) as partial:
-    Image.fromarray(mask).save(partial, format="PNG")
