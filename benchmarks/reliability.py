@@ -147,7 +147,7 @@ def damage(folder: pathlib.Path, count: int) -> dict:
     found[f"{how}: trials"] += 1
     keeper = checkpoints.Checkpoints(workdir, keep=3, writes=True)
     aside = (workdir / "checkpoints" / f"{steps[-1]}.damaged-1").is_dir()
-    found[f"{how}: found and set aside"] += aside and keeper.latest() == steps[-2]
+    found[f"{how}: found and set aside"] += aside and keeper.latest == steps[-2]
     state, _ = keeper.restore(like)
     keeper.close()
     found[f"{how}: the one before restored"] += int(state.step) == steps[-2]

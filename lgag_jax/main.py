@@ -143,10 +143,8 @@ def _report(workdir: pathlib.Path) -> None:
   from lgag_jax.evaluation import report
   from lgag_jax.runtime import processes
 
-  if not processes.is_first():
-    return
-  path = report.write_report(workdir)
-  print(f"Report: {path}")
+  if processes.is_first():
+    print(f"Report: {report.write_report(workdir)}")
 
 
 def _predict(workdir: pathlib.Path, options) -> None:

@@ -152,7 +152,7 @@ def test_a_training_killed_in_its_first_save_begins_anew(workdir, tmp_path):
   with pytest.raises(FileNotFoundError, match="no sound checkpoint: train into it first"):
     Checkpoints(tmp_path / "nowhere", keep=3, writes=False)
   keeper = Checkpoints(workdir, keep=3, writes=True)
-  assert keeper.latest() is None
+  assert keeper.latest is None
   keeper.close()
 
 

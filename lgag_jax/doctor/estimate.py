@@ -98,9 +98,8 @@ def check(estimate: Estimate) -> list[Finding]:
   return findings + [finding(NOTE, line, "") for line in _lines(estimate)]
 
 
-def _lines(estimate: Estimate) -> list[str]:
+def _lines(e: Estimate) -> list[str]:
   """Returns a text per resource, which says whether its numbers were counted or measured."""
-  e = estimate
   if e.cached:
     disk = f"The frozen trunk's outputs will be cached on disk: {_size(e.cache_bytes)} (counted)."
   else:

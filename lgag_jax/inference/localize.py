@@ -9,8 +9,7 @@ from jax.sharding import Mesh
 
 from lgag_jax.config import Config
 from lgag_jax.inference.refine import refine
-from lgag_jax.method import network as networks
-from lgag_jax.method.network import Network
+from lgag_jax.method.network import Network, at_anchor_stride, full_precision
 from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import sharding
 from lgag_jax.state import TrainState
@@ -64,10 +63,10 @@ def make_localize(network: Network, config: Config, mesh: Mesh) -> Callable[[Tra
 def plain_localize(network: Network, config: Config) -> Callable[[TrainState, dict], Maps]:
   """Returns the function that `make_localize` compiles. It reads the bank's global anchors alone."""
   side = config.data.image_size
-  network = networks.at_anchor_stride(network, config.localize.anchor_stride)
+  network = at_anchor_stride(network, config.localize.anchor_stride)
   maps = network.method.maps
 
-  @networks.full_precision
+  @full_precision
   def localize(state: TrainState, batch: dict) -> Maps:
     views = []
     for frozen in _frozen_at_scales(network, state, batch, config):

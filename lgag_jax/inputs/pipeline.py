@@ -34,6 +34,9 @@ class Reader:
     # Ids of skipped images, and why; starts with those that the source skipped.
     self.bad: dict[str, str] = dict(getattr(source, "bad", {}))
     self.failure: reading.ImageError | None = None  # The error that stopped the pipeline.
+    size = (config.image_size,) * 2
+    # Name, type and shape of each array that a call returns before the weight.
+    self.fields = ("image", tf.float32, (*size, config.channels)), ("mask", tf.uint8, size)
 
   def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
     """Returns image f32[S, S, channels], scaled, mask u8[S, S] and weight 1, or 0 when skipped."""
@@ -186,10 +189,9 @@ def _iterate(dataset: tf.data.Dataset, read: Callable) -> Iterator[dict]:
     yield from dataset.prefetch(4).as_numpy_iterator()
   except tf.errors.OpError:
     # TensorFlow passes on only the text of a Python error; the reader holds the error itself.
-    failure = getattr(read, "failure", None)
-    if failure is None:
+    if read.failure is None:
       raise
-    raise failure from None
+    raise read.failure from None
 
 
 def _rows_of_process(batch_size: int) -> tuple[int, int]:
@@ -204,7 +206,7 @@ def _rows_of_process(batch_size: int) -> tuple[int, int]:
 
 
 def _examples(dataset, source: Source, read: Callable, config: Config, *, train: bool):
-  names, types, shapes = zip(*_fields(read, config), strict=True)
+  names, types, shapes = zip(*read.fields, strict=True)
 
   def load(index):
     arrays = read(max(int(index), 0))  # Padding repeats the first example with weight 0.
@@ -223,11 +225,3 @@ def _examples(dataset, source: Source, read: Callable, config: Config, *, train:
     return {"index": index, **fields, **({"taps": taps} if taps else {})}
 
   return dataset.map(example, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-
-
-def _fields(read: Callable, config: Config):
-  if hasattr(read, "fields"):
-    return read.fields
-  side = config.data.image_size
-  image = ("image", tf.float32, (side, side, config.data.channels))
-  return (image, ("mask", tf.uint8, (side, side)))

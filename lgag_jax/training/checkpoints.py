@@ -44,15 +44,13 @@ class Checkpoints:
     self._lock: IO[bytes] | None = None
     if writes:
       processes.from_first(self._own)
-    self._latest = processes.from_first(lambda: newest_sound(self._directory, set_aside=writes))
-    if not writes and self._latest is None:
+    # The newest step that is saved and sound.
+    newest = lambda: newest_sound(self._directory, set_aside=writes)
+    self.latest: int | None = processes.from_first(newest)
+    if not writes and self.latest is None:
       raise FileNotFoundError(f"{self._directory} holds no sound checkpoint: train into it first.")
     options = ocp.CheckpointManagerOptions(create=writes, read_only=not writes)
     self._manager = _Manager(self._directory, options=options)
-
-  def latest(self) -> int | None:
-    """Returns the newest step that is saved and sound."""
-    return self._latest
 
   def save(self, state: TrainState, position: dict) -> None:
     """Saves `state` and `position`, a JSON-able description of what comes next; waits for the disk.
@@ -60,7 +58,7 @@ class Checkpoints:
     Raises OSError when it has no room: nothing of the step is left then, and the last one is whole.
     """
     step = int(state.step)
-    if step == self._latest:
+    if step == self.latest:
       return
     arguments = ocp.args.Composite(
       state=ocp.args.StandardSave(state), position=ocp.args.JsonSave(position)
@@ -82,10 +80,10 @@ class Checkpoints:
         self._remove_unfinished(mark)
       raise OSError(
         errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for checkpoint {step}: the newest is "
-        f"{self._latest}. Free some, then run the same command again", str(self._directory),
+        f"{self.latest}. Free some, then run the same command again", str(self._directory),
       ) from error
     processes.from_first(mark.unlink)
-    self._latest = step
+    self.latest = step
     # Only now is there a newer one to fall back on.
     for old in sorted(self._manager.all_steps())[: -self._keep]:
       self._manager.delete(old)
@@ -97,10 +95,10 @@ class Checkpoints:
       state=ocp.args.StandardRestore(target), position=ocp.args.JsonRestore()
     )
     try:
-      restored = self._manager.restore(self._latest, args=arguments)
+      restored = self._manager.restore(self.latest, args=arguments)
     except (ValueError, KeyError, TypeError) as error:
       raise ValueError(
-        f"The checkpoint of step {self._latest} in {self._directory} does not fit the config: "
+        f"The checkpoint of step {self.latest} in {self._directory} does not fit the config: "
         f"{error}. Use another --workdir for another config."
       ) from error
     return restored["state"], restored["position"]

@@ -22,8 +22,7 @@ from lgag_jax.inputs.pipeline import Reader
 from lgag_jax.inputs.sources import Source
 from lgag_jax.inputs.split import Split
 from lgag_jax.inputs.trunk_outputs import FeatureCache, array_file, place
-from lgag_jax.method import network as networks
-from lgag_jax.method.network import Network
+from lgag_jax.method.network import Network, full_precision
 from lgag_jax.runtime import files, lock, preemption, processes, sharding
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.state import TrainState
@@ -190,7 +189,7 @@ def _fill(directory, shapes, network, state, source, reader, config, mesh) -> No
 def make_frozen(network: Network, mesh: Mesh) -> Callable[[Any, Any, jax.Array], tuple]:
   """Returns the jitted function from params, statistics and global images to what is kept of them."""
 
-  @networks.full_precision
+  @full_precision
   def frozen(params, statistics, images):
     outputs = network.frozen(params, statistics, images)
     return jax.tree.map(lambda x: x.astype(_DTYPE), outputs)

@@ -125,7 +125,7 @@ def _train(run: _Run, state: TrainState) -> TrainState:
 def _prepare(
   config: Config, workdir: pathlib.Path, mesh: Mesh, sources: list[Source], checkpoints: Checkpoints
 ) -> tuple[_Run, TrainState]:
-  started = checkpoints.latest() is not None
+  started = checkpoints.latest is not None
   processes.from_first(lambda: _claim(config, workdir, started=started))
   # A TFDS set has no files.
   files_of_images = [path for i in range(len(sources[0].ids)) if (path := sources[0].files(i)[0])]

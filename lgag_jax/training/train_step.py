@@ -10,9 +10,8 @@ from jax.sharding import Mesh
 
 from lgag_jax.config import Config
 from lgag_jax.method import memory_bank
-from lgag_jax.method import network as networks
 from lgag_jax.method.method import Method, Outputs
-from lgag_jax.method.network import Network
+from lgag_jax.method.network import Network, full_precision
 from lgag_jax.runtime import random_streams, sharding
 from lgag_jax.state import MemoryBank, TrainState
 from lgag_jax.trunks import pretrained
@@ -65,7 +64,7 @@ def make_train_step(
   """
   method = network.method
 
-  @networks.full_precision
+  @full_precision
   def step(state: TrainState, batch: dict) -> tuple[TrainState, dict]:
     batch = _with_frozen(network, state, batch)
     key = partial(random_streams.key, config.train.seed, step=state.step)
@@ -113,7 +112,7 @@ def make_refresh(config: Config, mesh: Mesh) -> Callable[[MemoryBank], MemoryBan
   """Returns the jitted refresh of the global anchors."""
   whole = sharding.replicated_sharding(mesh)
   return jax.jit(
-    networks.full_precision(partial(memory_bank.refresh, config=config.bank)),
+    full_precision(partial(memory_bank.refresh, config=config.bank)),
     in_shardings=whole, out_shardings=whole,
   )
 
