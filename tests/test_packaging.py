@@ -163,9 +163,11 @@ def test_the_installed_command_works_in_an_empty_folder(installed, tmp_path):
 
 _EACH = """
 import runpy
-from lgag_jax import config, shipped, tfds_source
-for name in shipped.config_files():
-  each = config.from_mapping(runpy.run_path(shipped.find(name))["get_config"]())
+from lgag_jax import config
+from lgag_jax.inputs import tfds_source
+from lgag_jax.runtime import packaged
+for name in packaged.config_files():
+  each = config.from_mapping(runpy.run_path(packaged.resolve(name))["get_config"]())
   if each.data.source == "tfds":
     tfds_source.refuse_foreign_builder(each.data)  # As an evaluation does.
   print(name)
