@@ -52,7 +52,7 @@ def test_parameter_count(named, name):
 
 
 def test_unknown_method_is_refused():
-  with pytest.raises(ValueError, match="there are lgag"):
+  with pytest.raises(ValueError, match="There are lgag"):
     methods.apply(configs.config_dict(), "lgak")
 
 

@@ -59,7 +59,7 @@ def test_splits_with_the_same_names_are_kept_apart(split_folders, small_config, 
   assert not np.array_equal(train.train_read(0)[0], validation.train_read(0)[0])
   again = open_split("train", config, work)
   assert len(list((work / "features").glob("*/"))) == 2
-  np.testing.assert_array_equal(train.train_read(0)[0], again.read(0)[0])
+  np.testing.assert_array_equal(train.train_read(0)[0], again.train_read(0)[0])
 
   # A changed image is another example.
   Image.fromarray(np.full((64, 64, 3), 9, np.uint8)).save(split_folders / "train/landslide/0.png")
@@ -171,7 +171,7 @@ def test_an_image_that_was_bad_is_left_out_until_its_outputs_are_made_anew(
   split = open_split("train", config, tmp_path / "work")
   assert [split.train_read(i)[-1] for i in range(len(split.source.ids))].count(0) == 1
   assert split.train_read(bad)[-1] == 0
-  assert "1 images were bad when their trunk outputs were kept" in caplog.text
+  assert "1 images were bad when their trunk outputs were cached" in caplog.text
 
 
 @pytest.mark.parametrize(("parts", "run"), [(1, 8), (2, 4), (4, 1), (3, 2)])
