@@ -176,7 +176,8 @@ class _ArraySource:
 
   def __init__(self, pixels: np.ndarray):
     self._pixels = pixels
-    self.grid = Grid(*pixels.shape[:2], None, Affine.identity())
+    height, width = pixels.shape[:2]
+    self.grid = Grid(height, width, None, Affine.identity())
 
   @contextlib.contextmanager
   def open(self) -> Iterator[Scene]:

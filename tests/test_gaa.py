@@ -44,8 +44,8 @@ def setup(seed=0, **options):
   """The module, parameters that all matter, features and anchors."""
   rng = np.random.default_rng(seed)
   module = GlobalAnchorAggregation(**options)
-  g = rng.normal(size=(BATCH, CELLS, WIDTH)).astype(np.float32)
-  anchors = rng.normal(size=(ANCHORS, WIDTH)).astype(np.float32)
+  g = jnp.float32(rng.normal(size=(BATCH, CELLS, WIDTH)))
+  anchors = jnp.float32(rng.normal(size=(ANCHORS, WIDTH)))
   ready = jnp.array(True)
   shapes = jax.eval_shape(module.init, jax.random.key(0), g, anchors, ready)["params"]
   params = jax.tree.map(lambda s: jnp.array(rng.normal(0, 0.4, s.shape), jnp.float32), shapes)

@@ -3,10 +3,14 @@
 Counts add up over images, batches and processes; ratios are taken at the end.
 """
 
+from collections.abc import Mapping
+from typing import SupportsFloat
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
+from numpy.typing import ArrayLike
 
 BINS = 1024  # Of score histograms: the resolution of thresholds is about 0.001.
 RELIABILITY_BINS = 10
@@ -38,7 +42,7 @@ def histogram_of(values: np.ndarray) -> np.ndarray:
 
 def confusion(
   positive: np.ndarray, negative: np.ndarray, threshold: float
-) -> dict[str, np.ndarray]:
+) -> dict[str, np.ndarray | np.floating]:
   """Returns counts at a threshold from histograms [..., bins] of positive and negative pixels.
 
   A pixel is called positive if its bin starts at or above the threshold.
@@ -50,7 +54,7 @@ def confusion(
   }
 
 
-def rates(counts: dict[str, np.ndarray]) -> dict[str, float]:
+def rates(counts: Mapping[str, ArrayLike]) -> dict[str, float]:
   """Returns precision, recall, F1, IoU, accuracy and kappa of pooled counts; 0 if undefined."""
   tp, fp, fn, tn = (
     float(np.sum(counts[n]))
@@ -190,7 +194,7 @@ def coverage(
   }
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def _ratio(numerator: SupportsFloat, denominator: SupportsFloat) -> float:
   return float(numerator) / float(denominator) if denominator else 0.0
 
 
@@ -223,11 +227,15 @@ def objects(
   total = _object_counts(landslides, polygons, least)
   recall = total["detected"] / total["landslides"] if total["landslides"] else None
   precision = total["on_landslides"] / total["polygons"] if total["polygons"] else None
-  f1 = None if None in (recall, precision) else _ratio(2 * precision * recall, precision + recall)
+  f1 = None
+  if recall is not None and precision is not None:
+    f1 = _ratio(2 * precision * recall, precision + recall)
   sizes = []
   for low, high in zip(edges, (*edges[1:], np.inf), strict=True):
-    inside = [rows[(rows[:, 0] >= low) & (rows[:, 0] < high)] for rows in (landslides, polygons)]
-    sizes.append({"from_area": low, **_object_counts(*inside, least)})
+    some_landslides, some_polygons = (
+      rows[(rows[:, 0] >= low) & (rows[:, 0] < high)] for rows in (landslides, polygons)
+    )
+    sizes.append({"from_area": low, **_object_counts(some_landslides, some_polygons, least)})
   return {"precision": precision, "recall": recall, "f1": f1, **total, "sizes": sizes}
 
 

@@ -8,7 +8,8 @@ the cached trunk outputs as "taps".
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from typing import cast
 
 import jax
 import numpy as np
@@ -139,7 +140,7 @@ def _permuted(members: np.ndarray, seed: int, kind: int, start: int, count: int)
 
 def train_batches(
   source: Source, read: Callable, config: Config, *, start_step: int
-) -> Iterator[dict]:
+) -> Generator[dict, None, None]:
   """Yields this process's part of every batch from `start_step` to the last step of training.
 
   `read` is a Reader or a FeatureCache. Batch t contains the same examples however often training was
@@ -170,7 +171,7 @@ def train_batches(
 
 def eval_batches(
   source: Source, read: Callable, config: Config, batch_size: int, *, at_most: int = 0
-) -> Iterator[dict]:
+) -> Generator[dict, None, None]:
   """Yields every example once, in order; the last batch is padded with examples of weight 0.
 
   With `at_most`, yields that many examples, evenly spread.
@@ -187,9 +188,9 @@ def eval_batches(
   return _iterate(dataset, read)
 
 
-def _iterate(dataset: tf.data.Dataset, read: Callable) -> Iterator[dict]:
+def _iterate(dataset: tf.data.Dataset, read: Callable) -> Generator[dict, None, None]:
   try:
-    yield from dataset.prefetch(4).as_numpy_iterator()
+    yield from cast(Iterable[dict], dataset.prefetch(4).as_numpy_iterator())
   except tf.errors.OpError:
     # TensorFlow passes on only the text of a Python error; the reader holds the error itself.
     failure = getattr(read, "failure", None)

@@ -8,7 +8,7 @@ import pathlib
 import sys
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -47,7 +47,7 @@ class TfdsSource:
     builder = open_builder(config)
     with processes.first_then_others("data set"):
       _prepare(builder, config)
-    features = builder.info.features
+    features = cast(dict[str, Any], builder.info.features)
     skip = {name: tfds.decode.SkipDecoding() for name in ("image", "mask") if name in features}
     # TFDS decodes 16-bit PNGs with TensorFlow only.
     wide = isinstance(features["image"], tfds.features.Image) and features["image"].dtype == np.uint16
@@ -149,7 +149,7 @@ def _original_folder(name: str, downloads: pathlib.Path) -> pathlib.Path:
   return path
 
 
-def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
+def open_builder(config: DataConfig) -> Any:
   """Opens a registered builder, or the builder in a folder.
 
   Raises ValueError if the builder cannot be imported, or if prepared data would run foreign code.

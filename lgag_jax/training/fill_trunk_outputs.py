@@ -64,8 +64,9 @@ def open_split(
   if not localize.several_scales(config):
     directory = config.data.feature_cache_directory or workdir / "features"
     cache = open_cache(network, state, source, reader, config, mesh, pathlib.Path(directory))
-  with_images = cache is not None and localize.needs_images(config)
-  return Split(source, cache or reader, cache.with_images() if with_images else cache or reader)
+  if cache is None:
+    return Split(source, reader, reader)
+  return Split(source, cache, cache.with_images() if localize.needs_images(config) else cache)
 
 
 def open_cache(

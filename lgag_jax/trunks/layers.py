@@ -107,7 +107,7 @@ def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
   return x
 
 
-def resize(x: Float[Array, "B h w E"], size: tuple[int, int], *, antialias: bool) -> Array:
+def resize(x: Float[Array, "B h w E"], size: tuple[int, ...], *, antialias: bool) -> Array:
   """Resizes bilinearly; antialias=False is what torch does."""
   if x.shape[1:3] == size:
     return x
