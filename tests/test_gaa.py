@@ -66,7 +66,7 @@ def test_reassociated_products_equal_the_literal_form(residual, heads):
 @pytest.mark.parametrize("residual", [False, True])
 def test_without_global_anchors_features_pass_exactly(residual, heads):
   module, params, g, anchors = setup(residual=residual, heads=heads)
-  for tried in (anchors, np.zeros_like(anchors)):
+  for tried in (anchors, jnp.zeros_like(anchors)):
     value = module.apply({"params": params}, g, tried, jnp.array(False))
     np.testing.assert_array_equal(value, g)
 

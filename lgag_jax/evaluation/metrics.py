@@ -4,13 +4,12 @@ Counts add up over images, batches and processes; ratios are taken at the end.
 """
 
 from collections.abc import Mapping
-from typing import SupportsFloat
+from typing import Any, SupportsFloat
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from numpy.typing import ArrayLike
 
 BINS = 1024  # Of score histograms: the resolution of thresholds is about 0.001.
 RELIABILITY_BINS = 10
@@ -54,7 +53,7 @@ def confusion(
   }
 
 
-def rates(counts: Mapping[str, ArrayLike]) -> dict[str, float]:
+def rates(counts: Mapping[str, Any]) -> dict[str, float]:
   """Returns precision, recall, F1, IoU, accuracy and kappa of pooled counts; 0 if undefined."""
   tp, fp, fn, tn = (
     float(np.sum(counts[n]))

@@ -79,7 +79,10 @@ def _evaluate(
       results = [replacements[name](*values)]
     elif replacements is not None and name == "scan":
       results = _unroll(equation.params, values, replacements)
-    elif replacements is not None and callee and len(getattr(callee, "jaxpr", callee).invars) == len(values):
+    elif (
+      replacements is not None and callee
+      and len(getattr(callee, "jaxpr", callee).invars) == len(values)
+    ):
       closed = callee if hasattr(callee, "consts") else jax.extend.core.ClosedJaxpr(callee, ())
       results = _inline(closed, replacements)(*values)
     else:

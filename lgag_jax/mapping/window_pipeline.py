@@ -132,7 +132,7 @@ def _read_batches(jobs: Iterator[SceneJob], config: Config, mesh: Mesh) -> Itera
 
   for job in jobs:
     for step in _read_scene(job, config):
-      if isinstance(step, _Window):
+      if isinstance(step, _Window) and step.pixels is not None:
         window = step.pixels
         if pixels and (
           len(pixels) == batch_size(config, mesh, job.view)
