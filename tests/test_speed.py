@@ -123,7 +123,7 @@ def test_every_planned_config_is_valid(quick, tmp_path):
           flat = configs.config_dict(config)
           for field, value in settings["changes"].items():
             group, name = field.split(".")
-            assert flat[group][name] == value, field
+            assert json.dumps(flat[group][name]) == json.dumps(value), field
 
 
 def test_a_failing_case_is_its_last_line():

@@ -231,10 +231,8 @@ def objects(
     f1 = _ratio(2 * precision * recall, precision + recall)
   sizes = []
   for low, high in zip(edges, (*edges[1:], np.inf), strict=True):
-    some_landslides, some_polygons = (
-      rows[(rows[:, 0] >= low) & (rows[:, 0] < high)] for rows in (landslides, polygons)
-    )
-    sizes.append({"from_area": low, **_object_counts(some_landslides, some_polygons, least)})
+    inside = [rows[(rows[:, 0] >= low) & (rows[:, 0] < high)] for rows in (landslides, polygons)]
+    sizes.append({"from_area": low, **_object_counts(inside[0], inside[1], least)})
   return {"precision": precision, "recall": recall, "f1": f1, **total, "sizes": sizes}
 
 
