@@ -31,6 +31,7 @@ test-all: setup
 
 lint: setup
 	$(RUN) -m ruff check .
+	$(RUN) -m pyright --pythonpath $(RUN)
 
 docs: setup
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict

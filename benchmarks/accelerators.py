@@ -86,7 +86,7 @@ def compiled_counts(config: Config, mesh: Mesh) -> dict:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument("--topology", default="v5e:2x4")
   parser.add_argument("--batch", type=int, default=64, help="over all chips")
   parser.add_argument("--cases", type=int, nargs="*", help="numbers of the cases to compile")

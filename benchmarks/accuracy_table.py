@@ -70,7 +70,8 @@ def _scores(table: dict, baseline: str) -> str:
 
 def _paired(runs: dict, others: dict | None) -> str:
   """Returns the difference of label-free IoU between runs of the same seed: mean, spread, wins."""
-  pairs = [(runs[s]["label_free"], others[s]["label_free"]) for s in runs if s in (others or {})]
+  others = others or {}
+  pairs = [(runs[s]["label_free"], others[s]["label_free"]) for s in runs if s in others]
   if not pairs or runs is others:
     return "-"
   differences = [a - b for a, b in pairs]

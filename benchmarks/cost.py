@@ -6,6 +6,7 @@ python -m benchmarks.cost --json
 import argparse
 import importlib
 import json
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +51,7 @@ def sol_temp_bytes(side: int, *, features: int = 128) -> int:
 
   shapes = [jax.ShapeDtypeStruct((1, side * side, width), jnp.float32) for width in (features, 2)]
   compiled = jax.jit(jax.grad(loss, argnums=(0, 1))).lower(*shapes).compile()
-  return int(compiled.memory_analysis().temp_size_in_bytes)
+  return int(cast(Any, compiled.memory_analysis()).temp_size_in_bytes)
 
 
 def measure() -> dict:

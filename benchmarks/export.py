@@ -5,6 +5,7 @@
 Judged on drawn images and on noise, at the workdir's own size, on the CPU.
 """
 
+import importlib
 import pathlib
 import sys
 import tempfile
@@ -39,10 +40,8 @@ def main(_: list[str]) -> None:
           f"{scores.max():.3f}, {np.mean(scores > 0):.0%} above the gate")
     print("| what | MB | scores | probabilities |\n| --- | --- | --- | --- |")
     sys.path.insert(0, str(folder))
-    import load_onnx
-    import load_stablehlo
-
-    for form, module in (("stablehlo", load_stablehlo), ("onnx", load_onnx)):
+    for form in ("stablehlo", "onnx"):
+      module = importlib.import_module(f"load_{form}")
       found = module.load("uint8", folder)(images)
       size = (folder / f"model_uint8.{form}").stat().st_size
       wanted = {"scores": scores, "probabilities": probabilities}

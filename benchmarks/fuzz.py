@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from typing import cast
 
 from hypothesis import HealthCheck, Phase, given, seed, settings
 
@@ -49,7 +50,7 @@ def feed(name: str, number: int, count: int, folder: pathlib.Path) -> None:
   @seed(number)
   @settings(
     max_examples=count, derandomize=True, database=None, deadline=None, phases=[Phase.generate],
-    suppress_health_check=list(HealthCheck),
+    suppress_health_check=cast(list[HealthCheck], list(HealthCheck)),
   )
   @given(data=fuzz_inputs.inputs(seeds, reader.repair))
   def one(data: bytes) -> None:
@@ -83,7 +84,8 @@ def _outcome(reader: Reader, path: pathlib.Path) -> tuple[str, str]:
 
 
 def _limit_memory() -> None:
-  resource.setrlimit(resource.RLIMIT_AS, ((_status("VmSize") << 10) + (GIB << 30),) * 2)
+  limit = (_status("VmSize") << 10) + (GIB << 30)
+  resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

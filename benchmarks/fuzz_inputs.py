@@ -5,6 +5,7 @@ import hashlib
 import struct
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from hypothesis import strategies as st
 
@@ -19,7 +20,7 @@ _MAX_INPUT = 1 << 18
 
 
 def _packed() -> st.SearchStrategy[bytes]:
-  def pack(value: int, size: int, order: str) -> bytes:
+  def pack(value: int, size: int, order: Literal["little", "big"]) -> bytes:
     return (value % (1 << 8 * size)).to_bytes(size, order)
 
   return st.builds(

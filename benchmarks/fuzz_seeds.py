@@ -16,7 +16,7 @@ from PIL import Image
 SIDE = 24
 
 
-def _pixels(*shape: int, dtype=np.uint8) -> np.ndarray:
+def _pixels(*shape: int, dtype: type[np.integer] = np.uint8) -> np.ndarray:
   return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
 
 
@@ -141,7 +141,7 @@ def npz() -> list[bytes]:
   result = []
   for save in (np.savez, np.savez_compressed):
     buffer = io.BytesIO()
-    save(buffer, **_tensors())
+    save(buffer, allow_pickle=False, **_tensors())
     result.append(buffer.getvalue())
   return result
 

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import importlib
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -83,7 +83,7 @@ def with_sol_in_one_block(config: Config) -> Config:
 def step_flops(config: Config) -> float:
   """Returns the FLOPs of one compiled training step, by XLA's own count."""
   compiled = lower_step(with_sol_in_one_block(config)).compile()
-  return float(compiled.cost_analysis()["flops"])
+  return float(cast(dict, compiled.cost_analysis())["flops"])
 
 
 def model_flops(config: Config, *, taps: bool = False) -> float:
@@ -92,7 +92,7 @@ def model_flops(config: Config, *, taps: bool = False) -> float:
   # something that does far more work than it asks for. So: the plain one, not compiled.
   model = dataclasses.replace(config.model, depthwise="conv")
   config = dataclasses.replace(with_sol_in_one_block(config), model=model)
-  return float(lower_step(config, taps=taps).cost_analysis()["flops"])
+  return float(cast(dict, lower_step(config, taps=taps).cost_analysis())["flops"])
 
 
 def random_values(shapes: Any) -> Any:

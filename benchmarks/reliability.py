@@ -40,8 +40,11 @@ runpy.run_module("lgag_jax.main", run_name="__main__", alter_sys=True)
 _LATEST = 25.0  # Seconds after a start by which a kill comes; start-up is about half of it.
 
 
+_PROGRAM = ("-m", "lgag_jax.main")
+
+
 def start(
-  data: pathlib.Path, workdir: pathlib.Path, program: tuple[str, ...] = ("-m", "lgag_jax.main"),
+  data: pathlib.Path, workdir: pathlib.Path, program: tuple[str, ...] = _PROGRAM,
   **changes: object,
 ) -> subprocess.Popen:
   """Starts a training."""
@@ -127,7 +130,7 @@ def _wait(process, workdir, seconds, saving, random) -> None:
 def damage(folder: pathlib.Path, count: int) -> dict:
   """Damages the newest checkpoint in every way; a training must find it and take the one before."""
   data = small.write_folder(folder / "data")
-  finish(start(data, folder / "reference", **{"train.epochs": 2}))
+  finish(start(data, folder / "reference", _PROGRAM, **{"train.epochs": 2}))
   steps = sorted(int(p.name) for p in (folder / "reference" / "checkpoints").iterdir())
   _, _, like = restore.restore(folder / "reference", sharding.make_mesh())
   random, found = np.random.default_rng(0), collections.Counter()
@@ -207,7 +210,7 @@ def _mount(folder: pathlib.Path, mebibytes: int, *, again: bool = False) -> None
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument("what", nargs="*", default=["kill", "damage", "disk"])
   parser.add_argument("--count", type=int, help="kills, or flipped bits")
   arguments = parser.parse_args()

@@ -51,7 +51,8 @@ def main() -> None:
   sparse = "" if arguments.every == 1 else f"-every{arguments.every}"
   for size in arguments.sizes:
     path = arguments.output / f"scene{size}{sparse}.tif"
-    scene = _write(path, *map(int, size.split("x")), arguments.every)
+    width, height = map(int, size.split("x"))
+    scene = _write(path, width, height, arguments.every)
     found = _map(arguments, scene, f"maps{size}{sparse}", tile_size=arguments.windows[0])
     print(_line(size, found, bare), flush=True)
   if arguments.seams:

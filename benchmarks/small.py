@@ -20,7 +20,7 @@ def images(count: int, seed: int = 7) -> tuple[np.ndarray, np.ndarray]:
   masks = np.zeros((count, SIDE, SIDE), np.uint8)
   for i in range(0, count, 2):
     top, left = random.integers(0, SIDE - 24, 2)
-    ground[i, top : top + 24, left : left + 24] += np.uint8([150, 90, 20])
+    ground[i, top : top + 24, left : left + 24] += np.array([150, 90, 20], np.uint8)
     masks[i, top : top + 24, left : left + 24] = 255
   return ground, masks
 

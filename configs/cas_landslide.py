@@ -3,13 +3,14 @@
 Whole patches are often all landslide or never without one. The labels of quarters say more.
 """
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 
-def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+def get_config(method: str = "lgag") -> Any:
   config = config_dict()
   config.data.source = "tfds"
   config.data.builder = "data/cas_landslide"

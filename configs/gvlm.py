@@ -4,13 +4,14 @@ To add the image before the event: --config.data.builder=data/gvlm:bitemporal --
 --config.data.normalise=train.
 """
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 
-def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+def get_config(method: str = "lgag") -> Any:
   config = config_dict()
   config.data.source = "tfds"
   config.data.builder = "data/gvlm"

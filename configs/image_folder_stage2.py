@@ -3,12 +3,13 @@
 Name the folder that --mode=pseudo wrote after a colon, or as data.pseudo_masks.
 """
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax.runtime import packaged
 
 
-def get_config(masks: str = "runs/image_folder/pseudo") -> ml_collections.ConfigDict:
+def get_config(masks: str = "runs/image_folder/pseudo") -> Any:
   config = packaged.load_config("image_folder", "segmentation")
   config.data.pseudo_masks = masks
   return config

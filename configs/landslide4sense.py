@@ -3,13 +3,14 @@
 Most patches contain a landslide, so labels are only informative for smaller tiles.
 """
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 
-def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+def get_config(method: str = "lgag") -> Any:
   config = config_dict()
   config.data.source = "tfds"
   config.data.builder = "data/landslide4sense"

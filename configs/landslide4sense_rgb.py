@@ -4,13 +4,14 @@ Nearly every patch contains a landslide, so labels are only informative for smal
 each tile comes from its mask. Otherwise masks are only used to evaluate.
 """
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 
-def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+def get_config(method: str = "lgag") -> Any:
   config = config_dict()
   config.data.source = "patches"
   config.data.tile_size = 64

@@ -4,13 +4,14 @@ Download torchvision's weights of ResNet-50 and name the file with
 --config.model.weights=resnet50.pth (or .safetensors, .npz).
 """
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 
-def get_config(method: str = "lgagnet") -> ml_collections.ConfigDict:
+def get_config(method: str = "lgagnet") -> Any:
   config = config_dict()
   config.data.source = "folder"
   config.data.image_size = 256

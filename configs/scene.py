@@ -13,13 +13,14 @@ These settings are for tiles of which landslides cover about a third. If they co
 far too large: add --config.model.top_fraction=0.08 --config.localize.threshold_rule=argmax.
 """
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 
-def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+def get_config(method: str = "lgag") -> Any:
   config = config_dict()
   config.data.source = "patches"
   config.data.tile_size = 256

@@ -1,11 +1,12 @@
 """Three classes of synthetic images: landslides, bare ground and rivers, in every combination."""
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax.runtime import packaged
 
 
-def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+def get_config(method: str = "lgag") -> Any:
   config = packaged.load_config("synthetic_landslides", method)
   config.data.builder = "data/synthetic_landslides:three_classes"
   config.data.classes = ("landslide", "bare", "river")

@@ -1,12 +1,13 @@
 """The demonstration: synthetic images, drawn and trained on in minutes on two CPU cores."""
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax import methods
 from lgag_jax.config import config_dict
 
 
-def get_config(method: str = "lgag") -> ml_collections.ConfigDict:
+def get_config(method: str = "lgag") -> Any:
   config = config_dict()
   config.data.source = "tfds"
   config.data.builder = "data/synthetic_landslides"

@@ -3,12 +3,13 @@
 Name the folder that --mode=pseudo wrote after a colon, or as data.pseudo_masks.
 """
 
-import ml_collections
+
+from typing import Any
 
 from lgag_jax.runtime import packaged
 
 
-def get_config(masks: str = "runs/synthetic_landslides/pseudo") -> ml_collections.ConfigDict:
+def get_config(masks: str = "runs/synthetic_landslides/pseudo") -> Any:
   config = packaged.load_config("synthetic_landslides", "segmentation")
   config.data.pseudo_masks = masks
   return config

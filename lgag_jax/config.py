@@ -52,8 +52,8 @@ class Config:
     )
 
 
-def config_dict(config: Config = Config()) -> ml_collections.ConfigDict:
-  """Returns `config` as a locked ConfigDict: what a config file changes and returns."""
+def config_dict(config: Config = Config()) -> Any:
+  """Returns `config` as a locked ConfigDict, whose fields have no static types, for a config file."""
   result = ml_collections.ConfigDict(dataclasses.asdict(config))
   result.lock()
   return result
@@ -101,7 +101,7 @@ def _build(cls: type, mapping: Mapping[str, Any], path: str) -> Any:
 
 
 def _value(value: Any, kind: Any, path: str) -> Any:
-  if dataclasses.is_dataclass(kind):
+  if isinstance(kind, type) and dataclasses.is_dataclass(kind):
     if not isinstance(value, Mapping):
       raise TypeError(f"{path} must be a group of fields, not {value!r}.")
     return _build(kind, value, path)

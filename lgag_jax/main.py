@@ -98,7 +98,7 @@ def _evaluate(workdir: pathlib.Path, options=None, references=None) -> None:
   from lgag_jax.runtime import processes
   from lgag_jax.training import loop
 
-  if options is None:
+  if options is None or references is None:
     loop.evaluate_workdir(workdir)
     table, page = workdir / "eval" / "validation.md", ""
   else:

@@ -12,6 +12,7 @@ os.environ.setdefault(
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
+import jaxtyping
 import numpy as np
 import pyogrio  # noqa: F401  Before TensorFlow, whose SQLite has no R-trees for GeoPackages.
 import pytest
@@ -20,6 +21,16 @@ from PIL import Image
 jax.config.update("jax_num_cpu_devices", 4)
 # Compiling takes longer than running here. Tests of compiled memory turn this off again.
 jax.config.update("jax_disable_most_optimizations", True)
+
+# Every call of a function of these modules checks the types and shapes of its annotations. Modules that
+# define dataclasses of flax.struct cannot take part: the import hook breaks them. pytest's own option
+# for this does not reach the workers of pytest-xdist.
+CHECKED_MODULES = (
+  "lgag_jax.evaluation.metrics", "lgag_jax.inference.refine", "lgag_jax.method.classifiers",
+  "lgag_jax.method.gaa", "lgag_jax.method.head", "lgag_jax.method.losses",
+  "lgag_jax.method.memory_bank", "lgag_jax.method.network", "lgag_jax.method.sol", "lgag_jax.trunks",
+)
+jaxtyping.install_import_hook(CHECKED_MODULES, "beartype.beartype")
 
 SIDE = 64
 
@@ -76,11 +87,15 @@ def image_folder(tmp_path_factory):
 
 @pytest.fixture
 def small_config(image_folder):
-  """The default config, made small enough to train in seconds."""
+  return make_small_config(image_folder)
+
+
+def make_small_config(directory):
+  """Returns the default config, made small enough to train in seconds."""
   from lgag_jax.config import config_dict
 
   config = config_dict()
-  config.data.directory = str(image_folder)
+  config.data.directory = str(directory)
   config.data.image_size = SIDE
   config.model.side_widths = (8, 8, 8, 8)
   config.model.head_width = 16

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -40,7 +39,7 @@ FOREIGN = {
 
 def small(**fields):
   """Returns the small config with an open gate and the given fields, named "group__field"."""
-  config = conftest.small_config.__wrapped__(pathlib.Path("none"))
+  config = conftest.make_small_config("none")
   config.localize.gate = 0.05
   for name, value in fields.items():
     group, field = name.split("__")

@@ -15,7 +15,7 @@ from lgag_jax.runtime import files
 def test_a_failed_write_leaves_the_old_json(tmp_path):
   path = tmp_path / "folder" / "x.json"
   files.write_json(path, {"a": 1})
-  with pytest.raises(TypeError):
+  with pytest.raises(TypeError, match="not JSON serializable"):
     files.write_json(path, {"a": object()})
   assert json.loads(path.read_text()) == {"a": 1}
   assert os.listdir(path.parent) == ["x.json"]

@@ -39,7 +39,7 @@ def trained(image_folder, tmp_path_factory):
     (images / name).mkdir()
     for path in (image_folder / name).iterdir():
       shutil.copy(path, images / name / f"<img src=x onerror=alert(1)> {path.name}")
-  config = conftest.small_config.__wrapped__(images)
+  config = conftest.make_small_config(images)
   config.model.method = "class_activation"
   config.train.epochs = 1
   workdir = tmp_path_factory.mktemp("foreign") / f"run{SCRIPT.replace('/', '')}"

@@ -44,8 +44,8 @@ def setup(seed=0, **options):
   """The module, parameters that all matter, features and anchors."""
   rng = np.random.default_rng(seed)
   module = GlobalAnchorAggregation(**options)
-  g = rng.normal(size=(BATCH, CELLS, WIDTH)).astype(np.float32)
-  anchors = rng.normal(size=(ANCHORS, WIDTH)).astype(np.float32)
+  g = jnp.float32(rng.normal(size=(BATCH, CELLS, WIDTH)))
+  anchors = jnp.float32(rng.normal(size=(ANCHORS, WIDTH)))
   ready = jnp.array(True)
   shapes = jax.eval_shape(module.init, jax.random.key(0), g, anchors, ready)["params"]
   params = jax.tree.map(lambda s: jnp.array(rng.normal(0, 0.4, s.shape), jnp.float32), shapes)
@@ -66,7 +66,7 @@ def test_reassociated_products_equal_the_literal_form(residual, heads):
 @pytest.mark.parametrize("residual", [False, True])
 def test_without_global_anchors_features_pass_exactly(residual, heads):
   module, params, g, anchors = setup(residual=residual, heads=heads)
-  for tried in (anchors, np.zeros_like(anchors)):
+  for tried in (anchors, jnp.zeros_like(anchors)):
     value = module.apply({"params": params}, g, tried, jnp.array(False))
     np.testing.assert_array_equal(value, g)
 

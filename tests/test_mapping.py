@@ -188,7 +188,7 @@ def test_a_stopped_map_resumes_to_the_same(batch_sizes, tmp_path, monkeypatch):
       raise Stopped("Stopped")
 
   monkeypatch.setattr(window_pipeline.preemption, "check", check)
-  with pytest.raises(Stopped):
+  with pytest.raises(Stopped, match="Stopped"):
     predict(path, tmp_path / "parts", Options(overlap=0.3, probability="float32"))
   assert not (tmp_path / "parts" / "mask").exists()
   before = len(batch_sizes)

@@ -16,7 +16,7 @@ from tests import conftest
 
 @pytest.fixture(scope="module")
 def config(image_folder):
-  return configs.from_mapping(conftest.small_config.__wrapped__(image_folder))
+  return configs.from_mapping(conftest.make_small_config(image_folder))
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def test_sigterm_while_the_cache_fills_removes_it(config, network_and_state, tmp
   assert isinstance(split.train_read, trunk_outputs.FeatureCache)
   with preemption.watch():
     os.kill(os.getpid(), signal.SIGTERM)
-    with pytest.raises(preemption.Stopped):
+    with pytest.raises(preemption.Stopped, match="to resume"):
       evaluate.epoch_metrics(network, state, split, config, mesh)
   shutil.rmtree(tmp_path)
 

@@ -27,7 +27,9 @@ def picture(rng, side=12, channels=3):
 def test_guided_filter_is_a_ridge_regression_in_every_window(rng):
   guide, scores, _ = picture(rng, side=9)
   radius, epsilon, side = 2, 0.5, 9
-  slope, offset = refine.guided_filter(guide=guide, scores=scores, radius=radius, epsilon=epsilon)
+  slope, offset = refine.guided_filter(
+    guide=jnp.asarray(guide), scores=jnp.asarray(scores), radius=radius, epsilon=epsilon
+  )
   ridge = (epsilon * np.mean(np.var(guide[0], axis=(0, 1))) + 1e-6) * np.eye(3)
   window = lambda x, i, j: x[max(i - radius, 0) : i + radius + 1, max(j - radius, 0) : j + radius + 1]
   slopes, offsets = np.zeros((side, side, 3)), np.zeros((side, side))
@@ -74,5 +76,5 @@ def test_small_systems_are_solved_as_numpy_solves_them(rng, bands):
   factors = rng.normal(size=(5, 6, bands, 20)) * np.logspace(0, -2, bands)[:, None]
   a = factors @ np.swapaxes(factors, -1, -2) / 20 + 0.01 * np.eye(bands)
   b = rng.normal(size=(5, 6, bands, 2))
-  found = refine._solve(np.float32(a), np.float32(b))
+  found = refine._solve(jnp.float32(a), jnp.float32(b))
   np.testing.assert_allclose(found, np.linalg.solve(a, b), rtol=1e-3, atol=1e-3)

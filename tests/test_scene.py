@@ -196,7 +196,8 @@ def test_world_files_agree_with_gdal(tmp_path, name):
     side.unlink()
   world.write_text("1.5\n0.25\n-0.5 \n-2\n500000.25\r\n3100000.125\n")
   with rasterio.open(image) as theirs, open_scene(image, 3) as ours:
-    assert ours.grid.transform.almost_equals(theirs.transform, 1e-9) or kind == "JP2OpenJPEG"
+    if kind != "JP2OpenJPEG":  # Of which GDAL reads no world file.
+      assert ours.grid.transform.almost_equals(theirs.transform, 1e-9)
     expected = Affine(1.5, -0.5, 499_999.75, 0.25, -2, 3_100_001.0)
     assert ours.grid.transform == (Affine.identity() if "none" in name else expected)
 

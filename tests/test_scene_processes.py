@@ -13,7 +13,7 @@ from lgag_jax.settings.maps import RULES
 from lgag_jax.training import restore
 from lgag_jax.training.checkpoints import Checkpoints
 from tests import commands
-from tests.conftest import SIDE, small_config
+from tests.conftest import SIDE, make_small_config
 
 pytestmark = pytest.mark.slow
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def workdir(image_folder, tmp_path):
   """Returns a workdir with random weights, and thresholds that some pixels reach."""
-  draft = small_config.__wrapped__(image_folder)
+  draft = make_small_config(image_folder)
   draft.localize.gate = 0.0
   config = configs.from_mapping(draft)
   workdir = tmp_path / "run"

@@ -12,6 +12,7 @@ import pytest
 from benchmarks import programs
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import plan, tables, timing
+from lgag_jax import config as configs
 
 ROOT = pathlib.Path(__file__).parent.parent
 RESULT = {
@@ -112,12 +113,17 @@ def test_differing_parameters_are_named():
 @pytest.mark.parametrize("quick", [False, True])
 def test_every_planned_config_is_valid(quick, tmp_path):
   for section in tables.SECTIONS:
-    for case in plan.cases(section, quick=quick, output=tmp_path):
-      settings = case["settings"]
-      json.dumps(settings)
+    cases = plan.cases(section, quick=quick, output=tmp_path)
+    assert cases, section
+    for settings in (case["settings"] for case in cases):
+      assert json.loads(json.dumps(settings)).keys() == settings.keys()
       for method in settings.get("methods", [settings.get("method")]):
         if method:
-          programs.named(settings["file"], method, settings["changes"])
+          config = programs.named(settings["file"], method, settings["changes"])
+          flat = configs.config_dict(config)
+          for field, value in settings["changes"].items():
+            group, name = field.split(".")
+            assert json.dumps(flat[group][name]) == json.dumps(value), field
 
 
 def test_a_failing_case_is_its_last_line():

@@ -23,6 +23,7 @@ from lgag_jax.method import registry
 from lgag_jax.runtime import files
 from lgag_jax.settings.maps import RULES
 from lgag_jax.training import loop, pseudo_masks, two_stages
+from tests.conftest import make_small_config
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +36,7 @@ def both(image_folder, tmp_path_factory):
 
 
 def small(image_folder):
-  from tests import conftest
-
-  config = conftest.small_config.__wrapped__(image_folder)
+  config = make_small_config(image_folder)
   config.model.method = "class_activation"  # Quick to compile.
   config.train.epochs = 1
   config.train.evaluate_every = 0

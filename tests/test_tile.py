@@ -301,7 +301,7 @@ def test_nothing_partial_is_left_and_nothing_is_written_over(tmp_path, monkeypat
   fields = {"labels": str(write_labels(tmp_path, "polygons"))}
   before = sorted(tmp_path.iterdir())
   monkeypatch.setattr(tile.output, "write_manifest", lambda *_: 1 / 0)
-  with pytest.raises(ZeroDivisionError):
+  with pytest.raises(ZeroDivisionError, match="division by zero"):
     tile.cut(options(tmp_path, **fields))
   assert sorted(tmp_path.iterdir()) == before
   with pytest.raises(ValueError, match=r"(?s)No tile can be used.*unknown +0"):

@@ -19,7 +19,7 @@ from lgag_jax.inputs import pipeline, sources
 from lgag_jax.runtime import preemption, sharding
 from lgag_jax.training import fill_trunk_outputs, loop, restore, train_step
 from tests import commands
-from tests.conftest import small_config
+from tests.conftest import make_small_config
 
 STEPS = 20
 pytestmark = pytest.mark.slow
@@ -28,7 +28,7 @@ _BANKS = {}  # By workdir, of trainings in this process: restoring a state trace
 
 @pytest.fixture(scope="module")
 def config(image_folder):
-  config = small_config.__wrapped__(image_folder)
+  config = make_small_config(image_folder)
   config.train.epochs = 5  # Of four batches.
   config.train.log_every = 1
   config.train.checkpoint_every = 10

@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -143,7 +144,7 @@ def trunk(settings: dict) -> dict:
     gradient(variables["params"], variables["batch_stats"], images)
   )
   times = timing.interleaved({"step": advance}, repeats=settings["repeats"])["step"]
-  leaves = traverse_util.flatten_dict(variables["params"])
+  leaves = cast(dict[tuple, Any], traverse_util.flatten_dict(variables["params"]))
   return {
     "images_per_s": batch / statistics.median(times), "times": times,
     "parameters": {torch_name(leaf): list(pretrained.stored_shape(value.shape))

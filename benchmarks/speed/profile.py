@@ -56,7 +56,7 @@ def milliseconds(trunk: str, batch: int, side: int) -> dict[str, float]:
     (path,) = pathlib.Path(folder).rglob("*.xplane.pb")
     data = jax.profiler.ProfileData.from_file(str(path))
   operations = {}
-  for line in compiled.as_text().splitlines():
+  for line in str(compiled.as_text()).splitlines():
     if match := re.match(r"\s*(?:ROOT )?%?([\w.\-]+) = (\S+) [\w\-]+\(", line):
       source = _NAME.search(line)
       operations.setdefault(match[1], (match[2], source[1] if source else ""))
@@ -70,7 +70,7 @@ def milliseconds(trunk: str, batch: int, side: int) -> dict[str, float]:
 
 
 def main() -> None:
-  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument("--trunk", choices=sorted(TRUNKS), default="resnet50")
   parser.add_argument("--batch", type=int, default=8)
   parser.add_argument("--side", type=int, default=256)

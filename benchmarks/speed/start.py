@@ -31,7 +31,7 @@ def run(settings: dict) -> dict:
   subprocess.run(
     [sys.executable, "-c", _PREPARE, builder, str(data)], cwd=ROOT, check=True, stdout=sys.stderr
   )
-  result = {"prepare_data_s": time.perf_counter() - start}
+  result: dict[str, object] = {"prepare_data_s": time.perf_counter() - start}
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     for kind in settings["kinds"]:

@@ -9,7 +9,7 @@ import pathlib
 import re
 import sys
 import textwrap
-from typing import Any
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import config_flags
@@ -109,7 +109,8 @@ def _config() -> configs.Config:
 
 def packaged_config() -> str:
   """Returns the path of the config file if it is one of the package's, "" otherwise."""
-  path = (_FLAGS["config"].config_filename or "").partition(":")[0] if _FLAGS["config"].present else ""
+  flag = cast(Any, _FLAGS["config"])  # A flag of ml_collections, which absl's types do not know.
+  path = (flag.config_filename or "").partition(":")[0] if flag.present else ""
   return path if path.startswith(f"{packaged.folder('configs')}/") else ""
 
 

@@ -27,7 +27,7 @@ def digest(image: np.ndarray) -> bytes:
   """Returns 16 bytes that are equal for images [H, W, channels] of equal pixels, type and shape."""
   header = f"{image.shape} {image.dtype.str}".encode()
   digest = hashlib.blake2b(header, digest_size=16)
-  digest.update(np.ascontiguousarray(image))
+  digest.update(np.ascontiguousarray(image).data)
   return digest.digest()
 
 
@@ -38,7 +38,7 @@ def signature(image: np.ndarray) -> np.ndarray:
   """
   gray = Image.fromarray(np.mean(image, axis=-1, dtype=np.float32))
   small = np.asarray(gray.resize((_SIDE, _SIDE), Image.Resampling.BOX), np.float64)
-  waves = fft.dctn(small, norm="ortho")[_ROWS, _COLS] * _WEIGHTS
+  waves = np.asarray(fft.dctn(small, norm="ortho"))[_ROWS, _COLS] * _WEIGHTS
   return (waves / max(np.linalg.norm(waves), 1e-12)).astype(np.float16)
 
 

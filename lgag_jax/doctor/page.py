@@ -86,7 +86,7 @@ def _shape_table(examples: Sequence[Example]) -> Table:
   """Returns the most frequent sizes and types; the last row sums up the others."""
   count = collections.Counter((f"{e.shape[0]} x {e.shape[1]}", len(e.mean), e.dtype) for e in examples)
   frequent = count.most_common(_MAX_SHAPES)
-  rows = [(*shape, number) for shape, number in frequent]
+  rows: list[tuple[str | int, ...]] = [(*shape, number) for shape, number in frequent]
   if others := len(examples) - sum(number for _, number in frequent):
     rows.append((plural(len(count) - _MAX_SHAPES, "other kind"), "", "", others))
   return Table(("size (rows x columns)", "channels", "type", "images"), rows)

@@ -206,15 +206,15 @@ def _masks_of_negatives(survey: Survey, config: DataConfig) -> dict[str, pathlib
   masks_of_negatives = {}
   for example in survey.examples:
     path, _ = survey.sources[example.split].files(example.index)
-    if not example.positive and path.stem in (masks := unused_masks(path.parent.parent)):
+    if path and not example.positive and path.stem in (masks := unused_masks(path.parent.parent)):
       masks_of_negatives[example.name] = masks[path.stem]
   return masks_of_negatives
 
 
 def _read_masks(survey: Survey, pool: ThreadPoolExecutor) -> None:
   """Reads the original values of each mask file, which examples do not have."""
-  paths = {e.mask_file for e in survey.examples} | set(survey.masks_of_negatives.values())
-  paths = sorted(paths - {None})
+  mask_files = {e.mask_file for e in survey.examples} | set(survey.masks_of_negatives.values())
+  paths = sorted(path for path in mask_files if path)
   progress = Progress("masks", len(paths), unit="files")
   for path, values in zip(paths, _in_order(pool, _mask_values, paths), strict=True):
     survey.masks[path] = values

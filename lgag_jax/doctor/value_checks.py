@@ -55,7 +55,7 @@ def _check_measured(examples: Sequence[Example]) -> list[Finding]:
   )] if constant else [])
 
 
-def _listed(values: Sequence[float]) -> str:
+def _listed(values: Sequence[float] | np.ndarray) -> str:
   return "(" + ", ".join(f"{v:.3f}" if abs(v) < 100 else f"{v:.5g}" for v in values) + ")"
 
 

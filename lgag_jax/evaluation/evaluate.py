@@ -66,7 +66,7 @@ def _write(
   files.write_json(folder / "validation.json", result)
   files.write_text(folder / "validation.md", text)
   with files.atomic_path(folder / "panels.npz") as path:
-    np.savez_compressed(path, **examples)
+    np.savez_compressed(path, allow_pickle=False, **examples)
   bank = jax.device_get(state.bank)
   with files.atomic_path(folder / "bank.npz") as path:
     np.savez_compressed(path, features=bank.features, valid=bank.valid, centres=bank.centres)
@@ -109,7 +109,9 @@ def _map_result(
 ) -> dict:
   positive, negative = measured.histograms[name][c][:2]
   oracle_threshold, oracle = metrics.oracle(positive, negative)
-  counts = dict(zip(IMAGE_COUNTS, np.moveaxis(measured.image_counts[name][:, c], -1, 0), strict=True))
+  counts: dict[str, np.ndarray] = dict(
+    zip(IMAGE_COUNTS, np.moveaxis(measured.image_counts[name][:, c], -1, 0), strict=True)
+  )
   iou = counts["hit"] / np.maximum(counts["union"], 1)
   iou = np.sort(iou[counts["truth"] > 0])  # Sorted, the mean does not depend on the order of images.
   called_positive = measured.probabilities[:, c] > config.localize.gate

@@ -1,6 +1,7 @@
 """The charts and example pictures of the pages, as matplotlib figures."""
 
 from collections.abc import Collection
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -14,7 +15,7 @@ from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.inference.exclusive_classes import drawn
 
 _INK, _ACCENT, _COOL, _SOFT = "#26323a", "#c8452d", "#2d6f8e", "#a9b4ba"
-_STYLE = {
+_STYLE: dict[Any, object] = {
   "font.size": 9, "axes.edgecolor": _SOFT, "axes.labelcolor": _INK, "axes.titlecolor": _INK,
   "axes.titlesize": 10, "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
   "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e8ecee",

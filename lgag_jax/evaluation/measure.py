@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -51,7 +52,7 @@ def measure(
     name: np.asarray(thresholds[name] if thresholds else [0.5] * len(config.data.classes), np.float32)
     for name in names
   }
-  pooled = dict.fromkeys(names, 0.0)
+  pooled: dict[str, Any] = dict.fromkeys(names, 0.0)
   rows = collections.defaultdict(list)
   examples = ReportExamples(split, config.model.rgb_bands)
   progress = Progress("evaluation", len(split.source.ids))
@@ -136,7 +137,7 @@ def _landslides(mapped: np.ndarray, truth: np.ndarray) -> np.ndarray:
   """Returns (pixels, mapped pixels), i64[m, 2], of each connected region of masks bool[n, H, W]."""
   result = [np.zeros((0, 2), np.int64)]  # A process without landslides still has the name to gather.
   for image_mapped, image_truth in zip(mapped, truth, strict=True):
-    regions, count = scipy.ndimage.label(image_truth)
+    regions, count = cast(tuple[np.ndarray, int], scipy.ndimage.label(image_truth))
     pixels = np.bincount(regions.ravel(), minlength=count + 1)[1:]
     hits = np.bincount(regions[image_mapped], minlength=count + 1)[1:]
     result.append(np.stack([pixels, hits], axis=1))

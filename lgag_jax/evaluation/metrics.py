@@ -3,6 +3,9 @@
 Counts add up over images, batches and processes; ratios are taken at the end.
 """
 
+from collections.abc import Mapping
+from typing import Any, SupportsFloat
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -36,7 +39,9 @@ def histogram_of(values: np.ndarray) -> np.ndarray:
   return np.bincount(index, minlength=BINS).astype(np.float64)
 
 
-def confusion(positive: np.ndarray, negative: np.ndarray, threshold: float) -> dict[str, np.ndarray]:
+def confusion(
+  positive: np.ndarray, negative: np.ndarray, threshold: float
+) -> dict[str, np.ndarray | np.floating]:
   """Returns counts at a threshold from histograms [..., bins] of positive and negative pixels.
 
   A pixel is called positive if its bin starts at or above the threshold.
@@ -48,7 +53,7 @@ def confusion(positive: np.ndarray, negative: np.ndarray, threshold: float) -> d
   }
 
 
-def rates(counts: dict[str, np.ndarray]) -> dict[str, float]:
+def rates(counts: Mapping[str, Any]) -> dict[str, float]:
   """Returns precision, recall, F1, IoU, accuracy and kappa of pooled counts; 0 if undefined."""
   tp, fp, fn, tn = (
     float(np.sum(counts[n]))
@@ -177,7 +182,7 @@ def coverage(counts: dict[str, np.ndarray], labels: np.ndarray, called_positive:
   }
 
 
-def _ratio(numerator: float, denominator: float) -> float:
+def _ratio(numerator: SupportsFloat, denominator: SupportsFloat) -> float:
   return float(numerator) / float(denominator) if denominator else 0.0
 
 
@@ -210,11 +215,13 @@ def objects(
   total = _object_counts(landslides, polygons, least)
   recall = total["detected"] / total["landslides"] if total["landslides"] else None
   precision = total["on_landslides"] / total["polygons"] if total["polygons"] else None
-  f1 = None if None in (recall, precision) else _ratio(2 * precision * recall, precision + recall)
+  f1 = None
+  if recall is not None and precision is not None:
+    f1 = _ratio(2 * precision * recall, precision + recall)
   sizes = []
   for low, high in zip(edges, (*edges[1:], np.inf), strict=True):
     inside = [rows[(rows[:, 0] >= low) & (rows[:, 0] < high)] for rows in (landslides, polygons)]
-    sizes.append({"from_area": low, **_object_counts(*inside, least)})
+    sizes.append({"from_area": low, **_object_counts(inside[0], inside[1], least)})
   return {"precision": precision, "recall": recall, "f1": f1, **total, "sizes": sizes}
 
 

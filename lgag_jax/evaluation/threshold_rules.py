@@ -1,7 +1,7 @@
 """Thresholds from image labels alone: no rule here ever sees a mask."""
 
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import Any
 
 import jax
@@ -22,7 +22,8 @@ _DRAW = 0.5  # The score at which a class is level with the background.
 
 
 def thresholds(
-  localize: Callable, state: TrainState, batches: Iterator[dict], mesh: Mesh, config: Config
+  localize: Callable, state: TrainState, batches: Generator[dict, None, None], mesh: Mesh,
+  config: Config,
 ) -> dict[str, dict[str, list[float]]]:
   """Returns {map: {rule: [threshold per class]}} from training images and their labels.
 
@@ -33,13 +34,13 @@ def thresholds(
     the threshold; the one that agrees best with the labels (mean of sensitivity and specificity).
   """
   histograms = make_histograms(config, mesh)
-  total = None
+  total: dict[str, Any] = {}
   for batch in preemption.until_stopped(batches):
     inputs = inputs_of(batch, config)
     inputs, labels = sharding.to_global((inputs, {k: batch[k] for k in ("label", "weight")}), mesh)
     part = histograms(localize(state, inputs), labels)
     part = jax.tree.map(lambda x: np.asarray(x, np.float64), part)
-    total = part if total is None else jax.tree.map(np.add, total, part)
+    total = jax.tree.map(np.add, total, part) if total else part
   return {map_.name: _rules(total[map_.name], map_) for map_ in method_of(config).maps}
 
 

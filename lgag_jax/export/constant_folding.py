@@ -72,12 +72,15 @@ def _evaluate(
     callee = next(
       (equation.params[name] for name in _CALLEE_PARAMETERS if name in equation.params), None
     )
-    name, inline = equation.primitive.name, replacements is not None
-    if inline and name in replacements:
+    name = equation.primitive.name
+    if replacements is not None and name in replacements:
       results = [replacements[name](*values)]
-    elif inline and name == "scan":
+    elif replacements is not None and name == "scan":
       results = _unroll(equation.params, values, replacements)
-    elif inline and callee and len(getattr(callee, "jaxpr", callee).invars) == len(values):
+    elif (
+      replacements is not None and callee
+      and len(getattr(callee, "jaxpr", callee).invars) == len(values)
+    ):
       closed = callee if hasattr(callee, "consts") else jax.extend.core.ClosedJaxpr(callee, ())
       results = _inline(closed, replacements)(*values)
     else:

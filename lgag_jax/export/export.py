@@ -135,7 +135,7 @@ def _make_program_function(model: LoadedModel, platform: str) -> Callable:
   network = networks.build(config, platform)
   window_scores = make_traceable_window_scores(network, config, training_view(model))
   # NumPy arrays become constants of the traced function; JAX arrays would become arguments.
-  state = jax.tree.map(np.asarray, model.state.replace(opt_state=None))
+  state = jax.tree.map(np.asarray, dataclasses.replace(model.state, opt_state=None))
   thresholds = np.array(model.thresholds, np.float32)
 
   def function(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:

@@ -47,4 +47,4 @@ if __name__ == "__main__":
   if len(sys.argv) != 3:
     sys.exit(__doc__)
   batch = np.load(sys.argv[1])
-  np.savez(sys.argv[2], **load(batch.dtype.name)(batch))
+  np.savez(sys.argv[2], allow_pickle=False, **load(batch.dtype.name)(batch))

@@ -97,8 +97,9 @@ def _copy(element: ET.Element, path: pathlib.Path) -> ET.Element:
   attributes, children = _COPIED[element.tag]
   if "subClass" in element.attrib:
     _refuse(path, f'subClass="{element.get("subClass")}"')
-  if element.tag == "SRS" and (element.text or "").strip() and not _CRS.match(element.text):
-    _refuse(path, f"the CRS {element.text!r:.80}, which is neither WKT nor an EPSG code")
+  text = element.text or ""
+  if element.tag == "SRS" and text.strip() and not _CRS.match(text):
+    _refuse(path, f"the CRS {text!r:.80}, which is neither WKT nor an EPSG code")
   copy = ET.Element(element.tag, {k: v for k, v in element.attrib.items() if k in attributes})
   copy.text = element.text
   for child in element:
@@ -119,7 +120,7 @@ def _refuse(path, element):
 def _resolve_source(source: ET.Element, path: pathlib.Path, parts: dict) -> None:
   """Writes into a source its file's driver, and the properties that GDAL would open the file for."""
   name, band = source.find("SourceFilename"), source.findtext("SourceBand", "1").strip()
-  if name is None or not (name.text or "").strip():
+  if name is None or not (name.text and name.text.strip()):
     raise ImageError(f"{path} has a source without a file. Restore it. {_REMEDY}.")
   part = _part_path(name.text, name.get("relativeToVRT", "0").strip() == "1", path)
   if part not in parts:
@@ -156,7 +157,7 @@ def _inspect_part(part: pathlib.Path, path: pathlib.Path) -> tuple[str, int, dic
       rows, cols = raster.block_shapes[0]
       return raster.driver, raster.count, {
         "RasterXSize": str(raster.width), "RasterYSize": str(raster.height),
-        "DataType": {"uint8": "Byte"}.get(raster.dtypes[0], raster.dtypes[0].capitalize()),
+        "DataType": "Byte" if raster.dtypes[0] == "uint8" else str(raster.dtypes[0]).capitalize(),
         "BlockXSize": str(cols), "BlockYSize": str(rows),
       }
   except ImageError as error:

@@ -51,7 +51,8 @@ class Grid:
       return None
     col, row = self.width / 2.0, self.height / 2.0
     points = [self.transform @ point for point in ((col, row), (col + 1, row), (col, row + 1))]
-    longitudes, latitudes = transformer.transform(*zip(*points, strict=True))
+    columns, rows = zip(*points, strict=True)
+    longitudes, latitudes = transformer.transform(columns, rows)
     if not all(map(math.isfinite, (*longitudes, *latitudes))):
       return None
     lengths = [GEOD.inv(longitudes[0], latitudes[0], longitudes[i], latitudes[i])[2] for i in (1, 2)]

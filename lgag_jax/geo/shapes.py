@@ -10,9 +10,10 @@ import json
 import logging
 import pathlib
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
-import pyogrio
+import pyogrio.raw
 import pyproj
 import shapely
 from pyproj.exceptions import ProjError
@@ -196,7 +197,7 @@ def _transformer(path, crs: str | None, grid: Grid) -> pyproj.Transformer | None
 
 def _repair(path, geometries: np.ndarray) -> np.ndarray:
   invalid = ~shapely.is_valid(geometries)
-  _warn(path, np.sum(invalid), "are invalid; repairing them")
+  _warn(path, int(np.sum(invalid)), "are invalid; repairing them")
   result = geometries.copy()
   result[invalid] = [_polygons_of(geometry) for geometry in shapely.make_valid(geometries[invalid])]
   return result
@@ -205,7 +206,8 @@ def _repair(path, geometries: np.ndarray) -> np.ndarray:
 def _polygons_of(geometry: shapely.Geometry) -> shapely.Geometry:
   """Returns the polygons in a result of make_valid, without the lines that polygons may collapse to."""
   parts = shapely.get_parts(shapely.get_parts(geometry))
-  return shapely.multipolygons(parts[shapely.get_type_id(parts) == GeometryType.POLYGON])
+  parts = parts[shapely.get_type_id(parts) == GeometryType.POLYGON]
+  return cast(shapely.MultiPolygon, shapely.multipolygons(parts))
 
 
 def _warn(path, count: int, message: str) -> None:

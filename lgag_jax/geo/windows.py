@@ -56,4 +56,5 @@ def cover(length: int, side: int, overlap: float, stride: float = 1.0) -> Axis:
 def cover_scene(grid: Grid, view: View, overlap: float) -> tuple[Axis, Axis]:
   """Returns the windows along rows and columns of a scene, in pixels after the view's reduction."""
   lengths = (max(1, size // view.reduction) for size in (grid.height, grid.width))
-  return tuple(cover(length, view.side, overlap, view.stride) for length in lengths)
+  rows, cols = (cover(length, view.side, overlap, view.stride) for length in lengths)
+  return rows, cols

@@ -11,6 +11,7 @@ import pathlib
 import stat
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -33,7 +34,7 @@ _DRIVERS = {
   b"II*\0": "GTiff", b"MM\0*": "GTiff", b"II+\0": "GTiff", b"MM\0+": "GTiff",
 }
 # Without a listing of the folder GDAL opens no side files. A side file may be a VRT of any file.
-OPTIONS = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
+OPTIONS: dict[str, Any] = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 MAX_BYTES = 1 << 30  # A larger window is refused before memory is allocated for it.
 _MAX_BLOCK_BYTES = 1 << 29  # Of a block, which is decoded whole for any window.
 _MAX_MESSAGE = 300  # Characters of GDAL's messages, which may quote a whole VRT.

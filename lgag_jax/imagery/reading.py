@@ -182,7 +182,7 @@ def mask_without_file(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
   return np.full(shape, UNKNOWN if label.max() > 0 else 0, np.uint8)
 
 
-def check_same_size(path: pathlib.Path, mask_shape: tuple, image_shape: tuple) -> None:
+def check_same_size(path: pathlib.Path | str, mask_shape: tuple, image_shape: tuple) -> None:
   """Raises ImageError if a mask and its image differ in size."""
   if mask_shape != image_shape:
     raise ImageError(f"{path} is {mask_shape}, its image {image_shape}: save both in the same size.")

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +22,7 @@ def full_scale(dtype: np.dtype, config: DataConfig) -> float:
   return config.max_value or (float(np.iinfo(dtype).max) if integer else 1.0)
 
 
-def normalise(image: np.ndarray, config: DataConfig) -> np.ndarray:
+def normalise(image: Any, config: DataConfig) -> Any:
   """Returns pixels [..., channels] of any type as float32, scaled as `config.normalise` says.
 
   "trunk" scales to [0, 1], "given" to mean 0 and standard deviation 1 per band. Raises ValueError for
@@ -32,10 +33,11 @@ def normalise(image: np.ndarray, config: DataConfig) -> np.ndarray:
     return values / np.float32(full_scale(image.dtype, config))
   if config.normalise != "given":
     raise ValueError("data.normalise='train': the training images have not been measured yet.")
-  mean = np.float32(config.mean)
+  mean = np.array(config.mean, np.float32)
   values -= mean
-  values -= np.float32(config.mean - mean.astype(np.float64))  # The remainder that float32 cannot hold.
-  values /= np.float32(config.std)
+  # The remainder that float32 cannot hold.
+  values -= np.float32(np.array(config.mean) - mean.astype(np.float64))
+  values /= np.array(config.std, np.float32)
   return values
 
 
@@ -104,4 +106,4 @@ def picture(
   low, high = np.percentile(values, _STRETCH, axis=0)
   with np.errstate(over="ignore"):
     stretched = (image - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
-  return np.uint8(np.clip(stretched, 0.0, 1.0) * 255.0)
+  return (np.clip(stretched, 0.0, 1.0) * 255.0).astype(np.uint8)

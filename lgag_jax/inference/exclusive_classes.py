@@ -19,7 +19,7 @@ def exclusive(scores: Any, thresholds: Any) -> Any:
   return scores * (best[..., None] == np.arange(scores.shape[-1]))
 
 
-def drawn(scores: Any, thresholds: Sequence[float]) -> Any:
+def drawn(scores: Any, thresholds: Sequence[float] | np.ndarray) -> Any:
   """Returns u8[...]: the class, from 1, of scores [..., C]; 0 where none reaches its threshold."""
   margin = scores - np.asarray(thresholds, np.float32)
   reached = (margin >= 0) & (scores > 0)

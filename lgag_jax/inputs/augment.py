@@ -1,11 +1,13 @@
 """Augmentation in TensorFlow without state: the same seed gives the same image."""
 
+from typing import Any
+
 import tensorflow as tf
 
 from lgag_jax.config import DataConfig
 
 
-def augment(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: DataConfig):
+def augment(image: Any, mask: Any, seed: tf.Tensor, config: DataConfig):
   """Returns image [H, W, C] and mask [H, W] after random flips, quarter turns, zoom and colour jitter.
 
   The image is scaled already. Imagery taken from above has no preferred direction, so all eight flips
@@ -13,7 +15,7 @@ def augment(image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor, config: DataConf
   """
   seeds = tf.random.split(seed, 3)
   image, mask = _zoom(image, mask, seeds[0], config.scale_jitter)
-  turn = tf.random.stateless_uniform((), seeds[1], 0, 8, tf.int32)
+  turn: Any = tf.random.stateless_uniform((), seeds[1], 0, 8, tf.int32)
   stacked = tf.concat([image, tf.cast(mask, image.dtype)[..., None]], axis=-1)
   stacked = tf.image.rot90(stacked, turn % 4)
   stacked = tf.cond(turn >= 4, lambda: tf.reverse(stacked, [1]), lambda: stacked)

@@ -5,7 +5,7 @@ import logging
 import pathlib
 import re
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -55,7 +55,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(
-      features=_features(self.builder_config), supervised_keys=("image", "label"),
+      features=_features(cast(Config, self.builder_config)), supervised_keys=("image", "label"),
       homepage=catalogue.find(self.name).page,
     )
 
@@ -161,7 +161,8 @@ def cut_tiles(name: str, image: np.ndarray, mask: np.ndarray, side: int) -> Exam
   The mask of a pixel in two tiles is unknown in the second one. A tile's label says whether its mask
   shows a landslide, these pixels included.
   """
-  for tile in patches.tiles(*mask.shape, side):
+  height, width = mask.shape
+  for tile in patches.tiles(height, width, side):
     rows, cols = slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)
     yield make_example(
       f"{name}[{tile.row}:{tile.col}]" if side else name, image[rows, cols], mask[rows, cols],

@@ -8,7 +8,8 @@ the cached trunk outputs as "taps".
 import functools
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable
+from typing import cast
 
 import jax
 import numpy as np
@@ -139,7 +140,9 @@ def _permuted(members: np.ndarray, seed: int, kind: int, start: int, count: int)
   return np.concatenate(passes)[offset : offset + count].astype(np.int32)
 
 
-def train_batches(source: Source, read: Callable, config: Config, *, start_step: int) -> Iterator[dict]:
+def train_batches(
+  source: Source, read: Callable, config: Config, *, start_step: int
+) -> Generator[dict, None, None]:
   """Yields this process's part of every batch from `start_step` to the last step of training.
 
   `read` is a Reader or a FeatureCache. Batch t contains the same examples however often training was
@@ -170,8 +173,11 @@ def train_batches(source: Source, read: Callable, config: Config, *, start_step:
 
 def eval_batches(
   source: Source, read: Callable, config: Config, batch_size: int, *, at_most: int = 0
-) -> Iterator[dict]:
-  """Yields every example, or `at_most` evenly spread, in order; padded with examples of weight 0."""
+) -> Generator[dict, None, None]:
+  """Yields every example once, in order; the last batch is padded with examples of weight 0.
+
+  With `at_most`, yields that many examples, evenly spread.
+  """
   count = len(source.ids)
   sample_size = min(at_most or count, count)
   sample = np.arange(sample_size) * count // sample_size
@@ -184,9 +190,9 @@ def eval_batches(
   return _iterate(dataset, read)
 
 
-def _iterate(dataset: tf.data.Dataset, read: Callable) -> Iterator[dict]:
+def _iterate(dataset: tf.data.Dataset, read: Callable) -> Generator[dict, None, None]:
   try:
-    yield from dataset.prefetch(4).as_numpy_iterator()
+    yield from cast(Iterable[dict], dataset.prefetch(4).as_numpy_iterator())
   except tf.errors.OpError:
     # TensorFlow passes on only the text of a Python error; the reader holds the error itself.
     if read.failure is None:

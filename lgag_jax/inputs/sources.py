@@ -7,7 +7,6 @@ does the rest. Masks are for evaluation; only method="segmentation" trains on th
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -30,19 +29,22 @@ class Source(Protocol):
   with the reason.
   """
 
-  ids: Sequence[str]
-  keys: Sequence[str]
+  ids: list[str]
+  keys: list[str]
   labels: np.ndarray
   has_masks: bool
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns image [H, W, channels] in the file's data type and mask u8[H, W]; raises ImageError."""
+    ...
 
   def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the image of `read`, and bool[H, W]: has data, and is in no earlier example."""
+    ...
 
   def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
     """Returns the files of an example's image and mask, None for a file that does not exist."""
+    ...
 
 
 def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -> Source:
@@ -154,13 +156,14 @@ class FolderSource:
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image = reading.read_image(self._paths[index], self._config.channels)
-    if self._masks[index] is None:
+    mask_path = self._masks[index]
+    if mask_path is None:
       return image, reading.mask_without_file(self.labels[index], image.shape[:2])
-    with reading.open_raster(self._masks[index]) as raster:
+    with reading.open_raster(mask_path) as raster:
       mask = reading.read_mask(
         raster, classes=len(self._config.classes), ignore=self._config.mask_ignore
       )
-    reading.check_same_size(self._masks[index], mask.shape, image.shape[:2])
+    reading.check_same_size(mask_path, mask.shape, image.shape[:2])
     return image, mask
 
   def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:

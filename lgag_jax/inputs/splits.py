@@ -103,7 +103,7 @@ def _read_manifest(
   return manifest, None
 
 
-def _manifest_row(root, manifest, number, line):
+def _manifest_row(root, manifest, number, line) -> Row:
   where = f"{manifest}, row {number}"
   if line.get("file"):
     folders, names = ("images", "masks"), (line["file"],) * 2

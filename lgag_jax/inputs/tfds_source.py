@@ -7,7 +7,7 @@ import pathlib
 import sys
 import urllib.parse
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -46,7 +46,7 @@ class TfdsSource:
     builder = open_builder(config)
     with processes.first_then_others("data set"):
       _prepare(builder, config)
-    features = builder.info.features
+    features = cast(dict[str, Any], builder.info.features)
     skip = {name: tfds.decode.SkipDecoding() for name in ("image", "mask") if name in features}
     # TFDS decodes 16-bit PNGs with TensorFlow only.
     wide = isinstance(features["image"], tfds.features.Image) and features["image"].dtype == np.uint16
@@ -145,8 +145,11 @@ def _original_folder(name: str, downloads: pathlib.Path) -> pathlib.Path:
   return path
 
 
-def open_builder(config: DataConfig) -> tfds.core.DatasetBuilder:
-  """Opens a registered or a folder's builder; ValueError if it fails or data would run foreign code."""
+def open_builder(config: DataConfig) -> Any:
+  """Opens a registered builder, or the builder in a folder.
+
+  Raises ValueError if the builder cannot be imported, or if prepared data would run foreign code.
+  """
   options = {"data_dir": config.directory or None}
   name, _, variant = config.builder.partition(":")
   if variant:

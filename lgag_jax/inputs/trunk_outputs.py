@@ -56,7 +56,7 @@ class FeatureCache:
     """The reader's error that stopped the pipeline, None if there is none."""
     return self._reader.failure
 
-  def __call__(self, index: int) -> tuple[np.ndarray, ...]:
+  def __call__(self, index: int) -> tuple[np.ndarray | np.float32, ...]:
     """Returns taps f16[h, w, E], after `with_images` the image, mask u8[H, W] and weight."""
     part, row = place(index, len(self._parts), self._run)
     read = self._reader if self._image_field in self.fields else self._reader.mask

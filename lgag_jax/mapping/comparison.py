@@ -16,6 +16,7 @@ import rasterio
 import shapely
 from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
+from rasterio.io import DatasetWriter
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
@@ -174,7 +175,7 @@ def _areas_and_shares(landslides: list[Landslide], name: str, metric: bool) -> n
 
 
 @contextlib.contextmanager
-def _create(path: pathlib.Path, grid: Grid, bands: int) -> Iterator[rasterio.io.DatasetWriter]:
+def _create(path: pathlib.Path, grid: Grid, bands: int) -> Iterator[DatasetWriter]:
   """Yields a raster of uint8 to write to; raises OSError naming it if it cannot be written."""
   try:
     with rasterio.open(

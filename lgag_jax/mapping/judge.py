@@ -175,7 +175,8 @@ def evaluate_maps(
 def _pool(comparisons: list[Comparison]) -> Comparison:
   concatenate = lambda per_scene: [np.concatenate(rows) for rows in zip(*per_scene, strict=True)]
   return Comparison(
-    sum(one.pixels for one in comparisons), sum(one.histograms for one in comparisons),
+    np.sum([one.pixels for one in comparisons], axis=0),
+    np.sum([one.histograms for one in comparisons], axis=0),
     landslides=concatenate(one.landslides for one in comparisons),
     polygons=concatenate(one.polygons for one in comparisons),
   )

@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import numpy as np
 import shapely
@@ -34,7 +34,7 @@ class Landslide:
 def trace(
   mask: MapRaster, probability: MapRaster, classes: tuple[str, ...], source: str, *,
   min_area: float = 0, simplify: float = 0,
-) -> Iterator[Landslide]:
+) -> Generator[Landslide, None, None]:
   """Yields the landslides of a map as they end: memory does not grow with their number.
 
   The mask holds 0, class 1..C or 255; the probability has one band per class. Regions smaller than

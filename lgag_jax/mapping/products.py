@@ -170,7 +170,7 @@ def _figures(
   valid = int(pixel_counts[:NO_DATA].sum())
   classes = {}
   for c, name in enumerate(config.data.classes):
-    class_areas = None if areas is None else np.sort(areas[name])
+    class_areas = np.sort(areas[name] if areas else [])
     metric = areas is not None and not np.isnan(class_areas).any()
     classes[name] = {
       "probability": round(float(image_scores[c]), 4),

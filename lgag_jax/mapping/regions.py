@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import rasterio.features
@@ -85,7 +86,7 @@ def _block_pieces(
   labels, figures, count = np.zeros(values.shape, np.int32), [np.zeros((0, 6))], 0
   for c in scores:
     inside = values == c
-    class_labels, class_count = scipy.ndimage.label(inside)
+    class_labels, class_count = cast(tuple[np.ndarray, int], scipy.ndimage.label(inside))
     positions = np.flatnonzero(inside)
     piece = class_labels.ravel()[positions] - 1
     labels.ravel()[positions] = piece + (count + 1)
@@ -166,7 +167,8 @@ def _merge(outlines: list[shapely.Polygon]) -> shapely.Polygon:
   if len(outlines) == 1:
     return outlines[0]
   holes = [hole for outline in outlines for hole in outline.interiors]
-  union = shapely.union_all([shapely.Polygon(outline.exterior) for outline in outlines])
+  shells = [shapely.Polygon(outline.exterior) for outline in outlines]
+  union = cast(shapely.Polygon, shapely.union_all(shells))
   outer, *closed_bays = (_corners(ring) for ring in (union.exterior, *union.interiors))
   return shapely.Polygon(outer, closed_bays + holes)
 

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
@@ -23,7 +24,10 @@ _ROWS_AT_ONCE = 64  # Classifying rows takes several times the memory of their s
 class MapRows(Protocol):
   """Takes the rows of a map, as `RowStore` does on disk."""
 
-  dtype: np.dtype  # Of the scores.
+  @property
+  def dtype(self) -> np.dtype:
+    """The type in which the scores are stored."""
+    ...
 
   def write(self, first: int, scores: np.ndarray, mask: np.ndarray) -> None:
     """Takes rows from `first` on: scores [n, W, C] and mask u8[n, W]."""
@@ -40,7 +44,7 @@ class SceneJob:
   `view.reduction` pixels of the file.
   """
 
-  open: Callable[[], Scene]
+  open: Callable[[], AbstractContextManager[Scene]]
   view: View
   rows: Axis  # The windows down the scene.
   cols: Axis  # The windows across it.
@@ -54,7 +58,9 @@ class SceneJob:
   next_row: int = dataclasses.field(init=False)  # The row of windows to start with.
   image_scores: np.ndarray = dataclasses.field(init=False)  # f32[C], the highest of the windows so far.
   windows: int = 0  # That the network has scored.
-  seconds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  seconds: dict[str, float] = dataclasses.field(
+    default_factory=lambda: collections.defaultdict(float)
+  )
   started: float = dataclasses.field(default_factory=time.monotonic)
 
   def __post_init__(self):

@@ -110,8 +110,9 @@ class SceneMapper:
     for plan in plans:
       rows, _ = cover_scene(plan.grid, plan.view, self.options.overlap)
       stores = [self._store(plan, span) for span in self._spans(rows)]
-      states = [store.load_state() for store in stores]
-      if all(state and state.next_row == len(rows.starts) for state in states):
+      states = [state for store in stores if (state := store.load_state())]
+      whole = all(state.next_row == len(rows.starts) for state in states)
+      if len(states) == len(stores) and whole:
         image_scores = np.max([state.image_scores for state in states], axis=0)
         self._write(plan, stores, image_scores, {})
       else:

@@ -9,6 +9,7 @@ import pathlib
 import tempfile
 import warnings
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import pyogrio
@@ -29,7 +30,7 @@ _FIELDS = (
   ("source", object),
 )
 # RFC 7946: WGS84, outlines anticlockwise, holes clockwise. Seven decimals are about a centimetre.
-_GEOJSON = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"}
+_GEOJSON: dict[str, Any] = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"}
 _LANDSLIDES_AT_ONCE = 5000
 _SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
 

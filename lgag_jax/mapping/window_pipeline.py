@@ -105,7 +105,7 @@ def batch_size(config: Config, mesh: Mesh, view: View) -> int:
 def _take_steps(steps: list, outputs: tuple[jax.Array, jax.Array] | None) -> None:
   """Waits for a batch's scores and image scores, then takes its steps."""
   started = time.monotonic()
-  scores, image_scores = (None, None) if outputs is None else map(np.asarray, outputs)
+  scores, image_scores = map(np.asarray, outputs or ((), ()))
   waited = time.monotonic() - started
   for step in steps:
     step.job.seconds["compute"] += waited / len(steps)
@@ -123,17 +123,17 @@ def _read_batches(jobs: Iterator[SceneJob], config: Config, mesh: Mesh) -> Itera
   pixels, steps, view = [], [], None
 
   def batch() -> _Batch:
-    if not pixels:
+    if not pixels or view is None:
       return _Batch(None, view, steps)
     padding = [pixels[-1]] * (batch_size(config, mesh, view) - len(pixels))
     return _Batch(np.stack(pixels + padding), view, steps)
 
   for job in jobs:
     for step in _read_scene(job, config):
-      if isinstance(step, _Window):
+      if isinstance(step, _Window) and step.pixels is not None:
         window = step.pixels
         if pixels and (
-          len(pixels) == batch_size(config, mesh, view)
+          len(pixels) == batch_size(config, mesh, job.view)
           or (job.view, window.shape, window.dtype) != (view, pixels[0].shape, pixels[0].dtype)
         ):
           yield batch()

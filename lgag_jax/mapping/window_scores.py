@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -59,10 +60,10 @@ def _config_at_view(config: Config, view: View) -> Config:
   )
 
 
-def _prepare(pixels: jax.Array, view: View) -> jax.Array:
-  return resize(pixels, (view.model_side,) * 2, antialias=view.model_side < view.side)
+def _prepare(pixels: Any, view: View) -> jax.Array:
+  return resize(pixels, (view.model_side, view.model_side), antialias=view.model_side < view.side)
 
 
 def _finish(maps: Maps, config: Config, view: View) -> jax.Array:
   scores = gated(maps, map_of(config), config)
-  return resize(scores, (view.side,) * 2, antialias=view.side < view.model_side)
+  return resize(scores, (view.side, view.side), antialias=view.side < view.model_side)

@@ -5,6 +5,7 @@ Each classifier is a module of the taps to logits f32[B, h, w, C] and the featur
 
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
@@ -51,7 +52,7 @@ class LinearClassifier(nn.Module):
   """A 1x1 convolution of the last tap without bias, as published."""
 
   classes: int
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, taps: tuple[Array, ...]) -> Activation:
@@ -67,7 +68,7 @@ class TapClassifier(nn.Module):
   classes: int
   width: int
   epsilon: float
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, taps: tuple[Array, ...]) -> Activation:
@@ -89,16 +90,16 @@ class Decoder(nn.Module):
   """A decoder that ends at stride 4: from stride 16 upwards each finer tap is added and mixed in."""
 
   classes: int
-  widths: tuple[int, int, int]  # At strides 16, 8 and 4.
+  widths: tuple[int, ...]  # At strides 16, 8 and 4.
   epsilon: float
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, taps: tuple[Array, ...]) -> Activation:
-    taps = [_scaled(tap, self.epsilon) for tap in taps]
+    scaled = [_scaled(tap, self.epsilon) for tap in taps]
     linear = lambda width, name, x: dense(nn.Dense(width, dtype=self.dtype, name=name), x)
-    total = linear(self.widths[0], "lateral4", taps[3])
-    for tap, number, width in zip(taps[2::-1], (3, 2, 1), self.widths, strict=True):
+    total = linear(self.widths[0], "lateral4", scaled[3])
+    for tap, number, width in zip(scaled[2::-1], (3, 2, 1), self.widths, strict=True):
       if number < 3:
         total = resize(linear(width, f"up{number}", total), tap.shape[1:3], antialias=False)
       total = nn.relu(total + linear(width, f"lateral{number}", tap))

@@ -36,7 +36,7 @@ class Head(nn.Module):
     if labels is None:
       labels = (jax.nn.sigmoid(scores) > config.localize.gate).astype(jnp.float32)
     activation = sol.class_maps(logits, labels, epsilon=config.model.epsilon)
-    if method.locate is None:
+    if method.locate is None or method.guide is None:  # A method has both or neither.
       return _without_anchors(scores, logits, activation, bank.centres.shape[-1])
 
     scale = 16 // self.anchor_stride

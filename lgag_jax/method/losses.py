@@ -7,7 +7,7 @@ split over devices or processed in parts, and the sum stays the same.
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Integer
 
 from lgag_jax.config import Config
 from lgag_jax.imagery.reading import UNKNOWN
@@ -26,7 +26,11 @@ def classification(scores: Float[Array, "B C"], labels: Float[Array, "B C"]) -> 
 
 
 def contrast(
-  anchors: Float[Array, "B K D"], exists: Bool[Array, "B K"], bank: MemoryBank, *, temperature: float,
+  anchors: Float[Array, "B K D"],
+  exists: Bool[Array, "B K"],
+  bank: MemoryBank,
+  *,
+  temperature: float | Array,
 ) -> Float[Array, " B"]:
   """Category-aware semantic contrast of local anchors against the bank (L_con; RCA).
 
@@ -73,7 +77,7 @@ def background_pixels(
 
 
 def segmentation(
-  logits: Float[Array, "B H W C"], masks: Int[Array, "B H W"], known: Bool[Array, "B H W"]
+  logits: Float[Array, "B H W C"], masks: Integer[Array, "B H W"], known: Bool[Array, "B H W"]
 ) -> Float[Array, " B"]:
   """Binary cross-entropy against masks of class indices, over known pixels."""
   truth = jax.nn.one_hot(masks, logits.shape[-1] + 1)[..., 1:]

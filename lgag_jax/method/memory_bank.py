@@ -4,6 +4,7 @@ Pure functions on `MemoryBank`. Nothing here depends on the number of devices: a
 arrive whole and in batch order.
 """
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -41,7 +42,7 @@ def push(bank: MemoryBank, anchors: Float[Array, "B K D"], accepted: Bool[Array,
   rows = unit(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
   over_classes = jax.vmap(_push_class, in_axes=(0, 0, 0, 1, 1))
   features, valid, cursor = over_classes(bank.features, bank.valid, bank.cursor, rows, accepted)
-  return bank.replace(features=features, valid=valid, cursor=cursor)
+  return dataclasses.replace(bank, features=features, valid=valid, cursor=cursor)
 
 
 def _push_class(features, valid, cursor, rows, accepted):
@@ -82,7 +83,7 @@ def sample(bank: MemoryBank, count: int, key: jax.Array) -> MemoryBank:
   spread = (first + within + turn) % jnp.maximum(filled, 1)
   index = jnp.where(filled > count, spread, steps)  # K S
   features = jnp.take_along_axis(bank.features, index[..., None], axis=1)
-  return bank.replace(features=features, valid=steps < filled)
+  return dataclasses.replace(bank, features=features, valid=steps < filled)
 
 
 def refresh(bank: MemoryBank, config: BankConfig) -> MemoryBank:
@@ -94,7 +95,9 @@ def refresh(bank: MemoryBank, config: BankConfig) -> MemoryBank:
   spread = jax.vmap(partial(_spread_slots, count=config.centres))(bank.features, bank.valid)
   start = jnp.where(bank.ready, bank.centres, spread)
   centres = jax.vmap(partial(_lloyd, steps=config.lloyd_steps))(bank.features, bank.valid, start)
-  return bank.replace(centres=jnp.where(enough, centres, bank.centres), ready=bank.ready | enough)
+  return dataclasses.replace(
+    bank, centres=jnp.where(enough, centres, bank.centres), ready=bank.ready | enough
+  )
 
 
 def _spread_slots(

@@ -107,7 +107,7 @@ class Method:
       needs_anchors = self.aggregation or self.accept or self.classifies_fused
       self._require(not needs_anchors, "locate", "given, since other parts work on anchors")
 
-  def _require(self, condition: bool, field: str, expected: str) -> None:
+  def _require(self, condition: object, field: str, expected: str) -> None:
     if not condition:
       value = getattr(self, field)
       raise ValueError(f"Method {self.name!r}: {field}={value!r} must be {expected}.")

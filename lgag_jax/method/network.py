@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -65,11 +65,11 @@ class Network:
   ) -> Outputs:
     """Computes the head's outputs; `labels` None is inference."""
     taps = self.taps(params, statistics, frozen)
-    return self.head.apply({"params": params["head"]}, taps, bank, labels)
+    return cast(Outputs, self.head.apply({"params": params["head"]}, taps, bank, labels))
 
   def init_trunk(self, key: jax.Array, channels: int) -> dict:
     """Returns random trunk variables: "params" and "batch_stats"."""
-    return self.trunk.init(key, jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels)))
+    return dict(self.trunk.init(key, jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))))
 
   def init_head(self, key: jax.Array, trunk: dict, channels: int, bank: MemoryBank) -> Any:
     """Returns random head params; of the trunk's variables only the shapes are read."""
@@ -114,7 +114,7 @@ def full_precision(function: Callable) -> Callable:
 def build(config: Config, platform: str = "") -> Network:
   """Builds a config's network for "cpu", "cuda", "tpu", "any" of them, or "", where JAX runs."""
   kind = pretrained.TRUNKS[config.model.trunk]
-  options = {"dtype": jnp.dtype(config.model.precision)}
+  options: dict[str, Any] = {"dtype": jnp.dtype(config.model.precision)}
   if config.model.trunk == "efficientnet_lite0":
     options["depthwise"] = depthwise_form(config.model.depthwise, platform or jax.default_backend())
   head = Head(registry.method_of(config), config, anchor_stride=TRAINING_STRIDE)
@@ -131,13 +131,12 @@ def normalisation_of(kind: type, config: Config) -> tuple[tuple[float, ...], tup
   if data.normalise != "trunk":
     # Bands come with mean 0 and deviation 1; the trunk wants them spread as what it has learned from.
     mean, std = (mean - _IMAGENET_MEAN) / _IMAGENET_STD, std / _IMAGENET_STD
-  dealt = (
+  dealt_mean, dealt_std = (
     tuple(pretrained.of_bands(x, data.channels, config.model.rgb_bands).tolist()) for x in (mean, std)
   )
   if data.normalise != "trunk":
-    return tuple(dealt)
-  mean, std = dealt
-  return data.mean or mean, data.std or std
+    return dealt_mean, dealt_std
+  return data.mean or dealt_mean, data.std or dealt_std
 
 
 def depthwise_form(setting: str, platform: str) -> str:

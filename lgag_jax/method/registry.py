@@ -1,7 +1,9 @@
 """The methods by name: the package's own, and those that a file of yours defines."""
 
 import hashlib
+import importlib.machinery
 import importlib.util
+import os
 import pathlib
 import sys
 
@@ -95,7 +97,7 @@ def digest_of(name: str) -> str:
   return _METHODS[name][1] if name in _METHODS else ""
 
 
-def load_file(path: str | pathlib.Path) -> tuple[str, ...]:
+def load_file(path: str | os.PathLike) -> tuple[str, ...]:
   """Runs a Python file of yours and takes the methods that it defines; returns their names.
 
   A method is any module-level `Method`. `SETTINGS = {name: {field: value}}` in the file gives the
@@ -109,7 +111,7 @@ def load_file(path: str | pathlib.Path) -> tuple[str, ...]:
     raise ValueError(f"--method_file={path} cannot be read: {error.strerror}.") from error
   digest = hashlib.sha256(content).hexdigest()
   module_name = f"lgag_jax_method_file_{digest[:16]}"
-  spec = importlib.util.spec_from_loader(module_name, loader=None, origin=str(path))
+  spec = importlib.machinery.ModuleSpec(module_name, None, origin=str(path))
   module = importlib.util.module_from_spec(spec)
   module.__file__ = str(path)
   sys.modules[module_name] = module  # Flax and dataclasses look their module up.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
+from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from lgag_jax.config import Config
@@ -47,7 +48,7 @@ class SideProjections(nn.Module):
 
   widths: tuple[int, ...]
   epsilon: float
-  dtype: jnp.dtype
+  dtype: DTypeLike
 
   @nn.compact
   def __call__(self, taps: tuple[Array, ...], size: tuple[int, int]) -> Float[Array, "B h w D"]:
@@ -114,8 +115,12 @@ def class_maps(
 
 
 def overlap(
-  features: Float[Array, "B N E"], maps: Float[Array, "B N K"], *, block_rows: int, epsilon: float,
-  dtype: jnp.dtype = jnp.float32,
+  features: Float[Array, "B N E"],
+  maps: Float[Array, "B N K"],
+  *,
+  block_rows: int,
+  epsilon: float,
+  dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns A, the intersection over union of each cell's structure row with each class map.
 
@@ -132,7 +137,7 @@ def overlap(
 
 
 def _structure_sums(
-  features: Float[Array, "B N E"], weights: Float[Array, "B N J"], block_rows: int, dtype: jnp.dtype
+  features: Float[Array, "B N E"], weights: Float[Array, "B N J"], block_rows: int, dtype: DTypeLike
 ) -> Float[Array, "B N J"]:
   """Returns sum over j of relu(f_i . f_j) w_j, a block of rows i at a time."""
   batch, count, width = features.shape
@@ -160,7 +165,10 @@ def seeds(
 
 
 def local_anchors(
-  features: Float[Array, "B N D"], weights: Float[Array, "B N K"], *, dtype: jnp.dtype = jnp.float32,
+  features: Float[Array, "B N D"],
+  weights: Float[Array, "B N K"],
+  *,
+  dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B K D"]:
   """Returns the mean of the features per class, weighted; zero for a class without weight.
 
@@ -173,8 +181,11 @@ def local_anchors(
 
 
 def reseed(
-  features: Float[Array, "B N D"], weights: Float[Array, "B N K"], *, rounds: int,
-  dtype: jnp.dtype = jnp.float32,
+  features: Float[Array, "B N D"],
+  weights: Float[Array, "B N K"],
+  *,
+  rounds: int,
+  dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Drops seeds that are closer to the background's anchor than to their own, `rounds` times.
 
@@ -204,7 +215,10 @@ def cosine_guide(
 
 
 def cosine_maps(
-  features: Float[Array, "B N D"], anchors: Float[Array, "B K D"], *, dtype: jnp.dtype = jnp.float32,
+  features: Float[Array, "B N D"],
+  anchors: Float[Array, "B K D"],
+  *,
+  dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns R = relu(cosine of each cell with each anchor) (the anchor-guided activation)."""
   return jax.nn.relu(product("bnd,bkd->bnk", unit(features), unit(anchors), dtype))

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any, cast
 
 import jinja2
 from markupsafe import Markup
@@ -39,13 +40,14 @@ def paragraphs(template: str, **values) -> list[str]:
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
   """Returns a Markdown table without a final line break."""
-  return str(_MARKDOWN.get_template("macros.md").module.table(Table(columns, rows))).rstrip("\n")
+  macros = cast(Any, _MARKDOWN.get_template("macros.md").module)
+  return str(macros.table(Table(columns, rows))).rstrip("\n")
 
 
 def _markdown_text(value: object) -> Markup:
   """Escapes a value for Markdown, unless a template has marked it as safe."""
   if hasattr(value, "__html__"):
-    return value
+    return Markup(value)  # Calls __html__.
   line = " ".join(str(value).split())
   text = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
   return Markup(_MARKDOWN_SYNTAX.sub(r"\\\g<0>", text))

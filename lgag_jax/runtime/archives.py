@@ -9,6 +9,7 @@ shutil.unpack_archive and tarfile's "data" filter limit neither sizes nor number
 
 import errno
 import gzip
+import io
 import os
 import pathlib
 import re
@@ -21,7 +22,7 @@ import unicodedata
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from lgag_jax.runtime import lock, preemption
 
@@ -199,14 +200,14 @@ def _tar_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]
   opener = gzip.open if archive.name.lower().endswith("gz") else open
   with opener(archive, "rb") as raw:
     bounded = BoundedFile(raw, _MAX_HEADER)
-    with tarfile.open(fileobj=bounded, mode="r:") as file:
+    with tarfile.open(fileobj=cast(IO[bytes], bounded), mode="r:") as file:
       while (member := file.next()) is not None:
         if member.issparse() or member.size < 0 or not (member.isreg() or member.isdir()):
           raise ArchiveError(f"{member.name!r} is a link or a device. Pack the files themselves.")
         bounded.limit = _CHUNK
         yield member.name, None if member.isdir() else file.extractfile(member)
         bounded.limit = _MAX_HEADER
-        file.members.clear()  # tarfile would keep every member in memory.
+        cast(Any, file).members.clear()  # tarfile would keep every member in memory.
       # tarfile takes a damaged header for the end; the true end is a block of zeros.
       raw.seek(file.offset)
       if raw.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
@@ -216,7 +217,7 @@ def _tar_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]
 class BoundedFile:
   """A file that refuses to read more than `limit` bytes at once, whatever a header claims."""
 
-  def __init__(self, file: IO[bytes], limit: int):
+  def __init__(self, file: IO[bytes] | io.BufferedIOBase, limit: int):
     self._file, self.limit = file, limit
 
   def read(self, size: int = -1) -> bytes:
@@ -224,6 +225,9 @@ class BoundedFile:
     if len(data) > self.limit:
       raise ArchiveError(f"one of its headers exceeds {self.limit} bytes. Pack it again.")
     return data
+
+  def seek(self, offset: int, whence: int = 0) -> int:
+    return self._file.seek(offset, whence)
 
   def __getattr__(self, name: str) -> Any:
     return getattr(self._file, name)

@@ -11,7 +11,7 @@ import jax
 def enable_cache() -> None:
   """Enables JAX's persistent cache of programs, unless JAX_COMPILATION_CACHE_DIR and others set it."""
   directory = _cache_folder()
-  if jax.config.jax_compilation_cache_dir is None and directory:
+  if jax.config.values["jax_compilation_cache_dir"] is None and directory:
     jax.config.update("jax_compilation_cache_dir", str(directory))
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)

@@ -7,8 +7,7 @@ it does not look beside the package.
 
 import pathlib
 import runpy
-
-import ml_collections
+from typing import Any
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent
 _FOLDERS = ("configs", "data")
@@ -33,6 +32,6 @@ def config_files() -> list[str]:
   return sorted(f"configs/{path.name}" for path in folder("configs").glob("[!_]*.py"))
 
 
-def load_config(name: str, method: str) -> ml_collections.ConfigDict:
+def load_config(name: str, method: str) -> Any:
   """Returns a packaged config for a method; config files use it to build on another one."""
   return runpy.run_path(str(folder("configs") / f"{name}.py"))["get_config"](method)

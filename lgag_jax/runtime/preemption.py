@@ -8,7 +8,7 @@ import contextlib
 import itertools
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import jax
@@ -59,7 +59,7 @@ def check_if_single_process() -> None:
     check()
 
 
-def until_stopped(batches: Iterator[Any]) -> Iterator[Any]:
+def until_stopped(batches: Generator[Any, None, None]) -> Iterator[Any]:
   """Yields a generator's batches and calls `check` before each; always closes the generator."""
   # TensorFlow's threads abort the process if the interpreter has to close the generator.
   with contextlib.closing(batches):

@@ -130,8 +130,9 @@ def _tasks_of_node(environment: Mapping[str, str]) -> int:
   """Returns this node's number of tasks; "2(x3),1" is 2 on each of three nodes and 1 on a fourth."""
   counts = []
   for entry in environment.get("SLURM_STEP_TASKS_PER_NODE", "1").split(","):
-    tasks, repeats = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry.strip()).groups()
-    counts += [int(tasks)] * int(repeats or 1)
+    if not (match := re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry.strip())):
+      raise ValueError(f"SLURM_STEP_TASKS_PER_NODE: {entry!r} must be like 2 or 2(x3).")
+    counts += [int(match[1])] * int(match[2] or 1)
   return counts[min(int(environment.get("SLURM_NODEID", 0)), len(counts) - 1)]
 
 
@@ -203,7 +204,7 @@ def gather(values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
   if jax.process_count() == 1:
     return values
   buffer = io.BytesIO()
-  np.savez(buffer, **values)
+  np.savez(buffer, allow_pickle=False, **values)
   parts = [np.load(io.BytesIO(part)) for part in _all_gather(buffer.getvalue())]
   names = dict.fromkeys(name for part in parts for name in part.files)
   return {n: np.concatenate([part[n] for part in parts if n in part.files]) for n in names}

@@ -12,7 +12,7 @@ from lgag_jax.runtime import processes
 class Progress:
   """Prints a count's progress: in place on a terminal, as a new line every 20 s elsewhere."""
 
-  def __init__(self, title: str, total: float, *, done: int = 0, unit: str = "images"):
+  def __init__(self, title: str, total: float, *, done: float = 0, unit: str = "images"):
     self._title, self._total, self._unit = title, total, unit
     self._start = self._last_print = time.monotonic()
     self._done = self._done_at_start = done

@@ -16,8 +16,8 @@ _DATA_AXIS = "data"
 _MIN_SPLIT_SIZE = 1024  # Values; gathering fewer costs more than it saves.
 
 
-def make_mesh(devices: Sequence[jax.Device] = ()) -> Mesh:
-  """Returns a one-axis mesh for data parallelism over `devices`, by default those of all processes.
+def make_mesh(devices: Sequence[Any] = ()) -> Mesh:
+  """Returns a one-axis mesh for data parallelism over `devices` of JAX, by default all.
 
   Raises ValueError if processes have different numbers of devices, since a batch is split evenly.
   """

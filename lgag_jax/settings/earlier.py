@@ -61,7 +61,7 @@ def upgraded(mapping: Mapping[str, Any]) -> dict[str, Any]:
   if groups["model"]["classifier"] == "linear" and method in _PUBLISHED_NAMES:
     form, groups["model"]["method"] = _PUBLISHED_FORM, _PUBLISHED_NAMES[method]
   for field in _DEFAULT_FORM:
-    if field in _PARTS.get(method, ()):
+    if field in _PARTS.get(str(method), ()):
       _drop(groups, field, form[field])
     else:  # The method did not read it.
       group, _, name = field.partition(".")

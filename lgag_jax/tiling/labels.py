@@ -49,7 +49,8 @@ def tiles(grid: Grid, settings: Settings) -> list[Tile]:
 def counts(grid: Grid, settings: Settings) -> tuple[int, int]:
   """Returns the numbers of rows and columns of tiles."""
   side, step = settings.tile_size, settings.stride
-  return tuple(1 + max(0, math.ceil((end - side) / step)) for end in (grid.height, grid.width))
+  rows, cols = (1 + max(0, math.ceil((end - side) / step)) for end in (grid.height, grid.width))
+  return rows, cols
 
 
 @contextlib.contextmanager

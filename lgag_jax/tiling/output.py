@@ -8,7 +8,7 @@ import shlex
 import warnings
 
 import numpy as np
-import pyogrio
+import pyogrio.raw
 import rasterio
 import shapely
 from affine import Affine
@@ -139,10 +139,13 @@ def _warnings(counts: collections.Counter, settings: Settings) -> list[str]:
 
 def _median_fraction(rows: list[Row], settings: Settings) -> float:
   """Returns the median landslide fraction of positive tiles; 0 without masks or for several classes."""
-  tiles = [row for row in rows if row.split == "train" and row.landslide_fraction is not None]
-  if not tiles or len(settings.classes) > 1:
+  fractions = [
+    row.landslide_fraction for row in rows
+    if row.split == "train" and row.landslide_fraction is not None
+  ]
+  if not fractions or len(settings.classes) > 1:
     return 0.0
-  return float(np.median([row.landslide_fraction for row in tiles]))
+  return float(np.median(fractions))
 
 
 def command(rows: list[Row], settings: Settings, channels: int) -> str:

@@ -70,14 +70,14 @@ class Log:
   def write(self, step: int, split: str, values: dict[str, float]) -> None:
     """Writes values of a step under a split's name."""
     self._lines += 1
-    if not self._main:
+    if self._writer is None:
       return
     files.append_line(self._path, json.dumps({"step": step, "split": split, **values}))
     self._writer.write_scalars(step, {f"{split}/{name}": value for name, value in values.items()})
 
   def close(self) -> None:
     """Flushes the TensorBoard events."""
-    if self._main:
+    if self._writer is not None:
       self._writer.close()
 
 
@@ -106,10 +106,11 @@ class Skips:
       _LOG.warning("Step %d was not finite and changed nothing.", step)
       self._row = [*self._row, (int(step), examples.tolist())]
       if len(self._row) > self._most:
-        first, examples = self._row[0]
+        first, indices = self._row[0]
+        names = ", ".join(self._ids[int(i)] for i in indices)
         raise ValueError(
           f"{len(self._row)} steps in a row, from {first} on, were not finite; weights and bank are "
-          f"as they were before. The first of them read {', '.join(self._ids[i] for i in examples)}. "
+          f"as they were before. The first of them read {names}. "
           "Look at these, or lower optim.learning_rate in another --workdir."
         )
     return self._row

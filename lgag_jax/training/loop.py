@@ -103,7 +103,7 @@ def _train(run: _Run, state: TrainState) -> TrainState:
         run.evaluate(first, state)
       for step, batch in enumerate(batches, start=first + 1):
         if (step - 1) % refresh_every == 0:
-          state = state.replace(bank=refresh(state.bank))
+          state = dataclasses.replace(state, bank=refresh(state.bank))
         index = batch.pop("index")
         state, metrics = take_step(state, sharding.to_global(batch, run.mesh))
         flush = step == last_step or step % config.train.log_every == 0

@@ -113,8 +113,8 @@ def _state(tensors: dict[str, np.ndarray], like: TrainState) -> TrainState:
     lambda path, _: tensors["/".join((prefix, *(key.key for key in path)))], tree
   )
   bank = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), like.bank)
-  return like.replace(
-    params=take("params", like.params), statistics=take("statistics", like.statistics),
+  return dataclasses.replace(
+    like, params=take("params", like.params), statistics=take("statistics", like.statistics),
     step=tensors["step"],
     bank=bank.replace(centres=tensors["bank/centres"], ready=tensors["bank/ready"]),
   )

@@ -1,5 +1,6 @@
 """The optax chain and schedule that a config describes."""
 
+from collections.abc import Hashable
 from typing import Any
 
 import jax
@@ -21,8 +22,9 @@ def make_optimizer(config: Config, steps: int) -> optax.GradientTransformation:
   """
   rate = config.optim.learning_rate
   relative = schedule(config, steps)
-  groups = {
-    "frozen": optax.set_to_zero(), "trunk": _base(config, lambda step: rate * relative(step)),
+  groups: dict[Hashable, optax.GradientTransformation] = {
+    "frozen": optax.set_to_zero(),
+    "trunk": _base(config, lambda step: rate * relative(step)),
     "new": _base(config, lambda step: rate * config.optim.new_multiplier * relative(step)),
   }
 

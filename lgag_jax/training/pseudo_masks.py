@@ -70,7 +70,8 @@ def pseudo_masks(maps: Maps, labels: np.ndarray, thresholds: list[float], config
   unlikely half unknown: there is a landslide somewhere.
   """
   scores = np.asarray(maps.scores[map_of(config)], np.float32)
-  margin = np.where(labels[:, None, None, :] > 0, scores - np.float32(thresholds), -np.inf)  # B H W C
+  margin = scores - np.array(thresholds, np.float32)
+  margin = np.where(labels[:, None, None, :] > 0, margin, -np.inf)  # B H W C
   band = config.refine.ignore_band
   best = margin.argmax(-1)
   top = margin.max(-1)

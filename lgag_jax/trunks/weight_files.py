@@ -13,7 +13,7 @@ import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import ml_dtypes
 import numpy as np
@@ -42,7 +42,7 @@ _Tensor = collections.namedtuple("_Tensor", "storage offset size stride")
 class _Counted:
   """A file for one pickle, which may take at most _MAX_PICKLE bytes of it."""
 
-  def __init__(self, file: BinaryIO):
+  def __init__(self, file: IO[bytes]):
     self._file, self._left = file, _MAX_PICKLE
 
   def read(self, size: int) -> bytes:
@@ -67,7 +67,9 @@ class _Unpickler(pickle._Unpickler):
   strings for storage types, bound methods for functions, named tuples for what they return.
   """
 
-  def __init__(self, file: BinaryIO):
+  stack: list  # The standard library sets it; its type stubs leave it out.
+
+  def __init__(self, file: IO[bytes]):
     super().__init__(_Counted(file))
     self.storages: dict[str, _Storage] = {}
 
@@ -98,7 +100,7 @@ class _Unpickler(pickle._Unpickler):
     return tensor
 
 
-def _with_checked_tuple(load: Callable[[_Unpickler], None]) -> Callable[[_Unpickler], None]:
+def _with_checked_tuple(load: Callable[[Any], None]) -> Callable[[Any], None]:
   def checked(unpickler: _Unpickler) -> None:
     load(unpickler)
     if _too_large(unpickler.stack[-1], _MAX_DEPTH):
