@@ -1,6 +1,6 @@
 """The modes of the command line with their flags and examples, for help, checks and completion.
 
-A new mode needs an entry here and a function in `main`.
+A new mode is an entry here and a function in one of main.py's three tables of modes.
 """
 
 import dataclasses

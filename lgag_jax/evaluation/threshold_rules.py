@@ -1,4 +1,7 @@
-"""Thresholds from image labels alone: no rule here ever sees a mask."""
+"""Thresholds from image labels alone: no rule here uses a mask.
+
+The rule in use is localize.threshold_rule; "default" stands for the method's own (method/method.py).
+"""
 
 import pathlib
 from collections.abc import Callable, Iterator
@@ -26,8 +29,9 @@ def thresholds(
 ) -> dict[str, dict[str, list[float]]]:
   """Returns {map: {rule: [threshold per class]}} from training images and their labels.
 
-  - "argmax": 0.5, where the class is level with the background. A class activation that is normalised
-    by its image's maximum has no such point: Otsu's threshold takes its place;
+  - "argmax": 0.5, where the evidence for the class equals that for the background. A class
+    activation that is normalised by its image's maximum has no such point: Otsu's threshold takes its
+    place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "agreement": an image counts as positive if `localize.agreement_fraction` of its pixels score above
     the threshold; the one that agrees best with the labels (mean of sensitivity and specificity).

@@ -13,7 +13,8 @@ from lgag_jax.runtime import files
 
 _SAMPLES = 16  # Training images that are measured.
 STRIDE = 32  # Of the trunks, which halve the size five times. A model's side is a multiple of it.
-# Wider windows show more of a large landslide at no cost, and their maps agree better.
+# Wider windows show more of a large landslide, and their maps agree better. A pixel of the scene costs
+# as much time as with windows of the training size.
 _WINDOW_FACTOR = 1.5
 _MIN_SIDE = 8  # Pixels of a scene in a window; fewer show nothing.
 

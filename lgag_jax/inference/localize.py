@@ -69,7 +69,10 @@ def make_localize(
 
 
 def plain_localize(network: Network, config: Config) -> Callable[[TrainState, dict], Maps]:
-  """Returns the function that `make_localize` compiles. It reads the bank's global anchors alone."""
+  """Returns the function that `make_localize` compiles.
+
+  Of the bank it reads only the global anchors.
+  """
   side = config.data.image_size
   network = networks.at_anchor_stride(network, config.localize.anchor_stride)
   maps = network.method.maps

@@ -1,4 +1,7 @@
-"""Writes the products of a scene's map: rasters, polygons, styles, an overlay and figures."""
+"""Writes the products of a scene's map, and predictions.csv, the table of all maps.
+
+The products are rasters, polygons, styles, an overlay and figures.
+"""
 
 import contextlib
 import csv

@@ -1,4 +1,7 @@
-"""GAA, global anchor aggregation: pixels attend to the global anchors of all classes."""
+"""GAA, global anchor aggregation: cells attend to the global anchors of all classes.
+
+To use an aggregation of your own, see docs/research.md.
+"""
 
 import math
 from typing import Any

@@ -1,7 +1,8 @@
 """The memory bank of GAA: local anchors of earlier images and the global anchors made of them.
 
-Pure functions on `MemoryBank`. Nothing here depends on the number of devices: a batch's anchors
-arrive whole and in batch order.
+Pure functions on `MemoryBank`. The training step (training/train_step.py) pushes anchors, and the loop
+(training/loop.py) refreshes the global anchors. Nothing here depends on the number of devices: a
+batch's anchors arrive whole and in batch order.
 """
 
 from functools import partial

@@ -1,4 +1,7 @@
-"""Checkpoints of the train state, with the position in the data; the only file that knows Orbax."""
+"""Checkpoints: saves and restores them. Their contents: TrainState in lgag_jax/state.py.
+
+The position in the data is saved, too. No other file uses Orbax.
+"""
 
 import errno
 import itertools
