@@ -15,10 +15,10 @@ from rasterio.io import MemoryFile
 
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.geo import scale
-from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.windows import cover_scene
+from lgag_jax.imagery import listing
 from lgag_jax.mapping import predict, window_pipeline
 from lgag_jax.mapping.row_store import SavedState
 from lgag_jax.mapping.scene_job import SceneJob
@@ -84,7 +84,7 @@ class Model:
     if isinstance(image, str | os.PathLike):
       if output is not None:
         return predict.map_scenes(self.loaded, str(image), pathlib.Path(output), options).rows
-      paths = scene_files(str(image))
+      paths = listing.scene_files(str(image))
       if len(paths) > 1:
         raise ValueError(f"{image} is {len(paths)} images: name a folder for their maps as `output`.")
       return self._map([_FileSource(paths[0], self.config, options)], options)[0]

@@ -17,7 +17,6 @@ from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
 from lgag_jax.geo import scale
-from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inference.localize import map_of
@@ -97,7 +96,7 @@ def map_scenes(
   divide the scenes, or the rows of each if there are fewer scenes than processes; they need a disk that
   all of them see. An image that cannot be read is logged and skipped; raises ImageError if none can.
   """
-  paths = scene_files(source)
+  paths = listing.scene_files(source)
   try:
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:

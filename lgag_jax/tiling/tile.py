@@ -26,10 +26,10 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from lgag_jax.config import DataConfig
-from lgag_jax.geo.formats import open_scene_raster, scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
-from lgag_jax.imagery import reading
+from lgag_jax.geo.vrt import open_scene_raster
+from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import blocks
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN, Settings
 from lgag_jax.runtime import files
@@ -82,7 +82,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
 def scene_paths(settings: Settings) -> list[pathlib.Path]:
   """Lists the scenes of --input (a file, a folder or a glob), without the file of labels."""
   label_path = pathlib.Path(settings.labels).absolute()
-  scenes = [path for path in scene_files(settings.input) if path.absolute() != label_path]
+  scenes = [path for path in listing.scene_files(settings.input) if path.absolute() != label_path]
   if not scenes:
     raise FileNotFoundError(f"--input={settings.input} has no scenes, only the labels.")
   stems: dict[str, pathlib.Path] = {}
