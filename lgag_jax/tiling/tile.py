@@ -31,7 +31,7 @@ from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import blocks
-from lgag_jax.options.tiling import NO_DATA, UNKNOWN, Settings
+from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.tiling import labels, output
@@ -102,7 +102,7 @@ def _channels(path: pathlib.Path, settings: Settings) -> int:
 
 def _splits(
   grids: dict[pathlib.Path, Grid], settings: Settings
-) -> Callable[[str, labels.Tile], str]:
+) -> Callable[[str, labels.SceneTile], str]:
   """Returns a function from a scene's name and a tile to the tile's split, "" for a skipped tile."""
   if settings.validation_fraction == 0:
     return lambda *_: "train"
@@ -118,7 +118,7 @@ def _splits(
   except ValueError as error:
     raise ValueError(str(error).replace("data.", "--")) from error
 
-  def split(name: str, tile: labels.Tile) -> str:
+  def split(name: str, tile: labels.SceneTile) -> str:
     window, (height, width) = tile.window, sizes[name]
     region = (
       window.row_off, min(window.row_off + window.height, height),
@@ -148,7 +148,7 @@ def _area(region: blocks.Region) -> int:
 
 
 def _cut_tile(
-  scene: Scene, tile: labels.Tile, labeller: labels.Labeller, split: str,
+  scene: Scene, tile: labels.SceneTile, labeller: labels.Labeller, split: str,
   folder: pathlib.Path, settings: Settings,
 ) -> Row:
   pixels, valid = scene.read(tile.window)
@@ -162,7 +162,7 @@ def _cut_tile(
   name = f"{scene.path.stem}_r{tile.row:03d}_c{tile.col:03d}"
   image = mask_name = ""
   fraction = None
-  if label not in (UNKNOWN, NO_DATA) and split:
+  if label not in (UNKNOWN_LABEL, NO_DATA) and split:
     image = output.write_raster(folder, f"{label}/{name}", pixels, transform, grid.crs)
     if mask is not None and label != settings.background:  # A negative without a mask is background.
       mask_name = output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
