@@ -55,7 +55,7 @@ class PseudoSource:
         "the same data, or run --mode=pseudo again."
       )
     self.ids, self.keys, self.labels = source.ids, source.keys, source.labels
-    self.bad = getattr(source, "bad", {})
+    self.skipped = getattr(source, "skipped", {})
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, valid = self._source.pixels(index)

@@ -72,14 +72,14 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
   return source
 
 
-def make_source(config: DataConfig, split: str, faults: dict[str, str] | None = None) -> Source:
+def make_source(config: DataConfig, split: str, skipped: dict[str, str] | None = None) -> Source:
   """Opens a split like `open_source`, but without checking that training can use it.
 
-  With `faults`, unusable files are skipped, and their paths and reasons are written there.
+  With `skipped`, unusable files are skipped, and their paths and reasons are written there.
   """
   spec = {"train": config.train_split, "validation": config.validation_split}[split]
   if config.source == "patches":  # The other sources do not open images in advance.
-    return PatchSource(config, spec, faults)
+    return PatchSource(config, spec, skipped)
   return {"tfds": tfds_source.TfdsSource, "folder": FolderSource}[config.source](config, spec)
 
 
