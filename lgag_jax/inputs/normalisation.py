@@ -145,7 +145,7 @@ def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
 def _measure_example(source: "Source", index: int, config: DataConfig) -> _Moments:
   total = _no_pixels(config.channels)
   try:
-    image, valid = source.pixels(index)
+    image, valid = source.read_valid_pixels(index)
   except ImageError:
     if config.on_bad_image == "error":
       raise

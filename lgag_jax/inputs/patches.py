@@ -198,7 +198,7 @@ class PatchSource:
     values[:, : tile.overlap_cols] = reading.UNKNOWN
     return pixels, values
 
-  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, _, tile = self._tiles[index]
     pixels, valid = reading.read_pixels(image, self._config.channels, tile.window())
     valid[: tile.overlap_rows] = False

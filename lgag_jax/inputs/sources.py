@@ -38,7 +38,7 @@ class Source(Protocol):
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns image [H, W, channels] in the file's data type and mask u8[H, W]; raises ImageError."""
 
-  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the image of `read`, and bool[H, W]: has data, and is in no earlier example."""
 
   def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
@@ -164,7 +164,7 @@ class FolderSource:
     reading.check_same_size(self._masks[index], mask.shape, image.shape[:2])
     return image, mask
 
-  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     return reading.read_pixels(self._paths[index], self._config.channels)
 
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path | None]:
