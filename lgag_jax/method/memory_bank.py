@@ -16,7 +16,7 @@ from lgag_jax.method.method import Outputs
 from lgag_jax.state import MemoryBank
 
 
-def unit(x: Float[Array, "*axes D"], epsilon: float = 1e-5) -> Float[Array, "*axes D"]:
+def to_unit_length(x: Float[Array, "*axes D"], epsilon: float = 1e-5) -> Float[Array, "*axes D"]:
   """Scales vectors to unit length; with the epsilon inside the root a zero has a gradient too."""
   return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + epsilon**2)
 
@@ -45,7 +45,7 @@ def push(
   accepted: Bool[Array, "B K"],
 ) -> MemoryBank:
   """Enters the accepted anchors in batch order; the newest L of each class stay. No gradient passes."""
-  rows = unit(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
+  rows = to_unit_length(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
   over_classes = jax.vmap(_push_class, in_axes=(0, 0, 0, 1, 1))
   features, valid, cursor = over_classes(bank.features, bank.valid, bank.cursor, rows, accepted)
   return bank.replace(features=features, valid=valid, cursor=cursor)

@@ -13,7 +13,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float, Int
 
 from lgag_jax.config import Config
-from lgag_jax.method.memory_bank import unit
+from lgag_jax.method.memory_bank import to_unit_length
 from lgag_jax.trunks.layers import dense, product, resize
 
 
@@ -40,7 +40,7 @@ class TapFeatures(nn.Module):
   def __call__(self, taps: tuple[Array, ...], size: tuple[int, int]) -> Float[Array, "B h w D"]:
     chosen = [taps[number - 1].astype(jnp.float32) for number in self.numbers]
     return jnp.concatenate(
-      [unit(resize(tap, size, antialias=True), self.epsilon) for tap in chosen], axis=-1
+      [to_unit_length(resize(tap, size, antialias=True), self.epsilon) for tap in chosen], axis=-1
     )
 
 
@@ -57,7 +57,7 @@ class SideProjections(nn.Module):
     for i, (tap, width) in enumerate(zip(taps, self.widths, strict=True), start=1):
       tap, merge = _sampled(tap, size)
       side = dense(nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"side{i}"), tap)
-      sides.append(merge(unit(side.astype(jnp.float32), self.epsilon)))
+      sides.append(merge(to_unit_length(side.astype(jnp.float32), self.epsilon)))
     return jnp.concatenate(sides, axis=-1)
 
 
@@ -199,10 +199,10 @@ def reseed(
   """
   if not rounds:
     return weights
-  features, weights = jax.lax.stop_gradient((unit(features), weights))
+  features, weights = jax.lax.stop_gradient((to_unit_length(features), weights))
   first = weights[..., 1:]
   for _ in range(rounds):
-    anchors = unit(local_anchors(features, weights, dtype=dtype))
+    anchors = to_unit_length(local_anchors(features, weights, dtype=dtype))
     similarity = product("bnd,bkd->bnk", features, anchors, dtype)
     kept = first * (similarity[..., 1:] > similarity[..., :1])
     background = 1.0 - jnp.sum(kept, axis=-1, keepdims=True)
@@ -225,4 +225,4 @@ def cosine_maps(
   dtype: jnp.dtype = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns R = relu(cosine of each cell with each anchor) (the anchor-guided activation)."""
-  return jax.nn.relu(product("bnd,bkd->bnk", unit(features), unit(anchors), dtype))
+  return jax.nn.relu(product("bnd,bkd->bnk", to_unit_length(features), to_unit_length(anchors), dtype))
