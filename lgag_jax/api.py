@@ -117,11 +117,11 @@ class Model:
         grid, classes = source.grid, len(self.classes)
         gsd = grid.gsd() or options.gsd or None
         shape = grid.height, grid.width
-        view = scale.view(training_scale, loaded.config, gsd, options.tile_size, shape)
-        rows, cols = cover_scene(grid, view, options.overlap)
+        windows = scale.plan_windows(training_scale, loaded.config, gsd, options.tile_size, shape)
+        rows, cols = cover_scene(grid, windows, options.overlap)
         store = _MemoryRows(np.empty((*shape, classes), np.float32), np.empty(shape, np.uint8))
         yield SceneJob(
-          source.open, view, rows, cols, (0, rows.length), store,
+          source.open, windows, rows, cols, (0, rows.length), store,
           np.array(loaded.thresholds, np.float32), functools.partial(finish, store),
         )
 

@@ -131,7 +131,7 @@ def test_evaluation_counts_what_a_loop_over_pixels_counts(trained, module_config
   source = sources.open_source(config.data, "validation")
   read = pipeline.Reader(source, config.data)
   run = localize.make_localize(network, config, mesh)
-  for name in localize.maps_of(config):
+  for name in localize.map_names(config):
     kept = result["maps"][name]
     threshold = kept["oracle"]["threshold"]
     tp = fp = fn = tn = 0

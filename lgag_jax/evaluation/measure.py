@@ -15,7 +15,7 @@ from lgag_jax.evaluation import metrics
 from lgag_jax.evaluation.report_examples import ReportExamples
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.inference.exclusive_classes import exclusive
-from lgag_jax.inference.localize import Maps, gated, inputs_of, maps_of
+from lgag_jax.inference.localize import Maps, gated, inputs_of, map_names
 from lgag_jax.inputs.split import Split
 from lgag_jax.runtime import preemption, processes, sharding
 from lgag_jax.runtime.progress import Progress
@@ -27,7 +27,7 @@ IMAGE_COUNTS = ("hit", "union", "truth", "known", "mapped", "all")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurements:
-  """Counts of a split of n images with C classes. Dictionaries are by the names of `maps_of`.
+  """Counts of a split of n images with C classes. Dictionaries are by the names of `map_names`.
 
   Without thresholds, `image_counts` and `landslides` are empty.
   """
@@ -48,7 +48,7 @@ def measure(
 
   Each process counts its own rows of every batch; then the counts of all processes are joined.
   """
-  names = maps_of(config)
+  names = map_names(config)
   histograms = _make_histograms(config, mesh)
   levels = {
     name: np.asarray(thresholds[name] if thresholds else [0.5] * len(config.data.classes), np.float32)
@@ -108,7 +108,7 @@ def _histograms(
   Scores are exclusive: classes compete relative to `levels`, f32[C] per map.
   """
   result = {}
-  for name in maps_of(config):
+  for name in map_names(config):
     scores = exclusive(gated(maps, name, config), levels[name])
     result[name] = jax.numpy.stack([
       jax.numpy.stack([

@@ -28,7 +28,7 @@ class Scale:
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class WindowPlan:
   """How windows of a scene become model inputs.
 
   Averages blocks of `reduction` by `reduction` pixels, cuts windows of `side` by `side` averages, and
@@ -77,11 +77,11 @@ def load(workdir: pathlib.Path, config: Config) -> Scale:
   raise ValueError(f"{path} holds no valid scale: remove it, or train again.")
 
 
-def view(
+def plan_windows(
   scale: Scale, config: Config, gsd: float | None, tile_size: int = 0,
   shape: tuple[int, int] | None = None,
-) -> View:
-  """Returns the view of a scene of `gsd` metres per pixel that shows the ground as in training.
+) -> WindowPlan:
+  """Plans windows of a scene of `gsd` metres per pixel that show the ground as in training.
 
   If either ground resolution is unknown, assumes that they are equal. `tile_size` sets the side of the
   windows in pixels of the scene; it changes how much the model sees, but not the resolution. By default
@@ -101,4 +101,4 @@ def view(
   if side != training_side:
     model_side = max(STRIDE, round(model_side * side / training_side / STRIDE) * STRIDE)
   reduction = max(1, int(1.01 * side / model_side))  # Map projections distort lengths a little.
-  return View(reduction, max(1, round(side / reduction)), model_side)
+  return WindowPlan(reduction, max(1, round(side / reduction)), model_side)

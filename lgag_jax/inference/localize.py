@@ -44,12 +44,12 @@ def needs_images(config: Config) -> bool:
   return config.refine.method != "none"
 
 
-def maps_of(config: Config) -> tuple[str, ...]:
+def map_names(config: Config) -> tuple[str, ...]:
   """Returns the names of the method's score maps, in the order in which it adds them."""
   return method_of(config).map_names()
 
 
-def map_of(config: Config) -> str:
+def main_map_name(config: Config) -> str:
   """Returns the name of the map that is judged and drawn."""
   return method_of(config).main_map(config)
 

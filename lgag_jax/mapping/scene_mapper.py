@@ -60,7 +60,7 @@ class SceneMapper:
     """Yields a job per scene, resumed if an earlier run stopped within it."""
     part = jax.process_index() if self.split_scenes else 0
     for plan in plans:
-      rows, cols = cover_scene(plan.grid, plan.view, self.options.overlap)
+      rows, cols = cover_scene(plan.grid, plan.windows, self.options.overlap)
       spans = self._spans(rows)
       if part >= len(spans):  # The scene has fewer rows of windows than there are processes.
         continue
@@ -69,7 +69,7 @@ class SceneMapper:
         functools.partial(
           open_scene, plan.path, self.config.data.channels, bands=self.options.bands
         ),
-        plan.view, rows, cols, spans[part], store, np.array(self.thresholds, np.float32),
+        plan.windows, rows, cols, spans[part], store, np.array(self.thresholds, np.float32),
         on_finish=functools.partial(self._finish, plan, store),
         on_progress=lambda pixels: progress.advance(pixels / 1e6),
       )
@@ -100,7 +100,7 @@ class SceneMapper:
     return list(itertools.pairwise(ends))
 
   def _store(self, plan: ScenePlan, span: tuple[int, int]) -> RowStore:
-    reduction, height = plan.view.reduction, plan.grid.height
+    reduction, height = plan.windows.reduction, plan.grid.height
     start, stop = (row * reduction for row in span)
     if span[1] == max(1, height // reduction):  # The last rows may not fill a reduced pixel.
       stop = height
@@ -112,7 +112,7 @@ class SceneMapper:
   def _join(self, plans: list[ScenePlan]) -> None:
     """Writes the products of the scenes of which every process has mapped its rows."""
     for plan in plans:
-      rows, _ = cover_scene(plan.grid, plan.view, self.options.overlap)
+      rows, _ = cover_scene(plan.grid, plan.windows, self.options.overlap)
       stores = [self._store(plan, span) for span in self._spans(rows)]
       states = [store.load_state() for store in stores]
       if all(state and state.next_row == len(rows.starts) for state in states):

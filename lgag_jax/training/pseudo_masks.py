@@ -16,7 +16,7 @@ from PIL import Image
 from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
 from lgag_jax.imagery import reading
-from lgag_jax.inference.localize import Maps, inputs_of, make_localize, map_of
+from lgag_jax.inference.localize import Maps, inputs_of, main_map_name, make_localize
 from lgag_jax.inputs import pseudo
 from lgag_jax.inputs.sources import open_source
 from lgag_jax.runtime import files, lock, preemption, processes, sharding
@@ -33,7 +33,8 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   model_directory.refuse(workdir, "Pseudo-masks are of training images: name the workdir.")
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
-  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
+  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
+  thresholds = thresholds[main_map_name(config)]
   folder = workdir / "pseudo"
   with lock.hold(workdir):
     source = open_source(config.data, "train", from_workdir=True)
@@ -70,7 +71,7 @@ def pseudo_masks(
   `labels` is f32[B, C]. A class that the label affirms and no score reaches leaves its image's less
   unlikely half unknown: there is a landslide somewhere.
   """
-  scores = np.asarray(maps.scores[map_of(config)], np.float32)
+  scores = np.asarray(maps.scores[main_map_name(config)], np.float32)
   margin = np.where(labels[:, None, None, :] > 0, scores - np.float32(thresholds), -np.inf)  # B H W C
   band = config.refine.ignore_band
   best = margin.argmax(-1)
