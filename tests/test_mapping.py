@@ -217,7 +217,7 @@ def test_processes_that_split_a_scene_draw_the_same_map(batch_sizes, tmp_path, m
   for process in reversed(range(count)):  # The first process runs last: it joins the rows.
     monkeypatch.setattr(jax, "process_index", lambda process=process: process)
     monkeypatch.setattr(
-      processes, "from_first", lambda function, process=process: None if process else function()
+      processes, "run_on_first", lambda function, process=process: None if process else function()
     )
     _, skipped = predict(path, tmp_path / "split", Options(overlap=0.4), split_scenes=True)
     assert not skipped
@@ -241,7 +241,7 @@ def test_a_process_that_cannot_read_its_rows_lets_the_others_finish(batch_sizes,
   for process in (1, 0):
     monkeypatch.setattr(jax, "process_index", lambda process=process: process)
     monkeypatch.setattr(
-      processes, "from_first", lambda function, process=process: None if process else function()
+      processes, "run_on_first", lambda function, process=process: None if process else function()
     )
     plan, skipped = predict(path, output, split_scenes=True)
     assert len(skipped) == 1

@@ -58,7 +58,7 @@ def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
 def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
   """Returns sums over images for each map, f32[C, bins] each.
 
-  "found": counts of the scores on images where the classifier finds the class. "positive" and
+  "present": counts of the scores on images where the classifier finds the class. "positive" and
   "negative": images with and without the class that a threshold in that bin calls positive.
   """
   result = {}
@@ -74,7 +74,7 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
     # Sums and not products: a TPU would round the counts of a product's operands.
     summed = lambda values, weights: jnp.sum(values * weights[..., None], axis=0)
     result[name] = {
-      "found": summed(counts, present * weight),
+      "present": summed(counts, present * weight),
       "positive": summed(called, label * weight),
       "negative": summed(called, (1.0 - label) * weight),
     }
@@ -82,7 +82,7 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
 
 
 def _thresholds_by_rule(histogram: dict[str, np.ndarray], map_: ScoreMap) -> dict[str, list[float]]:
-  otsu = [metrics.otsu(h) if h.sum() else _EVEN_SCORE for h in histogram["found"]]
+  otsu = [metrics.otsu(h) if h.sum() else _EVEN_SCORE for h in histogram["present"]]
   pairs = zip(histogram["positive"], histogram["negative"], strict=True)
   return {
     "argmax": otsu if map_.normalised else [_EVEN_SCORE] * len(otsu),

@@ -51,7 +51,7 @@ def export(
       f"--bands={','.join(map(str, settings.bands))}: the network takes {model.config.data.channels} "
       "bands."
     )
-  processes.from_first(lambda: _write(model, pathlib.Path(output), settings))
+  processes.run_on_first(lambda: _write(model, pathlib.Path(output), settings))
 
 
 def _write(model: LoadedModel, output: pathlib.Path, settings: Settings) -> None:

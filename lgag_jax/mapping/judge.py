@@ -47,10 +47,10 @@ def evaluate(
   """
   references = find_references(listing.scene_files(source), reference_options.labels)
   config = configs.load(workdir / "config.json")
-  processes.from_first(lambda: _check_references(references, config, options, reference_options))
+  processes.run_on_first(lambda: _check_references(references, config, options, reference_options))
   result = predict.map_scenes(workdir, source, output, options)
   with lock.hold(output):
-    return processes.from_first(
+    return processes.run_on_first(
       lambda: evaluate_maps(result, references, output, options, reference_options)
     )
 

@@ -123,7 +123,7 @@ def map_scenes(
     }
     result = MappingResult([], plans, config, int(state.step), loaded.thresholds, reasons)
     maps_changed = bool(incomplete or reasons)
-    rows = processes.from_first(
+    rows = processes.run_on_first(
       lambda: _write_table_and_page(result, output, maps_changed=maps_changed)
     )
   if not rows:

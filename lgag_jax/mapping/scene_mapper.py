@@ -54,7 +54,7 @@ class SceneMapper:
     progress.close()
     processes.barrier("prediction")
     if self.split_scenes:
-      processes.from_first(lambda: self._join(plans))
+      processes.run_on_first(lambda: self._join(plans))
 
   def _jobs(self, plans: list[ScenePlan], progress: Progress) -> Iterator[SceneJob]:
     """Yields a job per scene, resumed if an earlier run stopped within it."""

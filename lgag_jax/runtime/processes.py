@@ -176,7 +176,7 @@ def first_then_others(name: str) -> Iterator[None]:
       barrier(name)
 
 
-def from_first(function: Callable[[], Any]) -> Any:
+def run_on_first(function: Callable[[], Any]) -> Any:
   """Calls `function` on process 0 only; all return its JSON-compatible result or raise its error."""
   if jax.process_count() == 1:
     return function()

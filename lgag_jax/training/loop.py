@@ -77,8 +77,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
   sharding.check_batch(mesh, config.localize.batch_size)
   sources = _open_sources(config)
-  keeper = Checkpoints(workdir, keep=config.train.keep_checkpoints, writes=True)
-  with contextlib.closing(keeper) as checkpoints:
+  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, writes=True)
+  with contextlib.closing(checkpoints):
     run, state = _prepare(config, workdir, mesh, sources, checkpoints)
     with contextlib.closing(run.log):
       state = _train(run, state)
@@ -128,8 +128,8 @@ def _prepare(
   config: Config, workdir: pathlib.Path, mesh: Mesh, sources: list[Source], checkpoints: Checkpoints
 ) -> tuple[_Run, TrainState]:
   started = checkpoints.latest() is not None
-  processes.from_first(lambda: _claim(config, workdir, started=started))
-  processes.from_first(
+  processes.run_on_first(lambda: _claim(config, workdir, started=started))
+  processes.run_on_first(
     lambda: scale.save(scale.training_scale(_image_files(sources[0]), config), workdir)
   )
   config = normalisation.measure_or_resolve(config, sources[0], workdir, started=started)

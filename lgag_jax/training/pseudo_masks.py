@@ -43,9 +43,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       "classes": list(config.data.classes), "thresholds": thresholds,
       "settings": _settings(config),
     }
-    if processes.from_first(lambda: _is_complete(folder, index)):
+    if processes.run_on_first(lambda: _is_complete(folder, index)):
       return folder
-    processes.from_first(lambda: (folder / pseudo.INDEX).unlink(missing_ok=True))
+    processes.run_on_first(lambda: (folder / pseudo.INDEX).unlink(missing_ok=True))
     train = fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
     localize = make_localize(network, config, mesh)
     progress = Progress("pseudo-masks", len(source.ids))
@@ -59,7 +59,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       progress.advance(len(real) * jax.process_count())
     progress.close()
     processes.barrier("pseudo-masks")
-    processes.from_first(lambda: files.write_json(folder / pseudo.INDEX, index))
+    processes.run_on_first(lambda: files.write_json(folder / pseudo.INDEX, index))
   return folder
 
 
