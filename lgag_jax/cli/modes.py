@@ -18,10 +18,10 @@ _CONFIG, _WORKDIR = ("config", "workdir"), ("workdir",)
 class Mode:
   """The purpose and the flags of a mode."""
 
-  does: str  # One line.
-  needs: tuple[str, ...]  # Required flags.
+  purpose: str  # One line.
+  required: tuple[str, ...]  # Flags.
   examples: tuple[str, ...]
-  may: tuple[str, ...] = ("method_file",)  # Optional flags that several modes share.
+  optional: tuple[str, ...] = ("method_file",)  # Flags that several modes share.
   fields: tuple[type, ...] = ()  # Dataclasses whose fields are optional flags of this mode.
   notes: str = ""
   processes: bool = True  # Whether the mode can run as one of several processes.
@@ -29,13 +29,13 @@ class Mode:
   def takes(self) -> set[str]:
     """Returns the names of all flags that the mode uses."""
     own = {field.name for cls in self.fields for field in dataclasses.fields(cls) if field.metadata}
-    return {"mode", *self.needs, *self.may, *own}
+    return {"mode", *self.required, *self.optional, *own}
 
 
 MODES = {
   "train": Mode(
     "trains on image labels, evaluates, and writes a report; resumes a stopped training",
-    needs=_CONFIG,
+    required=_CONFIG,
     examples=(
       f"{PROGRAM} {_OWN_IMAGES} --workdir=runs/mine",
       f"{PROGRAM} --config=configs/image_folder.py:sol --config.data.directory=my_images "
@@ -48,13 +48,13 @@ MODES = {
   ),
   "doctor": Mode(
     "checks the data before training, and says what is wrong and what to do",
-    needs=_CONFIG,
+    required=_CONFIG,
     examples=(f"{PROGRAM} --mode=doctor {_OWN_IMAGES} --workdir=runs/mine",),
     notes="The exit code is 1 if there are errors, 2 if there are warnings only, 0 otherwise.",
   ),
   "predict": Mode(
     "maps images and scenes of any size: GeoTIFFs, polygons, pictures, a report",
-    needs=("workdir", "input", "output"), fields=(mapping.Options,),
+    required=("workdir", "input", "output"), fields=(mapping.Options,),
     examples=(
       f"{PROGRAM} --mode=predict --workdir=runs/mine --input=new_images --output=maps",
       f"{PROGRAM} --mode=predict --workdir=runs/mine --input='flight/*.tif' --bands=4,3,2 "
@@ -64,7 +64,7 @@ MODES = {
   ),
   "eval": Mode(
     "evaluates the newest checkpoint on held-out images, or its maps of scenes against references",
-    needs=_WORKDIR, may=("method_file", "input", "output"),
+    required=_WORKDIR, optional=("method_file", "input", "output"),
     fields=(mapping.Options, mapping.References),
     examples=(
       f"{PROGRAM} --mode=eval --workdir=runs/mine",
@@ -76,7 +76,7 @@ MODES = {
   ),
   "export": Mode(
     "exports the network: as StableHLO, ONNX, or a folder of weights with a model card",
-    needs=("workdir", "output"), fields=(export.Settings,),
+    required=("workdir", "output"), fields=(export.Settings,),
     examples=(
       f"{PROGRAM} --mode=export --workdir=runs/mine --output=exported",
       f"{PROGRAM} --mode=export --workdir=runs/mine --what=onnx --output=exported_onnx",
@@ -84,32 +84,32 @@ MODES = {
   ),
   "tile": Mode(
     "cuts scenes into tiles to train on, labelled by an inventory of landslides",
-    needs=("input", "labels", "output"), may=(), fields=(tiling.Settings,), processes=False,
+    required=("input", "labels", "output"), optional=(), fields=(tiling.Settings,), processes=False,
     examples=(
       f"{PROGRAM} --mode=tile --input='scenes/*.tif' --labels=inventory.gpkg --output=my_images",
     ),
   ),
   "datasets": Mode(
     "lists the published data sets, and says what each one needs",
-    needs=(), may=(), fields=(catalogue.Options,), processes=False,
+    required=(), optional=(), fields=(catalogue.Options,), processes=False,
     examples=(f"{PROGRAM} --mode=datasets", f"{PROGRAM} --mode=datasets --name=gvlm"),
   ),
   "stages": Mode(
     "trains a first stage, writes its pseudo-masks, and trains a second stage on them",
-    needs=_CONFIG, examples=(f"{PROGRAM} --mode=stages {_OWN_IMAGES} --workdir=runs/both",),
+    required=_CONFIG, examples=(f"{PROGRAM} --mode=stages {_OWN_IMAGES} --workdir=runs/both",),
     notes="<workdir>/first and <workdir>/second are workdirs like any other.",
   ),
   "pseudo": Mode(
     "writes pseudo-masks of the training images, to view or to train on",
-    needs=_WORKDIR, examples=(f"{PROGRAM} --mode=pseudo --workdir=runs/mine",),
+    required=_WORKDIR, examples=(f"{PROGRAM} --mode=pseudo --workdir=runs/mine",),
   ),
   "report": Mode(
     "writes the report of a workdir again",
-    needs=_WORKDIR, examples=(f"{PROGRAM} --mode=report --workdir=runs/mine",),
+    required=_WORKDIR, examples=(f"{PROGRAM} --mode=report --workdir=runs/mine",),
   ),
   "completion": Mode(
     "prints a script that makes bash or zsh complete the modes, flags and config fields of `lgag`",
-    needs=(), may=(), processes=False,
+    required=(), optional=(), processes=False,
     examples=(
       'eval "$(lgag --mode=completion)"                                 # in ~/.bashrc',
       'autoload -U bashcompinit; bashcompinit; eval "$(lgag --mode=completion)"    # in ~/.zshrc',
