@@ -25,11 +25,11 @@ _IMAGES = 4  # Of each kind.
 
 def main(_: list[str]) -> None:
   model = predict.load_model(pathlib.Path(_WORKDIR.value).absolute())
-  view = export.training_view(model)
-  noise = np.random.default_rng(0).integers(0, 256, (_IMAGES, view.side, view.side, 3), np.uint8)
-  drawn = [drawing.draw_patch(i, size=view.side, landslide=True)[0] for i in range(_IMAGES)]
+  windows = export.training_windows(model)
+  noise = np.random.default_rng(0).integers(0, 256, (_IMAGES, windows.side, windows.side, 3), np.uint8)
+  drawn = [drawing.draw_patch(i, size=windows.side, landslide=True)[0] for i in range(_IMAGES)]
   images = np.concatenate([noise, drawn])
-  compute_scores = window_scores.make_window_scores(model.network, model.config, model.mesh, view)
+  compute_scores = window_scores.make_window_scores(model.network, model.config, model.mesh, windows)
   scores, probabilities = map(np.asarray, compute_scores(model.state, images))
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name, "exported")

@@ -98,7 +98,7 @@ def _configs() -> list[bytes]:
 
 def _thresholds() -> list[bytes]:
   config = _module("config")
-  maps = _module("inference.localize").maps_of(config.Config())
+  maps = _module("inference.localize").map_names(config.Config())
   rules = _module("settings.maps").RULES
   return [json.dumps({"step": 3, "maps": {m: {r: [0.5] for r in rules} for m in maps}}).encode()]
 

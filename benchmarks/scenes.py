@@ -72,10 +72,10 @@ def _bare(workdir: pathlib.Path, tile_size: int) -> float:
   compiled_programs.enable_cache()
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
-  view = scale.view(scale.load(workdir, config), config, None, tile_size, (_DRAWN, _DRAWN))
-  compute_scores = window_scores.make_window_scores(network, config, mesh, view)
-  size = window_pipeline.batch_size(config, mesh, view)
-  pixels, _ = drawing.draw_scene(0, view.side, view.side)
+  windows = scale.plan_windows(scale.load(workdir, config), config, None, tile_size, (_DRAWN, _DRAWN))
+  compute_scores = window_scores.make_window_scores(network, config, mesh, windows)
+  size = window_pipeline.batch_size(config, mesh, windows)
+  pixels, _ = drawing.draw_scene(0, windows.side, windows.side)
   batch = np.stack([pixels] * size)
   rates = []
   for _ in range(_ROUNDS + 1):  # The first compiles.

@@ -1,4 +1,4 @@
-"""The demonstration: synthetic images, drawn and trained on in minutes on two CPU cores."""
+"""The demonstration: synthetic images, created and trained on in minutes on two CPU cores."""
 
 
 from typing import Any

@@ -15,10 +15,10 @@ from rasterio.io import MemoryFile
 
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.geo import scale
-from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.windows import cover_scene
+from lgag_jax.imagery import listing
 from lgag_jax.mapping import predict, window_pipeline
 from lgag_jax.mapping.row_store import SavedState
 from lgag_jax.mapping.scene_job import SceneJob
@@ -84,7 +84,7 @@ class Model:
     if isinstance(image, str | os.PathLike):
       if output is not None:
         return predict.map_scenes(self.loaded, str(image), pathlib.Path(output), options).rows
-      paths = scene_files(str(image))
+      paths = listing.scene_files(str(image))
       if len(paths) > 1:
         raise ValueError(f"{image} is {len(paths)} images: name a folder for their maps as `output`.")
       channels = self.config.data.channels
@@ -95,7 +95,7 @@ class Model:
     if output is not None:
       raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
     batch = _as_batch(np.asarray(image), self.config.data)
-    grid = Grid(*batch.shape[1:3], None, Affine.identity())
+    grid = Grid(batch.shape[1], batch.shape[2], None, Affine.identity())
     sources = [(grid, functools.partial(_open_array, pixels, grid)) for pixels in batch]
     results = self._map(sources, options)
     if np.ndim(image) == 3:
@@ -123,11 +123,11 @@ class Model:
         classes = len(self.classes)
         gsd = grid.gsd() or options.gsd or None
         shape = grid.height, grid.width
-        view = scale.view(training_scale, loaded.config, gsd, options.tile_size, shape)
-        rows, cols = cover_scene(grid, view, options.overlap)
+        windows = scale.plan_windows(training_scale, loaded.config, gsd, options.tile_size, shape)
+        rows, cols = cover_scene(grid, windows, options.overlap)
         store = _MemoryRows(np.empty((*shape, classes), np.float32), np.empty(shape, np.uint8))
         yield SceneJob(
-          open_source, view, rows, cols, (0, rows.length), store,
+          open_source, windows, rows, cols, (0, rows.length), store,
           np.array(loaded.thresholds, np.float32), functools.partial(finish, store),
         )
 

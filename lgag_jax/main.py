@@ -59,9 +59,9 @@ def _run_in_workdir(*arguments) -> None:
   import pyogrio  # noqa: F401
 
   if _FLAGS.input:
-    from lgag_jax.geo import formats
+    from lgag_jax.imagery import listing
 
-    formats.scene_files(_FLAGS.input)  # Reports a wrong name before the slow imports.
+    listing.scene_files(_FLAGS.input)  # Reports a wrong name before the slow imports.
   import tensorflow as tf
 
   from lgag_jax.runtime import compiled_programs, preemption, processes

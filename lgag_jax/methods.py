@@ -1,14 +1,14 @@
-"""The methods that a config takes after a colon, --config=configs/x.py:sol, and their settings.
+"""The settings of each method; method/registry.py has the methods, method/method.py says what one is.
 
-What a method does is a `Method` in lgag_jax/method/registry.py; here stand the numbers that go with it.
+A config takes a method after a colon, as in --config=configs/x.py:sol; `apply` changes its settings.
 """
 
 import difflib
 
 import ml_collections
 
-# From close by, a landslide fills much of an image: pooling takes as much of it, and the threshold is
-# where as much of an image scores above it. For images of which landslides fill this share or more.
+# For close-ups, images of which landslides cover at least this fraction. Pooling uses this fraction of
+# the cells, and an image counts as positive if this fraction of its pixels scores above the threshold.
 CLOSE_UP_SHARE = 0.3
 CLOSE_UP = {
   "model.top_fraction": CLOSE_UP_SHARE,

@@ -290,7 +290,7 @@ def test_a_scene_that_cannot_be_opened_does_not_change_the_split(tmp_path):
     opened(tmp_path)
   source = opened(tmp_path, on_bad_image="skip")
   assert source.ids == expected
-  assert [path.rsplit("/")[-1] for path in source.bad] == ["b.png"]
+  assert [path.rsplit("/")[-1] for path in source.skipped] == ["b.png"]
 
 
 def texture(side):

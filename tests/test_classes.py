@@ -50,7 +50,8 @@ def test_evaluation_counts_the_pixels_that_prediction_draws(rng):
     scores=dict.fromkeys((name, "class_activation"), jnp.asarray(scores)),
     seeds=jnp.zeros((2, 1, 1), int),
   )
-  counted = measure._histograms(maps, jnp.asarray(mask), dict.fromkeys(maps.scores, levels), config)[name]
+  all_levels = dict.fromkeys(maps.scores, levels)
+  counted = measure._histograms(maps, jnp.asarray(mask), all_levels, config)[name]
   drawn = exclusive_classes.drawn(scores * (found > 0.5)[:, None, None], levels)
   for c in range(3):
     positive, negative, unknown = np.moveaxis(np.asarray(counted)[:, c], 1, 0)

@@ -67,7 +67,7 @@ def test_the_help_of_a_mode_names_what_it_takes_and_no_more(name):
 
 
 @pytest.mark.parametrize(
-  "example", [e for mode in MODES.values() if "workdir" in mode.needs for e in mode.examples]
+  "example", [e for mode in MODES.values() if "workdir" in mode.required for e in mode.examples]
 )
 def test_examples_are_commands_that_are_understood(example, monkeypatch):
   arguments = ["lgag", *example.replace("'", "").split()[1:]]

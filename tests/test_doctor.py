@@ -293,7 +293,7 @@ def test_a_source_without_files(tmp_path, monkeypatch):
   masks[4, 0, 0] = 9
   sources = {"train": Shards(masks), "validation": Shards(masks[: COUNT])}
   sources["validation"].read = lambda i: (scene(9000 + i), np.full((SIDE, SIDE), 255, np.uint8))
-  make = lambda config, split, faults: sources[split]
+  make = lambda config, split, skipped: sources[split]
   monkeypatch.setattr("lgag_jax.inputs.sources.make_source", make)
   code, report = visit("", tmp_path, source="tfds", builder="shards")
   assert code == 1 and report["images"] == 3 * COUNT - 1

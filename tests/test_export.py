@@ -72,7 +72,7 @@ def exported(model, tmp_path_factory):
 def expected_outputs(model, images):
   """Returns scores, probabilities and mask as prediction computes them."""
   compute_scores = window_scores.make_window_scores(
-    model.network, model.config, model.mesh, export.training_view(model)
+    model.network, model.config, model.mesh, export.training_windows(model)
   )
   scores, probabilities = map(np.asarray, compute_scores(model.state, images))
   return scores, probabilities, exclusive_classes.drawn(scores, model.thresholds)

@@ -363,7 +363,7 @@ def test_bad_images_are_skipped_where_masks_give_the_labels(tmp_path, caplog):
   assert data.ids == [f"i{n}.png" for n in range(10) if n not in (3, 6, 7)]
   for number, reason in ((3, "is empty"), (6, "GIF89a"), (7, "in the same size")):
     path = str(tmp_path / "images" / f"i{number}.png")
-    assert reason in data.bad[path]
+    assert reason in data.skipped[path]
     assert sum(f"Skipped {path}" in r.message and reason in r.message for r in caplog.records) == 1
   with pytest.raises(ImageError, match=r"data\.max_bad_images=2.*i7\.png"):
     source(tmp_path, on_bad_image="skip", max_bad_images=2)

@@ -190,8 +190,8 @@ def test_skipped_images_have_no_weight_and_say_why(caplog):
     np.testing.assert_array_equal(batch["weight"], np.where(bad, 0.0, 1.0))
     assert np.all(batch["mask"][bad] == UNKNOWN)
     assert np.all(batch["image"][bad] == 0)
-  assert set(read.bad) == {"example-2", "example-5"}
-  assert "damaged" in read.bad["example-2"]
+  assert set(read.skipped) == {"example-2", "example-5"}
+  assert "damaged" in read.skipped["example-2"]
   # Once each, however many epochs.
   assert sum("example-2" in record.message for record in caplog.records) == 1
 

@@ -65,7 +65,7 @@ def write_map(scene, output, scores, mask, options, config):
   """Writes the products of a scene from scores and mask; returns the scene's plan."""
   with open_scene(scene, 3) as opened:
     grid = opened.grid
-  plan = ScenePlan(scene, scene.stem, grid, scale.View(1, 32, 32), "key")
+  plan = ScenePlan(scene, scene.stem, grid, scale.WindowPlan(1, 32, 32), "key")
   store = RowStore(
     plan.working_folder(output), "key", (0, grid.height), grid.width, scores.shape[-1], options.dtype
   )

@@ -43,9 +43,9 @@ def batch_sizes(monkeypatch):
   """Replaces the network by `brightness`; returns the list of the sizes of its batches."""
   sizes = []
 
-  def make_window_scores(network, config, mesh, view):
+  def make_window_scores(network, config, mesh, windows):
     def window_scores(state, pixels):
-      assert pixels.shape[1:3] == (view.side, view.side)
+      assert pixels.shape[1:3] == (windows.side, windows.side)
       sizes.append(len(pixels))
       scores = brightness(pixels)
       return scores, scores.max((1, 2))
@@ -76,8 +76,8 @@ def picture(height, width, seed=0):
 def predict(path, output, options=Options(), *, split_scenes=False, key="key"):
   with open_scene(path, 3) as scene:
     grid = scene.grid
-  view = scale.view(scale.Scale(SIDE, 2.0), CONFIG, grid.gsd(), options.tile_size)
-  plan = ScenePlan(path, path.stem, grid, view, key)
+  windows = scale.plan_windows(scale.Scale(SIDE, 2.0), CONFIG, grid.gsd(), options.tile_size)
+  plan = ScenePlan(path, path.stem, grid, windows, key)
   skipped = []
   mapper = SceneMapper(
     output, CONFIG, options, [0.5], split_scenes, lambda path, error: skipped.append(str(error))
@@ -158,7 +158,7 @@ def test_a_scene_without_data_scores_no_window(batch_sizes, tmp_path, probabilit
 @pytest.fixture
 def seams(monkeypatch):
   """Replaces the network by one constant score per window."""
-  def make_window_scores(network, config, mesh, view):
+  def make_window_scores(network, config, mesh, windows):
     def window_scores(state, pixels):
       levels = np.random.default_rng(len(pixels)).random((len(pixels), 1, 1, 1), np.float32)
       return np.broadcast_to(levels, (*pixels.shape[:3], 1)), levels[:, :, 0, 0]
@@ -217,7 +217,7 @@ def test_processes_that_split_a_scene_draw_the_same_map(batch_sizes, tmp_path, m
   for process in reversed(range(count)):  # The first process runs last: it joins the rows.
     monkeypatch.setattr(jax, "process_index", lambda process=process: process)
     monkeypatch.setattr(
-      processes, "from_first", lambda function, process=process: None if process else function()
+      processes, "run_on_first", lambda function, process=process: None if process else function()
     )
     _, skipped = predict(path, tmp_path / "split", Options(overlap=0.4), split_scenes=True)
     assert not skipped
@@ -241,7 +241,7 @@ def test_a_process_that_cannot_read_its_rows_lets_the_others_finish(batch_sizes,
   for process in (1, 0):
     monkeypatch.setattr(jax, "process_index", lambda process=process: process)
     monkeypatch.setattr(
-      processes, "from_first", lambda function, process=process: None if process else function()
+      processes, "run_on_first", lambda function, process=process: None if process else function()
     )
     plan, skipped = predict(path, output, split_scenes=True)
     assert len(skipped) == 1
@@ -259,7 +259,7 @@ def test_a_finer_scene_is_averaged_to_the_training_resolution(batch_sizes, tmp_p
   ) as raster:
     raster.write(np.moveaxis(fine, -1, 0))
   plan, _ = predict(path, tmp_path, Options(probability="float32"))
-  assert (plan.view.reduction, plan.view.side, plan.view.model_side) == (3, SIDE, SIDE)
+  assert (plan.windows.reduction, plan.windows.side, plan.windows.model_side) == (3, SIDE, SIDE)
   scores = read(tmp_path / "probability/scene.tif")[0]
   assert scores.shape == fine.shape[:2]
   np.testing.assert_allclose(scores[:-1, :-2], brightness(fine)[:-1, :-2, 0], atol=0.01)
@@ -314,16 +314,16 @@ def test_finished_rasters_are_opened_once(batch_sizes, tmp_path, monkeypatch, cr
 def test_windows_follow_the_ground_resolution():
   training = scale.Scale(64, 10.0)
   config = dataclasses.replace(CONFIG, data=DataConfig(image_size=256, tile_size=64))
-  assert scale.view(training, config, 10.0) == scale.View(1, 64, 256)
-  assert scale.view(training, config, 2.5) == scale.View(1, 256, 256)
-  assert scale.view(training, config, 0.5) == scale.View(5, 256, 256)
-  assert scale.view(training, config, None) == scale.View(1, 64, 256)
-  assert scale.view(training, config, 10.0, tile_size=96) == scale.View(1, 96, 384)
-  assert scale.view(training, config, 10.0, shape=(96, 500)) == scale.View(1, 96, 384)
-  assert scale.view(training, config, 10.0, shape=(95, 500)) == scale.View(1, 64, 256)
-  assert scale.view(training, config, 0.5, shape=(3000, 2000)) == scale.View(5, 384, 384)
+  assert scale.plan_windows(training, config, 10.0) == scale.WindowPlan(1, 64, 256)
+  assert scale.plan_windows(training, config, 2.5) == scale.WindowPlan(1, 256, 256)
+  assert scale.plan_windows(training, config, 0.5) == scale.WindowPlan(5, 256, 256)
+  assert scale.plan_windows(training, config, None) == scale.WindowPlan(1, 64, 256)
+  assert scale.plan_windows(training, config, 10.0, tile_size=96) == scale.WindowPlan(1, 96, 384)
+  assert scale.plan_windows(training, config, 10.0, shape=(96, 500)) == scale.WindowPlan(1, 96, 384)
+  assert scale.plan_windows(training, config, 10.0, shape=(95, 500)) == scale.WindowPlan(1, 64, 256)
+  assert scale.plan_windows(training, config, 0.5, shape=(3000, 2000)) == scale.WindowPlan(5, 384, 384)
   with pytest.raises(ValueError, match="10 times as coarse"):
-    scale.view(training, config, 100.0)
+    scale.plan_windows(training, config, 100.0)
 
 
 def test_options_are_checked():

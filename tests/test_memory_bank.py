@@ -180,8 +180,8 @@ def test_a_centre_without_members_stays():
 
 def test_unit_has_length_one_and_a_finite_gradient_at_zero():
   x = jnp.array([[3.0, 4.0], [0.0, 0.0], [0.0, -1e-2]])
-  np.testing.assert_allclose(memory_bank.unit(x), [[0.6, 0.8], [0, 0], [0, -1]], atol=1e-5)
-  gradient = jax.grad(lambda v: jnp.sum(memory_bank.unit(v)))(x)
+  np.testing.assert_allclose(memory_bank.to_unit_length(x), [[0.6, 0.8], [0, 0], [0, -1]], atol=1e-5)
+  gradient = jax.grad(lambda v: jnp.sum(memory_bank.to_unit_length(v)))(x)
   assert np.all(np.isfinite(gradient))
 
 

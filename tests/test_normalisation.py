@@ -35,7 +35,7 @@ class Memory:
       self.images.append(values.astype(dtype))
       self.valid.append(rng.random(shape) < 0.7)
 
-  def pixels(self, index):
+  def read_valid_pixels(self, index):
     if index == self._bad:
       raise ImageError(f"{self.ids[index]} is damaged")
     image, valid = self.images[index].copy(), self.valid[index]

@@ -122,7 +122,7 @@ def test_the_command_line_names_missing_flags(tmp_path):
 
 
 def test_a_single_process_waits_for_no_other():
-  assert processes.from_first(lambda: {"a": 1}) == {"a": 1}
+  assert processes.run_on_first(lambda: {"a": 1}) == {"a": 1}
   values = {"x": np.arange(3)}
   assert processes.gather(values) is values
   processes.check_same([1], "examples")
@@ -145,10 +145,10 @@ def cluster_of_two(monkeypatch):
 
 def test_all_processes_get_the_outcome_of_the_first(cluster_of_two):
   cluster_of_two(json.dumps({"value": 3}).encode())
-  assert processes.from_first(lambda: pytest.fail("only the first process calls it")) == 3
+  assert processes.run_on_first(lambda: pytest.fail("only the first process calls it")) == 3
   cluster_of_two(json.dumps({"error": "no such folder"}).encode())
   with pytest.raises(ValueError, match="no such folder"):
-    processes.from_first(lambda: None)
+    processes.run_on_first(lambda: None)
   with pytest.raises(ValueError, match="Process 1 has different examples than process 0"):
     processes.check_same(["a"], "examples")
 
@@ -162,5 +162,5 @@ def test_the_first_process_sends_its_error_to_the_others(monkeypatch):
     raise OSError("no room")
 
   with pytest.raises(ValueError, match="no room"):
-    processes.from_first(fail)
+    processes.run_on_first(fail)
   assert json.loads(sent[0]) == {"error": "no room"}

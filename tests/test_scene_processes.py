@@ -32,7 +32,7 @@ def workdir(image_folder, tmp_path):
   files.write_json(workdir / "config.json", configs.config_dict(config).to_dict())
   rules = {rule: [0.5] for rule in RULES}
   files.write_json(
-    workdir / "thresholds.json", {"step": 0, "maps": dict.fromkeys(localize.maps_of(config), rules)}
+    workdir / "thresholds.json", {"step": 0, "maps": dict.fromkeys(localize.map_names(config), rules)}
   )
   return workdir
 

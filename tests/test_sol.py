@@ -236,11 +236,12 @@ def test_memory_is_far_below_one_structure_of_all_pairs(optimised, weighted):
   assert temporary_bytes(128, weighted) < 4 * 128**4 / 10
 
 
-def test_reseed_is_lloyd_within_the_first_seeds(rng):
+def test_drop_spilled_seeds_is_lloyd_within_the_first_seeds(rng):
   """A literal loop: seeds nearer the background's mean direction than their own's are given up."""
   features = rng.normal(size=(2, 40, 6))
   first = rng.integers(0, 3, (2, 40))
-  value = sol.reseed(jnp.array(features, jnp.float32), jax.nn.one_hot(jnp.array(first), 3), rounds=3)
+  one_hot = jax.nn.one_hot(jnp.array(first), 3)
+  value = sol.drop_spilled_seeds(jnp.array(features, jnp.float32), one_hot, rounds=3)
   for b in range(2):
     rows = features[b] / np.linalg.norm(features[b], axis=-1, keepdims=True)
     seeds = first[b].copy()

@@ -213,4 +213,4 @@ def test_every_first_stage_has_a_second(method):
   config = methods.apply(configs.config_dict(), method)
   second = two_stages.second_stage(configs.from_mapping(config), pathlib.Path("masks"))
   assert second.data.pseudo_masks == "masks"
-  assert localize.maps_of(second) == ("segmentation",)
+  assert localize.map_names(second) == ("segmentation",)

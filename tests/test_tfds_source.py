@@ -58,7 +58,7 @@ def test_images_of_many_bands_come_back_in_their_own_type(tmp_path, monkeypatch,
   assert sorted(order) == [0, 1, 2, 3]
   np.testing.assert_array_equal(source.labels, np.arange(3)[::-1] < order[:, None])
   for index, number in enumerate(order):
-    (image, mask), (same, valid) = source.read(index), source.pixels(index)
+    (image, mask), (same, valid) = source.read(index), source.read_valid_pixels(index)
     expected, missing = image_of(number, builder.kind), np.zeros(image.shape[:2], bool)
     missing[2, 3] = builder.kind == np.float32
     assert image.dtype == same.dtype == builder.kind

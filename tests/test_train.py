@@ -134,7 +134,7 @@ def test_evaluation_counts_what_a_loop_over_pixels_counts(trained, module_config
   split = fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
   batches = list(split.eval_batches(config))
   maps = [run(state, localize.inputs_of(batch, config)) for batch in batches]
-  names = localize.maps_of(config)
+  names = localize.map_names(config)
   assert names
   for name in names:
     oracle = result["maps"][name]["oracle"]

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.synthetic_landslides import drawing
 from lgag_jax.geo import scale
-from lgag_jax.inference.localize import maps_of
+from lgag_jax.inference.localize import map_names
 from lgag_jax.method import memory_bank
 from lgag_jax.runtime import files, sharding
 from lgag_jax.settings.maps import RULES
@@ -45,10 +45,10 @@ def make_workdir(folder, config):
   scale.save(scale.Scale(SIDE, GSD), folder)
   levels = {rule: [THRESHOLD] * len(config.data.classes) for rule in RULES}
   files.write_json(
-    folder / "thresholds.json", {"step": 7, "maps": dict.fromkeys(maps_of(config), levels)}
+    folder / "thresholds.json", {"step": 7, "maps": dict.fromkeys(map_names(config), levels)}
   )
   pixels = {"iou": 0.4321, "f1": 0.6, "precision": 0.7, "recall": 0.5, "landslide_pixels": 9}
-  maps = {name: {"label_free": pixels} for name in maps_of(config)}
+  maps = {name: {"label_free": pixels} for name in map_names(config)}
   classes = {name: {"image": {"auc": 0.9}, "maps": maps} for name in config.data.classes}
   files.write_json(
     folder / "eval" / "validation.json", {"step": 7, "examples": 12, "classes": classes}

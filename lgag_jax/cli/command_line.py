@@ -63,7 +63,8 @@ def parse_flags(argv: list[str]) -> list[str]:
   if "--version" in argv:
     print(f"lgag_jax {__version__}")
     sys.exit(0)
-  if mode in MODES and "config" not in MODES[mode].needs and _typed_value(argv, "config", inner=True):
+  takes_config = mode not in MODES or "config" in MODES[mode].required
+  if not takes_config and _typed_value(argv, "config", inner=True):
     sys.exit(f"Error: --mode={mode} reads the workdir's config.json: leave --config out.")
   try:
     if path := _typed_value(argv, "method_file"):  # First, since the config may name its method.
@@ -82,10 +83,10 @@ def mode_arguments() -> tuple[Any, ...]:
     if _FLAGS[flag].present:
       users = ", ".join(other for other in MODES if flag in MODES[other].takes()) or "several processes"
       raise ValueError(f"--mode={name} does not use --{flag}: it is for {users}.")
-  for flag in mode.needs:
+  for flag in mode.required:
     if not _FLAGS[flag].present or not _FLAGS[flag].value:
       raise ValueError(_missing(name, flag))
-  if "config" in mode.needs:
+  if "config" in mode.required:
     return (_config(),)
   if name == "eval" and not _FLAGS.input:
     if _FLAGS.labels or _FLAGS.output:
@@ -118,30 +119,30 @@ def help_text(name: str | None, program: str) -> str:
   """Returns the help of a mode, or an overview of all modes if `name` is not one of them."""
   if name not in MODES:
     steps = "\n\n".join(f"  # {what}\n  {_example(command, program)}" for what, command in FIRST_STEPS)
-    modes = "\n".join(_entry(f"{other}", MODES[other].does) for other in MODES)
+    modes = "\n".join(_entry(f"{other}", MODES[other].purpose) for other in MODES)
     return (
       f"lgag_jax {__version__}: landslide maps learned from image-level yes/no labels.\n\n"
       f"First steps:\n\n{steps}\n\nModes, --mode=NAME, by default {DEFAULT}:\n\n{modes}\n\n"
       f"{program} --mode=NAME --help shows the flags of a mode."
     )
   mode = MODES[name]
-  title = textwrap.fill(f"--mode={name} {mode.does}.", _WIDTH)
+  title = textwrap.fill(f"--mode={name} {mode.purpose}.", _WIDTH)
   parts = [title, *(f"  {_example(e, program)}" for e in mode.examples)]
   if mode.notes:
     parts.append(textwrap.fill(mode.notes, _WIDTH))
   own = {
-    field.name: fields.help_text(field, default=field.name not in mode.needs)
+    field.name: fields.help_text(field, default=field.name not in mode.required)
     for cls in mode.fields for field in dataclasses.fields(cls) if field.metadata
   }
   for title, names in (
-    ("Required", mode.needs),
-    ("Optional", (*mode.may, *(name for name in own if name not in mode.needs))),
+    ("Required", mode.required),
+    ("Optional", (*mode.optional, *(name for name in own if name not in mode.required))),
     ("As one of several processes", _PROCESS_FLAGS if mode.processes else ()),
   ):
     texts = {name: own.get(name) or _FLAGS[name].help for name in names}
     entries = [_entry(f"--{name}", text[0].upper() + text[1:]) for name, text in texts.items()]
     parts += [f"{title}:\n\n" + "\n".join(entries)] if entries else []
-  if "config" in mode.needs:
+  if "config" in mode.required:
     groups = [_entry(group, " ".join(names)) for group, names in configs.config_dict().items()]
     parts.append("Fields of the config, --config.GROUP.FIELD=VALUE:\n\n" + "\n".join(groups))
   return "\n\n".join(parts)

@@ -1,6 +1,6 @@
 """The modes of the command line with their flags and examples, for help, checks and completion.
 
-A new mode needs an entry in modes.toml and a function in `main`.
+A new mode needs an entry in modes.toml and a function in one of main.py's three tables of modes.
 """
 
 import dataclasses
@@ -19,10 +19,10 @@ PROGRAM = "{lgag}"  # Placeholder in examples for the command that started the p
 class Mode:
   """The purpose and the flags of a mode."""
 
-  does: str  # One line.
-  needs: Sequence[str]  # Required flags.
+  purpose: str  # One line.
+  required: Sequence[str]  # Flags.
   examples: Sequence[str]
-  may: Sequence[str] = ("method_file",)  # Optional flags that several modes share.
+  optional: Sequence[str] = ("method_file",)  # Flags that several modes share.
   fields: tuple[type, ...] = ()  # Dataclasses whose fields are optional flags of this mode.
   notes: str = ""
   processes: bool = True  # Whether the mode can run as one of several processes.
@@ -30,7 +30,7 @@ class Mode:
   def takes(self) -> set[str]:
     """Returns the names of all flags that the mode uses."""
     own = {field.name for cls in self.fields for field in dataclasses.fields(cls) if field.metadata}
-    return {"mode", *self.needs, *self.may, *own}
+    return {"mode", *self.required, *self.optional, *own}
 
 
 _FIELDS = {

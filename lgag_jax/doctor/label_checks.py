@@ -87,12 +87,12 @@ def _check_masks_against_labels(survey: Survey, config: Config) -> list[Finding]
   from_masks = config.data.source == "patches"
   empty = [
     e.name for e in examples
-    if not from_masks and (e.known or e.mask_file)
-    and any(label and not n for label, n in zip(e.label, e.pixels, strict=True))
+    if not from_masks and (e.known_pixels or e.mask_file)
+    and any(label and not n for label, n in zip(e.label, e.pixels_per_class, strict=True))
   ]
   full = [
     e.name for e in examples
-    if any(n and not label for label, n in zip(e.label, e.pixels, strict=True))
+    if any(n and not label for label, n in zip(e.label, e.pixels_per_class, strict=True))
   ]
   findings = []
   if empty:
@@ -178,7 +178,10 @@ def _description(mask: MaskValues) -> str:
 
 def _check_coverage(survey: Survey, config: Config) -> list[Finding]:
   # Only training masks: settings must not follow the masks that maps are evaluated on.
-  fractions = [sum(e.pixels) / e.known for e in survey.of("train") if e.positive and e.known]
+  fractions = [
+    sum(e.pixels_per_class) / e.known_pixels
+    for e in survey.of("train") if e.positive and e.known_pixels
+  ]
   if not fractions:
     return []
   covered = float(np.median(fractions))
@@ -205,7 +208,7 @@ def _check_missing_masks(survey: Survey) -> list[Finding]:
   findings = []
   for split in SPLITS:
     positives = [e for e in survey.of(split) if e.positive]
-    without = [e.name for e in positives if not e.known and e.mask_file is None]
+    without = [e.name for e in positives if not e.known_pixels and e.mask_file is None]
     if 0 < len(without) < len(positives):
       findings.append(finding(
         NOTE, f"{len(without):,} of {len(positives):,} positive images of the {split} split "

@@ -74,7 +74,7 @@ def _class_table(survey: Survey, config: Config) -> Table:
     rows.append((
       split, len(examples), sum(not e.positive for e in examples),
       *(sum(e.label[k] > 0 for e in examples) for k in range(len(config.data.classes))),
-      sum(e.known > 0 for e in examples),
+      sum(e.known_pixels > 0 for e in examples),
     ))
   columns = (
     "split", "images", config.data.background, *config.data.classes, "images with known mask pixels"

@@ -43,8 +43,8 @@ class Example:
   blank: float  # The fraction of pixels at the minimum or at the maximum, whichever is larger.
   digest: bytes
   signature: np.ndarray
-  known: int  # The number of known pixels in the mask; 0 without a mask.
-  pixels: tuple[int, ...]  # The number of pixels in the mask, per class.
+  known_pixels: int  # In the mask; 0 without a mask.
+  pixels_per_class: tuple[int, ...]  # In the mask.
   invalid_values: tuple[int, ...]  # Values in the mask that are not a class.
   mask_file: pathlib.Path | None
 
@@ -174,8 +174,8 @@ def _read_example(
     split=split, index=index, name=name, shape=image.shape[:2], dtype=str(image.dtype),
     label=tuple(float(x) for x in source.labels[index]), low=low.astype(np.float64),
     high=high.astype(np.float64), blank=blank, mean=mean, std=std, digest=duplicates.digest(image),
-    signature=duplicates.signature(image), known=int(counts.sum() - counts[reading.UNKNOWN]),
-    pixels=tuple(int(n) for n in counts[1 : classes + 1]),
+    signature=duplicates.signature(image), known_pixels=int(counts.sum() - counts[reading.UNKNOWN]),
+    pixels_per_class=tuple(int(n) for n in counts[1 : classes + 1]),
     invalid_values=tuple(int(v) for v in np.flatnonzero(counts[: reading.UNKNOWN]) if v > classes),
     mask_file=source.files(index)[1],
   )

@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from lgag_jax.config import Config
 from lgag_jax.evaluation import colour_index, diagnose, metrics, tables, threshold_rules
 from lgag_jax.evaluation.measure import IMAGE_COUNTS, Measurements, measure
-from lgag_jax.inference.localize import make_localize, map_of, maps_of
+from lgag_jax.inference.localize import main_map_name, make_localize, map_names
 from lgag_jax.inputs.split import Split
 from lgag_jax.method.network import Network
 from lgag_jax.runtime import files, processes
@@ -42,7 +42,7 @@ def evaluate(
     "step": int(state.step),
     "data": config.data.builder or config.data.directory,
     "examples": len(measured.labels),
-    "map": map_of(config),
+    "map": main_map_name(config),
     "threshold_rule": network.method.rule(config),
     "classes": {
       name: _class_result(measured, rules, thresholds, config, c, indices[c])
@@ -83,7 +83,7 @@ def epoch_metrics(
   for c, name in enumerate(config.data.classes):
     auc = metrics.area_under_curve(measured.probabilities[:, c], measured.labels[:, c])
     result |= {} if auc is None else {f"{name}/auc": auc}
-    for map_name in maps_of(config):
+    for map_name in map_names(config):
       _, best = metrics.oracle(*measured.histograms[map_name][c][:2])
       result[f"{name}/{map_name}_oracle_iou"] = best["iou"]
   return result
@@ -96,10 +96,10 @@ def _class_result(
   image = metrics.image_rates(measured.probabilities[:, c], measured.labels[:, c], config.localize.gate)
   maps = {
     name: _map_result(measured, rules[name], thresholds[name][c], name, config, c)
-    for name in maps_of(config)
+    for name in map_names(config)
   }
   return {
-    "diagnosis": diagnose.findings(image, maps[map_of(config)], config, index), "image": image,
+    "diagnosis": diagnose.findings(image, maps[main_map_name(config)], config, index), "image": image,
     "maps": maps, "colour_index": index,
   }
 

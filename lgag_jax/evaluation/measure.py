@@ -16,7 +16,7 @@ from lgag_jax.evaluation import metrics
 from lgag_jax.evaluation.report_examples import ReportExamples
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.inference.exclusive_classes import exclusive
-from lgag_jax.inference.localize import Maps, gated, inputs_of, maps_of
+from lgag_jax.inference.localize import Maps, gated, inputs_of, map_names
 from lgag_jax.inputs.split import Split
 from lgag_jax.runtime import preemption, processes, sharding
 from lgag_jax.runtime.progress import Progress
@@ -28,7 +28,7 @@ IMAGE_COUNTS = ("hit", "union", "truth", "known", "mapped", "all")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measurements:
-  """Counts of n images with C classes; dictionaries are by the names of `maps_of`.
+  """Counts of n images with C classes; dictionaries are by the names of `map_names`.
 
   Without thresholds, `image_counts` and `landslides` are empty.
   """
@@ -46,7 +46,7 @@ def measure(
   thresholds: dict[str, list[float]] | None,
 ) -> Measurements:
   """Counts pixels of a split and, with thresholds, of its images and landslides, over all processes."""
-  names = maps_of(config)
+  names = map_names(config)
   histograms = _make_histograms(config, mesh)
   levels = {
     name: np.asarray(thresholds[name] if thresholds else [0.5] * len(config.data.classes), np.float32)
@@ -106,7 +106,7 @@ def _histograms(
   Scores are exclusive: classes compete relative to `levels`, f32[C] per map.
   """
   result = {}
-  for name in maps_of(config):
+  for name in map_names(config):
     scores = exclusive(gated(maps, name, config), levels[name])
     result[name] = jax.numpy.stack([
       jax.numpy.stack([

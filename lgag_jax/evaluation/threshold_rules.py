@@ -1,4 +1,7 @@
-"""Thresholds from image labels alone: no rule here ever sees a mask."""
+"""Thresholds from image labels alone: no rule here uses a mask.
+
+The rule in use is localize.threshold_rule; "default" stands for the method's own (method/method.py).
+"""
 
 import pathlib
 from collections.abc import Callable, Generator
@@ -11,14 +14,14 @@ from jax.sharding import Mesh
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
-from lgag_jax.inference.localize import Maps, inputs_of, maps_of
+from lgag_jax.inference.localize import Maps, inputs_of, map_names
 from lgag_jax.method.method import ScoreMap
 from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import files, preemption, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
-_DRAW = 0.5  # The score at which a class is level with the background.
+_EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
 
 
 def thresholds(
@@ -27,8 +30,9 @@ def thresholds(
 ) -> dict[str, dict[str, list[float]]]:
   """Returns {map: {rule: [threshold per class]}} from training images and their labels.
 
-  - "argmax": 0.5, where the class is level with the background. A class activation that is normalised
-    by its image's maximum has no such point: Otsu's threshold takes its place;
+  - "argmax": 0.5, where the evidence for the class equals that for the background. A class
+    activation that is normalised by its image's maximum has no such point: Otsu's threshold takes its
+    place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "agreement": an image counts as positive if `localize.agreement_fraction` of its pixels score above
     the threshold; the one that agrees best with the labels (mean of sensitivity and specificity).
@@ -41,7 +45,7 @@ def thresholds(
     part = histograms(localize(state, inputs), labels)
     part = jax.tree.map(lambda x: np.asarray(x, np.float64), part)
     total = jax.tree.map(np.add, total, part) if total else part
-  return {map_.name: _rules(total[map_.name], map_) for map_ in method_of(config).maps}
+  return {map_.name: _thresholds_by_rule(total[map_.name], map_) for map_ in method_of(config).maps}
 
 
 def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
@@ -55,7 +59,7 @@ def make_histograms(config: Config, mesh: Mesh) -> Callable[[Maps, dict], dict]:
 def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
   """Returns sums over images for each map, f32[C, bins] each.
 
-  "found": counts of the scores on images where the classifier finds the class. "positive" and
+  "present": counts of the scores on images where the classifier finds the class. "positive" and
   "negative": images with and without the class that a threshold in that bin calls positive.
   """
   result = {}
@@ -69,19 +73,20 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
     called = above >= jnp.maximum(config.localize.agreement_fraction * above[..., :1], 1.0)
     label, weight = batch["label"], batch["weight"][:, None]
     # Sums and not products: a TPU would round the counts of a product's operands.
-    summed = lambda values, of, weight=weight: jnp.sum(values * (of * weight)[..., None], axis=0)
+    summed = lambda values, weights: jnp.sum(values * weights[..., None], axis=0)
     result[name] = {
-      "found": summed(counts, present),
-      "positive": summed(called, label), "negative": summed(called, 1.0 - label),
+      "present": summed(counts, present * weight),
+      "positive": summed(called, label * weight),
+      "negative": summed(called, (1.0 - label) * weight),
     }
   return result
 
 
-def _rules(histogram: dict[str, np.ndarray], map_: ScoreMap) -> dict[str, list[float]]:
-  otsu = [metrics.otsu(h) if h.sum() else _DRAW for h in histogram["found"]]
+def _thresholds_by_rule(histogram: dict[str, np.ndarray], map_: ScoreMap) -> dict[str, list[float]]:
+  otsu = [metrics.otsu(h) if h.sum() else _EVEN_SCORE for h in histogram["present"]]
   pairs = zip(histogram["positive"], histogram["negative"], strict=True)
   return {
-    "argmax": otsu if map_.normalised else [_DRAW] * len(otsu), "otsu": otsu,
+    "argmax": otsu if map_.normalised else [_EVEN_SCORE] * len(otsu), "otsu": otsu,
     "agreement": [_agreement(positive, negative) for positive, negative in pairs],
   }
 
@@ -89,7 +94,7 @@ def _rules(histogram: dict[str, np.ndarray], map_: ScoreMap) -> dict[str, list[f
 def _agreement(positive: np.ndarray, negative: np.ndarray) -> float:
   """Returns the threshold of the highest balanced accuracy; of equally good ones the middle one."""
   if not positive[0] or not negative[0]:
-    return _DRAW
+    return _EVEN_SCORE
   balanced = positive / positive[0] + 1.0 - negative / negative[0]
   best = np.flatnonzero(balanced >= balanced.max() * (1 - 1e-9))
   return float(best[len(best) // 2]) / metrics.BINS
@@ -128,7 +133,7 @@ def load_thresholds(
 
 def _are_thresholds(content: Any, config: Config) -> bool:
   """Whether JSON holds a step, and a list of one number per class for every rule of every map."""
-  names, classes = maps_of(config), len(config.data.classes)
+  names, classes = map_names(config), len(config.data.classes)
   try:
     rows = [content["maps"][name][rule] for name in names for rule in RULES]
     return "step" in content and set(content["maps"]) == set(names) and all(

@@ -14,7 +14,7 @@ from lgag_jax.config import Config
 from lgag_jax.export import onnx_conversion
 from lgag_jax.geo import scale
 from lgag_jax.inference import exclusive_classes
-from lgag_jax.inference.localize import map_of
+from lgag_jax.inference.localize import main_map_name
 from lgag_jax.mapping import predict
 from lgag_jax.mapping.predict import LoadedModel
 from lgag_jax.mapping.window_scores import make_traceable_window_scores
@@ -51,7 +51,7 @@ def export(
       f"--bands={','.join(map(str, settings.bands))}: the network takes {model.config.data.channels} "
       "bands."
     )
-  processes.from_first(lambda: _write(model, pathlib.Path(output), settings))
+  processes.run_on_first(lambda: _write(model, pathlib.Path(output), settings))
 
 
 def _write(model: LoadedModel, output: pathlib.Path, settings: Settings) -> None:
@@ -79,19 +79,19 @@ def _write(model: LoadedModel, output: pathlib.Path, settings: Settings) -> None
 
 def facts(model: LoadedModel, settings: Settings) -> dict:
   """Returns what a program's user must know about images and results."""
-  data, view = model.config.data, training_view(model)
+  data, windows = model.config.data, training_windows(model)
   gsd = model.training_scale.gsd
   return {
-    "side": view.side, "channels": data.channels, "classes": list(data.classes),
+    "side": windows.side, "channels": data.channels, "classes": list(data.classes),
     "bands": list(settings.bands or range(1, data.channels + 1)),
     # [0, None]: the upper end is an integer type's largest value, for floats 1. None: the program
     # scales each band by its own mean and deviation.
     "value_range": [0, data.max_value or None] if data.normalise == "trunk" else None,
     "thresholds": list(model.thresholds),
-    "gate": model.config.localize.gate, "map": map_of(model.config),
+    "gate": model.config.localize.gate, "map": main_map_name(model.config),
     # Metres per pixel of the program's input; None if unknown. "averaged" by "averaged" pixels of
     # images like those of training make one pixel of it.
-    "gsd": gsd and gsd * view.reduction, "averaged": view.reduction,
+    "gsd": gsd and gsd * windows.reduction, "averaged": windows.reduction,
     "outputs": list(OUTPUTS), "platforms": list(PLATFORMS), "onnx_batch": settings.onnx_batch,
     "step": int(model.state.step),
   }
@@ -133,7 +133,7 @@ def _make_program_function(model: LoadedModel, platform: str) -> Callable:
   """Returns the function from images to OUTPUTS, with weights and thresholds as constants."""
   config = model.config
   network = networks.build(config, platform)
-  window_scores = make_traceable_window_scores(network, config, training_view(model))
+  window_scores = make_traceable_window_scores(network, config, training_windows(model))
   # NumPy arrays become constants of the traced function; JAX arrays would become arguments.
   state = jax.tree.map(np.asarray, dataclasses.replace(model.state, opt_state=None))
   thresholds = np.array(model.thresholds, np.float32)
@@ -145,13 +145,13 @@ def _make_program_function(model: LoadedModel, platform: str) -> Callable:
   return function
 
 
-def training_view(model: LoadedModel) -> scale.View:
-  """Returns how the network views a scene of the training images' ground resolution."""
-  return scale.view(model.training_scale, model.config, model.training_scale.gsd)
+def training_windows(model: LoadedModel) -> scale.WindowPlan:
+  """Plans windows of a scene of the training images' ground resolution."""
+  return scale.plan_windows(model.training_scale, model.config, model.training_scale.gsd)
 
 
 def _image_struct(model: LoadedModel, batch, image_type: str) -> jax.ShapeDtypeStruct:
-  side = training_view(model).side
+  side = training_windows(model).side
   return jax.ShapeDtypeStruct((batch, side, side, model.config.data.channels), np.dtype(image_type))
 
 

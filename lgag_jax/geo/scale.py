@@ -13,7 +13,8 @@ from lgag_jax.runtime import files
 
 _SAMPLES = 16  # Training images that are measured.
 STRIDE = 32  # Of the trunks, which halve the size five times. A model's side is a multiple of it.
-# Wider windows show more of a large landslide at no cost, and their maps agree better.
+# Wider windows show more of a large landslide, and their maps agree better. A pixel of the scene costs
+# as much time as with windows of the training size.
 _WINDOW_FACTOR = 1.5
 _MIN_SIDE = 8  # Pixels of a scene in a window; fewer show nothing.
 
@@ -27,7 +28,7 @@ class Scale:
 
 
 @dataclasses.dataclass(frozen=True)
-class View:
+class WindowPlan:
   """How windows of a scene become model inputs.
 
   Averages blocks of `reduction` by `reduction` pixels, cuts windows of `side` by `side` averages, and
@@ -76,11 +77,11 @@ def load(workdir: pathlib.Path, config: Config) -> Scale:
   raise ValueError(f"{path} holds no valid scale: remove it, or train again.")
 
 
-def view(
+def plan_windows(
   scale: Scale, config: Config, gsd: float | None, tile_size: int = 0,
   shape: tuple[int, int] | None = None,
-) -> View:
-  """Returns the view of a scene of `gsd` metres per pixel that shows the ground as in training.
+) -> WindowPlan:
+  """Plans windows of a scene of `gsd` metres per pixel that show the ground as in training.
 
   If either ground resolution is unknown, assumes that they are equal. `tile_size` sets the side of the
   windows in pixels of the scene; it changes how much the model sees, but not the resolution. By default
@@ -100,4 +101,4 @@ def view(
   if side != training_side:
     model_side = max(STRIDE, round(model_side * side / training_side / STRIDE) * STRIDE)
   reduction = max(1, int(1.01 * side / model_side))  # Map projections distort lengths a little.
-  return View(reduction, max(1, round(side / reduction)), model_side)
+  return WindowPlan(reduction, max(1, round(side / reduction)), model_side)

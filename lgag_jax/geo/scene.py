@@ -3,6 +3,10 @@
 Supports GeoTIFF of any kind (COG, BigTIFF), JPEG 2000, PNG and JPEG, and plain mosaics of them (VRT).
 A world file beside a file without a georeference gives its place: x.pgw or x.pngw for x.png, x.jgw,
 x.jpgw, x.tfw and so on, x.wld for any, in lower or upper case. No other file beside it is read.
+
+`open_scene` opens a GeoTIFF by `vrt.open_scene_raster`, which opens all files that are not VRTs by
+`imagery.opening.open_raster`. That function checks the first bytes, lets only the one GDAL driver for
+them open the file, and checks its size.
 """
 
 import contextlib
@@ -17,8 +21,8 @@ from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lgag_jax.geo.formats import SCENE_OPTIONS, open_scene_raster
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.vrt import SCENE_OPTIONS, open_scene_raster
 from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.opening import ImageError
 

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.scale import View
+from lgag_jax.geo.scale import WindowPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,8 @@ def cover(length: int, side: int, overlap: float, stride: float = 1.0) -> Axis:
   return Axis(length, side, starts, weights.astype(np.float32))
 
 
-def cover_scene(grid: Grid, view: View, overlap: float) -> tuple[Axis, Axis]:
-  """Returns the windows along rows and columns of a scene, in pixels after the view's reduction."""
-  lengths = (max(1, size // view.reduction) for size in (grid.height, grid.width))
-  rows, cols = (cover(length, view.side, overlap, view.stride) for length in lengths)
+def cover_scene(grid: Grid, windows: WindowPlan, overlap: float) -> tuple[Axis, Axis]:
+  """Returns the windows along rows and columns of a scene, in pixels after the reduction."""
+  lengths = (max(1, size // windows.reduction) for size in (grid.height, grid.width))
+  rows, cols = (cover(length, windows.side, overlap, windows.stride) for length in lengths)
   return rows, cols

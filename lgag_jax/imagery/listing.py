@@ -1,11 +1,13 @@
-"""Lists the images of folders and tables."""
+"""Lists the images of folders, globs and tables."""
 
 import contextlib
 import csv
+import glob
 import pathlib
 
 from lgag_jax.imagery.opening import SUFFIXES
 
+_SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
 _MAX_TABLE_BYTES = 1 << 28
 
 
@@ -24,6 +26,24 @@ def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
       raise ValueError(f"{path} and {files[path.stem].name} differ only in their suffix: keep one.")
     files[path.stem] = path
   return files
+
+
+def scene_files(source: str | pathlib.Path) -> list[pathlib.Path]:
+  """Lists the scenes of a file, a folder or a glob; raises FileNotFoundError if there are none."""
+  path = pathlib.Path(source)
+  if path.is_file():
+    return [path]
+  if path.is_dir():
+    paths = sorted(path.iterdir())
+    paths = [p for p in paths if p.suffix.lower() in _SCENE_SUFFIXES and p.name[0] != "."]
+    if not paths:
+      raise FileNotFoundError(f"--input={source} holds no image ({', '.join(_SCENE_SUFFIXES)}).")
+    return paths
+  paths = sorted(pathlib.Path(name) for name in glob.glob(str(source), recursive=True))
+  paths = [path for path in paths if path.is_file()]
+  if not paths:
+    raise FileNotFoundError(f"--input={source}: no such file or folder.")
+  return paths
 
 
 def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[dict[str, str]]:

@@ -38,12 +38,12 @@ def needs_images(config: Config) -> bool:
   return config.refine.method != "none"
 
 
-def maps_of(config: Config) -> tuple[str, ...]:
+def map_names(config: Config) -> tuple[str, ...]:
   """Returns the names of the method's score maps, in the order in which it adds them."""
   return method_of(config).map_names()
 
 
-def map_of(config: Config) -> str:
+def main_map_name(config: Config) -> str:
   """Returns the name of the map that is judged and drawn."""
   return method_of(config).main_map(config)
 
@@ -61,7 +61,10 @@ def make_localize(network: Network, config: Config, mesh: Mesh) -> Callable[[Tra
 
 
 def plain_localize(network: Network, config: Config) -> Callable[[TrainState, dict], Maps]:
-  """Returns the function that `make_localize` compiles. It reads the bank's global anchors alone."""
+  """Returns the function that `make_localize` compiles.
+
+  Of the bank it reads only the global anchors.
+  """
   side = config.data.image_size
   network = at_anchor_stride(network, config.localize.anchor_stride)
   maps = network.method.maps

@@ -62,7 +62,7 @@ def measure_or_resolve(
   """
   if config.data.normalise == "train" and not started:
     content = measure(source, config.data)
-    processes.from_first(lambda: files.write_json(workdir / FILE, content))
+    processes.run_on_first(lambda: files.write_json(workdir / FILE, content))
   return resolve(config, workdir)
 
 
@@ -73,7 +73,7 @@ def resolve(config: Config, workdir: pathlib.Path) -> Config:
   """
   if config.data.normalise != "train":
     return config
-  statistics = processes.from_first(lambda: _load(workdir / FILE, config.data.channels))
+  statistics = processes.run_on_first(lambda: _load(workdir / FILE, config.data.channels))
   data = dataclasses.replace(
     config.data, normalise="given", mean=tuple(statistics["mean"]), std=tuple(statistics["std"])
   )
@@ -145,7 +145,7 @@ def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
 def _measure_example(source: "Source", index: int, config: DataConfig) -> _Moments:
   total = _no_pixels(config.channels)
   try:
-    image, valid = source.pixels(index)
+    image, valid = source.read_valid_pixels(index)
   except ImageError:
     if config.on_bad_image == "error":
       raise

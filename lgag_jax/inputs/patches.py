@@ -76,17 +76,17 @@ class PatchSource:
   split instead: no tile crosses the border of a block, and training tiles within data.block_buffer
   pixels of a validation block are skipped. Raises ValueError if that leaves a split empty.
 
-  With `faults`, unusable pairs are skipped, and their paths and reasons are written there. Without
+  With `skipped`, unusable pairs are skipped, and their paths and reasons are written there. Without
   it, the first unusable pair raises, or with data.on_bad_image="skip" the first one beyond
   data.max_bad_images.
   """
 
   has_masks = True
 
-  def __init__(self, config: DataConfig, spec: str, faults: dict[str, str] | None = None):
+  def __init__(self, config: DataConfig, spec: str, skipped: dict[str, str] | None = None):
     self._config = config
-    self._faults = faults
-    self.bad: dict[str, str] = {}  # Images skipped because of data.on_bad_image="skip", and why.
+    self._skips_all = skipped is not None
+    self.skipped: dict[str, str] = {} if skipped is None else skipped  # Images and reasons.
     self._plan: blocks.SplitPlan | None = None
     self._block_tiles = self._skipped_tiles = 0  # Tiles in the split's blocks, and those not used.
     self.ids, self.keys, self._tiles, labels = [], [], [], []
@@ -175,15 +175,15 @@ class PatchSource:
       return [(tile, label) for tile, label in labels if label is not None]
 
   def _skip(self, image: pathlib.Path, error: Exception) -> None:
-    if self._faults is not None:
-      self._faults[str(image)] = str(error)
+    if self._skips_all:
+      self.skipped[str(image)] = str(error)
       return
     if self._config.on_bad_image == "error" or not isinstance(error, reading.ImageError):
       raise error
-    if str(image) not in self.bad:  # A manifest may list several parts of one image.
+    if str(image) not in self.skipped:  # A manifest may list several parts of one image.
       _LOG.warning("Skipped %s: %s", image, error)
-    self.bad[str(image)] = str(error)
-    if len(self.bad) > self._config.max_bad_images:
+    self.skipped[str(image)] = str(error)
+    if len(self.skipped) > self._config.max_bad_images:
       raise reading.ImageError(
         f"More than data.max_bad_images={self._config.max_bad_images} images are bad. The last: {error}"
       ) from error
@@ -197,7 +197,7 @@ class PatchSource:
     values[:, : tile.overlap_cols] = reading.UNKNOWN
     return pixels, values
 
-  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, _, tile = self._tiles[index]
     pixels, valid = reading.read_pixels(image, self._config.channels, tile.window())
     valid[: tile.overlap_rows] = False

@@ -33,7 +33,7 @@ class Reader:
     self._free_bytes = int(config.decoded_cache_gib * 2**30)
     self._lock = threading.Lock()
     # Ids of skipped images, and why; starts with those that the source skipped.
-    self.bad: dict[str, str] = dict(getattr(source, "bad", {}))
+    self.skipped: dict[str, str] = dict(getattr(source, "skipped", {}))
     self.failure: reading.ImageError | None = None  # The error that stopped the pipeline.
     size = (config.image_size,) * 2
     # Name, type and shape of each array that a call returns before the weight.
@@ -77,10 +77,10 @@ class Reader:
       raise error
     with self._lock:
       name = self._source.ids[index]
-      if name not in self.bad:
+      if name not in self.skipped:
         _LOG.warning("Skipped an image: %s", error)
-      self.bad[name] = str(error)
-      if len(self.bad) > self._config.max_bad_images:
+      self.skipped[name] = str(error)
+      if len(self.skipped) > self._config.max_bad_images:
         self.failure = reading.ImageError(
           f"More than data.max_bad_images={self._config.max_bad_images} images are bad. The last: "
           f"{error}"

@@ -55,18 +55,18 @@ class PseudoSource:
         "the same data, or run --mode=pseudo again."
       )
     self.ids, self.keys, self.labels = source.ids, source.keys, source.labels
-    self.bad = getattr(source, "bad", {})
+    self.skipped = getattr(source, "skipped", {})
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    image, valid = self._source.pixels(index)
+    image, valid = self._source.read_valid_pixels(index)
     with reading.open_raster(mask_file(self._folder, index)) as raster:
       mask = reading.read_mask(raster, classes=self._classes, ignore=reading.UNKNOWN)
     nearest = [np.arange(n) * m // n for n, m in zip(mask.shape, valid.shape, strict=True)]
     mask[~valid[np.ix_(*nearest)]] = reading.UNKNOWN
     return image, mask
 
-  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    return self._source.pixels(index)
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    return self._source.read_valid_pixels(index)
 
   def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
     return self._source.files(index)[0], mask_file(self._folder, index)

@@ -38,7 +38,7 @@ class Source(Protocol):
     """Returns image [H, W, channels] in the file's data type and mask u8[H, W]; raises ImageError."""
     ...
 
-  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns the image of `read`, and bool[H, W]: has data, and is in no earlier example."""
     ...
 
@@ -74,14 +74,14 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
   return source
 
 
-def make_source(config: DataConfig, split: str, faults: dict[str, str] | None = None) -> Source:
+def make_source(config: DataConfig, split: str, skipped: dict[str, str] | None = None) -> Source:
   """Opens a split like `open_source`, but without checking that training can use it.
 
-  With `faults`, unusable files are skipped, and their paths and reasons are written there.
+  With `skipped`, unusable files are skipped, and their paths and reasons are written there.
   """
   spec = {"train": config.train_split, "validation": config.validation_split}[split]
   if config.source == "patches":  # The other sources do not open images in advance.
-    return PatchSource(config, spec, faults)
+    return PatchSource(config, spec, skipped)
   return {"tfds": tfds_source.TfdsSource, "folder": FolderSource}[config.source](config, spec)
 
 
@@ -166,7 +166,7 @@ class FolderSource:
     reading.check_same_size(mask_path, mask.shape, image.shape[:2])
     return image, mask
 
-  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     return reading.read_pixels(self._paths[index], self._config.channels)
 
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path | None]:

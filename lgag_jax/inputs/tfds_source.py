@@ -77,7 +77,7 @@ class TfdsSource:
       mask = reading.mask_without_file(self.labels[index], image.shape[:2])
     return image, np.where(valid, mask, np.uint8(reading.UNKNOWN))
 
-  def pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     return self._pixels(self._data[index], index)
 
   def _pixels(self, row: dict, index: int) -> tuple[np.ndarray, np.ndarray]:

@@ -17,11 +17,10 @@ from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
 from lgag_jax.evaluation.evaluate import SIZE_EDGES
 from lgag_jax.geo import shapes
-from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, open_reference
 from lgag_jax.geo.scene import open_scene
-from lgag_jax.imagery import opening, reading
+from lgag_jax.imagery import listing, opening, reading
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.mapping import predict, products, scene_tables
 from lgag_jax.mapping.comparison import Comparison, compare
@@ -46,12 +45,12 @@ def evaluate(
   Scenes without a reference are logged and skipped. Raises ValueError or OSError naming the file or the
   flag, if possible before anything is mapped.
   """
-  references = find_references(scene_files(source), reference_options.labels)
+  references = find_references(listing.scene_files(source), reference_options.labels)
   config = configs.load(workdir / "config.json")
-  processes.from_first(lambda: _check_references(references, config, options, reference_options))
+  processes.run_on_first(lambda: _check_references(references, config, options, reference_options))
   result = predict.map_scenes(workdir, source, output, options)
   with lock.hold(output):
-    return processes.from_first(
+    return processes.run_on_first(
       lambda: evaluate_maps(result, references, output, options, reference_options)
     )
 

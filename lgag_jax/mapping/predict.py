@@ -17,10 +17,9 @@ from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
 from lgag_jax.geo import scale
-from lgag_jax.geo.formats import scene_files
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading
-from lgag_jax.inference.localize import map_of
+from lgag_jax.inference.localize import main_map_name
 from lgag_jax.mapping import products, scene_page
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.scene_mapper import SceneMapper
@@ -78,8 +77,11 @@ def load_model(workdir: pathlib.Path) -> LoadedModel:
   """Reads a workdir, or a model directory; raises OSError or ValueError naming what is wrong."""
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
-  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
-  return LoadedModel(workdir, config, network, state, mesh, thresholds, scale.load(workdir, config))
+  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
+  return LoadedModel(
+    workdir, config, network, state, mesh, thresholds[main_map_name(config)],
+    scale.load(workdir, config),
+  )
 
 
 def map_scenes(
@@ -93,7 +95,7 @@ def map_scenes(
   divide the scenes, or the rows of each if there are fewer scenes than processes; they need a disk that
   all of them see. An image that cannot be read is logged and skipped; raises ImageError if none can.
   """
-  paths = scene_files(source)
+  paths = listing.scene_files(source)
   try:
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -116,8 +118,10 @@ def map_scenes(
       for path in paths if path not in complete
     }
     result = MappingResult([], plans, config, int(state.step), loaded.thresholds, reasons)
-    has_news = bool(incomplete or reasons)
-    rows = processes.from_first(lambda: _write_table_and_page(result, output, has_news=has_news))
+    maps_changed = bool(incomplete or reasons)
+    rows = processes.run_on_first(
+      lambda: _write_table_and_page(result, output, maps_changed=maps_changed)
+    )
   if not rows:
     first = next(iter(skipped.values()), "on another process")
     raise reading.ImageError(f"No image of {source} could be read; the first: {first}")
@@ -128,10 +132,12 @@ def map_scenes(
   return dataclasses.replace(result, rows=rows)
 
 
-def _write_table_and_page(result: MappingResult, output: pathlib.Path, *, has_news: bool) -> list[dict]:
+def _write_table_and_page(
+  result: MappingResult, output: pathlib.Path, *, maps_changed: bool
+) -> list[dict]:
   """Writes predictions.csv and the page of all maps in `output`; returns the rows of the plans.
 
-  Without news the page stays as it is, since it may hold an evaluation.
+  If no map changed, the page stays as it is, since it may hold an evaluation.
   """
   for plan in result.plans:
     if str(plan.path) not in result.skipped:  # A run killed at its very end leaves this folder.
@@ -139,7 +145,7 @@ def _write_table_and_page(result: MappingResult, output: pathlib.Path, *, has_ne
   with contextlib.suppress(OSError):  # Not empty, if a scene is unfinished.
     (output / ".unfinished").rmdir()
   rows = products.write_table(result.plans, output, result.config)
-  if rows and (has_news or not (output / "report.html").exists()):
+  if rows and (maps_changed or not (output / "report.html").exists()):
     write_page(result, output)
   return rows
 
@@ -198,7 +204,8 @@ def _plans(
       with open_scene(path, config.data.channels, bands=options.bands) as scene:
         grid = scene.grid
       gsd = grid.gsd() or options.gsd or None
-      view = scale.view(training_scale, config, gsd, options.tile_size, (grid.height, grid.width))
+      shape = grid.height, grid.width
+      windows = scale.plan_windows(training_scale, config, gsd, options.tile_size, shape)
     except ValueError as error:
       skipped.add(path, error)
       continue
@@ -209,7 +216,7 @@ def _plans(
     stem = _stem(path, stems)
     stems.add(stem)
     key = json.dumps([*maker, listing.file_key(path)])
-    yield ScenePlan(path, stem, grid, view, hashlib.sha256(key.encode()).hexdigest())
+    yield ScenePlan(path, stem, grid, windows, hashlib.sha256(key.encode()).hexdigest())
 
 
 def _maker(loaded: LoadedModel, options: Options) -> list[str]:

@@ -1,4 +1,7 @@
-"""Writes the products of a scene's map: rasters, polygons, styles, an overlay and figures."""
+"""Writes the products of a scene's map, and predictions.csv, the table of all maps.
+
+The products are rasters, polygons, styles, an overlay and figures.
+"""
 
 import contextlib
 import csv
@@ -14,7 +17,7 @@ import numpy as np
 
 from lgag_jax.config import Config
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.scale import View
+from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.mapping import overlay, polygons, qgis_style, rasters, vectors
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.rasters import NO_DATA
@@ -34,7 +37,7 @@ class ScenePlan:
   path: pathlib.Path
   stem: str  # Of the names of its files.
   grid: Grid
-  view: View
+  windows: WindowPlan
   key: str  # Identifies the network, the scene and the options: another key is another map.
 
   def working_folder(self, output: pathlib.Path) -> pathlib.Path:
@@ -49,7 +52,8 @@ class ScenePlan:
     """Returns the smallest area of a polygon in square metres, or in pixels without a CRS."""
     if options.min_area >= 0:
       return options.min_area
-    network_pixel = self.view.reduction * self.view.side / self.view.model_side  # In the scene's.
+    windows = self.windows
+    network_pixel = windows.reduction * windows.side / windows.model_side  # In the scene's.
     return (_MIN_POLYGON_SIDE * network_pixel * (self.grid.gsd() or 1.0)) ** 2
 
 
@@ -183,7 +187,7 @@ def _figures(
     "key": plan.key, "file": plan.path.name, "stem": plan.stem, "height": grid.height,
     "width": grid.width, "gsd": grid.gsd(), "crs": grid.crs.to_string() if grid.crs else None,
     "georeferenced": grid.georeferenced, "valid_pixels": valid,
-    "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.view),
+    "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.windows),
     "classes": classes,
   }
 

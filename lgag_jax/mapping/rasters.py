@@ -12,8 +12,8 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
-from lgag_jax.geo.formats import SCENE_OPTIONS
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.vrt import SCENE_OPTIONS
 from lgag_jax.imagery import opening
 from lgag_jax.runtime import files
 

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from lgag_jax.geo.scale import View
+from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.windows import Axis
 from lgag_jax.imagery import reading
@@ -40,12 +40,12 @@ class MapRows(Protocol):
 class SceneJob:
   """A scene, or a range of its rows, while it is mapped.
 
-  `rows`, `cols` and `span` are in pixels of the reduced scene: the average of `view.reduction` by
-  `view.reduction` pixels of the file.
+  `rows`, `cols` and `span` are in pixels of the reduced scene: the average of `windows.reduction` by
+  `windows.reduction` pixels of the file.
   """
 
   open: Callable[[], AbstractContextManager[Scene]]
-  view: View
+  windows: WindowPlan  # How the pixels become inputs of the network.
   rows: Axis  # The windows down the scene.
   cols: Axis  # The windows across it.
   span: tuple[int, int]  # The rows of pixels to map.
@@ -57,7 +57,7 @@ class SceneJob:
   canvas: Canvas = dataclasses.field(init=False)
   next_row: int = dataclasses.field(init=False)  # The row of windows to start with.
   image_scores: np.ndarray = dataclasses.field(init=False)  # f32[C], the highest of the windows so far.
-  windows: int = 0  # That the network has scored.
+  scored_windows: int = 0
   seconds: dict[str, float] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(float)
   )
@@ -84,7 +84,7 @@ class SceneJob:
     started = time.monotonic()
     self.canvas.add(row, col, scores)
     self.image_scores = np.maximum(self.image_scores, image_scores)
-    self.windows += 1
+    self.scored_windows += 1
     self.seconds["blend"] += time.monotonic() - started
 
   def finish_row(self, row: int, valid: np.ndarray) -> None:
@@ -93,7 +93,7 @@ class SceneJob:
     `valid`, bool[h, W], tells where the file holds data, from the row of windows' first pixel on.
     """
     started = time.monotonic()
-    reduction, top = self.view.reduction, self.rows.starts[row]
+    reduction, top = self.windows.reduction, self.rows.starts[row]
     first, scores = self.canvas.finish_row(row)
     if len(scores):
       is_last = first + len(scores) == self.rows.length
@@ -115,7 +115,7 @@ class SceneJob:
   def effort(self) -> dict:
     """Returns the number of windows, the seconds in all, and the seconds of each part of the work."""
     return {
-      "windows": self.windows, "wall_seconds": round(time.monotonic() - self.started, 3),
+      "windows": self.scored_windows, "wall_seconds": round(time.monotonic() - self.started, 3),
       "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
     }
 

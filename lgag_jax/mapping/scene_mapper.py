@@ -52,20 +52,20 @@ class SceneMapper:
     progress.close()
     processes.barrier("prediction")
     if self.split_scenes:
-      processes.from_first(lambda: self._join(plans))
+      processes.run_on_first(lambda: self._join(plans))
 
   def _jobs(self, plans: list[ScenePlan], progress: Progress) -> Iterator[SceneJob]:
     """Yields a job per scene, resumed if an earlier run stopped within it."""
     part = jax.process_index() if self.split_scenes else 0
     for plan in plans:
-      rows, cols = cover_scene(plan.grid, plan.view, self.options.overlap)
+      rows, cols = cover_scene(plan.grid, plan.windows, self.options.overlap)
       spans = self._spans(rows)
       if part >= len(spans):  # The scene has fewer rows of windows than there are processes.
         continue
       store = self._store(plan, spans[part])
       job = SceneJob(
         functools.partial(open_scene, plan.path, self.config.data.channels, bands=self.options.bands),
-        plan.view, rows, cols, spans[part], store, np.array(self.thresholds, np.float32),
+        plan.windows, rows, cols, spans[part], store, np.array(self.thresholds, np.float32),
         on_finish=functools.partial(self._finish, plan, store),
         on_progress=lambda pixels: progress.advance(pixels / 1e6),
       )
@@ -96,7 +96,7 @@ class SceneMapper:
     return list(itertools.pairwise(ends))
 
   def _store(self, plan: ScenePlan, span: tuple[int, int]) -> RowStore:
-    reduction, height = plan.view.reduction, plan.grid.height
+    reduction, height = plan.windows.reduction, plan.grid.height
     start, stop = (row * reduction for row in span)
     if span[1] == max(1, height // reduction):  # The last rows may not fill a reduced pixel.
       stop = height
@@ -108,7 +108,7 @@ class SceneMapper:
   def _join(self, plans: list[ScenePlan]) -> None:
     """Writes the products of the scenes of which every process has mapped its rows."""
     for plan in plans:
-      rows, _ = cover_scene(plan.grid, plan.view, self.options.overlap)
+      rows, _ = cover_scene(plan.grid, plan.windows, self.options.overlap)
       stores = [self._store(plan, span) for span in self._spans(rows)]
       states = [state for store in stores if (state := store.load_state())]
       whole = all(state.next_row == len(rows.starts) for state in states)

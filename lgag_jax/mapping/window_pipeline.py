@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from rasterio.windows import Window
 
 from lgag_jax.config import Config
-from lgag_jax.geo.scale import View
+from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import reading, scaling
 from lgag_jax.mapping.scene_job import SceneJob
@@ -63,7 +63,7 @@ class _Batch:
   """Windows of one shape, and the steps to take in order when their scores are computed."""
 
   pixels: np.ndarray | None  # [B, side, side, channels] as read; None for steps without windows.
-  view: View | None
+  windows: WindowPlan | None
   steps: list[_Window | _RowEnd | _SceneEnd]
 
 
@@ -72,7 +72,7 @@ def run(
 ) -> None:
   """Maps scenes in order, and calls each job's `on_finish`."""
   scores_at = functools.lru_cache(maxsize=4)(
-    lambda view: make_window_scores(network, config, mesh, view)
+    lambda windows: make_window_scores(network, config, mesh, windows)
   )
   batches = _read_batches(jobs, config, mesh)
   writing: collections.deque = collections.deque()
@@ -82,7 +82,7 @@ def run(
       while (batch := reading_ahead.popleft().result()) is not None:
         preemption.check()
         reading_ahead.append(reader.submit(next, batches, None))
-        outputs = None if batch.pixels is None else scores_at(batch.view)(state, batch.pixels)
+        outputs = None if batch.pixels is None else scores_at(batch.windows)(state, batch.pixels)
         writing.append(writer.submit(_take_steps, batch.steps, outputs))
         if len(writing) > _BATCHES_AHEAD:
           writing.popleft().result()
@@ -93,11 +93,11 @@ def run(
         future.cancel()
 
 
-def batch_size(config: Config, mesh: Mesh, view: View) -> int:
+def batch_size(config: Config, mesh: Mesh, windows: WindowPlan) -> int:
   """Returns the number of windows per batch, on all devices together."""
   size = config.localize.batch_size
   if mesh.devices.flat[0].platform == "cpu":
-    limit = max(1, round(_MAX_CPU_BATCH * (config.data.image_size / view.model_side) ** 2))
+    limit = max(1, round(_MAX_CPU_BATCH * (config.data.image_size / windows.model_side) ** 2))
     size = min(size, -(-limit // mesh.size) * mesh.size)
   return size
 
@@ -120,25 +120,25 @@ def _take_steps(steps: list, outputs: tuple[jax.Array, jax.Array] | None) -> Non
 
 def _read_batches(jobs: Iterator[SceneJob], config: Config, mesh: Mesh) -> Iterator[_Batch]:
   """Yields batches of windows, from one scene to the next while their shapes and types agree."""
-  pixels, steps, view = [], [], None
+  pixels, steps, windows = [], [], None
 
   def batch() -> _Batch:
-    if not pixels or view is None:
-      return _Batch(None, view, steps)
-    padding = [pixels[-1]] * (batch_size(config, mesh, view) - len(pixels))
-    return _Batch(np.stack(pixels + padding), view, steps)
+    if not pixels or windows is None:
+      return _Batch(None, windows, steps)
+    padding = [pixels[-1]] * (batch_size(config, mesh, windows) - len(pixels))
+    return _Batch(np.stack(pixels + padding), windows, steps)
 
   for job in jobs:
     for step in _read_scene(job, config):
       if isinstance(step, _Window) and step.pixels is not None:
         window = step.pixels
         if pixels and (
-          len(pixels) == batch_size(config, mesh, job.view)
-          or (job.view, window.shape, window.dtype) != (view, pixels[0].shape, pixels[0].dtype)
+          len(pixels) == batch_size(config, mesh, job.windows)
+          or (job.windows, window.shape, window.dtype) != (windows, pixels[0].shape, pixels[0].dtype)
         ):
           yield batch()
           pixels, steps = [], []
-        view = job.view
+        windows = job.windows
         step = _Window(job, step.row, step.col, None, len(pixels))
         pixels.append(window)
       steps.append(step)
@@ -158,7 +158,7 @@ def _read_scene(job: SceneJob, config: Config) -> Iterator[_Window | _RowEnd | _
         scaling.check_range(pixels, valid, config.data, str(scene.path))
         job.seconds["read"] += time.monotonic() - started
         for col, start in enumerate(job.cols.starts):
-          columns = slice(start, start + job.view.side)
+          columns = slice(start, start + job.windows.side)
           if valid[:, columns].any():
             window = pixels[:, columns].copy()
             if not valid[:, columns].all():
@@ -172,7 +172,7 @@ def _read_scene(job: SceneJob, config: Config) -> Iterator[_Window | _RowEnd | _
 
 def _read_row(scene: Scene, job: SceneJob, row: int) -> tuple[np.ndarray, np.ndarray]:
   """Reads a row of windows of the reduced scene: pixels [side, W, channels], valid bool[side, W]."""
-  reduction, side, down = job.view.reduction, job.view.side, job.rows.span(row)
+  reduction, side, down = job.windows.reduction, job.windows.side, job.rows.span(row)
   height, width = down.stop - down.start, job.cols.length
   window = Window(0, down.start * reduction, width * reduction, height * reduction)
   pixels, valid = scene.read(window, out_shape=(height, width) if reduction > 1 else None)
@@ -182,7 +182,7 @@ def _read_row(scene: Scene, job: SceneJob, row: int) -> tuple[np.ndarray, np.nda
 
 def _read_final_valid(scene: Scene, job: SceneJob, row: int, valid: np.ndarray) -> np.ndarray:
   """Returns where the file, not reduced, holds data in the rows that end with a row of windows."""
-  reduction, first, stop = job.view.reduction, job.rows.starts[row], job.rows.complete_until(row)
+  reduction, first, stop = job.windows.reduction, job.rows.starts[row], job.rows.complete_until(row)
   if reduction == 1:
     return valid[: stop - first, : job.cols.length]
   end = scene.grid.height if stop == job.rows.length else stop * reduction

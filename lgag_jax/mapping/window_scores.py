@@ -10,26 +10,26 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.geo.scale import View
+from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.imagery import scaling
-from lgag_jax.inference.localize import Maps, gated, make_localize, map_of, plain_localize
+from lgag_jax.inference.localize import Maps, gated, main_map_name, make_localize, plain_localize
 from lgag_jax.method.network import Network
 from lgag_jax.runtime import sharding
 from lgag_jax.state import TrainState
 from lgag_jax.trunks.layers import resize
 
 
-def make_window_scores(network: Network, config: Config, mesh: Mesh, view: View) -> Callable:
+def make_window_scores(network: Network, config: Config, mesh: Mesh, windows: WindowPlan) -> Callable:
   """Returns the compiled function from a state and windows to scores and image scores.
 
   It takes pixels [B, side, side, channels] as read. It returns gated scores f32[B, side, side, C] and
   image scores f32[B, C].
   """
-  localize = make_localize(network, _config_at_view(config, view), mesh)
+  localize = make_localize(network, _config_at_size(config, windows), mesh)
   split = sharding.batch_sharding(mesh)
   compiled = functools.partial(jax.jit, in_shardings=split, out_shardings=split)
-  prepare = compiled(functools.partial(_prepare, view=view))
-  finish = compiled(functools.partial(_finish, config=config, view=view))
+  prepare = compiled(functools.partial(_prepare, windows=windows))
+  finish = compiled(functools.partial(_finish, config=config, windows=windows))
 
   def window_scores(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
     scaled = scaling.normalise(pixels, config.data)
@@ -39,31 +39,32 @@ def make_window_scores(network: Network, config: Config, mesh: Mesh, view: View)
   return window_scores
 
 
-def make_traceable_window_scores(network: Network, config: Config, view: View) -> Callable:
+def make_traceable_window_scores(network: Network, config: Config, windows: WindowPlan) -> Callable:
   """Returns `make_window_scores`'s function neither compiled nor split over devices, for exporting."""
-  localize = plain_localize(network, _config_at_view(config, view))
+  localize = plain_localize(network, _config_at_size(config, windows))
 
   def window_scores(state: TrainState, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
     scaled = scaling.normalise(pixels, config.data)
-    maps = localize(state, {"image": _prepare(scaled, view)})
-    return _finish(maps, config, view), maps.probabilities
+    maps = localize(state, {"image": _prepare(scaled, windows)})
+    return _finish(maps, config, windows), maps.probabilities
 
   return window_scores
 
 
-def _config_at_view(config: Config, view: View) -> Config:
-  """Returns the config at a view's size; the refinement's radius keeps its length on the ground."""
-  radius = config.refine.radius * config.data.image_size / view.model_side
+def _config_at_size(config: Config, windows: WindowPlan) -> Config:
+  """Returns the config for inputs of this size; the refinement's radius is the same on the ground."""
+  radius = config.refine.radius * config.data.image_size / windows.model_side
   return dataclasses.replace(
-    config, data=dataclasses.replace(config.data, image_size=view.model_side),
+    config, data=dataclasses.replace(config.data, image_size=windows.model_side),
     refine=dataclasses.replace(config.refine, radius=radius),
   )
 
 
-def _prepare(pixels: Any, view: View) -> jax.Array:
-  return resize(pixels, (view.model_side, view.model_side), antialias=view.model_side < view.side)
+def _prepare(pixels: Any, windows: WindowPlan) -> jax.Array:
+  side = windows.model_side
+  return resize(pixels, (side, side), antialias=side < windows.side)
 
 
-def _finish(maps: Maps, config: Config, view: View) -> jax.Array:
-  scores = gated(maps, map_of(config), config)
-  return resize(scores, (view.side, view.side), antialias=view.side < view.model_side)
+def _finish(maps: Maps, config: Config, windows: WindowPlan) -> jax.Array:
+  scores = gated(maps, main_map_name(config), config)
+  return resize(scores, (windows.side, windows.side), antialias=windows.side < windows.model_side)

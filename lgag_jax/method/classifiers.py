@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
-from lgag_jax.method.memory_bank import unit
+from lgag_jax.method.memory_bank import to_unit_length
 from lgag_jax.settings.model import ModelConfig
 from lgag_jax.trunks.layers import dense, matmul, resize
 
@@ -109,4 +109,4 @@ class Decoder(nn.Module):
 
 def _scaled(tap: Float[Array, "B h w E"], epsilon: float) -> Float[Array, "B h w E"]:
   """Brings each cell to unit variance: taps differ in scale by orders of magnitude."""
-  return unit(tap.astype(jnp.float32), epsilon) * jnp.sqrt(tap.shape[-1])
+  return to_unit_length(tap.astype(jnp.float32), epsilon) * jnp.sqrt(tap.shape[-1])

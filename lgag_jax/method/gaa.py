@@ -1,4 +1,7 @@
-"""GAA, global anchor aggregation: pixels attend to the global anchors of all classes."""
+"""GAA, global anchor aggregation: cells attend to the global anchors of all classes.
+
+To use an aggregation of your own, see docs/research.md.
+"""
 
 import math
 from typing import Any
@@ -58,23 +61,23 @@ class GlobalAnchorAggregation(nn.Module):
     # Heads and anchors share an axis in the products with cells: plain matrix products.
     grid = (*g.shape[:2], self.heads, anchors.shape[0])
     bias = self._contract("he,ahe->ha", query_bias, keys)
-    attention = jax.nn.softmax(self._rows(g, to_logits).reshape(grid) + bias, axis=-1)
+    attention = jax.nn.softmax(self._multiply(g, to_logits).reshape(grid) + bias, axis=-1)
     attention = attention.reshape(*g.shape[:2], -1)
-    read = self._contract("ahe,hed->had", values, output_kernel).reshape(-1, width)
+    attended = self._contract("ahe,hed->had", values, output_kernel).reshape(-1, width)
     if self.residual:
-      fused = g + self._rows(attention, read) + output_bias
+      fused = g + self._multiply(attention, attended) + output_bias
     else:
       kernel = self.param("fuse_kernel", _lecun((0, 1), 2), (2, width, width))
       bias = self.param("fuse_bias", nn.initializers.zeros_init(), (width,))
-      read = self._contract("hd,de->he", read, kernel[1])
+      attended = self._contract("hd,de->he", attended, kernel[1])
       bias = bias + self._contract("d,de->e", output_bias, kernel[1])
-      fused = self._rows(g, kernel[0]) + self._rows(attention, read) + bias
+      fused = self._multiply(g, kernel[0]) + self._multiply(attention, attended) + bias
     return jnp.where(ready, fused, g)  # Without global anchors features pass unchanged.
 
   def _contract(self, spec: str, a: Array, b: Array) -> Array:
     return product(spec, a, b, self.dtype)
 
-  def _rows(self, x: Array, kernel: Array) -> Array:
+  def _multiply(self, x: Array, kernel: Array) -> Array:
     return matmul(x.astype(self.dtype), kernel.astype(self.dtype)).astype(jnp.float32)
 
   def _to_heads(self, name: str, width: int) -> tuple[Array, Array]:

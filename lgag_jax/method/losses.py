@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Integer
 from lgag_jax.config import Config
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.method.classifiers import pool
-from lgag_jax.method.memory_bank import unit
+from lgag_jax.method.memory_bank import to_unit_length
 from lgag_jax.method.method import LossTerm, Outputs
 from lgag_jax.state import MemoryBank
 from lgag_jax.trunks.layers import resize
@@ -39,7 +39,7 @@ def contrast(
   length. An image's value is the mean over its existing anchors whose class the bank holds.
   """
   entries = jax.lax.stop_gradient(bank.features)
-  similarity = jnp.einsum("bkd,cld->bkcl", unit(anchors), entries) / temperature
+  similarity = jnp.einsum("bkd,cld->bkcl", to_unit_length(anchors), entries) / temperature
   classes = anchors.shape[1]
   other = ~jnp.eye(classes, dtype=bool)[:, :, None] & bank.valid  # K K L
   negative = jax.nn.logsumexp(jnp.where(other, similarity, _NEVER), axis=(2, 3))  # B K

@@ -1,7 +1,8 @@
 """The memory bank of GAA: local anchors of earlier images and the global anchors made of them.
 
-Pure functions on `MemoryBank`. Nothing here depends on the number of devices: a batch's anchors
-arrive whole and in batch order.
+Pure functions on `MemoryBank`. The training step (training/train_step.py) pushes anchors, and the loop
+(training/loop.py) refreshes the global anchors. Nothing here depends on the number of devices: a
+batch's anchors arrive whole and in batch order.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from lgag_jax.method.method import Outputs
 from lgag_jax.state import MemoryBank
 
 
-def unit(x: Float[Array, "*axes D"], epsilon: float = 1e-5) -> Float[Array, "*axes D"]:
+def to_unit_length(x: Float[Array, "*axes D"], epsilon: float = 1e-5) -> Float[Array, "*axes D"]:
   """Scales vectors to unit length; with the epsilon inside the root a zero has a gradient too."""
   return x * jax.lax.rsqrt(jnp.sum(jnp.square(x), axis=-1, keepdims=True) + epsilon**2)
 
@@ -39,7 +40,7 @@ def accept_confident(outputs: Outputs, batch: dict, config: Config) -> Bool[Arra
 
 def push(bank: MemoryBank, anchors: Float[Array, "B K D"], accepted: Bool[Array, "B K"]) -> MemoryBank:
   """Enters the accepted anchors in batch order; the newest L of each class stay. No gradient passes."""
-  rows = unit(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
+  rows = to_unit_length(jax.lax.stop_gradient(anchors.astype(jnp.float32)))
   over_classes = jax.vmap(_push_class, in_axes=(0, 0, 0, 1, 1))
   features, valid, cursor = over_classes(bank.features, bank.valid, bank.cursor, rows, accepted)
   return dataclasses.replace(bank, features=features, valid=valid, cursor=cursor)

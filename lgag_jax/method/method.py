@@ -1,4 +1,4 @@
-"""What a method is: the parts of its head, its loss terms, its maps, and the rules that go with them.
+"""The parts of a method; registry.py has the methods by name, lgag_jax/methods.py their settings.
 
 A method of your own is another `Method`, made of these parts and yours; see docs/research.md.
 """

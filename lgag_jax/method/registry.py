@@ -1,4 +1,7 @@
-"""The methods by name: the package's own, and those that a file of yours defines."""
+"""The methods by name; method.py says what a method is, lgag_jax/methods.py has their settings.
+
+They are the package's own, and those that a file of yours defines.
+"""
 
 import hashlib
 import importlib.machinery

@@ -14,7 +14,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from lgag_jax.config import Config
-from lgag_jax.method.memory_bank import unit
+from lgag_jax.method.memory_bank import to_unit_length
 from lgag_jax.trunks.layers import dense, product, resize
 
 
@@ -39,7 +39,7 @@ class TapFeatures(nn.Module):
   def __call__(self, taps: tuple[Array, ...], size: tuple[int, int]) -> Float[Array, "B h w D"]:
     chosen = [taps[number - 1].astype(jnp.float32) for number in self.numbers]
     return jnp.concatenate(
-      [unit(resize(tap, size, antialias=True), self.epsilon) for tap in chosen], axis=-1
+      [to_unit_length(resize(tap, size, antialias=True), self.epsilon) for tap in chosen], axis=-1
     )
 
 
@@ -54,13 +54,13 @@ class SideProjections(nn.Module):
   def __call__(self, taps: tuple[Array, ...], size: tuple[int, int]) -> Float[Array, "B h w D"]:
     sides = []
     for i, (tap, width) in enumerate(zip(taps, self.widths, strict=True), start=1):
-      tap, merge = _sampled(tap, size)
+      tap, merge = _cells_read_by_resize(tap, size)
       side = dense(nn.Dense(width, use_bias=False, dtype=self.dtype, name=f"side{i}"), tap)
-      sides.append(merge(unit(side.astype(jnp.float32), self.epsilon)))
+      sides.append(merge(to_unit_length(side.astype(jnp.float32), self.epsilon)))
     return jnp.concatenate(sides, axis=-1)
 
 
-def _sampled(x: Float[Array, "B a b E"], size: tuple[int, int]) -> tuple[Array, Callable]:
+def _cells_read_by_resize(x: Float[Array, "B a b E"], size: tuple[int, int]) -> tuple[Array, Callable]:
   """Returns the cells of x that a bilinear resize to `size` reads, and the rest of the resize.
 
   If x shrinks by an even factor without antialiasing, each new cell is the mean of the central four of
@@ -79,7 +79,7 @@ def locate(
   structure: Float[Array, "B i j E"], activation: Float[Array, "B i j K"], present: Bool[Array, "B K"],
   g: Float[Array, "B h w D"], config: Config,
 ) -> Float[Array, "B h w K"]:
-  """Returns one-hot seeds on the grid of g: SOL's, less those that `reseed` drops."""
+  """Returns one-hot seeds on the grid of g: SOL's, less those that `drop_spilled_seeds` drops."""
   # Seeds are an argmax, which no gradient passes: none is computed.
   structure, activation = jax.lax.stop_gradient((structure, activation))
   structure = resize(structure, activation.shape[1:3], antialias=False)
@@ -93,7 +93,7 @@ def locate(
   classes_of_cells = seeds(overlaps, present, background_factor=config.sol.background_factor)
   one_hot = jax.nn.one_hot(classes_of_cells, classes).reshape(activation.shape)
   one_hot = jax.image.resize(one_hot, (batch, *g.shape[1:3], classes), "nearest")
-  kept = reseed(
+  kept = drop_spilled_seeds(
     g.reshape(batch, -1, g.shape[-1]), one_hot.reshape(batch, -1, classes),
     rounds=config.sol.rounds, dtype=dtype,
   )
@@ -180,7 +180,7 @@ def local_anchors(
   return product("bnk,bnd->bkd", weights, features, dtype) / safe
 
 
-def reseed(
+def drop_spilled_seeds(
   features: Float[Array, "B N D"],
   weights: Float[Array, "B N K"],
   *,
@@ -195,12 +195,12 @@ def reseed(
   """
   if not rounds:
     return weights
-  features, weights = jax.lax.stop_gradient((unit(features), weights))
-  first = weights[..., 1:]
+  features, weights = jax.lax.stop_gradient((to_unit_length(features), weights))
+  foreground = weights[..., 1:]
   for _ in range(rounds):
-    anchors = unit(local_anchors(features, weights, dtype=dtype))
+    anchors = to_unit_length(local_anchors(features, weights, dtype=dtype))
     similarity = product("bnd,bkd->bnk", features, anchors, dtype)
-    kept = first * (similarity[..., 1:] > similarity[..., :1])
+    kept = foreground * (similarity[..., 1:] > similarity[..., :1])
     background = 1.0 - jnp.sum(kept, axis=-1, keepdims=True)
     weights = jnp.concatenate([background, kept], axis=-1)
   return weights
@@ -221,4 +221,4 @@ def cosine_maps(
   dtype: DTypeLike = jnp.float32,
 ) -> Float[Array, "B N K"]:
   """Returns R = relu(cosine of each cell with each anchor) (the anchor-guided activation)."""
-  return jax.nn.relu(product("bnd,bkd->bnk", unit(features), unit(anchors), dtype))
+  return jax.nn.relu(product("bnd,bkd->bnk", to_unit_length(features), to_unit_length(anchors), dtype))

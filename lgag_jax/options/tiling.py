@@ -4,7 +4,7 @@ import dataclasses
 
 from lgag_jax.options.fields import flag, require
 
-UNKNOWN, NO_DATA = "unknown", "no data"  # Tiles without a certain label, and tiles without an image.
+UNKNOWN_LABEL, NO_DATA = "unknown", "no data"  # Of tiles without a certain label, or without data.
 _AUTO = -1
 
 
@@ -57,7 +57,7 @@ class Settings:
     require(self.block_buffer >= _AUTO, self, "block_buffer", "-1, 0 or more")
     names = [*self.classes, self.background]
     valid = len({name.casefold() for name in names}) == len(names) >= 2
-    reserved = {"masks", "images", "train", "validation", UNKNOWN, NO_DATA}
+    reserved = {"masks", "images", "train", "validation", UNKNOWN_LABEL, NO_DATA}
     valid &= not any(n in reserved or n[:1] in ("", ".") or set(n) & set("/\\\0") for n in names)
     forbidden = ", ".join(sorted(reserved))
     require(valid, self, "classes", (

@@ -38,7 +38,7 @@ def acquire(workdir: pathlib.Path) -> IO[bytes]:
 def hold(workdir: pathlib.Path) -> Iterator[None]:
   """Locks a workdir, as `acquire` does, for all processes of this run."""
   files = []
-  processes.from_first(lambda: files.append(acquire(workdir)))
+  processes.run_on_first(lambda: files.append(acquire(workdir)))
   try:
     yield
   finally:

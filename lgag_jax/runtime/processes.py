@@ -1,6 +1,6 @@
 """Starts several processes and lets them wait for each other and exchange values.
 
-All processes must call the functions other than `start` and `is_first`, in the same order.
+Except `start` and `is_first`, every process must call these functions, in the same order.
 jax.distributed detects clusters, but gives a Slurm task one GPU and may wait for tasks that do not run.
 """
 
@@ -172,7 +172,7 @@ def first_then_others(name: str) -> Iterator[None]:
       barrier(name)
 
 
-def from_first(function: Callable[[], Any]) -> Any:
+def run_on_first(function: Callable[[], Any]) -> Any:
   """Calls `function` on process 0 only; all return its JSON-compatible result or raise its error."""
   if jax.process_count() == 1:
     return function()

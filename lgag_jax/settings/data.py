@@ -9,7 +9,7 @@ from lgag_jax.settings.checks import fraction, not_negative, one_of, positive, r
 class DataConfig:
   """Where examples come from and what the model sees of them."""
 
-  source: str = "folder"  # "tfds", "folder" (a folder a class) or "patches" (images with masks).
+  source: str = "folder"  # "tfds", "folder" (a folder per class) or "patches" (images with masks).
   directory: str = ""  # The data's root; for "tfds" the data_dir ("" is TFDS's own default).
   builder: str = ""  # "tfds": a registered name, or a folder with a *_dataset_builder.py.
   original: str = ""  # "tfds": the data set as published: a folder, an archive or its address.
@@ -17,28 +17,28 @@ class DataConfig:
   pseudo_masks: str = ""  # A folder that --mode=pseudo wrote: training takes its masks from there.
   train_split: str = "train"  # TFDS syntax: "train", "train[:80%]", "train[:40%]+train[60%:]".
   validation_split: str = "validation"
-  validation_fraction: float = 0.2  # Where the data names no splits: the share held out, by name.
-  block_size: int = 0  # "patches": that share is of blocks, their side in source pixels; 0: of images.
+  validation_fraction: float = 0.2  # If the data names no splits: the last images by name.
+  block_size: int = 0  # "patches": side of a block in source pixels; 0 splits whole images.
   block_buffer: int = 0  # Source pixels around a validation block that no training tile may touch.
   classes: tuple[str, ...] = ("landslide",)  # Foreground classes; folder names for "folder".
   background: str = "non-landslide"  # "folder": the folder of images without any class.
   channels: int = 3
   image_size: int = 256  # Side in pixels of what the model sees.
   tile_size: int = 0  # Side in source pixels of the tiles cut from images; 0 takes images whole.
-  gsd: float = 0.0  # Metres a source pixel; 0 reads it from georeferenced images, where they are.
+  gsd: float = 0.0  # Metres per source pixel; 0 reads it from georeferenced images.
   min_mask_pixels: int = 1  # A tile is positive when its mask has at least this many pixels ...
   min_mask_fraction: float = 0.0  # ... and at least this share of its area.
-  mask_ignore: int = -1  # Mask value that means unknown: kept out of labels and metrics.
+  mask_ignore: int = -1  # Mask value that means unknown; labels and metrics ignore it.
   normalise: str = "trunk"  # "train": by the training images' own mean and std; "given": by these.
   max_value: float = 0.0  # "trunk": pixel value that maps to 1; 0 takes the data type's largest.
-  mean: tuple[float, ...] = ()  # Per channel, "trunk": of images in [0, 1], () takes the trunk's.
-  std: tuple[float, ...] = ()
+  mean: tuple[float, ...] = ()  # Per channel, "trunk": of images in [0, 1]; empty: the trunk's mean.
+  std: tuple[float, ...] = ()  # Likewise.
   balance: bool = True  # Draw positives and negatives equally often.
   augment: str = "features"  # Flips and quarter turns of trunk outputs, of the "image", or "none".
   colour_jitter: float = 0.0  # Strength of brightness and contrast jitter; needs augment="image".
   scale_jitter: float = 0.0  # Random zoom in [1, 1 + this]; needs augment="image".
   on_bad_image: str = "error"  # "error" or "skip".
-  max_bad_images: int = 20  # With "skip": more than this many is an error all the same.
+  max_bad_images: int = 20  # With "skip": more than this many stop the run with an error.
   decoded_cache_gib: float = 1.0  # Decoded images are kept in memory up to this size.
   feature_cache_gib: float = 6.0  # Frozen trunk outputs are kept on disk up to this size; 0: never.
   feature_cache_directory: str = ""  # "" is <workdir>/features.

@@ -26,7 +26,7 @@ class ModelConfig:
   head_width: int = 128  # Channels of the classifier over all taps.
   decoder_widths: tuple[int, ...] = (128, 64, 32)  # Channels of the decoder at strides 16, 8 and 4.
   pooling: str = "top"  # "average" over space, or the mean of the "top" share of cells.
-  top_fraction: float = 0.08  # That share.
+  top_fraction: float = 0.08  # Share of cells that "top" averages.
   anchor_taps: tuple[int, ...] = (1, 2, 3)  # Taps that anchors are made of; D is the sum of widths.
   side_widths: tuple[int, ...] = (128, 128, 256, 256)  # Channels of side projections; D is the sum.
   epsilon: float = 1e-5  # Added to norms and maxima before dividing.
@@ -103,7 +103,7 @@ class LossConfig:
   auxiliary_weight: float = 1.0  # Of the label terms on the fused features' class activation.
   negative_pixel_weight: float = 1.0  # On images without the class, every pixel is background.
   background_pixel_weight: float = 0.0  # On positive images, the lowest pixels are background, too.
-  background_pixel_fraction: float = 0.5  # The share of such pixels.
+  background_pixel_fraction: float = 0.5  # Share of pixels that counts as lowest.
 
   def __post_init__(self):
     not_negative("loss", self, *(field.name for field in dataclasses.fields(self)))

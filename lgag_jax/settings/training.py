@@ -10,8 +10,8 @@ class OptimConfig:
   """Optimiser and schedule."""
 
   name: str = "sgd"  # Or "adamw".
-  learning_rate: float = 0.01  # Of the trunk.
-  new_multiplier: float = 10.0  # Times this for everything that is not the trunk.
+  learning_rate: float = 0.01  # Of the trunk. New layers train at learning_rate * new_multiplier.
+  new_multiplier: float = 10.0  # The trunk is frozen by default, so all that trains is new.
   momentum: float = 0.9  # "sgd" only.
   weight_decay: float = 1e-4
   clip_norm: float = 1.0  # Of the gradient, over all parameters; 0 clips nothing.

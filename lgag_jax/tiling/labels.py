@@ -17,7 +17,7 @@ from rasterio.windows import Window
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, open_reference
 from lgag_jax.imagery import listing, reading
-from lgag_jax.options.tiling import UNKNOWN, Settings
+from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -25,7 +25,7 @@ _YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
 
 
 @dataclasses.dataclass(frozen=True)
-class Tile:
+class SceneTile:
   """The position of a tile. Rows and columns count tiles from the scene's first pixel."""
 
   row: int
@@ -34,14 +34,14 @@ class Tile:
 
 
 # Maps a tile and bool[h, w], where it has data, to its label and its mask u8[h, w] or None.
-Labeller = Callable[[Tile, np.ndarray], tuple[str, np.ndarray | None]]
+Labeller = Callable[[SceneTile, np.ndarray], tuple[str, np.ndarray | None]]
 
 
-def tiles(grid: Grid, settings: Settings) -> list[Tile]:
+def tiles(grid: Grid, settings: Settings) -> list[SceneTile]:
   """Returns the tiles of a scene on a regular grid; the last ones may reach past the scene's border."""
   side, (rows, cols) = settings.tile_size, counts(grid, settings)
   return [
-    Tile(row, col, Window(col * settings.stride, row * settings.stride, side, side))
+    SceneTile(row, col, Window(col * settings.stride, row * settings.stride, side, side))
     for row in range(rows) for col in range(cols)
   ]
 
@@ -59,7 +59,7 @@ def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator
   path = pathlib.Path(settings.labels)
   if path.suffix.lower() == ".csv":
     table = _table(path, scene.name, grid, settings)
-    yield lambda tile, _: (table.get((tile.row, tile.col), UNKNOWN), None)
+    yield lambda tile, _: (table.get((tile.row, tile.col), UNKNOWN_LABEL), None)
     return
   with open_reference(
     path, grid, settings.classes, layer=settings.layer, field=settings.field,
@@ -88,13 +88,13 @@ def _buffer_pixels(scene: pathlib.Path, grid: Grid, settings: Settings) -> float
 def _reference_labeller(reference: Reference, buffer: float, settings: Settings) -> Labeller:
   points = reference.kind == "points"
 
-  def label(tile: Tile, valid: np.ndarray) -> tuple[str, np.ndarray | None]:
+  def label(tile: SceneTile, valid: np.ndarray) -> tuple[str, np.ndarray | None]:
     mask = np.where(valid, reference.read(tile.window), np.uint8(reading.UNKNOWN))
     pixels = {name: np.count_nonzero(mask == number) for number, name in enumerate(settings.classes, 1)}
     classes = [name for name, count in pixels.items() if count]
     minimum = 1 if points else max(settings.min_pixels, settings.min_fraction * mask.size)
     complete = not np.any((mask == reading.UNKNOWN) & valid)
-    name = UNKNOWN
+    name = UNKNOWN_LABEL
     if classes:  # A tile has one class: with pixels of several classes its label is uncertain.
       if len(classes) == 1 and pixels[classes[0]] >= minimum:
         name = classes[0]
@@ -143,13 +143,13 @@ def _table(
 
 def _label(where: str, text: str | None, settings: Settings) -> str:
   text = (text or "").strip()
-  if text in (*settings.classes, settings.background, UNKNOWN):
+  if text in (*settings.classes, settings.background, UNKNOWN_LABEL):
     return text
   if text.lower() in _NO:
     return settings.background
   if text.lower() in _YES and len(settings.classes) == 1:
     return settings.classes[0]
-  known = ", ".join((*settings.classes, settings.background, UNKNOWN))
+  known = ", ".join((*settings.classes, settings.background, UNKNOWN_LABEL))
   raise ValueError(f"{where} has the label {text!r}: use one of {known}, or 1 and 0 for one class.")
 
 

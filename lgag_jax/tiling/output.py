@@ -15,7 +15,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from lgag_jax import methods
-from lgag_jax.options.tiling import NO_DATA, UNKNOWN, Settings
+from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 
 _MANIFEST_COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")
 _SPLITS = ("train", "validation")
@@ -28,7 +28,7 @@ class Row:
   scene: str
   row: int
   col: int
-  label: str  # A class, the background, UNKNOWN or NO_DATA.
+  label: str  # A class, the background, UNKNOWN_LABEL or NO_DATA.
   split: str  # "train", "validation", or "" for a tile on the border between them or in the buffer.
   image: str  # File name, "" for a skipped tile.
   mask: str  # File name, "" without a mask.
@@ -95,7 +95,7 @@ def summary(rows: list[Row], settings: Settings) -> str:
   counts = collections.Counter((row.label, row.split) for row in rows)
   width = max(map(len, (*settings.classes, settings.background))) + 2
   lines = ["".join([" " * width, *(f"{head:>14}" for head in (*_SPLITS, "near a border"))])]
-  for label in (*settings.classes, settings.background, UNKNOWN, NO_DATA):
+  for label in (*settings.classes, settings.background, UNKNOWN_LABEL, NO_DATA):
     lines.append(f"{label:{width}}" + "".join(f"{counts[label, s]:14d}" for s in (*_SPLITS, "")))
   lines.append(
     f"{len(rows)} tiles in all. Tiles of a class or the background in train or validation are written. "

@@ -20,12 +20,12 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from lgag_jax.config import DataConfig
-from lgag_jax.geo.formats import open_scene_raster, scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
-from lgag_jax.imagery import reading
+from lgag_jax.geo.vrt import open_scene_raster
+from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import blocks
-from lgag_jax.options.tiling import NO_DATA, UNKNOWN, Settings
+from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.tiling import labels, output
@@ -74,7 +74,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
 def scene_paths(settings: Settings) -> list[pathlib.Path]:
   """Lists the scenes of --input (a file, a folder or a glob), without the file of labels."""
   label_path = pathlib.Path(settings.labels).absolute()
-  scenes = [path for path in scene_files(settings.input) if path.absolute() != label_path]
+  scenes = [path for path in listing.scene_files(settings.input) if path.absolute() != label_path]
   if not scenes:
     raise FileNotFoundError(f"--input={settings.input} has no scenes, only the labels.")
   stems: dict[str, pathlib.Path] = {}
@@ -92,7 +92,7 @@ def _channels(path: pathlib.Path, settings: Settings) -> int:
   return 3 if kinds == (ColorInterp.palette,) else len(kinds) - (kinds[-1] == ColorInterp.alpha)
 
 
-def _splits(grids: dict[pathlib.Path, Grid], settings: Settings) -> Callable[[str, labels.Tile], str]:
+def _splits(grids: dict[pathlib.Path, Grid], settings: Settings) -> Callable[[str, labels.SceneTile], str]:
   """Returns a function from a scene's name and a tile to the tile's split, "" for a skipped tile."""
   if settings.validation_fraction == 0:
     return lambda *_: "train"
@@ -108,7 +108,7 @@ def _splits(grids: dict[pathlib.Path, Grid], settings: Settings) -> Callable[[st
   except ValueError as error:
     raise ValueError(str(error).replace("data.", "--")) from error
 
-  def split(name: str, tile: labels.Tile) -> str:
+  def split(name: str, tile: labels.SceneTile) -> str:
     window, (height, width) = tile.window, sizes[name]
     region = (
       window.row_off, min(window.row_off + window.height, height),
@@ -138,7 +138,7 @@ def _area(region: blocks.Region) -> int:
 
 
 def _cut_tile(
-  scene: Scene, tile: labels.Tile, labeller: labels.Labeller, split: str,
+  scene: Scene, tile: labels.SceneTile, labeller: labels.Labeller, split: str,
   folder: pathlib.Path, settings: Settings,
 ) -> Row:
   pixels, valid = scene.read(tile.window)
@@ -152,7 +152,7 @@ def _cut_tile(
   name = f"{scene.path.stem}_r{tile.row:03d}_c{tile.col:03d}"
   image = mask_name = ""
   fraction = None
-  if label not in (UNKNOWN, NO_DATA) and split:
+  if label not in (UNKNOWN_LABEL, NO_DATA) and split:
     image = output.write_raster(folder, f"{label}/{name}", pixels, transform, grid.crs)
     if mask is not None and label != settings.background:  # A negative without a mask is background.
       mask_name = output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)

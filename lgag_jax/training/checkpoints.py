@@ -1,4 +1,7 @@
-"""Checkpoints of the train state, with the position in the data; the only file that knows Orbax."""
+"""Checkpoints: saves and restores them. Their contents: TrainState in lgag_jax/state.py.
+
+The position in the data is saved, too. No other file uses Orbax.
+"""
 
 import errno
 import itertools
@@ -43,10 +46,10 @@ class Checkpoints:
     self._keep = keep
     self._lock: IO[bytes] | None = None
     if writes:
-      processes.from_first(self._own)
+      processes.run_on_first(self._take_lock)
     # The newest step that is saved and sound.
     newest = lambda: newest_sound(self._directory, set_aside=writes)
-    self.latest: int | None = processes.from_first(newest)
+    self.latest: int | None = processes.run_on_first(newest)
     if not writes and self.latest is None:
       raise FileNotFoundError(f"{self._directory} holds no sound checkpoint: train into it first.")
     options = ocp.CheckpointManagerOptions(create=writes, read_only=not writes)
@@ -65,13 +68,13 @@ class Checkpoints:
     )
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
     what = f"the files of checkpoint {step}"
-    processes.from_first(lambda: files.require_free_space(self._directory, size, what))
+    processes.run_on_first(lambda: files.require_free_space(self._directory, size, what))
     mark = self._directory / f"{step}{_SAVING}"
-    processes.from_first(mark.touch)
+    processes.run_on_first(mark.touch)
     try:
       self._manager.save(step, args=arguments, force=True)
       self._manager.wait_until_finished()
-      processes.from_first(lambda: checksums.write_checksums(self._directory / str(step)))
+      processes.run_on_first(lambda: checksums.write_checksums(self._directory / str(step)))
     except Exception as error:
       # Orbax and TensorStore each say it in their own way, and leave half of it.
       if not files.is_disk_full(error):
@@ -82,7 +85,7 @@ class Checkpoints:
         errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for checkpoint {step}: the newest is "
         f"{self.latest}. Free some, then run the same command again", str(self._directory),
       ) from error
-    processes.from_first(mark.unlink)
+    processes.run_on_first(mark.unlink)
     self.latest = step
     # Only now is there a newer one to fall back on.
     for old in sorted(self._manager.all_steps())[: -self._keep]:
@@ -109,7 +112,7 @@ class Checkpoints:
     if self._lock is not None:
       self._lock.close()
 
-  def _own(self) -> None:
+  def _take_lock(self) -> None:
     """Takes the workdir and removes what a killed run was still writing."""
     self._lock = lock.acquire(self._directory.parent)
     for mark in self._directory.glob(f"*{_SAVING}"):

@@ -81,8 +81,8 @@ def open_cache(
     return None
   # Process 0 decides: files may look newer from another machine.
   digest = _digest(network, state, source, config)
-  path = directory / processes.from_first(lambda: digest)
-  filled = lambda: processes.from_first((path / "index.json").exists)
+  path = directory / processes.run_on_first(lambda: digest)
+  filled = lambda: processes.run_on_first((path / "index.json").exists)
   if not filled():
     with _alone(path):
       if not filled():  # Still not: another run may have.
@@ -95,11 +95,11 @@ def open_cache(
 def _alone(path: pathlib.Path) -> Iterator[None]:
   """Has one run at a time fill a cache; others wait, and find it filled."""
   held = []
-  processes.from_first(lambda: held.append(
+  processes.run_on_first(lambda: held.append(
     lock.wait_for(path.with_name(f"{path.name}.lock"), "keeping the same trunk outputs")
   ))
   try:
-    processes.from_first(lambda: _remove_leftovers(path.parent))
+    processes.run_on_first(lambda: _remove_leftovers(path.parent))
     yield
   finally:
     for file in held:
@@ -126,7 +126,7 @@ def _new_folder(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
     files.require_free_space(partial.parent, size, what)
     partial.mkdir()
 
-  processes.from_first(make)
+  processes.run_on_first(make)
   try:
     yield partial
   except BaseException as error:

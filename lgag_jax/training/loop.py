@@ -75,8 +75,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   sharding.check_batch(mesh, config.train.batch_size, config.train.accumulate)
   sharding.check_batch(mesh, config.localize.batch_size)
   sources = _open_sources(config)
-  keeper = Checkpoints(workdir, keep=config.train.keep_checkpoints, writes=True)
-  with contextlib.closing(keeper) as checkpoints:
+  checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, writes=True)
+  with contextlib.closing(checkpoints):
     run, state = _prepare(config, workdir, mesh, sources, checkpoints)
     with contextlib.closing(run.log):
       state = _train(run, state)
@@ -126,10 +126,10 @@ def _prepare(
   config: Config, workdir: pathlib.Path, mesh: Mesh, sources: list[Source], checkpoints: Checkpoints
 ) -> tuple[_Run, TrainState]:
   started = checkpoints.latest is not None
-  processes.from_first(lambda: _claim(config, workdir, started=started))
+  processes.run_on_first(lambda: _claim(config, workdir, started=started))
   # A TFDS set has no files.
   files_of_images = [path for i in range(len(sources[0].ids)) if (path := sources[0].files(i)[0])]
-  processes.from_first(lambda: scale.save(scale.training_scale(files_of_images, config), workdir))
+  processes.run_on_first(lambda: scale.save(scale.training_scale(files_of_images, config), workdir))
   config = normalisation.measure_or_resolve(config, sources[0], workdir, started=started)
   steps = steps_per_epoch(len(sources[0].ids), config.train) * config.train.epochs
   network, optimizer, state = restore.start(config, mesh, steps)

@@ -5,7 +5,7 @@ import pathlib
 from lgag_jax.config import Config
 from lgag_jax.evaluation.tables import number
 from lgag_jax.geo import scale
-from lgag_jax.inference.localize import map_of
+from lgag_jax.inference.localize import main_map_name
 from lgag_jax.pages import rendering
 from lgag_jax.pages.rendering import Table
 from lgag_jax.runtime import files
@@ -50,7 +50,7 @@ def _metrics(workdir: pathlib.Path, config: Config, step: int) -> dict[str, dict
 
 
 def _class_metrics(values: dict, images: int, config: Config) -> dict[str, float | None]:
-  pixels = values["maps"][map_of(config)]["label_free"]
+  pixels = values["maps"][main_map_name(config)]["label_free"]
   known = pixels["landslide_pixels"] > 0
   metrics = {
     "images": images, "auc": values["image"]["auc"],

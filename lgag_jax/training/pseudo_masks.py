@@ -16,7 +16,7 @@ from PIL import Image
 from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
 from lgag_jax.imagery import reading
-from lgag_jax.inference.localize import Maps, inputs_of, make_localize, map_of
+from lgag_jax.inference.localize import Maps, inputs_of, main_map_name, make_localize
 from lgag_jax.inputs import pseudo
 from lgag_jax.inputs.sources import open_source
 from lgag_jax.runtime import files, lock, preemption, processes, sharding
@@ -33,7 +33,8 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   model_directory.refuse(workdir, "Pseudo-masks are of training images: name the workdir.")
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
-  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))[map_of(config)]
+  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
+  thresholds = thresholds[main_map_name(config)]
   folder = workdir / "pseudo"
   with lock.hold(workdir):
     source = open_source(config.data, "train", from_workdir=True)
@@ -41,9 +42,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       "step": int(state.step), "examples": len(source.ids), "source": pseudo.digest(source),
       "classes": list(config.data.classes), "thresholds": thresholds, "settings": _settings(config),
     }
-    if processes.from_first(lambda: _is_complete(folder, index)):
+    if processes.run_on_first(lambda: _is_complete(folder, index)):
       return folder
-    processes.from_first(lambda: (folder / pseudo.INDEX).unlink(missing_ok=True))
+    processes.run_on_first(lambda: (folder / pseudo.INDEX).unlink(missing_ok=True))
     train = fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
     localize = make_localize(network, config, mesh)
     progress = Progress("pseudo-masks", len(source.ids))
@@ -59,7 +60,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       progress.advance(len(real) * jax.process_count())
     progress.close()
     processes.barrier("pseudo-masks")
-    processes.from_first(lambda: files.write_json(folder / pseudo.INDEX, index))
+    processes.run_on_first(lambda: files.write_json(folder / pseudo.INDEX, index))
   return folder
 
 
@@ -69,7 +70,7 @@ def pseudo_masks(maps: Maps, labels: np.ndarray, thresholds: list[float], config
   `labels` is f32[B, C]. A class that the label affirms and no score reaches leaves its image's less
   unlikely half unknown: there is a landslide somewhere.
   """
-  scores = np.asarray(maps.scores[map_of(config)], np.float32)
+  scores = np.asarray(maps.scores[main_map_name(config)], np.float32)
   margin = scores - np.array(thresholds, np.float32)
   margin = np.where(labels[:, None, None, :] > 0, margin, -np.inf)  # B H W C
   band = config.refine.ignore_band

@@ -43,14 +43,14 @@ def read_onnx(path: str) -> dict[str, np.ndarray]:
   for number, graph in parser.fields(memoryview(Path(path).read_bytes())):
     if number != _MODEL_GRAPH:
       continue
-    for number, content in parser.fields(_as_bytes(graph)):
-      if number == _GRAPH_INITIALIZER:
+    for field, content in parser.fields(_as_bytes(graph)):
+      if field == _GRAPH_INITIALIZER:
         name, tensor = parser.tensor(_as_bytes(content))
         if name in tensors:
           raise ValueError(f"two of its tensors are called {name!r}")
         if tensor is not None:
           tensors[name] = tensor
-      elif number == _GRAPH_NODE:
+      elif field == _GRAPH_NODE:
         nodes.append(parser.node(_as_bytes(content)))
   if not tensors:
     raise ValueError("it holds no floating-point tensor")

@@ -6,7 +6,6 @@ image every file that it names. In the copy, which GDAL gets, only one driver ma
 GDAL's own VRT reader opens any file or URL, and defusedxml only guards the parser.
 """
 
-import glob
 import pathlib
 import re
 import xml.etree.ElementTree as ET
@@ -19,7 +18,6 @@ from lgag_jax.imagery.opening import ImageError, open_raster, read_signature
 # The whole process shares the cache, which by default takes a fraction of the machine's memory. GDAL
 # does not run Python code in a VRT by default, but the environment may enable it.
 SCENE_OPTIONS = {**opening.OPTIONS, "GDAL_CACHEMAX": 128 << 20, "GDAL_VRT_ENABLE_PYTHON": "NO"}
-_SCENE_SUFFIXES = (*opening.SUFFIXES, ".vrt")
 _MAX_XML_BYTES = 8 << 20  # About 5000 tiles of three bands. Parsed, they take thirty times the memory.
 _MAX_PART_BLOCK_BYTES = 1 << 25  # GDAL keeps up to 100 files of a mosaic open, with a block each.
 _RECT = ("xOff", "yOff", "xSize", "ySize")
@@ -162,21 +160,3 @@ def _inspect_part(part: pathlib.Path, path: pathlib.Path) -> tuple[str, int, dic
       }
   except ImageError as error:
     raise ImageError(f"{path} refers to a file that cannot be used: {error}") from error
-
-
-def scene_files(source: str | pathlib.Path) -> list[pathlib.Path]:
-  """Lists the scenes of a file, a folder or a glob; raises FileNotFoundError if there are none."""
-  path = pathlib.Path(source)
-  if path.is_file():
-    return [path]
-  if path.is_dir():
-    paths = sorted(path.iterdir())
-    paths = [p for p in paths if p.suffix.lower() in _SCENE_SUFFIXES and p.name[0] != "."]
-    if not paths:
-      raise FileNotFoundError(f"--input={source} holds no image ({', '.join(_SCENE_SUFFIXES)}).")
-    return paths
-  paths = sorted(pathlib.Path(name) for name in glob.glob(str(source), recursive=True))
-  paths = [path for path in paths if path.is_file()]
-  if not paths:
-    raise FileNotFoundError(f"--input={source}: no such file or folder.")
-  return paths
