@@ -37,6 +37,11 @@ class Config:
   localize: LocalizeConfig = LocalizeConfig()
   refine: RefineConfig = RefineConfig()
 
+  @property
+  def uses_colour_evidence(self) -> bool:
+    """Whether maps take evidence from the colours of pixels; fewer than three bands have none."""
+    return self.refine.colour_evidence and self.data.channels >= 3
+
   def __post_init__(self):
     rgb, bands = self.model.rgb_bands, range(1, self.data.channels + 1)
     fits = self.data.channels < 3 or (len(rgb) == len(set(rgb)) == 3 and set(rgb) <= set(bands))

@@ -19,14 +19,16 @@ CLOSE_UP = {
 SEGMENTATION = {
   "model.method": "segmentation", "model.top_fraction": 0.01,
   "optim.name": "adamw", "optim.learning_rate": 2e-4,
-  "localize.map": "best", "localize.threshold_rule": "default", "refine.method": "none",
+  "localize.map": "best", "localize.threshold_rule": "default",
+  "refine.method": "none", "refine.colour_evidence": False,
 }
 # The published form: average pooling, no pixel terms, no refinement.
 _PUBLISHED = {
   "model.pooling": "average", "model.side_widths": (128, 128, 256, 256), "sol.rounds": 0,
   "bank.centres": 10, "loss.negative_pixel_weight": 0.0, "loss.background_pixel_weight": 0.0,
   "loss.auxiliary_weight": 0.0, "loss.consistency_weight": 1.0,
-  "localize.blend": 0.0, "localize.anchor_stride": 16, "refine.method": "none",
+  "localize.blend": 0.0, "localize.anchor_stride": 16,
+  "refine.method": "none", "refine.colour_evidence": False,
 }
 SETTINGS = {
   "lgag": {}, "sol": {}, "class_activation": {}, "segmentation": SEGMENTATION,

@@ -99,6 +99,7 @@ def make_small_config(directory):
   config.data.image_size = SIDE
   config.model.side_widths = (8, 8, 8, 8)
   config.model.head_width = 16
+  config.refine.colour_evidence = False  # tests/test_colour_evidence.py has it on.
   config.bank.slots = 24
   config.bank.centres = 3
   config.bank.min_confidence = 0.1

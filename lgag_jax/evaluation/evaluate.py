@@ -1,5 +1,6 @@
 """Evaluates a trained network on a split with masks: pixels, images, and landslides by size."""
 
+import dataclasses
 import logging
 import pathlib
 
@@ -10,6 +11,8 @@ from jax.sharding import Mesh
 from lgag_jax.config import Config
 from lgag_jax.evaluation import colour_index, diagnose, metrics, tables, threshold_rules
 from lgag_jax.evaluation.measure import IMAGE_COUNTS, Measurements, measure
+from lgag_jax.inference import colour_evidence
+from lgag_jax.inference.colour_evidence import ColourEvidence
 from lgag_jax.inference.localize import main_map_name, make_localize, map_names
 from lgag_jax.inputs.split import Split
 from lgag_jax.method.network import Network
@@ -30,6 +33,11 @@ def evaluate(
   Label-free thresholds come from the training images and their labels. The oracle's threshold comes
   from the masks of the evaluated images. As in prediction, a pixel belongs to at most one class.
   """
+  evidence = None
+  if config.uses_colour_evidence and network.method.supervision == "labels":
+    images = lambda at_most: train.eval_batches(config, at_most=at_most)
+    evidence = colour_evidence.fit(network, state, images, config, mesh)
+  network = dataclasses.replace(network, evidence=evidence)
   localize = make_localize(network, config, mesh)
   at_most = config.localize.calibration_images
   rules = threshold_rules.thresholds(
@@ -50,7 +58,7 @@ def evaluate(
     },
   }
   if processes.is_first():
-    _write(workdir, result, rules, measured.examples, state)
+    _write(workdir, result, rules, measured.examples, state, evidence)
     for name, values in result["classes"].items():
       for finding in values["diagnosis"]:
         log = _LOG.info if finding["level"] == "note" else _LOG.warning
@@ -59,10 +67,15 @@ def evaluate(
 
 
 def _write(
-  workdir: pathlib.Path, result: dict, rules: dict, examples: dict[str, np.ndarray], state: TrainState
+  workdir: pathlib.Path, result: dict, rules: dict, examples: dict[str, np.ndarray], state: TrainState,
+  evidence: ColourEvidence | None,
 ) -> None:
   folder, text = workdir / "eval", tables.evaluation(result)
-  files.write_json(workdir / "thresholds.json", {"step": result["step"], "maps": rules})
+  if evidence:
+    evidence.save(workdir)
+  files.write_json(workdir / "thresholds.json", {
+    "step": result["step"], "maps": rules, "colour_evidence": evidence.digest() if evidence else "",
+  })
   files.write_json(folder / "validation.json", result)
   files.write_text(folder / "validation.md", text)
   with files.atomic_path(folder / "panels.npz") as path:

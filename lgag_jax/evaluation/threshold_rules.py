@@ -3,6 +3,7 @@
 The rule in use is localize.threshold_rule; "default" stands for the method's own (method/method.py).
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Generator
 from typing import Any
@@ -14,8 +15,10 @@ from jax.sharding import Mesh
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
+from lgag_jax.inference import colour_evidence
 from lgag_jax.inference.localize import Maps, inputs_of, map_names
 from lgag_jax.method.method import ScoreMap
+from lgag_jax.method.network import Network
 from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import files, preemption, sharding
 from lgag_jax.settings.maps import RULES
@@ -129,6 +132,12 @@ def load_thresholds(
       "'argmax': run --mode=eval to choose thresholds anew, or map with that release."
     )
   return chosen_thresholds(content["maps"], config)
+
+
+def with_evidence(network: Network, workdir: pathlib.Path, config: Config) -> Network:
+  """Returns the network with the colour evidence that a workdir's thresholds were chosen with."""
+  digest = files.read_json(workdir / "thresholds.json").get("colour_evidence", "")
+  return dataclasses.replace(network, evidence=colour_evidence.load(workdir, config, digest))
 
 
 def _are_thresholds(content: Any, config: Config) -> bool:

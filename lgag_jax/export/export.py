@@ -133,6 +133,7 @@ def _make_program_function(model: LoadedModel, platform: str) -> Callable:
   """Returns the function from images to OUTPUTS, with weights and thresholds as constants."""
   config = model.config
   network = networks.build(config, platform)
+  network = dataclasses.replace(network, evidence=model.network.evidence)
   window_scores = make_traceable_window_scores(network, config, training_windows(model))
   # NumPy arrays become constants of the traced function; JAX arrays would become arguments.
   state = jax.tree.map(np.asarray, dataclasses.replace(model.state, opt_state=None))

@@ -35,7 +35,7 @@ def gated(maps: Maps, name: str, config: Config) -> jax.Array:
 
 def needs_images(config: Config) -> bool:
   """Whether maps are made with the images even where trunk outputs are stored."""
-  return config.refine.method != "none"
+  return config.refine.method != "none" or config.uses_colour_evidence
 
 
 def map_names(config: Config) -> tuple[str, ...]:
@@ -82,6 +82,8 @@ def plain_localize(network: Network, config: Config) -> Callable[[TrainState, di
     probabilities, scores = jax.tree.map(lambda *x: sum(x) / len(x), *(view[1:] for view in views))
     if needs_images(config):
       scores = {name: refine(x, batch["image"], config.refine) for name, x in scores.items()}
+    if network.evidence is not None:
+      scores = {name: network.evidence(x, batch["image"]) for name, x in scores.items()}
     return Maps(probabilities=probabilities, scores=scores, seeds=views[0][0])
 
   return localize

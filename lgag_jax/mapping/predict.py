@@ -78,6 +78,7 @@ def load_model(workdir: pathlib.Path) -> LoadedModel:
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
   thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
+  network = threshold_rules.with_evidence(network, workdir, config)
   return LoadedModel(
     workdir, config, network, state, mesh, thresholds[main_map_name(config)],
     scale.load(workdir, config),
@@ -221,8 +222,9 @@ def _plans(
 
 def _maker(loaded: LoadedModel, options: Options) -> list[str]:
   """Returns all that a map depends on, except its scene."""
-  data = loaded.config.data
+  data, evidence = loaded.config.data, loaded.network.evidence
   return [str(part) for part in (
+    *([evidence.digest()] if evidence else []),
     int(loaded.state.step), loaded.thresholds, (loaded.workdir / "config.json").read_text(),
     loaded.scale_for(options), options,
     (data.mean, data.std),  # With data.normalise="train" they are not in config.json.

@@ -127,4 +127,6 @@ class Method:
   def rule(self, config: Config) -> str:
     """Returns the threshold rule in use."""
     chosen = config.localize.threshold_rule
+    if chosen == "default" and config.uses_colour_evidence and self.supervision == "labels":
+      return "agreement"  # Evidence that is added moves the point where both classes are level.
     return self.threshold_rule if chosen == "default" else chosen

@@ -34,6 +34,8 @@ class Network:
   first_trainable_stage: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
+  # Adds what the colours of the pixels say: of scores f32[B, H, W, C] and images f32[B, H, W, E].
+  evidence: Callable[[Array, Array], Array] | None = None
 
   def frozen(self, params: Any, statistics: Any, images: Float[Array, "B H W C"]) -> tuple:
     """Normalises scaled images and runs the stages that are not trained; no gradient passes.

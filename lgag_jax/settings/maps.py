@@ -40,6 +40,7 @@ class RefineConfig:
   stride: int = 4  # Of the grid that a map is refined on, in pixels of the network's image.
   radius: float = 0.06  # Of the filter's window, as a share of the image's side.
   epsilon: float = 0.1  # Colour contrast that is smoothed over, in variances of the image.
+  colour_evidence: bool = True  # Adds how much likelier a pixel's colour is on landslides.
   ignore_band: float = 0.05  # Pseudo-masks are unknown where a score is this close to the threshold.
 
   def __post_init__(self):

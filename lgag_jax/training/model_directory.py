@@ -17,6 +17,7 @@ import safetensors.numpy
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
+from lgag_jax.inference import colour_evidence
 from lgag_jax.method import network as networks
 from lgag_jax.method.network import Network
 from lgag_jax.runtime import files, sharding
@@ -26,7 +27,7 @@ from lgag_jax.trunks.weight_files import read_tensors
 
 WEIGHTS = "model.safetensors"
 # What prediction reads beside config.json: carried over as it is, where the workdir has it.
-FACTS = ("thresholds.json", "scale.json")
+FACTS = ("thresholds.json", "scale.json", colour_evidence.FILE)
 # Where data lay on the machine of the training: nobody else's business, and of no use to them.
 _PLACES = ("directory", "manifest", "pseudo_masks", "feature_cache_directory")
 _REMEDY = "Fetch the folder again, or export it anew"

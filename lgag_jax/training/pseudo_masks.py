@@ -35,6 +35,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   config, network, state = restore.restore(workdir, mesh)
   thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
   thresholds = thresholds[main_map_name(config)]
+  network = threshold_rules.with_evidence(network, workdir, config)
   folder = workdir / "pseudo"
   with lock.hold(workdir):
     source = open_source(config.data, "train", from_workdir=True)

@@ -1,0 +1,191 @@
+"""Evidence from the colours of pixels: how much likelier each is on a landslide than beside one.
+
+The network sees colours through a trunk of stride 4 and more; its maps lose them. Here they come back,
+without a mask: two colour histograms are counted over training images, one weighted by the finished
+map on positive images, the other by what the map leaves and by all of the negative images. The log of
+their ratio is added to the map's logit, as for independent evidence.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import pathlib
+from collections.abc import Callable, Iterable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.ndimage
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from lgag_jax.config import Config
+from lgag_jax.inference.localize import inputs_of, main_map_name, make_localize
+from lgag_jax.method.network import Network
+from lgag_jax.runtime import files, processes, sharding
+from lgag_jax.state import TrainState
+from lgag_jax.trunks.layers import resize
+
+FILE = "colour_evidence.npz"  # In a workdir, beside thresholds.json.
+BINS = 24  # Per colour axis.
+_SMOOTHING = 1.0  # Standard deviation in bins, of the histograms.
+_BLUR = 0.7  # Standard deviation in cells, of the evidence over the image.
+_STRIDE = 4  # Of the grid of cells, in pixels of the network's image.
+_SAMPLE = 64  # Images that the range of the bins is taken from.
+_EDGE = 1e-4  # Scores are kept this far from 0 and 1, where a logit ends.
+_RARE = 1e-7  # Share of a bin that no pixel was seen in.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)  # Compared by identity: programs are cached by it.
+class ColourEvidence:
+  """The log ratios of colours, per class, and how an image's colours are binned."""
+
+  log_ratio: np.ndarray  # f32[C, BINS, BINS, BINS]
+  low: np.ndarray  # f32[3], of the features of `colour_features`.
+  high: np.ndarray  # f32[3]
+  bands: tuple[int, ...]  # Red, green and blue, from 1.
+  in_unit_range: bool  # Whether images are in [0, 1], not standardised.
+
+  def __call__(
+    self, scores: Float[Array, "B H W C"], image: Float[Array, "B H W E"]
+  ) -> Float[Array, "B H W C"]:
+    """Returns the scores with the evidence of the image's colours added."""
+    index = self.bin_index(image)  # B h w
+    table = jnp.asarray(self.log_ratio).reshape(len(self.log_ratio), -1).T  # BINS^3 C
+    evidence = _blur(table[index])
+    evidence = resize(evidence, scores.shape[1:3], antialias=False)
+    likely = jnp.clip(scores, _EDGE, 1.0 - _EDGE)
+    return jax.nn.sigmoid(jnp.log(likely) - jnp.log1p(-likely) + evidence)
+
+  def bin_index(self, image: Float[Array, "B H W E"]) -> Array:
+    """Returns the bin of each cell of the grid, i32[B, h, w], below BINS^3."""
+    features = colour_features(image, self.bands, self.in_unit_range)
+    low, high = jnp.asarray(self.low), jnp.asarray(self.high)
+    bins = jnp.clip(((features - low) / (high - low) * BINS).astype(jnp.int32), 0, BINS - 1)
+    return (bins[..., 0] * BINS + bins[..., 1]) * BINS + bins[..., 2]
+
+  def save(self, workdir: pathlib.Path) -> None:
+    with files.atomic_path(workdir / FILE) as path:
+      np.savez(
+        path, log_ratio=self.log_ratio, low=self.low, high=self.high, bands=np.array(self.bands),
+        in_unit_range=np.array(self.in_unit_range),
+      )
+
+  def digest(self) -> str:
+    """Returns what tells this evidence from any other."""
+    content = b"".join(np.ascontiguousarray(x).tobytes() for x in (self.log_ratio, self.low, self.high))
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def colour_features(
+  image: Float[Array, "B H W E"], bands: tuple[int, ...], in_unit_range: bool
+) -> Float[Array, "B h w 3"]:
+  """Returns log red over green, log blue over green and brightness, on a grid of stride 4.
+
+  Of standardised images, which have no ratios, the differences and the mean of the bands.
+  """
+  size = tuple(max(1, side // _STRIDE) for side in image.shape[1:3])
+  colours = resize(image[..., np.array(bands) - 1], size, antialias=True)
+  if in_unit_range:
+    red, green, blue = jnp.moveaxis(jnp.maximum(colours, 0.0) + 1 / 255, -1, 0)
+    return jnp.stack(
+      [jnp.log(red / green), jnp.log(blue / green), (red + green + blue) / 3], axis=-1
+    )
+  red, green, blue = jnp.moveaxis(colours, -1, 0)
+  return jnp.stack([red - green, blue - green, (red + green + blue) / 3], axis=-1)
+
+
+def fit(
+  network: Network, state: TrainState, batches: Callable[[int], Iterable[dict]], config: Config,
+  mesh: Mesh,
+) -> ColourEvidence:
+  """Counts the histograms of training images; `batches(at_most)` yields them, with images.
+
+  The map is the network's main one, without evidence. No mask is read.
+  """
+  bands, unit_range = config.model.rgb_bands, config.data.normalise == "trunk"
+  features = jax.jit(lambda image: colour_features(image, bands, unit_range)[:, ::2, ::2])
+  sample = [np.asarray(features(batch["image"]))[batch["weight"] > 0] for batch in batches(_SAMPLE)]
+  sample = processes.gather({"features": np.concatenate(sample).reshape(-1, 3)})["features"]
+  low, high = np.quantile(sample, (0.002, 0.998), axis=0).astype(np.float32)
+  classes = len(config.data.classes)
+  blank = ColourEvidence(
+    np.zeros((classes, BINS, BINS, BINS), np.float32), low, np.maximum(high, low + 1e-3), bands,
+    unit_range,
+  )
+  network = dataclasses.replace(network, evidence=None)
+  localize, name = make_localize(network, config, mesh), main_map_name(config)
+  count = jax.jit(
+    functools.partial(_count, blank), out_shardings=sharding.replicated_sharding(mesh)
+  )
+  total = np.zeros((2, classes, BINS**3))
+  for batch in batches(config.localize.calibration_images):
+    inputs = sharding.to_global(inputs_of(batch, config), mesh)
+    labels = sharding.to_global({k: batch[k] for k in ("label", "weight")}, mesh)
+    scores = localize(state, inputs).scores[name]
+    total += np.asarray(count(scores, inputs["image"], labels["label"], labels["weight"]), np.float64)
+  ratios = [[_log_share(counts) for counts in kind] for kind in total]
+  return dataclasses.replace(blank, log_ratio=np.float32(np.array(ratios[0]) - np.array(ratios[1])))
+
+
+def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence | None:
+  """Reads what `save` wrote; None where `digest`, of thresholds.json, is "".
+
+  Raises ValueError naming the file if it is missing, damaged, or not that of the digest.
+  """
+  path = workdir / FILE
+  if not digest:
+    return None
+  if not path.exists():
+    raise ValueError(f"{path} is missing, which the thresholds belong to: run --mode=eval.")
+  arrays = files.read_arrays(path)
+  try:
+    evidence = ColourEvidence(
+      arrays["log_ratio"], arrays["low"], arrays["high"], tuple(map(int, arrays["bands"])),
+      bool(arrays["in_unit_range"]),
+    )
+    shapes = evidence.log_ratio.shape, evidence.low.shape, evidence.high.shape, len(evidence.bands)
+    sound = shapes == ((len(config.data.classes), BINS, BINS, BINS), (3,), (3,), 3)
+    sound &= all(np.isfinite(x).all() for x in (evidence.log_ratio, evidence.low, evidence.high))
+    sound &= bool((evidence.high > evidence.low).all()) and min(evidence.bands) > 0
+    sound &= max(evidence.bands) <= config.data.channels
+  except (KeyError, TypeError, ValueError, OverflowError):
+    sound = False
+  if not sound:
+    raise ValueError(f"{path} is not what --mode=eval writes for this config: run it again.")
+  if evidence.digest() != digest:
+    raise ValueError(f"{path} does not belong to thresholds.json: run --mode=eval again.")
+  return evidence
+
+
+def _count(evidence, scores, image, label, weight):
+  """Returns counts of landslide and background colours, f32[2, C, BINS^3], of a batch."""
+  index = evidence.bin_index(image)
+  cells = resize(scores, index.shape[1:3], antialias=True)
+  share = jnp.clip(cells, _EDGE, 1.0 - _EDGE) * label[:, None, None, :]  # B h w C
+  weight = weight[:, None, None, None]
+  weights = jnp.stack([share * weight, (1.0 - share) * weight])  # 2 B h w C
+  add = lambda w: jnp.zeros(BINS**3).at[index.ravel()].add(w.ravel())
+  over_classes = jax.vmap(add, in_axes=-1)
+  return jax.vmap(over_classes)(weights)
+
+
+def _log_share(counts: np.ndarray) -> np.ndarray:
+  smooth = scipy.ndimage.gaussian_filter(counts.reshape(BINS, BINS, BINS), _SMOOTHING)
+  return np.log(smooth / max(smooth.sum(), 1e-9) + _RARE)
+
+
+def _blur(x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
+  """Returns x after a Gaussian blur; beyond a border x is its border's value."""
+  radius = 3
+  kernel = np.exp(-0.5 * (np.arange(-radius, radius + 1) / _BLUR) ** 2)
+  kernel = kernel / kernel.sum()
+  for axis in (1, 2):
+    size = x.shape[axis]
+    padding = [(radius, radius) if a == axis else (0, 0) for a in range(4)]
+    padded = jnp.pad(x, padding, mode="edge")
+    parts = [
+      k * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i, k in enumerate(kernel)
+    ]
+    x = functools.reduce(jnp.add, parts)
+  return x
