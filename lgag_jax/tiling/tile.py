@@ -92,7 +92,9 @@ def _channels(path: pathlib.Path, settings: Settings) -> int:
   return 3 if kinds == (ColorInterp.palette,) else len(kinds) - (kinds[-1] == ColorInterp.alpha)
 
 
-def _splits(grids: dict[pathlib.Path, Grid], settings: Settings) -> Callable[[str, labels.SceneTile], str]:
+def _splits(
+  grids: dict[pathlib.Path, Grid], settings: Settings
+) -> Callable[[str, labels.SceneTile], str]:
   """Returns a function from a scene's name and a tile to the tile's split, "" for a skipped tile."""
   if settings.validation_fraction == 0:
     return lambda *_: "train"
