@@ -22,13 +22,15 @@ jax.config.update("jax_num_cpu_devices", 4)
 # Compiling takes longer than running here. Tests of compiled memory turn this off again.
 jax.config.update("jax_disable_most_optimizations", True)
 
-# Every call of a function of these modules checks the types and shapes of its annotations. Modules that
-# define dataclasses of flax.struct cannot take part: the import hook breaks them. pytest's own option
-# for this does not reach the workers of pytest-xdist.
+# Calls of functions in these modules are checked against their annotations, types and shapes. Modules
+# that define dataclasses of flax.struct are not listed: the import hook breaks them. jaxtyping's option
+# of pytest is not used: it does not reach the workers of pytest-xdist.
 CHECKED_MODULES = (
   "lgag_jax.evaluation.metrics", "lgag_jax.inference.refine", "lgag_jax.method.classifiers",
   "lgag_jax.method.gaa", "lgag_jax.method.head", "lgag_jax.method.losses",
-  "lgag_jax.method.memory_bank", "lgag_jax.method.network", "lgag_jax.method.sol", "lgag_jax.trunks",
+  "lgag_jax.method.memory_bank", "lgag_jax.method.network", "lgag_jax.method.sol",
+  "lgag_jax.trunks.depthwise", "lgag_jax.trunks.efficientnet_lite", "lgag_jax.trunks.layers",
+  "lgag_jax.trunks.resnet", "lgag_jax.trunks.vit", "lgag_jax.trunks.vit_positions",
 )
 jaxtyping.install_import_hook(CHECKED_MODULES, "beartype.beartype")
 

@@ -22,7 +22,8 @@ def literal(params, g, anchors, *, residual, heads):
   width = g.shape[-1]
   size = width // heads
   result = []
-  for image in g.astype(np.float64):
+  anchors = np.asarray(anchors, np.float64)
+  for image in np.asarray(g, np.float64):
     read = []
     for head in range(heads):
       query = image @ p["query_kernel"][:, head] + p["query_bias"][head]  # N e

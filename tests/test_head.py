@@ -220,7 +220,7 @@ def test_finer_anchors_use_the_same_parameters():
 def test_taps_serve_as_anchor_features_without_parameters():
   features = sol.TapFeatures((1, 3), 1e-5)
   taps = make_taps(np.random.default_rng(3), at_strides(16, 16))
-  assert not jax.eval_shape(features.init, jax.random.key(0), taps, (4, 4))
+  assert not jax.eval_shape(lambda taps: features.init(jax.random.key(0), taps, (4, 4)), taps)
   value = features.apply({}, taps, (4, 4))
   assert value.shape == (1, 4, 4, CHANNELS[0] + CHANNELS[2])
   last = np.asarray(taps[2])  # On the grid already: of unit length, and otherwise unchanged.

@@ -155,7 +155,7 @@ FILES = {
   "npz-shape": (".npz", lambda p: zipped(p, "a.npy", [npy_header((1 << 40,)), bytes(64)]), ""),
   "npz-negative": (".npz", lambda p: zipped(p, "a.npy", [npy_header((-1, 4)), bytes(64)]), ""),
   "npz-bomb": (
-    ".npz", lambda p: zipped(p, "a.npy", [npy_header((300 << 20,))] + [bytes(1 << 20)] * 1200),
+    ".npz", lambda p: zipped(p, "a.npy", [npy_header((520 << 20,))] + [bytes(1 << 20)] * 2080),
     "unpacks to .* more than"),
   "npz-lzma": (
     ".npz", lambda p: zipped(p, "a.npy", [npy_header((16,)), bytes(64)], zipfile.ZIP_LZMA),
