@@ -9,6 +9,7 @@ from benchmarks import accuracy, accuracy_table
 from benchmarks.programs import lower_step, named
 from benchmarks.variants import INFERENCE, TRAINED
 from lgag_jax import methods
+from lgag_jax.method import registry
 from lgag_jax.runtime import files
 from lgag_jax.settings.maps import RULES
 
@@ -30,8 +31,10 @@ def test_a_variant_is_a_valid_config_that_differs_from_the_whole_method(plan, na
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_variant_has_a_training_step(name):
+  method = TRAINED[name].get("model.method", "lgag")
   config = named("image_folder", "lgag", {
-    **TRAINED[name], "data.image_size": 64, "model.weights": "random", "train.batch_size": 8
+    **TRAINED[name], "model.method_digest": registry.digest_of(method), "data.image_size": 64,
+    "model.weights": "random", "train.batch_size": 8,
   })
   frozen = config.model.first_trainable_stage == 5
   assert lower_step(config, taps=frozen).as_text()

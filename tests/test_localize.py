@@ -115,7 +115,7 @@ def test_bank_makes_a_difference_once_it_is_ready(config):
   image = random.uniform(size=(4, 64, 64, 3)).astype(np.float32)
   size = (4, 2, state.bank.centres.shape[-1])
   bank = memory_bank.push(
-    jax.device_get(state.bank), random.normal(size=size), np.ones((4, 2), bool)
+    state.bank, jnp.array(random.normal(size=size), jnp.float32), jnp.ones((4, 2), bool)
   )
   ready = memory_bank.refresh(bank, config.bank)
   assert bool(ready.ready)
@@ -124,7 +124,7 @@ def test_bank_makes_a_difference_once_it_is_ready(config):
 
   @jax.jit
   def run(params, statistics, bank):
-    frozen = network.frozen(params, statistics, image)
+    frozen = network.frozen(params, statistics, jnp.asarray(image))
     return network(params, statistics, frozen, bank, jnp.ones((4, 1)))
 
   before, after = (run(params, state.statistics, b) for b in (bank, ready))

@@ -173,7 +173,7 @@ def test_a_mask_is_unknown_where_its_image_holds_no_data(both):
   half = np.zeros((32, 16), bool)  # Of another size than the masks.
   half[:8, 4:] = True
   image = np.zeros((32, 16, 3), np.uint8)
-  source.pixels = lambda index: (image, half)
+  source.read_valid_pixels = lambda index: (image, half)
   seen, mask = PseudoSource(source, data).read(0)
   assert seen is image
   assert (mask[~np.repeat(np.repeat(half, 2, axis=0), 4, axis=1)] == reading.UNKNOWN).all()
@@ -191,8 +191,8 @@ def test_unfinished_masks_are_refused(both, tmp_path):
 def test_masks_need_a_method_that_learns_from_them(both):
   config, first, _ = both
   data = dataclasses.replace(config.data, pseudo_masks=str(first / "pseudo"))
-  with pytest.raises(ValueError, match="learns from masks"):
-    dataclasses.replace(config, data=data)
+  with pytest.raises(ValueError, match="'class_activation' does not learn from masks"):
+    registry.method_of(dataclasses.replace(config, data=data))
 
 
 def test_stages_want_a_first_stage(both, tmp_path):

@@ -1,0 +1,174 @@
+"""Colour evidence: its histograms against loops, and maps that it repairs in a training of its own."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.ndimage
+
+from lgag_jax import config as configs
+from lgag_jax.evaluation import threshold_rules
+from lgag_jax.inference import colour_evidence
+from lgag_jax.inference.colour_evidence import BINS, ColourEvidence
+from lgag_jax.inference.localize import Maps
+from lgag_jax.mapping import predict
+from lgag_jax.method.registry import method_of
+from lgag_jax.runtime import files, sharding
+from lgag_jax.training import loop, pseudo_masks
+from tests.conftest import make_small_config
+
+
+def evidence_of(rng, classes=1, **changes):
+  fields = {
+    "log_ratio": rng.normal(size=(classes, BINS, BINS, BINS)).astype(np.float32),
+    "low": np.float32([-1, -1, 0]), "high": np.float32([1, 1, 1]), "bands": (1, 2, 3),
+    "in_unit_range": True, **changes,
+  }
+  return ColourEvidence(**fields)
+
+
+def slow_index(image, evidence):
+  """The bin of each block of 4 x 4 pixels, one at a time."""
+  height, width = image.shape[0] // 4, image.shape[1] // 4
+  index = np.zeros((height, width), int)
+  for i in range(height):
+    for j in range(width):
+      r, g, b = image[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].reshape(-1, 3).mean(0) + 1 / 255
+      features = np.array([np.log(r / g), np.log(b / g), (r + g + b) / 3])
+      bins = ((features - evidence.low) / (evidence.high - evidence.low) * BINS).astype(int)
+      a, b, c = np.clip(bins, 0, BINS - 1)
+      index[i, j] = (a * BINS + b) * BINS + c
+  return index
+
+
+def blocks(rng, count, side=32):
+  """Images whose colours are constant on blocks of 4 pixels: resizing them is a mean."""
+  coarse = rng.uniform(0.05, 0.95, (count, side // 4, side // 4, 3))
+  return coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
+
+
+def test_the_evidence_is_added_to_the_logit(rng):
+  image, evidence = blocks(rng, 2), evidence_of(rng, classes=2)
+  scores = np.full((2, 32, 32, 2), 0.3, np.float32)
+  value = np.asarray(jax.jit(evidence)(jnp.asarray(scores), jnp.asarray(image)))
+  index = np.stack([slow_index(one, evidence) for one in image])
+  for c in range(2):
+    ratio = evidence.log_ratio[c].ravel()[index]
+    blurred = scipy.ndimage.gaussian_filter1d(ratio, 0.7, axis=1, mode="nearest", radius=3)
+    blurred = scipy.ndimage.gaussian_filter1d(blurred, 0.7, axis=2, mode="nearest", radius=3)
+    # At the centre of four cells the bilinear resize is known by hand.
+    centre = value[:, 4:-4, 4:-4, c]
+    logit = np.log(centre) - np.log1p(-centre) - np.log(0.3 / 0.7)
+    coarse = logit.reshape(2, 6, 4, 6, 4).mean((2, 4))
+    near = np.asarray(jax.image.resize(blurred, (2, 32, 32), "bilinear"))[:, 4:-4, 4:-4]
+    np.testing.assert_allclose(coarse, near.reshape(2, 6, 4, 6, 4).mean((2, 4)), atol=2e-3)
+
+
+@pytest.mark.parametrize("score", [0.0, 1.0])
+def test_scores_at_their_ends_stay_finite(rng, score):
+  value = evidence_of(rng)(jnp.full((1, 32, 32, 1), score), jnp.zeros((1, 32, 32, 3)))
+  assert np.isfinite(np.asarray(value)).all()
+  assert 0 <= float(value.min()) <= float(value.max()) <= 1
+
+
+def test_counts_are_those_of_a_loop(rng):
+  image, evidence = blocks(rng, 3), evidence_of(rng)
+  scores = rng.uniform(0.1, 0.9, (3, 8, 8, 1)).repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
+  label, weight = np.float32([[1], [0], [1]]), np.float32([1, 1, 0])
+  arrays = map(jnp.asarray, (scores, image, label, weight))
+  value = np.asarray(colour_evidence._count(evidence, *arrays))
+  expected = np.zeros((2, 1, BINS**3))
+  for b in range(2):  # The third is padding.
+    index = slow_index(image[b], evidence)
+    for i in range(8):
+      for j in range(8):
+        share = float(scores[b, 4 * i, 4 * j, 0]) * label[b, 0]
+        expected[0, 0, index[i, j]] += share
+        expected[1, 0, index[i, j]] += 1 - share
+  np.testing.assert_allclose(value, expected, atol=1e-4)
+
+
+def test_fitted_evidence_tells_the_colour_of_landslides(rng, monkeypatch, small_config):
+  """A blurred map on positives is enough to find the colour that negatives have not."""
+  config = configs.from_mapping(small_config)
+  image = np.full((8, 64, 64, 3), (0.3, 0.45, 0.25), np.float32) + rng.normal(0, 0.01, (8, 64, 64, 3))
+  scores = np.full((8, 64, 64, 1), 0.05, np.float32)
+  image[::2, 8:24, 8:24] = (0.6, 0.4, 0.3)
+  scores[::2, 4:32, 4:32] = 0.6
+  batch = {
+    "image": image.astype(np.float32), "label": np.float32([[1], [0]] * 4),
+    "weight": np.ones(8, np.float32),
+  }
+  maps = Maps(
+    probabilities=jnp.ones((8, 1)), seeds=jnp.zeros((8, 4, 4), int),
+    scores={"anchor_guided": jnp.asarray(scores)},
+  )
+  monkeypatch.setattr(colour_evidence, "make_localize", lambda *_: lambda state, inputs: maps)
+  network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
+  evidence = colour_evidence.fit(network, None, lambda at_most: [batch], config, sharding.make_mesh())
+  value = np.asarray(evidence(jnp.asarray(scores), jnp.asarray(batch["image"])))[::2, ..., 0]
+  assert value[:, 12:20, 12:20].min() > 0.9
+  assert value[:, 40:].max() < 0.05
+  assert value[:, 28:31, 28:31].mean() < 0.55  # Inside the blurred map, of the wrong colour.
+
+
+@pytest.fixture(scope="module")
+def trained(image_folder, tmp_path_factory):
+  config = make_small_config(image_folder)
+  config.model.method = "class_activation"
+  config.refine.colour_evidence = True
+  workdir = tmp_path_factory.mktemp("evidence") / "work"
+  loop.train_and_evaluate(configs.from_mapping(config), workdir)
+  return workdir
+
+
+def test_a_workdir_keeps_the_evidence_that_its_thresholds_belong_to(trained, image_folder, tmp_path):
+  model = predict.load_model(trained)
+  digest = files.read_json(trained / "thresholds.json")["colour_evidence"]
+  assert model.network.evidence.digest() == digest
+  assert method_of(model.config).rule(model.config) == "agreement"
+  rows = predict.map_scenes(model, image_folder / "landslide", tmp_path / "maps").rows
+  assert len(rows) == 20
+  plain = dataclasses.replace(model, network=dataclasses.replace(model.network, evidence=None))
+  without = predict.map_scenes(plain, image_folder / "landslide", tmp_path / "plain").rows
+  assert rows != without
+  assert pseudo_masks.write(trained).is_dir()
+
+
+@pytest.mark.parametrize(("damage", "words"), [
+  ("missing", "is missing"), ("other", "does not belong"), ("shape", "is not what"),
+  ("nan", "is not what"), ("text", "cannot be read"),
+])
+def test_evidence_that_is_not_that_of_the_thresholds_is_refused(trained, tmp_path, damage, words):
+  folder = tmp_path / "copy"
+  shutil.copytree(trained, folder)
+  path = folder / colour_evidence.FILE
+  arrays = files.read_arrays(path)
+  if damage == "missing":
+    path.unlink()
+  elif damage == "text":
+    path.write_text("nothing")
+  else:
+    arrays["log_ratio"] = {
+      "other": arrays["log_ratio"] + 1, "shape": arrays["log_ratio"][:, :3],
+      "nan": arrays["log_ratio"] * np.nan,
+    }[damage]
+    np.savez(path, **arrays)
+  config = configs.load(folder / "config.json")
+  network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
+  with pytest.raises(ValueError, match=words):
+    threshold_rules.with_evidence(network, folder, config)
+
+
+@pytest.mark.parametrize(("changes", "used"), [
+  ({}, True), ({"channels": 2, "rgb_bands": (1, 2, 3)}, False), ({"colour_evidence": False}, False),
+])
+def test_where_evidence_is_used(changes, used):
+  draft = configs.config_dict()
+  for name, value in changes.items():
+    group = {"channels": "data", "rgb_bands": "model", "colour_evidence": "refine"}[name]
+    draft[group][name] = value
+  assert configs.from_mapping(draft).uses_colour_evidence == used
