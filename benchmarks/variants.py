@@ -39,4 +39,5 @@ INFERENCE = {
   "anchors on stride 8": {"localize.anchor_stride": 8},
   "anchors on stride 16": {"localize.anchor_stride": 16},
   "no refinement": {"refine.method": "none"},
+  "no colour evidence": {"refine.colour_evidence": False},
 }

@@ -10,14 +10,14 @@ import pytest
 from PIL import Image
 
 from lgag_jax import config as configs
-from lgag_jax.config import Config
+from lgag_jax.config import Config, RefineConfig
 from lgag_jax.evaluation import diagnose, evaluate, measure, metrics, report
 from lgag_jax.inputs import sources
 from lgag_jax.mapping import predict
 from lgag_jax.runtime import files, sharding
 from lgag_jax.training import fill_trunk_outputs, restore
 
-CONFIG = Config()
+CONFIG = Config(refine=RefineConfig(colour_evidence=False))  # Its default rule is "argmax".
 HEADS = {  # By a name for the tests, how a finding's text begins.
   "few": "Too few validation images", "chance": "The image classifier is no better than chance",
   "swapped": "The image classifier is worse than chance", "weak": "The image classifier is weak",

@@ -129,14 +129,15 @@ def test_loaders_refuse_images_of_another_shape(exported, tmp_path):
 def test_loops_convert_to_onnx(rng):
   """Converts what is hardest for a converter, and a sigmoid near zero."""
   image = rng.random((2, 96, 96, 3), np.float32)
-  scores = rng.random((2, 96, 96, 2), np.float32)
+  scores = jnp.asarray(rng.random((2, 96, 96, 2), np.float32))
   function = lambda x: (refine.refine(scores, x, RefineConfig()), sol.overlap(
     x.reshape(2, -1, 3)[:, :50], scores.reshape(2, -1, 2)[:, :50], block_rows=16, epsilon=1e-5),
     jax.nn.sigmoid(100 * x - 60) ** 0.25)
   inputs = jax.ShapeDtypeStruct(image.shape, np.float32)
   program = onnx_conversion.convert(function, inputs, tuple("abc"))
   runtime = onnxruntime.InferenceSession(program)
-  for output, expected in zip(runtime.run(None, {"images": image}), function(image), strict=True):
+  outputs = zip(runtime.run(None, {"images": image}), function(jnp.asarray(image)), strict=True)
+  for output, expected in outputs:
     np.testing.assert_allclose(output, expected, atol=2e-5)
 
 
@@ -202,4 +203,5 @@ def test_small_systems_are_solved(rng):
   a = rng.normal(size=(4, 3, 5, 9))
   matrix, right = a @ a.swapaxes(-1, -2) + 0.1 * np.eye(5), rng.normal(size=(4, 3, 5, 2))
   with jax.enable_x64(True):
-    np.testing.assert_allclose(refine._solve(matrix, right), np.linalg.solve(matrix, right), rtol=1e-8)
+    solved = refine._solve(jnp.asarray(matrix), jnp.asarray(right))
+    np.testing.assert_allclose(solved, np.linalg.solve(matrix, right), rtol=1e-8)

@@ -217,6 +217,7 @@ def test_the_aggregation_of_the_docs_moves_cells_to_the_nearest_anchor(fresh, tm
   cells, anchors = (rng.normal(size=size).astype(np.float32) for size in ((1, 5, 12), (3, 12)))
   step = rng.uniform(size=12).astype(np.float32)
   params = {"params": {"sharpness": 1e4, "step": step}}
+  cells, anchors = jnp.asarray(cells), jnp.asarray(anchors)
   apply = lambda ready: module.apply(params, cells, anchors, jnp.array(ready))
   np.testing.assert_array_equal(apply(False), cells)
   cosine = cells @ anchors.T / np.linalg.norm(anchors, axis=1)

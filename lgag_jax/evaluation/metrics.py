@@ -203,7 +203,7 @@ def recall_by_size(landslides: np.ndarray, edges: tuple[int, ...]) -> list[dict]
 
 
 def objects(
-  landslides: np.ndarray, polygons: np.ndarray, least: float, edges: tuple[float, ...]
+  landslides: np.ndarray, polygons: np.ndarray, least: float, edges: tuple[float | int, ...]
 ) -> dict:
   """Returns counts, areas and rates of mapped polygons against landslides, in total and by size.
 

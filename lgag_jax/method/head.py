@@ -75,7 +75,7 @@ class Head(nn.Module):
     layer = nn.Dense(classes, dtype=dtype, name="fused_classifier")
     return dense(layer, fused).astype(jnp.float32).reshape(fused.shape[0], *grid, classes)
 
-  def _check(self, part: str, value: Array, expected: tuple[int | None, ...]) -> None:
+  def _check(self, part: str, value: Array, expected: tuple) -> None:
     """Raises ValueError naming the part whose output has another shape than the next one takes."""
     same = value.ndim == len(expected) and all(
       want in (None, have) for have, want in zip(value.shape, expected, strict=True)
