@@ -223,7 +223,7 @@ def test_the_size_of_headers_is_limited(place, kind):
       file.write(bytes(1 << 20))
   started = time.monotonic()
   refuse(place / "bad.tar.gz", "one of its headers exceeds|damaged")
-  assert time.monotonic() - started < 1.0
+  assert time.monotonic() - started < 10.0  # Reading what it claims would take minutes.
 
 
 def test_encrypted_zips_and_unsupported_compression_are_refused(place):
