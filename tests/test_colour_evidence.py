@@ -108,7 +108,8 @@ def test_fitted_evidence_tells_the_colour_of_landslides(rng, monkeypatch, small_
   )
   monkeypatch.setattr(colour_evidence, "make_localize", lambda *_: lambda state, inputs: maps)
   network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
-  evidence = colour_evidence.fit(network, None, lambda at_most: [batch], config, sharding.make_mesh())
+  batches = lambda at_most: (each for each in [batch])
+  evidence = colour_evidence.fit(network, None, batches, config, sharding.make_mesh())
   value = np.asarray(evidence(jnp.asarray(scores), jnp.asarray(batch["image"])))[::2, ..., 0]
   assert value[:, 12:20, 12:20].min() > 0.9
   assert value[:, 40:].max() < 0.05

@@ -39,7 +39,7 @@ finally:
     (["--config=configs/image_folder.py", "--config.train.epochs=0", "--workdir=a"], 1, "epochs=0"),
     (["--config=configs/image_folder.py", "--config.data.diretory=b", "--workdir=a"], 1,
      "no field 'diretory'. Did you mean 'directory'?"),
-    (["--config=configs/image_folders.py", "--workdir=a"], 1, "there is no such file"),
+    (["--config=configs/image_folders.py", "--workdir=a"], 1, "image_folders.py does not exist"),
     (["--mode", "eval", "--config=configs/image_folder.py", "--workdir=a"], 1, "leave --config out"),
   ],
   ids=lambda value: value[0] if isinstance(value, list) and value else "",

@@ -212,7 +212,7 @@ PUBLISHED = {
 
 def earlier(**changes):
   result = mapping()
-  del result["model"]["method_digest"]
+  del result["model"]["method_digest"], result["refine"]["colour_evidence"]
   for group, fields in EARLIER.items():
     result[group].update(fields)
   for path, value in changes.items():
@@ -230,7 +230,9 @@ def earlier(**changes):
 ])
 def test_a_config_of_release_0_1_0_names_the_method_of_today(tmp_path, changes, method):
   write_json(tmp_path / "config.json", earlier(**changes))
-  expected = mapping(model__method=method, localize__threshold_rule="argmax")
+  expected = mapping(
+    model__method=method, localize__threshold_rule="argmax", refine__colour_evidence=False,
+  )
   assert configs.load(tmp_path / "config.json") == configs.from_mapping(expected)
 
 

@@ -180,7 +180,7 @@ def _with_packaged_config(argv: list[str]) -> list[str]:
   full = f"{packaged.resolve(file)}{colon}{method}"
   if not pathlib.Path(packaged.resolve(file)).exists():
     raise ValueError(
-      f"--config={file}: there is no such file, neither here nor in lgag_jax. For your own images use "
+      f"--config={file} does not exist, neither here nor in lgag_jax. For your own images use "
       "--config=configs/image_folder.py."
     )
   return [full if word == path else word.replace(f"config={path}", f"config={full}") for word in argv]

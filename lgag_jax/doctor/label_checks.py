@@ -195,7 +195,7 @@ def _check_coverage(survey: Survey, config: Config) -> list[Finding]:
       WARNING, f"{text}, but localize.agreement_fraction={agreement:g} is for larger landslides: maps "
       "will be too large.",
       f"Set model.top_fraction={ModelConfig.top_fraction} and "
-      f"localize.threshold_rule={LocalizeConfig.threshold_rule}.",
+      f"localize.agreement_fraction={min(LocalizeConfig.agreement_fraction, covered):.1g}.",
     )]
   pooled = config.model.pooling == "top" and method_of(config).supervision == "labels"
   if pooled and covered >= methods.CLOSE_UP_SHARE and config.model.top_fraction < covered / 2:

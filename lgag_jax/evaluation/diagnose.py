@@ -167,9 +167,11 @@ def _mapped_negatives(image: dict, values: dict, config: Config) -> dict | None:
   share = values["coverage"]["negative_share"]
   if share is None or share <= MAX_NEGATIVE_SHARE:
     return None
-  is_argmax = method_of(config).rule(config) == "argmax"
-  rule = "" if is_argmax else "Try localize.threshold_rule=argmax."
-  gate = remedies.move_gate("raise", config) if method_of(config).gated else ""
+  method = method_of(config)
+  # Colour evidence moves the scores off the point that "argmax" reads.
+  no_argmax = method.rule(config) == "argmax" or method.takes_colour_evidence(config)
+  rule = "" if no_argmax else "Try localize.threshold_rule=argmax."
+  gate = remedies.move_gate("raise", config) if method.gated else ""
   text = (
     f"Negative images are mapped: {_percent(share)} of their pixels count as the class. The classifier "
     f"calls {image['false_alarms']} of these {image['negatives']} images positive."

@@ -34,7 +34,7 @@ def evaluate(
   from the masks of the evaluated images. As in prediction, a pixel belongs to at most one class.
   """
   evidence = None
-  if config.uses_colour_evidence and network.method.supervision == "labels":
+  if network.method.takes_colour_evidence(config):
     images = lambda at_most: train.eval_batches(config, at_most=at_most)
     evidence = colour_evidence.fit(network, state, images, config, mesh)
   network = dataclasses.replace(network, evidence=evidence)

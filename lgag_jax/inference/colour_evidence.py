@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxtyping import Array, Float
 from lgag_jax.config import Config
 from lgag_jax.inference.localize import inputs_of, main_map_name, make_localize
 from lgag_jax.method.network import Network
-from lgag_jax.runtime import files, processes, sharding
+from lgag_jax.runtime import files, preemption, processes, sharding
 from lgag_jax.state import TrainState
 from lgag_jax.trunks.layers import resize
 
@@ -95,8 +95,8 @@ def colour_features(
 
 
 def fit(
-  network: Network, state: TrainState, batches: Callable[[int], Iterable[dict]], config: Config,
-  mesh: Mesh,
+  network: Network, state: TrainState, batches: Callable[[int], Generator[dict, None, None]],
+  config: Config, mesh: Mesh,
 ) -> ColourEvidence:
   """Counts the histograms of training images; `batches(at_most)` yields them, with images.
 
@@ -104,7 +104,10 @@ def fit(
   """
   bands, unit_range = config.model.rgb_bands, config.data.normalise == "trunk"
   features = jax.jit(lambda image: colour_features(image, bands, unit_range)[:, ::2, ::2])
-  sample = [np.asarray(features(batch["image"]))[batch["weight"] > 0] for batch in batches(_SAMPLE)]
+  sample = [
+    np.asarray(features(batch["image"]))[batch["weight"] > 0]
+    for batch in preemption.until_stopped(batches(_SAMPLE))
+  ]
   sample = processes.gather({"features": np.concatenate(sample).reshape(-1, 3)})["features"]
   low, high = np.quantile(sample, (0.002, 0.998), axis=0).astype(np.float32)
   classes = len(config.data.classes)
@@ -118,7 +121,7 @@ def fit(
     functools.partial(_count, blank), out_shardings=sharding.replicated_sharding(mesh)
   )
   total = np.zeros((2, classes, BINS**3))
-  for batch in batches(config.localize.calibration_images):
+  for batch in preemption.until_stopped(batches(config.localize.calibration_images)):
     inputs = sharding.to_global(inputs_of(batch, config), mesh)
     labels = sharding.to_global({k: batch[k] for k in ("label", "weight")}, mesh)
     scores = localize(state, inputs).scores[name]

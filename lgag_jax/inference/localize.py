@@ -35,7 +35,7 @@ def gated(maps: Maps, name: str, config: Config) -> jax.Array:
 
 def needs_images(config: Config) -> bool:
   """Whether maps are made with the images even where trunk outputs are stored."""
-  return config.refine.method != "none" or config.uses_colour_evidence
+  return config.refine.method != "none" or method_of(config).takes_colour_evidence(config)
 
 
 def map_names(config: Config) -> tuple[str, ...]:

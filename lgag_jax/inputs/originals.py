@@ -1,5 +1,6 @@
 """Code shared by the builders of published data sets: finding the files, tiles, labels, features."""
 
+import abc
 import dataclasses
 import logging
 import pathlib
@@ -45,13 +46,13 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   VERSION = tfds.core.Version("1.0.0")
   RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
 
+  @abc.abstractmethod
   def is_root(self, folder: pathlib.Path) -> bool:
     """Returns whether a folder has the published layout."""
-    raise NotImplementedError
 
+  @abc.abstractmethod
   def splits(self, root: pathlib.Path) -> dict[str, Examples]:
     """Returns the examples of each split; raises ValueError with the expected layout."""
-    raise NotImplementedError
 
   def _info(self) -> tfds.core.DatasetInfo:
     return self.dataset_info_from_configs(

@@ -124,9 +124,13 @@ class Method:
       )
     return self.maps[-1].name if name == "best" else name
 
+  def takes_colour_evidence(self, config: Config) -> bool:
+    """Whether evidence from the colours of pixels is added to the maps, which masks need not."""
+    return self.supervision == "labels" and config.uses_colour_evidence
+
   def rule(self, config: Config) -> str:
     """Returns the threshold rule in use."""
     chosen = config.localize.threshold_rule
-    if chosen == "default" and config.uses_colour_evidence and self.supervision == "labels":
+    if chosen == "default" and self.takes_colour_evidence(config):
       return "agreement"  # Evidence that is added moves the point where both classes are level.
     return self.threshold_rule if chosen == "default" else chosen

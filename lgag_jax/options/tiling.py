@@ -40,7 +40,7 @@ class Settings:
   validation_fraction: float = flag(0.2, "the fraction of blocks held out for validation.")
   block_size: int = flag(0, (
     "side of a block in pixels, a multiple of tile_size. Neighbouring tiles look alike, so a whole "
-    "block goes to training or validation. 0: up to 4 tiles, such that there are at least 8 blocks."))
+    "block goes to training or validation. 0: at most 4 tiles, so that there are at least 8 blocks."))
   block_buffer: int = flag(_AUTO, (
     "pixels around a validation block that no training tile may touch. -1: half a tile."))
 

@@ -56,6 +56,8 @@ def upgraded(mapping: Mapping[str, Any]) -> dict[str, Any]:
     _group(groups, group).pop(name, None)
   if _group(groups, "localize").get("threshold_rule") == "negatives":
     groups["localize"]["threshold_rule"] = "argmax"  # See evaluation.threshold_rules.load_thresholds.
+  if isinstance(groups.setdefault("refine", {}), dict):
+    groups["refine"]["colour_evidence"] = False  # Its thresholds were chosen without.
   method = groups["model"].get("method")
   form = _SEGMENTATION if method == "segmentation" else _DEFAULT_FORM
   if groups["model"]["classifier"] == "linear" and method in _PUBLISHED_NAMES:
@@ -79,6 +81,6 @@ def _drop(groups: dict, field: str, understood: Any) -> None:
   value = _group(groups, group).pop(name, understood)
   if value != understood:
     raise ValueError(
-      f"config.{field}={value!r} is an option of release 0.1.0 that this release has not (only "
-      f"{understood!r}): read it with release 0.1.0, or train again."
+      f"config.{field}={value!r} is an option of release 0.1.0 that this release does not have "
+      f"(only {understood!r}): read it with release 0.1.0, or train again."
     )
