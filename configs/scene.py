@@ -10,7 +10,7 @@ The buffer removes every training tile that it touches, a ring around each valid
 leave 57 % of a large scene's tiles for training; blocks of 512 leave 23 %, blocks of 2048 leave 70 %.
 
 These settings are for tiles of which landslides cover about a third. If they cover less, maps come out
-far too large: add --config.model.top_fraction=0.08 --config.localize.agreement_fraction=0.01.
+far too large: add --config.model.top_fraction=0.08 --config.localize.agreement_fraction=0.
 """
 
 

@@ -167,6 +167,9 @@ def test_black_maps_are_explained_by_what_blackens_them():
   assert "Raise localize.agreement_fraction (0.3)." in remedy
   remedy = named(good(), a_map(white=16), agreement)["white"]["remedy"]
   assert "Lower localize.agreement_fraction" in remedy
+  chosen = change(CONFIG, localize={"threshold_rule": "agreement", "agreement_fraction": 0.0})
+  remedy = named(good(), a_map(black=16), chosen)["black"]["remedy"]
+  assert "Set localize.agreement_fraction to the fraction" in remedy
   # What training takes for landslide in a positive image may be too little.
   tight = change(CONFIG, loss={"background_pixel_weight": 0.5})
   remedy = named(good(), a_map(black=16), tight)["black"]["remedy"]

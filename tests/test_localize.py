@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lgag_jax import config as configs
-from lgag_jax.evaluation import metrics, threshold_rules
+from lgag_jax.evaluation import colour_index, metrics, threshold_rules
 from lgag_jax.inference import localize
 from lgag_jax.method import head, memory_bank
 from lgag_jax.method import network as networks
@@ -106,7 +106,57 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
   rules = found["class_activation"]
   assert 0.1 < rules["otsu"][0] < 0.9
   assert found["anchor_guided"]["argmax"] == [0.5]
-  assert 0.78 <= rules["agreement"][0] <= 0.9  # Between the quiet images and the slides.
+  # Midway between 0.64, which a fifth of a quiet image exceeds, and the slides' 0.9.
+  assert rules["agreement"][0] == pytest.approx(0.77, abs=0.02)
+
+
+def literal_agreement(levels, labels, fractions):
+  """Goes through all fractions and thresholds; `levels[i]` are the sorted scores of image i."""
+  best = []
+  for fraction in fractions:
+    reached = np.array([s[-max(1, int(np.ceil(fraction * len(s) - 1e-9)))] for s in levels])
+    rows = []
+    for threshold in np.arange(1024) / 1024:
+      called = reached >= threshold
+      hit, rejected = called[labels].mean(), 1 - called[~labels].mean()
+      error = np.sqrt(hit * (1 - hit) / labels.sum() + rejected * (1 - rejected) / (~labels).sum()) / 2
+      rows.append(((hit + rejected) / 2, error))
+    best.append(np.array(rows))
+  top = max(range(len(best)), key=lambda f: best[f][:, 0].max())
+  limit = best[top][:, 0].max() - 2 * best[top][best[top][:, 0].argmax(), 1]
+  chosen = max(f for f in range(len(best)) if best[f][:, 0].max() >= limit - 1e-9)
+  even = np.flatnonzero(best[chosen][:, 0] >= best[chosen][:, 0].max() - 1e-9)
+  return fractions[chosen], even[len(even) // 2] / 1024
+
+
+@pytest.mark.parametrize("covered", [0.01, 0.1, 0.4])
+def test_labels_choose_the_fraction_that_landslides_cover(config, covered):
+  """Negative images have single bright pixels; landslides are larger, in a dim and a bright half."""
+  random = np.random.default_rng(3)
+  images, pixels = 80, 1000
+  labels = np.arange(images) % 2 == 0
+  scores = random.uniform(0.0, 0.6, (images, pixels))
+  scores[:, : int(covered * pixels / 2)] += 0.3 * (random.uniform(size=(images, 1)) < 0.8)
+  slide = int(covered * pixels)
+  scores[labels, :slide] = random.uniform(0.55, 0.95, (labels.sum(), slide))
+  scores = np.floor(scores * 1024 + 0.5) / 1024 + 1 / 4096  # Inside a bin of the histograms.
+  maps = localize.Maps(
+    probabilities=jnp.full((images, 1), 0.9), seeds=jnp.zeros((images, 2, 2), int),
+    scores={
+      name: jnp.asarray(scores.reshape(images, 25, 40, 1), jnp.float32)
+      for name in ("class_activation", "anchor_guided")
+    },
+  )
+  batch = {
+    "image": np.zeros((images, 8, 8, 3), np.float32), "weight": np.ones(images, np.float32),
+    "label": labels[:, None].astype(np.float32),
+  }
+  found = threshold_rules.thresholds(
+    lambda *_: maps, None, (b for b in [batch]), sharding.make_mesh(), config
+  )
+  fraction, threshold = literal_agreement(np.sort(scores, axis=1), labels, colour_index.SHARES)
+  assert found["anchor_guided"]["agreement"][0] == pytest.approx(threshold, abs=1e-6)
+  assert covered / 4 <= fraction <= 2 * covered
 
 
 def test_bank_makes_a_difference_once_it_is_ready(config):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lgag_jax import methods
-from lgag_jax.config import Config, LocalizeConfig, ModelConfig
+from lgag_jax.config import Config, ModelConfig
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, finding, have, images, plural
 from lgag_jax.doctor.survey import SPLITS, Example, MaskValues, Survey
 from lgag_jax.method.registry import method_of
@@ -194,8 +194,8 @@ def _check_coverage(survey: Survey, config: Config) -> list[Finding]:
     return [finding(
       WARNING, f"{text}, but localize.agreement_fraction={agreement:g} is for larger landslides: maps "
       "will be too large.",
-      f"Set model.top_fraction={ModelConfig.top_fraction} and "
-      f"localize.agreement_fraction={min(LocalizeConfig.agreement_fraction, covered):.1g}.",
+      f"Set model.top_fraction={ModelConfig.top_fraction} and localize.agreement_fraction=0, which "
+      "lets the labels choose.",
     )]
   pooled = config.model.pooling == "top" and method_of(config).supervision == "labels"
   if pooled and covered >= methods.CLOSE_UP_SHARE and config.model.top_fraction < covered / 2:

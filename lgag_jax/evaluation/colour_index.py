@@ -64,8 +64,8 @@ def fit(levels: dict[tuple[str, int], np.ndarray], labels: np.ndarray) -> Colour
 
   `levels` has, for an index and a sign, what `share_levels` returns of each image, f32[n, shares];
   `labels` is bool[n]. The largest share is taken whose image AUC is within one standard error of the
-  best, since labels only bound it from below; a later index must exceed an earlier one by as much. The
-  threshold is the one of highest balanced accuracy at that share.
+  best, since smaller ones predict the labels, too; a later index must exceed an earlier one by as
+  much. The threshold is the one of highest balanced accuracy at that share.
   """
   if labels.all() or not labels.any():
     return None

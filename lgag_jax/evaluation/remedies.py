@@ -9,6 +9,8 @@ def move_rule(direction: str, config: Config) -> str:
   localize, opposite = config.localize, {"lower": "Raise", "raise": "Lower"}[direction]
   if method_of(config).rule(config) != "agreement":
     return ""
+  if not localize.agreement_fraction:
+    return "Set localize.agreement_fraction to the fraction of a positive image that landslides cover."
   # A larger fraction maps more pixels.
   return f"{opposite} localize.agreement_fraction ({localize.agreement_fraction:g})."
 

@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
+from lgag_jax.evaluation.colour_index import SHARES
 from lgag_jax.inference import colour_evidence
 from lgag_jax.inference.localize import Maps, inputs_of, map_names
 from lgag_jax.method.method import ScoreMap
@@ -24,6 +25,7 @@ from lgag_jax.runtime import files, preemption, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
+_ERRORS = 2.0  # Standard errors that a fraction's agreement may lie below the best.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
 
 
@@ -37,8 +39,10 @@ def thresholds(
     activation that is normalised by its image's maximum has no such point: Otsu's threshold takes its
     place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
-  - "agreement": an image counts as positive if `localize.agreement_fraction` of its pixels score above
-    the threshold; the one that agrees best with the labels (mean of sensitivity and specificity).
+  - "agreement": an image counts as positive if a fraction of its pixels scores above the threshold; the
+    threshold that agrees best with the labels (balanced accuracy). The fraction is
+    `localize.agreement_fraction`. If that is 0, it is the largest of SHARES whose best balanced
+    accuracy is within two standard errors of the highest: smaller ones agree with the labels, too.
   """
   histograms = make_histograms(config, mesh)
   total: dict[str, Any] = {}
@@ -63,24 +67,26 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
   """Returns sums over images for each map, f32[C, bins] each.
 
   "present": counts of the scores on images where the classifier finds the class. "positive" and
-  "negative": images with and without the class that a threshold in that bin calls positive.
+  "negative", f32[C, fractions, bins]: images with and without the class that a threshold in that bin
+  calls positive.
   """
   result = {}
+  fraction = config.localize.agreement_fraction
+  fractions = jnp.array((fraction,) if fraction else SHARES)[:, None]
   present = maps.probabilities > config.localize.gate
   for name, scores in maps.scores.items():
     scores = jnp.moveaxis(scores, -1, 1)  # B C H W
     flat = scores.reshape(-1, *scores.shape[2:])
     counts = metrics.score_histogram(flat, jnp.ones(flat.shape, bool))
     counts = counts.reshape(*scores.shape[:2], -1)  # B C bins
-    above = jnp.cumsum(counts[..., ::-1], axis=-1)[..., ::-1]
-    called = above >= jnp.maximum(config.localize.agreement_fraction * above[..., :1], 1.0)
+    above = jnp.cumsum(counts[..., ::-1], axis=-1)[..., None, ::-1]  # B C 1 bins
+    called = above >= jnp.maximum(fractions * above[..., :1], 1.0)  # B C fractions bins
     label, weight = batch["label"], batch["weight"][:, None]
     # Sums and not products: a TPU would round the counts of a product's operands.
-    summed = lambda values, weights: jnp.sum(values * weights[..., None], axis=0)
     result[name] = {
-      "present": summed(counts, present * weight),
-      "positive": summed(called, label * weight),
-      "negative": summed(called, (1.0 - label) * weight),
+      "present": jnp.sum(counts * (present * weight)[..., None], axis=0),
+      "positive": jnp.sum(called * (label * weight)[..., None, None], axis=0),
+      "negative": jnp.sum(called * ((1.0 - label) * weight)[..., None, None], axis=0),
     }
   return result
 
@@ -95,11 +101,22 @@ def _thresholds_by_rule(histogram: dict[str, np.ndarray], map_: ScoreMap) -> dic
 
 
 def _agreement(positive: np.ndarray, negative: np.ndarray) -> float:
-  """Returns the threshold of the highest balanced accuracy; of equally good ones the middle one."""
-  if not positive[0] or not negative[0]:
+  """Returns the threshold of the highest balanced accuracy; of equally good ones the middle one.
+
+  Counts of images are f[fractions, bins]. Of several fractions the largest is taken that is not
+  significantly worse than the best.
+  """
+  positives, negatives = positive[0, 0], negative[0, 0]
+  if not positives or not negatives:
     return _EVEN_SCORE
-  balanced = positive / positive[0] + 1.0 - negative / negative[0]
-  best = np.flatnonzero(balanced >= balanced.max() * (1 - 1e-9))
+  sensitivity, specificity = positive / positives, 1.0 - negative / negatives
+  balanced = (sensitivity + specificity) / 2  # fractions bins
+  row, column = np.unravel_index(np.argmax(balanced), balanced.shape)
+  variance = lambda rate, count: rate[row, column] * (1.0 - rate[row, column]) / count
+  error = np.sqrt(variance(sensitivity, positives) + variance(specificity, negatives)) / 2
+  highest = balanced.max(axis=1)
+  chosen = balanced[np.flatnonzero(highest >= highest.max() - _ERRORS * error - 1e-9)[-1]]
+  best = np.flatnonzero(chosen >= chosen.max() * (1 - 1e-9))
   return float(best[len(best) // 2]) / metrics.BINS
 
 
