@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import overload
 
 import jax
@@ -18,12 +19,14 @@ from lgag_jax.geo import scale
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.windows import cover_scene
-from lgag_jax.imagery import listing
+from lgag_jax.imagery import listing, scaling
 from lgag_jax.mapping import predict, window_pipeline
 from lgag_jax.mapping.row_store import SavedState
-from lgag_jax.mapping.scene_job import SceneJob
+from lgag_jax.mapping.scene_job import SceneJob, value_warnings
 from lgag_jax.method import registry
 from lgag_jax.options.mapping import Options
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,13 +93,15 @@ class Model:
       channels = self.config.data.channels
       open_file = functools.partial(open_scene, paths[0], channels, bands=options.bands)
       with open_file() as scene:
-        grid = scene.grid
-      return self._map([(grid, open_file)], options)[0]
+        source = str(paths[0]), scene.dtype, scene.grid, open_file
+      return self._map([source], options)[0]
     if output is not None:
       raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
     batch = _as_batch(np.asarray(image), self.config.data)
     grid = Grid(batch.shape[1], batch.shape[2], None, Affine.identity())
-    sources = [(grid, functools.partial(_open_array, pixels, grid)) for pixels in batch]
+    sources = [
+      ("The array", batch.dtype, grid, functools.partial(_open_array, pixels, grid)) for pixels in batch
+    ]
     results = self._map(sources, options)
     if np.ndim(image) == 3:
       return results[0]
@@ -107,19 +112,21 @@ class Model:
        for name in self.classes},
     )
 
-  def _map(self, sources: list[tuple[Grid, Callable]], options: Options) -> list[Result]:
-    """Maps scenes, given by their grids and the functions that open them, as scenes on disk are."""
+  def _map(self, sources: list[tuple], options: Options) -> list[Result]:
+    """Maps scenes as --mode=predict does; a source is (name, type, Grid, function to open it)."""
     loaded, results = self.loaded, []
     training_scale = loaded.scale_for(options)
 
-    def finish(rows: _MemoryRows, job: SceneJob) -> None:
+    def finish(rows: _MemoryRows, name: str, dtype: np.dtype, job: SceneJob) -> None:
       if job.failure:
         raise job.failure
+      for text in value_warnings(job.brightest, dtype, self.config.data):
+        _LOG.warning("%s: %s", name, text)
       scores = dict(zip(self.classes, map(float, job.image_scores), strict=True))
       results.append(Result(rows.probability, rows.mask, scores))
 
     def jobs() -> Iterator[SceneJob]:
-      for grid, open_source in sources:
+      for name, dtype, grid, open_source in sources:
         classes = len(self.classes)
         gsd = grid.gsd() or options.gsd or None
         shape = grid.height, grid.width
@@ -128,7 +135,7 @@ class Model:
         store = _MemoryRows(np.empty((*shape, classes), np.float32), np.empty(shape, np.uint8))
         yield SceneJob(
           open_source, windows, rows, cols, (0, rows.length), store,
-          np.array(loaded.thresholds, np.float32), functools.partial(finish, store),
+          np.array(loaded.thresholds, np.float32), functools.partial(finish, store, name, dtype),
         )
 
     window_pipeline.run(jobs(), loaded.network, loaded.state, loaded.config, loaded.mesh)
@@ -187,10 +194,5 @@ def _as_batch(array: np.ndarray, data: DataConfig) -> np.ndarray:
     array = array.astype(np.float32)
   if array.dtype.kind not in "uif":
     raise ValueError(f"The array holds {array.dtype}: give integers as read, or floats.")
-  scaled_by_type = data.normalise == "trunk" and not data.max_value
-  if scaled_by_type and array.dtype.kind in "ui" and array.dtype not in (np.uint8, np.uint16):
-    raise ValueError(
-      f"The array holds {array.dtype}, of which images fill only a part of the range: give the type of "
-      "the image files, such as array.astype(np.uint8)."
-    )
+  scaling.check_type(array.dtype, data, "The array")
   return array if array.ndim == 4 else array[None]

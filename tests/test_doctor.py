@@ -320,6 +320,25 @@ def test_twelve_bits_in_sixteen(tmp_path):
   assert visit(root, tmp_path, channels=1, normalise="train")[0] == 0
 
 
+def test_bytes_in_wide_integers(tmp_path):
+  root = tmp_path / "data"
+  for k, kind in enumerate((YES, NO)):
+    (root / kind).mkdir(parents=True)
+    for i in range(COUNT):
+      save_wide(root / kind / f"{i:02d}.tif", scene(99 * k + i)[..., 0])
+  code, report = visit(root, tmp_path, channels=1)
+  assert code == 1 and "more than 16 bits" in worse(report)[0]
+  assert "max_value=255" in named(report, "more than 16 bits")["remedy"]
+  assert visit(root, tmp_path, channels=1, max_value=255.0)[0] == 0
+
+
+def save_wide(path, array):
+  with rasterio.open(
+    path, "w", driver="GTiff", height=array.shape[0], width=array.shape[1], count=1, dtype="int32"
+  ) as file:
+    file.write(array.astype("int32"), 1)
+
+
 def test_a_file_name_that_is_not_utf8_is_shown(tmp_path, capsys):
   root = folder(tmp_path / "set")
   (root / YES / "l00.png").rename(root / YES / os.fsdecode(b"l\xff.png"))

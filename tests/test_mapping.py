@@ -6,6 +6,7 @@ computed at once. A function whose scores differ between windows shows seams.
 
 import dataclasses
 import json
+import logging
 import pathlib
 
 import jax
@@ -18,6 +19,7 @@ from lgag_jax.config import Config, DataConfig, LocalizeConfig
 from lgag_jax.geo import scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import reading
+from lgag_jax.mapping import predict as prediction
 from lgag_jax.mapping import products, rasters, row_store, window_pipeline
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore, SavedState
@@ -75,9 +77,9 @@ def picture(height, width, seed=0):
 
 def predict(path, output, options=Options(), *, split_scenes=False, key="key"):
   with open_scene(path, 3) as scene:
-    grid = scene.grid
+    grid, dtype = scene.grid, scene.dtype
   windows = scale.plan_windows(scale.Scale(SIDE, 2.0), CONFIG, grid.gsd(), options.tile_size)
-  plan = ScenePlan(path, path.stem, grid, windows, key)
+  plan = ScenePlan(path, path.stem, grid, windows, key, dtype)
   skipped = []
   mapper = SceneMapper(
     output, CONFIG, options, [0.5], split_scenes, lambda path, error: skipped.append(str(error))
@@ -342,3 +344,31 @@ def test_table_and_numbers_are_of_all_inputs_to_an_output(batch_sizes, tmp_path)
   table = (tmp_path / "out/predictions.csv").read_text()
   assert "first.tif" in table and "second.tif" in table
   assert len(products.read_figures(tmp_path / "out", CONFIG)) == 2
+
+
+@pytest.mark.parametrize("split_scenes", [False, True])
+@pytest.mark.parametrize(("kind", "factor", "words"), [
+  ("int16", 1, "of the 32767"), ("uint16", 16, "of the 65535"), ("uint16", 0, "no data"),
+  ("uint8", 1, ""), ("uint16", 257, ""),
+])
+def test_a_scene_whose_values_say_little_has_a_warning(
+  batch_sizes, tmp_path, caplog, kind, factor, words, split_scenes
+):
+  path = write_scene(tmp_path / "scene.tif", picture(50, 40), nodata=0)
+  with rasterio.open(path) as raster:
+    profile, values = raster.profile, raster.read()
+  with rasterio.open(path, "w", **{**profile, "dtype": kind}) as raster:
+    raster.write((values.astype(kind) * factor).astype(kind))
+  with caplog.at_level(logging.WARNING):
+    _, skipped = predict(path, tmp_path / "maps", split_scenes=split_scenes)
+  assert not skipped
+  warnings = json.loads((tmp_path / "maps/scenes/scene.json").read_text())["warnings"]
+  assert len(warnings) == bool(words)
+  assert all(words in text and text in caplog.text for text in warnings)
+
+
+def test_a_blank_map_is_not_blamed_on_the_values_of_a_scene_without_data():
+  row = {f"{name}_{key}": 0.0 for name in CONFIG.data.classes for key in ("share", "probability")}
+  assert prediction.blank_maps_warning([{**row, "no_data_share": 1.0}], CONFIG) == ""
+  rows = [{**row, "no_data_share": 1.0}, {**row, "no_data_share": 0.2}]
+  assert "Every map is black" in prediction.blank_maps_warning(rows, CONFIG)

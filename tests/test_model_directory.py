@@ -99,7 +99,8 @@ def test_files_and_arrays_give_the_same_map(model, scene, mapped, tmp_path):
 @pytest.mark.parametrize(("array", "message"), [
   (np.zeros((5, 5)), r"The array is \[5, 5\]: give \[H, W, 3\]"),
   (np.zeros((5, 5, 4), np.uint8), r"\[5, 5, 4\]"), (np.zeros((0, 5, 3)), r"\[0, 5, 3\]"),
-  (np.zeros((5, 5, 3), int), "holds int64, of which images fill only a part"),
+  *((np.zeros((5, 5, 3), t), f"The array holds {t}, of which images fill only a part.*data.max_value")
+    for t in ("int64", "int32", "uint32", "uint64")),
   (np.zeros((5, 5, 3), complex), "holds complex128"), (np.zeros((5, 5, 3), bool), "holds bool"),
 ])
 def test_arrays_are_checked(model, array, message):

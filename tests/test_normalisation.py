@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import re
 
 import jax
 import numpy as np
@@ -166,6 +167,27 @@ def test_a_scene_far_from_training_gives_one_warning(caplog):
     for _ in range(3):
       scaling.check_range(image, None, data, "elsewhere.tif")
   assert [r.getMessage().partition(" has")[0] for r in caplog.records] == ["elsewhere.tif: band 3"]
+
+
+@pytest.mark.parametrize("kind", ["int32", "uint32", "int64"])
+def test_integers_wider_than_their_values_are_refused_unless_the_full_scale_is_known(kind):
+  image = np.full((4, 4, 3), 120, kind)
+  with pytest.raises(ImageError, match=rf"a\.tif holds {kind}, .*gdal_translate -ot.*data\.max_value"):
+    scaling.check_range(image, None, DataConfig(), "a.tif")
+  scaling.check_range(image, None, DataConfig(max_value=255.0), "a.tif")
+
+
+@pytest.mark.parametrize(("brightest", "kind", "fields", "words"), [
+  (255, "int16", {}, "reach 255, 0.78% of the 32767 .*data.max_value=255"),
+  (4095, "uint16", {}, "reach 4095, 6.25% of the 65535 .*data.max_value=4095"),
+  (60, "uint8", {}, "reach 60, 23.53% of the 255 "),
+  (250, "uint8", {"max_value": 10000.0}, "reach 250, 2.50% of the 10000 "),
+  (0.02, "float32", {}, "reach 0.02, 2.00% of the 1 "),
+  (255, "uint8", {}, ""), (20000, "uint16", {}, ""), (9000, "int16", {}, ""),
+])
+def test_values_that_fill_little_of_their_range_are_told(brightest, kind, fields, words):
+  text = scaling.dark_warning(brightest, np.dtype(kind), DataConfig(**fields))
+  assert re.search(words, text) and bool(text) == bool(words)
 
 
 def test_pictures_show_the_named_bands_stretched():

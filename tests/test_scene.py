@@ -335,3 +335,21 @@ def test_a_wide_scene_in_strips_takes_little_memory(tmp_path):
     [sys.executable, "-c", MEASURE, path], capture_output=True, text=True, check=True, timeout=60
   )
   assert float(run.stdout) < 250  # MiB; the whole scene takes 458.
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(0.0001, 0.0), (1.0, -0.1), (2.0, 5.0)])
+def test_scales_and_offsets_are_refused(tmp_path, scale, offset):
+  path = write_tiff(tmp_path / "a.tif", pixels(5, 6, 3, np.uint16))
+  rasterio.shutil.copy(path, tmp_path / "plain.vrt", driver="VRT")
+  with rasterio.open(path, "r+") as raster:
+    raster.scales, raster.offsets = (1.0, scale, 1.0), (0.0, offset, 0.0)
+  rasterio.shutil.copy(path, tmp_path / "scaled.vrt", driver="VRT")
+  words = f"band 2 the scale {scale:g} and the offset {offset:g}.*gdal_translate -unscale.*gdal_edit"
+  for name in ("a.tif", "plain.vrt", "scaled.vrt"):
+    with pytest.raises(ImageError, match=words):
+      open_scene(tmp_path / name, 3)
+  with pytest.raises(ImageError, match=words):
+    reading.read_pixels(path, 3)
+  write_tiff(path, pixels(5, 6, 3, np.uint16))
+  with pytest.raises(ImageError, match=r"scaled\.vrt gives " + words):
+    open_scene(tmp_path / "scaled.vrt", 3)

@@ -10,10 +10,7 @@ from lgag_jax.doctor.survey import Example
 from lgag_jax.imagery import scaling
 from lgag_jax.method.network import Network
 
-_DARK = 0.25  # Fraction of full scale. Images with all values below it use hardly any of the range.
 _MAX_SHIFT, _MIN_STD = 2.0, 0.1  # In standard deviations of the images that the trunk was trained on.
-# The largest values of sensors: 8, 10, 12 and 14 bits, reflectance times 10,000, 16 bits.
-_FULL_SCALES = (1.0, 255.0, 1023.0, 4095.0, 10000.0, 16383.0, 65535.0)
 
 
 def check(examples: Sequence[Example], config: Config, network: Network) -> list[Finding]:
@@ -68,6 +65,10 @@ def _pooled(examples: Sequence[Example]) -> tuple[np.ndarray, np.ndarray]:
   return mean, np.sqrt(np.maximum(square - mean**2, 0))
 
 
+def _too_wide(dtype: np.dtype, config: Config) -> bool:
+  return scaling.scales_by_type(dtype, config.data) and dtype.itemsize > 2
+
+
 def _check_scaling(examples: Sequence[Example], config: Config) -> list[Finding]:
   """Returns findings for images with values beyond full scale, or far below it."""
   full_scales = [scaling.full_scale(np.dtype(e.dtype), config.data) for e in examples]
@@ -75,6 +76,14 @@ def _check_scaling(examples: Sequence[Example], config: Config) -> list[Finding]
   largest = max(e.high.max() for e in examples)
   lowest = min(e.low.min() for e in examples)
   findings = []
+  wide = [e.name for e in examples if _too_wide(np.dtype(e.dtype), config)]
+  if wide:
+    return [finding(
+      ERROR, f"{images(len(wide))} of {len(examples):,} hold integers of more than 16 bits, and "
+      "data.max_value is not set: training refuses them.",
+      f"Set data.max_value={scaling.likely_full_scale(largest):g} if that is the largest valid value, "
+      "or save the images with 8 or 16 bits.", unless_all(wide, examples), count=len(wide),
+    )]
   refused = [e.name for e in examples if e.dtype[0] != "u" or config.data.max_value
              if scaling.bands_out_of_range(e.mean, config.data).any()]
   if refused:
@@ -89,7 +98,7 @@ def _check_scaling(examples: Sequence[Example], config: Config) -> list[Finding]
     findings.append(finding(
       WARNING, f"{images(len(beyond))} of {len(examples):,} {have(len(beyond))} values beyond full "
       f"scale, up to {largest:g}.",
-      f"Set data.max_value={_likely_full_scale(largest):g} if that is the largest valid value.",
+      f"Set data.max_value={scaling.likely_full_scale(largest):g} if that is the largest valid value.",
       unless_all(beyond, examples), count=len(beyond),
     ))
   if lowest < 0:
@@ -101,17 +110,12 @@ def _check_scaling(examples: Sequence[Example], config: Config) -> list[Finding]
       unless_all(below, examples), count=len(below),
     ))
   # The median, so that a single bright pixel in one image does not hide dark images.
-  if np.median(brightest) < _DARK:
+  if np.median(brightest) < scaling.DARK_SHARE:
     usual = float(np.median([e.high.max() for e in examples]))
     findings.append(finding(
       WARNING, f"Images look black: the brightest value of half of them is at most {usual:g}, "
       f"{np.median(brightest):.1%} of full scale ({full_scales[0]:g}).",
-      f"Set data.max_value={_likely_full_scale(usual):g}, or the largest value of your sensor (4095 "
-      "for 12 bits in 16-bit files).",
+      f"Set data.max_value={scaling.likely_full_scale(usual):g}, or the largest value of your "
+      "sensor (4095 for 12 bits in 16-bit files).",
     ))
   return findings
-
-
-def _likely_full_scale(value: float) -> float:
-  """Returns the smallest full scale of a sensor that is not below a value."""
-  return next((full for full in _FULL_SCALES if full >= value), value)

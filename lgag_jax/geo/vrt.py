@@ -29,7 +29,9 @@ _COPIED = {
   "GeoTransform": ((), ()),
   "MaskBand": ((), ("VRTRasterBand",)),
   "VRTRasterBand": (("dataType", "band"), (
-    "ColorInterp", "NoDataValue", "HideNoDataValue", "ColorTable", "SimpleSource", "ComplexSource")),
+    "Offset", "Scale", "ColorInterp", "NoDataValue", "HideNoDataValue", "ColorTable", "SimpleSource",
+    "ComplexSource")),
+  "Offset": ((), ()), "Scale": ((), ()),
   "ColorInterp": ((), ()), "NoDataValue": ((), ()), "HideNoDataValue": ((), ()),
   "ColorTable": ((), ("Entry",)), "Entry": (("c1", "c2", "c3", "c4"), ()),
   "SimpleSource": (("resampling",), _SOURCE),
@@ -42,7 +44,7 @@ _COPIED = {
 }
 # Elements that are skipped, since pixels do not depend on them. Metadata could name sources and masks.
 _SKIPPED = {
-  "Metadata", "Description", "UnitType", "Offset", "Scale", "CategoryNames", "Histograms", "GCPList",
+  "Metadata", "Description", "UnitType", "CategoryNames", "Histograms", "GCPList",
   "GDALRasterAttributeTable", "OverviewList", "BlockXSize", "BlockYSize", "SourceProperties",
 }
 _CRS = re.compile(r"\s*([A-Z_]+\[|EPSG:\d+\s*$)")  # WKT or a code; other text may name a file or a URL.

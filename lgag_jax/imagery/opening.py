@@ -11,7 +11,7 @@ import pathlib
 import stat
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import rasterio
@@ -121,10 +121,22 @@ def _check_structure(raster, path, max_block_bytes):
     raise ImageError(f"{path} has no bands: restore it, or create it again with some.")
   if any(name.startswith("complex") for name in raster.dtypes):
     raise ImageError(f"{path} holds complex numbers: save their parts or magnitudes as bands.")
+  for band, (scale, offset) in enumerate(zip(raster.scales, raster.offsets, strict=True), 1):
+    if (scale, offset) != (1.0, 0.0):
+      refuse_scale(path, band, scale, offset)
   height, width = raster.block_shapes[0]
   # Times all bands of the file, since most drivers decode all bands of a block together.
   check_size(raster, path, height * width * raster.count, max_block_bytes, "one of its blocks", (
     "save it in tiles (a tiled TIFF) or as smaller images"))
+
+
+def refuse_scale(path, band: int, scale: float, offset: float) -> NoReturn:
+  """Raises ImageError: with a scale or an offset, values are not what the file holds."""
+  raise ImageError(
+    f"{path} gives band {band} the scale {scale:g} and the offset {offset:g}, which lgag does not "
+    "apply: apply them with gdal_translate -unscale -ot Float32 in.tif out.tif, or, if the training "
+    "images are not scaled either, remove them with gdal_edit.py -scale 1 -offset 0."
+  )
 
 
 def check_size(raster, path, values: int, limit: int, part: str, remedy: str) -> None:

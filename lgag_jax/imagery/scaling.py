@@ -13,6 +13,9 @@ _LOG = logging.getLogger(__name__)
 
 _MAX_SHIFT = 5.0  # Of an image's mean from the expected one, in standard deviations or half ranges.
 _MAX_TRAINING_SHIFT = 10.0  # The same, from the mean of the training images.
+DARK_SHARE = 0.25  # Of full scale. Images with all values below it use hardly any of the range.
+# The largest values of sensors: 8, 10, 12 and 14 bits, reflectance times 10,000, 16 bits.
+_FULL_SCALES = (1.0, 255.0, 1023.0, 4095.0, 10000.0, 16383.0, 65535.0)
 _STRETCH = (2, 98)  # Percentiles that become 0 and 255.
 
 
@@ -20,6 +23,38 @@ def full_scale(dtype: np.dtype, config: DataConfig) -> float:
   """Returns the value that normalise="trunk" maps to 1: max_value, or an integer type's maximum."""
   integer = np.issubdtype(dtype, np.integer)
   return config.max_value or (float(np.iinfo(dtype).max) if integer else 1.0)
+
+
+def likely_full_scale(value: float) -> float:
+  """Returns the smallest full scale of a sensor that is not below a value."""
+  return next((full for full in _FULL_SCALES if full >= value), value)
+
+
+def scales_by_type(dtype: np.dtype, config: DataConfig) -> bool:
+  """Returns whether `normalise` divides values of this type by the type's largest value."""
+  return config.normalise == "trunk" and not config.max_value and np.issubdtype(dtype, np.integer)
+
+
+def check_type(dtype: np.dtype, config: DataConfig, name: str) -> None:
+  """Raises ImageError for integers of over 16 bits that would be divided by their type's maximum."""
+  if scales_by_type(dtype, config) and dtype.itemsize > 2:
+    raise ImageError(
+      f"{name} holds {dtype}, of which images fill only a part of the range, and data.max_value is not "
+      "set: give the type of the training images (gdal_translate -ot Byte in.tif out.tif, or "
+      "array.astype(np.uint8)), or train with data.max_value set to the largest valid value."
+    )
+
+
+def dark_warning(brightest: float, dtype: np.dtype, config: DataConfig) -> str:
+  """Returns what to check if the largest value of an image is far below full scale, else ""."""
+  scale = full_scale(dtype, config)
+  if config.normalise != "trunk" or brightest >= DARK_SHARE * scale:
+    return ""
+  return (
+    f"its values reach {brightest:g}, {brightest / scale:.2%} of the {scale:g} that they are divided "
+    "by, so the network sees it almost black. Store its values in the type and the range of the "
+    f"training images, or train with data.max_value={likely_full_scale(brightest):g}."
+  )
 
 
 def normalise(image: Any, config: DataConfig) -> Any:
@@ -52,11 +87,12 @@ def bands_out_of_range(mean: np.ndarray, config: DataConfig) -> np.ndarray:
 
 
 def check_range(image: np.ndarray, valid: np.ndarray | None, config: DataConfig, name: str) -> None:
-  """Raises ImageError naming an image whose values are clearly outside the expected range.
+  """Raises ImageError naming an image whose type or values are clearly outside the expected range.
 
   `image` is [H, W, channels] in the file's values, `valid` bool [H, W] or None if all pixels are valid.
   If the expected range is that of the training images, warns once per band instead.
   """
+  check_type(image.dtype, config, name)
   unsigned = np.issubdtype(image.dtype, np.unsignedinteger) and not config.max_value
   if (config.normalise == "trunk" and unsigned) or (valid is not None and not valid.any()):
     return

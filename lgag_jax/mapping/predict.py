@@ -168,6 +168,9 @@ def write_page(result: MappingResult, output: pathlib.Path, evaluation: dict | N
 def blank_maps_warning(rows: list[dict], config: Config) -> str:
   """Returns what to check if all maps are black, or all white; else ""."""
   names, gate = config.data.classes, config.localize.gate
+  rows = [row for row in rows if row.get("no_data_share", 0.0) < 1.0]
+  if not rows:  # Each scene without any data has a warning of its own.
+    return ""
   shares = [sum(row[f"{name}_share"] for name in names) for row in rows]
   all_black, all_white = max(shares) < BLACK_SHARE, min(shares) > WHITE_SHARE
   if not all_black and not all_white:
@@ -203,7 +206,7 @@ def _plans(
   for path in paths:
     try:
       with open_scene(path, config.data.channels, bands=options.bands) as scene:
-        grid = scene.grid
+        grid, dtype = scene.grid, scene.dtype
       gsd = grid.gsd() or options.gsd or None
       shape = grid.height, grid.width
       windows = scale.plan_windows(training_scale, config, gsd, options.tile_size, shape)
@@ -217,7 +220,7 @@ def _plans(
     stem = _stem(path, stems)
     stems.add(stem)
     key = json.dumps([*maker, listing.file_key(path)])
-    yield ScenePlan(path, stem, grid, windows, hashlib.sha256(key.encode()).hexdigest())
+    yield ScenePlan(path, stem, grid, windows, hashlib.sha256(key.encode()).hexdigest(), dtype)
 
 
 def _maker(loaded: LoadedModel, options: Options) -> list[str]:

@@ -39,6 +39,8 @@ class ScenePlan:
   grid: Grid
   windows: WindowPlan
   key: str  # Identifies the network, the scene and the options: another key is another map.
+  dtype: np.dtype = np.dtype(np.uint8)  # Of its values.
+  warnings: tuple[str, ...] = ()  # What its header tells the reader of its map to check.
 
   def working_folder(self, output: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the map's rows until the map is whole."""

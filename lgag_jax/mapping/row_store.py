@@ -25,6 +25,7 @@ class SavedState:
   next_row: int  # The row of windows to map next.
   band: np.ndarray  # f32[side, W, C], the canvas's band before that row.
   image_scores: list[float]  # [C], the highest over the windows so far.
+  brightest: float | None = None  # The largest value so far; None if there has been no data.
 
 
 class RowStore:
@@ -59,7 +60,7 @@ class RowStore:
       return None
     with contextlib.suppress(OSError, ValueError):
       band = np.load(self._folder / state["band"], allow_pickle=False)
-      return SavedState(state["row"], band, state["found"])
+      return SavedState(state["row"], band, state["found"], state.get("brightest"))
     return None
 
   def write(self, first: int, scores: np.ndarray, mask: np.ndarray) -> None:
@@ -81,6 +82,7 @@ class RowStore:
       np.save(partial, state.band)
     files.write_json(self._path("json"), {
       "key": self._key, "row": state.next_row, "band": band_name, "found": state.image_scores,
+      "brightest": state.brightest,
     })
     for path in self._folder.glob(f"{self._name}-*.npy"):
       if path.name != band_name:

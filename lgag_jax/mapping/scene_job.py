@@ -9,10 +9,11 @@ from typing import Protocol
 
 import numpy as np
 
+from lgag_jax.config import DataConfig
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.windows import Axis
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import reading, scaling
 from lgag_jax.inference import exclusive_classes
 from lgag_jax.mapping.canvas import Canvas
 from lgag_jax.mapping.rasters import NO_DATA, encode
@@ -57,6 +58,7 @@ class SceneJob:
   canvas: Canvas = dataclasses.field(init=False)
   next_row: int = dataclasses.field(init=False)  # The row of windows to start with.
   image_scores: np.ndarray = dataclasses.field(init=False)  # f32[C], the highest of the windows so far.
+  brightest: float | None = None  # The largest value of the pixels so far; None without any data.
   scored_windows: int = 0
   seconds: dict[str, float] = dataclasses.field(
     default_factory=lambda: collections.defaultdict(float)
@@ -72,12 +74,19 @@ class SceneJob:
     """Continues a map from where an earlier run stopped."""
     self.next_row = saved.next_row
     self.image_scores = np.array(saved.image_scores, np.float32)
+    self.brightest = saved.brightest
     if saved.next_row < len(self.rows.starts):
       self.canvas.restore(saved.next_row, saved.band)
 
   def state_before(self, row: int) -> SavedState:
     """Returns the state to save when the row of windows `row` is next."""
-    return SavedState(row, self.canvas.band, self.image_scores.tolist())
+    return SavedState(row, self.canvas.band, self.image_scores.tolist(), self.brightest)
+
+  def add_values(self, pixels: np.ndarray, valid: np.ndarray) -> None:
+    """Takes note of the largest value of pixels [h, w, channels] where `valid`, bool[h, w]."""
+    if valid.any():
+      largest = float(np.max(pixels, where=valid[..., None], initial=0))
+      self.brightest = max(largest, self.brightest or 0.0)
 
   def add_window(self, row: int, col: int, scores: np.ndarray, image_scores: np.ndarray) -> None:
     """Blends a window's scores f32[side, side, C] into the map."""
@@ -118,6 +127,13 @@ class SceneJob:
       "windows": self.scored_windows, "wall_seconds": round(time.monotonic() - self.started, 3),
       "seconds": {name: round(seconds, 3) for name, seconds in self.seconds.items()},
     }
+
+
+def value_warnings(brightest: float | None, dtype: np.dtype, config: DataConfig) -> list[str]:
+  """Returns what to check in a scene of which `brightest` is the largest value, None without data."""
+  if brightest is None:
+    return ["it has no data: every pixel is nodata, so its map is empty. Check its nodata value."]
+  return [text for text in [scaling.dark_warning(brightest, dtype, config)] if text]
 
 
 def _enlarge(scores: np.ndarray, reduction: int, shape: tuple[int, int]) -> np.ndarray:

@@ -18,7 +18,7 @@ from lgag_jax.geo.windows import Axis, cover_scene
 from lgag_jax.mapping import products, window_pipeline
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore
-from lgag_jax.mapping.scene_job import SceneJob
+from lgag_jax.mapping.scene_job import SceneJob, value_warnings
 from lgag_jax.method.network import Network
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import files, processes
@@ -86,7 +86,7 @@ class SceneMapper:
     elif self.split_scenes:
       store.save(job.state_before(len(job.rows.starts)), now=True)
     else:
-      self._write(plan, [store], job.image_scores, job.effort())
+      self._write(plan, [store], job.image_scores, job.effort(), job.brightest)
 
   def _spans(self, rows: Axis) -> list[tuple[int, int]]:
     """Returns the ranges of pixel rows that are mapped separately; they begin where windows do."""
@@ -114,12 +114,18 @@ class SceneMapper:
       whole = all(state.next_row == len(rows.starts) for state in states)
       if len(states) == len(stores) and whole:
         image_scores = np.max([state.image_scores for state in states], axis=0)
-        self._write(plan, stores, image_scores, {})
+        brightest = max((s.brightest for s in states if s.brightest is not None), default=None)
+        self._write(plan, stores, image_scores, {}, brightest)
       else:
         self.skip(plan.path, ValueError("a process could not map its rows"))
         shutil.rmtree(plan.working_folder(self.output))
 
   def _write(
-    self, plan: ScenePlan, stores: list[RowStore], image_scores: np.ndarray, effort: dict
+    self, plan: ScenePlan, stores: list[RowStore], image_scores: np.ndarray, effort: dict,
+    brightest: float | None,
   ) -> None:
+    warnings = [*plan.warnings, *value_warnings(brightest, plan.dtype, self.config.data)]
+    for text in warnings[len(plan.warnings) :]:
+      _LOG.warning("%s: %s", plan.path, text)
+    effort = {**effort, "warnings": warnings}
     products.write(plan, stores, image_scores, effort, self.output, self.config, self.options)

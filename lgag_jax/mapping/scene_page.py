@@ -36,7 +36,7 @@ def write(
     "scene_report.html", title="1 scene" if len(results) == 1 else f"{len(results):,} scenes",
     description=description, cards=_cards(results),
     skipped=rendering.Table(("image", "reason"), reasons, text_columns=2), skipped_count=len(skipped),
-    evaluation=_evaluation(evaluation, output) if evaluation else None,
+    warnings=_warnings(results), evaluation=_evaluation(evaluation, output) if evaluation else None,
     histograms=_histograms(results, names), names=names, scenes=results[:MAX_ROWS], area=area,
     more_scenes=len(results) - min(len(results), MAX_ROWS),
     legend_classes=list(zip(names, itertools.cycle(qgis_style.COLOURS), strict=False)),
@@ -44,6 +44,12 @@ def write(
     pictures=[_picture(result, output / "overlay", "mapped") for result in largest],
   )
   files.write_text(output / "report.html", page)
+
+
+def _warnings(results: Sequence[dict]) -> rendering.Table:
+  """Returns the table of what to check in the scenes; maps of earlier versions hold no warnings."""
+  rows = [(result["file"], text) for result in results for text in result.get("warnings", ())]
+  return rendering.Table(("image", "warning"), rows[:MAX_ROWS], text_columns=2)
 
 
 def _areas(results: Sequence[dict], name: str) -> list[float]:

@@ -156,6 +156,7 @@ def _read_scene(job: SceneJob, config: Config) -> Iterator[_Window | _RowEnd | _
         started = time.monotonic()
         pixels, valid = _read_row(scene, job, row)
         scaling.check_range(pixels, valid, config.data, str(scene.path))
+        job.add_values(pixels, valid)
         job.seconds["read"] += time.monotonic() - started
         for col, start in enumerate(job.cols.starts):
           columns = slice(start, start + job.windows.side)
