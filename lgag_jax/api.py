@@ -11,6 +11,7 @@ from typing import overload
 
 import jax
 import numpy as np
+import rasterio
 from affine import Affine
 from rasterio.io import MemoryFile
 
@@ -19,7 +20,7 @@ from lgag_jax.geo import scale
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.windows import cover_scene
-from lgag_jax.imagery import listing, scaling
+from lgag_jax.imagery import arrays, listing, scaling
 from lgag_jax.mapping import predict, window_pipeline
 from lgag_jax.mapping.row_store import SavedState
 from lgag_jax.mapping.scene_job import SceneJob, value_warnings
@@ -77,11 +78,12 @@ class Model:
     """Maps an array or files as --mode=predict does.
 
     An array is [H, W, channels] or [B, H, W, channels], of any size, with values as in files: integers,
-    or floats in which NaN is no data. An array, or one file without `output`, returns a Result. It
-    takes 4 C + 1 bytes of memory per pixel, and a copy of the array. With `output`, the files of
-    `image` (a file, a folder or a glob) are mapped into that folder; returns the rows of
-    predictions.csv. `gsd` is metres per pixel, for images that do not give theirs. Raises ValueError
-    naming the argument.
+    or floats in which NaN is no data. A pixel is also no data where a masked array masks it in any
+    band, or where it equals the nodata value in an xarray.DataArray's attributes. An array, or one file
+    without `output`, returns a Result. It takes 4 C + 1 bytes of memory per pixel, and a copy of the
+    array. With `output`, the files of `image` (a file, a folder or a glob) are mapped into that folder;
+    returns the rows of predictions.csv. `gsd` is metres per pixel, for images that do not give theirs.
+    Raises ValueError naming the argument.
     """
     options = dataclasses.replace(options, gsd=gsd or options.gsd)
     if isinstance(image, str | os.PathLike):
@@ -97,13 +99,14 @@ class Model:
       return self._map([source], options)[0]
     if output is not None:
       raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
-    batch = _as_batch(np.asarray(image), self.config.data)
+    array = arrays.masked(image)
+    batch = _as_batch(array, self.config.data)
     grid = Grid(batch.shape[1], batch.shape[2], None, Affine.identity())
     sources = [
       ("The array", batch.dtype, grid, functools.partial(_open_array, pixels, grid)) for pixels in batch
     ]
     results = self._map(sources, options)
-    if np.ndim(image) == 3:
+    if np.ndim(array) == 3:
       return results[0]
     return Result(
       np.stack([result.probability for result in results]),
@@ -172,18 +175,24 @@ class _MemoryRows:
 
 
 @contextlib.contextmanager
-def _open_array(pixels: np.ndarray, grid: Grid) -> Iterator[Scene]:
+def _open_array(pixels: np.ma.MaskedArray, grid: Grid) -> Iterator[Scene]:
   """Opens an array as a scene: a file in memory, which is read as one on disk."""
   height, width, channels = pixels.shape
   profile = {"height": height, "width": width, "count": channels, "dtype": pixels.dtype}
+  valid = ~np.ma.getmaskarray(pixels).any(axis=-1)
   with MemoryFile() as file:
-    with file.open(driver="GTiff", photometric="MINISBLACK", BIGTIFF="IF_SAFER", **profile) as raster:
-      raster.write(np.moveaxis(pixels, -1, 0))
+    with (
+      rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+      file.open(driver="GTiff", photometric="MINISBLACK", BIGTIFF="IF_SAFER", **profile) as raster,
+    ):
+      raster.write(np.moveaxis(pixels.data, -1, 0))
+      if not valid.all():
+        raster.write_mask(valid)
     with file.open() as raster:
       yield Scene(pathlib.Path("array"), raster, grid, list(range(1, channels + 1)), None)
 
 
-def _as_batch(array: np.ndarray, data: DataConfig) -> np.ndarray:
+def _as_batch(array: np.ma.MaskedArray, data: DataConfig) -> np.ma.MaskedArray:
   """Returns an array as [B, H, W, channels]; raises ValueError naming its shape or type."""
   channels = data.channels
   if array.ndim not in (3, 4) or array.shape[-1] != channels or 0 in array.shape:

@@ -108,6 +108,57 @@ def test_arrays_are_checked(model, array, message):
     model.predict(array)
 
 
+class Attributed:
+  """What xarray.DataArray offers: an array with attributes."""
+
+  def __init__(self, array, **attrs):
+    self.array, self.attrs, self.shape, self.ndim = array, attrs, array.shape, array.ndim
+
+  def __array__(self, dtype=None, copy=None):
+    return self.array
+
+
+def forms_of_missing_data(pixels, missing):
+  """Yields images in each of which the pixels `missing` are no data."""
+  zeroed = np.where(missing[..., None], np.uint8(0), np.maximum(pixels, 1))
+  partly = np.zeros(pixels.shape, bool)
+  partly[..., 1] = missing  # Missing in one band is missing.
+  yield "masked", np.ma.masked_array(pixels, partly)
+  yield "list", [np.ma.masked_array(pixels, partly)]
+  for name in ("_FillValue", "missing_value", "nodata"):
+    yield name, Attributed(zeroed, **{name: 0})
+  yield "nodatavals", Attributed(zeroed, nodatavals=(0, 0, 0))
+  large = np.where(missing[..., None], np.float32(1e20), pixels / np.float32(255))
+  yield "float", Attributed(large, _FillValue=1e20)
+  yield "list of attributed", [Attributed(zeroed, _FillValue=np.uint8(0))]
+
+
+def test_missing_values_of_arrays_are_no_data(model, scene):
+  pixels = np.maximum(scene[1], 1)
+  missing = np.zeros(pixels.shape[:2], bool)
+  missing[:, :40] = missing[50:60, 70:80] = True
+  wanted = None
+  for name, image in forms_of_missing_data(pixels, missing):
+    found = model.predict(image)
+    np.testing.assert_array_equal(np.reshape(found.mask, missing.shape) == 255, missing, name)
+    wanted = found if wanted is None else wanted
+    # Integers fill missing pixels with a rounded mean.
+    atol = 0.01 if name == "float" else 0.0
+    shown = np.squeeze(found.probability), np.squeeze(wanted.probability)
+    np.testing.assert_allclose(*shown, rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize(("image", "message"), [
+  (np.full((5, 5, 3), None), "holds objects, such as pandas.NA.*na_value"),
+  (Attributed(np.ones((5, 5, 3), np.int16), scale_factor=0.0001), "scale_factor=0.0001.*scale=True"),
+  (Attributed(np.ones((5, 5, 3), np.uint8), _FillValue="none"), "_FillValue='none', which is not"),
+  (Attributed(np.ones((5, 5, 3), np.uint8), nodatavals=(1, 2)), "2 values in its attribute nodatavals"),
+])
+def test_arrays_whose_missing_data_is_unclear_are_refused(model, image, message):
+  with pytest.raises(ValueError, match=message):
+    model.predict(image)
+
+
 def test_the_folder_holds_no_places_and_no_optimiser(directory, model):
   assert sorted(path.name for path in directory.iterdir()) == [
     "README.md", "config.json", "model.safetensors", "scale.json", "thresholds.json"
