@@ -200,7 +200,7 @@ def _as_batch(array: np.ma.MaskedArray, data: DataConfig) -> np.ma.MaskedArray:
       f"The array is {list(array.shape)}: give [H, W, {channels}] or [B, H, W, {channels}]."
     )
   if array.dtype == np.float16:
-    array = array.astype(np.float32)
+    array = np.ma.asarray(array.astype(np.float32))
   if array.dtype.kind not in "uif":
     raise ValueError(f"The array holds {array.dtype}: give integers as read, or floats.")
   scaling.check_type(array.dtype, data, "The array")

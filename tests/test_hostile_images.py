@@ -113,9 +113,30 @@ def test_side_files_of_an_image_are_not_opened(tmp_path, server, side):
       raster.dataset_mask()
     assert requests  # The attack is real.
   requests.clear()
-  np.testing.assert_array_equal(reading.read_image(path, 3), pixels())
-  assert reading.read_image(path, 3, Window(1, 1, 2, 2)).shape == (2, 2, 3)
+  if side == ".msk":
+    with pytest.raises(ImageError, match=r"x\.png\.msk cannot be opened as an image"):
+      reading.read_image(path, 3)
+  else:
+    np.testing.assert_array_equal(reading.read_image(path, 3), pixels())
+    assert reading.read_image(path, 3, Window(1, 1, 2, 2)).shape == (2, 2, 3)
   assert not requests
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+  ("<!DOCTYPE x [<!ENTITY a 'b'>]><PAMDataset/>", "document type"), ("<PAMDataset>", "no element"),
+  ("<PAMDataset><SRS>/etc/passwd</SRS></PAMDataset>", "neither plain WKT"),
+  ("<PAMDataset><SRS>http://x/y</SRS></PAMDataset>", "neither plain WKT"),
+  ('<PAMDataset><SRS>LOCAL_CS["a",EXTENSION["PROJ4","+nadgrids=/x"]]</SRS></PAMDataset>', "plain WKT"),
+  ("<PAMDataset><GeoTransform>1, 2</GeoTransform></PAMDataset>", "missing"),
+  ("<PAMDataset><GeoTransform>0, 0, 0, 0, 0, 0</GeoTransform></PAMDataset>", "without area"),
+  ("<PAMDataset>" + " " * (9 << 20) + "</PAMDataset>", "more than 8 MiB"),
+  ('<PAMDataset><PAMRasterBand band="2"><Scale>0.5</Scale></PAMRasterBand></PAMDataset>', "scale 0.5"),
+])
+def test_notes_beside_an_image_are_parsed_within_bounds(tmp_path, text, reason):
+  path = write_png(tmp_path / "x.png", pixels())
+  (tmp_path / "x.png.aux.xml").write_text(text)
+  with pytest.raises(ImageError, match=rf"x\.png\.aux\.xml .*{reason}"):
+    reading.read_image(path, 3)
 
 
 def rows_of(root, image, mask="masks/a.png", **more):

@@ -98,10 +98,18 @@ def test_side_files_of_a_scene_or_its_parts_are_not_opened(tmp_path, server, nam
       raster.dataset_mask()
     assert requests  # The attack is real.
   requests.clear()
-  with open_scene(tmp_path / name, 3) as opened:
-    np.testing.assert_array_equal(opened.read(Window(0, 0, W, H))[0], pixels(H, W))
-    opened.read(Window(0, 0, W, H), (4, 5))
-    assert opened.valid(Window(0, 0, 2, 2)).all()
+  if name == "secret.tif":  # A mask that is not a TIFF.
+    with open_scene(tmp_path / name, 3) as opened:
+      for read in (lambda w: opened.read(w), lambda w: opened.read(w, (4, 5)), opened.valid):
+        with pytest.raises(ImageError, match=r"secret\.tif\.msk cannot be opened as an image"):
+          read(Window(0, 0, W, H))
+    with pytest.raises(ImageError, match=r"secret\.tif\.msk is not read in a mosaic"):
+      open_scene(tmp_path / "a.vrt", 3)
+  else:
+    with open_scene(tmp_path / name, 3) as opened:
+      np.testing.assert_array_equal(opened.read(Window(0, 0, W, H))[0], pixels(H, W))
+      opened.read(Window(0, 0, W, H), (4, 5))
+      assert opened.valid(Window(0, 0, 2, 2)).all()
   assert not requests
 
 

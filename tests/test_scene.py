@@ -12,7 +12,8 @@ from affine import Affine
 from PIL import Image
 from rasterio.windows import Window
 
-from lgag_jax.geo.scene import open_scene, read_world_file
+from lgag_jax.geo.placement import read_world_file
+from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.reading import ImageError
 from tests.test_reading import pixels, write_png, write_tiff

@@ -20,6 +20,7 @@ class Grid:
   width: int
   crs: CRS | None
   transform: Affine  # From (col, row) to coordinates; may rotate.
+  unplaced: str = ""  # What gives its place, if that is not a transform: control points or RPCs.
 
   @classmethod
   def from_raster(cls, raster: rasterio.DatasetReader) -> "Grid":

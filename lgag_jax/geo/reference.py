@@ -18,6 +18,7 @@ from rasterio.windows import Window
 
 from lgag_jax.geo import shapes
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.imagery import reading
 
 _LOG = logging.getLogger(__name__)
@@ -49,6 +50,8 @@ def open_reference(
   Raises ValueError.
   """
   if path.suffix.lower() in shapes.SUFFIXES:
+    if warning := unplaced_warning(grid):  # All of the scene would count as background.
+      raise ValueError(f"{path} cannot label the scene: {warning}")
     layer_shapes = shapes.read_shapes(path, grid, classes, layer=layer, field=field)
     scene_box = shapely.box(0, 0, grid.width, grid.height)
     if not np.any(shapely.intersects(layer_shapes.geometries, scene_box)):
@@ -56,7 +59,7 @@ def open_reference(
                    path, len(layer_shapes.geometries), layer_shapes.kind)
     yield reference_from_shapes(layer_shapes)
     return
-  with reading.open_raster(path) as raster, _on_grid(raster, grid) as mask:
+  with reading.open_raster(path) as raster, _on_grid(raster, grid_of(raster, path), grid) as mask:
     yield _reference_from_raster(mask, grid, classes=len(classes), ignore=ignore, nodata=raster.nodata)
 
 
@@ -89,13 +92,12 @@ def _box(window: Window, inset: float) -> shapely.Geometry:
 
 @contextlib.contextmanager
 def _on_grid(
-  raster: rasterio.DatasetReader, grid: Grid
+  raster: rasterio.DatasetReader, mask: Grid, grid: Grid
 ) -> Iterator[rasterio.DatasetReader | WarpedVRT]:
-  """Yields the mask if it lies on the grid, otherwise a warped view on the grid with an alpha band.
+  """Yields a mask's raster if it lies on the grid, otherwise a warped view of it with an alpha band.
 
   If mask or scene has no georeference, the mask lies on the grid if it has the grid's size.
   """
-  mask = Grid.from_raster(raster)
   same_size = (mask.height, mask.width) == (grid.height, grid.width)
   if not (mask.georeferenced and grid.georeferenced):
     reading.check_same_size(raster.name, (mask.height, mask.width), (grid.height, grid.width))
@@ -112,8 +114,9 @@ def _on_grid(
     yield raster
     return
   with WarpedVRT(
-    raster, src_crs=crs, crs=grid.crs or crs, transform=grid.transform, height=grid.height,
-    width=grid.width, resampling=Resampling.nearest, add_alpha=True,
+    raster, src_crs=crs, src_transform=mask.transform, crs=grid.crs or crs,
+    transform=grid.transform, height=grid.height, width=grid.width,
+    resampling=Resampling.nearest, add_alpha=True,
     src_nodata=None,  # Otherwise a nodata value of zero, which is background, would count as outside.
   ) as view:
     yield view

@@ -7,7 +7,7 @@ import pathlib
 import statistics
 
 from lgag_jax.config import Config
-from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.placement import grid_of
 from lgag_jax.imagery import reading
 from lgag_jax.runtime import files
 
@@ -50,7 +50,7 @@ def training_scale(paths: list[pathlib.Path], config: Config) -> Scale:
   grids = []
   for path in paths[:: max(1, len(paths) // _SAMPLES)]:
     with contextlib.suppress(reading.ImageError), reading.open_raster(path) as raster:
-      grids.append(Grid.from_raster(raster))
+      grids.append(grid_of(raster, path))
   sides = [math.sqrt(grid.height * grid.width) for grid in grids]
   side = config.data.tile_size or round(statistics.median(sides or [config.data.image_size]))
   gsds = [gsd for gsd in (grid.gsd() for grid in grids) if gsd]

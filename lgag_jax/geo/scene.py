@@ -1,8 +1,7 @@
 """Reads scenes, georeferenced rasters, in windows and in bounded memory.
 
 Supports GeoTIFF of any kind (COG, BigTIFF), JPEG 2000, PNG and JPEG, and plain mosaics of them (VRT).
-A world file beside a file without a georeference gives its place: x.pgw or x.pngw for x.png, x.jgw,
-x.jpgw, x.tfw and so on, x.wld for any, in lower or upper case. No other file beside it is read.
+`placement` says which files beside it give its place, `imagery.side_files` how its mask is read.
 
 `open_scene` opens a GeoTIFF by `vrt.open_scene_raster`, which opens all files that are not VRTs by
 `imagery.opening.open_raster`. That function checks the first bytes, lets only the one GDAL driver for
@@ -10,24 +9,21 @@ them open the file, and checks its size.
 """
 
 import contextlib
-import math
-import os
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 import rasterio
-from affine import Affine
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.placement import grid_of
 from lgag_jax.geo.vrt import SCENE_OPTIONS, open_scene_raster
 from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.opening import ImageError
 
 _LONGEST_SIDE = 1 << 20
-_MAX_WORLD_BYTES = 1024
 _REMEDY = "Restore it."
 
 
@@ -127,7 +123,7 @@ def open_scene(
           "it, or cut it with gdal_translate -srcwin."
         )
       numbers, palette = _choose_bands(raster, path, channels, bands)
-      return Scene(path, raster, _grid(raster, path), numbers, palette)
+      return Scene(path, raster, grid_of(raster, path), numbers, palette)
   except BaseException:
     raster.close()
     raise
@@ -175,40 +171,3 @@ def _intersect(window: Window, shape: tuple[int, int], grid: Grid) -> tuple[Wind
     lengths.append(last - first)
     slices.append(slice(low, high))
   return Window(starts[1], starts[0], lengths[1], lengths[0]), tuple(slices)
-
-
-def _grid(raster: rasterio.DatasetReader, path: pathlib.Path) -> Grid:
-  grid = Grid.from_raster(raster)
-  if not grid.transform.is_identity:
-    return grid
-  for file in _world_files(path):
-    if os.path.exists(file):  # Unlike Path.exists, it raises no error for a name that is too long.
-      return Grid(grid.height, grid.width, grid.crs, read_world_file(file))
-  return grid
-
-
-def _world_files(path: pathlib.Path) -> list[pathlib.Path]:
-  """Returns the possible world files of an image: for x.png x.pgw, x.pngw, x.wld, also in capitals."""
-  suffix = path.suffix.lower()
-  suffixes = [f".{suffix[1]}{suffix[-1]}w", f"{suffix}w"] if len(suffix) > 2 else []
-  return [path.with_suffix(s) for low in (*suffixes, ".wld") for s in (low, low.upper())]
-
-
-def read_world_file(path: pathlib.Path) -> Affine:
-  """Returns a world file's transform from pixel corners; raises ImageError naming an invalid file."""
-  opening.read_signature(path)  # Refuses pipes.
-  try:
-    with path.open("rb") as file:
-      text = file.read(_MAX_WORLD_BYTES + 1)
-    if len(text) > _MAX_WORLD_BYTES:
-      raise ValueError(f"it has more than {_MAX_WORLD_BYTES} bytes")
-    a, d, b, e, c, f = map(float, text.decode("utf-8-sig").split())
-    if not all(map(math.isfinite, (a, b, c, d, e, f))) or a * e == b * d:
-      raise ValueError("its numbers give pixels without area")
-  except (OSError, ValueError) as error:
-    raise ImageError(
-      f"{path} is not a valid world file: {error}. Write six numbers into it, with decimal points, or "
-      "remove it."
-    ) from error
-  # A world file gives the centre of the first pixel, GDAL's transform its corner.
-  return Affine(a, b, c, d, e, f) @ Affine.translation(-0.5, -0.5)

@@ -14,6 +14,7 @@ import rasterio
 
 from lgag_jax.imagery import opening
 from lgag_jax.imagery.opening import ImageError, open_raster, read_signature
+from lgag_jax.imagery.side_files import beside
 
 # The whole process shares the cache, which by default takes a fraction of the machine's memory. GDAL
 # does not run Python code in a VRT by default, but the environment may enable it.
@@ -151,6 +152,11 @@ def _part_path(text: str, relative: bool, path: pathlib.Path) -> pathlib.Path:
 def _inspect_part(part: pathlib.Path, path: pathlib.Path) -> tuple[str, int, dict[str, str]]:
   """Returns the driver, band count and properties of a mosaic's file; raises ImageError naming both."""
   try:
+    if mask := beside(part, ".msk"):
+      raise ImageError(
+        f"{mask} is not read in a mosaic. Write the mask into the file: gdal_translate --config "
+        "GDAL_TIFF_INTERNAL_MASK YES in.tif out.tif"
+      )
     if _is_xml(part):
       raise ImageError(f"{part} is a VRT or other XML: name its parts instead")
     with open_raster(part, _MAX_PART_BLOCK_BYTES) as raster:

@@ -5,7 +5,8 @@ import csv
 import glob
 import pathlib
 
-from lgag_jax.imagery.opening import SUFFIXES
+from lgag_jax.imagery import side_files
+from lgag_jax.imagery.opening import SUFFIXES, ImageError
 
 _SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
 _MAX_TABLE_BYTES = 1 << 28
@@ -69,7 +70,13 @@ def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[dict[str, 
 
 def file_key(path: pathlib.Path) -> str:
   """Returns a string that identifies a file and changes when the file changes."""
-  with contextlib.suppress(OSError):
+  with contextlib.suppress(OSError, ImageError):
     status = path.stat()
-    return f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+    key = f"{path.absolute()} {status.st_size} {status.st_mtime_ns}"
+    if mask := side_files.beside(path, ".msk"):
+      status = mask.stat()
+      key += f" mask {status.st_size} {status.st_mtime_ns}"
+    if (notes := side_files.read_notes(path)) != side_files.Notes():  # Most hold only statistics.
+      key += f" {notes}"
+    return key
   return f"{path.absolute()} cannot be read"

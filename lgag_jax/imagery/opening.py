@@ -1,7 +1,7 @@
 """Opens untrusted PNG, JPEG, TIFF and JPEG 2000 files; errors name the file.
 
-Only the file itself is opened, no file that it refers to and none beside it (.aux.xml, .msk, .ovr,
-world files). Its decoded size is checked before it is decoded. An animated PNG is read as its default
+Only the file itself is opened, no file that it refers to and none beside it; `side_files` reads a mask
+and notes. Its decoded size is checked before it is decoded. An animated PNG is read as its default
 image, as the PNG standard says. A TIFF with several pages is refused.
 """
 

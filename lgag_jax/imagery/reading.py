@@ -8,6 +8,7 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.windows import Window
 
+from lgag_jax.imagery import side_files
 from lgag_jax.imagery.opening import ImageError, check_window, error_context, open_raster
 
 UNKNOWN = 255  # In this package's masks: neither background nor a class.
@@ -138,7 +139,7 @@ def valid_pixels(
   raster: rasterio.DatasetReader, bands: list[int], window: Window | None = None,
   shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
-  """Returns where all `bands` are valid by internal masks, alpha and nodata values, bool [H, W].
+  """Returns where all `bands` are valid by masks, alpha and nodata values, bool [H, W].
 
   A pixel must be valid by each of them; GDAL uses only the first that a file has. An alpha band among
   `bands` is data. With a smaller `shape`, a pixel is valid if any valid pixel contributes to it.
@@ -147,6 +148,10 @@ def valid_pixels(
   # The average of a mask of 0 and 255 is the valid fraction, to within 1/510.
   options = {"window": window, "out_shape": shape, "resampling": Resampling.average}
   valid = np.ones(shape or (height, width), bool)
+  if (beside := side_files.valid_pixels(raster, window, shape)) is not None:
+    valid &= beside
+  path = pathlib.Path(raster.name)
+  declared = {} if raster.driver == "VRT" else dict(side_files.read_notes(path).nodata)
   alphas = [i for i, kind in enumerate(raster.colorinterp, 1) if kind == ColorInterp.alpha]
   shared_mask_read = False  # One mask for all bands is read once.
   for band in bands:
@@ -155,8 +160,9 @@ def valid_pixels(
     if MaskFlags.all_valid not in flags and not is_alpha and not (is_shared and shared_mask_read):
       valid &= raster.read_masks(band, **options) > 0
       shared_mask_read |= is_shared
-    nodata = raster.nodatavals[band - 1]
-    if nodata is not None and MaskFlags.nodata not in flags:
+    own = raster.nodatavals[band - 1]
+    nodata = declared.get(band, own)
+    if nodata is not None and (MaskFlags.nodata not in flags or nodata != own):
       values = raster.read(band, **options)
       valid &= ~(np.isnan(values) if np.isnan(nodata) else values == nodata)
   for band in set(alphas) - set(bands):

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
-from lgag_jax.geo import scale
+from lgag_jax.geo import placement, scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inference.localize import main_map_name
@@ -213,6 +213,8 @@ def _plans(
     except ValueError as error:
       skipped.add(path, error)
       continue
+    for text in (warnings := placement.warnings(grid, path)):
+      _LOG.warning("%s: %s", path, text)
     if grid.georeferenced and grid.crs is None:
       _LOG.warning("%s has no CRS: its map has none either, and polygons have no area in m².", path)
     if gsd is None and training_scale.gsd:
@@ -220,7 +222,8 @@ def _plans(
     stem = _stem(path, stems)
     stems.add(stem)
     key = json.dumps([*maker, listing.file_key(path)])
-    yield ScenePlan(path, stem, grid, windows, hashlib.sha256(key.encode()).hexdigest(), dtype)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    yield ScenePlan(path, stem, grid, windows, digest, dtype, warnings)
 
 
 def _maker(loaded: LoadedModel, options: Options) -> list[str]:
