@@ -22,7 +22,7 @@ from lgag_jax.geo.reference import Reference, open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, opening, reading
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import predict, products, scene_tables
+from lgag_jax.mapping import map_names, predict, products, scene_tables
 from lgag_jax.mapping.comparison import Comparison, compare
 from lgag_jax.mapping.predict import MappingResult
 from lgag_jax.mapping.rasters import NO_DATA
@@ -125,28 +125,31 @@ def evaluate_maps(
 ) -> dict:
   """Evaluates the maps that are in `output`; see `evaluate`."""
   config, scenes, skipped = result.config, [], {}
+  names = scene_tables.names_of([
+    {"stem": plan.stem, "file": plan.path.name, "path": str(plan.path)} for plan in result.plans
+  ])
   by_unit: dict[str, list[Comparison]] = {}
   for plan in result.plans:
     if not products.is_complete(plan, output):
       continue
     if plan.path not in references:
-      skipped[plan.path.name] = f"no reference of this name in --labels={reference_options.labels}"
-      _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[plan.path.name])
+      skipped[names[plan.stem]] = f"no reference of this name in --labels={reference_options.labels}"
+      _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[names[plan.stem]])
       continue
     labels, unit = references[plan.path], "pixels" if plan.grid.to_wgs84() is None else "m2"
     with _open_reference(labels, plan.grid, config, reference_options) as reference:
       comparison = compare(plan, reference, output, config, options)
     if not _pixel_counts(comparison.pixels)["judged"]:
-      skipped[plan.path.name] = f"{labels} does not cover it: check the coordinates of both"
-      _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[plan.path.name])
+      skipped[names[plan.stem]] = f"{labels} does not cover it: check the coordinates of both"
+      _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[names[plan.stem]])
       continue
     by_unit.setdefault(unit, []).append(comparison)
     classes = _pixel_figures(comparison, result, options)
     for c, figures in enumerate(classes.values()):
       figures["objects"] = _object_figures(comparison, c, reference_options, unit)
     scenes.append({
-      "file": plan.path.name, "stem": plan.stem, "reference": labels.name,
-      "pixels": _pixel_counts(comparison.pixels), "classes": classes,
+      "file": plan.path.name, "path": map_names.source_path(plan.path), "stem": plan.stem,
+      "reference": labels.name, "pixels": _pixel_counts(comparison.pixels), "classes": classes,
     })
   if not scenes:
     reason = next(iter(skipped.values()), "none could be mapped")

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 import pathlib
 import shutil
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inference.localize import main_map_name
 from lgag_jax.mapping import products, scene_page
+from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.scene_mapper import SceneMapper
 from lgag_jax.method.network import Network
@@ -31,8 +31,6 @@ from lgag_jax.state import TrainState
 from lgag_jax.training import restore
 
 _LOG = logging.getLogger(__name__)
-
-_MAX_STEM_BYTES = 200  # File systems take names of 255.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +106,7 @@ def map_scenes(
     state = jax.tree.map(sharding.gather_to_host, state)
   with lock.hold(output):
     skipped = _SkippedImages()
-    plans = list(_plans(paths, loaded, options, skipped))
+    plans = list(_plans(paths, loaded, options, MapNames(output), skipped))
     incomplete = [plan for plan in plans if not products.is_complete(plan, output)]
     split_scenes = 0 < len(incomplete) < jax.process_count()
     mapper = SceneMapper(output, config, options, loaded.thresholds, split_scenes, skipped.add)
@@ -193,11 +191,12 @@ def blank_maps_warning(rows: list[dict], config: Config) -> str:
 
 
 def _plans(
-  paths: list[pathlib.Path], loaded: LoadedModel, options: Options, skipped: _SkippedImages
+  paths: list[pathlib.Path], loaded: LoadedModel, options: Options, names: MapNames,
+  skipped: _SkippedImages,
 ) -> Iterator[ScenePlan]:
   """Yields a plan for each scene whose header can be read; skips the others."""
   config, training_scale = loaded.config, loaded.scale_for(options)
-  maker, stems = _maker(loaded, options), set()
+  maker = _maker(loaded, options)
   if training_scale.gsd is None:
     _LOG.info(
       "The ground resolution of training is unknown (--training_gsd): scenes are assumed to have the "
@@ -219,11 +218,9 @@ def _plans(
       _LOG.warning("%s has no CRS: its map has none either, and polygons have no area in m².", path)
     if gsd is None and training_scale.gsd:
       _LOG.info("%s does not give its ground resolution (--gsd): assuming that of training.", path.name)
-    stem = _stem(path, stems)
-    stems.add(stem)
-    key = json.dumps([*maker, listing.file_key(path)])
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    yield ScenePlan(path, stem, grid, windows, digest, dtype, warnings)
+    parts = json.dumps([*maker, listing.file_key(path)])
+    key = hashlib.sha256(parts.encode()).hexdigest()
+    yield ScenePlan(path, names.stem(path, grid, key), grid, windows, key, dtype, warnings)
 
 
 def _maker(loaded: LoadedModel, options: Options) -> list[str]:
@@ -235,12 +232,3 @@ def _maker(loaded: LoadedModel, options: Options) -> list[str]:
     loaded.scale_for(options), options,
     (data.mean, data.std),  # With data.normalise="train" they are not in config.json.
   )]
-
-
-def _stem(path: pathlib.Path, used: set[str]) -> str:
-  """Returns a stem for a scene's files: two inputs may have the same name in different folders."""
-  stem = f"{path.stem}_{path.suffix[1:]}"
-  if len(os.fsencode(stem)) <= _MAX_STEM_BYTES and stem not in used:
-    return stem
-  digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-  return f"{os.fsdecode(os.fsencode(stem)[: _MAX_STEM_BYTES - 17])}_{digest}"

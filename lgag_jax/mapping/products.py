@@ -18,7 +18,7 @@ import numpy as np
 from lgag_jax.config import Config
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import WindowPlan
-from lgag_jax.mapping import overlay, polygons, qgis_style, rasters, vectors
+from lgag_jax.mapping import map_names, overlay, polygons, qgis_style, rasters, vectors
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.mapping.row_store import RowStore
@@ -186,8 +186,8 @@ def _figures(
     }
   grid = plan.grid
   return {
-    "key": plan.key, "file": plan.path.name, "stem": plan.stem, "height": grid.height,
-    "width": grid.width, "gsd": grid.gsd(), "crs": grid.crs.to_string() if grid.crs else None,
+    "key": plan.key, "file": plan.path.name, "path": map_names.source_path(plan.path),
+    "stem": plan.stem, **map_names.grid_figures(grid),
     "georeferenced": grid.georeferenced, "valid_pixels": valid,
     "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.windows),
     "classes": classes,
@@ -209,10 +209,14 @@ def write_table(plans: Sequence[ScenePlan], output: pathlib.Path, config: Config
       row |= {f"{name}_{key}": values[key] for key in ("probability", "share", "landslides")}
       areas = values["areas_m2"]
       row[f"{name}_area_m2"] = None if areas is None else round(sum(areas), 1)
-    rows[scene["stem"]] = row | {"no_data_share": round(scene["no_data_share"], 6)}
+    row["no_data_share"] = round(scene["no_data_share"], 6)
+    rows[scene["stem"]] = row | {"path": scene.get("path", "")}  # Earlier releases recorded no path.
   if rows:
     path = output / "predictions.csv"
-    with files.atomic_path(path) as partial, partial.open("w", newline="") as file:
+    with (
+      files.atomic_path(path) as partial,
+      partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
+    ):
       writer = csv.DictWriter(file, next(iter(rows.values())).keys())
       writer.writeheader()
       writer.writerows(rows.values())

@@ -1,5 +1,6 @@
 """The page of a prediction: what was mapped in each scene, its area, and pictures."""
 
+import collections
 import itertools
 import pathlib
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ def write(
   names = list(results[0]["classes"])
   mapped_pixels = lambda result: sum(values["pixels"] for values in result["classes"].values())
   largest = sorted(results, key=mapped_pixels, reverse=True)[:_MAX_PICTURES]
-  short = {path: pathlib.PurePath(path).name for path in sorted(skipped)[:MAX_ROWS]}
+  labels, short = scene_tables.names_of(results), _short_names(sorted(skipped)[:MAX_ROWS])
   reasons = [(name, skipped[path].replace(path, name)) for path, name in short.items()]
   page = rendering.html(
     "scene_report.html", title="1 scene" if len(results) == 1 else f"{len(results):,} scenes",
@@ -38,10 +39,11 @@ def write(
     skipped=rendering.Table(("image", "reason"), reasons, text_columns=2), skipped_count=len(skipped),
     warnings=_warnings(results), evaluation=_evaluation(evaluation, output) if evaluation else None,
     histograms=_histograms(results, names), names=names, scenes=results[:MAX_ROWS], area=area,
+    labels=labels,
     more_scenes=len(results) - min(len(results), MAX_ROWS),
     legend_classes=list(zip(names, itertools.cycle(qgis_style.COLOURS), strict=False)),
     all_pictures=len(largest) == len(results),
-    pictures=[_picture(result, output / "overlay", "mapped") for result in largest],
+    pictures=[_picture(result, labels, output / "overlay", "mapped") for result in largest],
   )
   files.write_text(output / "report.html", page)
 
@@ -50,6 +52,14 @@ def _warnings(results: Sequence[dict]) -> rendering.Table:
   """Returns the table of what to check in the scenes; maps of earlier versions hold no warnings."""
   rows = [(result["file"], text) for result in results for text in result.get("warnings", ())]
   return rendering.Table(("image", "warning"), rows[:MAX_ROWS], text_columns=2)
+
+
+def _short_names(paths: Sequence[str]) -> dict[str, str]:
+  """Returns the file name of each path, or the path itself if several have this file name."""
+  counts = collections.Counter(pathlib.PurePath(path).name for path in paths)
+  return {
+    path: name if counts[name := pathlib.PurePath(path).name] == 1 else path for path in paths
+  }
 
 
 def _areas(results: Sequence[dict], name: str) -> list[float]:
@@ -81,9 +91,10 @@ def _evaluation(evaluation: dict, output: pathlib.Path) -> dict:
     values["label_free"]["landslide_pixels"] for values in scene["classes"].values()
   )
   largest = sorted(evaluation["scenes"], key=landslide_pixels, reverse=True)[:_MAX_PICTURES]
+  labels = scene_tables.names_of(evaluation["scenes"])
   return {
     "notes": scene_tables.notes(evaluation), "tables": scene_tables.tables(evaluation),
-    "pictures": [_picture(scene, output / "eval", "evaluated") for scene in largest],
+    "pictures": [_picture(scene, labels, output / "eval", "evaluated") for scene in largest],
   }
 
 
@@ -95,9 +106,11 @@ def _histograms(results: Sequence[dict], names: list[str]) -> list[tuple[str, Pi
   ]
 
 
-def _picture(result: dict, folder: pathlib.Path, state: str) -> tuple[str, Picture | str]:
+def _picture(
+  result: dict, labels: dict[str, str], folder: pathlib.Path, state: str
+) -> tuple[str, Picture | str]:
   """Returns a scene's name and its picture, or the path of a picture that is missing."""
-  name, path = result["file"], folder / f"{result['stem']}.png"
+  name, path = labels[result["stem"]], folder / f"{result['stem']}.png"
   if not path.exists():
     return name, str(path)
   with Image.open(path) as image:

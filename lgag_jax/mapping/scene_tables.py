@@ -1,6 +1,7 @@
 """The evaluation of scene maps as sentences and tables, for the page and for Markdown."""
 
-from collections.abc import Iterable
+import collections
+from collections.abc import Iterable, Sequence
 
 from lgag_jax.evaluation.tables import RATE_NAMES, number, rates
 from lgag_jax.pages import rendering
@@ -16,6 +17,15 @@ def area(square_metres: float) -> str:
   if square_metres >= 1e6:
     return f"{square_metres / 1e6:,.2f} km²"
   return f"{square_metres / 1e4:,.2f} ha" if square_metres >= 1e4 else f"{square_metres:,.0f} m²"
+
+
+def names_of(scenes: Sequence[dict]) -> dict[str, str]:
+  """Returns each scene's file name by its stem, or its path if several scenes have this file name."""
+  counts = collections.Counter(scene["file"] for scene in scenes)
+  return {
+    scene["stem"]: scene["file"] if counts[scene["file"]] == 1 else scene.get("path") or scene["stem"]
+    for scene in scenes
+  }
 
 
 def notes(result: dict) -> list[str]:
@@ -78,12 +88,13 @@ def _unit(objects: dict) -> str:
 
 
 def _scene_pixels(name: str, result: dict) -> Table:
-  rows = []
+  rows, names = [], names_of(result["scenes"])
   for scene in result["scenes"][:MAX_ROWS]:
     pixels, values = scene["pixels"], scene["classes"][name]
     label_free, oracle = values["label_free"], values["oracle"]
     rows.append((
-      scene["file"], scene["reference"], *(f"{pixels[k]:,}" for k in ("judged", "no_data", "unknown")),
+      names[scene["stem"]], scene["reference"],
+      *(f"{pixels[kind]:,}" for kind in ("judged", "no_data", "unknown")),
       f"{label_free['landslide_pixels']:,.0f}",
       *(number(label_free[rate]) for rate in ("precision", "recall", "iou")),
       number(oracle["threshold"]), number(oracle["iou"]),
@@ -96,10 +107,11 @@ def _scene_pixels(name: str, result: dict) -> Table:
 
 
 def _scene_objects(name: str, result: dict) -> Table:
-  rows = []
+  rows, names = [], names_of(result["scenes"])
   for scene in result["scenes"][:MAX_ROWS]:
     objects = scene["classes"][name]["objects"]
-    rows.append((scene["file"], *(f"{objects[kind]:,}" for kind in (*_COUNTS, "unknown_polygons"))))
+    counts = (f"{objects[kind]:,}" for kind in (*_COUNTS, "unknown_polygons"))
+    rows.append((names[scene["stem"]], *counts))
   columns = ("scene", *_COUNT_NAMES, "polygons on unknown ground")
   return Table(columns, rows, _scenes_title("Objects", name, result))
 

@@ -52,7 +52,8 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """
   if path.exists() and (not path.is_dir() or any(path.iterdir())):
     raise FileExistsError(f"{path} exists and is not an empty folder: choose a new one.")
-  partial = path.with_name(f".partial-{path.name}")
+  digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+  partial = path.with_name(f".partial-{digest}")
   shutil.rmtree(partial, ignore_errors=True)
   partial.mkdir(parents=True)
   try:
@@ -60,6 +61,20 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     partial.rename(path)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
+
+
+def fitting_name(name: str, max_bytes: int, source: str) -> str:
+  """Returns a file name of up to `max_bytes` bytes of UTF-8; one that is cut ends in `source`'s digest.
+
+  The name is cut between two characters, and bytes that are no characters are removed: GDAL takes
+  neither half a character nor such bytes.
+  """
+  content = os.fsencode(name)
+  whole = content.decode(errors="ignore")
+  if whole == name and len(content) <= max_bytes:
+    return name
+  digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
+  return f"{whole.encode()[: max_bytes - 17].decode(errors='ignore')}_{digest}"
 
 
 def is_disk_full(error: BaseException) -> bool:
@@ -80,7 +95,7 @@ def require_free_space(folder: pathlib.Path, size: int, what: str) -> None:
 def write_text(path: pathlib.Path, content: str) -> None:
   """Writes text atomically."""
   with atomic_path(path) as partial:
-    partial.write_text(content)
+    partial.write_text(content, encoding="utf-8")
 
 
 def write_json(path: pathlib.Path, content: dict) -> None:
