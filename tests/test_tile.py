@@ -314,6 +314,22 @@ def test_nothing_partial_is_left_and_nothing_is_written_over(tmp_path, monkeypat
     tile.cut(options(tmp_path, **fields))
 
 
+@pytest.mark.parametrize("name", ["a" * 250, "滑" * 83, "1" + "ж" * 124])
+def test_tiles_of_a_scene_with_a_long_name(tmp_path, name):
+  write_scene(tmp_path / f"{name}.tif")
+  labels = write_labels(tmp_path, "polygons")
+  output = tmp_path / ("o" * 250)
+  rows, _ = tile.cut(options(
+    tmp_path, input=str(tmp_path / f"{name}.tif"), labels=str(labels), output=str(output)
+  ))
+  images = [row.image for row in rows if row.image]
+  assert len(images) == len(set(images)) > 10 and {row.scene for row in rows} == {f"{name}.tif"}
+  assert all((output / image).is_file() for image in images)
+  with (output / "manifest.csv").open(encoding="utf-8") as file:
+    assert [line["image"] for line in csv.DictReader(file)] == images
+  assert all(image.split("/")[1].startswith(name[:40]) for image in images)
+
+
 @pytest.mark.parametrize(("side", "close_up"), [(12, True), (6, False)])
 def test_the_command_for_close_ups_has_the_settings_of_scenes(tmp_path, side, close_up):
   write_scene(tmp_path / "scene.tif")

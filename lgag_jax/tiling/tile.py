@@ -31,6 +31,7 @@ from lgag_jax.runtime.progress import Progress
 from lgag_jax.tiling import labels, output
 from lgag_jax.tiling.output import Row
 
+_MAX_STEM_BYTES = 200  # File systems take names of 255; the tile's number and suffix need the rest.
 _MAX_TILES = 1 << 20
 _BLOCK_SIDES = (4, 3, 2, 1)  # In tiles. The larger the block, the fewer tiles the buffer costs.
 _MIN_BLOCKS = 8
@@ -151,7 +152,8 @@ def _cut_tile(
   transform = grid.transform @ Affine.translation(*corner)
   if not grid.georeferenced:
     transform = None
-  name = f"{scene.path.stem}_r{tile.row:03d}_c{tile.col:03d}"
+  stem = files.fitting_name(scene.path.stem, _MAX_STEM_BYTES, scene.path.stem)
+  name = f"{stem}_r{tile.row:03d}_c{tile.col:03d}"
   image = mask_name = ""
   fraction = None
   if label not in (UNKNOWN_LABEL, NO_DATA) and split:
