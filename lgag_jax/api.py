@@ -26,6 +26,7 @@ from lgag_jax.mapping.row_store import SavedState
 from lgag_jax.mapping.scene_job import SceneJob, value_warnings
 from lgag_jax.method import registry
 from lgag_jax.options.mapping import Options
+from lgag_jax.runtime import user_paths
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,9 +88,11 @@ class Model:
     """
     options = dataclasses.replace(options, gsd=gsd or options.gsd)
     if isinstance(image, str | os.PathLike):
+      image = user_paths.expanded(image, "image")
       if output is not None:
-        return predict.map_scenes(self.loaded, str(image), pathlib.Path(output), options).rows
-      paths = listing.scene_files(str(image))
+        folder = pathlib.Path(user_paths.expanded(output, "output"))
+        return predict.map_scenes(self.loaded, image, folder, options).rows
+      paths = listing.scene_files(image)
       if len(paths) > 1:
         raise ValueError(f"{image} is {len(paths)} images: name a folder for their maps as `output`.")
       channels = self.config.data.channels
@@ -152,10 +155,11 @@ def load(workdir: str | os.PathLike, *, method_file: str | os.PathLike = "") -> 
   or ValueError naming what is missing or wrong, with the remedy.
   """
   if method_file:
-    registry.load_file(method_file)
+    registry.load_file(user_paths.expanded(method_file, "method_file"))
   if jax.process_count() > 1:
     raise ValueError("Only works in a single process: with several, use --mode=predict.")
-  return Model(predict.load_model(pathlib.Path(workdir).absolute()))
+  folder = pathlib.Path(user_paths.expanded(workdir, "workdir"))
+  return Model(predict.load_model(folder.absolute()))
 
 
 @dataclasses.dataclass(frozen=True)

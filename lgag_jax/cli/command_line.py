@@ -9,6 +9,7 @@ import pathlib
 import re
 import sys
 import textwrap
+from collections.abc import Sequence
 from typing import Any, cast
 
 from absl import flags
@@ -18,10 +19,14 @@ from lgag_jax import __version__, methods
 from lgag_jax import config as configs
 from lgag_jax.cli.modes import DEFAULT, FIRST_STEPS, MODES, PROGRAM
 from lgag_jax.options import fields
-from lgag_jax.runtime import packaged
+from lgag_jax.runtime import packaged, user_paths
 
 _FLAGS = flags.FLAGS
 _PROCESS_FLAGS = ("distributed", "coordinator", "processes", "process")
+_PATH_FLAGS = ("config", "workdir", "input", "output", "labels", "method_file")
+_PATH_FIELDS = (  # Of the config's group "data".
+  "directory", "builder", "original", "manifest", "pseudo_masks", "feature_cache_directory",
+)
 _HELP_WORDS = {f"{dash}{word}" for dash in ("-", "--") for word in ("h", "help", "helpshort")}
 _WIDTH = 100
 _UNKNOWN_FIELD = re.compile(r'Did you mean "(\w+)" instead of "(\w+)"')
@@ -67,6 +72,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   if not takes_config and _typed_value(argv, "config", inner=True):
     sys.exit(f"Error: --mode={mode} reads the workdir's config.json: leave --config out.")
   try:
+    argv = _with_expanded_paths(argv)
     if path := _typed_value(argv, "method_file"):  # First, since the config may name its method.
       registry = importlib.import_module("lgag_jax.method.registry")  # Loads JAX, which takes seconds.
       registry.load_file(path)
@@ -99,13 +105,26 @@ def mode_arguments() -> tuple[Any, ...]:
 
 def _config() -> configs.Config:
   """Returns the config, with the digest of the file that defines its method."""
-  config = configs.from_mapping(_FLAGS.config)
+  config = _with_expanded_fields(configs.from_mapping(_FLAGS.config))
   method, digest = config.model.method, ""
   if method not in methods.SETTINGS:
     raise ValueError(methods.unknown(method))
   if _FLAGS.method_file:
     digest = importlib.import_module("lgag_jax.method.registry").digest_of(method)
   return dataclasses.replace(config, model=dataclasses.replace(config.model, method_digest=digest))
+
+
+def _with_expanded_fields(config: configs.Config) -> configs.Config:
+  """Returns the config with ~ and environment variables replaced in its paths."""
+  def expanded(group: Any, label: str, names: Sequence[str]) -> Any:
+    return dataclasses.replace(group, **{
+      name: user_paths.expanded(getattr(group, name), f"--config.{label}.{name}") for name in names
+    })
+
+  return dataclasses.replace(
+    config, data=expanded(config.data, "data", _PATH_FIELDS),
+    model=expanded(config.model, "model", ("weights",)),
+  )
 
 
 def packaged_config() -> str:
@@ -169,6 +188,20 @@ def _typed_value(argv: list[str], name: str, *, inner: bool = False) -> str | No
     if word.startswith("-") and (flag == name or (inner and flag.startswith(f"{name}."))):
       last = value if equals else after
   return last
+
+
+def _with_expanded_paths(argv: list[str]) -> list[str]:
+  """Replaces ~ and environment variables in the paths of flags; raises ValueError naming a flag."""
+  words = list(argv)
+  for i, word in enumerate(argv[1:], 1):
+    flag, equals, value = word.lstrip("-").partition("=")
+    if not word.startswith("-") or flag not in _PATH_FLAGS:
+      continue
+    if equals:
+      words[i] = f"{word.partition('=')[0]}={user_paths.expanded(value, f'--{flag}')}"
+    elif i + 1 < len(argv):
+      words[i + 1] = user_paths.expanded(argv[i + 1], f"--{flag}")
+  return words
 
 
 def _with_packaged_config(argv: list[str]) -> list[str]:
