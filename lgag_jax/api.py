@@ -26,7 +26,7 @@ from lgag_jax.mapping.row_store import SavedState
 from lgag_jax.mapping.scene_job import SceneJob, value_warnings
 from lgag_jax.method import registry
 from lgag_jax.options.mapping import Options
-from lgag_jax.runtime import user_paths
+from lgag_jax.runtime import devices, user_paths
 
 _LOG = logging.getLogger(__name__)
 
@@ -154,6 +154,7 @@ def load(workdir: str | os.PathLike, *, method_file: str | os.PathLike = "") -> 
   `method_file` is your Python file that defines the method, if one does; it is executed. Raises OSError
   or ValueError naming what is missing or wrong, with the remedy.
   """
+  devices.require()
   if method_file:
     registry.load_file(user_paths.expanded(method_file, "method_file"))
   if jax.process_count() > 1:

@@ -167,7 +167,7 @@ def _export(workdir: pathlib.Path, settings) -> None:
 
 
 def _tile(settings) -> None:
-  os.environ.setdefault("JAX_PLATFORMS", "cpu")  # Tiling needs no accelerator.
+  os.environ["JAX_PLATFORMS"] = "cpu"  # Tiling needs no accelerator.
   from lgag_jax.tiling import output, tile
 
   _log_only_this_package()

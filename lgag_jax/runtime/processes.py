@@ -21,6 +21,8 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from lgag_jax.runtime import devices
+
 _LOG = logging.getLogger(__name__)
 
 _REMEDY = "give --coordinator=HOST:PORT --processes=N --process=I"
@@ -29,14 +31,15 @@ _REMEDY = "give --coordinator=HOST:PORT --processes=N --process=I"
 def start(mode: str, coordinator: str | None, processes: int | None, process: int | None) -> None:
   """Starts jax.distributed if `mode` ("auto", "on", "off"), the flags or the cluster ask for it.
 
-  Must run before anything uses a device. Raises ValueError for contradictory or incomplete flags, and
-  ConnectionError if the processes cannot connect to each other.
+  Must run before anything uses a device. Raises ValueError for contradictory or incomplete flags, or if
+  JAX_PLATFORMS asks for a missing device, and ConnectionError if the processes cannot connect.
   """
   flags = {"coordinator": coordinator, "processes": processes, "process": process}
   options = explicit_options(mode, flags)
   if options is None and mode != "off":
     options = detected_options(os.environ, mode)
   if options is None:
+    devices.require()
     return
   try:
     jax.distributed.initialize(**options)
@@ -44,6 +47,7 @@ def start(mode: str, coordinator: str | None, processes: int | None, process: in
     raise ConnectionError(f"The processes cannot connect to each other: {error}") from error
   except ValueError as error:
     raise ValueError(f"JAX detects no cluster ({error}): {_REMEDY}.") from error
+  devices.require()
   _LOG.info(
     "Process %d of %d: %d of %d devices.", jax.process_index(), jax.process_count(),
     jax.local_device_count(), jax.device_count(),
