@@ -36,4 +36,7 @@ def test_a_second_process_learns_the_owner_and_acquires_the_lock_after_a_kill(tm
     assert f"process {os.getpid()} on" in (tmp_path / "run" / lock.FILE_NAME).read_text()
     with pytest.raises(ValueError, match=f"in use by process {os.getpid()}"):
       lock.acquire(tmp_path / "run")
+    for flag in ("workdir", "output"):
+      with pytest.raises(ValueError, match=f"Wait for it, or use another --{flag}"):
+        lock.acquire(tmp_path / "run", flag)
   lock.acquire(tmp_path / "run").close()

@@ -20,8 +20,8 @@ _LOG = logging.getLogger(__name__)
 FILE_NAME = "lock"
 
 
-def acquire(workdir: pathlib.Path) -> IO[bytes]:
-  """Locks a workdir until the returned file is closed or the process ends.
+def acquire(workdir: pathlib.Path, flag: str = "workdir") -> IO[bytes]:
+  """Locks a folder, which `--flag` names, until the returned file is closed or the process ends.
 
   The kernel holds the lock, so a killed process leaves nothing to clean up. Raises ValueError naming
   the owner's process and host if another process holds the lock.
@@ -29,16 +29,16 @@ def acquire(workdir: pathlib.Path) -> IO[bytes]:
   file = try_acquire(workdir / FILE_NAME)
   if file is None:
     raise ValueError(
-      f"{workdir} is in use by {owner(workdir / FILE_NAME)}. Wait for it, or use another --workdir."
+      f"{workdir} is in use by {owner(workdir / FILE_NAME)}. Wait for it, or use another --{flag}."
     )
   return file
 
 
 @contextlib.contextmanager
-def hold(workdir: pathlib.Path) -> Iterator[None]:
-  """Locks a workdir, as `acquire` does, for all processes of this run."""
+def hold(workdir: pathlib.Path, flag: str = "workdir") -> Iterator[None]:
+  """Locks a folder, as `acquire` does, for all processes of this run."""
   files = []
-  processes.run_on_first(lambda: files.append(acquire(workdir)))
+  processes.run_on_first(lambda: files.append(acquire(workdir, flag)))
   try:
     yield
   finally:
