@@ -139,3 +139,22 @@ def test_a_name_is_cut_between_characters(max_bytes):
     assert len(short.encode()) <= max_bytes
     assert name.startswith(short.rpartition("_")[0])
     assert short != files.fitting_name(f"{name}x", max_bytes, f"{name}x")
+
+
+@pytest.mark.parametrize("pattern", ["in/**/*", "in/*/*", "in/**/*.*", "in/{}"])
+def test_a_glob_over_an_output_maps_no_maps(model, tmp_path, pattern, caplog):
+  scene, output = write(tmp_path / "in" / "a.tif", 1), tmp_path / "in"
+  write(output / "mask" / "own.tif", 2)  # A scene of the user's that only lies there.
+  map_scenes(model, scene, output)
+  files.write_text(output / "eval" / "scenes.md", "")
+  shutil.copy(output / "overlay" / "a_tif.png", output / "eval")
+  written = {path for path in output.rglob("*") if path.is_file()}
+  if pattern == "in/{}":
+    for path in written - {scene, output / "mask" / "own.tif"}:
+      with pytest.raises(FileNotFoundError, match="only files that lgag wrote"):
+        map_scenes(model, path, output)
+    return
+  result = map_scenes(model, tmp_path / pattern, output)
+  expected = {"own.tif"} if pattern == "in/*/*" else {"a.tif", "own.tif"}
+  assert {row["file"] for row in result.rows} == expected and not result.skipped
+  assert "are not mapped, since lgag wrote them" in caplog.text

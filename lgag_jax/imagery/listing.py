@@ -5,7 +5,7 @@ import csv
 import glob
 import pathlib
 
-from lgag_jax.imagery import side_files
+from lgag_jax.imagery import map_products, side_files
 from lgag_jax.imagery.opening import SUFFIXES, ImageError
 
 _SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
@@ -30,7 +30,26 @@ def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def scene_files(source: str | pathlib.Path) -> list[pathlib.Path]:
-  """Lists the scenes of a file, a folder or a glob; raises FileNotFoundError if there are none."""
+  """Lists the scenes of a file, a folder or a glob; raises FileNotFoundError if there are none.
+
+  What an earlier mapping wrote is no scene: see `mapped_files`.
+  """
+  paths = _matched_files(source)
+  scenes = [path for path in paths if not map_products.is_product(path)]
+  if not scenes:
+    raise FileNotFoundError(
+      f"--input={source} holds only files that lgag wrote, such as {paths[0]}: name the scenes that "
+      "were mapped."
+    )
+  return scenes
+
+
+def mapped_files(source: str | pathlib.Path) -> list[pathlib.Path]:
+  """Lists the files of a source that an earlier mapping wrote, which `scene_files` leaves out."""
+  return [path for path in _matched_files(source) if map_products.is_product(path)]
+
+
+def _matched_files(source: str | pathlib.Path) -> list[pathlib.Path]:
   path = pathlib.Path(source)
   if path.is_file():
     return [path]

@@ -49,7 +49,7 @@ def evaluate(
   config = configs.load(workdir / "config.json")
   processes.run_on_first(lambda: _check_references(references, config, options, reference_options))
   result = predict.map_scenes(workdir, source, output, options)
-  with lock.hold(output):
+  with lock.hold(output, "output"):
     return processes.run_on_first(
       lambda: evaluate_maps(result, references, output, options, reference_options)
     )

@@ -95,6 +95,11 @@ def map_scenes(
   all of them see. An image that cannot be read is logged and skipped; raises ImageError if none can.
   """
   paths = listing.scene_files(source)
+  if products_of_maps := listing.mapped_files(source):
+    _LOG.warning(
+      "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
+      source, products_of_maps[0],
+    )
   try:
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -104,7 +109,7 @@ def map_scenes(
   if jax.process_count() > 1:  # Each maps windows of its own, on its own devices.
     mesh = sharding.make_mesh(jax.local_devices())
     state = jax.tree.map(sharding.gather_to_host, state)
-  with lock.hold(output):
+  with lock.hold(output, "output"):
     skipped = _SkippedImages()
     plans = list(_plans(paths, loaded, options, MapNames(output), skipped))
     incomplete = [plan for plan in plans if not products.is_complete(plan, output)]

@@ -50,7 +50,10 @@ def write(
 
 def _warnings(results: Sequence[dict]) -> rendering.Table:
   """Returns the table of what to check in the scenes; maps of earlier versions hold no warnings."""
-  rows = [(result["file"], text) for result in results for text in result.get("warnings", ())]
+  labels = scene_tables.names_of(results)
+  rows = [
+    (labels[result["stem"]], text) for result in results for text in result.get("warnings", ())
+  ]
   return rendering.Table(("image", "warning"), rows[:MAX_ROWS], text_columns=2)
 
 

@@ -12,6 +12,7 @@ The output folder appears when it is complete. Memory follows the size of a tile
 shapes in the inventory.
 """
 
+import logging
 import pathlib
 from collections.abc import Callable
 
@@ -31,6 +32,8 @@ from lgag_jax.runtime.progress import Progress
 from lgag_jax.tiling import labels, output
 from lgag_jax.tiling.output import Row
 
+_LOG = logging.getLogger(__name__)
+
 _MAX_STEM_BYTES = 200  # File systems take names of 255; the tile's number and suffix need the rest.
 _MAX_TILES = 1 << 20
 _BLOCK_SIDES = (4, 3, 2, 1)  # In tiles. The larger the block, the fewer tiles the buffer costs.
@@ -43,6 +46,11 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   Raises ValueError or OSError that names the file or the flag, and writes nothing in that case.
   """
   scenes = scene_paths(settings)
+  if products := listing.mapped_files(settings.input):
+    _LOG.warning(
+      "%d files of --input=%s are no scenes, since lgag wrote them, such as %s.", len(products),
+      settings.input, products[0],
+    )
   labels.check_scenes(scenes, settings)
   channels = _channels(scenes[0], settings)
   grids = {}

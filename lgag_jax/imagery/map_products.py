@@ -1,0 +1,47 @@
+"""Recognises what --mode=predict has written, so that a glob over an output does not map its maps."""
+
+import functools
+import json
+import pathlib
+
+_PAGES = ("predictions.csv", "report.html", "lock")
+_PRODUCT_FOLDERS = ("mask", "probability", "polygons", "overlay")
+_EVALUATION = "eval"
+_RECORDS = "scenes"
+
+
+def is_product(path: pathlib.Path) -> bool:
+  """Returns whether a file lies in an output of mapping, and a record there names it."""
+  path = path.absolute()
+  folder, output = path.parent, path.parent.parent
+  if folder.name in _PRODUCT_FOLDERS:
+    return f"{folder.name}/{path.name}" in _recorded_files(output / _RECORDS / f"{path.stem}.json")
+  if folder.name == _EVALUATION:
+    is_table = path.name in ("scenes.json", "scenes.md") and _is_output(output)
+    return is_table or bool(_recorded_files(output / _RECORDS / f"{path.stem}.json"))
+  if folder.name == _RECORDS:
+    return path.suffix == ".json" and bool(_recorded_files(path))
+  return path.name in _PAGES and _is_output(folder)
+
+
+def _is_output(folder: pathlib.Path) -> bool:
+  return any(_recorded_files(path) for path in (folder / _RECORDS).glob("*.json"))
+
+
+def _recorded_files(record: pathlib.Path) -> frozenset[str]:
+  """Returns the files of a map by its record; none if the file is missing or no record."""
+  try:
+    return _read_record(record, record.stat().st_mtime_ns)
+  except OSError:
+    return frozenset()
+
+
+@functools.lru_cache(maxsize=1024)
+def _read_record(record: pathlib.Path, modified: int) -> frozenset[str]:
+  """Reads the names that `mapping.products` records; `modified` tells versions of the file apart."""
+  del modified
+  try:
+    content = json.loads(record.read_text(encoding="utf-8"))
+    return frozenset(content["files"]) if content["stem"] == record.stem else frozenset()
+  except (ValueError, LookupError, TypeError, RecursionError):
+    return frozenset()
