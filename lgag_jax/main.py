@@ -12,14 +12,16 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Not used here, and it log
 
 from absl import app, flags, logging
 
-from lgag_jax.cli import command_line
+from lgag_jax.cli import command_line, standard_streams
 
 _FLAGS = flags.FLAGS
 
 
 def run() -> None:
   """Starts the program; the entry point of the `lgag` command."""
-  app.run(main, flags_parser=command_line.parse_flags)
+  standard_streams.end_at_interrupt()
+  with standard_streams.checked_output():
+    app.run(main, flags_parser=command_line.parse_flags)
 
 
 def main(argv: list[str]) -> None:
@@ -28,9 +30,10 @@ def main(argv: list[str]) -> None:
   Exit codes: 0 for success. 1 for an invalid setting, file or input, with a message of one line. 143
   when SIGTERM stopped a training, evaluation, prediction or export in order. The doctor returns 2 if
   its worst finding is a warning and 1 if it is an error. Prediction returns 2 if it skipped images.
+  Ctrl-C ends the process by its signal, which shells report as 130.
   """
   if len(argv) > 1:
-    sys.exit(f"{argv[1]!r} is not a flag. Flags begin with --; see --help.")
+    sys.exit(_not_a_flag(argv[1]))
   try:
     arguments = command_line.mode_arguments()  # Checks the flags before any slow import.
     if _FLAGS.mode in _MODES_WITHOUT_WORKDIR:
@@ -44,6 +47,17 @@ def main(argv: list[str]) -> None:
   except Exception:
     _exit_at_once_if_distributed(traceback.format_exc())
     raise
+
+
+def _not_a_flag(word: str) -> str:
+  """Returns what to do about a word that no flag takes."""
+  path = pathlib.Path(word)
+  if not path.exists():
+    return f"Error: {word!r} is not a flag. Flags begin with --; see --help."
+  return (
+    f"Error: no flag takes the file {word!r}. If you typed a pattern without quotes, the shell has "
+    f"replaced it by file names: quote it, such as --input='{path.parent / ('*' + path.suffix)}'."
+  )
 
 
 def _exit_at_once_if_distributed(message: str) -> None:

@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 from absl.testing import flagsaver
 
+from lgag_jax import main
 from lgag_jax.cli import command_line, completion
 from lgag_jax.cli.modes import FIRST_STEPS, MODES
 from lgag_jax.runtime import packaged
@@ -52,6 +53,24 @@ def test_answers_come_before_anything_large_is_loaded(arguments, code, words):
   assert words in (result.stderr if code else result.stdout)
   assert "LOADED set()" in result.stderr
   assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(("words", "message"), [
+  (["a.tif", "b.tif", "--output=c"], "no flag takes the file 'b.tif'.*--input='[*][.]tif'"),
+  (["in/a.png", "in/b.png"], "no flag takes the file 'in/b.png'.*--input='in/[*][.]png'"),
+  (["a b.JP2", "b.JP2", "c.JP2"], "no flag takes the file 'b.JP2'.*--input='[*][.]JP2'"),
+  (["a.tif", "none.tif"], "'none.tif' is not a flag. Flags begin with --"),
+])
+def test_a_pattern_without_quotes_is_explained(tmp_path, monkeypatch, words, message):
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "in").mkdir()
+  for word in words:
+    if not word.startswith(("--", "none")):
+      (tmp_path / word).touch()
+  arguments = ["lgag", "--mode=predict", "--workdir=a", "--input", *words]
+  monkeypatch.setattr(sys, "argv", arguments)
+  with flagsaver.flagsaver(), pytest.raises(SystemExit, match=message):
+    main.main(command_line.parse_flags(arguments))
 
 
 @pytest.mark.parametrize("name", MODES)
