@@ -21,7 +21,13 @@ from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import files, lock, preemption, processes, sharding
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.state import TrainState
-from lgag_jax.training import fill_trunk_outputs, model_directory, restore, train_step
+from lgag_jax.training import (
+  examples_record,
+  fill_trunk_outputs,
+  model_directory,
+  restore,
+  train_step,
+)
 from lgag_jax.training.checkpoints import Checkpoints
 from lgag_jax.training.log import Log, Skips
 
@@ -67,8 +73,8 @@ def train_and_evaluate(config: Config, workdir: pathlib.Path) -> TrainState:
   """Trains into `workdir`, from its newest checkpoint on if it has one, and evaluates.
 
   Writes config.json, normalisation.json if data.normalise="train", checkpoints/, metrics.jsonl,
-  TensorBoard events and eval/. Raises ValueError when the workdir holds the training of another config;
-  preemption.Stopped, with all steps saved, when SIGTERM comes.
+  TensorBoard events and eval/. Raises ValueError when the workdir holds the training of another config
+  or of other examples; preemption.Stopped, with all steps saved, when SIGTERM comes.
   """
   model_directory.refuse(workdir, "Train into another --workdir.")
   mesh = sharding.make_mesh()
@@ -123,18 +129,19 @@ def _train(run: _Run, state: TrainState) -> TrainState:
 
 
 def _prepare(
-  config: Config, workdir: pathlib.Path, mesh: Mesh, sources: list[Source], checkpoints: Checkpoints
+  config: Config, workdir: pathlib.Path, mesh: Mesh, sources: dict[str, Source],
+  checkpoints: Checkpoints,
 ) -> tuple[_Run, TrainState]:
-  started = checkpoints.latest is not None
-  processes.run_on_first(lambda: _claim(config, workdir, started=started))
+  started, training = checkpoints.latest is not None, sources["train"]
+  processes.run_on_first(lambda: _claim(config, sources, workdir, started=started))
   # A TFDS set has no files.
-  files_of_images = [path for i in range(len(sources[0].ids)) if (path := sources[0].files(i)[0])]
+  files_of_images = [path for i in range(len(training.ids)) if (path := training.files(i)[0])]
   processes.run_on_first(lambda: scale.save(scale.training_scale(files_of_images, config), workdir))
-  config = normalisation.measure_or_resolve(config, sources[0], workdir, started=started)
-  steps = steps_per_epoch(len(sources[0].ids), config.train) * config.train.epochs
+  config = normalisation.measure_or_resolve(config, training, workdir, started=started)
+  steps = steps_per_epoch(len(training.ids), config.train) * config.train.epochs
   network, optimizer, state = restore.start(config, mesh, steps)
   train, validation = (
-    fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir) for source in sources
+    fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir) for source in sources.values()
   )
   position = {"unjudged": False, "log": {"lines": 0, "pending": []}, "skips": []}
   if started:
@@ -148,32 +155,34 @@ def _prepare(
   ), state
 
 
-def _open_sources(config: Config) -> list[Source]:
-  sources = [open_source(config.data, split) for split in ("train", "validation")]
-  if shared := set(sources[0].keys) & set(sources[1].keys):
-    _LOG.warning(
-      "%d of %d validation images are training images, too: figures on them are too good "
-      "(data.train_split, data.validation_split).", len(shared), len(sources[1].keys),
-    )
+def _open_sources(config: Config) -> dict[str, Source]:
+  sources = {split: open_source(config.data, split) for split in ("train", "validation")}
+  examples_record.warn_of_shared(sources)
   method = method_of(config)
-  if method.supervision == "masks" and not sources[0].has_masks:
+  if method.supervision == "masks" and not sources["train"].has_masks:
     raise ValueError(f"{config.data.directory}: method {method.name!r} needs masks to learn from.")
   return sources
 
 
 def evaluate_workdir(workdir: pathlib.Path) -> dict:
-  """Evaluates a workdir's newest checkpoint, the workdir locked; writes and returns its metrics."""
+  """Evaluates a workdir's newest checkpoint, the workdir locked; writes and returns its metrics.
+
+  Raises ValueError if the training examples have changed.
+  """
   model_directory.refuse(workdir, "Judge it on scenes, with --input, --labels and --output.")
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
   # Of the training images only the labels are needed.
   data = dataclasses.replace(config.data, pseudo_masks="")
   with lock.hold(workdir):
+    sources = {
+      split: open_source(data, split, from_workdir=True) for split in ("train", "validation")
+    }
+    examples_record.check(sources, workdir)
+    examples_record.warn_of_shared(sources)
     train, validation = (
-      fill_trunk_outputs.open_split(
-        open_source(data, split, from_workdir=True), network, state, config, mesh, workdir
-      )
-      for split in ("train", "validation")
+      fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
+      for source in sources.values()
     )
     return evaluate.evaluate(network, state, config, mesh, workdir, train=train, validation=validation)
 
@@ -189,8 +198,13 @@ def changed_settings(old: Config, new: Config) -> list[str]:
   ]
 
 
-def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:
-  """Writes config.json; raises ValueError if a checkpoint was trained with other settings."""
+def _claim(
+  config: Config, sources: dict[str, Source], workdir: pathlib.Path, *, started: bool
+) -> None:
+  """Writes config.json and the record of the examples.
+
+  Raises ValueError if a checkpoint was trained with other settings or on other examples.
+  """
   path = workdir / "config.json"
   if started and path.exists():
     changed = changed_settings(configs.load(path), config)
@@ -199,4 +213,8 @@ def _claim(config: Config, workdir: pathlib.Path, *, started: bool) -> None:
         f"{workdir} holds a training with other settings ({'; '.join(changed)}). "
         "Use another --workdir, or remove it to start again."
       )
+  if started:
+    examples_record.check(sources, workdir)
+  else:
+    examples_record.write(sources, workdir)
   files.write_json(path, dataclasses.asdict(config))

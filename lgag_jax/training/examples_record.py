@@ -1,0 +1,79 @@
+"""The record of a workdir's examples, which tells if the data change between two starts.
+
+Training images of an earlier start could otherwise become validation images without a word: without
+named splits, the last images by name are the validation split.
+"""
+
+import logging
+import pathlib
+from typing import Any
+
+from lgag_jax.inputs import pseudo
+from lgag_jax.inputs.sources import Source
+from lgag_jax.runtime import files
+
+_LOG = logging.getLogger(__name__)
+
+FILE = "examples.json"
+
+
+def write(sources: dict[str, Source], workdir: pathlib.Path) -> None:
+  """Writes number and digest (names, labels, order) of each split's examples into a workdir."""
+  record = {split: _entry(source) for split, source in sources.items()}
+  files.write_json(workdir / FILE, record)
+
+
+def check(sources: dict[str, Source], workdir: pathlib.Path) -> None:
+  """Compares the examples with those that the workdir was trained on.
+
+  Raises ValueError if training examples were added, removed, renamed or relabelled. Logs a warning if
+  only validation examples were. A workdir of an older version has no record; it is not checked.
+  """
+  path = workdir / FILE
+  if not path.exists():
+    return
+  record = files.read_json(path)
+  if not isinstance(record, dict):
+    raise ValueError(f"{path} is damaged: restore it, or use a new --workdir.")
+  changes = {
+    split: _change(split, record.get(split), _entry(source)) for split, source in sources.items()
+    if record.get(split) != _entry(source)
+  }
+  if "train" in changes:
+    raise ValueError(
+      f"The data have changed since {workdir} was trained: {' '.join(changes.values())} Use a new "
+      "--workdir to train on the data as they are now, or restore the data to use this one."
+    )
+  for change in changes.values():
+    _LOG.warning(
+      "The data have changed since %s was trained: %s Earlier validation figures are of other images.",
+      workdir, change,
+    )
+
+
+def warn_of_shared(sources: dict[str, Source]) -> None:
+  """Logs a warning if training images are among the validation images."""
+  train, validation = (sources[split].keys for split in ("train", "validation"))
+  if shared := set(train) & set(validation):
+    _LOG.warning(
+      "%d of %d validation images are training images, too: figures on them are too good "
+      "(data.train_split, data.validation_split).", len(shared), len(validation),
+    )
+
+
+def _entry(source: Source) -> dict[str, Any]:
+  positives = int((source.labels.max(axis=1) > 0).sum())
+  return {"examples": len(source.ids), "positives": positives, "digest": pseudo.digest(source)}
+
+
+def _change(split: str, old: Any, new: dict[str, Any]) -> str:
+  names = ("examples", "positives")
+  counts = [old.get(name) for name in names] if isinstance(old, dict) else [None, None]
+  if counts == [new[name] for name in names]:
+    return (
+      f"the {split} split still has {new['examples']} examples, but other names or labels."
+    )
+  return (
+    f"the {split} split had {counts[0]} examples, {counts[1]} of them positive; now it has "
+    f"{new['examples']}, {new['positives']} of them positive."
+  )
