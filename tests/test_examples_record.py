@@ -1,4 +1,4 @@
-"""A training whose data change between two starts is refused; validation images that change are told."""
+"""A training whose data change between two starts is refused; changed validation images are told."""
 
 import logging
 

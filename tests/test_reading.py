@@ -6,7 +6,7 @@ import rasterio
 from PIL import Image
 from rasterio.windows import Window
 
-from lgag_jax.imagery import listing, reading
+from lgag_jax.imagery import listing, reading, tables
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
 
 
@@ -245,9 +245,33 @@ def test_folders_are_listed_by_name_and_suffix(tmp_path):
 def test_tables_name_a_missing_column(tmp_path):
   path = tmp_path / "t.csv"
   path.write_bytes(b"\xef\xbb\xbffile,split\r\na.png,train\r\n")
-  assert listing.read_table(path, ("file",)) == [{"file": "a.png", "split": "train"}]
+  assert tables.read_table(path, ("file",)) == [(2, {"file": "a.png", "split": "train"})]
   with pytest.raises(ValueError, match=r"t\.csv lacks the column mask"):
-    listing.read_table(path, ("file", "mask"))
+    tables.read_table(path, ("file", "mask"))
+
+
+@pytest.mark.parametrize("content", [
+  b"image,split\nb/a 1.png,train\n", b"image;split\r\nb/a 1.png;train\r\n;\r\n",
+  b"Path\tSplit\nb/a 1.png\ttrain\n",
+  b'\xef\xbb\xbf"Filename","SPLIT"\n"b/a 1.png"," train "\n,,\n',
+  b"sep=;\nimage;split\nb/a 1.png;train\n",
+  "image;split\nb/a 1.png;train\n".encode("utf-16"),
+])
+def test_tables_of_spreadsheets_are_read(tmp_path, content):
+  (tmp_path / "t.csv").write_bytes(content)
+  ((_, line),) = tables.read_table(tmp_path / "t.csv", ("image", "split"))
+  assert line == {"image": "b/a 1.png", "split": "train"}
+
+
+@pytest.mark.parametrize(("content", "words"), [
+  (b"image,split\na.png;train\n", "row 2 has 1 cells, but the header has 2 columns"),
+  (b"image,split\n\na.png,train,b\n", "row 3 has 3 cells"),
+  (b"image,Image\na,b\n", "the column image twice"), (b"i\0m\0", "zero bytes"), (b"\xe9,b\n", "UTF-8"),
+])
+def test_tables_that_would_be_half_read_are_refused(tmp_path, content, words):
+  (tmp_path / "t.csv").write_bytes(content)
+  with pytest.raises(ValueError, match=rf"t\.csv.*{words}"):
+    tables.read_table(tmp_path / "t.csv", ())
 
 
 def test_sizes_must_match(tmp_path):

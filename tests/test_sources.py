@@ -178,3 +178,43 @@ def test_train_and_validation_share_out_all_examples(fraction, count):
 def test_a_bad_expression_is_quoted(spec):
   with pytest.raises(ValueError, match="Split " + repr(spec).replace("[", r"\[")):
     splits.select(spec, ["train"] * 4, DataConfig())
+
+
+def write_manifest(root, header, separator, label=""):
+  rows = [header] + [
+    separator.join([f"{k}/{k[0]}{i:02d}.png", "validation" if i < 2 else "train", *label.split()])
+    for k in (YES, NO) for i in range(5)
+  ]
+  (root / "manifest.csv").write_text("\n".join(rows))
+
+
+@pytest.mark.parametrize(("header", "separator"), [
+  ("image,split", ","), ("image;split", ";"), ("Image\tSplit", "\t"), ("filename,split", ","),
+  ("File;SPLIT", ";"),
+])
+def test_a_manifest_of_a_spreadsheet_splits_a_folder(tmp_path, header, separator):
+  fill(tmp_path, {YES: 5, NO: 5})
+  write_manifest(tmp_path, header, separator)
+  expected = {f"{k}/{k[0]}0{i}.png" for k in (YES, NO) for i in range(2)}
+  assert set(open_(tmp_path, "validation").ids) == expected
+
+
+@pytest.mark.parametrize("header", ["picture,split", "image,subset"])
+def test_a_manifest_without_its_columns_names_those_it_has(tmp_path, header):
+  fill(tmp_path, {YES: 5, NO: 5})
+  write_manifest(tmp_path, header, ",")
+  with pytest.raises(ValueError, match=rf"needs the columns image and split.*{header.split(',')[0]}"):
+    open_(tmp_path)
+
+
+def test_a_label_of_the_manifest_that_contradicts_the_folder_is_refused(tmp_path):
+  fill(tmp_path, {YES: 5, NO: 5})
+  write_manifest(tmp_path, "image,split,label", ",", label=YES)
+  with pytest.raises(ValueError, match=rf"row 7 labels {NO}/n00\.png as {YES}.*move the file"):
+    open_(tmp_path)
+
+
+def test_a_missing_relative_directory_names_the_current_one(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(FileNotFoundError, match=rf"in the current directory, {tmp_path}.*absolute path"):
+    open_("nowhere")

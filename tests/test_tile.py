@@ -380,3 +380,16 @@ def test_mistakes_name_their_flag(tmp_path, fields, message):
   labels = str(write_labels(tmp_path, "polygons"))
   with pytest.raises((ValueError, OSError), match=message):
     tile.cut(options(tmp_path, **{"labels": labels, **fields}))
+
+
+@pytest.mark.parametrize(("text", "label"), [
+  ("no data", "unknown"), ("unknown", "unknown"), ("Yes", "landslide"), ("no", "non-landslide"),
+])
+def test_words_of_a_table_are_labels(text, label):
+  from lgag_jax.options.tiling import Settings
+  from lgag_jax.tiling import labels
+
+  settings = Settings(input="a", output="b", labels="c.csv")
+  assert labels._label("row 2", text, settings) == label
+  with pytest.raises(ValueError, match="no data, or for one class 1, yes, true and 0, no, false"):
+    labels._label("row 2", "perhaps", settings)

@@ -1,7 +1,6 @@
-"""Lists the images of folders, globs and tables."""
+"""Lists the images of folders and globs."""
 
 import contextlib
-import csv
 import glob
 import pathlib
 
@@ -9,7 +8,6 @@ from lgag_jax.imagery import map_products, side_files
 from lgag_jax.imagery.opening import SUFFIXES, ImageError
 
 _SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
-_MAX_TABLE_BYTES = 1 << 28
 
 
 def image_files(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -64,27 +62,6 @@ def _matched_files(source: str | pathlib.Path) -> list[pathlib.Path]:
   if not paths:
     raise FileNotFoundError(f"--input={source}: no such file or folder.")
   return paths
-
-
-def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[dict[str, str]]:
-  """Reads a CSV file with a header; raises ValueError naming the file and what is wrong with it."""
-  if (size := path.stat().st_size) > _MAX_TABLE_BYTES:
-    raise ValueError(
-      f"{path} has {size >> 20} MiB, more than the {_MAX_TABLE_BYTES >> 20} MiB allowed for a table: "
-      "split it."
-    )
-  try:
-    with path.open(newline="", encoding="utf-8-sig") as file:
-      reader = csv.DictReader(file)
-      rows, names = list(reader), reader.fieldnames or ()
-  except (csv.Error, UnicodeDecodeError) as error:
-    raise ValueError(
-      f"{path} is not a comma-separated table in UTF-8: {error}. Save it as one."
-    ) from error
-  missing = [name for name in required if name not in names]
-  if missing:
-    raise ValueError(f"{path} lacks the column {missing[0]}: add it to the header.")
-  return rows
 
 
 def file_key(path: pathlib.Path) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import tensorflow_datasets as tfds
 
 from lgag_jax.config import DataConfig
-from lgag_jax.imagery import listing, opening
+from lgag_jax.imagery import listing, opening, tables
 from lgag_jax.runtime import archives, processes
 
 # Image, mask or None, and the part to use: (row_start, row_stop, col_start, col_stop), () for all.
@@ -26,7 +26,11 @@ def require_directory(config: DataConfig) -> pathlib.Path:
     with processes.first_then_others("archive"):
       return archives.unpack_once(directory)
   if not directory.is_dir():
-    raise FileNotFoundError(f"data.directory={config.directory}: no such folder.")
+    where = "" if directory.is_absolute() else (
+      f" in the current directory, {pathlib.Path.cwd()}: run the command where the path starts, or "
+      "give data.directory as an absolute path (of a trained workdir: in its config.json)"
+    )
+    raise FileNotFoundError(f"data.directory={config.directory}: no such folder{where}.")
   return directory
 
 
@@ -61,8 +65,12 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   """
   manifest, table = _read_manifest(config, root)
   if table is not None:
-    rows = [_manifest_row(root, manifest, number, line) for number, line in enumerate(table, 2)]
-    return rows, [line.get("split") or "" for line in table]
+    names = [line.get("split", "") for _, line in table]
+    if any(names) and "" in names:
+      raise ValueError(
+        f"{manifest}, row {table[names.index('')][0]} has no split, but other rows have: add it."
+      )
+    return [_manifest_row(root, manifest, number, line) for number, line in table], names
   masks = listing.files_by_stem(root / "masks")
   rows = [(p, masks.get(p.stem), ()) for p in listing.image_files(root / "images")]
   if not rows:
@@ -74,15 +82,27 @@ def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
   """Returns the split of each file name in the manifest, {} without a manifest.
 
   Names have no folders, so that a file keeps its split if a person moves it to the folder of another
-  class. Raises ValueError if one name has two splits.
+  class. Raises ValueError if a column is missing, or if one name has two splits.
   """
   manifest, table = _read_manifest(config, root)
   split_by_name: dict[str, str] = {}
-  for number, line in enumerate(table or [], 2):
-    split, path = line.get("split"), line.get("image") or line.get("file")
-    if not (split and path):
+  for number, line in table or []:
+    path = line.get("image") or line.get("file")
+    if "split" not in line or path is None:
+      raise ValueError(
+        f"{manifest} needs the columns image and split; its columns are: {', '.join(line)}. Rename "
+        "them, or rename the file if it does not say which image is in which split."
+      )
+    split, name = line["split"], pathlib.PurePath(path).name
+    folder, label = pathlib.PurePath(path).parent.name, line.get("label") or ""
+    labels = (*config.classes, config.background)
+    if label != folder and {label, folder} <= {*labels} and (root / path).exists():
+      raise ValueError(
+        f"{manifest}, row {number} labels {path} as {label}, but the file lies in {folder}/. The "
+        f"folder is the label: move the file to {label}/, or correct the row."
+      )
+    if not (split and name):
       continue
-    name = pathlib.PurePath(path).name
     if (other := split_by_name.setdefault(name, split)) != split:
       raise ValueError(
         f"{manifest}, row {number} puts {name} into {split}, but an earlier row puts it into {other}: "
@@ -93,11 +113,11 @@ def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
 
 def _read_manifest(
   config: DataConfig, root: pathlib.Path
-) -> tuple[pathlib.Path, list[dict[str, str]] | None]:
+) -> tuple[pathlib.Path, list[tables.Line] | None]:
   """Returns the path of the manifest, and its rows, or None if the data have no manifest."""
   manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
   if manifest.exists():
-    return manifest, listing.read_table(manifest, ())
+    return manifest, tables.read_table(manifest, ())
   if config.manifest:
     raise FileNotFoundError(f"data.manifest={config.manifest}: no such file.")
   return manifest, None

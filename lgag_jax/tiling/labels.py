@@ -16,8 +16,8 @@ from rasterio.windows import Window
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, open_reference
-from lgag_jax.imagery import listing, reading
-from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
+from lgag_jax.imagery import reading, tables
+from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 
 _LOG = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   if path.suffix.lower() != ".csv":
     return
   names = {name for scene in scenes for name in (scene.name, scene.stem)}
-  for number, line in enumerate(listing.read_table(path, ("label",)), 2):
+  for number, line in tables.read_table(path, ("label",)):
     name = line.get("scene") or ""
     if name not in names and (name or len(scenes) > 1):
       raise ValueError(
@@ -126,9 +126,9 @@ def _table(
   path: pathlib.Path, scene: str, grid: Grid, settings: Settings
 ) -> dict[tuple[int, int], str]:
   """Returns the labels in a table by row and column of the scene's tiles."""
-  rows = listing.read_table(path, ("label",))
+  rows = tables.read_table(path, ("label",))
   labels: dict[tuple[int, int], str] = {}
-  for number, line in enumerate(rows, 2):
+  for number, line in rows:
     if line.get("scene") and line["scene"] not in (scene, pathlib.Path(scene).stem):
       continue
     where = f"{path}, row {number}"
@@ -145,12 +145,17 @@ def _label(where: str, text: str | None, settings: Settings) -> str:
   text = (text or "").strip()
   if text in (*settings.classes, settings.background, UNKNOWN_LABEL):
     return text
+  if text == NO_DATA:
+    return UNKNOWN_LABEL
   if text.lower() in _NO:
     return settings.background
   if text.lower() in _YES and len(settings.classes) == 1:
     return settings.classes[0]
-  known = ", ".join((*settings.classes, settings.background, UNKNOWN_LABEL))
-  raise ValueError(f"{where} has the label {text!r}: use one of {known}, or 1 and 0 for one class.")
+  known = ", ".join((*settings.classes, settings.background, UNKNOWN_LABEL, NO_DATA))
+  raise ValueError(
+    f"{where} has the label {text!r}: use one of {known}, or for one class "
+    f"{', '.join(_YES)} and {', '.join(_NO)}."
+  )
 
 
 def _tile_of_row(where: str, line: dict, grid: Grid, settings: Settings) -> tuple[int, int]:

@@ -141,7 +141,8 @@ def _prepare(
   steps = steps_per_epoch(len(training.ids), config.train) * config.train.epochs
   network, optimizer, state = restore.start(config, mesh, steps)
   train, validation = (
-    fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir) for source in sources.values()
+    fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
+    for source in sources.values()
   )
   position = {"unjudged": False, "log": {"lines": 0, "pending": []}, "skips": []}
   if started:

@@ -1,0 +1,87 @@
+"""Reads tables (CSV) as spreadsheets write them."""
+
+import codecs
+import csv
+import io
+import pathlib
+
+_MAX_BYTES = 1 << 28
+_DELIMITERS = (",", ";", "\t")
+# Names of the image column, in lower case; the first is the one that rows are read with.
+IMAGE_NAMES = ("image", "filename", "path")
+
+Line = tuple[int, dict[str, str]]  # The line in the file, for messages, and its cells by column.
+
+
+def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[Line]:
+  """Reads a table with a header: commas, semicolons or tabs, in UTF-8 or marked UTF-16.
+
+  Names of columns are in lower case, cells without spaces around them. Empty rows are skipped. Raises
+  ValueError naming the file, and the row or the columns, if it cannot be read as a whole.
+  """
+  try:
+    rows = _rows(_text(path))
+  except (csv.Error, UnicodeDecodeError) as error:
+    raise ValueError(
+      f"{path} is not a comma-separated table in UTF-8: {error}. Save it as one."
+    ) from error
+  header = rows[0][1] if rows else []
+  columns = ", ".join(header)
+  while header and not header[-1]:
+    header.pop()
+  names = [_canonical(name, header) for name in header]
+  if repeated := [name for name in names if names.count(name) > 1]:
+    raise ValueError(f"{path} has the column {repeated[0]} twice ({columns}): remove one of them.")
+  missing = [name for name in required if name not in names]
+  if missing:
+    raise ValueError(
+      f"{path} lacks the column {missing[0]}: add it to the header. Its columns are: {columns}."
+    )
+  return [(number, _cells(path, number, names, cells)) for number, cells in rows[1:]]
+
+
+def _text(path: pathlib.Path) -> str:
+  if (size := path.stat().st_size) > _MAX_BYTES:
+    raise ValueError(
+      f"{path} has {size >> 20} MiB, more than the {_MAX_BYTES >> 20} MiB allowed for a table: "
+      "split it."
+    )
+  content = path.read_bytes()
+  marked = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+  text = content.decode("utf-16" if marked else "utf-8-sig")
+  if "\0" in text:
+    raise csv.Error("it holds zero bytes")
+  return text
+
+
+def _rows(text: str) -> list[tuple[int, list[str]]]:
+  """Returns the rows that are not empty, with their lines; the header's delimiter divides all."""
+  first, _, rest = text.partition("\n")
+  skipped = 0
+  if first.strip().lower() in [f"sep={mark}".strip() for mark in _DELIMITERS]:  # Excel's own line.
+    text, skipped = rest, 1
+  header = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
+  delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
+  reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+  rows = []
+  for row in reader:
+    cells = [cell.strip() for cell in row]
+    if any(cells):
+      rows.append((reader.line_num + skipped, cells))
+  if rows:
+    rows[0] = rows[0][0], [name.lower() for name in rows[0][1]]
+  return rows
+
+
+def _canonical(name: str, header: list[str]) -> str:
+  return IMAGE_NAMES[0] if name in IMAGE_NAMES and IMAGE_NAMES[0] not in header else name
+
+
+def _cells(path: pathlib.Path, number: int, names: list[str], cells: list[str]) -> dict[str, str]:
+  extra = [cell for cell in cells[len(names) :] if cell]
+  if extra or len(cells) < len(names):
+    raise ValueError(
+      f"{path}, row {number} has {len(cells)} cells, but the header has {len(names)} columns "
+      f"({', '.join(names)}): write every cell, also an empty one, with the header's separator."
+    )
+  return dict(zip(names, cells, strict=False))
