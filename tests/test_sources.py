@@ -218,3 +218,13 @@ def test_a_missing_relative_directory_names_the_current_one(tmp_path, monkeypatc
   monkeypatch.chdir(tmp_path)
   with pytest.raises(FileNotFoundError, match=rf"in the current directory, {tmp_path}.*absolute path"):
     open_("nowhere")
+
+
+@pytest.mark.parametrize(("name", "count", "fraction", "split"), [
+  (YES, 2, 0.2, "validation"), (NO, 1, 0.2, "validation"), (YES, 1, 0.9, "train"),
+])
+def test_too_few_images_name_class_count_and_setting(tmp_path, name, count, fraction, split):
+  fill(tmp_path, {YES: 10, NO: 10} | {name: count})
+  words = rf"validation_fraction={fraction} of the images in {name}/, {count} in all.*none for {split}"
+  with pytest.raises(ValueError, match=words):
+    open_(tmp_path, split, validation_fraction=fraction)

@@ -149,6 +149,14 @@ class FolderSource:
         raise ValueError(
           f"{paths[names.index('')]} has no split in the manifest: add it there, or remove the file."
         )
+    held_out = round(len(paths) * self._config.validation_fraction)
+    counts = {"train": len(paths) - held_out, "validation": held_out}
+    if paths and not any(names) and not counts.get(split, 1):
+      raise ValueError(
+        f"{root}: data.validation_fraction={self._config.validation_fraction:g} of the images in "
+        f"{name}/, {len(paths)} in all, leaves none for {split}. Add images to {name}/, change the "
+        "fraction, or name the split of each image in a manifest."
+      )
     if not paths:
       raise ValueError(f"{root}: the folder {name}/ has no images ({', '.join(opening.SUFFIXES)}).")
     known = sorted({*self._splits.values()})
