@@ -8,6 +8,8 @@ from lgag_jax import methods
 from lgag_jax.config import Config, ModelConfig
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, finding, have, images, plural
 from lgag_jax.doctor.survey import SPLITS, Example, MaskValues, Survey
+from lgag_jax.imagery.mask_values import BY_VALUES
+from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.method.registry import method_of
 
 # The least number of positives and of negatives. With fewer, results are a matter of luck.
@@ -161,7 +163,9 @@ def _check_masks(survey: Survey, config: Config) -> list[Finding]:
 
 def _problem(mask: MaskValues, config: Config) -> str:
   """Returns the kind of problem of a mask file, "" if there is none."""
-  values = [v for v in mask.values if v not in (0, config.data.mask_ignore)]
+  ignore = config.data.mask_ignore
+  # Opening the source has refused values without a clear meaning, so 255 beside others is unknown.
+  values = [v for v in mask.values if v not in (0, UNKNOWN if ignore == BY_VALUES else ignore)]
   if mask.fault:
     return "fault"
   if mask.bands > 1:

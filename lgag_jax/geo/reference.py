@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import rasterio
@@ -19,7 +19,8 @@ from rasterio.windows import Window
 from lgag_jax.geo import shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import mask_values, reading
+from lgag_jax.imagery.mask_values import MaskRule
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,14 +40,15 @@ class Reference:
 @contextlib.contextmanager
 def open_reference(
   path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = "",
-  ignore: int = reading.UNKNOWN,
+  ignore: int = mask_values.BY_VALUES, masks: Sequence[pathlib.Path] = (),
 ) -> Iterator[Reference]:
   """Opens a raster mask, or polygons or points (.gpkg, .shp, .geojson), as labels of a scene.
 
-  `reading.read_mask` explains a mask's values; a nodata value other than zero is UNKNOWN. A mask on
-  another grid gives each pixel its nearest value, and UNKNOWN outside. A pixel has a polygon's class if
-  the polygon contains its centre, and a point's class if the pixel contains the point. The last of
-  several wins. An inventory does not say which area it covers, so all other pixels are background.
+  `mask_values.decide` chooses the meaning of a mask's values, together with the other `masks` that
+  belong to it; a nodata value other than zero is UNKNOWN. A mask on another grid gives each pixel its
+  nearest value, and UNKNOWN outside. A pixel has a polygon's class if the polygon contains its centre,
+  and a point's class if the pixel contains the point. The last of several wins. An inventory does not
+  say which area it covers, so all other pixels are background.
   Raises ValueError.
   """
   if path.suffix.lower() in shapes.SUFFIXES:
@@ -59,8 +61,12 @@ def open_reference(
                    path, len(layer_shapes.geometries), layer_shapes.kind)
     yield reference_from_shapes(layer_shapes)
     return
+  rule = mask_values.decide(
+    [path, *(mask for mask in masks if mask.suffix.lower() not in shapes.SUFFIXES)],
+    classes=len(classes), ignore=ignore, option="--mask_ignore",
+  )
   with reading.open_raster(path) as raster, _on_grid(raster, grid_of(raster, path), grid) as mask:
-    yield _reference_from_raster(mask, grid, classes=len(classes), ignore=ignore, nodata=raster.nodata)
+    yield _reference_from_raster(mask, grid, rule, classes=len(classes), nodata=raster.nodata)
 
 
 def reference_from_shapes(labels: shapes.Shapes) -> Reference:
@@ -130,7 +136,7 @@ def _same_transform(transform: Affine, grid: Grid) -> bool:
 
 
 def _reference_from_raster(
-  raster, grid: Grid, *, classes: int, ignore: int, nodata: float | None
+  raster, grid: Grid, rule: MaskRule, *, classes: int, nodata: float | None
 ) -> Reference:
   def read(window: Window) -> np.ndarray:
     values = np.full((int(window.height), int(window.width)), reading.UNKNOWN, np.uint8)
@@ -142,8 +148,10 @@ def _reference_from_raster(
     inside = Window(left, top, right - left, bottom - top)
     rows = slice(top - int(window.row_off), bottom - int(window.row_off))
     cols = slice(left - int(window.col_off), right - int(window.col_off))
-    values[rows, cols] = reading.read_mask(raster, classes=classes, ignore=ignore, window=inside)
-    if nodata:
+    values[rows, cols] = reading.read_mask(
+      raster, classes=classes, ignore=rule.ignore, threshold=rule.threshold, window=inside
+    )
+    if nodata:  # A warped view does not state it.
       values[rows, cols][raster.read(1, window=inside) == nodata] = reading.UNKNOWN
     if isinstance(raster, WarpedVRT):
       values[rows, cols][raster.read(raster.count, window=inside) == 0] = reading.UNKNOWN

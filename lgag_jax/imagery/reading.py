@@ -97,19 +97,24 @@ def fill_invalid(array: np.ndarray, valid: np.ndarray) -> None:
 
 
 def read_mask(
-  raster: rasterio.DatasetReader, *, classes: int, ignore: int, window: Window | None = None
+  raster: rasterio.DatasetReader, *, classes: int, ignore: int, threshold: int = 0,
+  window: Window | None = None,
 ) -> np.ndarray:
   """Reads a mask as uint8 [H, W]: 0 is background, k is class k, `ignore` becomes UNKNOWN.
 
-  With one class, every other value except zero is that class, so both 0/1 and 0/255 masks work. With
-  several, values are class indices. Raises ImageError.
+  So does a declared nodata value except zero. With one class, every other value except zero is that
+  class, or with a `threshold` every larger value; `mask_values` chooses both. With several, values are
+  class indices. Raises ImageError.
   """
   values = _read_bands(raster, raster.name, [1], window)[0]
   unknown = values == ignore
+  if raster.nodata:
+    unknown |= values == raster.nodata
   if np.issubdtype(values.dtype, np.inexact):
     unknown |= ~np.isfinite(values)
   if classes == 1:
-    mask = (values != 0).view(np.uint8)  # No copy: scenes are large.
+    mask = values > threshold if threshold else values != 0
+    mask = mask.view(np.uint8)  # No copy: scenes are large.
   else:
     invalid = values[~unknown & ((values > classes) | (values < 0))]
     if invalid.size:

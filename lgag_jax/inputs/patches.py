@@ -8,7 +8,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
-from lgag_jax.imagery import listing, reading
+from lgag_jax.imagery import listing, mask_values, reading
 from lgag_jax.inputs import blocks, splits
 from lgag_jax.runtime import preemption
 
@@ -113,6 +113,9 @@ class PatchSource:
   def _rows(self, spec: str) -> list[splits.Row]:
     config, root = self._config, splits.require_directory(self._config)
     rows, names = splits.listed(config, root)
+    self._rule = mask_values.decide(  # Of both splits together.
+      (mask for _, mask, _ in rows if mask), classes=len(config.classes), ignore=config.mask_ignore
+    )
     if not config.block_size or any(names):
       if config.block_size:
         _LOG.warning("The manifest names splits, so data.block_size=%d is ignored.", config.block_size)
@@ -206,7 +209,8 @@ class PatchSource:
 
   def _mask(self, image, mask, tile):
     values = reading.read_mask(
-      mask, classes=len(self._config.classes), ignore=self._config.mask_ignore, window=tile.window(),
+      mask, classes=len(self._config.classes), ignore=self._rule.ignore, threshold=self._rule.threshold,
+      window=tile.window(),
     )
     return np.where(reading.read_valid_mask(image, tile.window()), values, np.uint8(reading.UNKNOWN))
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from lgag_jax.config import DataConfig
-from lgag_jax.imagery import listing, opening, reading
+from lgag_jax.imagery import listing, mask_values, opening, reading
 from lgag_jax.inputs import splits, tfds_source
 from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.inputs.pseudo import PseudoSource
@@ -115,6 +115,11 @@ class FolderSource:
       masks[path.parent.parent].get(path.stem) if any(label) else None for path, label in rows
     ]
     self.has_masks = any(mask is not None for mask in self._masks)
+    roots = (root, root / "train", root / "validation")  # The masks of both splits mean the same.
+    files = [path for folder in roots for path in listing.files_by_stem(folder / "masks").values()]
+    self._rule = mask_values.decide(
+      files if self.has_masks else (), classes=len(config.classes), ignore=config.mask_ignore
+    )
     self.keys = [listing.file_key(path) for path in self._paths]
     self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
     self.labels = np.array([label for _, label in rows], np.float32).reshape(-1, len(config.classes))
@@ -169,7 +174,8 @@ class FolderSource:
       return image, reading.mask_without_file(self.labels[index], image.shape[:2])
     with reading.open_raster(mask_path) as raster:
       mask = reading.read_mask(
-        raster, classes=len(self._config.classes), ignore=self._config.mask_ignore
+        raster, classes=len(self._config.classes), ignore=self._rule.ignore,
+        threshold=self._rule.threshold,
       )
     reading.check_same_size(mask_path, mask.shape, image.shape[:2])
     return image, mask

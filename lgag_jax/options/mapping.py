@@ -52,8 +52,9 @@ class References:
     "Everything outside the polygons counts as free of landslides."))
   layer: str = flag("", "the layer of --labels to use, if it has several.")
   field: str = flag("", "the field of the layer that holds the class, if there are several classes.")
-  mask_ignore: int = flag(255, (
-    "the value that means unknown in a raster mask. Use -1 for masks whose landslides are 255."))
+  mask_ignore: int = flag(-2, (
+    "the value that means unknown in a raster mask. -1: none. -2: the values decide: 255 is landslide "
+    "in masks of 0 and 255 only, and unknown in masks that also hold 1."))
   min_overlap: float = flag(0.1, (
     "the fraction of a landslide that must be mapped to count as detected, and the fraction of a "
     "mapped polygon that must lie on landslides not to count as a false alarm."))

@@ -35,8 +35,9 @@ class Settings:
   field: str = flag("", "the field of the layer that holds the class, if there are several classes.")
   classes: tuple[str, ...] = flag(("landslide",), "names of the classes, as in --field.")
   background: str = flag("non-landslide", "the name for tiles without any class.")
-  mask_ignore: int = flag(255, (
-    "the value that means unknown in a raster mask. Use -1 for masks whose landslides are 255."))
+  mask_ignore: int = flag(-2, (
+    "the value that means unknown in a raster mask. -1: none. -2: the values decide: 255 is landslide "
+    "in masks of 0 and 255 only, and unknown in masks that also hold 1."))
   validation_fraction: float = flag(0.2, "the fraction of blocks held out for validation.")
   block_size: int = flag(0, (
     "side of a block in pixels, a multiple of tile_size. Neighbouring tiles look alike, so a whole "

@@ -130,8 +130,7 @@ def _warnings(counts: collections.Counter, settings: Settings) -> list[str]:
     remedy = "use a smaller --block_buffer or another --block_size to keep more tiles"
     if not any(counts[label, s] for s in (*_SPLITS, "")):
       remedy = (
-        "check that the labels lie in the scene, and that their values are right (--mask_ignore=-1 for "
-        "masks whose landslides are 255). A smaller --min_fraction makes more tiles positive"
+        "check that the labels lie in the scene. A smaller --min_fraction makes more tiles positive"
       )
     warnings.append(f"{label} is missing in {' and '.join(missing)}: {remedy}.")
   return warnings

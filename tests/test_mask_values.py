@@ -1,0 +1,180 @@
+"""What the values of masks mean: each convention, alone and in a folder, for all that reads masks."""
+
+import dataclasses
+import itertools
+import logging
+import pathlib
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.crs import CRS
+from rasterio.windows import Window
+
+from lgag_jax.config import DataConfig
+from lgag_jax.doctor import survey
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.reference import open_reference
+from lgag_jax.imagery import mask_values, reading
+from lgag_jax.imagery.mask_values import MaskRule
+from lgag_jax.imagery.reading import UNKNOWN
+from lgag_jax.inputs import sources
+
+AUTO = mask_values.BY_VALUES
+SLIDES = np.zeros((64, 64), np.uint8)
+SLIDES[10:30, 8:40] = SLIDES[45:60, 50:60] = 1
+BINARY, UNKNOWN_255 = MaskRule(-1), MaskRule(255)
+
+
+def write(path, values, **options):
+  path.parent.mkdir(parents=True, exist_ok=True)
+  array = np.asarray(values)
+  if path.suffix != ".tif":
+    Image.fromarray(array.astype(np.uint8)).save(path, **options)
+    return path
+  with rasterio.open(
+    path, "w", driver="GTiff", height=array.shape[0], width=array.shape[1], count=1, dtype=array.dtype,
+    **options,
+  ) as file:
+    file.write(array, 1)
+  return path
+
+
+def rule(*paths, classes=1, ignore=AUTO):
+  return mask_values.decide(paths, classes=classes, ignore=ignore)
+
+
+@pytest.mark.parametrize(("values", "dtype", "expected"), [
+  ((0, 1), np.uint8, BINARY), ((0, 255), np.uint8, BINARY), ((0, 65535), np.uint16, BINARY),
+  ((0,), np.uint8, BINARY), ((1,), np.uint8, BINARY), ((0, 7), np.int16, BINARY),
+  ((0, 1, 255), np.uint8, UNKNOWN_255), ((1, 255), np.uint8, UNKNOWN_255),
+  ((0, 1, 2, 255), np.int32, UNKNOWN_255), ((0.0, 1.0, 255.0, np.nan), np.float32, UNKNOWN_255),
+  ((0, 1, -1), np.int16, BINARY),  # -1 is unknown in any case.
+])
+def test_values_with_a_clear_meaning(tmp_path, values, dtype, expected):
+  path = write(tmp_path / "m.tif", np.array([values, values], dtype))
+  assert rule(path) == expected
+
+
+@pytest.mark.parametrize(("values", "dtype", "unknown"), [
+  ((255,), np.uint8, 255), ((0, 128, 255), np.uint8, 255), ((0, 2, 255), np.uint8, 255),
+  ((0, 254, 255), np.uint8, 255), ((0, 1, -9999), np.int16, -9999), ((0, 1, 65535), np.uint16, 65535),
+  ((0.0, 0.25, 1.0), np.float32, 0.25), (range(256), np.uint8, 255), ((0, -1, 255), np.int16, 255),
+])
+def test_values_without_a_clear_meaning_are_a_question(tmp_path, values, dtype, unknown):
+  path = write(tmp_path / "m.tif", np.array([list(values)] * 2, dtype))
+  question = rf"m\.tif.*data\.mask_ignore=-1.*If {unknown} means unknown, set .*mask_ignore={unknown}"
+  with pytest.raises(ValueError, match=question):
+    rule(path)
+  assert rule(path, ignore=-1) == BINARY
+  if isinstance(unknown, int):
+    assert rule(path, ignore=unknown) == MaskRule(unknown)
+
+
+def test_a_declared_nodata_value_of_255_is_not_taken_for_landslides_nor_in_silence(tmp_path):
+  path = write(tmp_path / "m.tif", SLIDES * 255, nodata=255)
+  with pytest.raises(ValueError, match=r"m\.tif declares 255 as nodata.*-unsetnodata.*mask_ignore=255"):
+    rule(path)
+  other = write(tmp_path / "n.tif", SLIDES)
+  assert rule(path, other) == BINARY
+  with reading.open_raster(path) as raster:
+    mask = reading.read_mask(raster, classes=1, ignore=-1)
+  np.testing.assert_array_equal(mask, SLIDES * UNKNOWN)
+
+
+@pytest.mark.parametrize("quality", [30, 75, 95])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
+def test_jpeg_masks_are_split_at_half(tmp_path, caplog, quality, suffix):
+  jpeg = write(tmp_path / "m.jpg", SLIDES * 255, quality=quality)
+  values = np.asarray(Image.open(jpeg))
+  path = jpeg if suffix == ".jpg" else write(tmp_path / f"m{suffix}", values)
+  assert len(np.unique(values)) > 9
+  caplog.set_level(logging.WARNING)
+  assert rule(path) == rule(path, ignore=-1) == MaskRule(-1, 127)
+  assert "Values above 127 count as landslide" in caplog.text
+  grid = Grid(64, 64, None, rasterio.Affine.identity())
+  with open_reference(path, grid, ("landslide",)) as reference:
+    assert np.mean(reference.read(Window(0, 0, 64, 64)) != SLIDES) < 0.005
+  with pytest.raises(ValueError, match=r"m\..*no single value means unknown.*mask_ignore=255"):
+    rule(path, ignore=255)
+
+
+def test_other_jpeg_masks_are_refused(tmp_path):
+  rng = np.random.default_rng(0)
+  for name, values in (
+    ("ones", SLIDES), ("picture", rng.integers(0, 255, (64, 64))), ("gray", SLIDES * 120),
+  ):
+    path = write(tmp_path / f"{name}.jpg", values, quality=90)
+    if not np.asarray(Image.open(path)).any():
+      continue
+    with pytest.raises(ValueError, match=rf"{name}\.jpg is compressed with loss.*PNG or TIFF"):
+      rule(path)
+  path = write(tmp_path / "full.jpg", np.full((64, 64), 255))
+  with pytest.raises(ValueError, match=r"full\.jpg.*no clear meaning"):
+    rule(path)
+  assert rule(write(tmp_path / "none.jpg", SLIDES * 0)) == BINARY
+  jpeg = write(tmp_path / "m.jpg", SLIDES * 255)
+  with pytest.raises(ValueError, match=r"m\.jpg is compressed with loss, which changes class numbers"):
+    rule(jpeg, classes=2)
+  with pytest.raises(ValueError, match=r"m\.jpg is compressed with loss"):
+    rule(jpeg, write(tmp_path / "ones.png", SLIDES))  # Half would lose the ones.
+
+
+def test_masks_of_a_folder_decide_together(tmp_path):
+  with_255 = write(tmp_path / "a.png", SLIDES * 255)
+  with_1 = write(tmp_path / "b.png", SLIDES)
+  assert rule(with_255) == BINARY
+  assert rule(with_255, with_1) == rule(with_1, with_255) == UNKNOWN_255
+  assert rule(with_255, with_1, ignore=-1) == BINARY
+  assert rule(with_255, classes=3) == UNKNOWN_255
+  (tmp_path / "bad.png").write_bytes(b"nothing")
+  assert rule(with_255, tmp_path / "bad.png") == BINARY
+  write(with_255, SLIDES)  # A changed file counts anew.
+  assert rule(with_255) == BINARY
+
+
+def make_data(root, kind, masks):
+  """Writes a data set with masks of positives `masks`, by name."""
+  names = {"folder": ("landslide", "non-landslide"), "patches": ("images", "images")}[kind]
+  picture = np.zeros((64, 64, 3))
+  for name, mask in masks.items():
+    write(root / names[0] / f"{pathlib.Path(name).stem}.png", picture)
+    write(root / "masks" / name, mask)
+  if kind == "folder":
+    write(root / names[1] / "n.png", picture)
+  return DataConfig(source=kind, directory=str(root), validation_fraction=0.0)
+
+
+@pytest.mark.parametrize(("kind", "last"), list(itertools.product(["folder", "patches"], range(4))))
+def test_training_follows_the_rule(tmp_path, kind, last):
+  name, mask, expected = (
+    ("b.png", SLIDES * 255, SLIDES), ("b.png", SLIDES, SLIDES), ("b.jpg", SLIDES * 255, SLIDES),
+    ("b.png", np.where(SLIDES, 255, 1), np.where(SLIDES, UNKNOWN, 1)),
+  )[last]
+  first = SLIDES * (1 if last in (1, 3) else 255)
+  config = make_data(tmp_path, kind, {"a.png": first, name: mask})
+  source = sources.make_source(config, "train")
+  values = source.read(next(i for i, key in enumerate(source.ids) if "b.png" in key))[1]
+  assert np.mean(values != expected) < 0.005 if name == "b.jpg" else np.array_equal(values, expected)
+  chosen = sources.make_source(dataclasses.replace(config, mask_ignore=-1), "train")
+  values = chosen.read(next(i for i, key in enumerate(chosen.ids) if "b.png" in key))[1]
+  assert UNKNOWN not in values
+
+
+@pytest.mark.parametrize("kind", ["folder", "patches"])
+def test_training_and_the_doctor_ask_about_unclear_masks(tmp_path, kind):
+  config = make_data(tmp_path, kind, {"a.png": SLIDES * 0 + 255, "b.png": SLIDES * 0 + 255})
+  with pytest.raises(ValueError, match=r"masks/a\.png.* values \(255\) have no clear meaning"):
+    sources.make_source(config, "train")
+  assert "no clear meaning" in survey.read(config).unopened_splits["train"]
+
+
+def test_a_warped_mask_follows_the_rule_of_the_whole_file(tmp_path):
+  place, crs = rasterio.Affine(2, 0, 500000, 0, -2, 3000000), CRS.from_epsg(32644)
+  path = write(tmp_path / "m.tif", SLIDES * 255, crs=crs, transform=place)
+  grid = Grid(32, 32, crs, place @ rasterio.Affine.scale(2))
+  with open_reference(path, grid, ("landslide",)) as reference:
+    np.testing.assert_array_equal(reference.read(Window(0, 0, 32, 32)), SLIDES[1::2, 1::2])
+    # A window that shows only 255 is landslide all the same.
+    assert reference.read(Window(6, 6, 4, 4)).tolist() == [[1] * 4] * 4
