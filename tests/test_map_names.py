@@ -2,9 +2,11 @@
 
 import csv
 import json
+import logging
 import os
 import shutil
 import types
+import warnings
 
 import numpy as np
 import pytest
@@ -122,7 +124,19 @@ def test_names_of_any_length_and_alphabet_give_every_product(model, tmp_path, na
     assert longest + len("-journal") <= 255
 
 
-def test_a_name_that_is_no_text_costs_its_own_scene_alone(model, tmp_path, caplog):
+@pytest.fixture
+def silence(capfd):
+  """Drops what a test prints and logs: xdist cannot send a name that is not UTF-8."""
+  logging.disable(logging.CRITICAL)
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    yield
+  logging.disable(logging.NOTSET)
+  capfd.readouterr()
+
+
+@pytest.mark.usefixtures("silence")
+def test_a_name_that_is_no_text_costs_its_own_scene_alone(model, tmp_path):
   good = write(tmp_path / "in" / "good.tif", 5)
   shutil.copy(good, os.fsencode(tmp_path / "in") + b"/b\xe4d.tif")
   result = map_scenes(model, tmp_path / "in", tmp_path / "maps")
