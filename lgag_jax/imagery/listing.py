@@ -30,21 +30,24 @@ def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
 def scene_files(source: str | pathlib.Path) -> list[pathlib.Path]:
   """Lists the scenes of a file, a folder or a glob; raises FileNotFoundError if there are none.
 
-  What an earlier mapping wrote is no scene: see `mapped_files`.
+  What an earlier mapping wrote is no scene.
   """
-  paths = _matched_files(source)
-  scenes = [path for path in paths if not map_products.is_product(path)]
+  return scenes_and_products(source)[0]
+
+
+def scenes_and_products(
+  source: str | pathlib.Path,
+) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
+  """Lists the scenes, as `scene_files` does, and the files that an earlier mapping wrote."""
+  scenes, products = [], []
+  for path in _matched_files(source):
+    (products if map_products.is_product(path) else scenes).append(path)
   if not scenes:
     raise FileNotFoundError(
-      f"--input={source} holds only files that lgag wrote, such as {paths[0]}: name the scenes that "
+      f"--input={source} holds only files that lgag wrote, such as {products[0]}: name the scenes that "
       "were mapped."
     )
-  return scenes
-
-
-def mapped_files(source: str | pathlib.Path) -> list[pathlib.Path]:
-  """Lists the files of a source that an earlier mapping wrote, which `scene_files` leaves out."""
-  return [path for path in _matched_files(source) if map_products.is_product(path)]
+  return scenes, products
 
 
 def _matched_files(source: str | pathlib.Path) -> list[pathlib.Path]:

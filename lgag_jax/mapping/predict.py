@@ -94,8 +94,8 @@ def map_scenes(
   divide the scenes, or the rows of each if there are fewer scenes than processes; they need a disk that
   all of them see. An image that cannot be read is logged and skipped; raises ImageError if none can.
   """
-  paths = listing.scene_files(source)
-  if products_of_maps := listing.mapped_files(source):
+  paths, products_of_maps = listing.scenes_and_products(source)
+  if products_of_maps:
     _LOG.warning(
       "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
       source, products_of_maps[0],

@@ -37,7 +37,8 @@ def write(
     "scene_report.html", title="1 scene" if len(results) == 1 else f"{len(results):,} scenes",
     description=description, cards=_cards(results),
     skipped=rendering.Table(("image", "reason"), reasons, text_columns=2), skipped_count=len(skipped),
-    warnings=_warnings(results), evaluation=_evaluation(evaluation, output) if evaluation else None,
+    warnings=_warnings(results, labels),
+    evaluation=_evaluation(evaluation, output) if evaluation else None,
     histograms=_histograms(results, names), names=names, scenes=results[:MAX_ROWS], area=area,
     labels=labels,
     more_scenes=len(results) - min(len(results), MAX_ROWS),
@@ -48,9 +49,8 @@ def write(
   files.write_text(output / "report.html", page)
 
 
-def _warnings(results: Sequence[dict]) -> rendering.Table:
+def _warnings(results: Sequence[dict], labels: dict[str, str]) -> rendering.Table:
   """Returns the table of what to check in the scenes; maps of earlier versions hold no warnings."""
-  labels = scene_tables.names_of(results)
   rows = [
     (labels[result["stem"]], text) for result in results for text in result.get("warnings", ())
   ]

@@ -28,7 +28,7 @@ class DataConfig:
   gsd: float = 0.0  # Metres per source pixel; 0 reads it from georeferenced images.
   min_mask_pixels: int = 1  # A tile is positive when its mask has at least this many pixels ...
   min_mask_fraction: float = 0.0  # ... and at least this share of its area.
-  mask_ignore: int = -2  # Mask value that means unknown; -1: none, -2: see imagery/mask_values.py.
+  mask_ignore: int = -2  # Mask value that means unknown; -1: none; -2: the masks' values decide.
   normalise: str = "trunk"  # "train": by the training images' own mean and std; "given": by these.
   max_value: float = 0.0  # "trunk": pixel value that maps to 1; 0 takes the data type's largest.
   mean: tuple[float, ...] = ()  # Per channel, "trunk": of images in [0, 1]; empty: the trunk's mean.

@@ -46,7 +46,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   Raises ValueError or OSError that names the file or the flag, and writes nothing in that case.
   """
   scenes = scene_paths(settings)
-  if products := listing.mapped_files(settings.input):
+  if products := listing.scenes_and_products(settings.input)[1]:
     _LOG.warning(
       "%d files of --input=%s are no scenes, since lgag wrote them, such as %s.", len(products),
       settings.input, products[0],

@@ -35,9 +35,10 @@ def check(sources: dict[str, Source], workdir: pathlib.Path) -> None:
   record = files.read_json(path)
   if not isinstance(record, dict):
     raise ValueError(f"{path} is damaged: restore it, or use a new --workdir.")
+  entries = {split: _entry(source) for split, source in sources.items()}
   changes = {
-    split: _change(split, record.get(split), _entry(source)) for split, source in sources.items()
-    if record.get(split) != _entry(source)
+    split: _change(split, record.get(split), entry) for split, entry in entries.items()
+    if record.get(split) != entry
   }
   if "train" in changes:
     raise ValueError(
