@@ -28,7 +28,7 @@ TRAINED = {
   "50 centres per class": {"bank.centres": 50},
   "anchors from side projections": {"model.method": "side_projections"},
   "average pooling": {"model.pooling": "average"},
-  "no pixel terms": {"loss.negative_pixel_weight": 0.0, "loss.background_pixel_weight": 0.0},
+  "no loss on pixels": {"loss.negative_pixel_weight": 0.0},
   "classifier: decoder": {"model.method": "decoder_classifier"},
   "trunk trained from stage 4": {"model.first_trainable_stage": 4, "data.augment": "image"},
 }

@@ -17,7 +17,6 @@ def get_config(method: str = "lgag") -> Any:
   config.data.tile_size = 64
   config.data.image_size = 256
   config.train.epochs = 3
-  config.loss.background_pixel_weight = 0.5  # Landslides rarely cover half of a tile.
   # Tiles are enlarged four times, so a wide, smooth filter removes no detail from a score map.
   config.refine.radius = 0.15
   config.refine.epsilon = 1.0

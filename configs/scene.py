@@ -8,9 +8,6 @@ data.directory contains images/ and masks/ with files of the same names. Choose,
 
 The buffer removes every training tile that it touches, a ring around each validation block. These sizes
 leave 57 % of a large scene's tiles for training; blocks of 512 leave 23 %, blocks of 2048 leave 70 %.
-
-These settings are for tiles of which landslides cover about a third. If they cover less, maps come out
-far too large: add --config.model.top_fraction=0.08 --config.localize.agreement_fraction=0.
 """
 
 
@@ -26,5 +23,4 @@ def get_config(method: str = "lgag") -> Any:
   config.data.tile_size = 256
   config.data.block_size = 1024
   config.data.block_buffer = 128
-  config.update_from_flattened_dict(methods.CLOSE_UP)
   return methods.apply(config, method)

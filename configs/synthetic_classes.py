@@ -12,7 +12,5 @@ def get_config(method: str = "lgag") -> Any:
   config.data.classes = ("landslide", "bare", "river")
   # Each class is in half of the images, and one image in eight has none: no balancing is needed.
   config.data.balance = False
-  # Bare ground covers at most half of an image.
-  config.loss.background_pixel_fraction = 0.5
   config.train.epochs = 8
   return config

@@ -7,17 +7,9 @@ import difflib
 
 import ml_collections
 
-# For close-ups, images of which landslides cover at least this fraction. Pooling uses this fraction of
-# the cells, and an image counts as positive if this fraction of its pixels scores above the threshold.
-CLOSE_UP_SHARE = 0.3
-CLOSE_UP = {
-  "model.top_fraction": CLOSE_UP_SHARE,
-  "localize.threshold_rule": "agreement", "localize.agreement_fraction": CLOSE_UP_SHARE,
-}
-
 # A decoder that learns from masks: the data's own, as an upper bound, or pseudo-masks.
 SEGMENTATION = {
-  "model.method": "segmentation", "model.top_fraction": 0.01,
+  "model.method": "segmentation", "model.top_fractions": (0.01,),
   "optim.name": "adamw", "optim.learning_rate": 2e-4,
   "localize.map": "best", "localize.threshold_rule": "default",
   "refine.method": "none", "refine.colour_evidence": False,
@@ -25,8 +17,8 @@ SEGMENTATION = {
 # The published form: average pooling, no pixel terms, no refinement.
 _PUBLISHED = {
   "model.pooling": "average", "model.side_widths": (128, 128, 256, 256), "sol.rounds": 0,
-  "bank.centres": 10, "loss.negative_pixel_weight": 0.0, "loss.background_pixel_weight": 0.0,
-  "loss.auxiliary_weight": 0.0, "loss.consistency_weight": 1.0,
+  "bank.centres": 10, "loss.negative_pixel_weight": 0.0, "loss.auxiliary_weight": 0.0,
+  "loss.consistency_weight": 1.0,
   "localize.blend": 0.0, "localize.anchor_stride": 16,
   "refine.method": "none", "refine.colour_evidence": False,
 }

@@ -74,7 +74,7 @@ def test_what_would_run_as_something_else_is_refused(plan, names, fields, words)
 
 def test_decoders_of_both_kinds_have_the_same_settings(plan):
   plan.overrides["image_folder"].update({
-    "model.top_fraction": 0.3, "optim.learning_rate": 0.5, "data.image_size": 128
+    "model.top_fractions": (0.3,), "optim.learning_rate": 0.5, "data.image_size": 128
   })
   upper, second = (plan.config("image_folder", m, 1) for m in ("segmentation", "second_stage"))
   masks = str(plan.workdir("image_folder", "lgag", 1) / "pseudo")

@@ -114,7 +114,7 @@ WRONG = [
   (ModelConfig, "trunk", "vgg"),
   (ModelConfig, "first_trainable_stage", 0), (ModelConfig, "first_trainable_stage", 6),
   (ModelConfig, "depthwise", "fast"), (ModelConfig, "pooling", "max"),
-  (ModelConfig, "top_fraction", 0.0), (ModelConfig, "top_fraction", 1.1),
+  (ModelConfig, "top_fractions", (0.1, 0.0)), (ModelConfig, "top_fractions", ()),
   (ModelConfig, "head_width", 0), (ModelConfig, "epsilon", 0.0),
   (ModelConfig, "side_widths", (1, 2, 3)), (ModelConfig, "side_widths", (1, 2, 3, 0)),
   (SolConfig, "background_factor", 0.0), (SolConfig, "block_rows", 0),
@@ -122,7 +122,7 @@ WRONG = [
   (BankConfig, "slots", 9), (BankConfig, "centres", 0), (BankConfig, "lloyd_steps", 0),
   (BankConfig, "min_confidence", 1.2), (BankConfig, "refresh_every", -1),
   (LossConfig, "contrast_weight", -1.0), (LossConfig, "contrast_temperature", 0.0),
-  (LossConfig, "background_pixel_fraction", 1.5), (LossConfig, "consistency_weight", NAN),
+  (LossConfig, "consistency_weight", NAN),
   (LossConfig, "consistency_weight", INF), (OptimConfig, "learning_rate", INF),
   (OptimConfig, "name", "lion"), (OptimConfig, "learning_rate", 0.0),
   (OptimConfig, "clip_norm", -1.0),
@@ -195,7 +195,8 @@ def test_a_missing_file_says_where_to_look(tmp_path):
 
 EARLIER = {  # What release 0.1.0 wrote of a method, where it differs from `mapping()`.
   "model": {"classifier": "head", "grid_stride": 16, "anchor_features": "taps",
-            "stop_gradient_sides": False},
+            "stop_gradient_sides": False, "top_fraction": 0.04},
+  "loss": {"background_pixel_weight": 0.5, "background_pixel_fraction": 0.85},
   "sol": {"seed_features": "head", "seeding": "argmax"},
   "gaa": {"attention": True, "fusion": "residual", "normalise": "anchors",
           "activation_head": "cosine", "activation_head_width": 256, "global_activation": 0.0},
@@ -213,6 +214,7 @@ PUBLISHED = {
 def earlier(**changes):
   result = mapping()
   del result["model"]["method_digest"], result["refine"]["colour_evidence"]
+  del result["model"]["top_fractions"]
   for group, fields in EARLIER.items():
     result[group].update(fields)
   for path, value in changes.items():
@@ -232,6 +234,7 @@ def test_a_config_of_release_0_1_0_names_the_method_of_today(tmp_path, changes, 
   write_json(tmp_path / "config.json", earlier(**changes))
   expected = mapping(
     model__method=method, localize__threshold_rule="argmax", refine__colour_evidence=False,
+    model__top_fractions=[0.04],
   )
   assert configs.load(tmp_path / "config.json") == configs.from_mapping(expected)
 

@@ -156,7 +156,7 @@ def test_black_maps_are_explained_by_what_blackens_them():
   assert "In 12 of them the image classifier does not find the class" in denied["text"]
   assert "Lower localize.gate" in denied["remedy"] and "threshold_rule" not in denied["remedy"]
   high = named(good(), a_map(black=16, black_denied=2, threshold=0.9))["black"]["remedy"]
-  words = ("threshold_rule=otsu or agreement", "model.top_fraction", "train.epochs=15")
+  words = ("threshold_rule=otsu or agreement", "train.epochs=15")
   assert all(word in high for word in words) and "localize.gate" not in high
   otsu = change(CONFIG, localize={"threshold_rule": "otsu"})
   remedy = named(good(), a_map(black=16), otsu)["black"]["remedy"]
@@ -170,12 +170,6 @@ def test_black_maps_are_explained_by_what_blackens_them():
   chosen = change(CONFIG, localize={"threshold_rule": "agreement", "agreement_fraction": 0.0})
   remedy = named(good(), a_map(black=16), chosen)["black"]["remedy"]
   assert "Set localize.agreement_fraction to the fraction" in remedy
-  # What training takes for landslide in a positive image may be too little.
-  tight = change(CONFIG, loss={"background_pixel_weight": 0.5})
-  remedy = named(good(), a_map(black=16), tight)["black"]["remedy"]
-  assert "raise model.top_fraction, with loss.background_pixel_weight=0" in remedy
-  average = change(CONFIG, model={"pooling": "average"})
-  assert "top_fraction" not in named(good(), a_map(black=16), average)["black"]["remedy"]
   weak = named(good(auc=0.7), a_map(black=16))["black"]["remedy"]
   assert weak.startswith("Check the AUC first.")
   second = change(CONFIG, model={"method": "segmentation"})
@@ -185,12 +179,8 @@ def test_black_maps_are_explained_by_what_blackens_them():
 def test_remedies_of_white_maps_fit_the_method():
   remedy = lambda config: named(good(), a_map(white=20), config)["white"]["remedy"]
   default = remedy(CONFIG)
-  assert "loss.background_pixel_fraction (0.5)" in default and "negatives" in default
-  assert "Set loss.background_pixel_weight=0.5" in default and "model.pooling" not in default
-  weights = {"background_pixel_weight": 1.0}
-  averaged = remedy(change(CONFIG, model={"pooling": "average"}, loss=weights))
-  assert "Raise loss.background_pixel_fraction" in averaged and "model.pooling=top" in averaged
-  assert "loss." not in remedy(change(CONFIG, model={"method": "segmentation"}))
+  assert "negatives" in default and "model.pooling" not in default
+  assert "model.pooling=top" in remedy(change(CONFIG, model={"pooling": "average"}))
   tiles = change(CONFIG, data={"source": "patches", "tile_size": 128})
   assert "data.tile_size=128" in remedy(tiles)
   assert "tile_size" not in default  # Folders of images are not cut into tiles.

@@ -12,7 +12,6 @@ import rasterio
 from PIL import Image
 from scipy import ndimage
 
-from lgag_jax import methods
 from lgag_jax.config import config_dict, from_mapping
 from lgag_jax.doctor import duplicates, estimate, examine, findings, survey
 from tests.commands import call
@@ -247,25 +246,21 @@ def test_masks_that_contradict_labels(tmp_path):
   assert named(report, "positive images of the train split have no mask")["count"] == 17
 
 
-@pytest.mark.parametrize(("rows", "close_up", "words"), [
-  (3, True, "6.25 % of the median positive training image, but localize.agreement_fraction=0.3"),
-  (3, False, None),
-  (18, True, None),
-  (18, False, "37.5 % of the median positive training image: the images are close-ups"),
+@pytest.mark.parametrize(("rows", "fraction", "words"), [
+  (3, 0.3, "6.25 % of the median positive training image, but localize.agreement_fraction=0.3"),
+  (3, 0.0, None), (18, 0.3, None), (18, 0.0, None),
 ])
-def test_the_size_of_landslides_is_compared_with_the_settings(tmp_path, rows, close_up, words):
+def test_the_size_of_landslides_is_compared_with_the_settings(tmp_path, rows, fraction, words):
   root = folder(tmp_path / "data", count=5)
   for i in range(5):
     mask = np.zeros((SIDE, SIDE), np.uint8)
     mask[:rows] = 1
     save(root / "masks" / f"l{i:02d}.png", mask)
-  _, report = visit(root, tmp_path, methods.CLOSE_UP if close_up else ())
+  _, report = visit(root, tmp_path, {"localize.agreement_fraction": fraction})
   if words:
     finding = named(report, words)
-    assert finding["severity"] == ("warning" if close_up else "note")
-    assert ("model.top_fraction=0.08" if close_up else "model.top_fraction=0.3") in finding["remedy"]
-    fraction = "0, which lets the labels choose" if close_up else "0.3"
-    assert f"localize.agreement_fraction={fraction}" in finding["remedy"]
+    assert finding["severity"] == "warning"
+    assert "localize.agreement_fraction=0, which lets the labels choose" in finding["remedy"]
   else:
     assert not [f for f in report["findings"] if "median positive training image" in f["what"]]
 

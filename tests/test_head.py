@@ -88,16 +88,15 @@ def test_side_projections_are_project_normalise_resize(sizes, size):
   np.testing.assert_allclose(value[0], np.concatenate(expected, axis=-1), atol=1e-4)
 
 
-@pytest.mark.parametrize("fraction", [0.01, 0.08, 0.3, 1.0])
-def test_top_pooling_is_the_mean_of_the_sorted_end(rng, fraction):
+@pytest.mark.parametrize("fractions", [(0.01,), (0.08,), (1.0,), (0.3, 0.08), (0.02, 0.08, 0.3)])
+def test_top_pooling_is_the_mean_of_the_sorted_ends(rng, fractions):
   logits = rng.normal(size=(2, 5, 10, 3)).astype(np.float32)
-  model = dataclasses.replace(MODEL, pooling="top", top_fraction=fraction)
+  model = dataclasses.replace(MODEL, pooling="top", top_fractions=fractions)
   value = pool(jnp.array(logits), model)
-  count = max(1, round(50 * fraction))
   for b in range(2):
     for c in range(3):
-      highest = np.sort(logits[b, :, :, c].ravel())[-count:]
-      assert float(value[b, c]) == pytest.approx(highest.mean(), abs=1e-5)
+      ends = [np.sort(logits[b, :, :, c].ravel())[-max(1, round(50 * f)):].mean() for f in fractions]
+      assert float(value[b, c]) == pytest.approx(np.mean(ends), abs=1e-5)
 
 
 def test_average_pooling():

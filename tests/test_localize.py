@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from lgag_jax import config as configs
 from lgag_jax.evaluation import colour_index, metrics, threshold_rules
@@ -102,6 +103,7 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
     "label": np.array([[0], [0], [1], [1]], np.float32),
   }
   batches = (b for b in [batch])
+  config = with_localize(config, agreement_fraction=0.2)
   found = threshold_rules.thresholds(lambda *_: maps, None, batches, sharding.make_mesh(), config)
   rules = found["class_activation"]
   assert 0.1 < rules["otsu"][0] < 0.9
@@ -110,40 +112,46 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
   assert rules["agreement"][0] == pytest.approx(0.77, abs=0.02)
 
 
-def literal_agreement(levels, labels, fractions):
-  """Goes through all fractions and thresholds; `levels[i]` are the sorted scores of image i."""
-  best = []
+def literal_agreement(scores, labels, fractions):
+  """Goes through all fractions and thresholds; `scores` are [n, h, w]."""
+  levels, thresholds = np.sort(scores.reshape(len(scores), -1), axis=1), np.arange(1024) / 1024
+  best = np.zeros((3, 1024))  # Of any fraction: balanced accuracy, sensitivity, specificity.
   for fraction in fractions:
-    reached = np.array([s[-max(1, int(np.ceil(fraction * len(s) - 1e-9)))] for s in levels])
-    rows = []
-    for threshold in np.arange(1024) / 1024:
+    reached = levels[:, -max(1, int(np.ceil(fraction * levels.shape[1] - 1e-9)))]
+    for i, threshold in enumerate(thresholds):
       called = reached >= threshold
       hit, rejected = called[labels].mean(), 1 - called[~labels].mean()
-      error = np.sqrt(hit * (1 - hit) / labels.sum() + rejected * (1 - rejected) / (~labels).sum()) / 2
-      rows.append(((hit + rejected) / 2, error))
-    best.append(np.array(rows))
-  top = max(range(len(best)), key=lambda f: best[f][:, 0].max())
-  limit = best[top][:, 0].max() - 2 * best[top][best[top][:, 0].argmax(), 1]
-  chosen = max(f for f in range(len(best)) if best[f][:, 0].max() >= limit - 1e-9)
-  even = np.flatnonzero(best[chosen][:, 0] >= best[chosen][:, 0].max() - 1e-9)
-  return fractions[chosen], even[len(even) // 2] / 1024
+      if (hit + rejected) / 2 > best[0, i]:
+        best[:, i] = (hit + rejected) / 2, hit, rejected
+  top, variance = best[0].argmax(), 0.0
+  for rate, count in zip(best[1:, top], (labels.sum(), (~labels).sum()), strict=True):
+    rate = (rate * count + 1) / (count + 2)
+    variance += rate * (1 - rate) / (count + 2)
+  agrees = best[0] >= best[0, top] - np.sqrt(variance)
+  cells = scores[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))
+  angles = np.arcsin(np.sqrt(cells))
+  steepness = np.hypot(*np.gradient(angles, axis=(1, 2)))
+  means = []  # Weighted by the distance of a cell's angle to the threshold's.
+  for threshold in thresholds:
+    weights = np.exp(-0.5 * ((angles - np.arcsin(np.sqrt(threshold))) / 0.03) ** 2)
+    means.append((weights * steepness).sum() / max(weights.sum(), 1e-9))
+  return agrees, np.array(means)
 
 
-@pytest.mark.parametrize("covered", [0.01, 0.1, 0.4])
-def test_labels_choose_the_fraction_that_landslides_cover(config, covered):
-  """Negative images have single bright pixels; landslides are larger, in a dim and a bright half."""
+@pytest.mark.parametrize("side", [4, 12, 24])
+def test_the_threshold_is_where_maps_are_steepest_and_labels_agree(config, side):
+  """A landslide of 0.8 in a halo of 0.4, which labels alone cannot tell from the landslide."""
   random = np.random.default_rng(3)
-  images, pixels = 80, 1000
+  images = 40
   labels = np.arange(images) % 2 == 0
-  scores = random.uniform(0.0, 0.6, (images, pixels))
-  scores[:, : int(covered * pixels / 2)] += 0.3 * (random.uniform(size=(images, 1)) < 0.8)
-  slide = int(covered * pixels)
-  scores[labels, :slide] = random.uniform(0.55, 0.95, (labels.sum(), slide))
-  scores = np.floor(scores * 1024 + 0.5) / 1024 + 1 / 4096  # Inside a bin of the histograms.
+  scores = random.uniform(0.1, 0.2, (images, 32, 40))
+  scores[labels, : side + 8] += np.linspace(0.25, 0.15, side + 8)[:, None]
+  scores[labels, :side] = random.uniform(0.75, 0.85, (labels.sum(), side, 40))
+  scores = scipy.ndimage.gaussian_filter(scores, (0, 3, 3))  # Maps are smooth.
   maps = localize.Maps(
     probabilities=jnp.full((images, 1), 0.9), seeds=jnp.zeros((images, 2, 2), int),
     scores={
-      name: jnp.asarray(scores.reshape(images, 25, 40, 1), jnp.float32)
+      name: jnp.asarray(scores[..., None], jnp.float32)
       for name in ("class_activation", "anchor_guided")
     },
   )
@@ -153,10 +161,23 @@ def test_labels_choose_the_fraction_that_landslides_cover(config, covered):
   }
   found = threshold_rules.thresholds(
     lambda *_: maps, None, (b for b in [batch]), sharding.make_mesh(), config
-  )
-  fraction, threshold = literal_agreement(np.sort(scores, axis=1), labels, colour_index.SHARES)
-  assert found["anchor_guided"]["agreement"][0] == pytest.approx(threshold, abs=1e-6)
-  assert covered / 4 <= fraction <= 2 * covered
+  )["anchor_guided"]["agreement"][0]
+  agrees, steepness = literal_agreement(scores, labels, colour_index.SHARES)
+  assert agrees[round(found * 1024)]
+  assert steepness[round(found * 1024)] >= 0.95 * steepness[agrees].max()
+  assert 0.4 < found < 0.75
+
+
+def test_few_images_that_agree_fully_leave_a_range_of_thresholds():
+  """Ten images of a class: a threshold that one of them misses is within two standard errors."""
+  positive, negative, flat = np.zeros((2, 1024)), np.zeros((2, 1024)), np.ones(1024)
+  positive[:, 0] = negative[:, 0] = 10
+  positive[0, 1:600], positive[1, 1:300], positive[1, 300:700] = 10, 9, 9
+  steep = np.where(np.arange(1024) > 650, 2.0, 1.0)
+  steep[900:] = 9.0
+  assert 650 / 1024 < threshold_rules._agreement(positive, negative, steep, flat) < 700 / 1024
+  many = 100.0
+  assert threshold_rules._agreement(positive * many, negative * many, steep, flat) < 600 / 1024
 
 
 def test_bank_makes_a_difference_once_it_is_ready(config):

@@ -155,36 +155,6 @@ def test_negative_pixels_by_hand():
   np.testing.assert_allclose(losses.negative_pixels(logits, labels), expected, rtol=1e-6)
 
 
-def test_background_pixels_by_hand():
-  # Of four pixels the lower two count: softplus(-log 3) = log 4/3 and softplus(0) = log 2.
-  logits = jnp.array([[5.0, 0.0], [-math.log(3), 6.0]])[None, :, :, None]
-  logits = jnp.concatenate([logits, logits])
-  value = losses.background_pixels(logits, jnp.array([[1.0], [0.0]]), fraction=0.5)
-  np.testing.assert_allclose(value, [(math.log(4 / 3) + LOG2) / 2, 0.0], rtol=1e-6)
-
-
-@pytest.mark.parametrize("fraction", [0.25, 0.5, 0.75, 1.0])
-def test_background_pixels_against_sorting(rng, fraction):
-  logits = rng.normal(size=(3, 4, 5, 2)).astype(np.float32)
-  labels = np.array([[1, 0], [1, 1], [0, 0]], np.float32)
-  value = losses.background_pixels(jnp.array(logits), jnp.array(labels), fraction=fraction)
-  for image in range(3):
-    total = 0.0
-    for c in range(2):
-      lowest = sorted(logits[image, :, :, c].ravel())[: int(20 * fraction)]
-      total += labels[image, c] * sum(math.log1p(math.exp(x)) for x in lowest) / len(lowest)
-    assert float(value[image]) == pytest.approx(total / 2, rel=1e-5)
-
-
-def test_background_pixels_push_down_low_pixels_only(rng):
-  logits = jnp.array(rng.normal(size=(1, 4, 4, 1)), jnp.float32)
-  gradient = jax.grad(
-    lambda x: jnp.sum(losses.background_pixels(x, jnp.ones((1, 1)), fraction=0.5))
-  )(logits)
-  low = np.asarray(logits) <= np.sort(logits.ravel())[7]
-  np.testing.assert_array_equal(np.asarray(gradient) > 0, low)
-
-
 def test_segmentation_ignores_unknown_pixels():
   masks = jnp.array([[[0, 1], [255, 1]], [[255, 255], [255, 255]]], jnp.uint8)
   logits = jnp.array([[[0.0, math.log(3)], [50.0, -math.log(3)]], [[9.0, 9.0], [9.0, 9.0]]])
@@ -213,7 +183,6 @@ def test_every_term_is_one_number_an_image(rng):
     (lambda a, e: contrast(a, e, bank, temperature=0.1), (draw(2, 3), exists)),
     (losses.consistency, (draw(4, 4, 2), draw(4, 4, 2))),
     (losses.negative_pixels, (draw(4, 4, 1), labels)),
-    (lambda x, y: losses.background_pixels(x, y, fraction=0.5), (draw(4, 4, 1), labels)),
     (losses.segmentation, (draw(4, 4, 1), masks, masks >= 0)),
   ]
   for term, arrays in terms:

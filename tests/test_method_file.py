@@ -115,7 +115,7 @@ def test_sol_gaa_bank_and_loss_are_swapped_by_a_file(parts, small_config):
   assert metrics["length"] > 0
   labels = sum(
     weight * metrics[name] for name, weight in
-    (("classification", 1.0), ("negative_pixels", 1.0), ("background_pixels", 0.0), ("length", 0.5))
+    (("classification", 1.0), ("negative_pixels", 1.0), ("length", 0.5))
   )
   assert metrics["loss"] == pytest.approx(labels, rel=1e-4)
 

@@ -16,7 +16,7 @@ from rasterio.crs import CRS
 
 from configs import image_folder
 from lgag_jax import config as configs
-from lgag_jax import main, methods
+from lgag_jax import main
 from lgag_jax.cli import command_line
 from lgag_jax.imagery import reading
 from lgag_jax.inputs import sources
@@ -330,20 +330,17 @@ def test_tiles_of_a_scene_with_a_long_name(tmp_path, name):
   assert all(image.split("/")[1].startswith(name[:40]) for image in images)
 
 
-@pytest.mark.parametrize(("side", "close_up"), [(12, True), (6, False)])
-def test_the_command_for_close_ups_has_the_settings_of_scenes(tmp_path, side, close_up):
+@pytest.mark.parametrize("side", [12, 6])
+def test_the_summary_tells_how_much_landslides_cover(tmp_path, side):
   write_scene(tmp_path / "scene.tif")
   shapes = [shapely.box(c, r, c + side, r + side) for r in range(0, 96, 32) for c in range(0, 128, 16)]
   path = write_layer(tmp_path / "all.gpkg", shapes)
   settings = options(tmp_path, labels=str(path), unknown_buffer=0.0)
-  rows, command = tile.cut(settings)
+  rows, _ = tile.cut(settings)
   fractions = [row.landslide_fraction for row in rows if row.split == "train" and row.mask]
   assert np.median(fractions) == side**2 / SIDE**2
   text = tile.output.summary(rows, settings)
   assert f"cover {100 * side**2 / SIDE**2:.3g} % of the median positive training tile" in text
-  assert ("settings for landslides of this size" in text) == close_up
-  changed = [f"--config.{name}={value}" for name, value in methods.CLOSE_UP.items()]
-  assert all((word in command) == close_up for word in changed)
 
 
 def test_a_missing_validation_split_gives_a_warning(tmp_path):

@@ -4,8 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lgag_jax import methods
-from lgag_jax.config import Config, ModelConfig
+from lgag_jax.config import Config
 from lgag_jax.doctor.findings import ERROR, NOTE, WARNING, Finding, finding, have, images, plural
 from lgag_jax.doctor.survey import SPLITS, Example, MaskValues, Survey
 from lgag_jax.imagery.mask_values import BY_VALUES
@@ -198,13 +197,8 @@ def _check_coverage(survey: Survey, config: Config) -> list[Finding]:
     return [finding(
       WARNING, f"{text}, but localize.agreement_fraction={agreement:g} is for larger landslides: maps "
       "will be too large.",
-      f"Set model.top_fraction={ModelConfig.top_fraction} and localize.agreement_fraction=0, which "
-      "lets the labels choose.",
+      "Set localize.agreement_fraction=0, which lets the labels choose.",
     )]
-  pooled = config.model.pooling == "top" and method_of(config).supervision == "labels"
-  if pooled and covered >= methods.CLOSE_UP_SHARE and config.model.top_fraction < covered / 2:
-    settings = ", ".join(f"{name}={value}" for name, value in methods.CLOSE_UP.items())
-    return [finding(NOTE, f"{text}: the images are close-ups.", f"Use these settings: {settings}.")]
   return []
 
 

@@ -130,9 +130,6 @@ def _black(image: dict, values: dict, config: Config) -> dict | None:
     advice += [remedies.move_rule("lower", config), remedies.other_rules(config)]
   if method_of(config).gated:
     advice.append("Add negatives that look like the surroundings of landslides.")
-    if config.model.pooling == "top":
-      weight = ", with loss.background_pixel_weight=0" if config.loss.background_pixel_weight else ""
-      advice.append(f"If landslides fill much of positive images, raise model.top_fraction{weight}.")
     advice.append(remedies.train_longer(config))
   text = (
     f"Maps are black: in {black} of {count} positive images, less than {_percent(BLACK_SHARE)} of the "
@@ -146,14 +143,11 @@ def _white(values: dict, config: Config) -> dict | None:
   white, count = values["coverage"]["white"], values["coverage"]["found_images"]
   if not count or white < MANY * count:
     return None
-  loss, advice = config.loss, [remedies.other_rules(config), remedies.move_rule("raise", config)]
+  advice = [remedies.other_rules(config), remedies.move_rule("raise", config)]
   if not method_of(config).gated:
     advice.append("Check the masks that the network was trained on.")
   else:
     advice.insert(0, "Add negatives from the same terrain: they teach what is background.")
-    fraction = f"loss.background_pixel_fraction ({loss.background_pixel_fraction:g})"
-    verb = "Raise" if loss.background_pixel_weight else "Set loss.background_pixel_weight=0.5, with"
-    advice.append(f"{verb} {fraction}, up to the smallest share of background in a positive image.")
     if config.model.pooling == "average":
       advice.append("Set model.pooling=top: average pooling rewards high scores all over an image.")
   text = (

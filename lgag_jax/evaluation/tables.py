@@ -9,7 +9,7 @@ from lgag_jax.pages.rendering import Table
 _RULES = {
   "otsu": "Otsu's split of the scores on training images that the classifier calls positive",
   "argmax": "equal scores of class and background",
-  "agreement": "best agreement of the maps with the labels of the training images",
+  "agreement": "agreement with the labels of the training images, where their maps are steepest",
 }
 _RATES = ("precision", "recall", "f1", "iou", "accuracy", "kappa")
 RATE_NAMES = ("precision", "recall", "F1", "IoU", "accuracy", "kappa")  # Columns of a table.

@@ -11,7 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.ndimage
 from jax.sharding import Mesh
+from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
@@ -25,7 +27,9 @@ from lgag_jax.runtime import files, preemption, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
-_ERRORS = 2.0  # Standard errors that a fraction's agreement may lie below the best.
+_ERRORS = 2.0  # Standard errors that a threshold's agreement may lie below the best.
+_ANGLE = 0.01  # Width in radians of the bins of arcsin(sqrt(score)).
+_SMOOTHING = 3.0  # Standard deviation, in those bins.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
 
 
@@ -39,10 +43,11 @@ def thresholds(
     activation that is normalised by its image's maximum has no such point: Otsu's threshold takes its
     place;
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
-  - "agreement": an image counts as positive if a fraction of its pixels scores above the threshold; the
-    threshold that agrees best with the labels (balanced accuracy). The fraction is
-    `localize.agreement_fraction`. If that is 0, it is the largest of SHARES whose best balanced
-    accuracy is within two standard errors of the highest: smaller ones agree with the labels, too.
+  - "agreement": an image counts as positive if a fraction of its pixels scores above the threshold, and
+    the labels say how well that agrees (balanced accuracy). With `localize.agreement_fraction` it is
+    the threshold that agrees best. If that is 0, any of SHARES may be the fraction, many thresholds
+    agree within two standard errors of the best, and of these the one is taken where the maps of
+    positive images are steepest: at an outline scores change most.
   """
   histograms = make_histograms(config, mesh)
   total: dict[str, Any] = {}
@@ -68,7 +73,7 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
 
   "present": counts of the scores on images where the classifier finds the class. "positive" and
   "negative", f32[C, fractions, bins]: images with and without the class that a threshold in that bin
-  calls positive.
+  calls positive. "steepness" and "cells": see `_steepness`.
   """
   result = {}
   fraction = config.localize.agreement_fraction
@@ -83,7 +88,9 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
     called = above >= jnp.maximum(fractions * above[..., :1], 1.0)  # B C fractions bins
     label, weight = batch["label"], batch["weight"][:, None]
     # Sums and not products: a TPU would round the counts of a product's operands.
+    steepness, cells = _steepness(jnp.moveaxis(scores, 1, -1), label * weight)
     result[name] = {
+      "steepness": steepness, "cells": cells,
       "present": jnp.sum(counts * (present * weight)[..., None], axis=0),
       "positive": jnp.sum(called * (label * weight)[..., None, None], axis=0),
       "negative": jnp.sum(called * ((1.0 - label) * weight)[..., None, None], axis=0),
@@ -93,31 +100,69 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
 
 def _thresholds_by_rule(histogram: dict[str, np.ndarray], map_: ScoreMap) -> dict[str, list[float]]:
   otsu = [metrics.otsu(h) if h.sum() else _EVEN_SCORE for h in histogram["present"]]
-  pairs = zip(histogram["positive"], histogram["negative"], strict=True)
+  names = ("positive", "negative", "steepness", "cells")
+  classes = zip(*(histogram[name] for name in names), strict=True)
   return {
     "argmax": otsu if map_.normalised else [_EVEN_SCORE] * len(otsu), "otsu": otsu,
-    "agreement": [_agreement(positive, negative) for positive, negative in pairs],
+    "agreement": [_agreement(*counts) for counts in classes],
   }
 
 
-def _agreement(positive: np.ndarray, negative: np.ndarray) -> float:
-  """Returns the threshold of the highest balanced accuracy; of equally good ones the middle one.
+def _steepness(
+  scores: Float[Array, "B H W C"], positive: Float[Array, "B C"]
+) -> tuple[Float[Array, "C bins"], Float[Array, "C bins"]]:
+  """Returns the sum of gradients over the cells of positive images by score, and the number of cells.
 
-  Counts of images are f[fractions, bins]. Of several fractions the largest is taken that is not
-  significantly worse than the best.
+  Gradients are of arcsin(sqrt(score)), on whose scale a proportion varies alike everywhere.
+  """
+  cells = colour_evidence.cell_means(jnp.clip(scores, 0.0, 1.0))
+  gradient = jnp.hypot(*jnp.gradient(jnp.arcsin(jnp.sqrt(cells)), axis=(1, 2)))
+  index = jnp.clip((cells * metrics.BINS).astype(jnp.int32), 0, metrics.BINS - 1)
+  weight = jnp.broadcast_to(positive[:, None, None, :], cells.shape)
+  add = lambda i, w: jnp.zeros(metrics.BINS).at[i.ravel()].add(w.ravel())
+  over_classes = jax.vmap(add, in_axes=-1)
+  return over_classes(index, gradient * weight), over_classes(index, weight)
+
+
+def _agreement(
+  positive: np.ndarray, negative: np.ndarray, steepness: np.ndarray, cells: np.ndarray
+) -> float:
+  """Returns the threshold where maps are steepest of those that agree with the labels.
+
+  Counts of images are f[fractions, bins], the sums over cells f[bins]. With one fraction it is the
+  threshold that agrees best, and of equally good ones the middle one.
   """
   positives, negatives = positive[0, 0], negative[0, 0]
   if not positives or not negatives:
     return _EVEN_SCORE
   sensitivity, specificity = positive / positives, 1.0 - negative / negatives
   balanced = (sensitivity + specificity) / 2  # fractions bins
-  row, column = np.unravel_index(np.argmax(balanced), balanced.shape)
-  variance = lambda rate, count: rate[row, column] * (1.0 - rate[row, column]) / count
-  error = np.sqrt(variance(sensitivity, positives) + variance(specificity, negatives)) / 2
-  highest = balanced.max(axis=1)
-  chosen = balanced[np.flatnonzero(highest >= highest.max() - _ERRORS * error - 1e-9)[-1]]
-  best = np.flatnonzero(chosen >= chosen.max() * (1 - 1e-9))
-  return float(best[len(best) // 2]) / metrics.BINS
+  best, highest = np.unravel_index(np.argmax(balanced), balanced.shape), balanced.max(axis=0)
+  if len(balanced) == 1:
+    equal = np.flatnonzero(highest >= highest.max() * (1 - 1e-9))
+    return float(equal[len(equal) // 2]) / metrics.BINS
+  error = np.sqrt(_variance(sensitivity[best], positives) + _variance(specificity[best], negatives)) / 2
+  agrees = highest >= highest.max() - _ERRORS * error - 1e-9
+  return float(np.argmax(np.where(agrees, _mean_by_angle(steepness, cells), -1.0))) / metrics.BINS
+
+
+def _mean_by_angle(total: np.ndarray, count: np.ndarray) -> np.ndarray:
+  """Returns total / count, f[bins], smoothed on the scale of arcsin(sqrt(score)), at each threshold."""
+  angle = lambda score: np.arcsin(np.sqrt(score)) / _ANGLE
+  index = angle((np.arange(metrics.BINS) + 0.5) / metrics.BINS).astype(int)
+  size = int(np.pi / 2 / _ANGLE) + 1
+  smooth = lambda x: scipy.ndimage.gaussian_filter1d(np.bincount(index, x, size), _SMOOTHING)
+  mean = smooth(total) / np.maximum(smooth(count), 1e-6)
+  return np.interp(angle(np.arange(metrics.BINS) / metrics.BINS), np.arange(size) + 0.5, mean)
+
+
+def _variance(rate: float, count: float) -> float:
+  """Returns the variance of a rate over `count` images, with one of each outcome added.
+
+  Without them a rate of 1 would have none, however few the images (Laplace's rule of succession).
+  """
+  rate = (rate * count + 1.0) / (count + 2.0)
+  return rate * (1.0 - rate) / (count + 2.0)
 
 
 def chosen_thresholds(thresholds: dict, config: Config) -> dict[str, list[float]]:

@@ -84,7 +84,7 @@ def colour_features(
 
   Of standardised images, which have no ratios, the differences and the mean of the bands.
   """
-  colours = _cell_means(image[..., np.array(bands) - 1])
+  colours = cell_means(image[..., np.array(bands) - 1])
   if in_unit_range:
     red, green, blue = jnp.moveaxis(jnp.maximum(colours, 0.0) + 1 / 255, -1, 0)
     return jnp.stack(
@@ -160,23 +160,23 @@ def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence |
   return evidence
 
 
-def _count(evidence, scores, image, label, weight):
-  """Returns counts of landslide and background colours, f32[2, C, BINS^3], of a batch."""
-  index = evidence.bin_index(image)
-  share = jnp.clip(_cell_means(scores), _EDGE, 1.0 - _EDGE) * label[:, None, None, :]  # B h w C
-  weight = weight[:, None, None, None]
-  weights = jnp.stack([share * weight, (1.0 - share) * weight])  # 2 B h w C
-  add = lambda w: jnp.zeros(BINS**3).at[index.ravel()].add(w.ravel())
-  over_classes = jax.vmap(add, in_axes=-1)
-  return jax.vmap(over_classes)(weights)
-
-
-def _cell_means(x: Float[Array, "B H W F"]) -> Float[Array, "B h w F"]:
+def cell_means(x: Float[Array, "B H W F"]) -> Float[Array, "B h w F"]:
   """Returns the mean of each cell of the grid; pixels that fill no cell are left out."""
   rows, cols = x.shape[1] // _STRIDE, x.shape[2] // _STRIDE
   cells = x[:, : rows * _STRIDE, : cols * _STRIDE]
   cells = cells.reshape(x.shape[0], rows, _STRIDE, cols, _STRIDE, x.shape[3])
   return jnp.mean(cells, axis=(2, 4))
+
+
+def _count(evidence, scores, image, label, weight):
+  """Returns counts of landslide and background colours, f32[2, C, BINS^3], of a batch."""
+  index = evidence.bin_index(image)
+  share = jnp.clip(cell_means(scores), _EDGE, 1.0 - _EDGE) * label[:, None, None, :]  # B h w C
+  weight = weight[:, None, None, None]
+  weights = jnp.stack([share * weight, (1.0 - share) * weight])  # 2 B h w C
+  add = lambda w: jnp.zeros(BINS**3).at[index.ravel()].add(w.ravel())
+  over_classes = jax.vmap(add, in_axes=-1)
+  return jax.vmap(over_classes)(weights)
 
 
 def _log_share(counts: np.ndarray) -> np.ndarray:

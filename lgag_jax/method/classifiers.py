@@ -39,13 +39,18 @@ def decoder(config: Config) -> nn.Module:
 
 
 def pool(logits: Float[Array, "B h w C"], model: ModelConfig) -> Float[Array, "B C"]:
-  """Returns image scores: the mean over space, or over each class's highest share of cells."""
+  """Returns image scores: the mean over space, or over each class's highest cells.
+
+  With several shares of cells, it is the mean of their means: the highest cells are in all of them and
+  weigh most, so that landslides of any size move the score.
+  """
   if model.pooling == "average":
     return jnp.mean(logits, axis=(1, 2))
   flat = logits.reshape(logits.shape[0], -1, logits.shape[-1])
-  count = max(1, round(model.top_fraction * flat.shape[1]))
   # Not top_k, which would gather the batch from all devices; a sort stays on each.
-  return jnp.mean(jnp.sort(flat, axis=1)[:, -count:], axis=1)
+  ordered = jnp.sort(flat, axis=1)
+  counts = [max(1, round(fraction * flat.shape[1])) for fraction in model.top_fractions]
+  return sum(jnp.mean(ordered[:, -count:], axis=1) for count in counts) / len(counts)
 
 
 class LinearClassifier(nn.Module):

@@ -65,17 +65,6 @@ def negative_pixels(logits: Float[Array, "B h w C"], labels: Float[Array, "B C"]
   return jnp.mean(jnp.mean(pixel, axis=(1, 2)) * (1.0 - labels), axis=-1)
 
 
-def background_pixels(
-  logits: Float[Array, "B h w C"], labels: Float[Array, "B C"], *, fraction: float
-) -> Float[Array, " B"]:
-  """The same for the lowest `fraction` of the pixels of the classes that the label affirms."""
-  flat = logits.reshape(logits.shape[0], -1, logits.shape[-1])  # B N C
-  threshold = jnp.quantile(jax.lax.stop_gradient(flat), fraction, axis=1, keepdims=True)
-  low = flat <= threshold
-  mean = jnp.sum(jax.nn.softplus(flat) * low, axis=1) / jnp.maximum(jnp.sum(low, axis=1), 1)
-  return jnp.mean(mean * labels, axis=-1)
-
-
 def segmentation(
   logits: Float[Array, "B H W C"], masks: Integer[Array, "B H W"], known: Bool[Array, "B H W"]
 ) -> Float[Array, " B"]:
@@ -90,13 +79,8 @@ def of_labels(
   logits: Float[Array, "B h w C"], labels: Float[Array, "B C"], config: Config
 ) -> Float[Array, " B"]:
   """Returns the weighted sum of the terms that image labels alone give a class activation."""
-  weights = config.loss
-  background = background_pixels(logits, labels, fraction=weights.background_pixel_fraction)
-  return (
-    classification(pool(logits, config.model), labels)
-    + weights.negative_pixel_weight * negative_pixels(logits, labels)
-    + weights.background_pixel_weight * background
-  )
+  negatives = config.loss.negative_pixel_weight * negative_pixels(logits, labels)
+  return classification(pool(logits, config.model), labels) + negatives
 
 
 def _consistency(outputs: Outputs, batch: dict, bank: MemoryBank, config: Config):
@@ -117,12 +101,6 @@ CLASSIFICATION = LossTerm(
 NEGATIVE_PIXELS = LossTerm(
   "negative_pixels", lambda config, epoch: config.loss.negative_pixel_weight,
   lambda outputs, batch, bank, config: negative_pixels(outputs.logits, batch["label"]),
-)
-BACKGROUND_PIXELS = LossTerm(
-  "background_pixels", lambda config, epoch: config.loss.background_pixel_weight,
-  lambda outputs, batch, bank, config: background_pixels(
-    outputs.logits, batch["label"], fraction=config.loss.background_pixel_fraction
-  ),
 )
 CONSISTENCY = LossTerm(
   "consistency", lambda config, epoch: config.loss.consistency_weight, _consistency

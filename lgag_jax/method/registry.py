@@ -15,7 +15,7 @@ from lgag_jax.config import Config
 from lgag_jax.method import classifiers, gaa, head, losses, memory_bank, sol
 from lgag_jax.method.method import Method, ScoreMap
 
-_LABEL_TERMS = (losses.CLASSIFICATION, losses.NEGATIVE_PIXELS, losses.BACKGROUND_PIXELS)
+_LABEL_TERMS = (losses.CLASSIFICATION, losses.NEGATIVE_PIXELS)
 _ACTIVATION = ScoreMap("class_activation", head.activation_probability)
 _NORMALISED = ScoreMap("class_activation", head.normalised_activation, normalised=True)
 

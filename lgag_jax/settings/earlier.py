@@ -47,7 +47,11 @@ def upgraded(mapping: Mapping[str, Any]) -> dict[str, Any]:
   groups = {
     name: dict(group) if isinstance(group, Mapping) else group for name, group in mapping.items()
   }
-  if not isinstance(groups.get("model"), dict) or "classifier" not in groups["model"]:
+  for name in ("background_pixel_weight", "background_pixel_fraction"):  # Of a loss term that is gone.
+    _group(groups, "loss").pop(name, None)
+  if "top_fraction" in _group(groups, "model"):  # One share of cells, where there are several today.
+    groups["model"]["top_fractions"] = (groups["model"].pop("top_fraction"),)
+  if "classifier" not in _group(groups, "model"):
     return groups
   for field, value in _REMOVED.items():
     _drop(groups, field, value)

@@ -17,7 +17,7 @@ class LocalizeConfig:
   blend: float = 0.5  # Share of the class activation in the anchor-guided map (geometric mean).
   gate: float = 0.5  # A class counts as present in an image when its score exceeds this.
   threshold_rule: str = "default"  # The method's own; or "argmax", "otsu", "agreement".
-  agreement_fraction: float = 0.0  # "agreement": an image is positive with this share above; 0: chosen.
+  agreement_fraction: float = 0.0  # "agreement": an image is positive with this share above; 0: any.
   anchor_stride: int = 4  # Of the grid of anchors and guided maps in prediction; training uses 16.
   calibration_images: int = 1000  # Training images that thresholds are read from; 0 takes all.
   batch_size: int = 32

@@ -25,8 +25,8 @@ class ModelConfig:
   precision: str = "float32"  # Of matrix products and convolutions; or "bfloat16".
   head_width: int = 128  # Channels of the classifier over all taps.
   decoder_widths: tuple[int, ...] = (128, 64, 32)  # Channels of the decoder at strides 16, 8 and 4.
-  pooling: str = "top"  # "average" over space, or the mean of the "top" share of cells.
-  top_fraction: float = 0.08  # Share of cells that "top" averages.
+  pooling: str = "top"  # "average" over space, or the mean over the "top" shares of cells.
+  top_fractions: tuple[float, ...] = (0.02, 0.08, 0.3)  # Shares of cells that "top" averages.
   anchor_taps: tuple[int, ...] = (1, 2, 3)  # Taps that anchors are made of; D is the sum of widths.
   side_widths: tuple[int, ...] = (128, 128, 256, 256)  # Channels of side projections; D is the sum.
   epsilon: float = 1e-5  # Added to norms and maxima before dividing.
@@ -37,7 +37,8 @@ class ModelConfig:
     one_of("model.depthwise", self.depthwise, ("auto", "conv", "shift"))
     one_of("model.precision", self.precision, ("float32", "bfloat16"))
     one_of("model.pooling", self.pooling, ("average", "top"))
-    require(0 < self.top_fraction <= 1, "model.top_fraction", self.top_fraction, "in (0, 1].")
+    fits = len(self.top_fractions) > 0 and all(0 < f <= 1 for f in self.top_fractions)
+    require(fits, "model.top_fractions", self.top_fractions, "give shares in (0, 1].")
     positive("model", self, "head_width", "epsilon")
     fits = len(self.decoder_widths) == 3 and all(w > 0 for w in self.decoder_widths)
     require(fits, "model.decoder_widths", self.decoder_widths, "give three positive widths.")
@@ -102,10 +103,7 @@ class LossConfig:
   consistency_weight: float = 0.1
   auxiliary_weight: float = 1.0  # Of the label terms on the fused features' class activation.
   negative_pixel_weight: float = 1.0  # On images without the class, every pixel is background.
-  background_pixel_weight: float = 0.0  # On positive images, the lowest pixels are background, too.
-  background_pixel_fraction: float = 0.5  # Share of pixels that counts as lowest.
 
   def __post_init__(self):
     not_negative("loss", self, *(field.name for field in dataclasses.fields(self)))
     positive("loss", self, "contrast_temperature")
-    fraction("loss", self, "background_pixel_fraction")

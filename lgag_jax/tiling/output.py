@@ -14,7 +14,6 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
-from lgag_jax import methods
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 
 _MANIFEST_COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")
@@ -102,9 +101,7 @@ def summary(rows: list[Row], settings: Settings) -> str:
     "The label unknown means: too little landslide, too near a landslide, several classes, or no label."
   )
   if fraction := _median_fraction(rows, settings):
-    close_up = fraction >= methods.CLOSE_UP_SHARE
-    hint = " The command below has settings for landslides of this size." if close_up else ""
-    lines.append(f"Landslides cover {100 * fraction:.3g} % of the median positive training tile.{hint}")
+    lines.append(f"Landslides cover {100 * fraction:.3g} % of the median positive training tile.")
   return "\n".join([*lines, *(f"WARNING: {text}" for text in _warnings(counts, settings))])
 
 
@@ -157,8 +154,6 @@ def command(rows: list[Row], settings: Settings, channels: int) -> str:
   if settings.background != Settings.background:
     data["background"] = settings.background
   fields = {f"data.{name}": value for name, value in data.items()}
-  if _median_fraction(rows, settings) >= methods.CLOSE_UP_SHARE:
-    fields |= methods.CLOSE_UP
   words = [f"--config.{name}={value}" for name, value in fields.items()]
   return shlex.join([
     "python", "-m", "lgag_jax.main", "--config=configs/image_folder.py", *words,
