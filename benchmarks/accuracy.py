@@ -44,6 +44,7 @@ class Plan:
   output: pathlib.Path
   folders: dict[str, str]  # data.directory by the config's name; "" is the config's own.
   overrides: dict[str, dict[str, Any]]  # The same way: {"data.train_split": "train[:80%]"}.
+  features: pathlib.Path | None = None  # Trunk outputs; by default below `output`.
 
   def workdir(self, data: str, method: str, seed: int) -> pathlib.Path:
     folder = "".join(c if c.isalnum() else "_" for c in method)
@@ -75,7 +76,7 @@ class Plan:
     config.model.method_digest = registry.digest_of(config.model.method)
     config.train.seed = seed
     config.train.evaluate_every = 0
-    config.data.feature_cache_directory = str(self.output / "features")
+    config.data.feature_cache_directory = str(self.features or self.output / "features")
     config.data.directory = self.folders[data] or config.data.directory
     return configs.from_mapping(config)
 
@@ -180,7 +181,7 @@ def _config_of(field: str) -> str:
   return field.partition("=")[0].rpartition(":")[0]
 
 
-def _overrides(fields: list[str], data: str) -> dict[str, Any]:
+def overrides(fields: list[str], data: str) -> dict[str, Any]:
   """Reads [CONFIG:]FIELD=VALUE; values are Python's, and text where they are not."""
   result = {}
   for field in fields:
@@ -213,7 +214,7 @@ def main() -> None:
     parser.error("--data and --output are needed.")
   folders = {name: folder for name, _, folder in (d.partition("=") for d in arguments.data)}
   try:
-    overrides = {data: _overrides(arguments.set, data) for data in folders}
+    overrides = {data: overrides(arguments.set, data) for data in folders}
     plan = Plan(arguments.output.absolute(), folders, overrides)
     check(plan, [*arguments.methods, arguments.baseline], arguments.set)
   except (ValueError, AttributeError, KeyError, TypeError) as error:

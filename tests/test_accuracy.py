@@ -53,8 +53,8 @@ def test_no_two_runs_share_a_folder(plan):
 
 def test_fields_are_set_in_every_config_or_in_one():
   fields = ["train.epochs=2", "b:data.train_split=train[:50%]", "b:localize.scales=(0.5, 1.0)"]
-  assert accuracy._overrides(fields, "a") == {"train.epochs": 2}
-  assert accuracy._overrides(fields, "b") == {
+  assert accuracy.overrides(fields, "a") == {"train.epochs": 2}
+  assert accuracy.overrides(fields, "b") == {
     "train.epochs": 2, "data.train_split": "train[:50%]", "localize.scales": (0.5, 1.0)
   }
 
@@ -67,7 +67,7 @@ def test_fields_are_set_in_every_config_or_in_one():
 ])
 def test_what_would_run_as_something_else_is_refused(plan, names, fields, words):
   for data in plan.folders:
-    plan.overrides[data].update(accuracy._overrides(fields, data))
+    plan.overrides[data].update(accuracy.overrides(fields, data))
   with pytest.raises(ValueError, match=words.replace("?", r"\?")):
     accuracy.check(plan, names, fields)
 

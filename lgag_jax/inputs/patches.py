@@ -110,6 +110,10 @@ class PatchSource:
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path]:
     return self._tiles[index][:2]
 
+  def tile(self, index: int) -> tuple[pathlib.Path, pathlib.Path, Tile]:
+    """Returns the image, the mask and the part of them that an example is."""
+    return self._tiles[index]
+
   def _rows(self, spec: str) -> list[splits.Row]:
     config, root = self._config, splits.require_directory(self._config)
     rows, names = splits.listed(config, root)

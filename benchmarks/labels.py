@@ -1,0 +1,155 @@
+"""How many labels does it take? IoU against the number of labelled training images.
+
+python -m benchmarks.labels --data landslide4sense_rgb=FOLDER --counts 10 100 1000 --output=runs/labels
+
+Trains the whole method on random draws of the training images, and judges each on all of validation,
+beside the colour index that the same labels choose. Writes labels.md and labels.png. Runs that have
+finished are not done again. The data come from image folders with masks (source "patches") or from
+TFDS, whose synthetic images are in random order already: there a draw is a slice.
+"""
+
+import argparse
+import csv
+import dataclasses
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+from benchmarks import accuracy
+from lgag_jax.config import Config
+from lgag_jax.inputs.sources import open_source
+from lgag_jax.runtime import files
+
+_LEAST = 2  # Images of each kind in every draw.
+_REGION = ("row_start", "row_stop", "col_start", "col_stop")
+
+
+def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+  """Returns `count` indices in random order, at least two with and two without the class if any are.
+
+  `labels` is bool[n]. The last ones drawn make room for a kind that too few are of.
+  """
+  order = np.random.default_rng(seed).permutation(len(labels))
+  taken, rest = list(order[:count]), order[count:]
+  for kind in (True, False):
+    missing = _LEAST - int(np.sum(labels[taken] == kind))
+    others = [i for i in reversed(taken) if labels[i] != kind]
+    for new, old in zip(rest[labels[rest] == kind][:max(missing, 0)], others, strict=False):
+      taken[taken.index(old)] = new
+  return np.sort(np.array(taken))
+
+
+def restricted(config: Config, count: int, seed: int, manifest: pathlib.Path) -> dict:
+  """Returns the overrides that leave `count` training images; writes a manifest of tiles if needed."""
+  if config.data.source == "tfds":
+    start = count * seed
+    return {"data.train_split": f"train[{start}:{start + count}]"}
+  train, root = open_source(config.data, config.data.train_split), pathlib.Path(config.data.directory)
+  validation = open_source(config.data, config.data.validation_split)
+  chosen = draw(train.labels[:, 0] > 0, count, seed)
+  with files.atomic_path(manifest) as path, path.open("w", newline="", encoding="utf-8") as file:
+    writer = csv.writer(file)
+    writer.writerow(("image", "mask", "split", *_REGION))
+    for source, split, indices in (
+      (train, "train", chosen), (validation, "validation", range(len(validation.ids)))
+    ):
+      for i in indices:
+        image, mask, tile = source.tile(i)
+        writer.writerow((
+          image.relative_to(root), mask.relative_to(root), split, tile.row, tile.row + tile.height,
+          tile.col, tile.col + tile.width,
+        ))
+  return {"data.manifest": str(manifest), "data.block_size": 0, "data.block_buffer": 0}
+
+
+def _measure(plan: accuracy.Plan, data: str, count: int, seed: int) -> dict:
+  """Trains on one draw unless it is done; returns its figures."""
+  folder = plan.output / data / f"{count or 'all'}-{seed}"
+  changes: dict = {}
+  if count:
+    folder.mkdir(parents=True, exist_ok=True)
+    changes = restricted(plan.config(data, "lgag", seed), count, seed, folder / "manifest.csv")
+  own = dataclasses.replace(
+    plan, output=folder, features=plan.output / "features",
+    overrides={data: {**plan.overrides[data], **changes}},
+  )
+  accuracy.run(own, data, "lgag", seed)
+  content = files.read_json(own.result(data, "lgag", seed))
+  values = next(iter(content["classes"].values()))
+  best = values["maps"][content["map"]]
+  index = (values.get("colour_index") or {}).get("label_free", {}).get("iou")
+  return {
+    "count": count, "seed": seed, "label_free": best["label_free"]["iou"],
+    "oracle": best["oracle"]["iou"], "colour_index": index, "auc": values["image"]["auc"],
+  }
+
+
+def table(rows: list[dict]) -> str:
+  """Returns mean and standard deviation over draws, a line per number of images, as Markdown."""
+  lines = [
+    "| labelled images | draws | IoU, label-free | worst | IoU, oracle | colour index | image AUC |",
+    "| --- | --- | --- | --- | --- | --- | --- |",
+  ]
+  for count in dict.fromkeys(row["count"] for row in rows):
+    group = [row for row in rows if row["count"] == count]
+    cells = [_spread(group, name) for name in ("label_free", "oracle", "colour_index", "auc")]
+    worst = min(row["label_free"] for row in group)
+    cells.insert(1, f"{worst:.3f}")
+    lines.append(f"| {count or 'all'} | {len(group)} | {' | '.join(cells)} |")
+  return "\n".join(lines)
+
+
+def _spread(rows: list[dict], name: str) -> str:
+  values = [row[name] for row in rows if row[name] is not None]
+  if not values:
+    return "-"
+  return f"{np.mean(values):.3f}" + (f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else "")
+
+
+def _plot(tables: dict[str, list[dict]], path: pathlib.Path) -> None:
+  figure, axes = plt.subplots(1, len(tables), figsize=(5 * len(tables), 3.6), squeeze=False)
+  for axis, (data, rows) in zip(axes[0], tables.items(), strict=True):
+    counts = [count for count in dict.fromkeys(row["count"] for row in rows) if count]
+    for name, label in (("label_free", "whole method"), ("colour_index", "colour index")):
+      groups = [[r[name] for r in rows if r["count"] == c and r[name] is not None] for c in counts]
+      mean, spread = ([f(group) for group in groups] for f in (np.mean, np.std))
+      axis.errorbar(counts, mean, spread, marker="o", label=label)
+    axis.set(xscale="log", title=data, xlabel="labelled images", ylabel="IoU, label-free")
+    axis.set_ylim(bottom=0)
+    axis.legend()
+  figure.tight_layout()
+  figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+  parser = argparse.ArgumentParser(description=__doc__)
+  parser.add_argument("--data", nargs="+", required=True, metavar="CONFIG[=FOLDER]")
+  parser.add_argument("--output", type=pathlib.Path, required=True)
+  parser.add_argument("--counts", nargs="+", type=int, default=[10, 20, 50, 100, 200, 500, 0],
+                      help="numbers of training images; 0 is all")
+  parser.add_argument("--draws", type=int, default=5)
+  parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
+  arguments = parser.parse_args()
+  folders = {name: folder for name, _, folder in (d.partition("=") for d in arguments.data)}
+  plan = accuracy.Plan(
+    arguments.output.absolute(), folders, {d: accuracy.overrides(arguments.set, d) for d in folders}
+  )
+  accuracy.check(plan, ["lgag"], arguments.set)
+  tables: dict[str, list[dict]] = {data: [] for data in folders}
+  for data in folders:
+    for count in arguments.counts:
+      for seed in range(arguments.draws):
+        tables[data].append(_measure(plan, data, count, seed))
+        text = "\n\n".join(f"## {name}\n\n{table(rows)}" for name, rows in tables.items() if rows)
+        files.write_text(arguments.output / "labels.md", f"{text}\n")
+        files.write_json(arguments.output / "labels.json", tables)
+  _plot(tables, arguments.output / "labels.png")
+  print(text)
+
+
+if __name__ == "__main__":
+  main()
