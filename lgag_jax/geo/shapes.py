@@ -10,27 +10,23 @@ import json
 import logging
 import pathlib
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 import pyogrio.raw
 import pyproj
 import shapely
 from pyproj.exceptions import ProjError
-from shapely import GeometryType
 
+from lgag_jax.geo import geometry_parts
+from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
 
 _LOG = logging.getLogger(__name__)
 
 SUFFIXES = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".json": "GeoJSON"}
-_KINDS = {
-  GeometryType.POLYGON: "polygons", GeometryType.MULTIPOLYGON: "polygons",
-  GeometryType.POINT: "points", GeometryType.MULTIPOINT: "points",
-}
 _MAX_JSON_BYTES = 1 << 28
 _GPKG_IDS = (b"GPKG", b"GP10", b"GP11")  # At byte 68 of an SQLite file.
-_JSON_TYPES = ("FeatureCollection", "Feature", *(
+_JSON_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
   kind + name for name in ("Polygon", "Point") for kind in ("", "Multi")
 ))
 
@@ -40,7 +36,7 @@ class Shapes:
   """The shapes of a layer in the scene's pixels: x is the column, y the row, (0, 0) its corner."""
 
   kind: str  # "polygons" or "points".
-  geometries: np.ndarray  # Valid shapely geometries.
+  geometries: np.ndarray  # Valid shapely geometries, none of them empty.
   classes: np.ndarray  # u8, the class of each geometry, from 1.
 
 
@@ -49,8 +45,9 @@ def read_shapes(
 ) -> Shapes:
   """Reads a layer's polygons or points; `field` holds their class names, "" if there is one class.
 
-  Skips geometries that are empty or have no position in the scene's coordinates, repairs invalid ones,
-  and warns with the number of both. Raises ValueError naming the file and the remedy.
+  Each part of a feature is a geometry of its own. Skips parts that are empty, have no area or no
+  position in the scene's coordinates, repairs invalid ones, and warns with the number of features of
+  each. Raises ValueError naming the file and the remedy.
   """
   driver = _driver(path)
   with _error_context(path):
@@ -61,23 +58,32 @@ def read_shapes(
     _check_field(info["fields"], field, classes)
     columns = [field] if field else []
     meta, _, wkb, data = pyogrio.raw.read(path, layer=layer, columns=columns, force_2d=True)
-  geometries = shapely.from_wkb(wkb, on_invalid="ignore")
-  readable = ~(shapely.is_missing(geometries) | shapely.is_empty(geometries))
-  _warn(path, np.sum(~readable), "have no readable geometry; skipping them")
-  geometries = geometries[readable]
+  with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
+    features = shapely.from_wkb(wkb, on_invalid="ignore")
+  readable = np.flatnonzero(~(shapely.is_missing(features) | shapely.is_empty(features)))
+  unreadable = np.setdiff1d(np.arange(len(features)), readable)
+  warn(path, unreadable, "have no readable geometry; skipping them")
+  kind, geometries, index = geometry_parts.take_apart(path, features[readable])
+  owners = readable[index]
+  if not len(geometries):
+    raise ValueError(f"{path} holds no {kind} that can be read. Save the layer again from its source.")
+  numbers = np.ones(len(geometries), np.uint8)
   if field:
-    numbers = _class_numbers(path, data[0][readable], field, classes)
-  else:
-    numbers = np.ones(len(geometries), np.uint8)
-  kind = _kind(path, geometries)
+    numbers = _class_numbers(path, data[0][readable], field, classes)[index]
   geometries, located = _to_pixels(path, geometries, meta["crs"], grid)
   if not located.any():
     raise ValueError(
       f"{path}: none of its {len(located)} {kind} has a position in the scene's coordinates. Check its "
       "coordinate reference system."
     )
-  _warn(path, np.sum(~located), "have no position in the scene's coordinates; skipping them")
-  return Shapes(kind, _repair(path, geometries), numbers[located])
+  warn(path, owners[~located], "have no position in the scene's coordinates; skipping them")
+  owners, numbers = owners[located], numbers[located]
+  if kind == "polygons":
+    geometries, with_area = geometry_parts.repaired(path, geometries, owners)
+    numbers = numbers[with_area]
+    if not len(geometries):
+      raise ValueError(f"{path} holds no polygon with an area. Give the outlines of landslides.")
+  return Shapes(kind, geometries, numbers)
 
 
 @contextlib.contextmanager
@@ -154,17 +160,6 @@ def _class_numbers(path, values: np.ndarray, field: str, classes: tuple[str, ...
   return np.array([classes.index(name) + 1 for name in names], np.uint8)[inverse]
 
 
-def _kind(path, geometries: np.ndarray) -> str:
-  types = {GeometryType(i) for i in shapely.get_type_id(geometries)}
-  kinds = {_KINDS.get(kind, kind.name.lower()) for kind in types}
-  if len(kinds) != 1 or not kinds <= set(_KINDS.values()):
-    raise ValueError(
-      f"{path} holds {' and '.join(sorted(kinds)) or 'nothing'}: labels must be either polygons or "
-      "points. Save them in a layer of their own."
-    )
-  return kinds.pop()
-
-
 def _to_pixels(
   path, geometries: np.ndarray, crs: str | None, grid: Grid
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -193,23 +188,3 @@ def _transformer(path, crs: str | None, grid: Grid) -> pyproj.Transformer | None
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
   except ProjError as error:
     raise ValueError(f"{path} cannot be transformed to the scene's coordinates: {error}.") from error
-
-
-def _repair(path, geometries: np.ndarray) -> np.ndarray:
-  invalid = ~shapely.is_valid(geometries)
-  _warn(path, int(np.sum(invalid)), "are invalid; repairing them")
-  result = geometries.copy()
-  result[invalid] = [_polygons_of(geometry) for geometry in shapely.make_valid(geometries[invalid])]
-  return result
-
-
-def _polygons_of(geometry: shapely.Geometry) -> shapely.Geometry:
-  """Returns the polygons in a result of make_valid, without the lines that polygons may collapse to."""
-  parts = shapely.get_parts(shapely.get_parts(geometry))
-  parts = parts[shapely.get_type_id(parts) == GeometryType.POLYGON]
-  return cast(shapely.MultiPolygon, shapely.multipolygons(parts))
-
-
-def _warn(path, count: int, message: str) -> None:
-  if count:
-    _LOG.warning("%s: %d of its features %s.", path, count, message)

@@ -1,0 +1,90 @@
+"""Takes features apart into single polygons or points, which every library reads alike.
+
+Libraries disagree on what is empty: rasterio skips a whole feature because of one empty part, but
+shapely calls such a feature valid. Therefore unusable parts are removed here, counted and named.
+"""
+
+import logging
+
+import numpy as np
+import shapely
+from shapely import GeometryType
+
+_LOG = logging.getLogger(__name__)
+
+_KINDS = ("polygons", "points", "lines")  # A collection counts as the first of these that it holds.
+_TYPES = {"polygons": GeometryType.POLYGON, "points": GeometryType.POINT}
+
+
+def take_apart(path, features: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]:
+  """Returns "polygons" or "points", the parts of that kind, and i64[parts], the feature of each.
+
+  Features are not missing and not empty; collections may be nested. Logs how many features lose parts.
+  Raises ValueError naming the file unless the features are either polygons or points.
+  """
+  parts, owners, with_empty = features, np.arange(len(features)), []
+  while True:
+    empty = shapely.is_empty(parts)
+    with_empty.append(owners[empty])
+    parts, owners = parts[~empty], owners[~empty]
+    if np.all(shapely.get_type_id(parts) <= GeometryType.POLYGON):
+      break
+    parts, index = shapely.get_parts(parts, return_index=True)
+    owners = owners[index]
+  kind = _kind(path, parts, owners, len(features))
+  rings, index = shapely.get_rings(parts, return_index=True)
+  hollow = np.unique(index[shapely.is_empty(rings)])
+  parts[hollow] = [_without_empty_holes(polygon) for polygon in parts[hollow]]
+  wanted = shapely.get_type_id(parts) == _TYPES[kind]
+  points, index = shapely.get_coordinates(parts, return_index=True)
+  finite = np.ones(len(parts), bool)
+  finite[index[~np.isfinite(points).all(axis=1)]] = False
+  with_empty = np.concatenate([*with_empty, owners[hollow]])
+  warn(path, with_empty, "have empty parts; skipping those parts")
+  warn(path, owners[~wanted], f"hold other geometry beside {kind}; using only the {kind}")
+  warn(path, owners[wanted & ~finite], "have coordinates that are not numbers; skipping those parts")
+  usable = wanted & finite
+  return kind, parts[usable], owners[usable]
+
+
+def _kind(path, parts: np.ndarray, owners: np.ndarray, count: int) -> str:
+  types = shapely.get_type_id(parts)
+  numbers = np.select([types == _TYPES["polygons"], types == _TYPES["points"]], [0, 1], 2)
+  best = np.full(count, len(_KINDS) - 1)
+  np.minimum.at(best, owners, numbers)
+  kinds = [_KINDS[number] for number in np.unique(best)]
+  if len(kinds) != 1 or kinds[0] not in _TYPES:
+    outlines = " If lines are outlines, make polygons of them." if "lines" in kinds else ""
+    raise ValueError(
+      f"{path} holds {' and '.join(kinds) or 'nothing that can be read'}: labels must be either "
+      f"polygons or points. Save them in a layer of their own.{outlines}"
+    )
+  return kinds[0]
+
+
+def _without_empty_holes(polygon: shapely.Polygon) -> shapely.Polygon:
+  return shapely.Polygon(polygon.exterior, [hole for hole in polygon.interiors if not hole.is_empty])
+
+
+def repaired(path, polygons: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns valid polygons with an area, and bool[n], which ones of all they are."""
+  invalid = ~shapely.is_valid(polygons)
+  warn(path, owners[invalid], "are invalid; repairing them")
+  valid = polygons.copy()
+  valid[invalid] = [_polygons_of(geometry) for geometry in shapely.make_valid(polygons[invalid])]
+  with_area = shapely.area(valid) > 0
+  warn(path, owners[~with_area], "have parts without an area, such as lines; skipping those parts")
+  return valid[with_area], with_area
+
+
+def _polygons_of(geometry: shapely.Geometry) -> shapely.Geometry:
+  """Returns the polygons in a result of make_valid, without the lines that polygons may collapse to."""
+  parts = shapely.get_parts(shapely.get_parts(geometry))
+  parts = parts[(shapely.get_type_id(parts) == GeometryType.POLYGON) & ~shapely.is_empty(parts)]
+  return shapely.MultiPolygon(parts.tolist())
+
+
+def warn(path, features: np.ndarray, message: str) -> None:
+  """Logs how many different features something is the matter with, unless it is none."""
+  if len(features):
+    _LOG.warning("%s: %d of its features %s.", path, len(np.unique(features)), message)
