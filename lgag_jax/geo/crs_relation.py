@@ -1,6 +1,7 @@
-"""Whether coordinates of one reference system can be transformed to another."""
+"""Relates coordinate reference systems: whether two are the same, and how one becomes the other."""
 
-import contextlib
+import pathlib
+import shlex
 
 import pyproj
 from pyproj.exceptions import ProjError
@@ -8,30 +9,69 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
 
-def related(crs: CRS | None, other: CRS | None) -> bool:
-  """Returns whether coordinates can be transformed; those of a local system on no ground cannot.
+def same(crs: CRS | str, other: CRS | str) -> bool:
+  """Returns whether two systems are the same, up to the order of their axes.
 
-  A missing system is taken for the other one, so the two are related.
+  Formats keep different parts of a local system, so two of these are the same if name and units are.
   """
-  if crs is None or other is None or crs == other:
+  if crs == other:
     return True
   try:
-    pyproj.Transformer.from_crs(on_earth(crs.to_wkt()), on_earth(other.to_wkt()))
+    first, second = _system(crs), _system(other)
   except (ProjError, RasterioError):
     return False
-  return True
+  if first.is_engineering and second.is_engineering:
+    return first.name == second.name and _units(first) == _units(second)
+  return first.equals(second, ignore_axis_order=True)
 
 
-def on_earth(text: str) -> pyproj.CRS:
-  """Returns the system of a WKT or code; raises ProjError if it has no place on the Earth."""
-  crs = pyproj.CRS.from_user_input(text)
-  if crs.is_engineering:
-    raise ProjError(f"{crs.name} is a local system without a place on the Earth")
-  return crs
+def _system(crs: CRS | str) -> pyproj.CRS:
+  return pyproj.CRS.from_user_input(crs if isinstance(crs, str) else crs.to_wkt())
 
 
-def short_name(crs: CRS | None) -> str:
-  """Returns the name of a system for messages."""
-  with contextlib.suppress(ProjError, RasterioError):
-    return repr(pyproj.CRS.from_wkt(crs.to_wkt()).name) if crs else "none"
-  return "of an unknown kind"
+def _units(crs: pyproj.CRS) -> list[float]:
+  return [axis.unit_conversion_factor for axis in crs.axis_info]
+
+
+def transformer(crs: CRS | str, target: CRS | str) -> pyproj.Transformer | None:
+  """Returns what transforms (x, y) from one system to another; None if they cannot be related.
+
+  A local system (engineering CRS) has no place on the Earth, and another planet has one of its own.
+  """
+  try:
+    systems = _system(crs), _system(target)
+    if any(one.is_engineering or one.is_vertical or one.is_geocentric for one in systems):
+      return None
+    return pyproj.Transformer.from_crs(*systems, always_xy=True)
+  except (ProjError, RasterioError):
+    return None
+
+
+def full_name(crs: CRS | str) -> str:
+  """Returns the name of a system for messages, with its code if it has one."""
+  try:
+    system = _system(crs)
+  except (ProjError, RasterioError):
+    return f"{str(crs)[:80]!r} (unknown to PROJ)"
+  code = system.to_epsg()
+  note = f"EPSG:{code}" if code else "a local system" if system.is_engineering else system.type_name
+  return f"{system.name!r} ({note})"
+
+
+def unrelated_error(
+  labels: pathlib.Path, crs: CRS | str, scene: pathlib.Path | str, target: CRS | str, *,
+  layer: bool = False,
+) -> ValueError:
+  """Returns the error for labels whose coordinates cannot be transformed to those of their scene."""
+  wrong_labels = transformer(crs, "EPSG:4326") is None
+  path, right = (labels, target) if wrong_labels else (scene, crs)
+  code = "EPSG:32633"
+  if transformer(right, "EPSG:4326"):
+    code = f"EPSG:{_system(right).to_epsg() or 32633}"
+  command = f"gdal_edit.py -a_srs {code} {shlex.quote(str(path))}"
+  if layer and wrong_labels:
+    command = f"ogr2ogr -a_srs {code} new.gpkg {shlex.quote(str(path))}"
+  return ValueError(
+    f"{labels} cannot label {scene}: their coordinate reference systems, {full_name(crs)} and "
+    f"{full_name(target)}, cannot be related. Give {path} its true system. If that is {code}: {command}"
+  )

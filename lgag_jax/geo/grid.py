@@ -6,8 +6,9 @@ import math
 import pyproj
 import rasterio
 from affine import Affine
-from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
+
+from lgag_jax.geo import crs_relation
 
 GEOD = pyproj.Geod(ellps="WGS84")
 
@@ -34,18 +35,13 @@ class Grid:
 
   def to_wgs84(self) -> pyproj.Transformer | None:
     """Returns the transformer to (longitude, latitude); None without a CRS that lies on the Earth."""
-    if self.crs is None:
-      return None
-    try:
-      return pyproj.Transformer.from_crs(self.crs.to_wkt(), "EPSG:4326", always_xy=True)
-    except ProjError:
-      return None
+    return crs_relation.transformer(self.crs, "EPSG:4326") if self.crs else None
 
   def gsd(self) -> float | None:
     """Returns the ground resolution at the centre in metres per pixel, the geometric mean of both axes.
 
     Measures on the ellipsoid, which accounts for degrees, feet and a projection's distortion.
-    Returns None if `to_wgs84` does, or if the centre has no longitude and latitude.
+    Returns None if `to_wgs84` does, or if the centre has no valid longitude and latitude.
     """
     transformer = self.to_wgs84()
     if transformer is None:
@@ -57,4 +53,5 @@ class Grid:
     if not all(map(math.isfinite, (*longitudes, *latitudes))):
       return None
     lengths = [GEOD.inv(longitudes[0], latitudes[0], longitudes[i], latitudes[i])[2] for i in (1, 2)]
-    return math.sqrt(lengths[0] * lengths[1])
+    gsd = math.sqrt(lengths[0] * lengths[1])
+    return gsd if gsd > 0 else None  # It is NaN beyond a pole, where coordinates do not fit the CRS.

@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax.geo import shapes
+from lgag_jax.geo import crs_relation, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.imagery import mask_values, reading
@@ -41,6 +41,7 @@ class Reference:
 def open_reference(
   path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = "",
   ignore: int = mask_values.BY_VALUES, masks: Sequence[pathlib.Path] = (),
+  scene: pathlib.Path | str = "the scene",
 ) -> Iterator[Reference]:
   """Opens a raster mask, or polygons or points (.gpkg, .shp, .geojson), as labels of a scene.
 
@@ -48,13 +49,13 @@ def open_reference(
   belong to it; a nodata value other than zero is UNKNOWN. A mask on another grid gives each pixel its
   nearest value, and UNKNOWN outside. A pixel has a polygon's class if the polygon contains its centre,
   and a point's class if the pixel contains the point. The last of several wins. An inventory does not
-  say which area it covers, so all other pixels are background.
+  say which area it covers, so all other pixels are background. `scene` is named in messages.
   Raises ValueError.
   """
   if path.suffix.lower() in shapes.SUFFIXES:
     if warning := unplaced_warning(grid):  # All of the scene would count as background.
       raise ValueError(f"{path} cannot label the scene: {warning}")
-    layer_shapes = shapes.read_shapes(path, grid, classes, layer=layer, field=field)
+    layer_shapes = shapes.read_shapes(path, grid, classes, layer=layer, field=field, scene=scene)
     scene_box = shapely.box(0, 0, grid.width, grid.height)
     if not np.any(shapely.intersects(layer_shapes.geometries, scene_box)):
       _LOG.warning("%s: none of its %d %s lies in the scene. Check its coordinates.",
@@ -65,7 +66,7 @@ def open_reference(
     [path, *(mask for mask in masks if mask.suffix.lower() not in shapes.SUFFIXES)],
     classes=len(classes), ignore=ignore, option="--mask_ignore",
   )
-  with reading.open_raster(path) as raster, _on_grid(raster, grid_of(raster, path), grid) as mask:
+  with reading.open_raster(path) as raster, _on_grid(raster, path, grid, scene) as mask:
     yield _reference_from_raster(mask, grid, rule, classes=len(classes), nodata=raster.nodata)
 
 
@@ -98,29 +99,35 @@ def _box(window: Window, inset: float) -> shapely.Geometry:
 
 @contextlib.contextmanager
 def _on_grid(
-  raster: rasterio.DatasetReader, mask: Grid, grid: Grid
+  raster: rasterio.DatasetReader, path: pathlib.Path, grid: Grid, scene: pathlib.Path | str
 ) -> Iterator[rasterio.DatasetReader | WarpedVRT]:
   """Yields a mask's raster if it lies on the grid, otherwise a warped view of it with an alpha band.
 
   If mask or scene has no georeference, the mask lies on the grid if it has the grid's size.
   """
+  mask = grid_of(raster, path)
   same_size = (mask.height, mask.width) == (grid.height, grid.width)
   if not (mask.georeferenced and grid.georeferenced):
-    reading.check_same_size(raster.name, (mask.height, mask.width), (grid.height, grid.width))
+    reading.check_same_size(path, (mask.height, mask.width), (grid.height, grid.width))
     if mask.georeferenced != grid.georeferenced:
       _LOG.warning("%s: only one of mask and scene is georeferenced; matching them pixel by pixel.",
-                   raster.name)
+                   path)
     yield raster
     return
   if None in (mask.crs, grid.crs) and mask.crs != grid.crs:
     _LOG.warning("%s: only one of mask and scene has a coordinate reference system; using it for both.",
-                 raster.name)
-  crs = mask.crs or grid.crs
-  if same_size and (grid.crs or crs) == crs and _same_transform(mask.transform, grid):
+                 path)
+  crs, target = mask.crs or grid.crs, grid.crs or mask.crs
+  if crs and target:
+    if crs_relation.same(crs, target):
+      crs = target
+    elif crs_relation.transformer(crs, target) is None:
+      raise crs_relation.unrelated_error(path, crs, scene, target)
+  if same_size and crs == target and _same_transform(mask.transform, grid):
     yield raster
     return
   with WarpedVRT(
-    raster, src_crs=crs, src_transform=mask.transform, crs=grid.crs or crs,
+    raster, src_crs=crs, src_transform=mask.transform, crs=target,
     transform=grid.transform, height=grid.height, width=grid.width,
     resampling=Resampling.nearest, add_alpha=True,
     src_nodata=None,  # Otherwise a nodata value of zero, which is background, would count as outside.

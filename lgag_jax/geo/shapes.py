@@ -15,9 +15,8 @@ import numpy as np
 import pyogrio.raw
 import pyproj
 import shapely
-from pyproj.exceptions import ProjError
 
-from lgag_jax.geo import geometry_parts
+from lgag_jax.geo import crs_relation, geometry_parts
 from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
 
@@ -41,7 +40,8 @@ class Shapes:
 
 
 def read_shapes(
-  path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = ""
+  path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = "",
+  scene: pathlib.Path | str = "the scene",
 ) -> Shapes:
   """Reads a layer's polygons or points; `field` holds their class names, "" if there is one class.
 
@@ -70,7 +70,7 @@ def read_shapes(
   numbers = np.ones(len(geometries), np.uint8)
   if field:
     numbers = _class_numbers(path, data[0][readable], field, classes)[index]
-  geometries, located = _to_pixels(path, geometries, meta["crs"], grid)
+  geometries, located = _to_pixels(path, geometries, meta["crs"], grid, scene)
   if not located.any():
     raise ValueError(
       f"{path}: none of its {len(located)} {kind} has a position in the scene's coordinates. Check its "
@@ -161,10 +161,10 @@ def _class_numbers(path, values: np.ndarray, field: str, classes: tuple[str, ...
 
 
 def _to_pixels(
-  path, geometries: np.ndarray, crs: str | None, grid: Grid
+  path, geometries: np.ndarray, crs: str | None, grid: Grid, scene
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the geometries with a position in pixels, and bool [n], which ones have a position."""
-  transformer = _transformer(path, crs, grid)
+  transformer = _transformer(path, crs, grid, scene)
   points, owners = shapely.get_coordinates(geometries, return_index=True)
   x, y = points.T
   if transformer is not None:
@@ -176,15 +176,14 @@ def _to_pixels(
   return shapely.set_coordinates(geometries[located], pixels), located
 
 
-def _transformer(path, crs: str | None, grid: Grid) -> pyproj.Transformer | None:
+def _transformer(path, crs: str | None, grid: Grid, scene) -> pyproj.Transformer | None:
   if crs is None or grid.crs is None:
     lacking, other = ("it", "the scene") if crs is None else ("the scene", "the layer")
     _LOG.warning("%s: %s has no coordinate reference system; using that of %s.", path, lacking, other)
     return None
-  try:
-    source, target = pyproj.CRS.from_user_input(crs), pyproj.CRS.from_wkt(grid.crs.to_wkt())
-    if source.equals(target, ignore_axis_order=True):
-      return None
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
-  except ProjError as error:
-    raise ValueError(f"{path} cannot be transformed to the scene's coordinates: {error}.") from error
+  if crs_relation.same(crs, grid.crs):
+    return None
+  transformer = crs_relation.transformer(crs, grid.crs)
+  if transformer is None:
+    raise crs_relation.unrelated_error(path, crs, scene, grid.crs, layer=True)
+  return transformer

@@ -99,18 +99,18 @@ def _check_references(
         grid = scene.grid
     except reading.ImageError:  # Mapping reports it.
       continue
-    with _open_reference(labels, grid, config, reference_options, references):
+    with _open_reference(labels, path, grid, config, reference_options, references):
       pass
 
 
 @contextlib.contextmanager
 def _open_reference(
-  path: pathlib.Path, grid: Grid, config: Config, options: References,
+  path: pathlib.Path, scene: pathlib.Path, grid: Grid, config: Config, options: References,
   references: dict[pathlib.Path, pathlib.Path],
 ) -> Iterator[Reference]:
   with open_reference(
     path, grid, config.data.classes, layer=options.layer, field=options.field,
-    ignore=options.mask_ignore, masks=list(references.values()),
+    ignore=options.mask_ignore, masks=list(references.values()), scene=scene,
   ) as reference:
     if reference.kind == "points":
       raise ValueError(
@@ -138,7 +138,9 @@ def evaluate_maps(
       _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[names[plan.stem]])
       continue
     labels, unit = references[plan.path], "pixels" if plan.grid.to_wgs84() is None else "m2"
-    with _open_reference(labels, plan.grid, config, reference_options, references) as reference:
+    with _open_reference(
+      labels, plan.path, plan.grid, config, reference_options, references
+    ) as reference:
       comparison = compare(plan, reference, output, config, options)
     if not _pixel_counts(comparison.pixels)["judged"]:
       skipped[names[plan.stem]] = f"{labels} does not cover it: check the coordinates of both"

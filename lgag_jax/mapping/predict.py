@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
-from lgag_jax.geo import placement, scale
+from lgag_jax.geo import crs_relation, placement, scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inference.localize import main_map_name
@@ -219,8 +219,12 @@ def _plans(
       continue
     for text in (warnings := placement.warnings(grid, path)):
       _LOG.warning("%s: %s", path, text)
-    if grid.georeferenced and grid.crs is None:
-      _LOG.warning("%s has no CRS: its map has none either, and polygons have no area in m².", path)
+    if grid.georeferenced and grid.to_wgs84() is None:
+      system = f"the CRS {crs_relation.full_name(grid.crs)}" if grid.crs else "no CRS"
+      _LOG.warning(
+        "%s has %s, so its place on the Earth is unknown: polygons have no area in m², and there is no "
+        "GeoJSON. Give it its true CRS first, such as gdal_edit.py -a_srs EPSG:32633.", path, system,
+      )
     if gsd is None and training_scale.gsd:
       _LOG.info("%s does not give its ground resolution (--gsd): assuming that of training.", path.name)
     parts = json.dumps([*maker, listing.file_key(path)])

@@ -63,7 +63,7 @@ def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator
     return
   with open_reference(
     path, grid, settings.classes, layer=settings.layer, field=settings.field,
-    ignore=settings.mask_ignore,
+    ignore=settings.mask_ignore, scene=scene,
   ) as reference:
     if reference.kind == "points" and not settings.unknown_buffer:
       _LOG.warning(
