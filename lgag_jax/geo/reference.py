@@ -16,14 +16,15 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax.geo import crs_relation, shapes
+from lgag_jax.geo import antimeridian, crs_relation, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
-from lgag_jax.imagery import mask_values, reading
+from lgag_jax.imagery import mask_values, opening, reading
 from lgag_jax.imagery.mask_values import MaskRule
 
 _LOG = logging.getLogger(__name__)
 
+_WARP_REMEDY = "Restore it, or save it on the scene's grid with gdalwarp."
 _INSET = 1e-6  # Pixels. Shapes that end on a window's border do not reach into it.
 
 
@@ -66,8 +67,8 @@ def open_reference(
     [path, *(mask for mask in masks if mask.suffix.lower() not in shapes.SUFFIXES)],
     classes=len(classes), ignore=ignore, option="--mask_ignore",
   )
-  with reading.open_raster(path) as raster, _on_grid(raster, path, grid, scene) as mask:
-    yield _reference_from_raster(mask, grid, rule, classes=len(classes), nodata=raster.nodata)
+  with reading.open_raster(path) as raster, _on_grid(raster, path, grid, scene) as views:
+    yield _reference_from_raster(views, grid, rule, classes=len(classes), nodata=raster.nodata)
 
 
 def reference_from_shapes(labels: shapes.Shapes) -> Reference:
@@ -100,10 +101,11 @@ def _box(window: Window, inset: float) -> shapely.Geometry:
 @contextlib.contextmanager
 def _on_grid(
   raster: rasterio.DatasetReader, path: pathlib.Path, grid: Grid, scene: pathlib.Path | str
-) -> Iterator[rasterio.DatasetReader | WarpedVRT]:
-  """Yields a mask's raster if it lies on the grid, otherwise a warped view of it with an alpha band.
+) -> Iterator[list[rasterio.DatasetReader | WarpedVRT]]:
+  """Yields a mask's raster if it lies on the grid, otherwise warped views of it with an alpha band.
 
-  If mask or scene has no georeference, the mask lies on the grid if it has the grid's size.
+  There are several views if the mask reaches the scene from both sides of the 180th meridian. If mask
+  or scene has no georeference, the mask lies on the grid if it has the grid's size.
   """
   mask = grid_of(raster, path)
   same_size = (mask.height, mask.width) == (grid.height, grid.width)
@@ -112,7 +114,7 @@ def _on_grid(
     if mask.georeferenced != grid.georeferenced:
       _LOG.warning("%s: only one of mask and scene is georeferenced; matching them pixel by pixel.",
                    path)
-    yield raster
+    yield [raster]
     return
   if None in (mask.crs, grid.crs) and mask.crs != grid.crs:
     _LOG.warning("%s: only one of mask and scene has a coordinate reference system; using it for both.",
@@ -124,15 +126,22 @@ def _on_grid(
     elif crs_relation.transformer(crs, target) is None:
       raise crs_relation.unrelated_error(path, crs, scene, target)
   if same_size and crs == target and _same_transform(mask.transform, grid):
-    yield raster
+    yield [raster]
     return
-  with WarpedVRT(
-    raster, src_crs=crs, src_transform=mask.transform, crs=target,
-    transform=grid.transform, height=grid.height, width=grid.width,
-    resampling=Resampling.nearest, add_alpha=True,
-    src_nodata=None,  # Otherwise a nodata value of zero, which is background, would count as outside.
-  ) as view:
-    yield view
+  transforms = antimeridian.mask_transforms(
+    dataclasses.replace(mask, crs=crs), dataclasses.replace(grid, crs=target)
+  )
+  with contextlib.ExitStack() as stack:
+    with opening.error_context(path, _WARP_REMEDY):
+      views = [
+        stack.enter_context(WarpedVRT(
+          raster, src_crs=crs, src_transform=transform, crs=target,
+          transform=grid.transform, height=grid.height, width=grid.width,
+          resampling=Resampling.nearest, add_alpha=True,
+          src_nodata=None,  # Otherwise a nodata value of zero, background, would count as outside.
+        )) for transform in transforms
+      ]
+    yield views
 
 
 def _same_transform(transform: Affine, grid: Grid) -> bool:
@@ -143,7 +152,7 @@ def _same_transform(transform: Affine, grid: Grid) -> bool:
 
 
 def _reference_from_raster(
-  raster, grid: Grid, rule: MaskRule, *, classes: int, nodata: float | None
+  views, grid: Grid, rule: MaskRule, *, classes: int, nodata: float | None
 ) -> Reference:
   def read(window: Window) -> np.ndarray:
     values = np.full((int(window.height), int(window.width)), reading.UNKNOWN, np.uint8)
@@ -155,13 +164,15 @@ def _reference_from_raster(
     inside = Window(left, top, right - left, bottom - top)
     rows = slice(top - int(window.row_off), bottom - int(window.row_off))
     cols = slice(left - int(window.col_off), right - int(window.col_off))
-    values[rows, cols] = reading.read_mask(
-      raster, classes=classes, ignore=rule.ignore, threshold=rule.threshold, window=inside
-    )
-    if nodata:  # A warped view does not state it.
-      values[rows, cols][raster.read(1, window=inside) == nodata] = reading.UNKNOWN
-    if isinstance(raster, WarpedVRT):
-      values[rows, cols][raster.read(raster.count, window=inside) == 0] = reading.UNKNOWN
+    for view in views:  # The first that knows a pixel decides.
+      part = reading.read_mask(
+        view, classes=classes, ignore=rule.ignore, threshold=rule.threshold, window=inside
+      )
+      if nodata:  # A warped view does not state it.
+        part[view.read(1, window=inside) == nodata] = reading.UNKNOWN
+      if isinstance(view, WarpedVRT):
+        part[view.read(view.count, window=inside) == 0] = reading.UNKNOWN
+      values[rows, cols] = np.where(values[rows, cols] == reading.UNKNOWN, part, values[rows, cols])
     return values
 
   def near(window: Window, distance: float) -> bool:

@@ -10,13 +10,14 @@ import json
 import logging
 import pathlib
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pyogrio.raw
 import pyproj
 import shapely
 
-from lgag_jax.geo import crs_relation, geometry_parts
+from lgag_jax.geo import antimeridian, crs_relation, geometry_parts
 from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
 
@@ -83,7 +84,8 @@ def read_shapes(
     numbers = numbers[with_area]
     if not len(geometries):
       raise ValueError(f"{path} holds no polygon with an area. Give the outlines of landslides.")
-  return Shapes(kind, geometries, numbers)
+  geometries, index = antimeridian.copies_in_scene(geometries, grid)
+  return Shapes(kind, geometries, numbers[index])
 
 
 @contextlib.contextmanager
@@ -172,7 +174,8 @@ def _to_pixels(
   located, finite = np.ones(len(geometries), bool), np.isfinite(x) & np.isfinite(y)
   located[owners[~finite]] = False
   valid = located[owners]
-  pixels = np.stack(~grid.transform @ (x[valid], y[valid]), axis=1)
+  x: Any = antimeridian.unwrapped(x[valid], owners[valid], antimeridian.period(grid))
+  pixels = np.stack(~grid.transform @ (x, y[valid]), axis=1)
   return shapely.set_coordinates(geometries[located], pixels), located
 
 

@@ -3,8 +3,11 @@
 import contextlib
 import errno
 import functools
+import hashlib
 import itertools
 import logging
+import math
+import os
 import pathlib
 import tempfile
 import warnings
@@ -17,6 +20,7 @@ import pyogrio.errors
 import pyogrio.raw
 import shapely
 
+from lgag_jax.geo import antimeridian
 from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.runtime import files
@@ -29,8 +33,10 @@ _FIELDS = (
   ("mean_probability", np.float64), ("max_probability", np.float64), ("pixels", np.int64),
   ("source", object),
 )
-# RFC 7946: WGS84, outlines anticlockwise, holes clockwise. Seven decimals are about a centimetre.
-_GEOJSON: dict[str, Any] = {"RFC7946": "YES", "COORDINATE_PRECISION": "7"}
+# RFC 7946: WGS84, outlines anticlockwise, holes clockwise.
+_GEOJSON: dict[str, Any] = {"RFC7946": "YES", "WRAPDATELINE": "NO"}
+_CENTIMETRE = 7  # Decimals of degrees.
+_METRES_PER_DEGREE = 111_320  # Along the equator.
 _LANDSLIDES_AT_ONCE = 5000
 _SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
 
@@ -45,34 +51,49 @@ def write(
   columns and rows. Unknown figures are null. At most 5,000 landslides are in memory at once. Raises
   OSError naming a file that cannot be written.
   """
-  crs = grid.crs.to_wkt() if grid.crs else None
-  with _beside(gpkg_path) as partial:
-    count, with_area = _write_layer(partial, landslides, crs)
-    _check_count(partial, count)
-    if _can_index() and not pyogrio.read_info(partial)["capabilities"]["fast_spatial_filter"]:
-      raise pyogrio.errors.DataLayerError("the spatial index was not written")
-    # A GIS may have the replaced database open: SQLite would read its side files as the new one's.
-    _remove_side_files(gpkg_path)
-  if grid.to_wgs84() is None:
-    geojson_path.unlink(missing_ok=True)
-    return [gpkg_path]
-  with _beside(geojson_path) as partial:
-    # A polygon without an area lies outside the projection: it has no coordinates in WGS84.
-    with pyogrio.raw.open_arrow(gpkg_path, where="area_m2 IS NOT NULL") as (meta, stream):
-      pyogrio.raw.write_arrow(
-        stream, partial, layer=LAYER, driver="GeoJSON", geometry_type="Polygon", crs=crs,
-        geometry_name=meta["geometry_name"], **_GEOJSON,
-      )
-    _check_count(partial, with_area)
-  return [gpkg_path, geojson_path]
+  placed = grid.to_wgs84() is not None
+  in_degrees = _temporary_path(geojson_path) if placed else None
+  try:
+    with _beside(gpkg_path) as partial:
+      count, with_area = _write_layers(partial, in_degrees, landslides, grid)
+      _check_count(partial, count)
+      if _can_index() and not pyogrio.read_info(partial)["capabilities"]["fast_spatial_filter"]:
+        raise pyogrio.errors.DataLayerError("the spatial index was not written")
+      # A GIS may have the replaced database open: SQLite would read its side files as the new one's.
+      _remove_side_files(gpkg_path)
+    if in_degrees is None:
+      geojson_path.unlink(missing_ok=True)
+      return [gpkg_path]
+    with _beside(geojson_path) as partial:
+      with pyogrio.raw.open_arrow(in_degrees) as (meta, stream):
+        pyogrio.raw.write_arrow(
+          stream, partial, layer=LAYER, driver="GeoJSON", geometry_type="Unknown", crs="EPSG:4326",
+          geometry_name=meta["geometry_name"], COORDINATE_PRECISION=str(_decimals(grid)), **_GEOJSON,
+        )
+      _check_count(partial, with_area)
+    return [gpkg_path, geojson_path]
+  finally:
+    if in_degrees:
+      _remove(in_degrees)
+
+
+def _temporary_path(path: pathlib.Path) -> pathlib.Path:
+  """Returns where a map's polygons are kept in longitude and latitude until all are written."""
+  digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+  return path.with_name(f".partial-{digest}.gpkg")
+
+
+def _decimals(grid: Grid) -> int:
+  """Returns the decimals of degrees that are a centimetre, or a tenth of a smaller pixel."""
+  gsd = grid.gsd() or 1.0
+  return max(_CENTIMETRE, min(15, math.ceil(-math.log10(gsd / 10 / _METRES_PER_DEGREE))))
 
 
 @contextlib.contextmanager
 def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Does what `files.atomic_path` does; removes SQLite's side files before and after."""
   with files.atomic_path(path) as partial:
-    partial.unlink(missing_ok=True)  # GDAL would append to the file of a killed run.
-    _remove_side_files(partial)
+    _remove(partial)  # GDAL would append to the file of a killed run.
     try:
       yield partial
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
@@ -96,28 +117,63 @@ def _can_index() -> bool:
   return indexed
 
 
+def _remove(path: pathlib.Path) -> None:
+  path.unlink(missing_ok=True)
+  _remove_side_files(path)
+
+
 def _remove_side_files(path: pathlib.Path) -> None:
   for suffix in _SQLITE_SUFFIXES:
     path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
-def _write_layer(path, landslides: Iterable[Landslide], crs: str | None) -> tuple[int, int]:
-  """Writes a GeoPackage; returns the number of landslides and of those with an area."""
+def _write_layers(
+  path: pathlib.Path, in_degrees: pathlib.Path | None, landslides: Iterable[Landslide], grid: Grid
+) -> tuple[int, int]:
+  """Writes a GeoPackage, and one in longitude and latitude of the landslides with an area.
+
+  Returns the number of landslides and of those with an area. A polygon without an area lies outside the
+  projection: it has no coordinates in WGS84.
+  """
+  for one in filter(None, (path, in_degrees)):
+    _remove(one)  # GDAL would append to the file of a killed run.
   landslides, count, with_area = iter(landslides), 0, 0
-  indexed = "YES" if _can_index() else "NO"
   while (batch := list(itertools.islice(landslides, _LANDSLIDES_AT_ONCE))) or not path.exists():
-    columns = zip(*map(_row, batch), strict=True) if batch else [()] * len(_FIELDS)
-    with warnings.catch_warnings():
-      warnings.filterwarnings("ignore", message="'crs' was not provided")  # Some scenes have none.
-      pyogrio.raw.write(
-        path, shapely.to_wkb(np.array([landslide.geometry for landslide in batch], object)),
-        [np.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)],
-        [name for name, _ in _FIELDS], layer=LAYER, driver="GPKG", geometry_type="Polygon", crs=crs,
-        promote_to_multi=False, append=path.exists(), layer_options={"SPATIAL_INDEX": indexed},
-      )
+    geometries = np.array([landslide.geometry for landslide in batch], object)
+    _write_batch(path, batch, geometries, grid.crs.to_wkt() if grid.crs else None, "Polygon")
+    measured = [number for number, landslide in enumerate(batch) if landslide.area_m2 is not None]
+    if in_degrees:
+      polygons = _to_degrees(geometries[measured], grid)
+      _write_batch(in_degrees, [batch[number] for number in measured], polygons, "EPSG:4326", "Unknown")
     count += len(batch)
-    with_area += sum(landslide.area_m2 is not None for landslide in batch)
+    with_area += len(measured)
   return count, with_area
+
+
+def _to_degrees(polygons: np.ndarray, grid: Grid) -> np.ndarray:
+  """Returns polygons in longitude and latitude, cut at the 180th meridian.
+
+  GDAL would cut and round them, too, but leaves lines and invalid parts where one is narrow.
+  """
+  transformer = grid.to_wgs84()
+  assert transformer is not None
+  points = np.stack(transformer.transform(*shapely.get_coordinates(polygons).T), axis=1)
+  return antimeridian.cut(shapely.set_coordinates(polygons.copy(), points), 10.0 ** -_decimals(grid))
+
+
+def _write_batch(
+  path: pathlib.Path, landslides: list[Landslide], geometries: np.ndarray, crs: str | None, kind: str
+) -> None:
+  columns = zip(*map(_row, landslides), strict=True) if landslides else [()] * len(_FIELDS)
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="'crs' was not provided")  # Some scenes have none.
+    pyogrio.raw.write(
+      path, shapely.to_wkb(geometries),
+      [np.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)],
+      [name for name, _ in _FIELDS], layer=LAYER, driver="GPKG", crs=crs, append=path.exists(),
+      geometry_type=kind, promote_to_multi=False,
+      layer_options={"SPATIAL_INDEX": "YES" if kind == "Polygon" and _can_index() else "NO"},
+    )
 
 
 def _check_count(path: pathlib.Path, count: int) -> None:

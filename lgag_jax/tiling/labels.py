@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from rasterio.windows import Window
 
+from lgag_jax.geo import antimeridian
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, open_reference
 from lgag_jax.imagery import reading, tables
@@ -173,11 +174,21 @@ def _tile_of_row(where: str, line: dict, grid: Grid, settings: Settings) -> tupl
 def _tile_at(x: float, y: float, grid: Grid, settings: Settings) -> tuple[int, int]:
   """Returns row and column of the tile with the nearest centre that holds a point, -1 for no tile."""
   side, step = settings.tile_size, settings.stride
-  tile = []
-  for pixel, length, count in zip(
-    (~grid.transform @ (x, y))[::-1], (grid.height, grid.width), counts(grid, settings), strict=True
-  ):
-    number = min(max(math.floor((pixel - side / 2) / step + 0.5), 0), count - 1)
-    inside = 0 <= pixel < length and number * step <= pixel < number * step + side
-    tile.append(number if inside else -1)
-  return tuple(tile)
+  tile = -1, -1
+  for place in antimeridian.same_places(x, grid):
+    row, col = (
+      _number_at(pixel, length, count, side, step) for pixel, length, count in zip(
+        (~grid.transform @ (place, y))[::-1], (grid.height, grid.width), counts(grid, settings),
+        strict=True,
+      )
+    )
+    if min(row, col) >= 0:
+      return row, col
+    tile = max(tile, (row, col))
+  return tile
+
+
+def _number_at(pixel: float, length: int, count: int, side: int, step: int) -> int:
+  number = min(max(math.floor((pixel - side / 2) / step + 0.5), 0), count - 1)
+  inside = 0 <= pixel < length and number * step <= pixel < number * step + side
+  return number if inside else -1
