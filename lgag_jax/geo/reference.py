@@ -16,7 +16,7 @@ from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax.geo import antimeridian, crs_relation, shapes
+from lgag_jax.geo import antimeridian, crs_relation, layer_formats, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.imagery import mask_values, opening, reading
@@ -53,7 +53,8 @@ def open_reference(
   say which area it covers, so all other pixels are background. `scene` is named in messages.
   Raises ValueError.
   """
-  if path.suffix.lower() in shapes.SUFFIXES:
+  check_format(path)
+  if path.suffix.lower() in layer_formats.SUFFIXES:
     if warning := unplaced_warning(grid):  # All of the scene would count as background.
       raise ValueError(f"{path} cannot label the scene: {warning}")
     layer_shapes = shapes.read_shapes(path, grid, classes, layer=layer, field=field, scene=scene)
@@ -64,11 +65,23 @@ def open_reference(
     yield reference_from_shapes(layer_shapes)
     return
   rule = mask_values.decide(
-    [path, *(mask for mask in masks if mask.suffix.lower() not in shapes.SUFFIXES)],
+    [path, *(mask for mask in masks if mask.suffix.lower() not in layer_formats.SUFFIXES)],
     classes=len(classes), ignore=ignore, option="--mask_ignore",
   )
   with reading.open_raster(path) as raster, _on_grid(raster, path, grid, scene) as views:
     yield _reference_from_raster(views, grid, rule, classes=len(classes), nodata=raster.nodata)
+
+
+def check_format(path: pathlib.Path) -> None:
+  """Raises ValueError if a file is neither a layer nor a raster by suffix and first bytes."""
+  layer_formats.check(path)
+  if path.suffix.lower() in (*layer_formats.SUFFIXES, *opening.SUFFIXES) or not path.is_file():
+    return
+  try:
+    with reading.open_raster(path):
+      pass
+  except reading.ImageError as error:
+    raise ValueError(f"{error} If it is a layer of landslides: {layer_formats.remedy(path)}") from error
 
 
 def reference_from_shapes(labels: shapes.Shapes) -> Reference:

@@ -17,13 +17,12 @@ import pyogrio.raw
 import pyproj
 import shapely
 
-from lgag_jax.geo import antimeridian, crs_relation, geometry_parts
+from lgag_jax.geo import antimeridian, crs_relation, geometry_parts, layer_formats
 from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
 
 _LOG = logging.getLogger(__name__)
 
-SUFFIXES = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".geojson": "GeoJSON", ".json": "GeoJSON"}
 _MAX_JSON_BYTES = 1 << 28
 _GPKG_IDS = (b"GPKG", b"GP10", b"GP11")  # At byte 68 of an SQLite file.
 _JSON_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
@@ -98,9 +97,10 @@ def _error_context(path: pathlib.Path) -> Iterator[None]:
 
 def _driver(path: pathlib.Path) -> str:
   """Returns the driver for a file's suffix; raises ValueError unless its first bytes agree."""
-  driver = SUFFIXES.get(path.suffix.lower())
+  layer_formats.check(path)
+  driver = layer_formats.SUFFIXES.get(path.suffix.lower())
   if driver is None:
-    raise ValueError(f"{path} cannot be read as labels: save it as one of {', '.join(SUFFIXES)}.")
+    raise ValueError(f"{path} cannot be read as labels. {layer_formats.remedy(path)}")
   if not path.is_file():  # URLs and paths in archives are not files either.
     raise ValueError(f"{path} cannot be read as labels: no such file.")
   if set(str(path)) & set("!;"):  # They would be read as a path in an archive.
@@ -114,7 +114,10 @@ def _driver(path: pathlib.Path) -> str:
   else:
     matches = header.startswith(b"\x00\x00\x27\x0a")
   if not matches:
-    raise ValueError(f"{path} is not a valid {driver} file: save the layer as one, with this suffix.")
+    raise ValueError(
+      f"{path} is not a valid {driver} file, although its name ends in {path.suffix}. "
+      f"{layer_formats.remedy(path)}"
+    )
   return driver
 
 

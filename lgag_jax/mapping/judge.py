@@ -16,9 +16,9 @@ from lgag_jax import config as configs
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
 from lgag_jax.evaluation.evaluate import SIZE_EDGES
-from lgag_jax.geo import shapes
+from lgag_jax.geo import layer_formats
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.reference import Reference, open_reference
+from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, opening, reading
 from lgag_jax.imagery.reading import UNKNOWN
@@ -58,10 +58,11 @@ def evaluate(
 def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib.Path, pathlib.Path]:
   """Returns each scene's reference, `labels` or the file of its name; ValueError for none or two."""
   path = pathlib.Path(labels)
+  check_format(path)
   scene_paths = {scene.absolute() for scene in scenes}
   if path.is_file():
     others = [scene for scene in scenes if scene.absolute() != path.absolute()]
-    if len(others) > 1 and path.suffix.lower() not in shapes.SUFFIXES:
+    if len(others) > 1 and path.suffix.lower() not in layer_formats.SUFFIXES:
       raise ValueError(
         f"--labels={labels} is one mask for {len(others)} scenes: name a folder or a glob of masks "
         f"that have the scenes' names, such as {others[0].stem}{path.suffix}."
@@ -70,9 +71,12 @@ def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib
       raise ValueError(f"--labels={labels} is the scene itself: name its reference.")
     return dict.fromkeys(others, path)
   paths = path.iterdir() if path.is_dir() else map(pathlib.Path, glob.glob(labels, recursive=True))
-  suffixes = (*shapes.SUFFIXES, *opening.SUFFIXES)
+  suffixes = (*layer_formats.SUFFIXES, *opening.SUFFIXES)
   by_stem: dict[str, list[pathlib.Path]] = {}
+  of_other_formats = []
   for file in sorted(paths):
+    if layer_formats.is_other(file):
+      of_other_formats.append(file)
     if file.suffix.lower() in suffixes and file.absolute() not in scene_paths:
       by_stem.setdefault(file.stem, []).append(file)
   for stem in {scene.stem for scene in scenes}:
@@ -82,6 +86,10 @@ def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib
         f"--labels='{candidates[0].parent}/*{candidates[0].suffix}'."
       )
   references = {scene: by_stem[scene.stem][0] for scene in scenes if scene.stem in by_stem}
+  missing = {scene.stem for scene in scenes if scene not in references}
+  for file in of_other_formats:
+    if file.stem in missing:
+      layer_formats.check(file)
   if not references:
     raise ValueError(
       f"--labels={labels} has no file with a scene's name: for {scenes[0].name} it would be "

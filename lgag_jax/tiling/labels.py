@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from rasterio.windows import Window
 
-from lgag_jax.geo import antimeridian
+from lgag_jax.geo import antimeridian, layer_formats
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.reference import Reference, open_reference
+from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.imagery import reading, tables
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 
@@ -107,14 +107,18 @@ def _reference_labeller(reference: Reference, buffer: float, settings: Settings)
 
 
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
-  """Raises ValueError if a row in a table of tile labels does not name one of several scenes."""
+  """Raises ValueError if labels have another format, or a row of a table names none of the scenes."""
   path = pathlib.Path(settings.labels)
+  if path.suffix.lower() != ".csv":
+    check_format(path)
+  if path.is_dir():
+    raise ValueError(f"--labels={path} is a folder: name the file of labels in it.")
   if not path.is_file():
     raise FileNotFoundError(f"--labels={path}: no such file.")
   if path.suffix.lower() != ".csv":
     return
   names = {name for scene in scenes for name in (scene.name, scene.stem)}
-  for number, line in tables.read_table(path, ("label",)):
+  for number, line in _rows(path):
     name = line.get("scene") or ""
     if name not in names and (name or len(scenes) > 1):
       raise ValueError(
@@ -127,7 +131,7 @@ def _table(
   path: pathlib.Path, scene: str, grid: Grid, settings: Settings
 ) -> dict[tuple[int, int], str]:
   """Returns the labels in a table by row and column of the scene's tiles."""
-  rows = tables.read_table(path, ("label",))
+  rows = _rows(path)
   labels: dict[tuple[int, int], str] = {}
   for number, line in rows:
     if line.get("scene") and line["scene"] not in (scene, pathlib.Path(scene).stem):
@@ -140,6 +144,18 @@ def _table(
         "remove one of them."
       )
   return labels
+
+
+def _rows(path: pathlib.Path) -> list[tables.Line]:
+  """Returns the rows of a table of tile labels; raises ValueError if it is an inventory instead."""
+  rows = tables.read_table(path, ())
+  names = set(rows[0][1]) if rows else set()
+  if "label" not in names and names & layer_formats.GEOMETRY_COLUMNS:
+    raise ValueError(
+      f"{path} lacks the column label of a table of tiles, and inventories are not read from tables. "
+      f"{layer_formats.remedy(path)}"
+    )
+  return tables.read_table(path, ("label",))
 
 
 def _label(where: str, text: str | None, settings: Settings) -> str:
