@@ -9,8 +9,10 @@ import dataclasses
 import json
 import logging
 import pathlib
+import re
+import shlex
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pyogrio.raw
@@ -25,6 +27,9 @@ _LOG = logging.getLogger(__name__)
 
 _MAX_JSON_BYTES = 1 << 28
 _GPKG_IDS = (b"GPKG", b"GP10", b"GP11")  # At byte 68 of an SQLite file.
+# The layers and columns of tiles.gpkg, which `tiling.output` writes.
+TILE_LAYER = re.compile(r"tiles(_\d+)?")
+TILE_FIELDS = {"label", "split", "image", "scene", "row", "col"}
 _JSON_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
   kind + name for name in ("Polygon", "Point") for kind in ("", "Multi")
 ))
@@ -58,8 +63,11 @@ def read_shapes(
     _check_field(info["fields"], field, classes)
     columns = [field] if field else []
     meta, _, wkb, data = pyogrio.raw.read(path, layer=layer, columns=columns, force_2d=True)
-  with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
-    features = shapely.from_wkb(wkb, on_invalid="ignore")
+    with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
+      features = shapely.from_wkb(wkb, on_invalid="ignore")
+    # A copy of the tiles. An inventory that got their columns by a join has other outlines.
+    if _has_tile_fields(path, layer) and np.all(shapely.get_num_coordinates(features) == 5):
+      _refuse_tiles(path)
   readable = np.flatnonzero(~(shapely.is_missing(features) | shapely.is_empty(features)))
   unreadable = np.setdiff1d(np.arange(len(features)), readable)
   warn(path, unreadable, "have no readable geometry; skipping them")
@@ -138,10 +146,26 @@ def _is_geojson(path: pathlib.Path) -> bool:
 
 def _layer(path: pathlib.Path, layer: str) -> str:
   names = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
+  tiles = [name for name in names if TILE_LAYER.fullmatch(name) and _has_tile_fields(path, name)]
+  if tiles and (layer in tiles or (not layer and tiles == names)):
+    _refuse_tiles(path)
   if layer in names or (not layer and len(names) == 1):
     return layer or names[0]
   problem = f"no layer {layer!r}" if layer else f"{len(names)} layers"
   raise ValueError(f"it has {problem}: choose one with --layer, of {', '.join(names) or 'none'}")
+
+
+def _has_tile_fields(path: pathlib.Path, layer: str) -> bool:
+  return {name.lower() for name in pyogrio.read_info(path, layer=layer)["fields"]} >= TILE_FIELDS
+
+
+def _refuse_tiles(path: pathlib.Path) -> NoReturn:
+  source, table = shlex.quote(str(path)), shlex.quote(f"{path.stem}.csv")
+  raise ValueError(
+    "it holds the outlines of tiles that --mode=tile wrote, so that every tile would be a landslide. "
+    "Give the inventory. To use the tiles' own labels, give the table that this writes: "
+    f"ogr2ogr {table} {source}"
+  )
 
 
 def _check_field(fields: np.ndarray, field: str, classes: tuple[str, ...]) -> None:
