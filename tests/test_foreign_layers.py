@@ -157,3 +157,11 @@ def test_a_layer_without_a_usable_part_is_refused(tmp_path):
     path = write_layer(tmp_path / f"{number}.gpkg", [on_earth(geometry)])
     with pytest.raises(ValueError, match=rf"{number}\.gpkg holds .*{words}"):
       whole(path)
+
+
+def test_polygons_narrower_than_a_pixel_are_counted(tmp_path, caplog):
+  narrow = [shapely.box(5.1, 5.1, 5.3, 9), shapely.box(4, 8.6, 9, 9.4), shapely.box(2.1, 2.1, 2.2, 2.2)]
+  outside = shapely.box(-3.4, 2, -3.3, 3)
+  path = write_layer(tmp_path / "a.gpkg", [on_earth(one) for one in (*narrow, outside, OTHER)])
+  np.testing.assert_array_equal(whole(path), drawn(OTHER))
+  assert "3 of its polygons in the scene are too narrow" in caplog.text

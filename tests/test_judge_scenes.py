@@ -15,10 +15,10 @@ from rasterio.crs import CRS
 
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.evaluation import metrics
-from lgag_jax.geo import scale
+from lgag_jax.geo import placement, scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import judge, predict, products, rasters
+from lgag_jax.mapping import judge, predict, products, rasters, scene_tables
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.options.mapping import Options, References
@@ -299,3 +299,30 @@ def test_bad_references_are_reported_before_anything_is_mapped(tmp_path, monkeyp
   for field, value in (("min_overlap", 0.0), ("labels", "")):
     with pytest.raises(ValueError, match=f"--{field}"):
       dataclasses.replace(References(labels="x"), **{field: value})
+
+
+@pytest.mark.parametrize(("value", "text"), [
+  (0, "0 m²"), (0.00123, "0.0012 m²"), (0.5, "0.5 m²"), (1.4, "1 m²"), (9000, "9,000 m²"),
+  (12000, "1.20 ha"), (3e6, "3.00 km²"),
+])
+def test_small_areas_are_no_zero(value, text):
+  assert scene_tables.area(value) == text
+  if value:
+    assert products._rounded(value, 2) > 0
+    assert products._rounded(value, 1) == pytest.approx(value, abs=0.05)
+
+
+def test_an_unknown_area_is_not_zero_square_metres(tmp_path):
+  """A scene whose coordinates lie nowhere on the Earth, since its CRS is not its own."""
+  scene = write_raster(tmp_path / "a.tif", np.full((3, 20, 20), 90, np.uint8), crs="EPSG:4326")
+  mask = np.zeros((20, 20), np.uint8)
+  mask[5:9, 5:9] = 1
+  truth = write_raster(tmp_path / "truth.tif", mask, crs="EPSG:4326")
+  options, config = Options(min_area=0), config_of(("slide",))
+  plan = write_map(scene, tmp_path / "maps", mask[..., None] * np.float32(0.8), mask, options, config)
+  assert "lie nowhere on the Earth" in placement.warnings(plan.grid, scene)[0]
+  result = evaluate([plan], [truth], tmp_path / "maps", options, config)
+  objects = result["classes"]["slide"]["objects"][0]
+  assert (objects["landslides"], objects["detected"]) == (1, 1)
+  text = (tmp_path / "maps" / "eval" / "scenes.md").read_text()
+  assert "1 (area unknown) | 1 (area unknown) | 0 (0 m²) | 1 (area unknown)" in text

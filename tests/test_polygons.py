@@ -243,6 +243,18 @@ def test_simplified_outlines_stay_near_the_tolerance(tmp_path, crs, unit):
 _ODD = ("a 'slide' & <flow> \"x\"", "滑坡 é")
 
 
+@pytest.mark.parametrize(("crs", "transform", "count"), [
+  ("EPSG:3857", (10, 0, 0, 0, -10, 5e8), 2), ("EPSG:3395", (10, 0, 0, 0, -10, 9e8), 2),
+  ("EPSG:32644", (10, 0, 5e5, 0, -10, 3e6), 0), (_LOCAL, (10, 0, 5e5, 0, -10, 3e6), 0),
+  ("EPSG:4326", (10, 0, 5e5, 0, -10, 3e6), 0),  # Nowhere on the Earth: the area is unknown, not zero.
+])
+def test_regions_without_an_area_are_no_landslides(tmp_path, caplog, crs, transform, count):
+  found = trace(tmp_path, drawn("1100 0000 0022"), crs=crs, transform=transform)
+  assert len(found) == 2 - count
+  assert not any(landslide.area_m2 == 0 for landslide in found)
+  assert ("a.tif: 2 regions have an area of 0 m²" in caplog.text) == bool(count)
+
+
 @pytest.mark.parametrize("crs", ["EPSG:32644", "EPSG:2263", None, _LOCAL])
 @pytest.mark.parametrize("empty", [False, True])
 def test_vector_files_read_back(tmp_path, crs, empty):

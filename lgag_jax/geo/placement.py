@@ -13,6 +13,7 @@ import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
+from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery import opening, side_files
 from lgag_jax.imagery.opening import ImageError
@@ -20,6 +21,7 @@ from lgag_jax.imagery.opening import ImageError
 _MAX_WORLD_BYTES = 1024
 _MAX_PRJ_BYTES = 1 << 16
 _RPC_SUFFIXES = ("_RPC.TXT", "_rpc.txt", ".RPB", ".rpb")
+_FINEST_PIXEL = 1e-4  # Metres. Coordinates in degrees that are taken for metres are finer.
 _CONTROL_POINTS, _RPCS = "ground control points", "RPCs"
 _GDALWARP = {_CONTROL_POINTS: "gdalwarp -tps", _RPCS: "gdalwarp -rpc"}
 
@@ -63,7 +65,22 @@ def unread_warning(path: pathlib.Path) -> str:
 
 def warnings(grid: Grid, path: pathlib.Path) -> tuple[str, ...]:
   """Returns what to check in the place of a scene and in the files beside it."""
-  return tuple(text for text in (unplaced_warning(grid), unread_warning(path)) if text)
+  texts = unplaced_warning(grid), unread_warning(path), _misplaced_warning(grid)
+  return tuple(text for text in texts if text)
+
+
+def _misplaced_warning(grid: Grid) -> str:
+  """Returns what to check in a scene whose coordinates cannot be of its CRS, else ""."""
+  if grid.crs is None or grid.to_wgs84() is None:
+    return ""
+  gsd = grid.gsd()
+  if gsd is not None and gsd >= _FINEST_PIXEL:
+    return ""
+  fact = "lie nowhere on the Earth" if gsd is None else f"make a pixel {gsd:.2g} m wide"
+  return (
+    f"its coordinates {fact} in its CRS {crs_relation.full_name(grid.crs)}, so areas are unknown or "
+    "wrong. Give it its true CRS (gdal_edit.py -a_srs EPSG:32633)."
+  )
 
 
 def _read_prj(path: pathlib.Path) -> CRS | None:

@@ -62,6 +62,9 @@ def open_reference(
     if not np.any(shapely.intersects(layer_shapes.geometries, scene_box)):
       _LOG.warning("%s: none of its %d %s lies in the scene. Check its coordinates.",
                    path, len(layer_shapes.geometries), layer_shapes.kind)
+    if hidden := _without_a_pixel(layer_shapes, grid):
+      _LOG.warning("%s: %d of its polygons in the scene are too narrow to cover the centre of a pixel: "
+                   "they count as no landslide.", path, hidden)
     yield reference_from_shapes(layer_shapes)
     return
   rule = mask_values.decide(
@@ -70,6 +73,17 @@ def open_reference(
   )
   with reading.open_raster(path) as raster, _on_grid(raster, path, grid, scene) as views:
     yield _reference_from_raster(views, grid, rule, classes=len(classes), nodata=raster.nodata)
+
+
+def _without_a_pixel(labels: shapes.Shapes, grid: Grid) -> int:
+  """Counts polygons in a scene whose bounds hold no pixel's centre."""
+  if labels.kind != "polygons":
+    return 0
+  left, top, right, bottom = shapely.bounds(labels.geometries).T
+  inside = (right > 0) & (left < grid.width) & (bottom > 0) & (top < grid.height)
+  no_column = np.ceil(left - 0.5) > np.floor(right - 0.5)
+  no_row = np.ceil(top - 0.5) > np.floor(bottom - 0.5)
+  return int(np.count_nonzero(inside & (no_column | no_row)))
 
 
 def check_format(path: pathlib.Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import logging
 from collections.abc import Generator
 
 import numpy as np
@@ -11,6 +12,8 @@ from affine import Affine
 from lgag_jax.geo.grid import GEOD, Grid
 from lgag_jax.mapping import regions
 from lgag_jax.mapping.rasters import MapRaster
+
+_LOG = logging.getLogger(__name__)
 
 _MAX_HOLES = 10_000  # More are not simplified: the time grows with the square of their number.
 _POLYGONS_AT_ONCE = 1000  # Coordinates are only projected fast in bulk.
@@ -41,15 +44,18 @@ def trace(
   `min_area`, in square metres, are skipped. `simplify` is the tolerance in metres of the
   Douglas-Peucker simplification, converted by the resolution at the scene's centre. Each polygon is
   simplified separately, so that neighbours of two classes may overlap slightly. If the scene has no
-  place on the Earth, both are in pixels. Raises ValueError naming a raster that does not fit,
+  place on the Earth, both are in pixels. A region whose area is zero is no landslide; their number is
+  logged. Raises ValueError naming a raster that does not fit,
   ImageError naming a damaged one.
   """
-  grid, numbers = mask.grid, itertools.count(1)
+  grid, numbers, without_area = mask.grid, itertools.count(1), 0
   _check(mask, probability, grid, len(classes))
   for group in regions.find_regions(mask, probability, len(classes)):
     areas, perimeters = _ground_measures(group.outlines, grid)
+    measured = group.pixels if grid.to_wgs84() is None else areas
+    without_area += np.count_nonzero(measured == 0)
     # Written as "not smaller": an area that cannot be measured is NaN, and its region is kept.
-    large = np.flatnonzero(~((group.pixels if grid.to_wgs84() is None else areas) < min_area))
+    large = np.flatnonzero(~((measured < min_area) | (measured == 0)))
     to_scene = lambda points: _apply(grid.transform, points)
     geometries = _simplify(shapely.transform(group.outlines[large], to_scene), grid, simplify)
     for i, geometry in zip(large, geometries, strict=True):
@@ -58,6 +64,11 @@ def trace(
         _or_none(perimeters[i]), _or_none(group.mean[i]), _or_none(group.maximum[i]),
         int(group.pixels[i]), source,
       )
+  if without_area:
+    _LOG.warning(
+      "%s: %d regions have an area of 0 m², so they are no landslides. They lie at or beyond a pole: "
+      "check the scene's CRS and its coordinates.", source, without_area,
+    )
 
 
 def _check(mask: MapRaster, probability: MapRaster, grid: Grid, classes: int) -> None:

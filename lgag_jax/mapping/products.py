@@ -182,7 +182,7 @@ def _figures(
       "probability": round(float(image_scores[c]), 4),
       "share": round(float(pixel_counts[c + 1]) / max(valid, 1), 6), "pixels": int(pixel_counts[c + 1]),
       "landslides": None if areas is None else len(class_areas),
-      "areas_m2": class_areas.round(2).tolist() if metric else None,
+      "areas_m2": [_rounded(area, 2) for area in class_areas.tolist()] if metric else None,
     }
   grid = plan.grid
   return {
@@ -192,6 +192,11 @@ def _figures(
     "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.windows),
     "classes": classes,
   }
+
+
+def _rounded(area: float, decimals: int) -> float:
+  """Rounds an area in square metres; an area of its own never becomes zero."""
+  return round(area, decimals) or float(f"{area:.3g}")
 
 
 def read_figures(output: pathlib.Path, config: Config) -> list[dict]:
@@ -208,7 +213,7 @@ def write_table(plans: Sequence[ScenePlan], output: pathlib.Path, config: Config
     for name, values in scene["classes"].items():
       row |= {f"{name}_{key}": values[key] for key in ("probability", "share", "landslides")}
       areas = values["areas_m2"]
-      row[f"{name}_area_m2"] = None if areas is None else round(sum(areas), 1)
+      row[f"{name}_area_m2"] = None if areas is None else _rounded(sum(areas), 1)
     row["no_data_share"] = round(scene["no_data_share"], 6)
     rows[scene["stem"]] = row | {"path": scene.get("path", "")}  # Earlier releases recorded no path.
   if rows:

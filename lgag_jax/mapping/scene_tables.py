@@ -16,7 +16,11 @@ def area(square_metres: float) -> str:
   """Returns an area in m², ha or km²."""
   if square_metres >= 1e6:
     return f"{square_metres / 1e6:,.2f} km²"
-  return f"{square_metres / 1e4:,.2f} ha" if square_metres >= 1e4 else f"{square_metres:,.0f} m²"
+  if square_metres >= 1e4:
+    return f"{square_metres / 1e4:,.2f} ha"
+  return f"{square_metres:,.0f} m²" if square_metres >= 1 or not square_metres else (
+    f"{square_metres:.2g} m²"
+  )
 
 
 def names_of(scenes: Sequence[dict]) -> dict[str, str]:
@@ -61,9 +65,12 @@ def _pixels(result: dict) -> Table:
 
 
 def _amounts(values: dict, unit: str) -> Iterable[str]:
-  """Yields each count with its area in brackets."""
+  """Yields each count with its area in brackets; areas outside the projection are unknown."""
   for kind in _COUNTS:
     size = values[f"{kind}_area"]
+    if values[kind] and not size:
+      yield f"{values[kind]:,} (area unknown)"
+      continue
     yield f"{values[kind]:,} ({area(size) if unit == 'm2' else f'{size:,.0f} px'})"
 
 
