@@ -21,6 +21,7 @@ from lgag_jax.doctor.findings import (
   unless_all,
 )
 from lgag_jax.doctor.survey import Example, Survey
+from lgag_jax.imagery import orientation
 from lgag_jax.method.network import Network
 
 _MAX_ENLARGEMENT, _LARGE_ENLARGEMENT = 4, 2  # Larger factors give a warning, and a note.
@@ -34,6 +35,7 @@ def check(survey: Survey, config: Config, network: Network) -> list[Finding]:
   """Returns the findings about images."""
   findings = _check_reading(survey, config)
   if survey.examples:
+    findings += _check_orientation(survey)
     findings += _check_sizes(survey.examples, config) + _check_types(survey.examples, config)
     findings += _check_contrast(survey.examples)
     findings += value_checks.check(survey.examples, config, network)
@@ -67,6 +69,17 @@ def _check_reading(survey: Survey, config: Config) -> list[Finding]:
       names,
     ))
   return findings
+
+
+def _check_orientation(survey: Survey) -> list[Finding]:
+  files = ((e.name, survey.sources[e.split].files(e.index)[0]) for e in survey.examples)
+  names = [name for name, path in files if path and orientation.of_file(path) != 1]
+  return [finding(
+    NOTE, f"{images(len(names))} of {len(survey.examples):,} {are(len(names))} turned as the "
+    "orientation tag (EXIF) says, as viewers do.",
+    "Check that their masks were drawn on the turned images.",
+    unless_all(names, survey.examples), count=len(names),
+  )] if names else []
 
 
 def _check_sizes(examples: Sequence[Example], config: Config) -> list[Finding]:

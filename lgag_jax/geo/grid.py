@@ -4,11 +4,11 @@ import dataclasses
 import math
 
 import pyproj
-import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
 from lgag_jax.geo import crs_relation
+from lgag_jax.imagery.orientation import Raster
 
 GEOD = pyproj.Geod(ellps="WGS84")
 
@@ -24,7 +24,7 @@ class Grid:
   unplaced: str = ""  # What gives its place, if that is not a transform: control points or RPCs.
 
   @classmethod
-  def from_raster(cls, raster: rasterio.DatasetReader) -> "Grid":
+  def from_raster(cls, raster: Raster) -> "Grid":
     """Returns the grid of an open raster."""
     return cls(raster.height, raster.width, raster.crs, raster.transform)
 

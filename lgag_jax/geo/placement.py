@@ -9,14 +9,14 @@ import math
 import os
 import pathlib
 
-import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 
 from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import Grid
-from lgag_jax.imagery import opening, side_files
+from lgag_jax.imagery import opening, orientation, side_files
 from lgag_jax.imagery.opening import ImageError
+from lgag_jax.imagery.orientation import Raster
 
 _MAX_WORLD_BYTES = 1024
 _MAX_PRJ_BYTES = 1 << 16
@@ -26,7 +26,7 @@ _CONTROL_POINTS, _RPCS = "ground control points", "RPCs"
 _GDALWARP = {_CONTROL_POINTS: "gdalwarp -tps", _RPCS: "gdalwarp -rpc"}
 
 
-def grid_of(raster: rasterio.DatasetReader, path: pathlib.Path) -> Grid:
+def grid_of(raster: Raster, path: pathlib.Path) -> Grid:
   """Returns the grid of an open raster and the files beside it; raises ImageError naming a bad one."""
   grid = Grid.from_raster(raster)
   notes = side_files.Notes() if raster.driver == "VRT" else side_files.read_notes(path)
@@ -42,7 +42,10 @@ def grid_of(raster: rasterio.DatasetReader, path: pathlib.Path) -> Grid:
       unplaced = _CONTROL_POINTS
     elif raster.rpcs or any(os.path.exists(f"{path.with_suffix('')}{s}") for s in _RPC_SUFFIXES):
       unplaced = _RPCS
-  return Grid(grid.height, grid.width, crs, transform, unplaced)
+  grid = Grid(grid.height, grid.width, crs, transform, unplaced)
+  if (grid.georeferenced or unplaced) and (number := orientation.of_raster(raster)) != 1:
+    opening.refuse_orientation(path, number)
+  return grid
 
 
 def unplaced_warning(grid: Grid) -> str:
@@ -65,7 +68,9 @@ def unread_warning(path: pathlib.Path) -> str:
 
 def warnings(grid: Grid, path: pathlib.Path) -> tuple[str, ...]:
   """Returns what to check in the place of a scene and in the files beside it."""
-  texts = unplaced_warning(grid), unread_warning(path), _misplaced_warning(grid)
+  texts = (
+    unplaced_warning(grid), unread_warning(path), _misplaced_warning(grid), _orientation_warning(path)
+  )
   return tuple(text for text in texts if text)
 
 
@@ -80,6 +85,13 @@ def _misplaced_warning(grid: Grid) -> str:
   return (
     f"its coordinates {fact} in its CRS {crs_relation.full_name(grid.crs)}, so areas are unknown or "
     "wrong. Give it its true CRS (gdal_edit.py -a_srs EPSG:32633)."
+  )
+
+
+def _orientation_warning(path: pathlib.Path) -> str:
+  number = orientation.of_file(path)
+  return "" if number == 1 else (
+    f"its orientation tag is {number}: lgag turns it as viewers do, and its map fits the turned image."
   )
 
 

@@ -8,7 +8,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
-import rasterio
 import shapely
 from affine import Affine
 from rasterio.enums import Resampling
@@ -21,6 +20,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.imagery import mask_values, opening, reading
 from lgag_jax.imagery.mask_values import MaskRule
+from lgag_jax.imagery.orientation import Raster
 
 _LOG = logging.getLogger(__name__)
 
@@ -127,8 +127,8 @@ def _box(window: Window, inset: float) -> shapely.Geometry:
 
 @contextlib.contextmanager
 def _on_grid(
-  raster: rasterio.DatasetReader, path: pathlib.Path, grid: Grid, scene: pathlib.Path | str
-) -> Iterator[list[rasterio.DatasetReader | WarpedVRT]]:
+  raster: Raster, path: pathlib.Path, grid: Grid, scene: pathlib.Path | str
+) -> Iterator[list[Raster | WarpedVRT]]:
   """Yields a mask's raster if it lies on the grid, otherwise warped views of it with an alpha band.
 
   There are several views if the mask reaches the scene from both sides of the 180th meridian. If mask

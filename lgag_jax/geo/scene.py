@@ -22,6 +22,7 @@ from lgag_jax.geo.placement import grid_of
 from lgag_jax.geo.vrt import SCENE_OPTIONS, open_scene_raster
 from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.opening import ImageError
+from lgag_jax.imagery.orientation import Raster
 
 _LONGEST_SIDE = 1 << 20
 _REMEDY = "Restore it."
@@ -31,7 +32,7 @@ class Scene:
   """An open scene, a context manager for one thread at a time; `open_scene` creates it."""
 
   def __init__(
-    self, path: pathlib.Path, raster: rasterio.DatasetReader, grid: Grid, bands: list[int],
+    self, path: pathlib.Path, raster: Raster, grid: Grid, bands: list[int],
     palette: np.ndarray | None,
   ):
     self.path = path

@@ -12,8 +12,9 @@ import xml.etree.ElementTree as ET
 
 import rasterio
 
-from lgag_jax.imagery import opening
+from lgag_jax.imagery import opening, orientation
 from lgag_jax.imagery.opening import ImageError, open_raster, read_signature
+from lgag_jax.imagery.orientation import Raster
 from lgag_jax.imagery.side_files import beside
 
 # The whole process shares the cache, which by default takes a fraction of the machine's memory. GDAL
@@ -53,7 +54,7 @@ _BAND = re.compile(r"(mask,)?([1-9]\d{0,4})")
 _REMEDY = "Build the mosaic again with gdalbuildvrt, or convert it with gdal_translate -of COG"
 
 
-def open_scene_raster(path: pathlib.Path) -> rasterio.DatasetReader:
+def open_scene_raster(path: pathlib.Path) -> Raster:
   """Opens an image or a VRT; raises ImageError naming an invalid, unsupported or unsafe file."""
   if not _is_xml(path):
     return open_raster(path)
@@ -160,6 +161,11 @@ def _inspect_part(part: pathlib.Path, path: pathlib.Path) -> tuple[str, int, dic
     if _is_xml(part):
       raise ImageError(f"{part} is a VRT or other XML: name its parts instead")
     with open_raster(part, _MAX_PART_BLOCK_BYTES) as raster:
+      if (number := orientation.of_raster(raster)) != 1:
+        raise ImageError(
+          f"{part} has the orientation tag {number}, and a mosaic cannot turn it. Save the turned "
+          "image without the tag: magick in.jpg -auto-orient out.png"
+        )
       rows, cols = raster.block_shapes[0]
       return raster.driver, raster.count, {
         "RasterXSize": str(raster.width), "RasterYSize": str(raster.height),

@@ -4,7 +4,7 @@ import contextlib
 import glob
 import pathlib
 
-from lgag_jax.imagery import map_products, side_files
+from lgag_jax.imagery import map_products, orientation, side_files
 from lgag_jax.imagery.opening import SUFFIXES, ImageError
 
 _SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
@@ -77,5 +77,7 @@ def file_key(path: pathlib.Path) -> str:
       key += f" mask {status.st_size} {status.st_mtime_ns}"
     if (notes := side_files.read_notes(path)) != side_files.Notes():  # Most hold only statistics.
       key += f" {notes}"
+    if (number := orientation.of_file(path)) != 1:  # Earlier versions did not turn images.
+      key += f" orientation {number}"
     return key
   return f"{path.absolute()} cannot be read"

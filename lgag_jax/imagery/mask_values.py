@@ -12,13 +12,13 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import rasterio
 from rasterio.enums import Compression
 from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing
 from lgag_jax.imagery.opening import ImageError, error_context, open_raster
+from lgag_jax.imagery.orientation import Raster
 from lgag_jax.imagery.reading import UNKNOWN
 
 _LOG = logging.getLogger(__name__)
@@ -187,7 +187,7 @@ def _values(path: pathlib.Path, key: str) -> _Values:
     return _Values(tuple(counts.most_common(_MAX_VALUES)), _is_lossy(raster), declared)
 
 
-def _pieces(raster: rasterio.DatasetReader) -> Iterator[Window]:
+def _pieces(raster: Raster) -> Iterator[Window]:
   """Yields windows of whole blocks that cover a raster, so that no block is decoded twice."""
   block_height, block_width = raster.block_shapes[0]
   height = block_height * max(1, _PIECE // (block_height * raster.width))
@@ -209,5 +209,5 @@ def _count(array: np.ndarray) -> dict[float, int]:
   return {float(value): count for value, count in rows}
 
 
-def _is_lossy(raster: rasterio.DatasetReader) -> bool:
+def _is_lossy(raster: Raster) -> bool:
   return raster.driver == "JPEG" or raster.compression in (Compression.jpeg, Compression.webp)

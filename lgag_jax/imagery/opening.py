@@ -2,7 +2,7 @@
 
 Only the file itself is opened, no file that it refers to and none beside it; `side_files` reads a mask
 and notes. Its decoded size is checked before it is decoded. An animated PNG is read as its default
-image, as the PNG standard says. A TIFF with several pages is refused.
+image, as the PNG standard says. A TIFF with several pages is refused. `orientation` turns photographs.
 """
 
 import contextlib
@@ -19,7 +19,8 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from lgag_jax.imagery import jpeg2000
+from lgag_jax.imagery import jpeg2000, orientation
+from lgag_jax.imagery.orientation import Raster
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2")
 # GDAL's fast path for whole PNGs returns garbage for a truncated file without an error.
@@ -58,9 +59,22 @@ def error_context(path: pathlib.Path | str, remedy: str = _REMEDY) -> Iterator[N
     raise ImageError(f"{path} is damaged: {text}. {remedy}") from error
 
 
-def open_raster(path: pathlib.Path, max_block_bytes: int = _MAX_BLOCK_BYTES) -> rasterio.DatasetReader:
-  """Opens a raster; raises ImageError naming a missing, unsupported or unsafe file."""
-  return open_with_driver(_driver(path), path, path.absolute(), max_block_bytes)
+def open_raster(path: pathlib.Path, max_block_bytes: int = _MAX_BLOCK_BYTES) -> Raster:
+  """Opens a raster; raises ImageError naming a missing, unsupported or unsafe file.
+
+  An image with an orientation tag is read as viewers show it, unless it has a place on the ground.
+  """
+  raster = open_with_driver(_driver(path), path, path.absolute(), max_block_bytes)
+  number = orientation.of_file(path)
+  if number == 1:
+    return raster
+  with contextlib.ExitStack() as stack:
+    stack.push(raster)
+    with error_context(path):
+      if raster.crs or not raster.transform.is_identity or raster.gcps[0] or raster.rpcs:
+        refuse_orientation(path, number)
+    stack.pop_all()
+  return orientation.turned(raster, number)
 
 
 def open_with_driver(
@@ -136,6 +150,15 @@ def refuse_scale(path, band: int, scale: float, offset: float) -> NoReturn:
     f"{path} gives band {band} the scale {scale:g} and the offset {offset:g}, which lgag does not "
     "apply: apply them with gdal_translate -unscale -ot Float32 in.tif out.tif, or, if the training "
     "images are not scaled either, remove them with gdal_edit.py -scale 1 -offset 0."
+  )
+
+
+def refuse_orientation(path, number: int) -> NoReturn:
+  """Raises ImageError: a GIS shows a placed image as it is stored, other viewers turn it."""
+  raise ImageError(
+    f"{path} has a place on the ground and the orientation tag {number}. A GIS ignores the tag and "
+    "other viewers turn the image, so it is unclear which of them its masks fit. Remove the tag: "
+    "gdal_translate in.tif out.tif keeps the image as a GIS shows it."
   )
 
 

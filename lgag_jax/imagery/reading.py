@@ -4,12 +4,12 @@ import functools
 import pathlib
 
 import numpy as np
-import rasterio
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.windows import Window
 
 from lgag_jax.imagery import side_files
 from lgag_jax.imagery.opening import ImageError, check_window, error_context, open_raster
+from lgag_jax.imagery.orientation import Raster
 
 UNKNOWN = 255  # In this package's masks: neither background nor a class.
 
@@ -32,7 +32,7 @@ def read_pixels(
 
 
 def read_raster(
-  raster: rasterio.DatasetReader, path: pathlib.Path, channels: int, window: Window | None = None
+  raster: Raster, path: pathlib.Path, channels: int, window: Window | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
   """Reads an open raster as `read_pixels` reads a file."""
   with error_context(path):
@@ -55,7 +55,7 @@ def fill_missing(array: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def choose_bands(
-  raster: rasterio.DatasetReader, path: pathlib.Path, channels: int, expected: str
+  raster: Raster, path: pathlib.Path, channels: int, expected: str
 ) -> tuple[list[int], np.ndarray | None]:
   """Returns the numbers of the bands to read, and the colours u8[indices, 3] if they hold indices.
 
@@ -97,7 +97,7 @@ def fill_invalid(array: np.ndarray, valid: np.ndarray) -> None:
 
 
 def read_mask(
-  raster: rasterio.DatasetReader, *, classes: int, ignore: int, threshold: int = 0,
+  raster: Raster, *, classes: int, ignore: int, threshold: int = 0,
   window: Window | None = None,
 ) -> np.ndarray:
   """Reads a mask as uint8 [H, W]: 0 is background, k is class k, `ignore` becomes UNKNOWN.
@@ -127,7 +127,7 @@ def read_mask(
   return mask
 
 
-def read_valid_mask(raster: rasterio.DatasetReader, window: Window | None = None) -> np.ndarray:
+def read_valid_mask(raster: Raster, window: Window | None = None) -> np.ndarray:
   """Returns where all bands of an image except alpha are valid, bool [H, W]; see `valid_pixels`."""
   # The masks of the bands take one byte per pixel and band.
   check_window(raster, raster.name, raster.count, window)
@@ -141,7 +141,7 @@ def read_valid_mask(raster: rasterio.DatasetReader, window: Window | None = None
 
 
 def valid_pixels(
-  raster: rasterio.DatasetReader, bands: list[int], window: Window | None = None,
+  raster: Raster, bands: list[int], window: Window | None = None,
   shape: tuple[int, int] | None = None,
 ) -> np.ndarray:
   """Returns where all `bands` are valid by masks, alpha and nodata values, bool [H, W].
@@ -196,4 +196,8 @@ def mask_without_file(label: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
 def check_same_size(path: pathlib.Path | str, mask_shape: tuple, image_shape: tuple) -> None:
   """Raises ImageError if a mask and its image differ in size."""
   if mask_shape != image_shape:
-    raise ImageError(f"{path} is {mask_shape}, its image {image_shape}: save both in the same size.")
+    hint = " If one of them is turned by its orientation tag, turn the other too."
+    raise ImageError(
+      f"{path} is {mask_shape}, its image {image_shape}: save both in the same size."
+      f"{hint if mask_shape == image_shape[::-1] else ''}"
+    )

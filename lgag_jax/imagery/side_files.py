@@ -14,15 +14,15 @@ import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
-import rasterio
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.errors import CRSError
 from rasterio.windows import Window
 
-from lgag_jax.imagery import opening
+from lgag_jax.imagery import opening, orientation
 from lgag_jax.imagery.opening import ImageError
+from lgag_jax.imagery.orientation import Raster
 
 _MAX_XML_BYTES = 8 << 20
 _MAX_CRS_CHARACTERS = 1 << 16
@@ -103,7 +103,7 @@ def parse_crs(text: str) -> CRS:
 
 
 def valid_pixels(
-  raster: rasterio.DatasetReader, window: Window | None, shape: tuple[int, int] | None
+  raster: Raster, window: Window | None, shape: tuple[int, int] | None
 ) -> np.ndarray | None:
   """Returns where an image's .msk is not zero, bool [H, W]; None without one; raises ImageError.
 
@@ -111,7 +111,7 @@ def valid_pixels(
   """
   if raster.driver == "VRT" or (file := beside(raster.name, ".msk")) is None:
     return None
-  with opening.open_raster(file) as mask:
+  with orientation.turned(opening.open_raster(file), orientation.of_raster(raster)) as mask:
     if mask.driver != "GTiff" or mask.shape != raster.shape or mask.count not in (1, raster.count):
       raise ImageError(
         f"{file} is a {mask.driver} of {mask.shape} with {mask.count} bands, not a TIFF mask of its "
@@ -125,4 +125,4 @@ def valid_pixels(
       values = mask.read(
         window=window, out_shape=(mask.count, *shape) if shape else None, resampling=Resampling.average
       )
-    return (values >= largest).all(axis=0)
+    return np.all(values >= largest, axis=0)
