@@ -8,7 +8,15 @@ import warnings
 import jax
 
 from lgag_jax.config import Config
-from lgag_jax.doctor import duplicate_checks, estimate, findings, image_checks, label_checks, survey
+from lgag_jax.doctor import (
+  duplicate_checks,
+  estimate,
+  file_checks,
+  findings,
+  image_checks,
+  label_checks,
+  survey,
+)
 from lgag_jax.doctor.page import render
 from lgag_jax.runtime.files import write_json, write_text
 
@@ -27,8 +35,9 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
     data = survey.read(config.data)
   resources = estimate.make(data, config, plan, workdir)
   all_findings = findings.sort([
-    *image_checks.check(data, config, plan.network), *label_checks.check(data, config),
-    *duplicate_checks.check(data.examples), *estimate.check(resources),
+    *file_checks.check(config), *image_checks.check(data, config, plan.network),
+    *label_checks.check(data, config), *duplicate_checks.check(data.examples),
+    *estimate.check(resources),
   ])
   code = findings.exit_code(all_findings)
   write_json(workdir / "doctor" / "report.json", {

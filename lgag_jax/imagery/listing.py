@@ -1,13 +1,18 @@
 """Lists the images of folders and globs."""
 
 import contextlib
+import functools
 import glob
 import pathlib
+
+from PIL import Image
 
 from lgag_jax.imagery import map_products, orientation, side_files
 from lgag_jax.imagery.opening import SUFFIXES, ImageError
 
 _SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
+# Formats of images that Pillow does not know.
+_OTHER_SUFFIXES = (".dng", ".ecw", ".heic", ".img", ".jxl", ".nc", ".npy", ".npz", ".sid", ".vrt")
 
 
 def image_files(directory: pathlib.Path) -> list[pathlib.Path]:
@@ -25,6 +30,31 @@ def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
       raise ValueError(f"{path} and {files[path.stem].name} differ only in their suffix: keep one.")
     files[path.stem] = path
   return files
+
+
+@functools.cache
+def _foreign_suffixes() -> frozenset[str]:
+  return frozenset({*Image.registered_extensions(), *_OTHER_SUFFIXES} - {*SUFFIXES})
+
+
+def is_other_image(path: pathlib.Path) -> bool:
+  """Returns whether a name is that of an image in a format that training does not read."""
+  return path.suffix.lower() in _foreign_suffixes()
+
+
+def unread_warning(source: str | pathlib.Path) -> str:
+  """Returns which images of a folder are no scenes since lgag does not read them, else ""."""
+  folder = pathlib.Path(source)
+  if not folder.is_dir():
+    return ""
+  paths = [path for path in sorted(folder.iterdir()) if path.name[0] != "."]
+  unread = [p for p in paths if is_other_image(p) and p.suffix.lower() not in _SCENE_SUFFIXES]
+  if not unread:
+    return ""
+  return (
+    f"{len(unread)} images of {source} have a format that lgag does not read, such as "
+    f"{unread[0].name}. Convert them to one of: {', '.join(_SCENE_SUFFIXES)}."
+  )
 
 
 def scene_files(source: str | pathlib.Path) -> list[pathlib.Path]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing, mask_values, opening, reading
-from lgag_jax.inputs import splits, tfds_source
+from lgag_jax.inputs import splits, tfds_source, unused_files
 from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.inputs.pseudo import PseudoSource
 
@@ -104,7 +104,7 @@ class FolderSource:
       )
     rows: list[tuple[pathlib.Path, list[float]]] = []
     self._splits = splits.of_files(config, root)
-    for name in self._folders(root, spec):
+    for name in self._class_folders(root, spec):
       label = [float(c in name.split("+")) if name != c else 1.0 for c in config.classes]
       rows += [(path, label) for path in self._class_paths(root, spec, name)]
     self._paths = [path for path, _ in rows]
@@ -117,6 +117,8 @@ class FolderSource:
     self.has_masks = any(mask is not None for mask in self._masks)
     roots = (root, root / "train", root / "validation")  # The masks of both splits mean the same.
     files = [path for folder in roots for path in listing.files_by_stem(folder / "masks").values()]
+    if files and not self.has_masks and spec == config.train_split:
+      self._warn_of_unused_masks(files)
     self._rule = mask_values.decide(
       files if self.has_masks else (), classes=len(config.classes), ignore=config.mask_ignore
     )
@@ -124,12 +126,17 @@ class FolderSource:
     self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
     self.labels = np.array([label for _, label in rows], np.float32).reshape(-1, len(config.classes))
 
-  def _folders(self, root: pathlib.Path, spec: str) -> list[str]:
-    """Returns the names of the folders: of the background, of each class, and of several classes."""
+  def _class_folders(self, root: pathlib.Path, spec: str) -> list[str]:
     split = root / spec.partition("[")[0]
-    joined = sorted(p.name for p in (split if split.is_dir() else root).glob("*+*") if p.is_dir())
-    single = (self._config.background, *self._config.classes)
-    return [*single, *(n for n in joined if n not in single and {*n.split("+")} <= {*single[1:]})]
+    return splits.class_folders(self._config, split if split.is_dir() else root)
+
+  def _warn_of_unused_masks(self, files: list[pathlib.Path]) -> None:
+    unused = unused_files.find(self._config).masks
+    if len(unused) == len(files):  # Otherwise the masks may be those of the other split.
+      _LOG.warning(
+        "%s: none of its %d masks has the name of an image, so nothing uses them, such as %s. Give "
+        "each mask the name of its image.", self._config.directory, len(files), unused[0],
+      )
 
   def _class_paths(self, root: pathlib.Path, spec: str, name: str) -> list[pathlib.Path]:
     split = spec.partition("[")[0]

@@ -10,7 +10,9 @@ from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing, opening, tables
 from lgag_jax.runtime import archives, processes
 
-# Image, mask or None, and the part to use: (row_start, row_stop, col_start, col_stop), () for all.
+_REGION = ("row_start", "row_stop", "col_start", "col_stop")
+TILE_COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")  # Of --mode=tile.
+# Image, mask or None, and the part to use: numbers for _REGION, () for all.
 Row = tuple[pathlib.Path, pathlib.Path | None, tuple]
 
 
@@ -32,6 +34,18 @@ def require_directory(config: DataConfig) -> pathlib.Path:
     )
     raise FileNotFoundError(f"data.directory={config.directory}: no such folder{where}.")
   return directory
+
+
+def split_folders(root: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the folders of the splits, or the root if there are none."""
+  return [root / name for name in ("train", "validation") if (root / name).is_dir()] or [root]
+
+
+def class_folders(config: DataConfig, folder: pathlib.Path) -> list[str]:
+  """Returns the names of the folders: of the background, of each class, and of several classes."""
+  single = (config.background, *config.classes)
+  joined = sorted(path.name for path in folder.glob("*+*") if path.is_dir())
+  return [*single, *(n for n in joined if n not in single and {*n.split("+")} <= {*single[1:]})]
 
 
 def select(spec: str, names: Sequence[str], config: DataConfig, known: Sequence[str] = ()) -> list[int]:
@@ -63,7 +77,7 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   They come from the manifest, or without one from `images/` and `masks/`. Raises FileNotFoundError or
   ValueError that names the folder, the manifest or its row.
   """
-  manifest, table = _read_manifest(config, root)
+  manifest, table = read_manifest(config, root)
   if table is not None:
     names = [line.get("split", "") for _, line in table]
     if any(names) and "" in names:
@@ -84,7 +98,7 @@ def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
   Names have no folders, so that a file keeps its split if a person moves it to the folder of another
   class. Raises ValueError if a column is missing, or if one name has two splits.
   """
-  manifest, table = _read_manifest(config, root)
+  manifest, table = read_manifest(config, root)
   split_by_name: dict[str, str] = {}
   for number, line in table or []:
     path = line.get("image") or line.get("file")
@@ -111,7 +125,7 @@ def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
   return split_by_name
 
 
-def _read_manifest(
+def read_manifest(
   config: DataConfig, root: pathlib.Path
 ) -> tuple[pathlib.Path, list[tables.Line] | None]:
   """Returns the path of the manifest, and its rows, or None if the data have no manifest."""
@@ -121,6 +135,14 @@ def _read_manifest(
   if config.manifest:
     raise FileNotFoundError(f"data.manifest={config.manifest}: no such file.")
   return manifest, None
+
+
+def unread_columns(config: DataConfig, table: list[tables.Line] | None) -> list[str]:
+  """Returns the columns of a manifest that are not read; those that --mode=tile writes do not count."""
+  known = {"image", "split", "label", "file", *tables.IMAGE_NAMES, *TILE_COLUMNS}
+  if config.source == "patches":
+    known |= {*_REGION}
+  return [name for name in (table[0][1] if table else ()) if name not in known]
 
 
 def _manifest_row(root, manifest, number, line) -> Row:
@@ -134,13 +156,12 @@ def _manifest_row(root, manifest, number, line) -> Row:
   for name in names:
     _check_inside(where, root, name)
   image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
-  region = ("row_start", "row_stop", "col_start", "col_stop")
   if not line.get("row_start"):
     return image, mask, ()
   try:
-    return image, mask, tuple(int(line[name]) for name in region)
+    return image, mask, tuple(int(line[name]) for name in _REGION)
   except (KeyError, TypeError, ValueError) as error:
-    raise ValueError(f"{where}: {', '.join(region)} must all be whole numbers: {line}.") from error
+    raise ValueError(f"{where}: {', '.join(_REGION)} must all be whole numbers: {line}.") from error
 
 
 def _check_inside(where: str, root: pathlib.Path, name: str) -> None:

@@ -90,12 +90,21 @@ def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib
   for file in of_other_formats:
     if file.stem in missing:
       layer_formats.check(file)
+  unused = [by_stem[stem][0] for stem in by_stem.keys() - {scene.stem for scene in scenes}]
+  if references and unused:
+    _LOG.warning("%d files of --labels=%s have the name of no scene, such as %s.", len(unused), labels,
+                 min(unused).name)
   if not references:
     raise ValueError(
       f"--labels={labels} has no file with a scene's name: for {scenes[0].name} it would be "
       f"{scenes[0].stem}.gpkg, .shp, .geojson, .tif or .png."
+      f"{f' It holds {_few(unused)}.' if unused else ''}"
     )
   return references
+
+
+def _few(paths: Sequence[pathlib.Path]) -> str:
+  return ", ".join([path.name for path in sorted(paths)[:3]] + ["..."] * (len(paths) > 3))
 
 
 def _check_references(

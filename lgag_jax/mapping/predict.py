@@ -100,6 +100,8 @@ def map_scenes(
       "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
       source, products_of_maps[0],
     )
+  if warning := listing.unread_warning(source):
+    _LOG.warning("%s", warning)
   try:
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:

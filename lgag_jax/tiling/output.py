@@ -14,9 +14,9 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+from lgag_jax.inputs.splits import TILE_COLUMNS
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 
-_MANIFEST_COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")
 _SPLITS = ("train", "validation")
 
 
@@ -63,8 +63,8 @@ def write_manifest(rows: list[Row], path: pathlib.Path) -> None:
   """Writes the manifest of the written tiles, which `inputs.splits` reads."""
   with path.open("w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
-    writer.writerow(_MANIFEST_COLUMNS)
-    writer.writerows([getattr(row, name) for name in _MANIFEST_COLUMNS] for row in rows if row.image)
+    writer.writerow(TILE_COLUMNS)
+    writer.writerows([getattr(row, name) for name in TILE_COLUMNS] for row in rows if row.image)
 
 
 def write_footprints(rows: list[Row], path: pathlib.Path) -> None:

@@ -51,6 +51,8 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
       "%d files of --input=%s are no scenes, since lgag wrote them, such as %s.", len(products),
       settings.input, products[0],
     )
+  if warning := listing.unread_warning(settings.input):
+    _LOG.warning("%s", warning)
   labels.check_scenes(scenes, settings)
   channels = _channels(scenes[0], settings)
   grids = {}
