@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import tracemalloc
 
 import numpy as np
@@ -327,11 +328,39 @@ def test_bytes_in_wide_integers(tmp_path):
   assert visit(root, tmp_path, channels=1, max_value=255.0)[0] == 0
 
 
-def save_wide(path, array):
+@pytest.mark.parametrize(("dtype", "low", "high"), [
+  ("float32", 0.0, 1.99999), ("float32", 0.0, 70123.0), ("uint16", 0, 900), ("int32", 0, 3000),
+  ("uint8", 0, 50), ("float32", 0.0, 0.1),
+])
+def test_a_proposed_full_scale_works(tmp_path, dtype, low, high):
+  for k, kind in enumerate((YES, NO)):
+    (tmp_path / "data" / kind).mkdir(parents=True)
+    for i in range(COUNT):
+      array = low + scene(99 * k + i)[..., 0] / 255.0 * (high - low)
+      save_wide(tmp_path / "data" / kind / f"{i:02d}.tif", array, dtype)
+  code, report = visit(tmp_path / "data", tmp_path, channels=1)
+  remedies = " ".join(f["remedy"] for f in report["findings"])
+  value = float(re.search(r"data\.max_value=([\d.e+-]*\d)", remedies)[1])
+  assert code > 0 and high * 0.9 <= value <= 4 * high
+  assert visit(tmp_path / "data", tmp_path, channels=1, max_value=value)[0] == 0
+
+
+def test_no_full_scale_is_proposed_where_none_fits(tmp_path):
+  for k, kind in enumerate((YES, NO)):
+    (tmp_path / "data" / kind).mkdir(parents=True)
+    for i in range(COUNT):
+      array = scene(99 * k + i)[..., 0] / 255.0
+      save_wide(tmp_path / "data" / kind / f"{i:02d}.tif", array * (9000 if i == 3 else 1), "float32")
+  _, report = visit(tmp_path / "data", tmp_path, channels=1)
+  remedy = named(report, "beyond full scale")["remedy"]
+  assert "max_value=" not in remedy and "data.normalise='train'" in remedy
+
+
+def save_wide(path, array, dtype="int32"):
   with rasterio.open(
-    path, "w", driver="GTiff", height=array.shape[0], width=array.shape[1], count=1, dtype="int32"
+    path, "w", driver="GTiff", height=array.shape[0], width=array.shape[1], count=1, dtype=dtype
   ) as file:
-    file.write(array.astype("int32"), 1)
+    file.write(array.astype(dtype), 1)
 
 
 def test_a_file_name_that_is_not_utf8_is_shown(tmp_path, capsys):

@@ -180,7 +180,8 @@ def test_integers_wider_than_their_values_are_refused_unless_the_full_scale_is_k
 @pytest.mark.parametrize(("brightest", "kind", "fields", "words"), [
   (255, "int16", {}, "reach 255, 0.78% of the 32767 .*data.max_value=255"),
   (4095, "uint16", {}, "reach 4095, 6.25% of the 65535 .*data.max_value=4095"),
-  (60, "uint8", {}, "reach 60, 23.53% of the 255 "),
+  (60, "uint8", {}, "reach 60, 23.53% of the 255 .*data.max_value=60[.]"),
+  (0, "uint16", {}, "training images[.]$"),
   (250, "uint8", {"max_value": 10000.0}, "reach 250, 2.50% of the 10000 "),
   (0.02, "float32", {}, "reach 0.02, 2.00% of the 1 "),
   (255, "uint8", {}, ""), (20000, "uint16", {}, ""), (9000, "int16", {}, ""),
@@ -188,6 +189,17 @@ def test_integers_wider_than_their_values_are_refused_unless_the_full_scale_is_k
 def test_values_that_fill_little_of_their_range_are_told(brightest, kind, fields, words):
   text = scaling.dark_warning(brightest, np.dtype(kind), DataConfig(**fields))
   assert re.search(words, text) and bool(text) == bool(words)
+
+
+@pytest.mark.parametrize(("value", "expected"), [
+  (1.99999, 2), (0.2, 0.2), (0.9, 1), (100, 255), (60, 60), (300, 1023), (2000, 4095), (9000, 10000),
+  (20000, 65535), (70123.4, 71000), (1234567, 1.3e6), (0.0, 1), (-5, 1), (3e-7, 3e-7),
+])
+def test_a_likely_full_scale_is_reached_and_not_exceeded(value, expected):
+  full = scaling.likely_full_scale(value)
+  assert full == expected and float(f"{full:g}") == full
+  config = DataConfig(max_value=full)
+  assert value <= 0 or (value <= full and not scaling.dark_warning(value, np.dtype("f4"), config))
 
 
 def test_pictures_show_the_named_bands_stretched():

@@ -1,5 +1,6 @@
 """Checks of the images' values: whether they fit the assumed range and the normalisation."""
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -69,19 +70,31 @@ def _too_wide(dtype: np.dtype, config: Config) -> bool:
   return scaling.scales_by_type(dtype, config.data) and dtype.itemsize > 2
 
 
+def _proposed(examples: Sequence[Example], config: Config, value: float) -> str:
+  """Returns a setting of data.max_value for a largest value, "" if some images would not fit it."""
+  full = scaling.likely_full_scale(value)
+  data = dataclasses.replace(config.data, max_value=full)
+  means = [e.mean * scaling.full_scale(np.dtype(e.dtype), config.data) / full for e in examples]
+  refused = any(scaling.bands_out_of_range(mean, data).any() for mean in means)
+  dark = np.median([e.high.max() for e in examples]) < scaling.DARK_SHARE * full
+  return "" if refused or dark else f"data.max_value={full:g}"
+
+
 def _check_scaling(examples: Sequence[Example], config: Config) -> list[Finding]:
   """Returns findings for images with values beyond full scale, or far below it."""
   full_scales = [scaling.full_scale(np.dtype(e.dtype), config.data) for e in examples]
   brightest = np.array([e.high.max() / full for e, full in zip(examples, full_scales, strict=True)])
   largest = max(e.high.max() for e in examples)
   lowest = min(e.low.min() for e in examples)
+  usual = float(np.median([e.high.max() for e in examples]))
+  proposed = _proposed(examples, config, largest)
   findings = []
   wide = [e.name for e in examples if _too_wide(np.dtype(e.dtype), config)]
   if wide:
     return [finding(
       ERROR, f"{images(len(wide))} of {len(examples):,} hold integers of more than 16 bits, and "
       "data.max_value is not set: training refuses them.",
-      f"Set data.max_value={scaling.likely_full_scale(largest):g} if that is the largest valid value, "
+      f"Set {f'{proposed} if that is' if proposed else 'data.max_value to'} the largest valid value, "
       "or save the images with 8 or 16 bits.", unless_all(wide, examples), count=len(wide),
     )]
   refused = [e.name for e in examples if e.dtype[0] != "u" or config.data.max_value
@@ -98,7 +111,10 @@ def _check_scaling(examples: Sequence[Example], config: Config) -> list[Finding]
     findings.append(finding(
       WARNING, f"{images(len(beyond))} of {len(examples):,} {have(len(beyond))} values beyond full "
       f"scale, up to {largest:g}.",
-      f"Set data.max_value={scaling.likely_full_scale(largest):g} if that is the largest valid value.",
+      f"Set {proposed} if that is the largest valid value." if proposed else (
+        f"No value of data.max_value fits all images: half of them reach at most {usual:g}. Declare "
+        "the nodata value in the files, or set data.normalise='train'."
+      ),
       unless_all(beyond, examples), count=len(beyond),
     ))
   if lowest < 0:
@@ -111,11 +127,11 @@ def _check_scaling(examples: Sequence[Example], config: Config) -> list[Finding]
     ))
   # The median, so that a single bright pixel in one image does not hide dark images.
   if np.median(brightest) < scaling.DARK_SHARE:
-    usual = float(np.median([e.high.max() for e in examples]))
+    proposed = proposed or _proposed(examples, config, usual)
     findings.append(finding(
       WARNING, f"Images look black: the brightest value of half of them is at most {usual:g}, "
       f"{np.median(brightest):.1%} of full scale ({full_scales[0]:g}).",
-      f"Set data.max_value={scaling.likely_full_scale(usual):g}, or the largest value of your "
-      "sensor (4095 for 12 bits in 16-bit files).",
+      f"Set {proposed or 'data.normalise=' + repr('train')}, or data.max_value to the largest value of "
+      "your sensor (4095 for 12 bits in 16-bit files).",
     ))
   return findings

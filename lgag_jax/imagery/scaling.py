@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import math
 from typing import Any
 
 import numpy as np
@@ -26,8 +27,18 @@ def full_scale(dtype: np.dtype, config: DataConfig) -> float:
 
 
 def likely_full_scale(value: float) -> float:
-  """Returns the smallest full scale of a sensor that is not below a value."""
-  return next((full for full in _FULL_SCALES if full >= value), value)
+  """Returns a full scale that suits a largest value.
+
+  It is the smallest one of a sensor, or the value itself, rounded up, if it would fill too little of
+  that.
+  """
+  if value <= 0:
+    return _FULL_SCALES[0]
+  full = next((full for full in _FULL_SCALES if full >= value), math.inf)
+  if value >= DARK_SHARE * full:
+    return full
+  unit = 10.0 ** (math.floor(math.log10(value)) - 1)  # Two digits, since messages round numbers.
+  return float(f"{math.ceil(value / unit) * unit:.3g}")
 
 
 def scales_by_type(dtype: np.dtype, config: DataConfig) -> bool:
@@ -50,10 +61,11 @@ def dark_warning(brightest: float, dtype: np.dtype, config: DataConfig) -> str:
   scale = full_scale(dtype, config)
   if config.normalise != "trunk" or brightest >= DARK_SHARE * scale:
     return ""
+  other = f", or train with data.max_value={likely_full_scale(brightest):g}" if brightest > 0 else ""
   return (
     f"its values reach {brightest:g}, {brightest / scale:.2%} of the {scale:g} that they are divided "
     "by, so the network sees it almost black. Store its values in the type and the range of the "
-    f"training images, or train with data.max_value={likely_full_scale(brightest):g}."
+    f"training images{other}."
   )
 
 
