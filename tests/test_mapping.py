@@ -25,7 +25,7 @@ from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore, SavedState
 from lgag_jax.mapping.scene_mapper import SceneMapper
 from lgag_jax.options.mapping import Options
-from lgag_jax.runtime import processes, sharding
+from lgag_jax.runtime import files, processes, sharding
 from lgag_jax.runtime.preemption import Stopped
 
 SIDE = 32
@@ -339,11 +339,31 @@ def test_table_and_numbers_are_of_all_inputs_to_an_output(batch_sizes, tmp_path)
   for name in ("first", "second"):
     plan, _ = predict(write_scene(tmp_path / f"{name}.tif", picture(40, 50)), tmp_path / "out")
     plans.append(plan)
-  rows = products.write_table(plans[1:], tmp_path / "out", CONFIG)
+  scenes = products.read_figures(tmp_path / "out", CONFIG)
+  rows = products.write_table(plans[1:], tmp_path / "out", scenes)
   assert [row["file"] for row in rows] == ["second.tif"]
   table = (tmp_path / "out/predictions.csv").read_text()
   assert "first.tif" in table and "second.tif" in table
-  assert len(products.read_figures(tmp_path / "out", CONFIG)) == 2
+  assert len(scenes) == 2
+
+
+@pytest.mark.parametrize("scenes", [1, 2, 5])
+def test_the_figures_of_each_map_are_read_once_for_table_and_page(
+  batch_sizes, tmp_path, monkeypatch, scenes
+):
+  plan, _ = predict(write_scene(tmp_path / "a.tif", picture(40, 50)), tmp_path / "out")
+  record = plan.figures_path(tmp_path / "out")
+  for k in range(1, scenes):
+    figures = {**json.loads(record.read_text()), "stem": f"{k}"}
+    (record.parent / f"{k}.json").write_text(json.dumps(figures))
+  read, reads = files.read_json, []
+  monkeypatch.setattr(files, "read_json", lambda path: reads.append(path.name) or read(path))
+  result = prediction.MappingResult([], [plan], CONFIG, 1, [0.5], {})
+  rows = prediction._write_table_and_page(result, tmp_path / "out", maps_changed=True)
+  assert [row["file"] for row in rows] == ["a.tif"]
+  assert [reads.count(f"{k}.json") for k in range(1, scenes)] == [1] * (scenes - 1)
+  assert reads.count(record.name) == 2  # Also to see whether it is complete.
+  assert (tmp_path / "out/report.html").exists()
 
 
 @pytest.mark.parametrize("split_scenes", [False, True])

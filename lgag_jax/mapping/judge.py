@@ -190,7 +190,7 @@ def evaluate_maps(
   }
   files.write_json(output / "eval" / "scenes.json", content)
   files.write_text(output / "eval" / "scenes.md", scene_tables.markdown(content))
-  predict.write_page(result, output, evaluation=content)
+  predict.write_page(result, output, products.read_figures(output, config), evaluation=content)
   return content
 
 

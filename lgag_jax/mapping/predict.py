@@ -150,14 +150,20 @@ def _write_table_and_page(
       shutil.rmtree(plan.working_folder(output), ignore_errors=True)
   with contextlib.suppress(OSError):  # Not empty, if a scene is unfinished.
     (output / ".unfinished").rmdir()
-  rows = products.write_table(result.plans, output, result.config)
+  scenes = products.read_figures(output, result.config)  # Once: they may hold 100,000 areas.
+  rows = products.write_table(result.plans, output, scenes)
   if rows and (maps_changed or not (output / "report.html").exists()):
-    write_page(result, output)
+    write_page(result, output, scenes)
   return rows
 
 
-def write_page(result: MappingResult, output: pathlib.Path, evaluation: dict | None = None) -> None:
-  """Writes the page of all maps in `output`, with the content of eval/scenes.json if given."""
+def write_page(
+  result: MappingResult, output: pathlib.Path, scenes: list[dict], evaluation: dict | None = None
+) -> None:
+  """Writes the page of all maps in `output`, with the content of eval/scenes.json if given.
+
+  `scenes` is what `products.read_figures` returns.
+  """
   config = result.config
   levels = ", ".join(f"{value:.3f}" for value in result.thresholds)
   description = (
@@ -165,8 +171,7 @@ def write_page(result: MappingResult, output: pathlib.Path, evaluation: dict | N
     f'masks by the rule "{method_of(config).rule(config)}".'
   )
   scene_page.write(
-    products.read_figures(output, config), output, description=description,
-    skipped=result.skipped, evaluation=evaluation,
+    scenes, output, description=description, skipped=result.skipped, evaluation=evaluation,
   )
 
 

@@ -205,10 +205,12 @@ def read_figures(output: pathlib.Path, config: Config) -> list[dict]:
   return [scene for scene in figures if tuple(scene["classes"]) == config.data.classes]
 
 
-def write_table(plans: Sequence[ScenePlan], output: pathlib.Path, config: Config) -> list[dict]:
-  """Writes predictions.csv of all maps in an output; returns the rows of the plans."""
+def write_table(
+  plans: Sequence[ScenePlan], output: pathlib.Path, scenes: Sequence[dict]
+) -> list[dict]:
+  """Writes predictions.csv of what `read_figures` returns; returns the rows of the plans."""
   rows = {}
-  for scene in read_figures(output, config):
+  for scene in scenes:
     row = {"file": scene["file"]}
     for name, values in scene["classes"].items():
       row |= {f"{name}_{key}": values[key] for key in ("probability", "share", "landslides")}
