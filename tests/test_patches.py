@@ -205,7 +205,18 @@ def test_an_empty_folder_of_images_is_named(tmp_path):
     source(tmp_path)
 
 
+@pytest.mark.parametrize(("header", "words"), [
+  ("filename,split", "names the image 'a.png' and no mask: .*column file"),
+  ("path;split", "names the image 'a.png' and no mask"), ("name,split", "names no image"),
+])
+def test_a_manifest_that_names_no_masks_is_refused_in_words(tmp_path, header, words):
+  mark = ";" if ";" in header else ","
+  (tmp_path / "manifest.csv").write_text(f"{header}\na.png{mark}train\n")
+  with pytest.raises(ValueError, match=rf"manifest\.csv, row 2 {words}"):
+    source(tmp_path)
+
+
 def test_a_manifest_row_without_names_is_an_error(tmp_path):
   write_manifest(tmp_path / "manifest.csv", [{"image": "images/a.png", "split": "train"}])
-  with pytest.raises(ValueError, match=r"manifest\.csv.*'image' and 'mask'"):
+  with pytest.raises(ValueError, match=r"manifest\.csv.*images/a\.png' and no mask"):
     source(tmp_path)

@@ -213,6 +213,36 @@ def test_a_table_labels_tiles_by_number_or_place(tmp_path):
   assert not list(tmp_path.glob("*other*"))
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_a_table_of_labels_may_come_from_a_spreadsheet_and_name_tiles_without_data(tmp_path, mark):
+  write_scene(tmp_path / "scene.tif")
+  lines = ["Label,split,row,col", "no data,,3,3", "unknown,,0,2", "Yes,train,0,0", "NO,,0,1"]
+  lines += ["true,,5,5", "false,,5,6", "landslide,,1,1", "non-landslide,,1,5"]
+  (tmp_path / "labels.csv").write_text("\n".join(lines).replace(",", mark), encoding="utf-8-sig")
+  rows, _ = tile.cut(options(tmp_path, labels=str(tmp_path / "labels.csv"), input=f"{tmp_path}/*.tif"))
+  labels = {(row.row, row.col): row.label for row in rows}
+  assert labels[3, 3] == NO_DATA and labels[0, 2] == UNKNOWN
+  certain = {place: label for place, label in labels.items() if label in (YES, NO)}
+  assert certain == {(0, 0): YES, (0, 1): NO, (5, 5): YES, (5, 6): NO, (1, 1): YES, (1, 5): NO}
+  (tmp_path / "labels.csv").write_text(f"row{mark}col{mark}label\n0{mark}0{mark}maybe\n")
+  words = "landslide, non-landslide, unknown, no data, .*1, yes, true and 0, no, false"
+  with pytest.raises(ValueError, match=f"row 2 has the label 'maybe': use one of {words}"):
+    tile.cut(options(tmp_path, labels=str(tmp_path / "labels.csv"), input=f"{tmp_path}/*.tif",
+                     output=str(tmp_path / "other")))
+  (tmp_path / "labels.csv").write_text("x;y;label\n500001,5;2999999,5;yes\n")
+  with pytest.raises(ValueError, match=r"row 2 needs numbers in .* with decimal points"):
+    tile.cut(options(tmp_path, labels=str(tmp_path / "labels.csv"), input=f"{tmp_path}/*.tif",
+                     output=str(tmp_path / "other")))
+
+
+@pytest.mark.parametrize(("dtype", "told"), [("int32", True), ("uint32", True), ("uint16", False)])
+def test_wide_integers_of_a_scene_are_told(tmp_path, caplog, dtype, told):
+  write_scene(tmp_path / "scene.tif", dtype=dtype)
+  (tmp_path / "labels.csv").write_text("row,col,label\n0,0,1\n")
+  tile.cut(options(tmp_path, labels=str(tmp_path / "labels.csv"), input=f"{tmp_path}/*.tif"))
+  assert (f"scene.tif holds {dtype}, and so will its tiles" in caplog.text) == told
+
+
 def parsed(command):
   """Returns the data settings of a printed command."""
   config = image_folder.get_config()

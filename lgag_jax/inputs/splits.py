@@ -152,7 +152,11 @@ def _manifest_row(root, manifest, number, line) -> Row:
   elif line.get("image") and line.get("mask"):
     folders, names = ("", ""), (line["image"], line["mask"])
   else:
-    raise ValueError(f"{where} needs the column 'file', or 'image' and 'mask': {line}.")
+    named = f"names the image {line['image']!r} and no mask" if line.get("image") else "names no image"
+    raise ValueError(
+      f"{where} {named}: images with masks need the column file (a name in images/ and in masks/), or "
+      "the columns image and mask. If folders hold the labels, set data.source='folder'."
+    )
   for name in names:
     _check_inside(where, root, name)
   image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))

@@ -181,7 +181,9 @@ def _tile_of_row(where: str, line: dict, grid: Grid, settings: Settings) -> tupl
     first, second = (float(line[name]) for name in names)
     tile = (first, second) if names[0] == "row" else _tile_at(first, second, grid, settings)
   except (KeyError, TypeError, ValueError, OverflowError) as error:
-    raise ValueError(f"{where} needs numbers in row and col, or in x and y: {line}.") from error
+    raise ValueError(
+      f"{where} needs numbers in row and col, or in x and y, with decimal points: {line}."
+    ) from error
   if not all(n in range(count) for n, count in zip(tile, counts(grid, settings), strict=True)):
     raise ValueError(f"{where} means no tile of the scene: {names[0]}={first:g}, {names[1]}={second:g}")
   return int(tile[0]), int(tile[1])

@@ -58,7 +58,12 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   grids = {}
   for path in scenes:
     with open_scene(path, channels, bands=settings.bands) as scene:
-      grids[path] = scene.grid
+      grids[path], dtype = scene.grid, scene.dtype
+    if dtype.kind in "ui" and dtype.itemsize > 2:
+      _LOG.warning(
+        "%s holds %s, and so will its tiles. To train on them, set data.max_value to the largest valid "
+        "value, or first convert the scene: gdal_translate -ot Byte or -ot UInt16.", path, dtype,
+      )
   total = sum(np.prod(labels.counts(grid, settings)) for grid in grids.values())
   if total > _MAX_TILES:
     raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
