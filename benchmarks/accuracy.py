@@ -214,8 +214,8 @@ def main() -> None:
     parser.error("--data and --output are needed.")
   folders = {name: folder for name, _, folder in (d.partition("=") for d in arguments.data)}
   try:
-    overrides = {data: overrides(arguments.set, data) for data in folders}
-    plan = Plan(arguments.output.absolute(), folders, overrides)
+    fields = {data: overrides(arguments.set, data) for data in folders}
+    plan = Plan(arguments.output.absolute(), folders, fields)
     check(plan, [*arguments.methods, arguments.baseline], arguments.set)
   except (ValueError, AttributeError, KeyError, TypeError) as error:
     parser.error(str(error))

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks import accuracy
 from lgag_jax.config import Config
-from lgag_jax.inputs.sources import open_source
+from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.runtime import files
 
 _LEAST = 2  # Images of each kind in every draw.
@@ -48,8 +48,10 @@ def restricted(config: Config, count: int, seed: int, manifest: pathlib.Path) ->
   if config.data.source == "tfds":
     start = count * seed
     return {"data.train_split": f"train[{start}:{start + count}]"}
-  train, root = open_source(config.data, config.data.train_split), pathlib.Path(config.data.directory)
-  validation = open_source(config.data, config.data.validation_split)
+  train, validation = (
+    PatchSource(config.data, split) for split in (config.data.train_split, config.data.validation_split)
+  )
+  root = pathlib.Path(config.data.directory)
   chosen = draw(train.labels[:, 0] > 0, count, seed)
   with files.atomic_path(manifest) as path, path.open("w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)

@@ -30,7 +30,7 @@ def test_a_manifest_lists_the_drawn_tiles_and_all_of_validation(tmp_path, monkey
     "train": types.SimpleNamespace(labels=np.arange(20)[:, None] % 2, ids=range(20), tile=tile),
     "validation": types.SimpleNamespace(labels=None, ids=range(3), tile=lambda i: tile(i + 20)),
   }
-  monkeypatch.setattr(labels, "open_source", lambda data, split: sources[split])
+  monkeypatch.setattr(labels, "PatchSource", lambda data, split: sources[split])
   raw = packaged.load_config("landslide4sense_rgb", "lgag")
   raw.data.directory = str(root)
   config = configs.from_mapping(raw)
@@ -40,7 +40,8 @@ def test_a_manifest_lists_the_drawn_tiles_and_all_of_validation(tmp_path, monkey
   rows_of = lambda split: [int(r["row_start"]) // 8 for r in rows if r["split"] == split]
   assert rows_of("train") == list(labels.draw(np.arange(20) % 2 > 0, 6, 1))
   assert rows_of("validation") == [20, 21, 22]
-  assert rows[0]["image"] == "images/a.png" and int(rows[0]["row_stop"]) - int(rows[0]["row_start"]) == 8
+  assert rows[0]["image"] == "images/a.png"
+  assert int(rows[0]["row_stop"]) - int(rows[0]["row_start"]) == 8
 
 
 def test_the_table_has_the_mean_the_worst_and_the_index():

@@ -50,7 +50,7 @@ def pool(logits: Float[Array, "B h w C"], model: ModelConfig) -> Float[Array, "B
   # Not top_k, which would gather the batch from all devices; a sort stays on each.
   ordered = jnp.sort(flat, axis=1)
   counts = [max(1, round(fraction * flat.shape[1])) for fraction in model.top_fractions]
-  return sum(jnp.mean(ordered[:, -count:], axis=1) for count in counts) / len(counts)
+  return jnp.mean(jnp.stack([jnp.mean(ordered[:, -n:], axis=1) for n in counts]), axis=0)
 
 
 class LinearClassifier(nn.Module):
