@@ -1,4 +1,4 @@
 """Cuts scenes into tiles labelled by an inventory of landslides.
 
-May import: config, geo, imagery, inputs, methods, options, runtime.
+May import: config, geo, imagery, inputs, options, runtime.
 """
