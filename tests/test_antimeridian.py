@@ -217,6 +217,18 @@ def test_polygons_across_the_meridian_are_cut_in_geojson_alone(tmp_path, monkeyp
     assert areas[0] == pytest.approx(areas[1], rel=2e-3)
 
 
+def test_points_just_before_the_meridian_stay_there(tmp_path):
+  """They end in nines, which GDAL would round."""
+  grid = Grid(24, 30, CRS.from_epsg(4326), FIJI)
+  outline = shapely.Polygon([(1, 1), (14.998, 1), (14.999, 9), (1, 9)])  # 179.9999998, 179.9999999.
+  shape = Landslide(1, "a", on_earth(outline, grid), 1.0, 1.0, 0.5, 0.5, 1, "s.tif")
+  _, path = vectors.write([shape], grid, tmp_path / "a.gpkg", tmp_path / "a.geojson")
+  (feature,) = json.loads(path.read_text())["features"]
+  written = shapely.get_coordinates(shapely.geometry.shape(feature["geometry"]))
+  expected = shapely.get_coordinates(shape.geometry).round(7)
+  assert {tuple(point) for point in written.round(9)} == {tuple(point) for point in expected}
+
+
 @pytest.mark.parametrize("name", ["utm", "degrees to 360", "degrees from -180"])
 def test_the_geojson_of_a_map_labels_its_scene(tmp_path, name):
   code, transform = GRIDS[name]

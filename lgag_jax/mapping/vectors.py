@@ -36,6 +36,7 @@ _FIELDS = (
 # RFC 7946: WGS84, outlines anticlockwise, holes clockwise.
 _GEOJSON: dict[str, Any] = {"RFC7946": "YES", "WRAPDATELINE": "NO"}
 _CENTIMETRE = 7  # Decimals of degrees.
+_MOST_DECIMALS = 13  # That a double has for degrees.
 _METRES_PER_DEGREE = 111_320  # Along the equator.
 _LANDSLIDES_AT_ONCE = 5000
 _SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
@@ -65,10 +66,12 @@ def write(
       geojson_path.unlink(missing_ok=True)
       return [gpkg_path]
     with _beside(geojson_path) as partial:
+      # GDAL takes nines before the last decimals, as in 179.9999998, for a rounding error.
+      decimals = str(min(_MOST_DECIMALS, _decimals(grid) + 5))
       with pyogrio.raw.open_arrow(in_degrees) as (meta, stream):
         pyogrio.raw.write_arrow(
           stream, partial, layer=LAYER, driver="GeoJSON", geometry_type="Unknown", crs="EPSG:4326",
-          geometry_name=meta["geometry_name"], COORDINATE_PRECISION=str(_decimals(grid)), **_GEOJSON,
+          geometry_name=meta["geometry_name"], COORDINATE_PRECISION=decimals, **_GEOJSON,
         )
       _check_count(partial, with_area)
     return [gpkg_path, geojson_path]
@@ -86,7 +89,7 @@ def _temporary_path(path: pathlib.Path) -> pathlib.Path:
 def _decimals(grid: Grid) -> int:
   """Returns the decimals of degrees that are a centimetre, or a tenth of a smaller pixel."""
   gsd = grid.gsd() or 1.0
-  return max(_CENTIMETRE, min(15, math.ceil(-math.log10(gsd / 10 / _METRES_PER_DEGREE))))
+  return max(_CENTIMETRE, min(_MOST_DECIMALS, math.ceil(-math.log10(gsd / 10 / _METRES_PER_DEGREE))))
 
 
 @contextlib.contextmanager
