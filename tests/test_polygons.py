@@ -264,7 +264,7 @@ def test_vector_files_read_back(tmp_path, crs, empty):
   paths = write(tmp_path, mask, scores, crs)
   found = trace_files(*paths, _ODD, "scène\udce9.tif")
   with rasterio.open(paths[0]) as raster:
-    grid = Grid.from_raster(raster)
+    grid = Grid.from_raster(raster, paths[0])
   gpkg, geojson = tmp_path / "out" / "a.gpkg", tmp_path / "out" / "a.geojson"
   gpkg.parent.mkdir()
   for path in (gpkg, geojson, gpkg.with_name("a.gpkg-wal"), gpkg.with_name("a.gpkg-journal")):

@@ -2,12 +2,15 @@
 
 import dataclasses
 import math
+import pathlib
 
 import pyproj
 from affine import Affine
 from rasterio.crs import CRS
 
 from lgag_jax.geo import crs_relation
+from lgag_jax.imagery import plain_crs
+from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
 GEOD = pyproj.Geod(ellps="WGS84")
@@ -24,9 +27,15 @@ class Grid:
   unplaced: str = ""  # What gives its place, if that is not a transform: control points or RPCs.
 
   @classmethod
-  def from_raster(cls, raster: Raster) -> "Grid":
-    """Returns the grid of an open raster."""
-    return cls(raster.height, raster.width, raster.crs, raster.transform)
+  def from_raster(cls, raster: Raster, path: pathlib.Path) -> "Grid":
+    """Returns the grid of an open raster; raises ImageError naming `path` if its CRS names files."""
+    try:
+      crs = plain_crs.plain(raster.crs)
+    except ValueError as error:
+      raise ImageError(
+        f"{path} cannot be placed: {error}. Give it the right CRS: gdal_edit.py -a_srs."
+      ) from error
+    return cls(raster.height, raster.width, crs, raster.transform)
 
   @property
   def georeferenced(self) -> bool:

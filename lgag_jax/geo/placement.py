@@ -14,7 +14,7 @@ from rasterio.crs import CRS
 
 from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import Grid
-from lgag_jax.imagery import opening, orientation, side_files
+from lgag_jax.imagery import opening, orientation, plain_crs, side_files
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
@@ -28,7 +28,7 @@ _GDALWARP = {_CONTROL_POINTS: "gdalwarp -tps", _RPCS: "gdalwarp -rpc"}
 
 def grid_of(raster: Raster, path: pathlib.Path) -> Grid:
   """Returns the grid of an open raster and the files beside it; raises ImageError naming a bad one."""
-  grid = Grid.from_raster(raster)
+  grid = Grid.from_raster(raster, path)
   notes = side_files.Notes() if raster.driver == "VRT" else side_files.read_notes(path)
   crs, transform = notes.crs or grid.crs, notes.transform or grid.transform
   if transform.is_identity:
@@ -103,7 +103,7 @@ def _read_prj(path: pathlib.Path) -> CRS | None:
   try:
     if file.stat().st_size > _MAX_PRJ_BYTES:
       raise ValueError(f"it has more than {_MAX_PRJ_BYTES} bytes")
-    return side_files.parse_crs(file.read_bytes().decode("utf-8-sig"))
+    return plain_crs.parse(file.read_bytes().decode("utf-8-sig"))
   except (OSError, ValueError) as error:
     raise ImageError(f"{file} is invalid: {error}. Restore or remove it.") from error
 

@@ -9,10 +9,11 @@ GDAL's own VRT reader opens any file or URL, and defusedxml only guards the pars
 import pathlib
 import re
 import xml.etree.ElementTree as ET
+from typing import NoReturn
 
 import rasterio
 
-from lgag_jax.imagery import opening, orientation
+from lgag_jax.imagery import opening, orientation, plain_crs
 from lgag_jax.imagery.opening import ImageError, open_raster, read_signature
 from lgag_jax.imagery.orientation import Raster
 from lgag_jax.imagery.side_files import beside
@@ -49,7 +50,6 @@ _SKIPPED = {
   "Metadata", "Description", "UnitType", "CategoryNames", "Histograms", "GCPList",
   "GDALRasterAttributeTable", "OverviewList", "BlockXSize", "BlockYSize", "SourceProperties",
 }
-_CRS = re.compile(r"\s*([A-Z_]+\[|EPSG:\d+\s*$)")  # WKT or a code; other text may name a file or a URL.
 _BAND = re.compile(r"(mask,)?([1-9]\d{0,4})")
 _REMEDY = "Build the mosaic again with gdalbuildvrt, or convert it with gdal_translate -of COG"
 
@@ -100,10 +100,8 @@ def _copy(element: ET.Element, path: pathlib.Path) -> ET.Element:
   if "subClass" in element.attrib:
     _refuse(path, f'subClass="{element.get("subClass")}"')
   text = element.text or ""
-  if element.tag == "SRS" and text.strip() and not _CRS.match(text):
-    _refuse(path, f"the CRS {text!r:.80}, which is neither WKT nor an EPSG code")
   copy = ET.Element(element.tag, {k: v for k, v in element.attrib.items() if k in attributes})
-  copy.text = element.text
+  copy.text = _plain_srs(text, path) if element.tag == "SRS" and text.strip() else element.text
   for child in element:
     if child.tag in children:
       copy.append(_copy(child, path))
@@ -112,7 +110,16 @@ def _copy(element: ET.Element, path: pathlib.Path) -> ET.Element:
   return copy
 
 
-def _refuse(path, element):
+def _plain_srs(text: str, path: pathlib.Path) -> str:
+  """Returns a CRS as it is written, or without heights that name files."""
+  try:
+    plain = plain_crs.parse(text)
+  except ValueError as error:
+    _refuse(path, f"the CRS {text!r:.80}: {error}")
+  return plain.to_wkt() if plain_crs.names_files(text) else text
+
+
+def _refuse(path, element) -> NoReturn:
   raise ImageError(
     f"{path} holds {element}: only plain mosaics are supported, with bands of SimpleSource and "
     f"ComplexSource and without functions, warps or options. {_REMEDY}."

@@ -131,6 +131,11 @@ def _check_structure(raster, path, max_block_bytes):
       f"{path} has {len(raster.subdatasets)} pages: save each as a separate file, or all as the "
       "bands of one image."
     )
+  if named := raster.tags(ns="OVERVIEWS"):  # GDAL would open any file, URL or pipe.
+    raise ImageError(
+      f"{path} says that its overviews lie in another file ({str([*named.values()])[:200]}), "
+      "which lgag does not open: write a copy without metadata, gdal_translate -nomd in.tif out.tif."
+    )
   if not raster.count:
     raise ImageError(f"{path} has no bands: restore it, or create it again with some.")
   if any(name.startswith("complex") for name in raster.dtypes):

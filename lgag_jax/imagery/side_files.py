@@ -10,25 +10,19 @@ import functools
 import math
 import os
 import pathlib
-import re
 import xml.etree.ElementTree as ET
 
 import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import Resampling
-from rasterio.errors import CRSError
 from rasterio.windows import Window
 
-from lgag_jax.imagery import opening, orientation
+from lgag_jax.imagery import opening, orientation, plain_crs
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
 _MAX_XML_BYTES = 8 << 20
-_MAX_CRS_CHARACTERS = 1 << 16
-_CRS = re.compile(r"\s*([A-Za-z_]+\s*\[|EPSG:\d+\s*$)")  # Other text may name a file or a URL.
-_NAMES_FILES = re.compile(r"GRIDS|PARAMETERFILE|\+init|file=", re.IGNORECASE)
-_NO_GRIDS = "+nadgrids=@null"  # In GDAL's WKT of web Mercator.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +69,7 @@ def _parse_notes(file: pathlib.Path, size: int, _: int) -> Notes:
         opening.refuse_scale(file, number, scale, offset)
     control_points = root.find("GCPList") is not None or root.find(".//GeodataXform") is not None
     return Notes(
-      parse_crs(crs) if crs else None, _transform(transform) if transform else None,
+      plain_crs.parse(crs) if crs else None, _transform(transform) if transform else None,
       tuple((number, float(value)) for number, value in values if value), control_points,
     )
   except ImageError:
@@ -89,17 +83,6 @@ def _transform(text: str) -> Affine:
   if not all(map(math.isfinite, transform)) or transform.determinant == 0:
     raise ValueError("its GeoTransform gives pixels without area")
   return transform
-
-
-def parse_crs(text: str) -> CRS:
-  """Returns a CRS from WKT or an EPSG code; raises ValueError for other text, which may name files."""
-  names_files = _NAMES_FILES.search(text.replace(_NO_GRIDS, ""))
-  if len(text) > _MAX_CRS_CHARACTERS or not _CRS.match(text) or names_files:
-    raise ValueError(f"its CRS {text!r:.80} is neither plain WKT nor an EPSG code")
-  try:
-    return CRS.from_string(text.strip())
-  except CRSError as error:
-    raise ValueError(f"its CRS cannot be read: {error}") from error
 
 
 def valid_pixels(

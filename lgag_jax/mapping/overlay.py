@@ -13,7 +13,7 @@ from lgag_jax.mapping import qgis_style
 from lgag_jax.mapping.rasters import NO_DATA, MapRaster
 from lgag_jax.options.mapping import Options
 
-_MAX_SIDE = 2048
+MAX_SIDE = 2048
 _CLASS_COLOURS = np.array([ImageColor.getrgb(colour) for colour in qgis_style.COLOURS], np.float32)
 
 
@@ -31,7 +31,7 @@ def overlay_image(
   """Returns a scene, at most 2048 pixels on a side, with the classes of `mask` tinted and outlined."""
   with open_scene(path, config.data.channels, bands=options.bands) as scene:
     height, width = scene.grid.height, scene.grid.width
-    reduction = max(1, -(-max(height, width) // _MAX_SIDE))
+    reduction = max(1, -(-max(height, width) // MAX_SIDE))
     shape = (-(-height // reduction), -(-width // reduction))
     window = Window(0, 0, width, height)
     pixels, _ = scene.read(window, out_shape=shape if reduction > 1 else None)

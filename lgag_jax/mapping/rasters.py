@@ -20,7 +20,7 @@ from lgag_jax.runtime import files
 NO_DATA = 255  # In masks, and in scores as whole percent.
 _TILE_SIDE = 512
 PIXELS_AT_ONCE = 1 << 21
-_REMEDY = "Delete it, and run the same command again."
+REMEDY = "Delete it, and run the same command again."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,14 +32,14 @@ class MapRaster:
 
   @property
   def grid(self) -> Grid:
-    with opening.error_context(self.path, _REMEDY):
-      return Grid.from_raster(self.dataset)
+    with opening.error_context(self.path, REMEDY):
+      return Grid.from_raster(self.dataset, self.path)
 
   def read(
     self, band: int, window: Window | None = None, *, shape: tuple[int, int] | None = None
   ) -> np.ndarray:
     """Reads a band; `shape` takes nearest pixels. Raises ImageError if the file is damaged."""
-    with opening.error_context(self.path, _REMEDY):
+    with opening.error_context(self.path, REMEDY):
       return self.dataset.read(band, window=window, out_shape=shape)
 
   def row_blocks(self) -> Iterator[Window]:
@@ -93,7 +93,8 @@ def write_and_open(
       try:
         _write_rows(uncompressed, grid, bands, dtype, rows, names, colours, png=final.suffix == ".png")
         _convert(uncompressed, partial, averaged=averaged)
-        dataset = stack.enter_context(rasterio.open(partial))
+        driver = "PNG" if final.suffix == ".png" else "GTiff"
+        dataset = stack.enter_context(rasterio.open(partial, driver=driver))
         for _, window in dataset.block_windows(1):  # GDAL may not report that the disk is full.
           dataset.read(window=window)
       except (RasterioError, CPLE_BaseError) as error:

@@ -9,7 +9,9 @@ import numpy as np
 from PIL import Image
 
 from lgag_jax.evaluation import figures
-from lgag_jax.mapping import qgis_style, scene_tables
+from lgag_jax.imagery import opening
+from lgag_jax.imagery.opening import ImageError
+from lgag_jax.mapping import overlay, qgis_style, rasters, scene_tables
 from lgag_jax.mapping.scene_tables import MAX_ROWS, area
 from lgag_jax.pages import pictures, rendering
 from lgag_jax.pages.pictures import Picture
@@ -116,6 +118,17 @@ def _picture(
   name, path = labels[result["stem"]], folder / f"{result['stem']}.png"
   if not path.exists():
     return name, str(path)
-  with Image.open(path) as image:
-    rgb = image.convert("RGB")
-  return name, pictures.from_image(rgb, _PICTURE_SIDE, f"{name}, {state}", kind="jpeg")
+  return name, pictures.from_image(_overlay(path), _PICTURE_SIDE, f"{name}, {state}", kind="jpeg")
+
+
+def _overlay(path: pathlib.Path) -> Image.Image:
+  """Reads a picture of an earlier run; raises ImageError if it is not one of `overlay`'s PNGs."""
+  opening.read_signature(path)  # Refuses pipes.
+  try:
+    # By its content alone, Pillow would run other programs for some formats.
+    with Image.open(path, formats=["PNG"]) as image:
+      if max(image.size) > overlay.MAX_SIDE:
+        raise ValueError(f"it is {image.size[0]} x {image.size[1]}")
+      return image.convert("RGB")
+  except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    raise ImageError(f"{path} is not a picture of a map: {error}. {rasters.REMEDY}") from error
