@@ -19,7 +19,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from lgag_jax.imagery import jpeg2000, orientation
+from lgag_jax.imagery import jpeg2000, orientation, tiff
 from lgag_jax.imagery.orientation import Raster
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2")
@@ -84,6 +84,7 @@ def open_with_driver(
   try:
     if driver == "JP2OpenJPEG":
       jpeg2000.check_headers(path)
+    others = tiff.directories(path)[1:] if driver == "GTiff" else []
     with rasterio.Env(**OPTIONS):
       raster = rasterio.open(source, driver=driver)
   except (RasterioError, CPLE_BaseError, ValueError, OSError) as error:
@@ -92,6 +93,8 @@ def open_with_driver(
   try:
     with error_context(path):
       _check_structure(raster, path, max_block_bytes)
+      for offset in others:
+        _check_directory(path, offset, max_block_bytes)
   except BaseException:
     raster.close()
     raise
@@ -143,7 +146,18 @@ def _check_structure(raster, path, max_block_bytes):
   for band, (scale, offset) in enumerate(zip(raster.scales, raster.offsets, strict=True), 1):
     if (scale, offset) != (1.0, 0.0):
       refuse_scale(path, band, scale, offset)
-  height, width = raster.block_shapes[0]
+  _check_blocks(raster, path, max_block_bytes)
+
+
+def _check_directory(path: pathlib.Path, offset: int, max_block_bytes: int) -> None:
+  """Checks the blocks of a TIFF's mask or overview, which GDAL opens by itself when it reads."""
+  with contextlib.suppress(RasterioError), rasterio.Env(**OPTIONS):  # GDAL skips what it cannot open.
+    with rasterio.open(f"GTIFF_DIR:off:{offset}:{path.absolute()}", driver="GTiff") as raster:
+      _check_blocks(raster, path, max_block_bytes)
+
+
+def _check_blocks(raster: rasterio.DatasetReader, path: pathlib.Path, max_block_bytes: int) -> None:
+  height, width = raster.block_shapes[0] if raster.count else (0, 0)
   # Times all bands of the file, since most drivers decode all bands of a block together.
   check_size(raster, path, height * width * raster.count, max_block_bytes, "one of its blocks", (
     "save it in tiles (a tiled TIFF) or as smaller images"))
