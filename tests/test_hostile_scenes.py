@@ -156,3 +156,23 @@ def test_jpeg_2000_bombs_are_refused_by_their_headers(tmp_path, side, tile, styl
   jp2_of(tmp_path / "a.jp2", side, tile, style)
   with pytest.raises(ImageError, match=rf"a\.jp2 cannot be opened as an image.*({message})"):
     open_scene(tmp_path / "a.jp2", 3)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1 << 20,) * 2, (1 << 19, 1 << 18), (1 << 17, 1 << 20)])
+def test_a_scene_of_too_many_pixels_is_refused(tmp_path, height, width):
+  write_tiff(tmp_path / "p.tif", pixels(8, 8, 1))
+  path = vrt_of(tmp_path / "a.vrt", [("p.tif", 0, 0, height, width)], height, width, nodata=(None,))
+  with pytest.raises(ImageError, match=rf"a\.vrt is {height} x {width}, more than .* pixels.*-srcwin"):
+    open_scene(path, 1)
+
+
+def test_the_files_of_a_mosaic_are_checked_again_when_they_change(tmp_path):
+  part = write_tiff(tmp_path / "p.tif", pixels(8, 8, 1))
+  path = vrt_of(tmp_path / "a.vrt", [("p.tif", 0, 0, 8, 8)], 8, 8, nodata=(None,))
+  open_scene(path, 1).close()
+  part.write_bytes(b"<OGRVRT/>")
+  with pytest.raises(ImageError, match=r"p\.tif is a VRT or other XML"):
+    open_scene(path, 1)
+  part.write_bytes(b"GIF89a")
+  with pytest.raises(ImageError, match=r"p\.tif cannot be opened as an image"):
+    open_scene(path, 1)

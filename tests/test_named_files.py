@@ -60,9 +60,11 @@ def test_overviews_in_another_file_are_not_opened(tmp_path, server, kind):  # no
   elif kind == "mask":
     path.rename(tmp_path / "b.png.msk")
     refused, named = write_png(tmp_path / "b.png", pixels(H, W)), "b.png.msk"
-  with pytest.raises(ImageError, match=rf"{named} says that its overviews lie in another file \(\['"):
-    with open_scene(refused, 3) as scene:
-      scene.read(Window(0, 0, W, H), (4, 4))
+  with (
+    pytest.raises(ImageError, match=rf"{named} says that its overviews lie in another file \(\['"),
+    open_scene(refused, 3) as scene,
+  ):
+    scene.read(Window(0, 0, W, H), (4, 4))
   assert not requests
 
 

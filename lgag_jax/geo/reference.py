@@ -11,13 +11,13 @@ import numpy as np
 import shapely
 from affine import Affine
 from rasterio.enums import Resampling
-from rasterio.features import rasterize
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from lgag_jax.geo import antimeridian, crs_relation, layer_formats, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
+from lgag_jax.geo.shape_index import INSET, ShapeIndex
 from lgag_jax.imagery import mask_values, opening, reading
 from lgag_jax.imagery.mask_values import MaskRule
 from lgag_jax.imagery.orientation import Raster
@@ -25,7 +25,6 @@ from lgag_jax.imagery.orientation import Raster
 _LOG = logging.getLogger(__name__)
 
 _WARP_REMEDY = "Restore it, or save it on the scene's grid with gdalwarp."
-_INSET = 1e-6  # Pixels. Shapes that end on a window's border do not reach into it.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,29 +99,8 @@ def check_format(path: pathlib.Path) -> None:
 
 def reference_from_shapes(labels: shapes.Shapes) -> Reference:
   """Returns the labels that shapes in a scene's pixels give, as `open_reference` explains."""
-  tree = shapely.STRtree(labels.geometries)
-
-  def read(window: Window) -> np.ndarray:
-    size = int(window.height), int(window.width)
-    hits = np.sort(tree.query(_box(window, 0.0), predicate="intersects"))  # In the layer's order.
-    if not len(hits):
-      return np.zeros(size, np.uint8)
-    pairs = zip(labels.geometries[hits], labels.classes[hits].tolist(), strict=True)
-    origin = Affine.translation(window.col_off, window.row_off)
-    return rasterize(pairs, out_shape=size, transform=origin, dtype=np.uint8)
-
-  def near(window: Window, distance: float) -> bool:
-    box = _box(window, _INSET)
-    return len(tree.query(box, predicate="dwithin", distance=distance)) > 0
-
-  return Reference(labels.kind, read, near)
-
-
-def _box(window: Window, inset: float) -> shapely.Geometry:
-  return shapely.box(
-    window.col_off + inset, window.row_off + inset,
-    window.col_off + window.width - inset, window.row_off + window.height - inset,
-  )
+  index = ShapeIndex(labels.geometries, labels.classes)
+  return Reference(labels.kind, index.read, index.near)
 
 
 @contextlib.contextmanager
@@ -210,7 +188,7 @@ def _reference_from_raster(
     ))
     class_pixels = np.nonzero((values > 0) & (values != reading.UNKNOWN))
     row_gaps, col_gaps = (
-      np.maximum(np.maximum(margin - pixels - 1, pixels - margin - length) + _INSET, 0.0)
+      np.maximum(np.maximum(margin - pixels - 1, pixels - margin - length) + INSET, 0.0)
       for pixels, length in zip(class_pixels, (window.height, window.width), strict=True)
     )
     return bool(np.any(np.hypot(row_gaps, col_gaps) <= distance))

@@ -25,6 +25,7 @@ from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
 _LONGEST_SIDE = 1 << 20
+_MOST_PIXELS = 1 << 36
 _REMEDY = "Restore it."
 
 
@@ -122,6 +123,11 @@ def open_scene(
         raise ImageError(
           f"{path} is {raster.height} x {raster.width}, more than {side_limit} on a side: restore "
           "it, or cut it with gdal_translate -srcwin."
+        )
+      if raster.height * raster.width > _MOST_PIXELS:
+        raise ImageError(
+          f"{path} is {raster.height} x {raster.width}, more than {_MOST_PIXELS} pixels: cut it with "
+          "gdal_translate -srcwin."
         )
       numbers, palette = _choose_bands(raster, path, channels, bands)
       return Scene(path, raster, grid_of(raster, path), numbers, palette)

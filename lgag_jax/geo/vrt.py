@@ -6,6 +6,7 @@ image every file that it names. In the copy, which GDAL gets, only one driver ma
 GDAL's own VRT reader opens any file or URL, and defusedxml only guards the parser.
 """
 
+import functools
 import pathlib
 import re
 import xml.etree.ElementTree as ET
@@ -13,7 +14,7 @@ from typing import NoReturn
 
 import rasterio
 
-from lgag_jax.imagery import opening, orientation, plain_crs
+from lgag_jax.imagery import listing, opening, orientation, plain_crs
 from lgag_jax.imagery.opening import ImageError, open_raster, read_signature
 from lgag_jax.imagery.orientation import Raster
 from lgag_jax.imagery.side_files import beside
@@ -167,17 +168,24 @@ def _inspect_part(part: pathlib.Path, path: pathlib.Path) -> tuple[str, int, dic
       )
     if _is_xml(part):
       raise ImageError(f"{part} is a VRT or other XML: name its parts instead")
-    with open_raster(part, _MAX_PART_BLOCK_BYTES) as raster:
-      if (number := orientation.of_raster(raster)) != 1:
-        raise ImageError(
-          f"{part} has the orientation tag {number}, and a mosaic cannot turn it. Save the turned "
-          "image without the tag: magick in.jpg -auto-orient out.png"
-        )
-      rows, cols = raster.block_shapes[0]
-      return raster.driver, raster.count, {
-        "RasterXSize": str(raster.width), "RasterYSize": str(raster.height),
-        "DataType": "Byte" if raster.dtypes[0] == "uint8" else str(raster.dtypes[0]).capitalize(),
-        "BlockXSize": str(cols), "BlockYSize": str(rows),
-      }
-  except ImageError as error:
+    return _part_properties(part, listing.file_key(part))
+  except (ImageError, OSError) as error:
     raise ImageError(f"{path} refers to a file that cannot be used: {error}") from error
+
+
+@functools.lru_cache(maxsize=1 << 15)
+def _part_properties(part: pathlib.Path, key: str) -> tuple[str, int, dict[str, str]]:
+  """Opens and checks a mosaic's file, only once although a run opens a mosaic several times."""
+  del key
+  with open_raster(part, _MAX_PART_BLOCK_BYTES) as raster:
+    if (number := orientation.of_raster(raster)) != 1:
+      raise ImageError(
+        f"{part} has the orientation tag {number}, and a mosaic cannot turn it. Save the turned "
+        "image without the tag: magick in.jpg -auto-orient out.png"
+      )
+    rows, cols = raster.block_shapes[0]
+    return raster.driver, raster.count, {
+      "RasterXSize": str(raster.width), "RasterYSize": str(raster.height),
+      "DataType": "Byte" if raster.dtypes[0] == "uint8" else str(raster.dtypes[0]).capitalize(),
+      "BlockXSize": str(cols), "BlockYSize": str(rows),
+    }

@@ -151,9 +151,12 @@ def _check_structure(raster, path, max_block_bytes):
 
 def _check_directory(path: pathlib.Path, offset: int, max_block_bytes: int) -> None:
   """Checks the blocks of a TIFF's mask or overview, which GDAL opens by itself when it reads."""
-  with contextlib.suppress(RasterioError), rasterio.Env(**OPTIONS):  # GDAL skips what it cannot open.
-    with rasterio.open(f"GTIFF_DIR:off:{offset}:{path.absolute()}", driver="GTiff") as raster:
-      _check_blocks(raster, path, max_block_bytes)
+  name = f"GTIFF_DIR:off:{offset}:{path.absolute()}"
+  with (
+    contextlib.suppress(RasterioError), rasterio.Env(**OPTIONS),  # GDAL skips what it cannot open.
+    rasterio.open(name, driver="GTiff") as raster,
+  ):
+    _check_blocks(raster, path, max_block_bytes)
 
 
 def _check_blocks(raster: rasterio.DatasetReader, path: pathlib.Path, max_block_bytes: int) -> None:

@@ -4,6 +4,7 @@ GDAL reads any of them, but only tells the blocks of the first. tifffile was con
 tags, and a file can have millions.
 """
 
+import contextlib
 import pathlib
 import struct
 from typing import BinaryIO
@@ -17,7 +18,7 @@ _TYPE_BYTES = {3: 2, 8: 2, 4: 4, 9: 4, 11: 4, 13: 4, 5: 8, 16: 8, 18: 8}
 def directories(path: pathlib.Path) -> list[int]:
   """Returns the offsets of a file's directories up to one that is cut off; ValueError for too many."""
   offsets: dict[int, None] = {}
-  with path.open("rb") as file:
+  with path.open("rb") as file, contextlib.suppress(struct.error):  # Of a file cut off in its head.
     order = "<" if file.read(2) == b"II" else ">"
     (version,) = struct.unpack(f"{order}H", file.read(2))
     word = f"{order}{'Q' if version == 43 else 'I'}"
