@@ -1,12 +1,10 @@
 """Reads polygons and points from GeoPackage, shapefile and GeoJSON, in the pixels of a scene.
 
-Layers may be untrusted. GDAL chooses the driver for a file by itself, and some drivers open other files
-and URLs that the file names. So a file must begin as one of the three formats does.
+Layers may be untrusted: `layer_files` says what GDAL may open of them.
 """
 
 import contextlib
 import dataclasses
-import json
 import logging
 import pathlib
 import re
@@ -19,21 +17,15 @@ import pyogrio.raw
 import pyproj
 import shapely
 
-from lgag_jax.geo import antimeridian, crs_relation, geometry_parts, layer_formats
+from lgag_jax.geo import antimeridian, crs_relation, geometry_parts, layer_files
 from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
 
 _LOG = logging.getLogger(__name__)
 
-_MAX_JSON_BYTES = 1 << 28
-_GPKG_IDS = (b"GPKG", b"GP10", b"GP11")  # At byte 68 of an SQLite file.
 # The layers and columns of tiles.gpkg, which `tiling.output` writes.
 TILE_LAYER = re.compile(r"tiles(_\d+)?")
 TILE_FIELDS = {"label", "split", "image", "scene", "row", "col"}
-_JSON_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
-  kind + name for name in ("Polygon", "Point") for kind in ("", "Multi")
-))
-
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
@@ -54,19 +46,19 @@ def read_shapes(
   position in the scene's coordinates, repairs invalid ones, and warns with the number of features of
   each. Raises ValueError naming the file and the remedy.
   """
-  driver = _driver(path)
+  driver, source = layer_files.source(path)
   with _error_context(path):
-    layer = _layer(path, layer)
-    info = pyogrio.read_info(path, layer=layer)
+    layer = _layer(path, source, layer)
+    info = pyogrio.read_info(source, layer=layer)
     if info["driver"] != driver:
       raise ValueError(f"GDAL opens it with {info['driver']}, not {driver}")
     _check_field(info["fields"], field, classes)
     columns = [field] if field else []
-    meta, _, wkb, data = pyogrio.raw.read(path, layer=layer, columns=columns, force_2d=True)
+    meta, _, wkb, data = pyogrio.raw.read(source, layer=layer, columns=columns, force_2d=True)
     with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
       features = shapely.from_wkb(wkb, on_invalid="ignore")
     # A copy of the tiles. An inventory that got their columns by a join has other outlines.
-    if _has_tile_fields(path, layer) and np.all(shapely.get_num_coordinates(features) == 5):
+    if _has_tile_fields(source, layer) and np.all(shapely.get_num_coordinates(features) == 5):
       _refuse_tiles(path)
   readable = np.flatnonzero(~(shapely.is_missing(features) | shapely.is_empty(features)))
   unreadable = np.setdiff1d(np.arange(len(features)), readable)
@@ -103,50 +95,9 @@ def _error_context(path: pathlib.Path) -> Iterator[None]:
     raise ValueError(f"{path} cannot be read as labels: {str(error).rstrip('.')}.") from error
 
 
-def _driver(path: pathlib.Path) -> str:
-  """Returns the driver for a file's suffix; raises ValueError unless its first bytes agree."""
-  layer_formats.check(path)
-  driver = layer_formats.SUFFIXES.get(path.suffix.lower())
-  if driver is None:
-    raise ValueError(f"{path} cannot be read as labels. {layer_formats.remedy(path)}")
-  if not path.is_file():  # URLs and paths in archives are not files either.
-    raise ValueError(f"{path} cannot be read as labels: no such file.")
-  if set(str(path)) & set("!;"):  # They would be read as a path in an archive.
-    raise ValueError(f"{path}: a path with '!' or ';' is unsupported. Rename it.")
-  with path.open("rb") as file:
-    header = file.read(72)
-  if driver == "GeoJSON":
-    matches = _is_geojson(path)
-  elif driver == "GPKG":
-    matches = header.startswith(b"SQLite format 3\0") and header[68:] in _GPKG_IDS
-  else:
-    matches = header.startswith(b"\x00\x00\x27\x0a")
-  if not matches:
-    raise ValueError(
-      f"{path} is not a valid {driver} file, although its name ends in {path.suffix}. "
-      f"{layer_formats.remedy(path)}"
-    )
-  return driver
-
-
-def _is_geojson(path: pathlib.Path) -> bool:
-  if (size := path.stat().st_size) > _MAX_JSON_BYTES:
-    raise ValueError(
-      f"{path} has {size >> 20} MiB, more than the {_MAX_JSON_BYTES >> 20} MiB allowed for GeoJSON: "
-      "save it as GeoPackage."
-    )
-  content = path.read_bytes()
-  if b"gdal_streamed_alg" in content:  # GDAL would run the commands in the file.
-    return False
-  try:
-    return json.loads(content).get("type") in _JSON_TYPES
-  except (ValueError, AttributeError, RecursionError):
-    return False
-
-
-def _layer(path: pathlib.Path, layer: str) -> str:
-  names = [name for name, kind in pyogrio.list_layers(path) if kind is not None]
-  tiles = [name for name in names if TILE_LAYER.fullmatch(name) and _has_tile_fields(path, name)]
+def _layer(path: pathlib.Path, source: str | bytes, layer: str) -> str:
+  names = [name for name, kind in pyogrio.list_layers(source) if kind is not None]
+  tiles = [name for name in names if TILE_LAYER.fullmatch(name) and _has_tile_fields(source, name)]
   if tiles and (layer in tiles or (not layer and tiles == names)):
     _refuse_tiles(path)
   if layer in names or (not layer and len(names) == 1):
@@ -155,8 +106,8 @@ def _layer(path: pathlib.Path, layer: str) -> str:
   raise ValueError(f"it has {problem}: choose one with --layer, of {', '.join(names) or 'none'}")
 
 
-def _has_tile_fields(path: pathlib.Path, layer: str) -> bool:
-  return {name.lower() for name in pyogrio.read_info(path, layer=layer)["fields"]} >= TILE_FIELDS
+def _has_tile_fields(source: str | bytes, layer: str) -> bool:
+  return {name.lower() for name in pyogrio.read_info(source, layer=layer)["fields"]} >= TILE_FIELDS
 
 
 def _refuse_tiles(path: pathlib.Path) -> NoReturn:

@@ -1,0 +1,155 @@
+"""Checks the untrusted file of a layer, and gives GDAL no more than it may open.
+
+GDAL chooses the driver for a file by its content, and some drivers open other files and URLs that the
+file names, or run its commands. GeoPackages and shapefiles begin as no other format does, and only the
+CRSs in them can name anything. GeoJSON is text, in which another format may hide: GDAL gets
+a copy of its shapes and fields.
+"""
+
+import contextlib
+import json
+import pathlib
+import re
+import sqlite3
+from typing import Any
+
+import pyogrio
+
+from lgag_jax.geo import layer_formats
+from lgag_jax.imagery import plain_crs
+
+# Otherwise GDAL reads notes in a file beside a layer.
+pyogrio.set_gdal_config_options({"GDAL_PAM_ENABLED": False})
+_MAX_JSON_BYTES = 1 << 28
+_MAX_PRJ_BYTES = 1 << 16
+_MAX_SQL_STEPS = 10_000  # Thousands of steps of SQLite's machine.
+_GPKG_IDS = (b"GPKG", b"GP10", b"GP11")  # At byte 68 of an SQLite file.
+_TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
+  kind + name for name in ("Polygon", "Point") for kind in ("", "Multi")
+))
+_CODE = re.compile(r"(urn:(x-)?ogc:def:crs:)?[A-Za-z]+:[\w.]*:?\w+", re.ASCII)
+
+
+def source(path: pathlib.Path) -> tuple[str, str | bytes]:
+  """Returns the driver of a layer's file, and the file's absolute path or the content for GDAL.
+
+  Raises ValueError naming a file that is missing, of another format than its name says, or unsafe.
+  """
+  layer_formats.check(path)
+  driver = layer_formats.SUFFIXES.get(path.suffix.lower())
+  if driver is None:
+    raise ValueError(f"{path} cannot be read as labels. {layer_formats.remedy(path)}")
+  if not path.is_file():  # URLs and paths in archives are not files either.
+    raise ValueError(f"{path} cannot be read as labels: no such file.")
+  absolute = str(path.absolute())
+  if set(absolute) & set("!;") or absolute.startswith("/vsi"):
+    raise ValueError(f"{path}: a path with '!' or ';' is unsupported. Rename it.")
+  with path.open("rb") as file:
+    header = file.read(72)
+  content: Any = None
+  if driver == "GeoJSON":
+    content = _parse(path)
+    matches = isinstance(content, dict) and content.get("type") in _TYPES
+  elif driver == "GPKG":
+    matches = header.startswith(b"SQLite format 3\0") and header[68:] in _GPKG_IDS
+  else:
+    matches = header.startswith(b"\x00\x00\x27\x0a")
+  if not matches:
+    raise ValueError(
+      f"{path} is not a valid {driver} file, although its name ends in {path.suffix}. "
+      f"{layer_formats.remedy(path)}"
+    )
+  try:
+    if driver == "GeoJSON":
+      return driver, _plain_json(content, path)
+    _check_prj(path) if driver == "ESRI Shapefile" else _check_database(path)
+  except (ValueError, sqlite3.Error) as error:
+    raise ValueError(f"{path} cannot be read as labels: {error}. Save the layer again.") from error
+  except (TypeError, KeyError, AttributeError, RecursionError) as error:
+    raise ValueError(f"{path} cannot be read as labels: it is not GeoJSON. Save it again.") from error
+  return driver, absolute
+
+
+def _parse(path: pathlib.Path) -> Any:
+  if (size := path.stat().st_size) > _MAX_JSON_BYTES:
+    raise ValueError(
+      f"{path} has {size >> 20} MiB, more than the {_MAX_JSON_BYTES >> 20} MiB allowed for GeoJSON: "
+      "save it as GeoPackage."
+    )
+  content = path.read_bytes()
+  if b"gdal_streamed_alg" in content:  # Commands that GDAL would run.
+    return None
+  try:
+    return json.loads(content)
+  except (ValueError, RecursionError):
+    return None
+
+
+def _plain_json(content: dict, path: pathlib.Path) -> bytes:
+  """Returns a layer as GeoJSON with its name, CRS, shapes and fields, and nothing else.
+
+  "<" is escaped, so that no text in it can begin XML.
+  """
+  kind = content["type"]
+  if kind == "FeatureCollection":
+    features = [_feature(feature) for feature in content["features"]]
+  else:
+    own = {key: value for key, value in content.items() if key != "crs"}
+    features = [_feature(own if kind == "Feature" else {"geometry": own})]
+  name = content.get("name")
+  name = name if isinstance(name, str) and name else path.stem
+  layer: dict[str, Any] = {"type": "FeatureCollection", "name": name}
+  if (crs := content.get("crs")) is not None:
+    layer["crs"] = {"type": "name", "properties": {"name": _crs_name(crs)}}
+  return json.dumps({**layer, "features": features}).replace("<", "\\u003c").encode()
+
+
+def _feature(feature: dict) -> dict:
+  geometry, properties = feature.get("geometry"), feature.get("properties")
+  return {
+    "type": "Feature", "properties": properties if isinstance(properties, dict) else {},
+    "geometry": None if geometry is None else _geometry(geometry),
+  }
+
+
+def _geometry(geometry: dict) -> dict:
+  if (crs := geometry.get("crs")) is not None:
+    _crs_name(crs)
+    raise ValueError("a geometry has a CRS of its own")
+  if geometry.get("type") == "GeometryCollection":
+    parts = [_geometry(part) for part in geometry["geometries"]]
+    return {"type": "GeometryCollection", "geometries": parts}
+  return {"type": geometry.get("type"), "coordinates": geometry.get("coordinates")}
+
+
+def _crs_name(crs: dict) -> str:
+  """Returns the name of a CRS member; raises ValueError for a link, which GDAL would follow."""
+  name = crs["properties"].get("name") if crs.get("type") == "name" else None
+  if not isinstance(name, str) or not _CODE.fullmatch(name):
+    raise ValueError(f"its CRS {str(crs)[:200]} is no name of a register, such as EPSG:32633")
+  return name
+
+
+def _check_prj(path: pathlib.Path) -> None:
+  for suffix in (".prj", ".PRJ"):
+    file = path.with_suffix(suffix)
+    if not file.exists():
+      continue
+    if not file.is_file() or file.stat().st_size > _MAX_PRJ_BYTES:
+      raise ValueError(f"{file.name} is no CRS")
+    _check_crs(file.read_bytes().decode("latin-1"))
+
+
+def _check_database(path: pathlib.Path) -> None:
+  """Raises ValueError if a CRS in a GeoPackage names other files."""
+  steps = iter(range(_MAX_SQL_STEPS))
+  with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
+    database.set_progress_handler(lambda: next(steps, -1) < 0, 1000)  # A view can be endless.
+    database.text_factory = lambda data: data.decode("latin-1")
+    for row in database.execute("SELECT * FROM gpkg_spatial_ref_sys"):
+      _check_crs(" ".join(value for value in row if isinstance(value, str)))
+
+
+def _check_crs(text: str) -> None:
+  if plain_crs.names_files(text):
+    raise ValueError(f"its CRS names other files, which lgag does not open: {text!r:.300}")

@@ -1,0 +1,139 @@
+"""Untrusted layers: GDAL opens no other file, URL or pipe for them, whatever hides in their text."""
+
+import contextlib
+import json
+import pathlib
+import sqlite3
+
+import numpy as np
+import pyogrio
+import pytest
+import shapely
+from pyogrio.errors import DataSourceError
+
+from lgag_jax.geo import layer_files
+from tests.opened_files import make_pipe, opens
+from tests.test_hostile_images import server  # noqa: F401
+from tests.test_named_files import BOUND, definition
+from tests.test_reference import SQUARE, on_earth, whole, write_layer
+
+READ = """
+import sys, pyogrio
+info = pyogrio.read_info(sys.argv[1])
+print(info["driver"], info["features"])
+"""
+
+
+def geojson(folder, name="a.geojson", **members):
+  """Writes a valid layer with more members; returns its path."""
+  ring = shapely.get_coordinates(on_earth(SQUARE)).tolist()
+  geometry = {"type": "Polygon", "coordinates": [ring]}
+  feature = {"type": "Feature", "properties": {}, "geometry": geometry}
+  crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32644"}}
+  layer = {**members, "type": "FeatureCollection", "crs": crs, "features": [feature]}
+  path = folder / name
+  path.parent.mkdir(parents=True, exist_ok=True)
+  path.write_text(json.dumps(layer))
+  return path
+
+
+def vrt(source):
+  layer = f"<OGRVRTLayer name='other'><SrcDataSource>{source}</SrcDataSource></OGRVRTLayer>"
+  return f"<OGRVRTDataSource>{layer}</OGRVRTDataSource>"
+
+
+@pytest.mark.parametrize("kind", ["file", "url", "pipe", "entities"])
+def test_text_in_a_geojson_is_only_text(tmp_path, server, kind):  # noqa: F811
+  """Because of the text in it, another driver takes the file for its own."""
+  url, requests = server
+  pipe, other = make_pipe(tmp_path), write_layer(tmp_path / "other.gpkg", [on_earth(SQUARE)] * 7)
+  source = {"url": f"/vsicurl/{url}/x.geojson", "pipe": pipe}.get(kind, other)
+  if kind == "entities":
+    command = f"gdal vector pipeline ! read {other} ! write --of=stream streamed_dataset"
+    content = json.dumps({"type": "gdal_streamed_alg", "command_line": command})
+    source = "".join(f"&#{byte};" for byte in content.encode())
+  path = geojson(tmp_path, note=vrt(source))
+  opened, printed = opens(pipe, READ, path)
+  real = {"pipe": opened, "url": bool(requests)}.get(kind, "OGR_VRT 7" in printed)
+  assert real  # The attack is real.
+  requests.clear()
+  np.testing.assert_array_equal(whole(path), whole(geojson(tmp_path / "plain")))
+  assert not requests
+
+
+@pytest.mark.parametrize("kind", ["link", "url", "ogcwkt", "name"])
+def test_a_geojson_names_its_crs_and_links_to_none(tmp_path, server, kind):  # noqa: F811
+  url, requests = server
+  pipe = make_pipe(tmp_path)
+  crs = {
+    "link": {"type": "link", "properties": {"href": f"{url}/x", "type": "proj4"}},
+    "url": {"type": "url", "properties": {"url": f"{url}/x"}},
+    "ogcwkt": {"type": "link", "properties": {"href": f"{url}/x", "type": "ogcwkt"}},
+    "name": {"type": "name", "properties": {"name": BOUND.format(pipe)}},
+  }[kind]
+  path = geojson(tmp_path)
+  path.write_text(json.dumps({**json.loads(path.read_text()), "crs": crs}))
+  opened, _ = opens(pipe, READ, path)
+  assert opened or requests  # The attack is real.
+  requests.clear()
+  with pytest.raises(ValueError, match=r"a\.geojson cannot be read as labels: its CRS .* is no name"):
+    whole(path)
+  geometry = json.loads(path.read_text())
+  geometry["features"][0]["geometry"]["crs"] = geometry.pop("crs")
+  path.write_text(json.dumps(geometry))
+  with pytest.raises(ValueError, match=r"a\.geojson cannot be read as labels"):
+    whole(path)
+  assert not requests
+
+
+@pytest.mark.parametrize("name", [
+  "urn:ogc:def:crs:OGC:1.3:CRS84", "EPSG:4326", "urn:ogc:def:crs:EPSG::32644"])
+def test_names_of_crss_are_read(tmp_path, name):
+  path = geojson(tmp_path)
+  crs = {"type": "name", "properties": {"name": name}}
+  path.write_text(json.dumps({**json.loads(path.read_text()), "crs": crs}))
+  assert pyogrio.read_info(layer_files.source(path)[1])["crs"] == pyogrio.read_info(path)["crs"]
+
+
+@pytest.mark.parametrize("name", [
+  "https:x.geojson", "s3:x.geojson", "zip:x.geojson", "s3:x.gpkg", "zip:x.shp"])
+def test_a_relative_name_is_a_file(tmp_path, monkeypatch, name):
+  monkeypatch.chdir(tmp_path)
+  write_layer(tmp_path / f"x{pathlib.Path(name).suffix}", [on_earth(SQUARE)], kind="Polygon")
+  for file in tmp_path.glob("x.*"):
+    file.rename(f"{name.rpartition('.')[0]}{file.suffix}")
+  with pytest.raises(DataSourceError):
+    pyogrio.read_info(name)  # The attack is real: GDAL takes the name for an address.
+  assert whole(pathlib.Path(name)).any()
+
+
+@pytest.mark.parametrize("kind", ["nadgrids", "geoidgrids", "bound"])
+@pytest.mark.parametrize("suffix", [".shp", ".gpkg"])
+def test_the_crs_of_a_layer_names_no_file(tmp_path, suffix, kind):
+  pipe = make_pipe(tmp_path)
+  path = write_layer(tmp_path / f"a{suffix}", [on_earth(SQUARE)], kind="Polygon")
+  text = definition(kind, pipe)
+  if suffix == ".shp":
+    path.with_suffix(".prj").write_text(text)
+  else:
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+      database.execute(
+        "UPDATE gpkg_spatial_ref_sys SET organization='x', organization_coordsys_id=7, definition=? "
+        "WHERE srs_id=32644", (text,))
+  crs = "import sys, pyogrio, pyproj\ncrs = pyogrio.read_info(sys.argv[1])['crs']\n"
+  transform = 'pyproj.Transformer.from_crs(crs, "EPSG:4326").transform(5e5, 3e6)'
+  opened, _ = opens(pipe, crs + transform, path)
+  assert opened or (suffix, kind) == (".shp", "bound")  # The attack is real.
+  with pytest.raises(ValueError, match=rf"a\{suffix} cannot be read as labels: its CRS names other"):
+    whole(path)
+
+
+def test_an_endless_view_in_a_geopackage_ends(tmp_path):
+  path = write_layer(tmp_path / "a.gpkg", [on_earth(SQUARE)])
+  with contextlib.closing(sqlite3.connect(path)) as database, database:
+    database.execute("PRAGMA foreign_keys=OFF")
+    database.execute("DROP TABLE gpkg_spatial_ref_sys")
+    database.execute("CREATE VIEW gpkg_spatial_ref_sys AS WITH RECURSIVE n(x) AS "
+                     "(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n")
+  with pytest.raises(ValueError, match=r"a\.gpkg cannot be read as labels: interrupted"):
+    whole(path)
