@@ -4,7 +4,7 @@ python -m benchmarks.fuzz --inputs=10000 --only=image-png,archive-zip --json=fuz
 
 Each reader runs in processes of its own, so that a crash ends none but these. A reader may read a file
 or refuse it with an error that names it; all else is a fault: another error, a crash, more than
-SECONDS, more than GIB. Inputs at fault are kept in the folder that --keep names.
+SECONDS, more than PEAK_MIB. Inputs at fault are kept in the folder that --keep names.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from benchmarks.fuzz_readers import READERS, Reader, find
 from lgag_jax.pages import rendering
 
 SECONDS = 5
+PEAK_MIB = 600  # Memory that a process may take beyond that before its first input.
 GIB = 4  # Address space beyond that of the process before its first input.
 _CHUNK = 2500  # Inputs a process.
 
@@ -45,7 +46,7 @@ def feed(name: str, number: int, count: int, folder: pathlib.Path) -> None:
   (place / reader.name).write_bytes(seeds[0])
   _outcome(reader, place / reader.name)  # Imports what it needs before memory is limited.
   _limit_memory()
-  base = _status("VmHWM")
+  base, peak = _status("VmHWM"), [0.0]
 
   @seed(number)
   @settings(
@@ -63,9 +64,13 @@ def feed(name: str, number: int, count: int, folder: pathlib.Path) -> None:
     signal.alarm(0)
     if seconds > SECONDS:
       outcome, message = "slow", f"took {seconds:.1f} s"
+    growth = (_status("VmHWM") - base) / 1024
+    # The peak of a process never falls, so the first input above the limit counts.
+    if growth > PEAK_MIB >= peak[0]:
+      outcome, message = "memory", f"took {growth:.0f} MiB"
+    peak[0] = max(peak[0], growth)
     if outcome not in ("read", "refused"):
       shutil.copy(path, folder / f"fault-{number}-{time.monotonic_ns()}-{reader.name}")
-    growth = (_status("VmHWM") - base) / 1024
     log.write(json.dumps([outcome, message, 1000 * seconds, growth]) + "\n")
 
   one()

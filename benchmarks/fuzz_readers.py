@@ -1,6 +1,7 @@
 """What is fuzzed: every reader of the package, with valid files to begin with."""
 
 import dataclasses
+import functools
 import importlib
 import json
 import pathlib
@@ -9,7 +10,11 @@ import tempfile
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import pyogrio.raw
+import shapely
+from affine import Affine
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.windows import Window
 
 from benchmarks import fuzz_inputs, fuzz_seeds
@@ -68,6 +73,23 @@ def _read_mask(path: pathlib.Path) -> None:
     with images.open_raster(path) as raster:
       mask = images.read_mask(raster, classes=classes, ignore=9)
     assert set(np.unique(mask)) <= {*range(classes + 1), images.UNKNOWN}
+
+
+def _read_layer(path: pathlib.Path) -> None:
+  grid = _module("geo.grid").Grid(24, 24, CRS.from_epsg(32633), Affine(2.0, 0, 5e5, 0, -2.0, 5e6))
+  reference = _module("geo.reference")
+  with reference.open_reference(path, grid, ("a", "b"), field="type") as labels:
+    assert labels.read(Window(-3, 2, 16, 16)).shape == (16, 16)
+    labels.near(Window(0, 0, 8, 8), 2.0)
+
+
+def _prepare_shapefile(folder: pathlib.Path) -> None:
+  """Writes the other parts of the shapefile, of which only x.shp is damaged."""
+  polygon = shapely.box(5e5, 4_999_960, 500_020, 5e6)
+  pyogrio.raw.write(
+    folder / "x.shp", shapely.to_wkb(np.array([polygon] * 2, object)),
+    [np.array(["a", "b"], object)], ["type"], crs="EPSG:32633", geometry_type="Polygon",
+  )
 
 
 def _prepare_patches(folder: pathlib.Path) -> None:
@@ -146,6 +168,12 @@ READERS: dict[str, Reader] = {
   "image-jp2": Reader("x.jp2", _read_image, fuzz_seeds.jp2s),
   "scene-vrt": Reader("x.vrt", _read_scene, fuzz_seeds.vrts, prepare=_prepare_scene),
   "mask": Reader("x.png", _read_mask, fuzz_seeds.masks, fuzz_inputs.repair_png),
+  "layer-geojson": Reader("x.geojson", _read_layer, functools.partial(fuzz_seeds.layers, ".geojson")),
+  "layer-gpkg": Reader("x.gpkg", _read_layer, functools.partial(fuzz_seeds.layers, ".gpkg")),
+  "layer-shp": Reader(
+    # Points would need another index beside them.
+    "x.shp", _read_layer, lambda: fuzz_seeds.layers(".shp")[:1], prepare=_prepare_shapefile
+  ),
   "manifest": Reader("manifest.csv", _read_manifest, fuzz_seeds.manifests, prepare=_prepare_patches),
   "weights-safetensors": Reader("x.safetensors", _read_weights, fuzz_seeds.safetensor_files),
   "weights-npz": Reader("x.npz", _read_weights, fuzz_seeds.npz),

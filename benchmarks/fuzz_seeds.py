@@ -3,14 +3,18 @@
 import csv
 import gzip
 import io
+import pathlib
 import pickle
 import struct
 import tarfile
+import tempfile
 import zipfile
 
 import numpy as np
+import pyogrio.raw
 import rasterio
 import safetensors.numpy
+import shapely
 from PIL import Image
 
 SIDE = 24
@@ -97,6 +101,28 @@ def vrts() -> list[bytes]:
     place = "<SRS>EPSG:32633</SRS><GeoTransform>5e5, 2, 0, 5e6, 0, -2</GeoTransform>"
     head = '<VRTDataset rasterXSize="50" rasterYSize="40">'
     result.append(f"{head}{place}{bands}</VRTDataset>".encode())
+  return result
+
+
+def layers(suffix: str) -> list[bytes]:
+  """Polygons and points with a class field, in degrees and in metres, in a format of vectors."""
+  ring = np.array([(3.0, 3), (20, 4), (18, 20), (3, 3)])
+  polygons = shapely.polygons([ring, ring + 9])
+  result = []
+  for shapes, kind, crs in (
+    (polygons, "Polygon", "EPSG:32633"), (shapely.points([(4, 5), (9.5, 9)]), "Point", "EPSG:4326"),
+  ):
+    with tempfile.TemporaryDirectory() as folder:
+      path = pathlib.Path(folder, f"x{suffix}")
+      scale = np.array([2.0, -2]), np.array([5e5, 5e6])
+      if kind == "Point":
+        scale = np.array([1e-5, -1e-5]), np.array([15.0, 45.15])
+      placed = shapely.transform(shapes, lambda points, s=scale: points * s[0] + s[1])
+      pyogrio.raw.write(
+        path, shapely.to_wkb(placed), [np.array(["a", "b"], object)], ["type"], crs=crs,
+        geometry_type=kind,
+      )
+      result.append(path.read_bytes())
   return result
 
 

@@ -23,7 +23,8 @@ GIVEN = {"scene.tif", "labels.gpkg"}
 DECOYS = ("scene.tif.ovr", "scene.ovr", "scene.tfw.tmp", "scene.imd", "labels.gpkg.aux.xml")
 # Programs of the system: matplotlib asks once for the fonts, and Python for the machine.
 PROGRAMS = {"fc-list", "uname"}
-INSTALLED = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev", "/opt")
+INSTALLED = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev", "/opt",
+             "/var/cache/fontconfig")
 _SYSTEM_CALL = re.compile(r'(open|openat|execve|connect)\((?:AT_FDCWD, |-?\d+, )?(?:"([^"]*)"|(.*))')
 
 
