@@ -137,3 +137,21 @@ def test_an_endless_view_in_a_geopackage_ends(tmp_path):
                      "(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n")
   with pytest.raises(ValueError, match=r"a\.gpkg cannot be read as labels: interrupted"):
     whole(path)
+
+
+@pytest.mark.parametrize("kind", ["few", "many", "holes", "gigantic"])
+def test_polygons_that_cross_themselves_often_are_refused(tmp_path, kind):
+  """Repairing them would take hours."""
+  rng = np.random.default_rng(0)
+  ring = lambda count: rng.uniform(0, 24, (count, 2))
+  polygon = {
+    "few": lambda: shapely.Polygon(ring(60)), "many": lambda: shapely.Polygon(ring(400)),
+    "holes": lambda: shapely.Polygon(ring(4), [ring(3) for _ in range(150)]),
+    "gigantic": lambda: shapely.Polygon(ring(100_000)),
+  }[kind]()
+  path = write_layer(tmp_path / "a.gpkg", [on_earth(polygon)])
+  if kind == "few":
+    assert whole(path).any()
+  else:
+    with pytest.raises(ValueError, match=r"a\.gpkg holds a polygon of \d+ vertices that crosses"):
+      whole(path)

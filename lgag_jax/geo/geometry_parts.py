@@ -12,6 +12,10 @@ from shapely import GeometryType
 
 _LOG = logging.getLogger(__name__)
 
+# The time of a repair grows with the square of the crossings. This many take some seconds.
+_MAX_CROSSINGS = 2000
+_FEW_VERTICES = 64  # So few edges cross less often.
+_MAX_EDGES_AT_ONCE = 1 << 10
 _KINDS = ("polygons", "points", "lines")  # A collection counts as the first of these that it holds.
 _TYPES = {"polygons": GeometryType.POLYGON, "points": GeometryType.POINT}
 
@@ -70,11 +74,29 @@ def repaired(path, polygons: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray
   """Returns valid polygons with an area, and bool[n], which ones of all they are."""
   invalid = ~shapely.is_valid(polygons)
   warn(path, owners[invalid], "are invalid; repairing them")
+  for polygon in polygons[invalid & (shapely.get_num_coordinates(polygons) > _FEW_VERTICES)]:
+    if _crosses_itself_often(polygon):
+      raise ValueError(
+        f"{path} holds a polygon of {shapely.get_num_coordinates(polygon)} vertices that crosses "
+        f"itself more than {_MAX_CROSSINGS} times. Repair or remove it, such as with Fix geometries "
+        "in QGIS."
+      )
   valid = polygons.copy()
   valid[invalid] = [_polygons_of(geometry) for geometry in shapely.make_valid(polygons[invalid])]
   with_area = shapely.area(valid) > 0
   warn(path, owners[~with_area], "have parts without an area, such as lines; skipping those parts")
   return valid[with_area], with_area
+
+
+def _crosses_itself_often(polygon: shapely.Polygon) -> bool:
+  points, ring = shapely.get_coordinates(shapely.get_rings(polygon), return_index=True)
+  ends = np.stack([points[:-1], points[1:]], axis=1)[ring[:-1] == ring[1:]]
+  edges = np.asarray(shapely.linestrings(ends))
+  tree, found, start, step = shapely.STRtree(edges), 0, 0, 1
+  while start < len(edges) and found <= 2 * _MAX_CROSSINGS:  # Each is found from both edges.
+    found += tree.query(edges[start : start + step], predicate="crosses").shape[1]
+    start, step = start + step, min(2 * step, _MAX_EDGES_AT_ONCE)  # An edge may cross all others.
+  return found > 2 * _MAX_CROSSINGS
 
 
 def _polygons_of(geometry: shapely.Geometry) -> shapely.Geometry:
