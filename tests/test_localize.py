@@ -127,7 +127,7 @@ def literal_agreement(scores, labels, fractions):
   for rate, count in zip(best[1:, top], (labels.sum(), (~labels).sum()), strict=True):
     rate = (rate * count + 1) / (count + 2)
     variance += rate * (1 - rate) / (count + 2)
-  agrees = best[0] >= best[0, top] - np.sqrt(variance)
+  lack = (best[0, top] - best[0]) / (4 * np.sqrt(variance) / 2)
   cells = scores[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))
   angles = np.arcsin(np.sqrt(cells))
   steepness = np.hypot(*np.gradient(angles, axis=(1, 2)))
@@ -135,7 +135,7 @@ def literal_agreement(scores, labels, fractions):
   for threshold in thresholds:
     weights = np.exp(-0.5 * ((angles - np.arcsin(np.sqrt(threshold))) / 0.03) ** 2)
     means.append((weights * steepness).sum() / max(weights.sum(), 1e-9))
-  return agrees, np.array(means)
+  return np.log(np.array(means) + 1e-9) - lack**2 / 2
 
 
 @pytest.mark.parametrize("side", [4, 12, 24])
@@ -162,14 +162,13 @@ def test_the_threshold_is_where_maps_are_steepest_and_labels_agree(config, side)
   found = threshold_rules.thresholds(
     lambda *_: maps, None, (b for b in [batch]), sharding.make_mesh(), config
   )["anchor_guided"]["agreement"][0]
-  agrees, steepness = literal_agreement(scores, labels, colour_index.SHARES)
-  assert agrees[round(found * 1024)]
-  assert steepness[round(found * 1024)] >= 0.95 * steepness[agrees].max()
+  literal = literal_agreement(scores, labels, colour_index.SHARES)
+  assert literal[round(found * 1024)] >= literal.max() - 0.05
   assert 0.4 < found < 0.75
 
 
-def test_few_images_that_agree_fully_leave_a_range_of_thresholds():
-  """Ten images of a class: a threshold that one of them misses is within two standard errors."""
+def test_few_images_leave_more_to_the_maps_than_many():
+  """Nine of ten images: less than two standard errors below all, but not so of a thousand images."""
   positive, negative, flat = np.zeros((2, 1024)), np.zeros((2, 1024)), np.ones(1024)
   positive[:, 0] = negative[:, 0] = 10
   positive[0, 1:600], positive[1, 1:300], positive[1, 300:700] = 10, 9, 9

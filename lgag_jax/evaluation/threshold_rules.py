@@ -27,7 +27,7 @@ from lgag_jax.runtime import files, preemption, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
-_ERRORS = 2.0  # Standard errors that a threshold's agreement may lie below the best.
+_ERRORS = 4.0  # Standard errors below the best agreement that weigh as much as sqrt(e) in steepness.
 _ANGLE = 0.01  # Width in radians of the bins of arcsin(sqrt(score)).
 _SMOOTHING = 3.0  # Standard deviation, in those bins.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
@@ -45,9 +45,9 @@ def thresholds(
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "agreement": an image counts as positive if a fraction of its pixels scores above the threshold, and
     the labels say how well that agrees (balanced accuracy). With `localize.agreement_fraction` it is
-    the threshold that agrees best. If that is 0, any of SHARES may be the fraction, many thresholds
-    agree within two standard errors of the best, and of these the one is taken where the maps of
-    positive images are steepest: at an outline scores change most.
+    the threshold that agrees best. If that is 0, any of SHARES may be the fraction, and many
+    thresholds agree nearly as well as the best. So the steepness of the maps of positive images counts
+    too: at an outline scores change most.
   """
   histograms = make_histograms(config, mesh)
   total: dict[str, Any] = {}
@@ -127,10 +127,12 @@ def _steepness(
 def _agreement(
   positive: np.ndarray, negative: np.ndarray, steepness: np.ndarray, cells: np.ndarray
 ) -> float:
-  """Returns the threshold where maps are steepest of those that agree with the labels.
+  """Returns the threshold where maps are steep and which agrees with the labels.
 
-  Counts of images are f[fractions, bins], the sums over cells f[bins]. With one fraction it is the
-  threshold that agrees best, and of equally good ones the middle one.
+  It is the highest of log(steepness) - (d / (4 e))^2 / 2, where d is what balanced accuracy lacks to
+  the best and e the standard error of the best. Counts of images are f[fractions, bins], the sums
+  over cells f[bins]. With one fraction it is the threshold that agrees best, and of equally good ones
+  the middle one.
   """
   positives, negatives = positive[0, 0], negative[0, 0]
   if not positives or not negatives:
@@ -142,8 +144,9 @@ def _agreement(
     equal = np.flatnonzero(highest >= highest.max() * (1 - 1e-9))
     return float(equal[len(equal) // 2]) / metrics.BINS
   error = np.sqrt(_variance(sensitivity[best], positives) + _variance(specificity[best], negatives)) / 2
-  agrees = highest >= highest.max() - _ERRORS * error - 1e-9
-  return float(np.argmax(np.where(agrees, _mean_by_angle(steepness, cells), -1.0))) / metrics.BINS
+  disagreement = (highest.max() - highest) / (_ERRORS * error)
+  steep = np.log(_mean_by_angle(steepness, cells) + 1e-9)
+  return float(np.argmax(steep - disagreement**2 / 2)) / metrics.BINS
 
 
 def _mean_by_angle(total: np.ndarray, count: np.ndarray) -> np.ndarray:
