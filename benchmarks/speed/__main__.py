@@ -50,9 +50,10 @@ def call(command: list[str], *, quick: bool, limit_s: float = _LIMIT_S) -> dict:
   return json.loads(out.strip().splitlines()[-1])
 
 
-def measure(settings: dict, *, quick: bool) -> dict:
+def measure(settings: dict, *, quick: bool, limit_s: float = _LIMIT_S) -> dict:
   """Runs one case in a new process of this Python."""
-  return call([sys.executable, "-m", "benchmarks.speed.cases", json.dumps(settings)], quick=quick)
+  command = [sys.executable, "-m", "benchmarks.speed.cases", json.dumps(settings)]
+  return call(command, quick=quick, limit_s=limit_s)
 
 
 def against_torch(settings: dict, python: str, *, quick: bool) -> dict:

@@ -91,6 +91,7 @@ def step(settings: dict) -> dict:
     "step_s": median, "images_per_s": config.train.batch_size / median, "times": times,
     "step_per_product": timing.paired_ratio(times["step"], times["product"]),
     "trace_s": traced, "compile_cold_s": cold, "compile_warm_s": warm,
+    "device_peak_mib": timing.device_peak_mib(),
     "peak_mib": peak, "peak_after_compile_mib": compile_mib, "flops": flops,
     "bytes_accessed": compiled.cost_analysis()["bytes accessed"],
     "temp_mib": compiled.memory_analysis().temp_size_in_bytes / 2**20,

@@ -60,6 +60,14 @@ def peak_mib() -> float:
   return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
 
 
+def device_peak_mib() -> float | None:
+  """Returns the most memory that arrays took on the first device, in MiB, where it counts that."""
+  import jax  # Not at the top: a parent process stays small.
+
+  stats = jax.local_devices()[0].memory_stats() or {}
+  return stats["peak_bytes_in_use"] / 2**20 if "peak_bytes_in_use" in stats else None
+
+
 def load() -> list[float] | None:
   """Returns the load averages over 1, 5 and 15 minutes, where the system has them."""
   return list(os.getloadavg()) if hasattr(os, "getloadavg") else None
