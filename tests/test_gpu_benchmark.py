@@ -36,15 +36,17 @@ def test_it_runs_on_a_cpu_and_agrees_with_itself(tmp_path, monkeypatch):
 
 
 def test_what_fails_or_has_no_time_is_named_and_the_rest_goes_on(tmp_path, monkeypatch):
+  clock = [0.0]
   def run(case, *, quick, limit_s):
     if case["kind"] == "step":
       raise Failed("RESOURCE_EXHAUSTED: out of memory | 3 GiB")
     if case["kind"] == "agreement":
       return {"loss_difference": 0.5, "map_difference": 0.0}
-    monkeypatch.setattr(gpu.time, "monotonic", lambda: 1e9)  # All time is used up.
+    clock[0] = 1000.0  # All time is used up.
     return {"megapixels_per_s": 12.3, "device_peak_mib": 1234.5}
 
   monkeypatch.setattr(gpu, "run", run)
+  monkeypatch.setattr(gpu.time, "monotonic", lambda: clock[0])
   monkeypatch.setattr(gpu, "_device", lambda quick: "1 x GPU (cuda)")
   monkeypatch.setattr(sys, "argv", ["gpu", "--quick", f"--output={tmp_path}"])
   with pytest.raises(SystemExit) as end:
