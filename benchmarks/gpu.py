@@ -169,10 +169,15 @@ def main() -> None:
     print(f"  {_figure(case)}", flush=True)
     record["cases"].append(case)
     record["seconds"] = time.monotonic() - start
-    (arguments.output / "gpu.json").write_text(json.dumps(record, indent=1))
-    (arguments.output / "gpu.md").write_text(report(record))
+    _write(record, arguments.output)
+  _write(record, arguments.output)
   print(f"{arguments.output}/gpu.md")
   sys.exit(1 if any("error" in case or disagrees(case) for case in record["cases"]) else 0)
+
+
+def _write(record: dict, output: pathlib.Path) -> None:
+  (output / "gpu.json").write_text(json.dumps(record, indent=1))
+  (output / "gpu.md").write_text(report(record))
 
 
 def _device(quick: bool) -> str:
