@@ -456,5 +456,5 @@ def test_from_the_command_line(tmp_path):
   assert faulty.returncode == 1 and "ERROR: 1 validation image is also in" in faulty.stdout
   assert f"{NO}/n29.png" in faulty.stdout and "Traceback" not in faulty.stderr
   assert sorted(p.name for p in pathlib.Path(f"{tmp_path}/run/doctor").iterdir()) == [
-    "report.html", "report.json"
+    "lock", "report.html", "report.json"
   ]

@@ -21,6 +21,7 @@ from lgag_jax.cli import command_line
 from lgag_jax.imagery import reading
 from lgag_jax.inputs import sources
 from lgag_jax.options.tiling import Settings
+from lgag_jax.runtime import folders
 from lgag_jax.tiling import tile
 
 HEIGHT, WIDTH, SIDE = 100, 128, 16  # The last row of tiles has 4 of 16 rows.
@@ -420,3 +421,13 @@ def test_words_of_a_table_are_labels(text, label):
   assert labels._label("row 2", text, settings) == label
   with pytest.raises(ValueError, match="no data, or for one class 1, yes, true and 0, no, false"):
     labels._label("row 2", "perhaps", settings)
+
+
+def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
+  write_scene(tmp_path / "scene.tif")
+  settings = options(tmp_path, labels=str(write_labels(tmp_path, "polygons")))
+  with folders.atomic_folder(tmp_path / "tiles") as folder:
+    (folder / "first").touch()
+    with pytest.raises(ValueError, match=r"tiles is being written by .*use another --output"):
+      tile.cut(settings)
+  assert [path.name for path in (tmp_path / "tiles").iterdir()] == ["first"]

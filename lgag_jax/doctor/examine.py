@@ -18,6 +18,7 @@ from lgag_jax.doctor import (
   survey,
 )
 from lgag_jax.doctor.page import render
+from lgag_jax.runtime import lock
 from lgag_jax.runtime.files import write_json, write_text
 
 
@@ -40,19 +41,20 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
     *estimate.check(resources),
   ])
   code = findings.exit_code(all_findings)
-  write_json(workdir / "doctor" / "report.json", {
-    "data": config.data.directory or config.data.builder,
-    "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
-    "exit_code": code,
-    "images": len(data.examples),
-    "seconds": round(data.seconds, 2),
-    "findings": [
-      {n: v for n, v in dataclasses.asdict(f).items() if n != "pictures"} for f in all_findings
-    ],
-    "estimate": dataclasses.asdict(resources),
-  })
   path = workdir / "doctor" / "report.html"
-  write_text(path, render(data, all_findings, config))
+  with lock.acquire(path.parent):
+    write_json(path.with_suffix(".json"), {
+      "data": config.data.directory or config.data.builder,
+      "written": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
+      "exit_code": code,
+      "images": len(data.examples),
+      "seconds": round(data.seconds, 2),
+      "findings": [
+        {n: v for n, v in dataclasses.asdict(f).items() if n != "pictures"} for f in all_findings
+      ],
+      "estimate": dataclasses.asdict(resources),
+    })
+    write_text(path, render(data, all_findings, config))
   # File names may contain bytes that are not UTF-8.
   print(findings.as_text(all_findings).encode(errors="backslashreplace").decode())
   count = {s: sum(f.severity == s for f in all_findings) for s in findings.SEVERITIES}

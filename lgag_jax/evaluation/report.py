@@ -10,28 +10,31 @@ from lgag_jax.evaluation.threshold_rules import load_thresholds
 from lgag_jax.method.registry import method_of
 from lgag_jax.pages import pictures, rendering
 from lgag_jax.pages.pictures import Picture
-from lgag_jax.runtime import files
+from lgag_jax.runtime import files, lock
 
 
 def write_report(workdir: pathlib.Path) -> pathlib.Path:
-  """Writes report.html; raises FileNotFoundError without an evaluation, ValueError if it is invalid."""
-  try:
-    page = _page(workdir)
-  except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
-    raise ValueError(
-      f"{workdir} holds invalid evaluation files ({error!r}): run --mode=eval again."
-    ) from error
-  path = workdir / "report.html"
-  files.write_text(path, page)
-  return path
+  """Writes report.html, the workdir locked.
 
-
-def _page(workdir: pathlib.Path) -> str:
+  Raises FileNotFoundError without an evaluation, ValueError if it is invalid or the workdir in use.
+  """
   evaluation = workdir / "eval" / "validation.json"
   if not evaluation.exists():
     raise FileNotFoundError(f"{evaluation} is missing: finish the training, or run --mode=eval.")
+  path = workdir / "report.html"
+  with lock.acquire(workdir):
+    try:
+      page = _page(workdir, files.read_json(evaluation))
+    except (LookupError, TypeError, AttributeError, ArithmeticError) as error:
+      raise ValueError(
+        f"{workdir} holds invalid evaluation files ({error!r}): run --mode=eval again."
+      ) from error
+    files.write_text(path, page)
+  return path
+
+
+def _page(workdir: pathlib.Path, result: dict) -> str:
   config = configs.load(workdir / "config.json")
-  result = files.read_json(evaluation)
   classes = tables.summarise(result)
   names, main = config.data.classes, result["map"]
   colours = [figures.class_colour(k) for k in range(len(names))]

@@ -20,7 +20,7 @@ from lgag_jax.mapping.predict import LoadedModel
 from lgag_jax.mapping.window_scores import make_traceable_window_scores
 from lgag_jax.method import network as networks
 from lgag_jax.options.export import Settings
-from lgag_jax.runtime import files, processes
+from lgag_jax.runtime import files, folders, processes
 from lgag_jax.training import model_directory
 
 _LOG = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ def export(
 
 
 def _write(model: LoadedModel, output: pathlib.Path, settings: Settings) -> None:
-  with files.atomic_folder(output) as folder:
+  with folders.atomic_folder(output) as folder:
     if "model" in settings.what:
       state = jax.tree.map(np.asarray, model.state)
       model_directory.write(folder / "model", model.workdir, model.config, state)

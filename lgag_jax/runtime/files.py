@@ -26,11 +26,10 @@ def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
   If the block raises, removes the partial file and leaves `path` as it was. An OSError names `path`.
   """
-  # Of fixed length, so that it fits where the name itself is as long as the file system allows.
-  digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-  partial = path.with_name(f".partial-{digest}{path.suffix}")
+  partial = path.with_name(f"{partial_name(path)}{path.suffix}")
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
+    partial.unlink(missing_ok=True)  # Of a killed run; a symbolic link would be followed.
     yield partial
     with partial.open("rb") as file:
       os.fsync(file.fileno())
@@ -43,24 +42,12 @@ def atomic_path(path: pathlib.Path) -> Iterator[pathlib.Path]:
     raise
 
 
-@contextlib.contextmanager
-def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """Yields a new folder to fill, and renames it to `path` at the end of the block.
+def partial_name(path: pathlib.Path) -> str:
+  """Returns the name that a file or folder has until it is whole, without a suffix.
 
-  If the block raises, removes the folder. Also removes what a killed run left. Raises FileExistsError
-  unless `path` is missing or an empty folder.
+  It has a fixed length, so that it fits where the name itself is as long as the file system allows.
   """
-  if path.exists() and (not path.is_dir() or any(path.iterdir())):
-    raise FileExistsError(f"{path} exists and is not an empty folder: choose a new one.")
-  digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
-  partial = path.with_name(f".partial-{digest}")
-  shutil.rmtree(partial, ignore_errors=True)
-  partial.mkdir(parents=True)
-  try:
-    yield partial
-    partial.rename(path)
-  finally:
-    shutil.rmtree(partial, ignore_errors=True)
+  return f".partial-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}"
 
 
 def fitting_name(name: str, max_bytes: int, source: str) -> str:

@@ -4,11 +4,14 @@ filelock was considered: it truncates a lock file before locking it, which erase
 """
 
 import contextlib
+import errno
 import fcntl
 import logging
 import os
 import pathlib
+import re
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from typing import IO
@@ -18,6 +21,8 @@ from lgag_jax.runtime import preemption, processes
 _LOG = logging.getLogger(__name__)
 
 FILE_NAME = "lock"
+_OWNER = re.compile(rb"process \d+ on \S+ since [\d: -]+\n?")
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
 def acquire(workdir: pathlib.Path, flag: str = "workdir") -> IO[bytes]:
@@ -47,19 +52,51 @@ def hold(workdir: pathlib.Path, flag: str = "workdir") -> Iterator[None]:
 
 
 def try_acquire(path: pathlib.Path) -> IO[bytes] | None:
-  """Acquires a lock file, as `acquire` does for a workdir; returns None if another process holds it."""
+  """Acquires a lock file, as `acquire` does for a workdir; returns None if another process holds it.
+
+  Raises ValueError naming a file that is not a lock: it is neither followed, if it is a symbolic link,
+  nor emptied.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
-  file = path.open("a+b", buffering=0)
-  try:
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-  except BlockingIOError:
-    file.close()
-    return None
+  while True:
+    file = _open(path)
+    try:
+      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+      file.close()
+      return None
+    with contextlib.suppress(FileNotFoundError):
+      if os.path.samestat(os.fstat(file.fileno()), path.lstat()):
+        break
+    file.close()  # Its last owner has removed it: another process may hold a new one.
   since = time.strftime("%Y-%m-%d %H:%M:%S")
   with contextlib.suppress(OSError):  # On a full disk the lock holds without its owner's name.
     file.truncate(0)
     file.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
   return file
+
+
+def _open(path: pathlib.Path) -> IO[bytes]:
+  try:
+    descriptor = os.open(path, _FLAGS, 0o666)
+  except OSError as error:
+    if error.errno in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # A link, a folder, a socket.
+      raise _not_a_lock(path) from error
+    raise
+  file = os.fdopen(descriptor, "a+b", buffering=0)
+  content = b"-"
+  if stat.S_ISREG(os.fstat(descriptor).st_mode):
+    content = os.pread(descriptor, 1000, 0)
+  if content and not _OWNER.fullmatch(content):
+    file.close()
+    raise _not_a_lock(path)
+  return file
+
+
+def _not_a_lock(path: pathlib.Path) -> ValueError:
+  return ValueError(
+    f"{path} is not a lock file of lgag, which would replace it: move it, or use another folder."
+  )
 
 
 def wait_for(path: pathlib.Path, activity: str) -> IO[bytes]:

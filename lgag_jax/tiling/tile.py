@@ -27,7 +27,7 @@ from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import blocks
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
-from lgag_jax.runtime import files
+from lgag_jax.runtime import files, folders
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.tiling import labels, output
 from lgag_jax.tiling.output import Row
@@ -69,7 +69,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
     raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
   split_of = _splits(grids, settings)
   rows, progress = [], Progress("tiles", int(total), unit="tiles")
-  with files.atomic_folder(pathlib.Path(settings.output)) as folder:
+  with folders.atomic_folder(pathlib.Path(settings.output)) as folder:
     for path, grid in grids.items():
       with (
         open_scene(path, channels, bands=settings.bands) as scene,

@@ -20,7 +20,7 @@ from lgag_jax.config import Config
 from lgag_jax.inference import colour_evidence
 from lgag_jax.method import network as networks
 from lgag_jax.method.network import Network
-from lgag_jax.runtime import files, sharding
+from lgag_jax.runtime import files, folders, sharding
 from lgag_jax.state import TrainState
 from lgag_jax.training import model_card, train_step
 from lgag_jax.trunks.weight_files import read_tensors
@@ -49,7 +49,7 @@ def refuse(folder: pathlib.Path, remedy: str) -> None:
 
 def write(folder: pathlib.Path, workdir: pathlib.Path, config: Config, state: TrainState) -> None:
   """Writes a model directory; it is whole or not there. Raises OSError when `folder` holds anything."""
-  with files.atomic_folder(folder) as partial:
+  with folders.atomic_folder(folder) as partial:
     tensors = {name: np.asarray(leaf, order="C") for name, leaf in _tensors(state).items()}
     # Not save_file, whose files are their owner's alone to read.
     content = safetensors.numpy.save(tensors, metadata={"format": "lgag_jax"})
