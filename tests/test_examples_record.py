@@ -104,3 +104,17 @@ def test_evaluation_refuses_changed_training_images(config, tmp_path):
   add_first(tmp_path / "set")
   with pytest.raises(ValueError, match=r"now it has 17, .*new --workdir"):
     loop.evaluate_workdir(workdir)
+
+
+@pytest.mark.parametrize(("name", "content"), [
+  ("report.html", "precious"), ("metrics.jsonl", ""), ("eval/validation.json", "{}"),
+  ("config.json", '{"mine": 1}'), ("config.json", "[]"),
+  ("scenes/a_tif.json", '{"stem": "a_tif", "files": ["mask/a_tif.tif"]}'),
+])
+def test_a_training_replaces_no_file_of_another_origin(config, tmp_path, name, content):
+  workdir = tmp_path / "wd"
+  (workdir / name).parent.mkdir(parents=True)
+  (workdir / name).write_text(content)
+  with pytest.raises(ValueError, match=rf"wd/{name.partition('/')[0]}.* is not of a training.*--workdir"):
+    claim(config, workdir, started=False)
+  assert [p.read_text() for p in workdir.rglob("*.*")] == [content]

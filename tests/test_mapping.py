@@ -19,8 +19,8 @@ from lgag_jax.config import Config, DataConfig, LocalizeConfig
 from lgag_jax.geo import scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import reading
+from lgag_jax.mapping import output_folder, products, rasters, row_store, window_pipeline
 from lgag_jax.mapping import predict as prediction
-from lgag_jax.mapping import products, rasters, row_store, window_pipeline
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore, SavedState
 from lgag_jax.mapping.scene_mapper import SceneMapper
@@ -339,7 +339,7 @@ def test_table_and_numbers_are_of_all_inputs_to_an_output(batch_sizes, tmp_path)
   for name in ("first", "second"):
     plan, _ = predict(write_scene(tmp_path / f"{name}.tif", picture(40, 50)), tmp_path / "out")
     plans.append(plan)
-  scenes = products.read_figures(tmp_path / "out", CONFIG)
+  scenes = output_folder.read_figures(tmp_path / "out", CONFIG.data.classes)
   rows = products.write_table(plans[1:], tmp_path / "out", scenes)
   assert [row["file"] for row in rows] == ["second.tif"]
   table = (tmp_path / "out/predictions.csv").read_text()
@@ -359,7 +359,7 @@ def test_the_figures_of_each_map_are_read_once_for_table_and_page(
   read, reads = files.read_json, []
   monkeypatch.setattr(files, "read_json", lambda path: reads.append(path.name) or read(path))
   result = prediction.MappingResult([], [plan], CONFIG, 1, [0.5], {})
-  rows = prediction._write_table_and_page(result, tmp_path / "out", maps_changed=True)
+  rows = prediction._write_table_and_page(result, tmp_path / "out")
   assert [row["file"] for row in rows] == ["a.tif"]
   assert [reads.count(f"{k}.json") for k in range(1, scenes)] == [1] * (scenes - 1)
   assert reads.count(record.name) == 2  # Also to see whether it is complete.

@@ -16,7 +16,7 @@ from lgag_jax.evaluation import threshold_rules
 from lgag_jax.imagery import reading
 from lgag_jax.inference import localize
 from lgag_jax.inference.localize import Maps
-from lgag_jax.inputs import sources
+from lgag_jax.inputs import pseudo, sources
 from lgag_jax.inputs.pseudo import PseudoSource, mask_file
 from lgag_jax.mapping import predict
 from lgag_jax.method import registry
@@ -214,3 +214,57 @@ def test_every_first_stage_has_a_second(method):
   second = two_stages.second_stage(configs.from_mapping(config), pathlib.Path("masks"))
   assert second.data.pseudo_masks == "masks"
   assert localize.map_names(second) == ("segmentation",)
+
+
+def masks_of(folder, names, text, index=None):
+  for name in names:
+    path = pseudo.mask_file(folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+  if index is not None:
+    files.write_json(folder / pseudo.INDEX, index)
+
+
+@pytest.mark.parametrize(("names", "index", "words"), [
+  ([3], None, "0000003.png would be replaced"), ([], {"mine": 1}, "index.json is not what"),
+  ([], [1], "index.json is not what"), ([0, 1, 3], {"examples": 2}, "0000003.png would be replaced"),
+])
+def test_pseudo_masks_replace_no_file_of_the_user(tmp_path, names, index, words):
+  masks_of(tmp_path / "pseudo", names, "precious", index)
+  before = sorted((p, p.read_text()) for p in tmp_path.rglob("*") if p.is_file())
+  with pytest.raises(ValueError, match=f"{words}.*move .*pseudo away"):
+    pseudo_masks._prepare(tmp_path / "pseudo", tmp_path / "new", {"examples": 5})
+  assert sorted((p, p.read_text()) for p in tmp_path.rglob("*") if p.is_file()) == before
+
+
+@pytest.mark.parametrize("step", range(5))
+def test_older_pseudo_masks_stay_until_the_new_ones_are_whole(tmp_path, monkeypatch, step):
+  folder, staged, index = tmp_path / "pseudo", tmp_path / "new", {"examples": 3, "step": 2}
+  masks_of(folder, range(4), "old", {"examples": 4, "step": 1})
+  (folder / "notes.txt").write_text("mine")
+  masks_of(staged, [7], "of a killed run")
+  calls, rename = iter(range(99)), pathlib.Path.rename
+
+  def rename_or_die(path, target):
+    if next(calls) == step:
+      raise KeyboardInterrupt
+    return rename(path, target)
+
+  for name in ("killed", "whole"):
+    pseudo_masks._prepare(folder, staged, index)
+    assert not any(staged.iterdir())
+    masks_of(staged, [0, 2], "new")  # The image of example 1 cannot be read any more.
+    if name == "whole":
+      pseudo_masks._publish(folder, staged, index)
+    else:
+      monkeypatch.setattr(pathlib.Path, "rename", rename_or_die)
+      with pytest.raises(KeyboardInterrupt):
+        pseudo_masks._publish(folder, staged, index)
+      monkeypatch.undo()
+      kept = files.read_json(folder / pseudo.INDEX)
+      assert kept == {"examples": 4, **({"step": 1} if step < 2 else {"unfinished": True})}
+      text = {path.read_text() for path in folder.rglob("*.png")}
+      assert text == {"old"} if step < 3 else "new" in text
+  left = {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*.*")}
+  assert json.loads(left.pop("index.json")) == index
+  assert left == {"0000/0000000.png": "new", "0000/0000002.png": "new", "notes.txt": "mine"}

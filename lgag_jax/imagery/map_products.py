@@ -15,20 +15,21 @@ def is_product(path: pathlib.Path) -> bool:
   path = path.absolute()
   folder, output = path.parent, path.parent.parent
   if folder.name in _PRODUCT_FOLDERS:
-    return f"{folder.name}/{path.name}" in _recorded_files(output / _RECORDS / f"{path.stem}.json")
+    return f"{folder.name}/{path.name}" in recorded_files(output / _RECORDS / f"{path.stem}.json")
   if folder.name == _EVALUATION:
-    is_table = path.name in ("scenes.json", "scenes.md") and _is_output(output)
-    return is_table or bool(_recorded_files(output / _RECORDS / f"{path.stem}.json"))
+    is_table = path.name in ("scenes.json", "scenes.md") and is_output(output)
+    return is_table or bool(recorded_files(output / _RECORDS / f"{path.stem}.json"))
   if folder.name == _RECORDS:
-    return path.suffix == ".json" and bool(_recorded_files(path))
-  return path.name in _PAGES and _is_output(folder)
+    return path.suffix == ".json" and bool(recorded_files(path))
+  return path.name in _PAGES and is_output(folder)
 
 
-def _is_output(folder: pathlib.Path) -> bool:
-  return any(_recorded_files(path) for path in (folder / _RECORDS).glob("*.json"))
+def is_output(folder: pathlib.Path) -> bool:
+  """Returns whether a folder holds the record of a map."""
+  return any(recorded_files(path) for path in (folder / _RECORDS).glob("*.json"))
 
 
-def _recorded_files(record: pathlib.Path) -> frozenset[str]:
+def recorded_files(record: pathlib.Path) -> frozenset[str]:
   """Returns the files of a map by its record; none if the file is missing or no record."""
   try:
     return _read_record(record, record.stat().st_mtime_ns)

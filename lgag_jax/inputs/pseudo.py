@@ -10,6 +10,7 @@ from lgag_jax.imagery import reading
 from lgag_jax.runtime import files
 
 INDEX = "index.json"  # Written last: a folder without it is incomplete.
+UNFINISHED = "unfinished"  # In an index while masks are put in their places.
 
 
 def mask_file(folder: pathlib.Path, example: int) -> pathlib.Path:
@@ -47,6 +48,8 @@ class PseudoSource:
         "--mode=pseudo --workdir=<workdir of the first stage>."
       )
     index = files.read_json(path)
+    if isinstance(index, dict) and UNFINISHED in index:
+      raise ValueError(f"{self._folder} is incomplete: run --mode=pseudo again.")
     expected = {"source": digest(source), "classes": list(config.classes)}
     if not isinstance(index, dict) or any(index.get(k) != v for k, v in expected.items()):
       raise ValueError(

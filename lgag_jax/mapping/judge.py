@@ -22,7 +22,7 @@ from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, opening, reading
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import map_names, predict, products, scene_tables
+from lgag_jax.mapping import map_names, output_folder, predict, products, scene_tables
 from lgag_jax.mapping.comparison import Comparison, compare
 from lgag_jax.mapping.predict import MappingResult
 from lgag_jax.mapping.rasters import NO_DATA
@@ -147,9 +147,9 @@ def evaluate_maps(
     {"stem": plan.stem, "file": plan.path.name, "path": str(plan.path)} for plan in result.plans
   ])
   by_unit: dict[str, list[Comparison]] = {}
-  for plan in result.plans:
-    if not products.is_complete(plan, output):
-      continue
+  plans = [plan for plan in result.plans if products.is_complete(plan, output)]
+  output_folder.prepare_evaluation(output, [plan.stem for plan in plans if plan.path in references])
+  for plan in plans:
     if plan.path not in references:
       skipped[names[plan.stem]] = f"no reference of this name in --labels={reference_options.labels}"
       _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[names[plan.stem]])
@@ -190,7 +190,8 @@ def evaluate_maps(
   }
   files.write_json(output / "eval" / "scenes.json", content)
   files.write_text(output / "eval" / "scenes.md", scene_tables.markdown(content))
-  predict.write_page(result, output, products.read_figures(output, config), evaluation=content)
+  shown = output_folder.read_figures(output, config.data.classes)
+  predict.write_page(result, output, shown, evaluation=content)
   return content
 
 

@@ -19,7 +19,7 @@ from lgag_jax.geo import crs_relation, placement, scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inference.localize import main_map_name
-from lgag_jax.mapping import products, scene_page
+from lgag_jax.mapping import output_folder, products, scene_page
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.scene_mapper import SceneMapper
@@ -102,6 +102,7 @@ def map_scenes(
     )
   if warning := listing.unread_warning(source):
     _LOG.warning("%s", warning)
+  output_folder.require_no_workdir(output)
   try:
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:
@@ -114,6 +115,9 @@ def map_scenes(
   with lock.hold(output, "output"):
     skipped = _SkippedImages()
     plans = list(_plans(paths, loaded, options, MapNames(output), skipped))
+    classes = len(config.data.classes)
+    names = {plan.stem: plan.product_names(classes, options) for plan in plans}
+    processes.run_on_first(lambda: output_folder.prepare(output, names))
     incomplete = [plan for plan in plans if not products.is_complete(plan, output)]
     split_scenes = 0 < len(incomplete) < jax.process_count()
     mapper = SceneMapper(output, config, options, loaded.thresholds, split_scenes, skipped.add)
@@ -124,10 +128,7 @@ def map_scenes(
       for path in paths if path not in complete
     }
     result = MappingResult([], plans, config, int(state.step), loaded.thresholds, reasons)
-    maps_changed = bool(incomplete or reasons)
-    rows = processes.run_on_first(
-      lambda: _write_table_and_page(result, output, maps_changed=maps_changed)
-    )
+    rows = processes.run_on_first(lambda: _write_table_and_page(result, output))
   if not rows:
     first = next(iter(skipped.values()), "on another process")
     raise reading.ImageError(f"No image of {source} could be read; the first: {first}")
@@ -138,21 +139,19 @@ def map_scenes(
   return dataclasses.replace(result, rows=rows)
 
 
-def _write_table_and_page(
-  result: MappingResult, output: pathlib.Path, *, maps_changed: bool
-) -> list[dict]:
+def _write_table_and_page(result: MappingResult, output: pathlib.Path) -> list[dict]:
   """Writes predictions.csv and the page of all maps in `output`; returns the rows of the plans.
 
-  If no map changed, the page stays as it is, since it may hold an evaluation.
+  A page of these maps stays as it is, since it may hold an evaluation.
   """
   for plan in result.plans:
     if str(plan.path) not in result.skipped:  # A run killed at its very end leaves this folder.
       shutil.rmtree(plan.working_folder(output), ignore_errors=True)
   with contextlib.suppress(OSError):  # Not empty, if a scene is unfinished.
     (output / ".unfinished").rmdir()
-  scenes = products.read_figures(output, result.config)  # Once: they may hold 100,000 areas.
+  scenes = output_folder.read_figures(output, result.config.data.classes)  # Once: they may be long.
   rows = products.write_table(result.plans, output, scenes)
-  if rows and (maps_changed or not (output / "report.html").exists()):
+  if rows and not output_folder.is_page_current(output, output_folder.digest(scenes, result.skipped)):
     write_page(result, output, scenes)
   return rows
 
@@ -162,7 +161,7 @@ def write_page(
 ) -> None:
   """Writes the page of all maps in `output`, with the content of eval/scenes.json if given.
 
-  `scenes` is what `products.read_figures` returns.
+  `scenes` is what `output_folder.read_figures` returns.
   """
   config = result.config
   levels = ", ".join(f"{value:.3f}" for value in result.thresholds)
@@ -172,6 +171,7 @@ def write_page(
   )
   scene_page.write(
     scenes, output, description=description, skipped=result.skipped, evaluation=evaluation,
+    maps_digest=output_folder.digest(scenes, result.skipped),
   )
 
 

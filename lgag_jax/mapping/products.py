@@ -7,7 +7,6 @@ import contextlib
 import csv
 import ctypes
 import dataclasses
-import itertools
 import math
 import pathlib
 import shutil
@@ -18,14 +17,21 @@ import numpy as np
 from lgag_jax.config import Config
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import WindowPlan
-from lgag_jax.mapping import map_names, overlay, polygons, qgis_style, rasters, vectors
+from lgag_jax.mapping import (
+  map_names,
+  output_folder,
+  overlay,
+  polygons,
+  qgis_style,
+  rasters,
+  vectors,
+)
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import files
 
-_SUFFIXES = (".tif", ".png", ".gpkg", ".geojson", ".qml")
 _ROWS_AT_ONCE = 512  # Rows of the map in memory.
 _MIN_POLYGON_SIDE = 4  # In the network's pixels: the finest that its maps resolve.
 
@@ -44,11 +50,24 @@ class ScenePlan:
 
   def working_folder(self, output: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the map's rows until the map is whole."""
-    return output / ".unfinished" / self.stem
+    return output_folder.working_folder(output, self.stem)
 
   def figures_path(self, output: pathlib.Path) -> pathlib.Path:
     """Returns the file of the map's figures, which is written last."""
-    return output / "scenes" / f"{self.stem}.json"
+    return output_folder.record_path(output, self.stem)
+
+  def product_names(self, classes: int, options: Options) -> list[str]:
+    """Returns the files of the map below its output, except the figures."""
+    raster = lambda folder, bands, dtype: rasters.path_with_suffix(
+      pathlib.Path(folder, self.stem), self.grid, bands, np.dtype(dtype)
+    ).as_posix()
+    names = [raster("probability", classes, options.dtype), raster("mask", 1, np.uint8)]
+    if self.grid.georeferenced:
+      names += [f"{folder}/{self.stem}.qml" for folder in ("mask", "probability", "polygons")]
+      names.append(f"polygons/{self.stem}.gpkg")
+      if self.grid.to_wgs84() is not None:
+        names.append(f"polygons/{self.stem}.geojson")
+    return [*names, f"overlay/{self.stem}.png"]
 
   def min_area(self, options: Options) -> float:
     """Returns the smallest area of a polygon in square metres, or in pixels without a CRS."""
@@ -77,64 +96,52 @@ def write(
   - probability/ and mask/: cloud-optimised GeoTIFFs on the scene's grid, or PNGs.
   - polygons/: GeoPackage and GeoJSON, if the scene has a georeference; QGIS styles beside all three.
   - overlay/: a picture.
-  - scenes/<stem>.json: figures. It is written last: it says that all other files are whole.
+  - scenes/<stem>.json: figures.
 
+  All are written into the working folder first: until they are whole, an earlier map stays as it is.
   `image_scores`, f32[C], are the image's highest scores; `effort` is added to the figures.
   """
-  plan.figures_path(output).unlink(missing_ok=True)
   _release_memory()
   names, pixel_counts = config.data.classes, np.zeros(256, np.int64)
+  staged = plan.working_folder(output) / "products"
+  shutil.rmtree(staged, ignore_errors=True)
   with (
     rasters.write_and_open(
-      output / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype),
+      staged / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype),
       ((first, scores) for first, scores, _ in _read_rows(stores)), names, averaged=True,
     ) as probability,
     rasters.write_and_open(
-      output / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8), _mask_rows(stores, pixel_counts),
+      staged / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8), _mask_rows(stores, pixel_counts),
       ("class",), averaged=False, colours=overlay.mask_colours(len(names)),
     ) as mask,
   ):
-    areas, paths = None, [probability.path, mask.path]
+    areas = None
     if plan.grid.georeferenced:
-      paths += _write_styles(plan, output, names, options)
+      _write_styles(plan, staged, names, options)
       areas = {name: [] for name in names}
       landslides = polygons.trace(
         mask, probability, names, plan.path.name, min_area=plan.min_area(options),
         simplify=options.simplify,
       )
-      vector_paths = [output / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
+      vector_paths = [staged / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
       with contextlib.closing(landslides):
-        paths += vectors.write(_collect_areas(landslides, areas), plan.grid, *vector_paths)
-    paths.append(output / "overlay" / f"{plan.stem}.png")
-    with files.atomic_path(paths[-1]) as partial:
+        vectors.write(_collect_areas(landslides, areas), plan.grid, *vector_paths)
+    with files.atomic_path(staged / "overlay" / f"{plan.stem}.png") as partial:
       overlay.overlay_image(plan.path, mask, config, options).save(partial)
-  _remove_older_forms(plan, output, paths)
   figures = _figures(plan, pixel_counts, image_scores, areas, config) | effort
-  names_of_files = [path.relative_to(output).as_posix() for path in paths]
-  files.write_json(plan.figures_path(output), {**figures, "files": names_of_files})
-  shutil.rmtree(plan.working_folder(output))
+  output_folder.publish(output, plan.stem, staged, plan.product_names(len(names), options), figures)
 
 
 def _write_styles(
-  plan: ScenePlan, output: pathlib.Path, names: tuple[str, ...], options: Options
-) -> list[pathlib.Path]:
+  plan: ScenePlan, folder: pathlib.Path, names: tuple[str, ...], options: Options
+) -> None:
   styles = {
     "mask": qgis_style.mask_style(names),
     "probability": qgis_style.probability_style(options.probability == "percent"),
     "polygons": qgis_style.polygon_style(names),
   }
-  paths = [output / folder / f"{plan.stem}.qml" for folder in styles]
-  for path, style in zip(paths, styles.values(), strict=True):
-    files.write_text(path, style)
-  return paths
-
-
-def _remove_older_forms(plan: ScenePlan, output: pathlib.Path, paths: Sequence[pathlib.Path]) -> None:
-  """Removes files of an earlier map that this one does not have, for example because of its CRS."""
-  for folder, suffix in itertools.product(("mask", "probability", "polygons"), _SUFFIXES):
-    path = output / folder / f"{plan.stem}{suffix}"
-    if path not in paths:
-      path.unlink(missing_ok=True)
+  for kind, style in styles.items():
+    files.write_text(folder / kind / f"{plan.stem}.qml", style)
 
 
 def _release_memory() -> None:
@@ -197,12 +204,6 @@ def _figures(
 def _rounded(area: float, decimals: int) -> float:
   """Rounds an area in square metres; an area of its own never becomes zero."""
   return round(area, decimals) or float(f"{area:.3g}")
-
-
-def read_figures(output: pathlib.Path, config: Config) -> list[dict]:
-  """Returns the figures of all maps of these classes in an output, those of earlier runs included."""
-  figures = [files.read_json(path) for path in sorted((output / "scenes").glob("*.json"))]
-  return [scene for scene in figures if tuple(scene["classes"]) == config.data.classes]
 
 
 def write_table(

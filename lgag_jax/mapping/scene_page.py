@@ -23,12 +23,12 @@ _PICTURE_SIDE = 1080  # Pixels.
 
 def write(
   results: Sequence[dict], output: pathlib.Path, *, description: str, skipped: dict[str, str],
-  evaluation: dict | None = None,
+  maps_digest: str, evaluation: dict | None = None,
 ) -> None:
   """Writes report.html for the numbers of all maps; `description` says how they were drawn.
 
-  `skipped` gives the reason for each image that could not be mapped. `evaluation` is what
-  `judge.evaluate` returns.
+  `maps_digest` tells later runs what the page shows. `skipped` gives the reason for each image that
+  could not be mapped. `evaluation` is what `judge.evaluate` returns.
   """
   names = list(results[0]["classes"])
   mapped_pixels = lambda result: sum(values["pixels"] for values in result["classes"].values())
@@ -37,7 +37,7 @@ def write(
   reasons = [(name, skipped[path].replace(path, name)) for path, name in short.items()]
   page = rendering.html(
     "scene_report.html", title="1 scene" if len(results) == 1 else f"{len(results):,} scenes",
-    description=description, cards=_cards(results),
+    description=description, maps_digest=maps_digest, cards=_cards(results),
     skipped=rendering.Table(("image", "reason"), reasons, text_columns=2), skipped_count=len(skipped),
     warnings=_warnings(results, labels),
     evaluation=_evaluation(evaluation, output) if evaluation else None,

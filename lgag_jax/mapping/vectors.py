@@ -60,8 +60,7 @@ def write(
       _check_count(partial, count)
       if _can_index() and not pyogrio.read_info(partial)["capabilities"]["fast_spatial_filter"]:
         raise pyogrio.errors.DataLayerError("the spatial index was not written")
-      # A GIS may have the replaced database open: SQLite would read its side files as the new one's.
-      _remove_side_files(gpkg_path)
+      remove_side_files(gpkg_path)
     if in_degrees is None:
       geojson_path.unlink(missing_ok=True)
       return [gpkg_path]
@@ -102,7 +101,7 @@ def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
       raise OSError(errno.EIO, f"{error} (is the disk full?)", str(path)) from error
     finally:
-      _remove_side_files(partial)
+      remove_side_files(partial)
 
 
 @functools.cache
@@ -122,10 +121,14 @@ def _can_index() -> bool:
 
 def _remove(path: pathlib.Path) -> None:
   path.unlink(missing_ok=True)
-  _remove_side_files(path)
+  remove_side_files(path)
 
 
-def _remove_side_files(path: pathlib.Path) -> None:
+def remove_side_files(path: pathlib.Path) -> None:
+  """Removes the files that SQLite keeps beside a database while a GIS has it open.
+
+  SQLite would read those of a replaced database as the new one's.
+  """
   for suffix in _SQLITE_SUFFIXES:
     path.with_name(path.name + suffix).unlink(missing_ok=True)
 

@@ -6,9 +6,11 @@ atomicwrites was considered: it is unmaintained, and yields an open file where G
 import contextlib
 import errno
 import hashlib
+import itertools
 import json
 import os
 import pathlib
+import re
 import shutil
 import zipfile
 import zlib
@@ -17,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+# Partial files with those of GDAL and SQLite beside them, and the rows of a raster.
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}(?:[.-].*)?|\.rows-.*\.(?:tif|png)", re.DOTALL)
 _MAX_ARRAY_BYTES = 4 << 30  # An evaluation's examples take some megabytes.
 
 
@@ -48,6 +52,13 @@ def partial_name(path: pathlib.Path) -> str:
   It has a fixed length, so that it fits where the name itself is as long as the file system allows.
   """
   return f".partial-{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}"
+
+
+def remove_partials(*folders: pathlib.Path) -> None:
+  """Removes the partial files that killed runs left in folders; call it under their lock."""
+  for path in itertools.chain.from_iterable(folder.glob(".*") for folder in folders):
+    if _PARTIAL.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+      path.unlink(missing_ok=True)
 
 
 def fitting_name(name: str, max_bytes: int, source: str) -> str:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterator
 from typing import IO
 
-from lgag_jax.runtime import preemption, processes
+from lgag_jax.runtime import files, preemption, processes
 
 _LOG = logging.getLogger(__name__)
 
@@ -28,26 +28,28 @@ _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | 
 def acquire(workdir: pathlib.Path, flag: str = "workdir") -> IO[bytes]:
   """Locks a folder, which `--flag` names, until the returned file is closed or the process ends.
 
-  The kernel holds the lock, so a killed process leaves nothing to clean up. Raises ValueError naming
-  the owner's process and host if another process holds the lock.
+  The kernel holds the lock, so a killed process does not keep it; partial files that it left in the
+  folder, or in eval/, are removed. Raises ValueError naming the owner's process and host if another
+  process holds the lock.
   """
   file = try_acquire(workdir / FILE_NAME)
   if file is None:
     raise ValueError(
       f"{workdir} is in use by {owner(workdir / FILE_NAME)}. Wait for it, or use another --{flag}."
     )
+  files.remove_partials(workdir, workdir / "eval")
   return file
 
 
 @contextlib.contextmanager
 def hold(workdir: pathlib.Path, flag: str = "workdir") -> Iterator[None]:
   """Locks a folder, as `acquire` does, for all processes of this run."""
-  files = []
-  processes.run_on_first(lambda: files.append(acquire(workdir, flag)))
+  held = []
+  processes.run_on_first(lambda: held.append(acquire(workdir, flag)))
   try:
     yield
   finally:
-    for file in files:
+    for file in held:
       file.close()
 
 

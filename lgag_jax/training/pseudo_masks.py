@@ -7,7 +7,9 @@ scores close to it are left out of the second stage's loss, as unknown pixels.
 import contextlib
 import dataclasses
 import hashlib
+import os
 import pathlib
+import shutil
 
 import jax
 import numpy as np
@@ -27,8 +29,9 @@ from lgag_jax.training import fill_trunk_outputs, model_directory, restore
 def write(workdir: pathlib.Path) -> pathlib.Path:
   """Writes <workdir>/pseudo: a PNG for each training image, and an index.json; returns the folder.
 
-  A folder that the workdir's newest checkpoint and settings have filled before is kept. Raises
-  FileNotFoundError when the training has not finished, ValueError when another run is at work there.
+  A folder that the workdir's newest checkpoint and settings have filled before is kept; older masks are
+  replaced when all new ones are whole. Raises FileNotFoundError when the training has not finished,
+  ValueError when another run is at work there, or a file of another origin would be replaced.
   """
   model_directory.refuse(workdir, "Pseudo-masks are of training images: name the workdir.")
   mesh = sharding.make_mesh()
@@ -36,7 +39,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
   thresholds = thresholds[main_map_name(config)]
   network = threshold_rules.with_evidence(network, workdir, config)
-  folder = workdir / "pseudo"
+  folder, staged = workdir / "pseudo", workdir / ".unfinished-pseudo"
   with lock.hold(workdir):
     source = open_source(config.data, "train", from_workdir=True)
     index = {
@@ -45,7 +48,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     }
     if processes.run_on_first(lambda: _is_complete(folder, index)):
       return folder
-    processes.run_on_first(lambda: (folder / pseudo.INDEX).unlink(missing_ok=True))
+    processes.run_on_first(lambda: _prepare(folder, staged, index))
     train = fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
     localize = make_localize(network, config, mesh)
     progress = Progress("pseudo-masks", len(source.ids))
@@ -55,13 +58,13 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
       real = (batch["index"] >= 0) & (batch["weight"] > 0)
       masks = pseudo_masks(maps, batch["label"], thresholds, config)
       for i in np.flatnonzero(real):
-        path = pseudo.mask_file(folder, int(batch["index"][i]))
+        path = pseudo.mask_file(staged, int(batch["index"][i]))
         with files.atomic_path(path) as partial:
           Image.fromarray(masks[i]).save(partial, format="PNG")
       progress.advance(len(real) * jax.process_count())
     progress.close()
     processes.barrier("pseudo-masks")
-    processes.run_on_first(lambda: files.write_json(folder / pseudo.INDEX, index))
+    processes.run_on_first(lambda: _publish(folder, staged, index))
   return folder
 
 
@@ -91,6 +94,47 @@ def _settings(config: Config) -> str:
   """Returns what tells maps made in one way from those made in any other."""
   localize = dataclasses.replace(config.localize, batch_size=1)  # Of the machine.
   return hashlib.sha256(repr((localize, config.refine, config.gaa)).encode()).hexdigest()
+
+
+def _own_examples(folder: pathlib.Path) -> int:
+  """Returns how many of the masks in a folder `write` has written there, by its index."""
+  try:
+    examples = files.read_json(folder / pseudo.INDEX)["examples"]
+  except FileNotFoundError:
+    return 0
+  except (ValueError, LookupError, TypeError):
+    examples = None
+  if not isinstance(examples, int):
+    raise ValueError(f"{folder / pseudo.INDEX} is not what --mode=pseudo writes: move {folder} away.")
+  return examples
+
+
+def _prepare(folder: pathlib.Path, staged: pathlib.Path, index: dict) -> None:
+  """Removes what a killed run left; raises ValueError naming a file that is not lgag's."""
+  for example in range(_own_examples(folder), index["examples"]):
+    path = pseudo.mask_file(folder, example)
+    if os.path.lexists(path):
+      raise ValueError(
+        f"{path} would be replaced, but {folder / pseudo.INDEX} does not list it: move {folder} away."
+      )
+  shutil.rmtree(staged, ignore_errors=True)
+  staged.mkdir(parents=True)
+
+
+def _publish(folder: pathlib.Path, staged: pathlib.Path, index: dict) -> None:
+  """Puts the new masks in their places, with an index last that says that they are whole."""
+  own = _own_examples(folder)
+  masks = [pseudo.mask_file(pathlib.Path(), example) for example in range(max(own, index["examples"]))]
+  files.write_json(staged / pseudo.INDEX, index)  # While nothing has changed: the disk may be full.
+  files.write_json(folder / pseudo.INDEX, {"examples": len(masks), pseudo.UNFINISHED: True})
+  for mask in masks:
+    if (staged / mask).exists():
+      (folder / mask).parent.mkdir(parents=True, exist_ok=True)
+      (staged / mask).rename(folder / mask)
+    else:  # Of an earlier run; its image cannot be read now.
+      (folder / mask).unlink(missing_ok=True)
+  (staged / pseudo.INDEX).rename(folder / pseudo.INDEX)
+  shutil.rmtree(staged)
 
 
 def _is_complete(folder: pathlib.Path, index: dict) -> bool:
