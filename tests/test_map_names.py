@@ -1,9 +1,11 @@
 """Names of maps: scenes of one name keep their own maps; names of any length and alphabet work."""
 
 import csv
+import errno
 import json
 import logging
 import os
+import pathlib
 import shutil
 import types
 import warnings
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 
 from lgag_jax.geo import scale
+from lgag_jax.mapping import products
 from lgag_jax.mapping.predict import LoadedModel, map_scenes
 from lgag_jax.runtime import files, sharding
 from tests.test_mapping import CONFIG, SIDE, batch_sizes, picture, read, write_scene  # noqa: F401
@@ -105,6 +108,8 @@ def test_maps_of_a_release_without_paths_are_updated_or_kept(model, tmp_path, ch
 NAMES = {
   "Cyrillic": "ж" * 98, "Chinese": "a" + "滑" * 70, "a byte before": "1" + "ж" * 120,
   "emoji": "🏔" * 61, "combined": "e\u0301" * 80, "ASCII": "a" * 250, "short": "Übersicht 2.1 %20#?",
+  "semicolon": "a;b", "archive": "a.zip!b", "line": "a\nb", "tab": "a\tb", "return": "a\rb",
+  "escape": "\x1b[31mred", "address": "https:a", "spreadsheet": "=1+1", "C1": "a\x9bb",
 }
 
 
@@ -135,13 +140,54 @@ def silence(capfd):
   capfd.readouterr()
 
 
+@pytest.mark.parametrize("name", ["a;b", "a!b", "a.zip!b", "a\nb", "zip:a", "s3:a"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_an_output_may_have_any_name(model, tmp_path, monkeypatch, name, relative):
+  scene = write(tmp_path / "in" / "scene.tif", 5)
+  monkeypatch.chdir(tmp_path)
+  output = pathlib.Path(name) if relative else tmp_path / name
+  map_scenes(model, scene, output / "maps")
+  assert (output / "maps/polygons/scene_tif.gpkg").stat().st_size > 0
+  assert (output / "maps/polygons/scene_tif.geojson").stat().st_size > 0
+
+
+@pytest.mark.usefixtures("silence")
+def test_an_output_that_is_no_text_is_refused(model, tmp_path):
+  scene = write(tmp_path / "in" / "scene.tif", 5)
+  output = pathlib.Path(os.fsdecode(os.fsencode(tmp_path) + b"/m\xe4ps"))
+  with pytest.raises(ValueError, match=r"--output=.*is not valid UTF-8\. Rename"):
+    map_scenes(model, scene, output)
+  assert not output.exists()
+
+
+@pytest.mark.parametrize("error", [
+  ValueError("odd"), UnicodeError("not text"), OSError(errno.ENAMETOOLONG, "File name too long"),
+])
+def test_a_scene_whose_map_cannot_be_written_costs_itself_alone(model, tmp_path, monkeypatch, error):
+  for seed, name in enumerate(("bad", "good")):
+    write(tmp_path / "in" / f"{name}.tif", seed)
+  overlay_image = products.overlay.overlay_image
+
+  def fail(path, *rest):
+    if path.stem == "bad":
+      raise error
+    return overlay_image(path, *rest)
+
+  monkeypatch.setattr(products.overlay, "overlay_image", fail)
+  result = map_scenes(model, tmp_path / "in", tmp_path / "maps")
+  assert [row["file"] for row in result.rows] == ["good.tif"] and len(result.skipped) == 1
+  page = (tmp_path / "maps" / "report.html").read_text()
+  assert "bad.tif" in page and "good.tif" in page
+
+
 @pytest.mark.usefixtures("silence")
 def test_a_name_that_is_no_text_costs_its_own_scene_alone(model, tmp_path):
   good = write(tmp_path / "in" / "good.tif", 5)
   shutil.copy(good, os.fsencode(tmp_path / "in") + b"/b\xe4d.tif")
   result = map_scenes(model, tmp_path / "in", tmp_path / "maps")
   rows = [row["file"] for row in result.rows]
-  assert "good.tif" in rows and len(rows) + len(result.skipped) == 2
+  assert rows == ["good.tif"]
+  assert "the name is not valid UTF-8. Rename the file" in next(iter(result.skipped.values()))
   assert "good.tif" in (tmp_path / "maps" / "report.html").read_text()
   assert "good.tif" in (tmp_path / "maps" / "predictions.csv").read_text()
 

@@ -18,6 +18,7 @@ from configs import image_folder
 from lgag_jax import config as configs
 from lgag_jax import main
 from lgag_jax.cli import command_line
+from lgag_jax.geo import vector_paths
 from lgag_jax.imagery import reading
 from lgag_jax.inputs import sources
 from lgag_jax.options.tiling import Settings
@@ -431,3 +432,20 @@ def test_a_second_run_into_the_same_folder_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"tiles is being written by .*use another --output"):
       tile.cut(settings)
   assert [path.name for path in (tmp_path / "tiles").iterdir()] == ["first"]
+
+
+@pytest.mark.parametrize("name", ["a;b", "a!b", "a\nb", "=1+1", "\x1b[31mred"])
+def test_names_of_scenes_and_folders_that_libraries_misread(tmp_path, name):
+  (tmp_path / name).mkdir()
+  pixels = write_scene(tmp_path / name / f"{name}.tif")
+  labels = str(write_labels(tmp_path, "polygons"))
+  settings = options(tmp_path / name, labels=labels, input=str(tmp_path / name))
+  rows, _ = tile.cut(settings)
+  with vector_paths.plain_folder(tmp_path / name / "tiles") as folder:
+    assert pyogrio.read_info(folder / "tiles.gpkg")["features"] == len(rows)
+  assert {row.scene for row in rows} == {f"{name}.tif"}
+  image = next(row for row in rows if row.image)
+  written = reading.read_image(tmp_path / name / "tiles" / image.image, 3)
+  np.testing.assert_array_equal(
+    written, pixels[image.row * SIDE :, image.col * SIDE :][:SIDE, :SIDE][: len(written)]
+  )

@@ -89,6 +89,8 @@ def open_with_driver(
       raster = rasterio.open(source, driver=driver)
   except (RasterioError, CPLE_BaseError, ValueError, OSError) as error:
     text = str(error)[:_MAX_MESSAGE]
+    if isinstance(error, UnicodeEncodeError):
+      text = "the name is not valid UTF-8. Rename the file or its folder."
     raise ImageError(f"{path} cannot be opened as an image: {text}") from error
   try:
     with error_context(path):

@@ -179,8 +179,8 @@ def _create(path: pathlib.Path, grid: Grid, bands: int) -> Iterator[DatasetWrite
   """Yields a raster of uint8 to write to; raises OSError naming it if it cannot be written."""
   try:
     with rasterio.open(
-      path, "w", driver="GTiff", height=grid.height, width=grid.width, count=bands, dtype="uint8",
-      crs=grid.crs, transform=grid.transform, tiled=True, interleave="band", compress="DEFLATE",
+      path.absolute(), "w", driver="GTiff", height=grid.height, width=grid.width, count=bands,
+      dtype="uint8", crs=grid.crs, transform=grid.transform, tiled=True, interleave="band", compress="DEFLATE",
       zlevel=1, BIGTIFF="IF_SAFER",
     ) as raster:
       yield raster

@@ -72,8 +72,9 @@ def prepare(output: pathlib.Path, products: Mapping[str, Sequence[str]]) -> None
   files.remove_partials(output, *(output / name for name in (*PRODUCT_FOLDERS, "scenes", "eval")))
 
 
-def require_no_workdir(output: pathlib.Path) -> None:
-  """Raises ValueError if an output is a workdir or a model directory."""
+def require_usable(output: pathlib.Path) -> None:
+  """Raises ValueError if an output is a workdir or a model directory, or its name is not UTF-8."""
+  files.require_utf8(output, f"--output={output}")
   if (output / "config.json").exists() and any((output / name).exists() for name in _WORKDIR_FILES):
     raise ValueError(
       f"--output={output} is a workdir, whose report.html would be replaced: use a new folder, such as "

@@ -102,7 +102,7 @@ def map_scenes(
     )
   if warning := listing.unread_warning(source):
     _LOG.warning("%s", warning)
-  output_folder.require_no_workdir(output)
+  output_folder.require_usable(output)
   try:
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:

@@ -85,7 +85,8 @@ def write_and_open(
   Overviews are averages if `averaged`, else the nearest pixels. Viewers show a PNG in `colours`.
   Raises OSError naming the file if it cannot be written, for example because the disk is full.
   """
-  final = path_with_suffix(path, grid, bands, dtype)
+  # GDAL takes a relative path such as s3:x for an address.
+  final = path_with_suffix(path.absolute(), grid, bands, dtype)
   with contextlib.ExitStack() as stack:
     stack.enter_context(rasterio.Env(**SCENE_OPTIONS))
     with files.atomic_path(final) as partial:

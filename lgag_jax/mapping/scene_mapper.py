@@ -1,6 +1,7 @@
 """Divides the mapping of scenes among processes: whole scenes, or rows of each if scenes are few."""
 
 import dataclasses
+import errno
 import functools
 import itertools
 import logging
@@ -26,6 +27,8 @@ from lgag_jax.runtime.progress import Progress
 from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
+
+_ERRORS_OF_NAMES = (errno.EILSEQ, errno.EINVAL, errno.ENAMETOOLONG)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,4 +131,10 @@ class SceneMapper:
     for text in warnings[len(plan.warnings) :]:
       _LOG.warning("%s: %s", plan.path, text)
     effort = {**effort, "warnings": warnings}
-    products.write(plan, stores, image_scores, effort, self.output, self.config, self.options)
+    try:
+      products.write(plan, stores, image_scores, effort, self.output, self.config, self.options)
+    except (ValueError, OSError) as error:
+      if isinstance(error, OSError) and error.errno not in _ERRORS_OF_NAMES:
+        raise  # Of the disk: the other scenes would fail as well.
+      self.skip(plan.path, error)
+      shutil.rmtree(plan.working_folder(self.output), ignore_errors=True)

@@ -20,7 +20,7 @@ import pyogrio.errors
 import pyogrio.raw
 import shapely
 
-from lgag_jax.geo import antimeridian
+from lgag_jax.geo import antimeridian, vector_paths
 from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.runtime import files
@@ -52,8 +52,20 @@ def write(
   columns and rows. Unknown figures are null. At most 5,000 landslides are in memory at once. Raises
   OSError naming a file that cannot be written.
   """
-  placed = grid.to_wgs84() is not None
-  in_degrees = _temporary_path(geojson_path) if placed else None
+  gpkg_path.parent.mkdir(parents=True, exist_ok=True)
+  with vector_paths.plain_folder(gpkg_path.parent) as folder:
+    names = (gpkg_path.name, geojson_path.name) if grid.to_wgs84() else (gpkg_path.name,)
+    _write_files(landslides, grid, *(folder / name for name in names))
+  if len(names) == 1:
+    geojson_path.unlink(missing_ok=True)
+  return [gpkg_path, geojson_path][: len(names)]
+
+
+def _write_files(
+  landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path,
+  geojson_path: pathlib.Path | None = None,
+) -> None:
+  in_degrees = geojson_path and _temporary_path(geojson_path)
   try:
     with _beside(gpkg_path) as partial:
       count, with_area = _write_layers(partial, in_degrees, landslides, grid)
@@ -61,9 +73,8 @@ def write(
       if _can_index() and not pyogrio.read_info(partial)["capabilities"]["fast_spatial_filter"]:
         raise pyogrio.errors.DataLayerError("the spatial index was not written")
       remove_side_files(gpkg_path)
-    if in_degrees is None:
-      geojson_path.unlink(missing_ok=True)
-      return [gpkg_path]
+    if geojson_path is None:
+      return
     with _beside(geojson_path) as partial:
       # GDAL takes nines before the last decimals, as in 179.9999998, for a rounding error.
       decimals = str(min(_MOST_DECIMALS, _decimals(grid) + 5))
@@ -73,7 +84,6 @@ def write(
           geometry_name=meta["geometry_name"], COORDINATE_PRECISION=decimals, **_GEOJSON,
         )
       _check_count(partial, with_area)
-    return [gpkg_path, geojson_path]
   finally:
     if in_degrees:
       _remove(in_degrees)
@@ -99,7 +109,9 @@ def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
       yield partial
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-      raise OSError(errno.EIO, f"{error} (is the disk full?)", str(path)) from error
+      if not files.has_room(path.parent):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+      raise OSError(errno.EIO, str(error), str(path)) from error
     finally:
       remove_side_files(partial)
 
@@ -186,7 +198,7 @@ def _check_count(path: pathlib.Path, count: int) -> None:
   """Raises DataLayerError if polygons are missing: GDAL does not report that the disk was full."""
   written = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"]
   if written != count:
-    raise pyogrio.errors.DataLayerError(f"{written} of {count} polygons written")
+    raise pyogrio.errors.DataLayerError(f"{written} of {count} polygons written (is the disk full?)")
 
 
 def _row(landslide: Landslide) -> tuple:

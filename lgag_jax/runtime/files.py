@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 import shutil
+import unicodedata
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ import numpy as np
 
 # Partial files with those of GDAL and SQLite beside them, and the rows of a raster.
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}(?:[.-].*)?|\.rows-.*\.(?:tif|png)", re.DOTALL)
+_LITTLE_ROOM = 1 << 20  # Bytes.
 _MAX_ARRAY_BYTES = 4 << 30  # An evaluation's examples take some megabytes.
 
 
@@ -62,22 +64,40 @@ def remove_partials(*folders: pathlib.Path) -> None:
 
 
 def fitting_name(name: str, max_bytes: int, source: str) -> str:
-  """Returns a file name of up to `max_bytes` bytes of UTF-8; one that is cut ends in `source`'s digest.
+  """Returns a file name of up to `max_bytes` bytes of UTF-8; a changed one ends in `source`'s digest.
 
   The name is cut between two characters, and bytes that are no characters are removed: GDAL takes
-  neither half a character nor such bytes.
+  neither half a character nor such bytes. Control characters, and those that libraries read as parts of
+  a URL, become "_".
   """
-  content = os.fsencode(name)
-  whole = content.decode(errors="ignore")
-  if whole == name and len(content) <= max_bytes:
+  whole = os.fsencode(name).decode(errors="ignore")
+  whole = "".join("_" if _is_misread(letter) else letter for letter in whole)
+  if whole == name and len(whole.encode()) <= max_bytes:
     return name
   digest = hashlib.sha256(os.fsencode(source)).hexdigest()[:16]
   return f"{whole.encode()[: max_bytes - 17].decode(errors='ignore')}_{digest}"
 
 
+def _is_misread(letter: str) -> bool:
+  return letter in ";!" or unicodedata.category(letter) == "Cc"
+
+
+def require_utf8(path: pathlib.Path, name: str) -> None:
+  """Raises ValueError if a path, which `name` describes, is not valid UTF-8: GDAL opens no other."""
+  try:
+    str(path).encode()
+  except UnicodeEncodeError:
+    raise ValueError(f"{name}: the name is not valid UTF-8. Rename the file or the folder.") from None
+
+
 def is_disk_full(error: BaseException) -> bool:
   """Returns whether an error, of any library, says that a disk or a quota is full."""
   return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
+
+
+def has_room(folder: pathlib.Path) -> bool:
+  """Returns whether the disk of a folder has any room, for a library that only says that it failed."""
+  return shutil.disk_usage(folder).free > _LITTLE_ROOM
 
 
 def require_free_space(folder: pathlib.Path, size: int, what: str) -> None:

@@ -14,6 +14,7 @@ import shapely
 from affine import Affine
 from rasterio.crs import CRS
 
+from lgag_jax.geo import vector_paths
 from lgag_jax.inputs.splits import TILE_COLUMNS
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 
@@ -75,10 +76,11 @@ def write_footprints(rows: list[Row], path: pathlib.Path) -> None:
       groups[row.crs.to_wkt() if row.crs else ""].append(row)
   for number, (crs, members) in enumerate(groups.items(), 1):
     fields = ["label", "split", "image", "scene", "row", "col"]
-    with warnings.catch_warnings():
+    with vector_paths.plain_folder(path.parent) as folder, warnings.catch_warnings():
       warnings.filterwarnings("ignore", message="'crs' was not provided")
+      outlines = shapely.polygons(np.array([row.corners for row in members]))
       pyogrio.raw.write(
-        path, shapely.to_wkb(shapely.polygons(np.array([row.corners for row in members]))),
+        folder / path.name, shapely.to_wkb(outlines),
         [_column(members, name) for name in fields], fields, crs=crs or None, driver="GPKG",
         geometry_type="Polygon", layer="tiles" if number == 1 else f"tiles_{number}",
       )

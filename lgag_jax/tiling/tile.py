@@ -45,6 +45,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
 
   Raises ValueError or OSError that names the file or the flag, and writes nothing in that case.
   """
+  files.require_utf8(pathlib.Path(settings.output), f"--output={settings.output}")
   scenes = scene_paths(settings)
   if products := listing.scenes_and_products(settings.input)[1]:
     _LOG.warning(
