@@ -4,7 +4,6 @@ import logging as python_logging
 import os
 import pathlib
 import sys
-import traceback
 
 # Set before TensorFlow and JAX are imported: their start-up messages are for their developers.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -13,6 +12,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Not used here, and it log
 from absl import app, flags, logging
 
 from lgag_jax.cli import command_line, standard_streams
+from lgag_jax.runtime import printable
 
 _FLAGS = flags.FLAGS
 
@@ -27,10 +27,10 @@ def run() -> None:
 def main(argv: list[str]) -> None:
   """Runs the mode that --mode names.
 
-  Exit codes: 0 for success. 1 for an invalid setting, file or input, with a message of one line. 143
-  when SIGTERM stopped a training, evaluation, prediction or export in order. The doctor returns 2 if
-  its worst finding is a warning and 1 if it is an error. Prediction returns 2 if it skipped images.
-  Ctrl-C ends the process by its signal, which shells report as 130.
+  Exit codes: 0 for success. 1 for an invalid setting, file or input, or an error of a library, with a
+  message of one line. 143 when SIGTERM stopped a training, evaluation, prediction or export in order.
+  The doctor returns 2 if its worst finding is a warning and 1 if it is an error. Prediction returns 2
+  if it skipped images. Ctrl-C ends the process by its signal, which shells report as 130.
   """
   if len(argv) > 1:
     sys.exit(_not_a_flag(argv[1]))
@@ -40,13 +40,19 @@ def main(argv: list[str]) -> None:
       _MODES_WITHOUT_WORKDIR[_FLAGS.mode](*arguments)
     else:
       _run_in_workdir(*arguments)
-  except (ValueError, TypeError, OSError) as error:
+  except Exception as error:
     logging.debug("Traceback of the error:", exc_info=True)
-    _exit_at_once_if_distributed(f"Error: {error}")
-    sys.exit(f"Error: {error}")
-  except Exception:
-    _exit_at_once_if_distributed(traceback.format_exc())
-    raise
+    message = f"Error: {_one_line(error)}"
+    _exit_at_once_if_distributed(message)
+    sys.exit(message)
+
+
+def _one_line(error: Exception) -> str:
+  """Returns what an error says; that of a library also says its kind, and how to see its origin."""
+  words = printable.line(" ".join(str(error).split()))
+  if isinstance(error, ValueError | TypeError | OSError) and words:
+    return words
+  return f"{type(error).__name__}: {words}. --verbosity=1 shows where it arose."
 
 
 def _not_a_flag(word: str) -> str:
@@ -103,7 +109,9 @@ def _run_in_workdir(*arguments) -> None:
 
 
 def _log_only_this_package() -> None:
-  logging.set_verbosity(logging.ERROR)
+  if logging.get_verbosity() < logging.DEBUG:
+    logging.set_verbosity(logging.ERROR)
+  logging.get_absl_handler().python_handler.addFilter(printable.Filter())
   python_logging.getLogger("lgag_jax").setLevel(python_logging.INFO)
 
 

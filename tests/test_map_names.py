@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from lgag_jax.geo import scale
+from lgag_jax.imagery import tables
 from lgag_jax.mapping import products
 from lgag_jax.mapping.predict import LoadedModel, map_scenes
 from lgag_jax.runtime import files, sharding
@@ -218,3 +219,17 @@ def test_a_glob_over_an_output_maps_no_maps(model, tmp_path, pattern, caplog):
   expected = {"own.tif"} if pattern == "in/*/*" else {"a.tif", "own.tif"}
   assert {row["file"] for row in result.rows} == expected and not result.skipped
   assert "are not mapped, since lgag wrote them" in caplog.text
+
+
+def test_the_table_of_a_prediction_holds_no_formula(model, tmp_path):
+  names = ["=HYPERLINK(1)", "+1", "-1", "@SUM(A1)", "'=1", " =1", "\t=1", "plain", "'quoted"]
+  for seed, name in enumerate(names):
+    write(tmp_path / "in" / f"{name}.tif", seed)
+  map_scenes(model, tmp_path / "in", tmp_path / "maps")
+  path = tmp_path / "maps" / "predictions.csv"
+  with path.open(newline="") as file:
+    rows = list(csv.DictReader(file))
+  assert not [row["file"] for row in rows if row["file"].strip()[0] in "=+-@"]
+  assert {row["file"][1:] for row in rows} > {"=HYPERLINK(1).tif", "+1.tif", "-1.tif", "@SUM(A1).tif"}
+  assert {f"{name}.tif" for name in names} == {line["file"] for _, line in tables.read_table(path, ())}
+  assert all(0 <= float(row["landslide_share"]) <= 1 for row in rows)

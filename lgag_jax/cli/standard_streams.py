@@ -7,15 +7,20 @@ import signal
 import sys
 from collections.abc import Iterator
 
+from lgag_jax.runtime import printable
+
 _CLOSED_PIPE_CODE = 128 + signal.SIGPIPE  # A shell reports it for other tools that lose their reader.
 
 
 class _Output(io.TextIOWrapper):
-  """Standard output; ends the process when it cannot be written, where others raise OSError."""
+  """Standard output, without control characters of a terminal.
+
+  Ends the process when it cannot be written, where others raise OSError.
+  """
 
   def write(self, text: str) -> int:
     with _ends_on_error():
-      return super().write(text)
+      return super().write(printable.text(text))
 
   def flush(self) -> None:
     with _ends_on_error():

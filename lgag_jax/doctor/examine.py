@@ -18,7 +18,7 @@ from lgag_jax.doctor import (
   survey,
 )
 from lgag_jax.doctor.page import render
-from lgag_jax.runtime import lock
+from lgag_jax.runtime import lock, printable
 from lgag_jax.runtime.files import write_json, write_text
 
 
@@ -55,8 +55,7 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
       "estimate": dataclasses.asdict(resources),
     })
     write_text(path, render(data, all_findings, config))
-  # File names may contain bytes that are not UTF-8.
-  print(findings.as_text(all_findings).encode(errors="backslashreplace").decode())
+  print(printable.text(findings.as_text(all_findings)))
   count = {s: sum(f.severity == s for f in all_findings) for s in findings.SEVERITIES}
   print("; ".join(findings.plural(n, s) for s, n in count.items()) + f". Report: {path}")
   return code

@@ -1,10 +1,18 @@
-"""Reads tables (CSV) as spreadsheets write them."""
+"""Reads tables (CSV) as spreadsheets write them, and writes cells that spreadsheets do not calculate.
+
+A text that a spreadsheet would take for a formula is written with an apostrophe before it, which the
+readers here remove.
+"""
 
 import codecs
 import csv
 import io
 import pathlib
+import re
+from typing import Any
 
+# What a spreadsheet may calculate, also after spaces, and the same with apostrophes before it.
+_FORMULA = re.compile(r"['\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
 _MAX_BYTES = 1 << 28
 _DELIMITERS = (",", ";", "\t")
 # Names of the image column, in lower case; the first is the one that rows are read with.
@@ -16,8 +24,9 @@ Line = tuple[int, dict[str, str]]  # The line in the file, for messages, and its
 def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[Line]:
   """Reads a table with a header: commas, semicolons or tabs, in UTF-8 or marked UTF-16.
 
-  Names of columns are in lower case, cells without spaces around them. Empty rows are skipped. Raises
-  ValueError naming the file, and the row or the columns, if it cannot be read as a whole.
+  Names of columns are in lower case, cells without spaces around them and as `cell` took them. Empty
+  rows are skipped. Raises ValueError naming the file, and the row or the columns, if it cannot be read
+  as a whole.
   """
   try:
     rows = _rows(_text(path))
@@ -38,6 +47,16 @@ def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[Line]:
       f"{path} lacks the column {missing[0]}: add it to the header. Its columns are: {columns}."
     )
   return [(number, _cells(path, number, names, cells)) for number, cells in rows[1:]]
+
+
+def cell(value: Any) -> Any:
+  """Returns a value as a table's cell: escapes text that would be a formula; numbers stay numbers."""
+  return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _content(cell: str) -> str:
+  """Returns the text that `cell` was made of."""
+  return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell[1:]) else cell
 
 
 def _text(path: pathlib.Path) -> str:
@@ -65,7 +84,7 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
   reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
   rows = []
   for row in reader:
-    cells = [cell.strip() for cell in row]
+    cells = [_content(cell.strip()) for cell in row]
     if any(cells):
       rows.append((reader.line_num + skipped, cells))
   if rows:

@@ -180,8 +180,8 @@ def _create(path: pathlib.Path, grid: Grid, bands: int) -> Iterator[DatasetWrite
   try:
     with rasterio.open(
       path.absolute(), "w", driver="GTiff", height=grid.height, width=grid.width, count=bands,
-      dtype="uint8", crs=grid.crs, transform=grid.transform, tiled=True, interleave="band", compress="DEFLATE",
-      zlevel=1, BIGTIFF="IF_SAFER",
+      dtype="uint8", crs=grid.crs, transform=grid.transform, tiled=True, interleave="band",
+      compress="DEFLATE", zlevel=1, BIGTIFF="IF_SAFER",
     ) as raster:
       yield raster
   except (RasterioError, CPLE_BaseError) as error:

@@ -17,6 +17,7 @@ import numpy as np
 from lgag_jax.config import Config
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import WindowPlan
+from lgag_jax.imagery import tables
 from lgag_jax.mapping import (
   map_names,
   output_folder,
@@ -225,7 +226,7 @@ def write_table(
       files.atomic_path(path) as partial,
       partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
     ):
-      writer = csv.DictWriter(file, next(iter(rows.values())).keys())
-      writer.writeheader()
-      writer.writerows(rows.values())
+      writer = csv.writer(file)
+      for row in (next(iter(rows.values())), *(row.values() for row in rows.values())):
+        writer.writerow(map(tables.cell, row))
   return [rows[plan.stem] for plan in plans if is_complete(plan, output)]

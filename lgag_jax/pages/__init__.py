@@ -1,4 +1,4 @@
 """HTML pages, QGIS styles and Markdown texts, filled from templates.
 
-May import: nothing of the package.
+May import: runtime.
 """

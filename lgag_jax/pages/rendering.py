@@ -8,6 +8,8 @@ from typing import Any, cast
 import jinja2
 from markupsafe import Markup
 
+from lgag_jax.runtime import printable
+
 _MARKDOWN_SYNTAX = re.compile(r"[\\`*\[\]|]")
 
 
@@ -22,13 +24,13 @@ class Table:
 
 
 def html(template: str, **values) -> str:
-  """Returns an HTML page or a QGIS style; bytes of a file name that are not UTF-8 appear escaped."""
-  return _valid_unicode(_HTML.get_template(template).render(values))
+  """Returns an HTML page or a QGIS style; shows control characters, and bytes not in UTF-8, escaped."""
+  return printable.text(_HTML.get_template(template).render(values))
 
 
 def markdown(template: str, **values) -> str:
   """Returns a Markdown text. A value is text of one line; empty lines in a row become one."""
-  text = _valid_unicode(_MARKDOWN.get_template(template).render(values))
+  text = printable.text(_MARKDOWN.get_template(template).render(values))
   return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
@@ -41,7 +43,7 @@ def paragraphs(template: str, **values) -> list[str]:
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str | int]]) -> str:
   """Returns a Markdown table without a final line break."""
   macros = cast(Any, _MARKDOWN.get_template("macros.md").module)
-  return str(macros.table(Table(columns, rows))).rstrip("\n")
+  return printable.text(macros.table(Table(columns, rows))).rstrip("\n")
 
 
 def _markdown_text(value: object) -> Markup:
@@ -51,10 +53,6 @@ def _markdown_text(value: object) -> Markup:
   line = " ".join(str(value).split())
   text = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
   return Markup(_MARKDOWN_SYNTAX.sub(r"\\\g<0>", text))
-
-
-def _valid_unicode(text: str) -> str:
-  return text.encode(errors="backslashreplace").decode()
 
 
 def _environment(*, autoescape: bool = True, **options) -> jinja2.Environment:

@@ -15,6 +15,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from lgag_jax.geo import vector_paths
+from lgag_jax.imagery import tables
 from lgag_jax.inputs.splits import TILE_COLUMNS
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 
@@ -65,7 +66,9 @@ def write_manifest(rows: list[Row], path: pathlib.Path) -> None:
   with path.open("w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
     writer.writerow(TILE_COLUMNS)
-    writer.writerows([getattr(row, name) for name in TILE_COLUMNS] for row in rows if row.image)
+    writer.writerows(
+      [tables.cell(getattr(row, name)) for name in TILE_COLUMNS] for row in rows if row.image
+    )
 
 
 def write_footprints(rows: list[Row], path: pathlib.Path) -> None:

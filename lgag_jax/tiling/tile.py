@@ -81,8 +81,9 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
           progress.advance(1)
     progress.close()
     if not any(row.image for row in rows):
-      table = output.summary(rows, settings)
-      raise ValueError(f"No tile can be used, so nothing was written.\n{table}")
+      for line in output.summary(rows, settings).splitlines():
+        _LOG.warning("%s", line)
+      raise ValueError("No tile can be used, so nothing was written. The log says why, by label.")
     output.write_manifest(rows, folder / "manifest.csv")
     output.write_footprints(rows, folder / "tiles.gpkg")
   return rows, output.command(rows, settings, channels)

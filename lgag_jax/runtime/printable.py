@@ -1,0 +1,33 @@
+"""Escapes control characters: a file name may hold those that a terminal obeys."""
+
+import logging
+import numbers
+import re
+from typing import Any
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # Not tab and line feed.
+
+
+def text(value: object) -> str:
+  """Returns a value as text of any number of lines, in which nothing controls a terminal."""
+  valid = str(value).encode(errors="backslashreplace").decode()
+  return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", valid)
+
+
+def line(value: object) -> str:
+  """Returns a value as text of one line, in which nothing controls a terminal."""
+  return text(value).replace("\n", "\\n").replace("\t", "\\t")
+
+
+class Filter(logging.Filter):
+  """Escapes the arguments of messages; their formats are the program's own."""
+
+  def filter(self, record: logging.LogRecord) -> bool:
+    if isinstance(record.args, tuple):
+      record.args = tuple(map(_argument, record.args))
+    return True
+
+
+def _argument(value: Any) -> Any:
+  is_number = isinstance(value, numbers.Number) or hasattr(value, "dtype")
+  return value if is_number else line(value)
