@@ -161,7 +161,7 @@ def test_arrays_whose_missing_data_is_unclear_are_refused(model, image, message)
 
 def test_the_folder_holds_no_places_and_no_optimiser(directory, model):
   assert sorted(path.name for path in directory.iterdir()) == [
-    "README.md", "config.json", "model.safetensors", "scale.json", "thresholds.json"
+    "README.md", "SHA256SUMS", "config.json", "model.safetensors", "scale.json", "thresholds.json"
   ]
   assert not any(b"someone" in path.read_bytes() for path in directory.iterdir())
   assert set(safetensors.numpy.load_file(directory / "model.safetensors")) == set(

@@ -16,7 +16,7 @@ from lgag_jax.config import Config, DataConfig
 from lgag_jax.imagery import scaling
 from lgag_jax.imagery.reading import ImageError
 from lgag_jax.inputs import normalisation, sources
-from lgag_jax.runtime import files
+from lgag_jax.runtime import sealed_json
 from tests.commands import call, flags_of
 
 BANDS = 14
@@ -96,6 +96,7 @@ def test_saved_statistics_are_read_back_exactly_and_never_measured_again(tmp_pat
   assert first.data.normalise == "given"
   saved = json.loads((tmp_path / normalisation.FILE).read_text())
   assert (saved["bands"], saved["images"]) == (4, 9)
+  del saved["sha256"]
   monkeypatch.setattr(normalisation, "measure", None)  # Resuming must not call it.
   again = normalisation.measure_or_resolve(config, Memory(3, 4), tmp_path, started=True)
   assert again == first == normalisation.resolve(config, tmp_path)
@@ -105,8 +106,8 @@ def test_saved_statistics_are_read_back_exactly_and_never_measured_again(tmp_pat
     {"std": [1.0, 0.0, 1.0, 1.0]}, {"mean": [1.0]}, {"mean": "abcd"}, {"bands": 3},
     {"std": [1, 2, 3, float("nan")]},
   ):
-    files.write_json(tmp_path / normalisation.FILE, {**saved, **change})
-    with pytest.raises(ValueError, match=r"normalisation\.json does not hold.*restore it"):
+    sealed_json.write(tmp_path / normalisation.FILE, {**saved, **change})
+    with pytest.raises(ValueError, match=rf"normalisation\.json.* {next(iter(change))}.*restore it"):
       normalisation.resolve(config, tmp_path)
   (tmp_path / normalisation.FILE).write_text("{")
   with pytest.raises(ValueError, match=r"normalisation\.json is not valid JSON"):

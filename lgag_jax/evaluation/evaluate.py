@@ -16,7 +16,7 @@ from lgag_jax.inference.colour_evidence import ColourEvidence
 from lgag_jax.inference.localize import main_map_name, make_localize, map_names
 from lgag_jax.inputs.split import Split
 from lgag_jax.method.network import Network
-from lgag_jax.runtime import files, processes
+from lgag_jax.runtime import files, processes, sealed_json
 from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def _write(
   folder, text = workdir / "eval", tables.evaluation(result)
   if evidence:
     evidence.save(workdir)
-  files.write_json(workdir / "thresholds.json", {
+  sealed_json.write(workdir / "thresholds.json", {
     "step": result["step"], "maps": rules, "colour_evidence": evidence.digest() if evidence else "",
   })
   files.write_json(folder / "validation.json", result)

@@ -9,13 +9,15 @@ import statistics
 from lgag_jax.config import Config
 from lgag_jax.geo.placement import grid_of
 from lgag_jax.imagery import reading
-from lgag_jax.runtime import files
+from lgag_jax.runtime import sealed_json
 
 _SAMPLES = 16  # Training images that are measured.
 STRIDE = 32  # Of the trunks, which halve the size five times. A model's side is a multiple of it.
 # Wider windows show more of a large landslide, and their maps agree better. A pixel of the scene costs
 # as much time as with windows of the training size.
 _WINDOW_FACTOR = 1.5
+_MAX_SIDE = 1 << 20  # Of a training image, in pixels.
+_GSD_RANGE = (1e-6, 1e7)  # Metres.
 _MIN_SIDE = 8  # Pixels of a scene in a window; fewer show nothing.
 
 
@@ -59,7 +61,7 @@ def training_scale(paths: list[pathlib.Path], config: Config) -> Scale:
 
 def save(scale: Scale, workdir: pathlib.Path) -> None:
   """Writes <workdir>/scale.json."""
-  files.write_json(workdir / "scale.json", dataclasses.asdict(scale))
+  sealed_json.write(workdir / "scale.json", dataclasses.asdict(scale))
 
 
 def load(workdir: pathlib.Path, config: Config) -> Scale:
@@ -67,14 +69,17 @@ def load(workdir: pathlib.Path, config: Config) -> Scale:
   path = workdir / "scale.json"
   if not path.exists():
     return Scale(config.data.tile_size or config.data.image_size, config.data.gsd or None)
-  try:
-    content = files.read_json(path)
-    side, gsd = content["side"], content["gsd"]
-    if side > 0 and (gsd is None or 0 < gsd < math.inf):
-      return Scale(int(side), gsd)
-  except (LookupError, TypeError):
-    pass
-  raise ValueError(f"{path} holds no valid scale: remove it, or train again.")
+  remedy = "Restore it from a copy, or remove it and give --training_gsd."
+  content = sealed_json.read(path, remedy)
+  if not isinstance(content, dict) or not {"side", "gsd"} <= content.keys():
+    raise ValueError(f"{path} does not contain side and gsd. {remedy}")
+  side, gsd = content["side"], content["gsd"]
+  if not isinstance(side, int) or not sealed_json.is_number(side, 1, _MAX_SIDE):
+    raise ValueError(f"{path}: side is {side!r}; it must be an integer from 1 to {_MAX_SIDE}. {remedy}")
+  if gsd is not None and not sealed_json.is_number(gsd, *_GSD_RANGE):
+    low, high = _GSD_RANGE
+    raise ValueError(f"{path}: gsd is {gsd!r}; it must be null or {low:g} to {high:g} metres. {remedy}")
+  return Scale(side, gsd)
 
 
 def plan_windows(

@@ -6,7 +6,6 @@ read them from there, so that they use the numbers that the network was trained 
 
 import dataclasses
 import logging
-import math
 import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +16,7 @@ import numpy as np
 
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.imagery.reading import ImageError
-from lgag_jax.runtime import files, preemption, processes
+from lgag_jax.runtime import preemption, processes, sealed_json
 from lgag_jax.runtime.progress import Progress
 
 if TYPE_CHECKING:  # The import loads TensorFlow Datasets, which prediction does not need.
@@ -28,6 +27,7 @@ _LOG = logging.getLogger(__name__)
 FILE = "normalisation.json"
 _PIECE = 1 << 20  # Pixels processed at once.
 _QUEUE = 64  # Images requested at once.
+_LARGEST, _SMALLEST = 1e30, 1e-30  # Magnitudes that float32 can work with.
 _CONSTANT = 1e-7  # Times the mean: float32 does not resolve a smaller deviation.
 
 
@@ -62,7 +62,7 @@ def measure_or_resolve(
   """
   if config.data.normalise == "train" and not started:
     content = measure(source, config.data)
-    processes.run_on_first(lambda: files.write_json(workdir / FILE, content))
+    processes.run_on_first(lambda: sealed_json.write(workdir / FILE, content))
   return resolve(config, workdir)
 
 
@@ -86,17 +86,20 @@ def _load(path: pathlib.Path, channels: int) -> dict[str, Any]:
     raise FileNotFoundError(
       f"{path} is missing. Training with data.normalise='train' wrote it: {remedy}."
     )
-  content = files.read_json(path)
-  try:
-    mean, std = ([float(value) for value in content[name]] for name in ("mean", "std"))
-    complete = content["bands"] == len(mean) == len(std) == channels
-    if complete and all(map(math.isfinite, mean)) and all(0 < value < math.inf for value in std):
-      return {"mean": mean, "std": std}
-  except (LookupError, TypeError, ValueError):
-    pass
-  raise ValueError(
-    f"{path} does not hold the means and standard deviations of {channels} bands: {remedy}."
-  )
+  content = sealed_json.read(path, f"To go on, {remedy}.")
+  if not isinstance(content, dict) or content.get("bands") != channels:
+    raise ValueError(f"{path} is not of {channels} bands: {remedy}.")
+  for name, low in (("mean", -_LARGEST), ("std", _SMALLEST)):
+    values = content.get(name)
+    if not isinstance(values, list) or len(values) != channels:
+      raise ValueError(f"{path}: {name} is not a list of {channels} numbers: {remedy}.")
+    for value in values:
+      if not sealed_json.is_number(value, low, _LARGEST):
+        raise ValueError(
+          f"{path}: {name} contains {value!r}; it must contain numbers from {low:g} to {_LARGEST:g}: "
+          f"{remedy}."
+        )
+  return {name: [float(value) for value in content[name]] for name in ("mean", "std")}
 
 
 def measure(source: "Source", config: DataConfig) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pathlib
 import numpy as np
 
 from lgag_jax.inputs.pipeline import Reader
-from lgag_jax.runtime import files
+from lgag_jax.runtime import sealed_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -18,15 +18,20 @@ class FeatureCache:
   Each process that filled the cache wrote one part. Any number of processes can read all parts.
   """
 
-  def __init__(self, directory: pathlib.Path, reader: Reader, side: int, channels: int):
+  def __init__(
+    self, directory: pathlib.Path, reader: Reader, side: int, channels: int, examples: int
+  ):
     try:
-      index = files.read_json(directory / "index.json")
-      names, parts, self._run = index["arrays"], index["parts"], index["run"]
+      index = sealed_json.read(directory / "index.json", "")
+      names, self._run = index["arrays"], _positive(index, "run")
+      if names != [f"tap{i}" for i in range(len(names))] or not names:
+        raise ValueError(f"index.json: arrays is {names!r}")
       self._bad = frozenset(index["bad"])
+      parts = _positive(index, "parts")
       self._parts = [
-        [np.load(array_file(directory, name, part, parts), mmap_mode="r") for name in names]
-        for part in range(parts)
+        [_open(array_file(directory, name, part, parts)) for name in names] for part in range(parts)
       ]
+      _check_rows(self._parts, examples, self._run)
     except (OSError, ValueError, LookupError, TypeError) as error:
       raise ValueError(
         f"{directory} is damaged ({error}): remove it. The next run fills the cache again."
@@ -63,6 +68,31 @@ class FeatureCache:
     *rest, weight = read(index)
     weight = np.float32(0.0) if index in self._bad else weight
     return (*(array[row] for array in self._parts[part]), *rest, weight)
+
+
+def _positive(index: dict, name: str) -> int:
+  value = index[name]
+  if not isinstance(value, int) or not sealed_json.is_number(value, 1, 1 << 40):
+    raise ValueError(f"index.json: {name} is {value!r}, not a positive integer")
+  return value
+
+
+def _open(path: pathlib.Path) -> np.ndarray:
+  """Opens an array of half floats [n, h, w, E]; np.load would open an archive, too."""
+  array = np.lib.format.open_memmap(path, mode="r")
+  if array.dtype != np.float16 or array.ndim != 4:
+    raise ValueError(f"{path.name} contains {array.dtype}{list(array.shape)}")
+  return array
+
+
+def _check_rows(parts: list[list[np.ndarray]], examples: int, run: int) -> None:
+  """Raises ValueError unless every part holds the rows of its examples."""
+  for part, arrays in enumerate(parts):
+    turns, rest = divmod(examples, len(parts) * run)
+    rows = turns * run + min(max(rest - part * run, 0), run)
+    for array in arrays:
+      if len(array) != rows:
+        raise ValueError(f"an array of part {part} has {len(array)} rows, not {rows}")
 
 
 def place(example: int, parts: int, run: int) -> tuple[int, int]:

@@ -1,6 +1,7 @@
 """Writes folders atomically: under another name beside the target, which is locked, then renamed."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -33,6 +34,12 @@ def atomic_folder(path: pathlib.Path) -> Iterator[pathlib.Path]:
     partial.mkdir(parents=True)
     yield partial
     partial.rename(target)
+  except OSError as error:
+    if files.is_disk_full(error):
+      raise OSError(
+        error.errno, f"{os.strerror(errno.ENOSPC)}, nothing was written", str(path)
+      ) from error
+    raise
   finally:
     shutil.rmtree(partial, ignore_errors=True)
     lock_path.unlink(missing_ok=True)

@@ -3,11 +3,15 @@
 import collections
 import csv
 import dataclasses
+import errno
+import os
 import pathlib
 import shlex
 import warnings
 
 import numpy as np
+import pyogrio
+import pyogrio.errors
 import pyogrio.raw
 import rasterio
 import shapely
@@ -18,6 +22,7 @@ from lgag_jax.geo import vector_paths
 from lgag_jax.imagery import tables
 from lgag_jax.inputs.splits import TILE_COLUMNS
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
+from lgag_jax.runtime import files
 
 _SPLITS = ("train", "validation")
 
@@ -78,15 +83,27 @@ def write_footprints(rows: list[Row], path: pathlib.Path) -> None:
     if row.corners is not None:
       groups[row.crs.to_wkt() if row.crs else ""].append(row)
   for number, (crs, members) in enumerate(groups.items(), 1):
-    fields = ["label", "split", "image", "scene", "row", "col"]
-    with vector_paths.plain_folder(path.parent) as folder, warnings.catch_warnings():
-      warnings.filterwarnings("ignore", message="'crs' was not provided")
-      outlines = shapely.polygons(np.array([row.corners for row in members]))
-      pyogrio.raw.write(
-        folder / path.name, shapely.to_wkb(outlines),
-        [_column(members, name) for name in fields], fields, crs=crs or None, driver="GPKG",
-        geometry_type="Polygon", layer="tiles" if number == 1 else f"tiles_{number}",
-      )
+    layer = "tiles" if number == 1 else f"tiles_{number}"
+    try:
+      with vector_paths.plain_folder(path.parent) as folder:
+        _write_layer(folder / path.name, layer, crs, members)
+        info = pyogrio.read_info(folder / path.name, layer=layer, force_feature_count=True)
+      if info["features"] != len(members):  # GDAL does not report that the disk is full.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+      code = errno.EIO if files.has_room(path.parent) else errno.ENOSPC
+      raise OSError(code, f"{os.strerror(code)} ({error})", str(path)) from error
+
+
+def _write_layer(path: pathlib.Path, layer: str, crs: str, rows: list[Row]) -> None:
+  fields = ["label", "split", "image", "scene", "row", "col"]
+  outlines = shapely.polygons(np.array([row.corners for row in rows]))
+  with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="'crs' was not provided")
+    pyogrio.raw.write(
+      path, shapely.to_wkb(outlines), [_column(rows, name) for name in fields], fields, crs=crs or None,
+      driver="GPKG", geometry_type="Polygon", layer=layer,
+    )
 
 
 def _column(rows: list[Row], name: str) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 from lgag_jax.inputs import pseudo
 from lgag_jax.inputs.sources import Source
-from lgag_jax.runtime import files
+from lgag_jax.runtime import sealed_json
 
 _LOG = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ FILE = "examples.json"
 def write(sources: dict[str, Source], workdir: pathlib.Path) -> None:
   """Writes number and digest (names, labels, order) of each split's examples into a workdir."""
   record = {split: _entry(source) for split, source in sources.items()}
-  files.write_json(workdir / FILE, record)
+  sealed_json.write(workdir / FILE, record)
 
 
 def check(sources: dict[str, Source], workdir: pathlib.Path) -> None:
@@ -32,7 +32,7 @@ def check(sources: dict[str, Source], workdir: pathlib.Path) -> None:
   path = workdir / FILE
   if not path.exists():
     return
-  record = files.read_json(path)
+  record = sealed_json.read(path, "Restore it from a copy, or use a new --workdir.")
   if not isinstance(record, dict):
     raise ValueError(f"{path} is damaged: restore it, or use a new --workdir.")
   entries = {split: _entry(source) for split, source in sources.items()}

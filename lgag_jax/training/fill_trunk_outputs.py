@@ -23,7 +23,7 @@ from lgag_jax.inputs.sources import Source
 from lgag_jax.inputs.split import Split
 from lgag_jax.inputs.trunk_outputs import FeatureCache, array_file, place
 from lgag_jax.method.network import Network, full_precision
-from lgag_jax.runtime import files, lock, preemption, processes, sharding
+from lgag_jax.runtime import files, lock, preemption, processes, sealed_json, sharding
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.state import TrainState
 
@@ -88,7 +88,7 @@ def open_cache(
       if not filled():  # Still not: another run may have.
         with _new_folder(path, size_of(shapes, len(source.ids))) as partial:
           _fill(partial, shapes, network, state, source, reader, config, mesh)
-  return FeatureCache(path, reader, side, config.data.channels)
+  return FeatureCache(path, reader, side, config.data.channels, len(source.ids))
 
 
 @contextlib.contextmanager
@@ -183,7 +183,7 @@ def _fill(directory, shapes, network, state, source, reader, config, mesh) -> No
   bad = processes.gather({"bad": np.concatenate(bad)})["bad"]
   if processes.is_first():
     index = {"arrays": names, "parts": parts, "run": run, "bad": sorted(bad.tolist())}
-    files.write_json(directory / "index.json", index)
+    sealed_json.write(directory / "index.json", index)
 
 
 def make_frozen(network: Network, mesh: Mesh) -> Callable[[Any, Any, jax.Array], tuple]:

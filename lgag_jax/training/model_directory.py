@@ -20,7 +20,7 @@ from lgag_jax.config import Config
 from lgag_jax.inference import colour_evidence
 from lgag_jax.method import network as networks
 from lgag_jax.method.network import Network
-from lgag_jax.runtime import files, folders, sharding
+from lgag_jax.runtime import checksums, files, folders, sharding
 from lgag_jax.state import TrainState
 from lgag_jax.training import model_card, train_step
 from lgag_jax.trunks.weight_files import read_tensors
@@ -58,6 +58,7 @@ def write(folder: pathlib.Path, workdir: pathlib.Path, config: Config, state: Tr
     for name in FACTS:
       if (workdir / name).exists():
         shutil.copyfile(workdir / name, partial / name)
+    checksums.write_checksums(partial)  # Before the card, which its readers may edit.
     files.write_text(partial / "README.md", model_card.text(workdir, config, int(state.step)))
 
 
@@ -66,6 +67,11 @@ def read(folder: pathlib.Path, config: Config, mesh: Mesh) -> tuple[Network, Tra
 
   Raises ValueError naming the file and the tensor when weights are damaged or fit another config.
   """
+  if checksums.has_checksums(folder) and (damage := checksums.find_damage(folder)):
+    raise ValueError(
+      f"{folder} is damaged: {damage}. {_REMEDY}. If you changed a file yourself, remove "
+      f"{checksums.FILE_NAME}."
+    )
   network, path = networks.build(config), folder / WEIGHTS
   like = _expected(network, config)
   expected = _tensors(like)
