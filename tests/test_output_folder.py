@@ -139,7 +139,7 @@ def test_a_kill_between_any_two_files_loses_nothing(model, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("module", "function"), [
-  (rasters, "_convert"), (vectors, "_write_layer"), (overlay, "overlay_image"),
+  (rasters, "_convert"), (vectors, "_write_layers"), (overlay, "overlay_image"),
   (output_folder.files, "write_json"), (products, "_figures"),
 ])
 def test_a_full_disk_leaves_the_earlier_map(model, tmp_path, monkeypatch, module, function):
