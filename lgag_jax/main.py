@@ -197,6 +197,13 @@ def _tile(settings) -> None:
   print(f"{output.summary(rows, settings)}\nTrain on {settings.output} with\n\n    {command}\n")
 
 
+def _label(settings) -> None:
+  from lgag_jax.labelling import label
+
+  _log_only_this_package()
+  label.label(settings)
+
+
 def _datasets(options) -> None:
   from lgag_jax.inputs import catalogue
 
@@ -209,7 +216,9 @@ def _completion() -> None:
   print(completion.script())
 
 
-_MODES_WITHOUT_WORKDIR = {"tile": _tile, "datasets": _datasets, "completion": _completion}
+_MODES_WITHOUT_WORKDIR = {
+  "tile": _tile, "label": _label, "datasets": _datasets, "completion": _completion,
+}
 _SHORT_MODES = {"report": _report, "doctor": _doctor}  # SIGTERM ends these at once.
 _LONG_MODES = {  # SIGTERM lets these save their work first.
   "train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages, "predict": _predict,

@@ -421,9 +421,9 @@ def test_words_of_a_table_are_labels(text, label):
   from lgag_jax.tiling import labels
 
   settings = Settings(input="a", output="b", labels="c.csv")
-  assert labels._label("row 2", text, settings) == label
+  assert labels.read_label("row 2", text, settings) == label
   with pytest.raises(ValueError, match="no data, or for one class 1, yes, true and 0, no, false"):
-    labels._label("row 2", "perhaps", settings)
+    labels.read_label("row 2", "perhaps", settings)
 
 
 def test_a_second_run_into_the_same_folder_is_refused(tmp_path):

@@ -136,22 +136,40 @@ def _warn_once(name: str, band: int) -> None:
   )
 
 
-def picture(
+def display_limits(
   image: np.ndarray, rgb_bands: tuple[int, ...], valid: np.ndarray | None = None
+) -> np.ndarray | None:
+  """Returns the values [2, 3] that `picture` shows as 0 and 255; None for uint8 and without data."""
+  values = _rgb(image, rgb_bands)
+  values = (values if valid is None else values[valid]).reshape(-1, 3)
+  if image.dtype == np.uint8 or not len(values):
+    return None
+  return np.percentile(values, _STRETCH, axis=0)
+
+
+def picture(
+  image: np.ndarray, rgb_bands: tuple[int, ...], valid: np.ndarray | None = None,
+  limits: np.ndarray | None = None,
 ) -> np.ndarray:
   """Returns an image [H, W, channels] of any type as u8[H, W, 3] for display.
 
   `rgb_bands`, counted from 1, are its red, green and blue. With fewer than three channels, shows the
-  first in grey. Stretches each band between percentiles of its valid pixels, except for uint8.
+  first in grey. Stretches each band between `limits`, except for uint8; by default these are
+  percentiles of its valid pixels.
   """
-  bands = rgb_bands if image.shape[-1] >= 3 else (1, 1, 1)
-  image = image[..., [band - 1 for band in bands]]
+  if limits is None:
+    limits = display_limits(image, rgb_bands, valid)
+  image = _rgb(image, rgb_bands)
   if image.dtype == np.uint8:
     return image
-  values = (image if valid is None else image[valid]).reshape(-1, 3)
-  if not len(values):
+  if limits is None:
     return np.zeros(image.shape, np.uint8)
-  low, high = np.percentile(values, _STRETCH, axis=0)
+  low, high = limits
   with np.errstate(over="ignore"):
     stretched = (image - low) / np.maximum(high - low, np.finfo(np.float32).tiny)
   return (np.clip(stretched, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _rgb(image: np.ndarray, rgb_bands: tuple[int, ...]) -> np.ndarray:
+  bands = rgb_bands if image.shape[-1] >= 3 else (1, 1, 1)
+  return image[..., [band - 1 for band in bands]]

@@ -52,15 +52,16 @@ def read(cls: type, **other_fields: Any) -> Any:
     value = getattr(flags.FLAGS, field.name) if field.metadata else None
     if value is not None:
       values[field.name] = tuple(value) if isinstance(field.default, tuple) else value
-  if "bands" in values:
+  for name in {"bands", "rgb_bands"} & set(values):
     try:
-      values["bands"] = tuple(map(int, values["bands"]))
+      values[name] = tuple(map(int, values[name]))
     except ValueError:
-      raise ValueError(f"--bands={','.join(values['bands'])}: must be numbers such as 4,3,2.") from None
+      text = ",".join(values[name])
+      raise ValueError(f"--{name}={text}: must be numbers such as 4,3,2.") from None
   return cls(**values, **other_fields)
 
 
 def _default_text(default: Any) -> str:
   if isinstance(default, tuple):
-    return ",".join(default) or "all"
+    return ",".join(map(str, default)) or "all"
   return f"{default:g}" if isinstance(default, float) else str(default) or "none"

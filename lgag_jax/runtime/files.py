@@ -138,14 +138,16 @@ def read_json_lines(path: pathlib.Path) -> list[Any]:
     raise ValueError(f"{path} is not valid JSON lines: {error}") from error
 
 
-def append_line(path: pathlib.Path, line: str) -> None:
-  """Appends a line; on failure nothing of it stays. An OSError names `path`."""
+def append_line(path: pathlib.Path, line: str, *, sync: bool = False) -> None:
+  """Appends a line, synced with `sync`; on failure nothing of it stays. An OSError names `path`."""
   content = f"{line}\n".encode()
   with path.open("ab", buffering=0) as file:
     end = file.tell()
     try:
       if file.write(content) < len(content):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+      if sync:
+        os.fsync(file.fileno())
     except OSError as error:
       file.truncate(end)
       raise OSError(error.errno, error.strerror, str(path)) from error

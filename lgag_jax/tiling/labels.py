@@ -130,15 +130,29 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
 def _table(
   path: pathlib.Path, scene: str, grid: Grid, settings: Settings
 ) -> dict[tuple[int, int], str]:
-  """Returns the labels in a table by row and column of the scene's tiles."""
-  rows = _rows(path)
+  """Returns the labels in a table by row and column of the scene's tiles.
+
+  In a table of --mode=label, which has the column tile_size, the last row of a tile counts, and an
+  empty label means that there is no answer.
+  """
   labels: dict[tuple[int, int], str] = {}
-  for number, line in rows:
+  for number, line in _rows(path):
     if line.get("scene") and line["scene"] not in (scene, pathlib.Path(scene).stem):
       continue
     where = f"{path}, row {number}"
-    tile, label = _tile_of_row(where, line, grid, settings), _label(where, line["label"], settings)
-    if (other := labels.setdefault(tile, label)) != label:
+    answered = "tile_size" in line
+    if answered and line["tile_size"] != str(settings.tile_size):
+      raise ValueError(
+        f"{where} labels a tile of {line['tile_size'] or 'unknown'} pixels, but "
+        f"--tile_size={settings.tile_size}: set the size of the labelled tiles."
+      )
+    tile = _tile_of_row(where, line, grid, settings)
+    text = line["label"]
+    label = UNKNOWN_LABEL if answered and not text else read_label(where, text, settings)
+    other = labels.setdefault(tile, label)
+    if answered:
+      labels[tile] = label
+    elif other != label:
       raise ValueError(
         f"{where} labels tile {tile[0]},{tile[1]} as {label}, but an earlier row labels it as {other}: "
         "remove one of them."
@@ -158,7 +172,8 @@ def _rows(path: pathlib.Path) -> list[tables.Line]:
   return tables.read_table(path, ("label",))
 
 
-def _label(where: str, text: str | None, settings: Settings) -> str:
+def read_label(where: str, text: str | None, settings: Settings) -> str:
+  """Returns the label that a cell of a table means; raises ValueError naming `where` it stands."""
   text = (text or "").strip()
   if text in (*settings.classes, settings.background, UNKNOWN_LABEL):
     return text

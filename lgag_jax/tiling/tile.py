@@ -55,7 +55,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   if warning := listing.unread_warning(settings.input):
     _LOG.warning("%s", warning)
   labels.check_scenes(scenes, settings)
-  channels = _channels(scenes[0], settings)
+  channels = channels_of(scenes[0], settings)
   grids = {}
   for path in scenes:
     with open_scene(path, channels, bands=settings.bands) as scene:
@@ -102,7 +102,8 @@ def scene_paths(settings: Settings) -> list[pathlib.Path]:
   return scenes
 
 
-def _channels(path: pathlib.Path, settings: Settings) -> int:
+def channels_of(path: pathlib.Path, settings: Settings) -> int:
+  """Returns the number of bands that tiles of a scene have."""
   if settings.bands:
     return len(settings.bands)
   with open_scene_raster(path) as raster:

@@ -1,0 +1,36 @@
+// A tile at full resolution with its surroundings and a scale bar.
+
+import { niceLength } from "./map.js";
+
+export class Closeup {
+  constructor(model, dialog) {
+    this.model = model;
+    this.dialog = dialog;
+    const find = (id) => dialog.querySelector(id);
+    [this.title, this.image, this.bar, this.length, this.view] =
+      ["#closeup-title", "#closeup-image", "#bar", "#length", "#view"].map(find);
+    find("#closeup-close").addEventListener("click", () => dialog.close());
+    for (const name of ["cursor", "answers"]) model.addEventListener(name, () => this.update());
+    addEventListener("resize", () => this.update());
+  }
+
+  toggle() {
+    if (this.dialog.open) return this.dialog.close();
+    this.dialog.showModal();
+    this.update();
+  }
+
+  update() {
+    const { model } = this;
+    const number = model.current;
+    if (!this.dialog.open || number === undefined) return;
+    const { gsd } = model.scenes[model.tiles[number][0]];
+    this.title.textContent = `${model.name(number)}: ${model.kind(number)?.text ?? "no answer"}`;
+    this.image.alt = `The tile of ${model.name(number)} in the middle, and the tiles around it`;
+    this.image.src = `surroundings/${number}?v=${model.version}`;
+    const perPixel = this.view.clientWidth / (3 * model.tile_size); // Of the screen, per pixel of the scene.
+    const [length, text] = niceLength(this.view.clientWidth / 3 / perPixel, gsd);
+    this.bar.style.width = `${length * perPixel}px`;
+    this.length.textContent = text;
+  }
+}

@@ -1,0 +1,99 @@
+// The map of a scene in its pixels, with its tiles and their answers.
+
+const L = window.L;
+const SQUARE = 256;
+const DASHES = { solid: null, dashed: "7 5", dotted: "2 4" };
+
+export class SceneMap {
+  constructor(model, root) {
+    this.model = model;
+    this.scene = -1;
+    this.map = L.map(root, {
+      crs: L.CRS.Simple, attributionControl: false, preferCanvas: true, zoomSnap: 0.5, maxZoom: 3,
+    });
+    addScaleBar(this.map, () => model.scenes[this.scene]?.gsd);
+    this.cursor = L.rectangle([[0, 0], [0, 0]], { color: "#111", weight: 4, fill: false, interactive: false });
+    model.addEventListener("cursor", () => this.follow());
+    model.addEventListener("answers", (event) => event.detail.forEach(([number]) => this.tint(number)));
+    new ResizeObserver(() => this.map.invalidateSize()).observe(root);
+    this.follow();
+  }
+
+  show(scene) {
+    const { name, width, height, levels } = this.model.scenes[scene];
+    this.scene = scene;
+    this.layers?.remove();
+    const bounds = [[-height, 0], [0, width]];
+    this.map.setMinZoom(-levels - 1);
+    const squares = L.tileLayer("", {
+      minZoom: -levels - 1, maxZoom: 3, minNativeZoom: -levels, maxNativeZoom: 0, tileSize: SQUARE, bounds,
+      noWrap: true, alt: name,
+    });
+    squares.getTileUrl = ({ x, y, z }) => `map/${scene}/${-z}/${x}/${y}?v=${this.model.version}`;
+    this.squares = squares;
+    this.rectangles = new Map();
+    this.layers = L.layerGroup([squares]).addTo(this.map);
+    this.model.tiles.forEach(([other], number) => {
+      if (other !== scene) return;
+      const rectangle = L.rectangle(this.box(number), { weight: 1 });
+      rectangle.on("click", () => this.model.moveTo(number));
+      this.rectangles.set(number, rectangle);
+      this.layers.addLayer(rectangle);
+      this.tint(number);
+    });
+    this.layers.addLayer(this.cursor);
+    this.map.fitBounds(bounds, { animate: false });
+  }
+
+  box(number) {
+    const [scene, row, col] = this.model.tiles[number];
+    const { width, height } = this.model.scenes[scene];
+    const side = this.model.tile_size;
+    const [right, bottom] = [Math.min((col + 1) * side, width), Math.min((row + 1) * side, height)];
+    return [[-bottom, col * side], [-row * side, right]];
+  }
+
+  tint(number) {
+    const kind = this.model.kind(number);
+    this.rectangles.get(number)?.setStyle(kind
+      ? { color: kind.tint, weight: 2, opacity: 1, dashArray: DASHES[kind.line], fillOpacity: 0.35 }
+      : { color: "#fff", weight: 1, opacity: 0.45, dashArray: null, fillOpacity: 0 });
+  }
+
+  follow() {
+    const number = this.model.current;
+    if (number === undefined) return;
+    const [scene] = this.model.tiles[number];
+    if (scene !== this.scene) this.show(scene);
+    this.cursor.setBounds(this.box(number)).bringToFront();
+    const centre = this.cursor.getBounds().getCenter();
+    if (!this.map.getBounds().contains(centre)) this.map.panTo(centre);
+  }
+}
+
+// Shows a scale bar in metres, or in pixels where the ground resolution is unknown.
+function addScaleBar(map, resolution) {
+  const control = L.control({ position: "bottomleft" });
+  control.onAdd = () => {
+    const box = L.DomUtil.create("div", "leaflet-control-scale");
+    control.line = L.DomUtil.create("div", "leaflet-control-scale-line", box);
+    return box;
+  };
+  control.addTo(map);
+  map.on("zoomend viewreset", () => {
+    const scale = 2 ** map.getZoom(); // Pixels of the screen per pixel of the scene.
+    const [length, text] = niceLength(120 / scale, resolution());
+    control.line.style.width = `${length * scale}px`;
+    control.line.textContent = text;
+  });
+}
+
+// Returns a round length of at most `pixels` pixels of the scene, in pixels, and its text.
+export function niceLength(pixels, gsd) {
+  const most = pixels * (gsd ?? 1);
+  const power = 10 ** Math.floor(Math.log10(most));
+  const length = [5, 2, 1].map((n) => n * power).find((n) => n <= most) ?? power;
+  const text = !gsd ? `${length} pixels` : length >= 1000 ? `${length / 1000} km`
+    : length >= 1 ? `${length} m` : `${Math.round(length * 100)} cm`;
+  return [length / (gsd ?? 1), text];
+}

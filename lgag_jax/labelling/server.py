@@ -1,0 +1,126 @@
+"""The requests that the page makes: itself, pictures of tiles, and answers."""
+
+import functools
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from lgag_jax.imagery.opening import ImageError
+from lgag_jax.labelling.guard import Guard
+from lgag_jax.labelling.session import OutdatedPageError, Session
+
+_PAGE = pathlib.Path(__file__).with_name("page")
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
+_FILES = {  # Nothing else is served from the disk.
+  path.relative_to(_PAGE).as_posix(): path for path in sorted(_PAGE.rglob("*"))
+  if path.suffix in _TYPES
+}
+_KEPT = {"cache-control": "private, max-age=86400"}  # The address of a picture holds its version.
+_SIDES = (96, 128, 192, 256, 384, 512)  # Of the pictures of tiles.
+
+
+def make_app(session: Session, secret: str, host: str) -> Guard:
+  """Returns the application that serves a session under an address with a secret."""
+  of_session = lambda function: functools.partial(function, session)
+  routes = [
+    Route("/", _file),
+    Route("/files/{name:path}", _file),
+    Route("/state", of_session(_state)),
+    Route("/tile/{number:int}", of_session(_tile)),
+    Route("/surroundings/{number:int}", of_session(_surroundings)),
+    Route("/map/{scene:int}/{level:int}/{x:int}/{y:int}", of_session(_square)),
+    Route("/answers", of_session(_answer), methods=["POST"]),
+    Route("/tile_size", of_session(_resize), methods=["POST"]),
+  ]
+  errors = {OutdatedPageError: _error(409), ImageError: _error(500), ValueError: _error(400),
+            OSError: _error(500)}
+  return Guard(Starlette(routes=routes, exception_handlers=errors), secret, host)
+
+
+def _error(status: int) -> Callable[[Request, Exception], Response]:
+  return lambda _, error: JSONResponse({"error": str(error)}, status)
+
+
+async def _file(request: Request) -> Response:
+  """Returns a file of the page."""
+  name = request.path_params.get("name", "index.html")
+  path = _FILES.get(name)
+  if path is None:
+    return PlainTextResponse("There is no such file.\n", 404)
+  return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
+
+
+async def _state(session: Session, request: Request) -> Response:
+  return JSONResponse(await run_in_threadpool(session.state))
+
+
+async def _tile(session: Session, request: Request) -> Response:
+  pictures, number = session.view.pictures, request.path_params["number"]
+  if number >= len(session.view.index.tiles):
+    raise ValueError(f"There is no tile {number}.")
+  wanted = request.query_params.get("side", "256")
+  side = int(wanted) if wanted in map(str, _SIDES) else 256
+  return await _picture(pictures.tile, number, side)
+
+
+async def _surroundings(session: Session, request: Request) -> Response:
+  number = request.path_params["number"]
+  if number >= len(session.view.index.tiles):
+    raise ValueError(f"There is no tile {number}.")
+  return await _picture(session.view.pictures.surroundings, number)
+
+
+async def _square(session: Session, request: Request) -> Response:
+  pictures, index = session.view.pictures, session.view.index
+  scene, level, x, y = (request.path_params[name] for name in ("scene", "level", "x", "y"))
+  if scene >= len(index.paths) or level > pictures.levels(scene):
+    raise ValueError("There is no such square of the map.")
+  side, grid = 256 << level, index.grids[scene]
+  if x * side >= grid.width or y * side >= grid.height:
+    raise ValueError("There is no such square of the map.")
+  return await _picture(pictures.square, scene, level, x, y)
+
+
+async def _picture(draw: Callable[..., bytes], *arguments: int) -> Response:
+  return Response(await run_in_threadpool(draw, *arguments), media_type="image/jpeg", headers=_KEPT)
+
+
+async def _answer(session: Session, request: Request) -> Response:
+  body = await _json(request)
+  version, given = body.get("version"), body.get("answers")
+  if not isinstance(version, str) or not isinstance(given, list) or not all(map(_is_answer, given)):
+    raise ValueError("Send a version and answers: pairs of the number of a tile and a label.")
+  await run_in_threadpool(session.answer, version, [(number, label) for number, label in given])
+  return JSONResponse({"saved": len(given)})
+
+
+async def _resize(session: Session, request: Request) -> Response:
+  side = (await _json(request)).get("tile_size")
+  if type(side) is not int:
+    raise ValueError("Send a tile_size in pixels.")
+  await run_in_threadpool(session.resize, side)
+  return JSONResponse({"tile_size": side})
+
+
+async def _json(request: Request) -> dict[str, Any]:
+  """Returns the object in a request; raises ValueError if there is none."""
+  try:
+    body = json.loads(await request.body())
+  except (ValueError, RecursionError) as error:
+    raise ValueError("The request is not JSON.") from error
+  if not isinstance(body, dict):
+    raise ValueError("The request is not a JSON object.")
+  return body
+
+
+def _is_answer(value: Any) -> bool:
+  return (
+    isinstance(value, list) and len(value) == 2 and type(value[0]) is int and isinstance(value[1], str)
+  )

@@ -1,0 +1,141 @@
+"""A session of labelling: the tiles, the answers and what the page shows of both."""
+
+import dataclasses
+import logging
+import pathlib
+import threading
+
+from lgag_jax.labelling import tile_index
+from lgag_jax.labelling.answers import Answers, Merged
+from lgag_jax.labelling.pictures import Pictures
+from lgag_jax.labelling.tile_index import TileIndex
+from lgag_jax.options.labelling import MAX_SIDE, Settings
+from lgag_jax.options.tiling import UNKNOWN_LABEL
+from lgag_jax.tiling import tile
+
+_LOG = logging.getLogger(__name__)
+
+SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)  # That the page offers.
+
+
+class OutdatedPageError(ValueError):
+  """The page shows other tiles than the server has."""
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+  """The tiles of one size and their pictures, which change together."""
+
+  index: TileIndex
+  pictures: Pictures
+
+
+class Session:
+  """Everything that the page shows and changes, for several threads."""
+
+  def __init__(self, settings: Settings):
+    """Lists the tiles and reads the answers; raises ValueError or OSError naming what is wrong."""
+    self.settings = settings
+    self.output = pathlib.Path(settings.output)
+    probe = settings.tiling(settings.tile_size or 256)
+    self._paths = tile.scene_paths(probe)
+    for path in self._paths:
+      try:
+        path.name.encode()
+      except UnicodeEncodeError as error:
+        raise ValueError(f"{path!s:.200} has a name that is not UTF-8: rename it.") from error
+    self._channels = tile.channels_of(self._paths[0], probe)
+    self._grids = tile_index.read_grids(self._paths, self._channels, settings.bands)
+    self.answers = Answers(self.output, probe)
+    self.merged = None
+    if settings.merge:
+      self.merged = self.answers.merge(pathlib.Path(settings.merge), UNKNOWN_LABEL)
+    self._lock = threading.Lock()
+    self.view = self._build(self._first_side())
+
+  def _first_side(self) -> int:
+    """Returns the side of the tiles: that of the answers, of the flag, or one that suits the scenes."""
+    answered, asked = self.answers.tile_size, self.settings.tile_size
+    if answered and asked not in (0, answered):
+      raise ValueError(
+        f"--tile_size={asked}: {self.answers.path} holds answers for tiles of {answered} pixels. Leave "
+        "--tile_size out, or choose another --output."
+      )
+    return answered or asked or tile_index.default_side(self._grids)
+
+  def _build(self, side: int) -> View:
+    settings = self.settings
+    index = tile_index.build(self._paths, self._grids, self._channels, settings.tiling(side))
+    pictures = Pictures(index, self._channels, settings.bands, settings.rgb_bands)
+    return View(index, pictures)
+
+  def state(self) -> dict:
+    """Returns all that the page needs when it opens."""
+    index, settings = self.view.index, self.settings
+    return {
+      "version": index.version, "tile_size": index.tile_size, "output": settings.output,
+      "classes": list(settings.classes), "background": settings.background, "unsure": UNKNOWN_LABEL,
+      "wanted": {**dict.fromkeys(settings.classes, settings.positives),
+                 settings.background: settings.negatives},
+      "sides": sorted({*SIDES, index.tile_size}),
+      "scenes": [
+        {"name": path.name, "width": grid.width, "height": grid.height, "gsd": grid.gsd(),
+         "levels": self.view.pictures.levels(number)}
+        for number, (path, grid) in enumerate(zip(index.paths, index.grids, strict=True))
+      ],
+      "tiles": [[scene, place.row, place.col] for scene, place in index.tiles],
+      **self.answered(),
+    }
+
+  def answered(self) -> dict:
+    """Returns the answers and the disputed tiles by the numbers of the tiles."""
+    index, latest = self.view.index, self.answers.latest
+    numbers = {index.key(number): number for number in range(len(index.tiles))}
+    disputed = self.answers.disputed(UNKNOWN_LABEL)
+    return {
+      "answers": {numbers[key]: answer.label for key, answer in latest.items() if key in numbers},
+      "disputed": [numbers[key] for key in disputed if key in numbers],
+      "elsewhere": sum(key not in numbers for key in latest),
+    }
+
+  def answer(self, version: str, given: list[tuple[int, str]]) -> None:
+    """Saves answers; raises ValueError for a tile or a label that does not exist."""
+    with self._lock:
+      index = self.view.index
+      if version != index.version:
+        raise OutdatedPageError("The page shows tiles that the server no longer has: load it again.")
+      known = ("", UNKNOWN_LABEL, self.settings.background, *self.settings.classes)
+      for number, label in given:
+        if not 0 <= number < len(index.tiles) or label not in known:
+          raise ValueError(f"Tile {number} with the label {label[:50]!r} does not exist.")
+      if given:
+        self.answers.give([(index.key(number), label) for number, label in given], index.tile_size)
+
+  def resize(self, side: int) -> None:
+    """Cuts tiles of another size; raises ValueError once there are answers."""
+    if not 8 <= side <= MAX_SIDE:
+      raise ValueError(f"A tile of {side} pixels: use 8 to {MAX_SIDE}.")
+    with self._lock:
+      self.answers.clear()
+      pictures, self.view = self.view.pictures, self._build(side)
+    pictures.close()
+
+  def summary(self) -> str:
+    """Returns how many answers there are, and how to train on them."""
+    labels = [answer.label for answer in self.answers.latest.values()]
+    names = (*self.settings.classes, self.settings.background, UNKNOWN_LABEL)
+    counts = ", ".join(f"{labels.count(name)} {name}" for name in names)
+    return f"{self.answers.path} holds {len(labels)} answers: {counts}."
+
+
+def merged_text(merged: Merged) -> str:
+  """Returns what a merge did, with the tiles on which people disagree."""
+  lines = [
+    f"{merged.path}: {merged.added} answers added, {merged.agreed} agree, "
+    f"{len(merged.disputed)} disagree."
+  ]
+  lines += [
+    f"  {scene}, row {row}, column {col}: {mine} here, {other} there. Answer it again."
+    for (scene, row, col), mine, other in merged.disputed
+  ]
+  return "\n".join(lines)

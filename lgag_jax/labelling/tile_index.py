@@ -1,0 +1,128 @@
+"""The tiles of the scenes that hold enough data to be labelled."""
+
+import dataclasses
+import hashlib
+import math
+import pathlib
+
+import numpy as np
+from rasterio.windows import Window
+
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.options.tiling import Settings
+from lgag_jax.runtime.progress import Progress
+from lgag_jax.tiling import labels
+from lgag_jax.tiling.labels import SceneTile
+
+MAX_TILES = 100_000
+_GROUND_SIDE = 128.0  # Metres. A tile should show a landslide and its surroundings.
+_LEAST_TILES = 150  # Enough to choose the wanted answers from.
+_SIDES = (64, 512)  # Pixels that a tile has by default.
+_STEP = 32
+_TOLERANCE = 1.01  # Map projections distort lengths a little.
+_CELLS = 8  # A tile has so many cells per side, in which data is first looked for.
+
+
+@dataclasses.dataclass(frozen=True)
+class Overview:
+  """A scene at a small scale, up to the border of its last tiles."""
+
+  pixels: np.ndarray  # [h, w, channels]
+  valid: np.ndarray  # bool[h, w]
+  scale: float  # Pixels of the scene along a side of its pixels.
+
+
+@dataclasses.dataclass(frozen=True)
+class TileIndex:
+  """All tiles to label, in the order of the scenes and of their rows."""
+
+  paths: tuple[pathlib.Path, ...]
+  grids: tuple[Grid, ...]
+  tile_size: int
+  tiles: tuple[tuple[int, SceneTile], ...]  # The scene's number, and the tile.
+  overviews: tuple[Overview, ...]
+  version: str  # Differs for other scenes or another size.
+
+  def key(self, number: int) -> tuple[str, int, int]:
+    """Returns the scene's file name, the row and the column of a tile."""
+    scene, tile = self.tiles[number]
+    return self.paths[scene].name, tile.row, tile.col
+
+
+def default_side(grids: list[Grid]) -> int:
+  """Returns a side in pixels that suits the ground resolution and gives enough tiles."""
+  area = sum(grid.height * grid.width for grid in grids)
+  wanted = math.sqrt(area / _LEAST_TILES)
+  if gsd := grids[0].gsd():
+    wanted = min(wanted, _GROUND_SIDE / gsd)
+  return int(np.clip(int(_TOLERANCE * wanted) // _STEP * _STEP, *_SIDES))
+
+
+def read_grids(paths: list[pathlib.Path], channels: int, bands: tuple[int, ...]) -> list[Grid]:
+  """Returns the grids of scenes; raises ImageError naming a scene that cannot be read."""
+  grids = []
+  for path in paths:
+    with open_scene(path, channels, bands=bands) as scene:
+      grids.append(scene.grid)
+  return grids
+
+
+def build(
+  paths: list[pathlib.Path], grids: list[Grid], channels: int, settings: Settings
+) -> TileIndex:
+  """Lists the tiles that --mode=tile would cut; raises ValueError if there are too many, or none."""
+  counts = [labels.counts(grid, settings) for grid in grids]
+  total = sum(rows * cols for rows, cols in counts)
+  if total > MAX_TILES:
+    raise ValueError(
+      f"--input={settings.input} has {total} tiles of {settings.tile_size} pixels, more than "
+      f"{MAX_TILES}: raise --tile_size, or label fewer scenes at a time."
+    )
+  tiles: list[tuple[int, SceneTile]] = []
+  overviews = []
+  progress = Progress("tiles", total, unit="tiles")
+  for number, (path, grid) in enumerate(zip(paths, grids, strict=True)):
+    with open_scene(path, channels, bands=settings.bands) as scene:
+      every = labels.tiles(grid, settings)
+      (rows, cols), strips = counts[number], []
+      for row in range(rows):
+        members = every[row * cols : (row + 1) * cols]
+        strips.append(_read_row(scene, members, settings))
+        with_data = _with_data(scene, members, strips[-1][1], settings)
+        tiles += [(number, tile) for tile in with_data]
+        progress.advance(cols)
+      pixels, valid = (np.concatenate(parts) for parts in zip(*strips, strict=True))
+      overviews.append(Overview(pixels, valid, settings.tile_size / (len(valid) // rows)))
+  if not tiles:
+    raise ValueError(
+      f"--input={settings.input} has no tile with data: set a larger --max_nodata or "
+      "another --tile_size."
+    )
+  status = [path.stat() for path in paths]
+  parts = [(p.name, s.st_size, s.st_mtime_ns) for p, s in zip(paths, status, strict=True)]
+  digest = hashlib.sha256(repr((parts, settings.tile_size, settings.bands, len(tiles))).encode())
+  return TileIndex(
+    tuple(paths), tuple(grids), settings.tile_size, tuple(tiles), tuple(overviews),
+    digest.hexdigest()[:16],
+  )
+
+
+def _read_row(
+  scene: Scene, row: list[SceneTile], settings: Settings
+) -> tuple[np.ndarray, np.ndarray]:
+  """Reads a row of tiles in cells, and their valid mask: a cell is valid if any of its pixels is."""
+  side = settings.tile_size
+  cells = min(_CELLS, side)
+  return scene.read(Window(0, row[0].row * side, len(row) * side, side), (cells, cells * len(row)))
+
+
+def _with_data(
+  scene: Scene, row: list[SceneTile], cells: np.ndarray, settings: Settings
+) -> list[SceneTile]:
+  """Returns the tiles of a row of tiles whose fraction of nodata pixels --mode=tile would accept."""
+  least, kept = 1.0 - settings.max_nodata, []
+  for tile, part in zip(row, np.split(cells, len(row), axis=1), strict=True):
+    if part.all() or (part.any() and scene.valid(tile.window).mean() >= least):
+      kept.append(tile)
+  return kept

@@ -1,0 +1,56 @@
+"""The settings of --mode=label. Each field is a flag of the command line."""
+
+import dataclasses
+
+from lgag_jax.options import tiling
+from lgag_jax.options.fields import flag, require
+
+TABLE = "labels.csv"  # The answers, in the output folder.
+MAX_SIDE = 2048  # Of a tile in pixels.
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+  """How tiles are shown and how answers are asked for."""
+
+  input: str
+  output: str
+  tile_size: int = flag(0, (
+    "side of a tile in pixels. 0: that of the answers in --output, otherwise about 128 m and at least "
+    "150 tiles. The page can change it before the first answer."))
+  classes: tuple[str, ...] = flag(("landslide",), "names of the classes.")
+  background: str = flag("non-landslide", "the name for tiles without any class.")
+  max_nodata: float = flag(0.5, "tiles with a larger fraction of nodata pixels are not shown.")
+  bands: tuple[int, ...] = flag((), "bands of the scenes to train with, such as 4,3,2.")
+  rgb_bands: tuple[int, ...] = flag((1, 2, 3), (
+    "which of these bands the page shows as red, green and blue, counted from 1."))
+  positives: int = flag(20, "the number of positive answers to ask for, per class.")
+  negatives: int = flag(30, "the number of negative answers to ask for.")
+  merge: str = flag("", (
+    "a table of another person's answers, which are added to those in --output. The command names "
+    "tiles on which the two disagree, and the page asks for them again."))
+  host: str = flag("127.0.0.1", (
+    "the address to listen at. With another address than the default, whoever can reach this machine "
+    "and knows the secret can read the scenes and give answers."))
+  port: int = flag(0, "the port to listen at. 0: 8765, or a free one if that is in use.")
+  no_browser: bool = flag(False, "do not open a browser, only print the address.")
+
+  def __post_init__(self):
+    for name in ("input", "output"):
+      require(getattr(self, name), self, name, "given: --mode=label needs it")
+    fits = self.tile_size == 0 or 8 <= self.tile_size <= MAX_SIDE
+    require(fits, self, "tile_size", f"0, or from 8 to {MAX_SIDE} pixels")
+    require(len(self.rgb_bands) == 3, self, "rgb_bands", "three numbers, such as 1,2,3")
+    require(all(band > 0 for band in self.rgb_bands), self, "rgb_bands", "numbers from 1")
+    for name in ("positives", "negatives"):
+      require(getattr(self, name) > 0, self, name, "positive")
+    require(0 <= self.port < 1 << 16, self, "port", "from 0 to 65535")
+    self.tiling(self.tile_size or 256)
+
+  def tiling(self, tile_size: int) -> tiling.Settings:
+    """Returns the settings of --mode=tile that cut the same tiles; raises ValueError naming a flag."""
+    return tiling.Settings(
+      input=self.input, output=f"{self.output}/tiles", labels=f"{self.output}/{TABLE}",
+      tile_size=tile_size, classes=self.classes, background=self.background,
+      max_nodata=self.max_nodata, bands=self.bands,
+    )
