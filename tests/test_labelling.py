@@ -37,7 +37,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def settings(folder, **fields):
   return Settings(**{
-    "input": str(folder / "*.tif"), "output": str(folder / "labels"), "tile_size": SIDE, **fields
+    "input": str(folder / "*.tif"), "output": str(folder / "labels"), "tile_size": SIDE, "learn": False,
+    **fields,
   })
 
 
@@ -385,7 +386,7 @@ def test_a_killed_server_loses_no_answer_and_ctrl_c_ends_in_order(tmp_path):
   write_scene(tmp_path / "scene.tif")
   given = {}
   for attempt in range(2):
-    server_process = Process(tmp_path)
+    server_process = Process(tmp_path, "--nolearn")
     state = server_process.request("state")
     assert state["answers"] == given
     for number in range(20 * attempt, 20 * attempt + 20):
@@ -396,7 +397,7 @@ def test_a_killed_server_loses_no_answer_and_ctrl_c_ends_in_order(tmp_path):
       assert time.monotonic() - begin < 2.0
       given[str(number)] = text
     server_process.end(signal.SIGKILL)
-  server_process = Process(tmp_path)
+  server_process = Process(tmp_path, "--nolearn")
   other = subprocess.run(
     [sys.executable, "-m", "lgag_jax.main", "--mode=label", f"--input={tmp_path}/scene.tif",
      f"--output={tmp_path}/labels", "--no_browser"], cwd=ROOT, capture_output=True, text=True,

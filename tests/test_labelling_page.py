@@ -100,12 +100,12 @@ def label(driver, labels, given, count):
 
 @pytest.fixture
 def place(tmp_path):
-  return tmp_path, write_scene(tmp_path / "scene.tif"), f"--port={free_port()}"
+  return tmp_path, write_scene(tmp_path / "scene.tif"), [f"--port={free_port()}", "--nolearn"]
 
 
 def test_sixty_tiles_by_keys_with_a_killed_server_between(place):
-  folder, labels, port = place
-  given, process = {}, Process(folder, port)
+  folder, labels, flags = place
+  given, process = {}, Process(folder, *flags)
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == "All answers are saved")
@@ -118,7 +118,7 @@ def test_sixty_tiles_by_keys_with_a_killed_server_between(place):
     wait(driver, lambda: "The server does not respond" in text(driver, "problem"))
     assert "5 not saved yet" in text(driver, "saved")
     driver.refresh()  # A closed browser keeps them, too: nothing is loaded, but they stay stored.
-    process = Process(folder, port)
+    process = Process(folder, *flags)
     driver.get(process.address)
     wait(driver, lambda: saved(folder) == given)
     label(driver, labels, given, 25)
@@ -132,8 +132,8 @@ def test_sixty_tiles_by_keys_with_a_killed_server_between(place):
 
 
 def test_selecting_undoing_and_filtering_by_keys_and_mouse(place):
-  folder, _, port = place
-  process = Process(folder, port)
+  folder, _, flags = place
+  process = Process(folder, *flags)
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == "All answers are saved")
@@ -167,10 +167,38 @@ def test_selecting_undoing_and_filtering_by_keys_and_mouse(place):
   process.end(signal.SIGINT)
 
 
+def test_the_page_suggests_tiles_and_says_what_it_learned(place):
+  folder, labels, flags = place
+  given, process = {}, Process(folder, flags[0])
+  with browser() as driver:
+    driver.get(process.address)
+    wait(driver, lambda: text(driver, "saved") == "All answers are saved")
+    assert driver.find_element(By.ID, "order").get_attribute("value") == "next"
+    wait(driver, lambda: len(driver.find_elements(By.CLASS_NAME, "tile")) == 12)
+    label(driver, labels, given, 10)
+    wait(driver, lambda: "Looked at" not in text(driver, "looked"))
+    for _ in range(20):  # The page asks for more as it learns.
+      wait(driver, lambda: current(driver) not in given)
+      label(driver, labels, given, 1)
+    wait(driver, lambda: "Estimated image AUC" in text(driver, "estimate"))
+    driver.find_element(By.CSS_SELECTOR, "#order option[value='chance']").click()
+    first = driver.find_element(By.ID, "sheet").get_attribute("aria-activedescendant")
+    assert first
+    wait(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".chance:not([hidden])"))
+    shown = driver.execute_script("return [...document.querySelectorAll('.tile')].sort((a, b) => "
+      "a.getBoundingClientRect().y - b.getBoundingClientRect().y || a.getBoundingClientRect().x - "
+      "b.getBoundingClientRect().x).map(e => parseInt(e.querySelector('.chance').textContent))")
+    assert shown[:10] == sorted(shown[:10], reverse=True)
+    driver.find_element(By.ID, "chances").click()
+    assert driver.get_log("browser") == []
+  assert saved(folder) == given
+  process.end(signal.SIGINT)
+
+
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (640, 400), (1920, 1080)])
 def test_the_page_fits_screens_and_twice_the_size(place, width, height):
-  folder, _, port = place
-  process = Process(folder, port)
+  folder, _, flags = place
+  process = Process(folder, *flags)
   with browser() as driver:
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
       "width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})

@@ -1,4 +1,4 @@
 """Gives labels to tiles by eye, in a browser or on contact sheets.
 
-May import: geo, imagery, options, runtime, tiling.
+May import: config, geo, imagery, method, options, runtime, tiling, trunks.
 """

@@ -37,7 +37,9 @@ def label(settings: Settings) -> None:
     address = f"http://{_shown_host(settings.host)}:{port}/{secret}/"
     print(_greeting(session, address, port), flush=True)
     app = server.make_app(session, secret, settings.host)
+    session.start()
     _serve(app, listener, "" if settings.no_browser else address)
+    session.close()
     print(f"\n{session.summary()}")
 
 

@@ -43,6 +43,12 @@ class Pictures:
     scene, tile = self._index.tiles[number]
     return self._draw(scene, _numbers(tile.window), min(side, self._index.tile_size))
 
+  def array(self, number: int, side: int) -> np.ndarray:
+    """Returns a tile as `tile` shows it, u8[h, w, 3], and does not keep it."""
+    scene, tile = self._index.tiles[number]
+    side = min(side, self._index.tile_size)
+    return self._drawn_array(scene, _numbers(tile.window), side)
+
   def surroundings(self, number: int) -> bytes:
     """Returns a tile with the tiles around it, at full resolution if they are not too large."""
     scene, tile = self._index.tiles[number]
@@ -92,13 +98,18 @@ class Pictures:
     return _jpeg(square)
 
   def _drawn(self, scene: int, window: tuple[int, int, int, int], side: int) -> bytes:
+    return _jpeg(Image.fromarray(self._drawn_array(scene, window, side)))
+
+  def _drawn_array(
+    self, scene: int, window: tuple[int, int, int, int], side: int
+  ) -> np.ndarray:
     with self._slots, self._open(scene) as opened:
       shape = (side, side) if side < window[2] else None
       pixels, valid = opened.read(Window(*window), shape)
       limits = self._limits_of(scene, opened)
     picture = scaling.picture(pixels, self._rgb_bands, valid, limits)
     picture[~valid] = _NO_DATA_GREY
-    return _jpeg(Image.fromarray(picture))
+    return picture
 
   def _limits_of(self, scene: int, opened: Scene) -> np.ndarray | None:
     """Returns the values shown as black and white, the same in all tiles of a scene."""

@@ -36,6 +36,7 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
     Route("/tile/{number:int}", of_session(_tile)),
     Route("/surroundings/{number:int}", of_session(_surroundings)),
     Route("/map/{scene:int}/{level:int}/{x:int}/{y:int}", of_session(_square)),
+    Route("/learned", of_session(_learned)),
     Route("/answers", of_session(_answer), methods=["POST"]),
     Route("/tile_size", of_session(_resize), methods=["POST"]),
   ]
@@ -59,6 +60,12 @@ async def _file(request: Request) -> Response:
 
 async def _state(session: Session, request: Request) -> Response:
   return JSONResponse(await run_in_threadpool(session.state))
+
+
+async def _learned(session: Session, request: Request) -> Response:
+  text = request.query_params.get("revision", "-1")
+  revision = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
+  return JSONResponse(await run_in_threadpool(session.learned, revision))
 
 
 async def _tile(session: Session, request: Request) -> Response:

@@ -7,6 +7,7 @@ import threading
 
 from lgag_jax.labelling import tile_index
 from lgag_jax.labelling.answers import Answers, Merged
+from lgag_jax.labelling.learner import Learner
 from lgag_jax.labelling.pictures import Pictures
 from lgag_jax.labelling.tile_index import TileIndex
 from lgag_jax.options.labelling import MAX_SIDE, Settings
@@ -28,6 +29,7 @@ class View:
 
   index: TileIndex
   pictures: Pictures
+  learner: Learner | None
 
 
 class Session:
@@ -67,7 +69,26 @@ class Session:
     settings = self.settings
     index = tile_index.build(self._paths, self._grids, self._channels, settings.tiling(side))
     pictures = Pictures(index, self._channels, settings.bands, settings.rgb_bands)
-    return View(index, pictures)
+    learner = None
+    if settings.learn:
+      learner = Learner(index, pictures, self.answers, settings.background)
+    return View(index, pictures, learner)
+
+  def start(self) -> None:
+    """Starts learning in the background."""
+    if self.view.learner:
+      self.view.learner.start()
+
+  def close(self) -> None:
+    """Ends what runs in the background."""
+    if self.view.learner:
+      self.view.learner.stop()
+    self.view.pictures.close()
+
+  def learned(self, revision: int) -> dict:
+    """Returns what was learned since a revision that the page has."""
+    learner = self.view.learner
+    return learner.state(revision) if learner else {"revision": revision}
 
   def state(self) -> dict:
     """Returns all that the page needs when it opens."""
@@ -83,6 +104,7 @@ class Session:
          "levels": self.view.pictures.levels(number)}
         for number, (path, grid) in enumerate(zip(index.paths, index.grids, strict=True))
       ],
+      "learns": settings.learn,
       "tiles": [[scene, place.row, place.col] for scene, place in index.tiles],
       **self.answered(),
     }
@@ -110,6 +132,8 @@ class Session:
           raise ValueError(f"Tile {number} with the label {label[:50]!r} does not exist.")
       if given:
         self.answers.give([(index.key(number), label) for number, label in given], index.tile_size)
+        if self.view.learner:
+          self.view.learner.notice()
 
   def resize(self, side: int) -> None:
     """Cuts tiles of another size; raises ValueError once there are answers."""
@@ -117,8 +141,9 @@ class Session:
       raise ValueError(f"A tile of {side} pixels: use 8 to {MAX_SIDE}.")
     with self._lock:
       self.answers.clear()
-      pictures, self.view = self.view.pictures, self._build(side)
-    pictures.close()
+      self.close()
+      self.view = self._build(side)
+      self.start()
 
   def summary(self) -> str:
     """Returns how many answers there are, and how to train on them."""

@@ -26,6 +26,9 @@ class Settings:
     "which of these bands the page shows as red, green and blue, counted from 1."))
   positives: int = flag(20, "the number of positive answers to ask for, per class.")
   negatives: int = flag(30, "the number of negative answers to ask for.")
+  learn: bool = flag(True, (
+    "learn from the answers in the background, and suggest the tiles that teach most. --nolearn shows "
+    "all tiles by place only."))
   merge: str = flag("", (
     "a table of another person's answers, which are added to those in --output. The command names "
     "tiles on which the two disagree, and the page asks for them again."))

@@ -1,6 +1,7 @@
 // Connects the parts of the page.
 
 import { Closeup } from "./closeup.js";
+import { Learning } from "./learning.js";
 import { SceneMap } from "./map.js";
 import { Model } from "./model.js";
 import { Saver, post, reason } from "./saver.js";
@@ -168,7 +169,9 @@ async function start() {
   const sheet = new Sheet(model, $("sheet"));
   const map = new SceneMap(model, $("map"));
   const closeup = new Closeup(model, $("closeup"));
-  $("order").replaceChildren(option("place", "By place"));
+  const orders = [["place", "By place"]];
+  if (model.learns) orders.unshift(["next", "Suggested next"], ["chance", "Likeliest first"]);
+  $("order").replaceChildren(...orders.map(([value, text]) => option(value, text)));
   for (const place of [$("answers"), $("closeup-answers")]) answerButtons(model, place);
   fillFilters(model);
   fillLegend(model);
@@ -194,6 +197,7 @@ async function start() {
   if (model.elsewhere) {
     problem(`${model.elsewhere} answers belong to tiles of other scenes. They are kept in ${model.output}.`);
   }
+  new Learning(model, $("learning"), map);
   sheet.resize(Number($("size").value));
   $("scene-label").hidden = model.scenes.length < 2;
   $("sheet").focus({ preventScroll: true });

@@ -14,6 +14,7 @@ export class SceneMap {
     addScaleBar(this.map, () => model.scenes[this.scene]?.gsd);
     this.cursor = L.rectangle([[0, 0], [0, 0]], { color: "#111", weight: 4, fill: false, interactive: false });
     model.addEventListener("cursor", () => this.follow());
+    model.addEventListener("chances", () => this.tintAll());
     model.addEventListener("answers", (event) => event.detail.forEach(([number]) => this.tint(number)));
     new ResizeObserver(() => this.map.invalidateSize()).observe(root);
     this.follow();
@@ -55,9 +56,21 @@ export class SceneMap {
 
   tint(number) {
     const kind = this.model.kind(number);
+    const chance = this.chances ? Math.max(this.model.chance?.[number] ?? 0, 0) / 100 : 0;
     this.rectangles.get(number)?.setStyle(kind
-      ? { color: kind.tint, weight: 2, opacity: 1, dashArray: DASHES[kind.line], fillOpacity: 0.35 }
-      : { color: "#fff", weight: 1, opacity: 0.45, dashArray: null, fillOpacity: 0 });
+      ? { color: kind.tint, weight: 2, opacity: 1, dashArray: DASHES[kind.line], fillColor: kind.tint,
+        fillOpacity: 0.35 }
+      : { color: "#fff", weight: 1, opacity: 0.45, dashArray: null, fillColor: this.model.kinds[0].tint,
+        fillOpacity: 0.7 * chance });
+  }
+
+  showChances(shown) {
+    this.chances = shown;
+    this.tintAll();
+  }
+
+  tintAll() {
+    if (this.chances !== undefined) for (const number of this.rectangles.keys()) this.tint(number);
   }
 
   follow() {
@@ -82,7 +95,7 @@ function addScaleBar(map, resolution) {
   control.addTo(map);
   map.on("zoomend viewreset", () => {
     const scale = 2 ** map.getZoom(); // Pixels of the screen per pixel of the scene.
-    const [length, text] = niceLength(120 / scale, resolution());
+    const [length, text] = niceLength(150 / scale, resolution());
     control.line.style.width = `${length * scale}px`;
     control.line.textContent = text;
   });

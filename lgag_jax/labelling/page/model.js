@@ -2,6 +2,8 @@
 
 const CLASS_TINTS = ["#b34700", "#8a2be2", "#00735a", "#a3195b", "#5b6b00", "#7a4a21"];
 const MAX_UNDO = 1000;
+const QUEUE_LEAST = 5; // Suggested tiles without an answer, below which others are added.
+const QUEUE_FULL = 12;
 
 export class Model extends EventTarget {
   constructor(state) {
@@ -9,10 +11,10 @@ export class Model extends EventTarget {
     Object.assign(this, state);
     this.label = this.tiles.map((_, number) => state.answers[number] ?? "");
     this.disputed = new Set(state.disputed);
-    this.chance = null; // Of a landslide, per tile, once something has been learned.
-    this.suggested = [];
+    this.chance = null; // Of a landslide in percent, per tile, once something has been learned.
+    this.queue = []; // Suggested tiles, in the order in which the page asks for them.
     this.filter = "all";
-    this.sorting = "place";
+    this.sorting = state.learns ? "next" : "place";
     this.order = [];
     this.cursor = 0; // A position in the order.
     this.anchor = 0; // The other corner of the selection.
@@ -69,8 +71,8 @@ export class Model extends EventTarget {
       all: () => true, none: (n) => !this.label[n], disputed: (n) => this.disputed.has(n),
     }[this.filter] ?? ((n) => this.label[n] === this.filter);
     let numbers = this.tiles.map((_, number) => number);
-    if (this.sorting === "next" && this.suggested.length) {
-      numbers = [...new Set([...this.suggested, ...numbers])];
+    if (this.sorting === "next" && ["all", "none"].includes(this.filter)) {
+      numbers = this.queue;
     } else if (this.sorting === "chance" && this.chance) {
       numbers.sort((a, b) => this.chance[b] - this.chance[a] || a - b);
     }
@@ -96,11 +98,34 @@ export class Model extends EventTarget {
     let position = this.order.indexOf(number);
     if (position < 0) {
       this.filter = "all";
+      if (this.sorting === "next" && !this.queue.includes(number)) {
+        this.queue.splice(this.cursor + 1, 0, number);
+      }
       this.reorder();
       position = this.order.indexOf(number);
       this.dispatchEvent(new Event("order"));
     }
     this.move(position);
+  }
+
+  suggest(numbers) {
+    // Adds to the queue once few of its tiles are left, so that tiles do not move under the reader's eyes.
+    const left = this.queue.filter((number) => !this.label[number]).length;
+    if (left >= QUEUE_LEAST) return;
+    const known = new Set(this.queue);
+    const added = numbers.filter((number) => !known.has(number) && !this.label[number]);
+    if (!added.length) return;
+    this.queue.push(...added.slice(0, QUEUE_FULL - left));
+    if (this.sorting !== "next") return;
+    const stay = this.label[this.current] === "";
+    this.reorder();
+    this.dispatchEvent(new Event("order"));
+    if (!stay) this.move(Math.max(0, this.nextUnanswered(this.cursor - 1)));
+  }
+
+  learn(chance) {
+    this.chance = chance;
+    this.dispatchEvent(new Event("chances"));
   }
 
   nextUnanswered(after) {

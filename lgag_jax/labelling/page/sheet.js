@@ -13,6 +13,7 @@ export class Sheet {
     this.wanted = 144; // Side of a tile in pixels of the screen, before it is stretched to fill a row.
     this.side = 144;
     this.dragging = false;
+    this.lastTop = 0;
     root.addEventListener("scroll", () => this.request());
     new ResizeObserver(() => this.layout()).observe(root);
     for (const name of ["order", "answers", "chances"]) model.addEventListener(name, () => this.layout());
@@ -48,7 +49,15 @@ export class Sheet {
   request() {
     this.frame ??= requestAnimationFrame(() => {
       this.frame = undefined;
+      const top = this.root.scrollTop;
+      this.fast = Math.abs(top - this.lastTop) > this.side;
+      this.lastTop = top;
       this.render();
+      clearTimeout(this.pause); // Pictures that only pass by are not loaded.
+      this.pause = setTimeout(() => {
+        this.fast = false;
+        this.render();
+      }, 120);
     });
   }
 
@@ -97,9 +106,6 @@ export class Sheet {
     for (const name of ["sign", "chance"]) {
       picture.appendChild(document.createElement("span")).className = name;
     }
-    const wanted = this.side * Math.min(devicePixelRatio, 2);
-    const pixels = PICTURE_SIDES.find((side) => side >= wanted) ?? PICTURE_SIDES.at(-1);
-    image.src = `tile/${number}?side=${pixels}&v=${this.model.version}`;
     this.canvas.append(element);
     this.elements.set(position, element);
   }
@@ -109,6 +115,12 @@ export class Sheet {
     const element = this.elements.get(position);
     const { number } = element;
     const kind = model.kind(number);
+    if (!element.shown && !this.fast) {
+      element.shown = true;
+      const wanted = side * Math.min(devicePixelRatio, 2);
+      const pixels = PICTURE_SIDES.find((each) => each >= wanted) ?? PICTURE_SIDES.at(-1);
+      element.querySelector("img").src = `tile/${number}?side=${pixels}&v=${model.version}`;
+    }
     const left = (position % model.columns) * side;
     element.style.transform = `translate(${left}px, ${Math.floor(position / model.columns) * side}px)`;
     element.style.setProperty("--tint", kind?.tint ?? "transparent");
@@ -119,8 +131,8 @@ export class Sheet {
     element.setAttribute("aria-label", `${model.name(number)}: ${kind?.text ?? "no answer"}`);
     element.querySelector(".sign").textContent = kind?.sign ?? "";
     const chance = element.querySelector(".chance");
-    chance.hidden = !model.chance;
-    if (model.chance) chance.textContent = `${Math.round(model.chance[number])} %`;
+    chance.hidden = !(model.chance?.[number] >= 0);
+    chance.textContent = `${model.chance?.[number]} %`;
   }
 
   position(event) {
