@@ -19,6 +19,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.imagery import reading, tables
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
+from lgag_jax.tiling import dealing
 
 _LOG = logging.getLogger(__name__)
 
@@ -104,6 +105,23 @@ def _reference_labeller(reference: Reference, buffer: float, settings: Settings)
     return name, None if points else mask
 
   return label
+
+
+def few_answers(grids: dict[pathlib.Path, Grid], settings: Settings) -> dict[tuple, str] | None:
+  """Returns the certain labels of a table of --mode=label by (scene, row, col); None for other labels.
+
+  Also None if there are many, or if a flag says how to split them.
+  """
+  path = pathlib.Path(settings.labels)
+  if path.suffix.lower() != ".csv" or settings.block_size or settings.block_buffer > 0:
+    return None
+  if not any("tile_size" in line for _, line in tables.read_table(path, ("label",))):
+    return None
+  labels = {
+    (scene.name, *tile): label for scene, grid in grids.items()
+    for tile, label in _table(path, scene.name, grid, settings).items() if label != UNKNOWN_LABEL
+  }
+  return labels if 0 < len(labels) < dealing.FEW else None
 
 
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:

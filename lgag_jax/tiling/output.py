@@ -25,6 +25,7 @@ from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files
 
 _SPLITS = ("train", "validation")
+_NAMED_TILES = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +125,23 @@ def summary(rows: list[Row], settings: Settings) -> str:
   )
   if fraction := _median_fraction(rows, settings):
     lines.append(f"Landslides cover {100 * fraction:.3g} % of the median positive training tile.")
-  return "\n".join([*lines, *(f"WARNING: {text}" for text in _warnings(counts, settings))])
+  warnings = [*_warnings(counts, settings), *_unused_labels(rows, settings)]
+  return "\n".join([*lines, *(f"WARNING: {text}" for text in warnings)])
+
+
+def _unused_labels(rows: list[Row], settings: Settings) -> list[str]:
+  """Returns a warning that names the tiles of a table whose labels are not used."""
+  unused = [row for row in rows if row.label not in (UNKNOWN_LABEL, NO_DATA) and not row.split]
+  if not unused or pathlib.Path(settings.labels).suffix.lower() != ".csv":
+    return []
+  counts = collections.Counter(row.label for row in unused)
+  places = ", ".join(f"{row.scene} {row.row},{row.col}" for row in unused[:_NAMED_TILES])
+  more = ", ..." if len(unused) > _NAMED_TILES else ""
+  labels = " and ".join(f"{n} {label}" for label, n in counts.items())
+  return [
+    f"the labels of {len(unused)} tiles near a border between training and validation are not used: "
+    f"{labels} (scene, row, column: {places}{more}). Use --block_buffer=0 to keep them."
+  ]
 
 
 def _warnings(counts: collections.Counter, settings: Settings) -> list[str]:
