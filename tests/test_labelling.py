@@ -354,6 +354,41 @@ def test_a_port_in_use_is_named_and_the_default_gives_way(tmp_path):
       label._socket(settings(tmp_path, port=port))
 
 
+@pytest.mark.parametrize("scenes", [("scene.tif",), ("scene.tif", "two.tif")])
+def test_sheets_show_every_tile_and_the_table_has_a_row_for_each(tmp_path, scenes, capsys):
+  for name in scenes:
+    write_scene(tmp_path / name)
+  folder = tmp_path / "labels"
+  Answers(folder, settings(tmp_path).tiling(SIDE)).give([(("scene.tif", 0, 1), YES)], SIDE)
+  asked = settings(tmp_path, sheets=True)
+  label.label(asked)
+  label.label(asked)  # Again: nothing is added, nothing lost.
+  index = Session(asked).view.index
+  rows = table(folder)
+  assert sorted((r["scene"], int(r["row"]), int(r["col"])) for r in rows) == sorted(
+    map(index.key, range(len(index.tiles))))
+  assert [r["label"] for r in rows].count("") == len(index.tiles) - 1
+  pictures = sorted(path.name for path in (folder / "sheets").iterdir())
+  expected = [f"{name[:-4]}_{part}.png" for name in scenes for part in ("001", "overview")]
+  assert pictures == sorted(expected)
+  assert "--mode=tile" in capsys.readouterr().out
+  sheet = np.asarray(Image.open(folder / "sheets" / "scene_001.png")).astype(float)
+  view = Session(asked).view
+  for number, (row, col) in ((0, (0, 0)), (9, (1, 1))):  # 8 tiles in a row of 192 pixels.
+    part = sheet[34 + row * 222 :, 8 + col * 200 :][:192, :192]
+    drawn = Image.fromarray(view.pictures.array(number, SIDE)).resize((192, 192), 2)
+    np.testing.assert_array_equal(part, np.asarray(drawn))
+  # Filled in with a spreadsheet, the table is read by tiling, and by the page.
+  text = (folder / "labels.csv").read_text()
+  for place, answer in (("scene.tif,0,0,", "no"), ("scene.tif,0,2,", "1")):
+    text = text.replace(f"{place},", f"{place}{answer},")
+  (folder / "labels.csv").write_text(text.replace(",", ";"))
+  tiles, _ = tile.cut(dataclasses.replace(asked.tiling(SIDE), validation_fraction=0.0))
+  used = {(r.scene, r.row, r.col): r.label for r in tiles if r.image}
+  filled = {("scene.tif", 0, c): (NO, YES, YES)[c] for c in range(3)}
+  assert used == filled == latest(Answers(folder, asked.tiling(SIDE)))
+
+
 class Process:
   """A server in a process of its own."""
 

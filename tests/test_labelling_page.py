@@ -216,6 +216,32 @@ def test_the_page_fits_screens_and_twice_the_size(place, width, height):
   process.end(signal.SIGINT)
 
 
+@pytest.mark.longest
+def test_answers_become_a_map_over_the_tiles(place):
+  folder, labels, flags = place
+  given, process = {}, Process(folder, *flags)
+  with browser() as driver:
+    driver.get(process.address)
+    wait(driver, lambda: text(driver, "saved") == "All answers are saved")
+    assert "more answers: 4 landslide, 4 non-landslide" in text(driver, "making-text")
+    label(driver, labels, given, 60)
+    wait(driver, lambda: driver.find_element(By.ID, "make-map").is_enabled())
+    driver.find_element(By.ID, "make-map").click()
+    wait(driver, lambda: "Step 1 of 3" in text(driver, "making-text"))
+    WebDriverWait(driver, 1800).until(lambda _: "Done" in text(driver, "making-text"))
+    wait(driver, lambda: driver.find_elements(By.CSS_SELECTOR, ".tile .layer:not([hidden])"))
+    assert driver.find_elements(By.CSS_SELECTOR, "#map .probabilities img")
+    assert driver.get_log("browser") == []
+  for name in ("tiles/manifest.csv", "run/report.html", "maps/report.html", "maps/predictions.csv"):
+    assert (folder / "labels" / name).exists()
+  (path,) = (folder / "labels" / "maps" / "probability").glob("*.tif")
+  with rasterio.open(path) as file:
+    tiles = file.read(1).reshape(ROWS, SIDE, COLS, SIDE).mean((1, 3))
+  mean = {kind: np.mean([tiles[p] for p, k in labels.items() if k == kind]) for kind in (YES, NO)}
+  assert mean[YES] > mean[NO] + 20
+  process.end(signal.SIGINT)
+
+
 def test_the_page_comes_with_its_licence():
   folder = pathlib.Path(lgag_jax.__file__).parent / "labelling" / "page" / "leaflet"
   assert "BSD 2-Clause" in (folder / "LICENSE.txt").read_text()

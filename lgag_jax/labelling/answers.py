@@ -65,6 +65,11 @@ class Answers:
     with self._lock:
       return {key: answer for key, answer in self._latest.items() if answer.label}
 
+  def keys(self) -> set[Key]:
+    """Returns the tiles that have a row, also without an answer."""
+    with self._lock:
+      return set(self._latest)
+
   @property
   def tile_size(self) -> int:
     """Returns the side of the answered tiles, 0 if there are none; raises ValueError for several."""

@@ -9,7 +9,8 @@ from scipy.stats import rankdata
 
 _PENALTY = 0.003  # On the squared length of the weights.
 _FOLDS = 5
-LEAST = 3  # Answers of each kind, to learn from or to estimate with.
+LEAST = 3  # Answers of each kind, to learn from.
+LEAST_AT_RANDOM = 5  # Answers of each kind to tiles drawn at random, to estimate with.
 _EARLIER = 2 / 3  # The share of the answers that an earlier estimate is made with.
 _RISE = 0.01  # An AUC that rises by less has stopped rising.
 
@@ -79,7 +80,7 @@ def estimate(features: np.ndarray, labels: np.ndarray, at_random: np.ndarray) ->
   all other folds, and of the answers to tiles that were not drawn at random.
   """
   positives, negatives = int(np.sum(labels & at_random)), int(np.sum(~labels & at_random))
-  if min(positives, negatives) < LEAST:
+  if min(positives, negatives) < LEAST_AT_RANDOM:
     return None
   folds, count = np.full(len(labels), -1), min(_FOLDS, positives, negatives)
   for kind in (labels & at_random, ~labels & at_random):

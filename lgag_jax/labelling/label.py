@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from lgag_jax.labelling import server
+from lgag_jax.labelling import server, sheets
 from lgag_jax.labelling.session import Session, merged_text
 from lgag_jax.options.labelling import Settings
 from lgag_jax.runtime import lock
@@ -28,10 +28,19 @@ def label(settings: Settings) -> None:
   """Serves the page until Ctrl+C; raises ValueError or OSError that names what is wrong."""
   output = pathlib.Path(settings.output)
   output.mkdir(parents=True, exist_ok=True)
-  with contextlib.closing(lock.acquire(output, "output")), _socket(settings) as listener:
+  with contextlib.closing(lock.acquire(output, "output")):
     session = Session(settings)
     if session.merged:
       print(merged_text(session.merged))
+    if settings.sheets:
+      print(sheets.text(session, sheets.write(session)))
+      return
+    _start(session, output)
+
+
+def _start(session: Session, output: pathlib.Path) -> None:
+  settings = session.settings
+  with _socket(settings) as listener:
     secret = _secret(output)
     port = listener.getsockname()[1]
     address = f"http://{_shown_host(settings.host)}:{port}/{secret}/"

@@ -47,7 +47,7 @@ class Pictures:
     """Returns a tile as `tile` shows it, u8[h, w, 3], and does not keep it."""
     scene, tile = self._index.tiles[number]
     side = min(side, self._index.tile_size)
-    return self._drawn_array(scene, _numbers(tile.window), side)
+    return self._drawn_array(scene, _numbers(tile.window), (side, side))
 
   def surroundings(self, number: int) -> bytes:
     """Returns a tile with the tiles around it, at full resolution if they are not too large."""
@@ -68,12 +68,12 @@ class Pictures:
     grid = self._index.grids[scene]
     return max(0, (max(grid.height, grid.width) - 1) // SQUARE).bit_length()
 
-  def read(
-    self, scene: int, window: Window, shape: tuple[int, int] | None = None
-  ) -> tuple[np.ndarray, np.ndarray]:
-    """Reads a window of a scene as `Scene.read` does."""
-    with self._open(scene) as opened:
-      return opened.read(window, shape)
+  def whole(self, scene: int, side: int) -> np.ndarray:
+    """Returns a scene, at most `side` pixels on its longer side, u8[h, w, 3]."""
+    grid = self._index.grids[scene]
+    scale = min(1.0, side / max(grid.height, grid.width))
+    shape = max(1, round(grid.height * scale)), max(1, round(grid.width * scale))
+    return self._drawn_array(scene, (0, 0, grid.width, grid.height), shape)
 
   def close(self) -> None:
     """Closes the scenes that nobody reads at the moment."""
@@ -98,14 +98,13 @@ class Pictures:
     return _jpeg(square)
 
   def _drawn(self, scene: int, window: tuple[int, int, int, int], side: int) -> bytes:
-    return _jpeg(Image.fromarray(self._drawn_array(scene, window, side)))
+    return _jpeg(Image.fromarray(self._drawn_array(scene, window, (side, side))))
 
   def _drawn_array(
-    self, scene: int, window: tuple[int, int, int, int], side: int
+    self, scene: int, window: tuple[int, int, int, int], shape: tuple[int, int]
   ) -> np.ndarray:
     with self._slots, self._open(scene) as opened:
-      shape = (side, side) if side < window[2] else None
-      pixels, valid = opened.read(Window(*window), shape)
+      pixels, valid = opened.read(Window(*window), shape if shape[0] < window[3] else None)
       limits = self._limits_of(scene, opened)
     picture = scaling.picture(pixels, self._rgb_bands, valid, limits)
     picture[~valid] = _NO_DATA_GREY

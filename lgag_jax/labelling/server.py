@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling.guard import Guard
+from lgag_jax.labelling.pictures import SQUARE
 from lgag_jax.labelling.session import OutdatedPageError, Session
 
 _PAGE = pathlib.Path(__file__).with_name("page")
@@ -36,6 +37,10 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
     Route("/tile/{number:int}", of_session(_tile)),
     Route("/surroundings/{number:int}", of_session(_surroundings)),
     Route("/map/{scene:int}/{level:int}/{x:int}/{y:int}", of_session(_square)),
+    Route("/map_layer/{scene:int}/{level:int}/{x:int}/{y:int}", of_session(_layer_square)),
+    Route("/map_layer/{number:int}", of_session(_layer_of_tile)),
+    Route("/make_map", of_session(_map_state)),
+    Route("/make_map", of_session(_make_map), methods=["POST"]),
     Route("/learned", of_session(_learned)),
     Route("/answers", of_session(_answer), methods=["POST"]),
     Route("/tile_size", of_session(_resize), methods=["POST"]),
@@ -62,6 +67,61 @@ async def _state(session: Session, request: Request) -> Response:
   return JSONResponse(await run_in_threadpool(session.state))
 
 
+def _square_of(session: Session, request: Request) -> tuple[int, int, int, int]:
+  """Returns the scene, level, column and row of a square of the map; raises ValueError outside it."""
+  pictures, index = session.view.pictures, session.view.index
+  scene, level, x, y = (request.path_params[name] for name in ("scene", "level", "x", "y"))
+  if scene >= len(index.paths) or level > pictures.levels(scene):
+    raise ValueError("There is no such square of the map.")
+  side, grid = SQUARE << level, index.grids[scene]
+  if x * side >= grid.width or y * side >= grid.height:
+    raise ValueError("There is no such square of the map.")
+  return scene, level, x, y
+
+
+def _number_of(session: Session, request: Request) -> int:
+  """Returns the number of a tile; raises ValueError if there is no such tile."""
+  number = request.path_params["number"]
+  if number >= len(session.view.index.tiles):
+    raise ValueError(f"There is no tile {number}.")
+  return number
+
+
+async def _layer_square(session: Session, request: Request) -> Response:
+  scene, level, x, y = _square_of(session, request)
+  side = SQUARE << level
+  window = x * side, y * side, side, side
+  return await _layer(session, session.view.index.paths[scene], window, SQUARE)
+
+
+async def _layer_of_tile(session: Session, request: Request) -> Response:
+  scene, tile = session.view.index.tiles[_number_of(session, request)]
+  side = session.view.index.tile_size
+  wide = "surroundings" in request.query_params
+  window = tile.col * side, tile.row * side, side, side
+  if wide:
+    window = window[0] - side, window[1] - side, 3 * side, 3 * side
+  shown = min(window[2], 768 if wide else 256)
+  return await _layer(session, session.view.index.paths[scene], window, shown)
+
+
+async def _layer(
+  session: Session, path: pathlib.Path, window: tuple[int, int, int, int], side: int
+) -> Response:
+  content = await run_in_threadpool(session.map_layer.draw, path, window, side)
+  return Response(content, media_type="image/png", headers=_KEPT)
+
+
+async def _map_state(session: Session, request: Request) -> Response:
+  return JSONResponse(await run_in_threadpool(session.map_state))
+
+
+async def _make_map(session: Session, request: Request) -> Response:
+  await _json(request)
+  await run_in_threadpool(session.map_job.start)
+  return JSONResponse(await run_in_threadpool(session.map_state))
+
+
 async def _learned(session: Session, request: Request) -> Response:
   text = request.query_params.get("revision", "-1")
   revision = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
@@ -69,30 +129,19 @@ async def _learned(session: Session, request: Request) -> Response:
 
 
 async def _tile(session: Session, request: Request) -> Response:
-  pictures, number = session.view.pictures, request.path_params["number"]
-  if number >= len(session.view.index.tiles):
-    raise ValueError(f"There is no tile {number}.")
+  pictures, number = session.view.pictures, _number_of(session, request)
   wanted = request.query_params.get("side", "256")
   side = int(wanted) if wanted in map(str, _SIDES) else 256
   return await _picture(pictures.tile, number, side)
 
 
 async def _surroundings(session: Session, request: Request) -> Response:
-  number = request.path_params["number"]
-  if number >= len(session.view.index.tiles):
-    raise ValueError(f"There is no tile {number}.")
+  number = _number_of(session, request)
   return await _picture(session.view.pictures.surroundings, number)
 
 
 async def _square(session: Session, request: Request) -> Response:
-  pictures, index = session.view.pictures, session.view.index
-  scene, level, x, y = (request.path_params[name] for name in ("scene", "level", "x", "y"))
-  if scene >= len(index.paths) or level > pictures.levels(scene):
-    raise ValueError("There is no such square of the map.")
-  side, grid = 256 << level, index.grids[scene]
-  if x * side >= grid.width or y * side >= grid.height:
-    raise ValueError("There is no such square of the map.")
-  return await _picture(pictures.square, scene, level, x, y)
+  return await _picture(session.view.pictures.square, *_square_of(session, request))
 
 
 async def _picture(draw: Callable[..., bytes], *arguments: int) -> Response:

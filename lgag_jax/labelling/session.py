@@ -2,12 +2,15 @@
 
 import dataclasses
 import logging
+import os
 import pathlib
 import threading
 
 from lgag_jax.labelling import tile_index
 from lgag_jax.labelling.answers import Answers, Merged
 from lgag_jax.labelling.learner import Learner
+from lgag_jax.labelling.map_job import MapJob
+from lgag_jax.labelling.map_layer import MapLayer
 from lgag_jax.labelling.pictures import Pictures
 from lgag_jax.labelling.tile_index import TileIndex
 from lgag_jax.options.labelling import MAX_SIDE, Settings
@@ -53,6 +56,8 @@ class Session:
     if settings.merge:
       self.merged = self.answers.merge(pathlib.Path(settings.merge), UNKNOWN_LABEL)
     self._lock = threading.Lock()
+    self.map_job = MapJob(settings, self.answers, self._channels)
+    self.map_layer = MapLayer(self.output / "maps")
     self.view = self._build(self._first_side())
 
   def _first_side(self) -> int:
@@ -81,9 +86,19 @@ class Session:
 
   def close(self) -> None:
     """Ends what runs in the background."""
+    self.map_job.stop()
+    self._close_view()
+
+  def _close_view(self) -> None:
     if self.view.learner:
       self.view.learner.stop()
     self.view.pictures.close()
+
+  def map_state(self) -> dict:
+    """Returns how far the map is, and which scenes have one."""
+    paths = self.map_layer.paths()
+    mapped = [n for n, path in enumerate(self.view.index.paths) if os.path.abspath(path) in paths]
+    return {**self.map_job.state(), "version": self.map_layer.version(), "scenes": mapped}
 
   def learned(self, revision: int) -> dict:
     """Returns what was learned since a revision that the page has."""
@@ -141,7 +156,7 @@ class Session:
       raise ValueError(f"A tile of {side} pixels: use 8 to {MAX_SIDE}.")
     with self._lock:
       self.answers.clear()
-      self.close()
+      self._close_view()
       self.view = self._build(side)
       self.start()
 

@@ -32,6 +32,9 @@ class Settings:
   merge: str = flag("", (
     "a table of another person's answers, which are added to those in --output. The command names "
     "tiles on which the two disagree, and the page asks for them again."))
+  sheets: bool = flag(False, (
+    "start no server. Write contact sheets (PNG) and a row per tile in labels.csv to fill in, for a "
+    "machine without a browser."))
   host: str = flag("127.0.0.1", (
     "the address to listen at. With another address than the default, whoever can reach this machine "
     "and knows the secret can read the scenes and give answers."))

@@ -41,9 +41,11 @@ class Settings:
   validation_fraction: float = flag(0.2, "the fraction of blocks held out for validation.")
   block_size: int = flag(0, (
     "side of a block in pixels, a multiple of tile_size. Neighbouring tiles look alike, so a whole "
-    "block goes to training or validation. 0: at most 4 tiles, so that there are at least 8 blocks."))
+    "block goes to training or validation. 0: at most 4 tiles, so that there are at least 8 blocks. "
+    "With fewer than 400 answers of --mode=label, blocks are chosen so that both get every label."))
   block_buffer: int = flag(_AUTO, (
-    "pixels around a validation block that no training tile may touch. -1: half a tile."))
+    "pixels around a validation block that no training tile may touch. -1: half a tile, or 0 with "
+    "fewer than 400 answers of --mode=label."))
 
   def __post_init__(self):
     for name in ("input", "labels", "output"):

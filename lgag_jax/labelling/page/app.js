@@ -2,6 +2,7 @@
 
 import { Closeup } from "./closeup.js";
 import { Learning } from "./learning.js";
+import { Making } from "./making.js";
 import { SceneMap } from "./map.js";
 import { Model } from "./model.js";
 import { Saver, post, reason } from "./saver.js";
@@ -34,6 +35,11 @@ function answerButtons(model, place) {
   }
 }
 
+function showHelp() {
+  $("help").showModal();
+  $("help-close").focus();
+}
+
 function showCounts(model) {
   $("counts").replaceChildren(...model.kinds.map((kind) => {
     const item = document.createElement("span");
@@ -55,8 +61,8 @@ function showCounts(model) {
   const { gsd } = model.scenes[0];
   const ground = gsd ? `, ${Number((model.tile_size * gsd).toPrecision(3))} m` : "";
   $("tile-note").textContent =
-    `pixels${ground}. ${model.tiles.length} tiles, ${answered} answered.`
-    + (answered ? " Take all answers back to change the size." : "");
+    `pixels${ground}. ${model.tiles.length} tiles, ${answered} answered.`;
+  $("tile-size").title = answered ? "Take all answers back to change the size." : "";
 }
 
 function fillFilters(model) {
@@ -120,7 +126,7 @@ function listenToKeys(model, sheet, closeup) {
     } else if (key === "Enter" && !target.matches("button")) {
       closeup.toggle();
     } else if (pressed === "h" || key === "?") {
-      $("help").showModal();
+      showHelp();
     } else {
       return;
     }
@@ -131,7 +137,7 @@ function listenToKeys(model, sheet, closeup) {
 function listenToControls(model, sheet, closeup, map) {
   $("undo").addEventListener("click", () => model.undo());
   $("look").addEventListener("click", () => closeup.toggle());
-  $("keys").addEventListener("click", () => $("help").showModal());
+  $("keys").addEventListener("click", showHelp);
   const show = () => model.show($("filter").value, $("order").value || "place");
   $("filter").addEventListener("change", show);
   $("order").addEventListener("change", show);
@@ -198,6 +204,7 @@ async function start() {
     problem(`${model.elsewhere} answers belong to tiles of other scenes. They are kept in ${model.output}.`);
   }
   new Learning(model, $("learning"), map);
+  new Making(model, $("making"), problem);
   sheet.resize(Number($("size").value));
   $("scene-label").hidden = model.scenes.length < 2;
   $("sheet").focus({ preventScroll: true });

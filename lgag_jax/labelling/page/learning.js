@@ -38,16 +38,16 @@ export class Learning {
   }
 
   words(chances, estimate) {
-    if (!chances) return "Answer at least three tiles yes and three no. The first tiles are drawn at random.";
+    if (!chances) return "Answer at least three yes and three no. The first tiles are drawn at random.";
     if (!estimate) {
-      return "The tiles that the answers leave least sure come next, and every fourth is drawn at random. "
-        + "After three yes and three no among those drawn at random, the quality is estimated here.";
+      return "The least sure tiles come next, every fourth at random. After five yes and five no among "
+        + "the random ones, the quality is estimated here.";
     }
-    const text = `Estimated image AUC: ${estimate.auc.toFixed(2)} \u00b1 ${estimate.error.toFixed(2)}, from `
-      + `${estimate.tiles} tiles drawn at random (0.5 is guessing, 1 is perfect).`;
+    const text = `Estimated image AUC: ${estimate.auc.toFixed(2)} \u00b1 ${estimate.error.toFixed(2)} `
+      + `(${estimate.tiles} random tiles; 0.5 is guessing, 1 perfect).`;
     const { model } = this;
     const most = model.kinds.every(({ label }) => model.count(label) >= (model.wanted[label] ?? 0) / 2);
     return estimate.enough && most
-      ? `${text} The last third of your answers hardly changed it: enough is labelled.` : text;
+      ? `${text} It has stopped rising: enough is labelled.` : text;
   }
 }

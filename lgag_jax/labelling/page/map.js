@@ -14,24 +14,27 @@ export class SceneMap {
     addScaleBar(this.map, () => model.scenes[this.scene]?.gsd);
     this.cursor = L.rectangle([[0, 0], [0, 0]], { color: "#111", weight: 4, fill: false, interactive: false });
     model.addEventListener("cursor", () => this.follow());
-    model.addEventListener("chances", () => this.tintAll());
+    model.addEventListener("layer", () => this.showLayer());
+    model.addEventListener("chances", () => this.chances && this.tintAll());
     model.addEventListener("answers", (event) => event.detail.forEach(([number]) => this.tint(number)));
-    new ResizeObserver(() => this.map.invalidateSize()).observe(root);
+    new ResizeObserver(() => {
+      this.map.invalidateSize();
+      if (!this.moved) this.fit();
+    }).observe(root);
+    for (const name of ["wheel", "pointerdown", "keydown"]) {
+      root.addEventListener(name, () => { this.moved = true; }); // The reader chose a place.
+    }
     this.follow();
+    if (this.scene < 0) this.show(0);
   }
 
   show(scene) {
-    const { name, width, height, levels } = this.model.scenes[scene];
+    const { levels } = this.model.scenes[scene];
     this.scene = scene;
     this.layers?.remove();
-    const bounds = [[-height, 0], [0, width]];
     this.map.setMinZoom(-levels - 1);
-    const squares = L.tileLayer("", {
-      minZoom: -levels - 1, maxZoom: 3, minNativeZoom: -levels, maxNativeZoom: 0, tileSize: SQUARE, bounds,
-      noWrap: true, alt: name,
-    });
-    squares.getTileUrl = ({ x, y, z }) => `map/${scene}/${-z}/${x}/${y}?v=${this.model.version}`;
-    this.squares = squares;
+    const squares = this.squaresOf(
+      scene, "image", (level, x, y) => `map/${scene}/${level}/${x}/${y}?v=${this.model.version}`);
     this.rectangles = new Map();
     this.layers = L.layerGroup([squares]).addTo(this.map);
     this.model.tiles.forEach(([other], number) => {
@@ -43,7 +46,41 @@ export class SceneMap {
       this.tint(number);
     });
     this.layers.addLayer(this.cursor);
-    this.map.fitBounds(bounds, { animate: false });
+    this.layer = null;
+    this.showLayer();
+    this.moved = false;
+    this.fit();
+  }
+
+  fit() {
+    const { width, height } = this.model.scenes[this.scene];
+    this.map.fitBounds([[-height, 0], [0, width]], { animate: false });
+  }
+
+  squaresOf(scene, className, address) {
+    const { width, height, levels } = this.model.scenes[scene];
+    const squares = L.tileLayer("", {
+      minZoom: -levels - 1, maxZoom: 3, minNativeZoom: -levels, maxNativeZoom: 0, tileSize: SQUARE,
+      bounds: [[-height, 0], [0, width]], noWrap: true, alt: "",
+      className,
+    });
+    squares.getTileUrl = ({ x, y, z }) => address(-z, x, y);
+    return squares;
+  }
+
+  showLayer() {
+    const { version, scenes, shown } = this.model.layer;
+    const wanted = shown && scenes.includes(this.scene) ? version : "";
+    if ((this.layer?.version ?? "") === wanted) return;
+    this.layer?.remove();
+    this.layer = null;
+    if (!wanted) return this.tintAll();
+    const { scene } = this;
+    this.layer = this.squaresOf(
+      scene, "probabilities", (level, x, y) => `map_layer/${scene}/${level}/${x}/${y}?v=${wanted}`);
+    this.layer.version = wanted;
+    this.layers.addLayer(this.layer.setZIndex(5));
+    this.tintAll();
   }
 
   box(number) {
@@ -59,7 +96,7 @@ export class SceneMap {
     const chance = this.chances ? Math.max(this.model.chance?.[number] ?? 0, 0) / 100 : 0;
     this.rectangles.get(number)?.setStyle(kind
       ? { color: kind.tint, weight: 2, opacity: 1, dashArray: DASHES[kind.line], fillColor: kind.tint,
-        fillOpacity: 0.35 }
+        fillOpacity: this.layer ? 0.1 : 0.35 }
       : { color: "#fff", weight: 1, opacity: 0.45, dashArray: null, fillColor: this.model.kinds[0].tint,
         fillOpacity: 0.7 * chance });
   }
@@ -70,7 +107,7 @@ export class SceneMap {
   }
 
   tintAll() {
-    if (this.chances !== undefined) for (const number of this.rectangles.keys()) this.tint(number);
+    for (const number of this.rectangles.keys()) this.tint(number);
   }
 
   follow() {

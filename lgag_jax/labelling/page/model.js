@@ -12,6 +12,7 @@ export class Model extends EventTarget {
     this.label = this.tiles.map((_, number) => state.answers[number] ?? "");
     this.disputed = new Set(state.disputed);
     this.chance = null; // Of a landslide in percent, per tile, once something has been learned.
+    this.layer = { version: "", scenes: [], shown: true }; // The map of probabilities.
     this.queue = []; // Suggested tiles, in the order in which the page asks for them.
     this.filter = "all";
     this.sorting = state.learns ? "next" : "place";
@@ -126,6 +127,17 @@ export class Model extends EventTarget {
   learn(chance) {
     this.chance = chance;
     this.dispatchEvent(new Event("chances"));
+  }
+
+  setLayer(changes) {
+    Object.assign(this.layer, changes);
+    this.dispatchEvent(new Event("layer"));
+  }
+
+  layerOf(number) {
+    // The version of the map that covers a tile, "" if none is shown.
+    const { version, scenes, shown } = this.layer;
+    return shown && scenes.includes(this.tiles[number][0]) ? version : "";
   }
 
   nextUnanswered(after) {

@@ -16,7 +16,7 @@ export class Sheet {
     this.lastTop = 0;
     root.addEventListener("scroll", () => this.request());
     new ResizeObserver(() => this.layout()).observe(root);
-    for (const name of ["order", "answers", "chances"]) model.addEventListener(name, () => this.layout());
+    for (const name of ["order", "answers", "chances", "layer"]) model.addEventListener(name, () => this.layout());
     model.addEventListener("cursor", () => this.reveal());
     root.addEventListener("pointerdown", (event) => this.press(event));
     root.addEventListener("pointermove", (event) => this.drag(event));
@@ -103,6 +103,10 @@ export class Sheet {
     picture.className = "picture";
     const image = picture.appendChild(document.createElement("img"));
     image.alt = "";
+    const layer = picture.appendChild(document.createElement("img"));
+    layer.className = "layer";
+    layer.alt = "";
+    layer.hidden = true;
     for (const name of ["sign", "chance"]) {
       picture.appendChild(document.createElement("span")).className = name;
     }
@@ -121,6 +125,11 @@ export class Sheet {
       const pixels = PICTURE_SIDES.find((each) => each >= wanted) ?? PICTURE_SIDES.at(-1);
       element.querySelector("img").src = `tile/${number}?side=${pixels}&v=${model.version}`;
     }
+    const layer = element.querySelector(".layer");
+    const version = this.fast ? "" : model.layerOf(number);
+    if (version && layer.dataset.version !== version) layer.src = `map_layer/${number}?v=${version}`;
+    if (version) layer.dataset.version = version;
+    layer.hidden = !version;
     const left = (position % model.columns) * side;
     element.style.transform = `translate(${left}px, ${Math.floor(position / model.columns) * side}px)`;
     element.style.setProperty("--tint", kind?.tint ?? "transparent");

@@ -1,0 +1,201 @@
+"""Makes a map from the answers: tiles, a training and maps, each by the command line in a process."""
+
+import contextlib
+import dataclasses
+import hashlib
+import logging
+import pathlib
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from typing import Any
+
+from lgag_jax.labelling.answers import Answers
+from lgag_jax.options.labelling import Settings
+from lgag_jax.options.tiling import UNKNOWN_LABEL
+from lgag_jax.runtime import files
+from lgag_jax.tiling import output as tiling_output
+
+_LOG = logging.getLogger(__name__)
+
+LEAST = 4  # Answers of each kind: both splits need some.
+_COMMAND = (sys.executable, "-m", "lgag_jax.main")
+_FOLDERS = ("tiles", "run", "maps")
+_RECORD = "map.json"  # Which answers the folders were made from.
+_COUNT = re.compile(r"(\d+)/(\d+) ")
+_TAIL = 4096  # Bytes of a log that the last line is looked for in.
+_PATIENCE = 60.0  # Seconds that a stopped training has to save its work.
+_SKIPPED_SOME = 2  # Exit code of --mode=predict.
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+  """A command of the map, and the folder that it writes."""
+
+  title: str
+  folder: str
+  flags: tuple[str, ...]
+
+
+@dataclasses.dataclass
+class Progress:
+  """What the page shows of the map."""
+
+  state: str = "none"  # Or "running", "done", "failed" or "stopped".
+  step: int = 0
+  line: str = ""
+  started: float = 0.0
+  answers: str = ""  # The digest of the answers that it is made from.
+
+
+class MapJob:
+  """The map of an output folder; one is made at a time."""
+
+  def __init__(self, settings: Settings, answers: Answers, channels: int):
+    self._settings, self._answers, self._channels = settings, answers, channels
+    self._folder = pathlib.Path(settings.output)
+    self._lock, self._process, self._ending = threading.Lock(), None, False
+    self._thread: threading.Thread | None = None
+    self._progress = Progress()
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+      record = files.read_json(self._folder / _RECORD)
+      self._progress = Progress("done" if record["done"] else "stopped", answers=record["answers"])
+
+  def start(self) -> None:
+    """Begins a map; resumes one that was stopped. Raises ValueError for too few answers."""
+    with self._lock:
+      if self._progress.state == "running":
+        raise ValueError("A map is being made already.")
+      if missing := self.missing():
+        raise ValueError(missing)
+      digest = self._digest()
+      steps = self._steps()
+      self._ending = False
+      self._progress = Progress("running", started=time.time(), answers=digest)
+      self._thread = threading.Thread(target=self._run, args=(steps, digest), daemon=True)
+      self._thread.start()
+
+  def stop(self) -> None:
+    """Ends the map; a training saves its work first, and a later start resumes it."""
+    with self._lock:
+      self._ending = True
+      if self._process:
+        self._process.send_signal(signal.SIGTERM)
+    if self._thread:
+      self._thread.join(_PATIENCE)
+
+  def missing(self) -> str:
+    """Returns how many answers a map still needs, "" if there are enough."""
+    labels = [answer.label for answer in self._answers.latest.values()]
+    names = (*self._settings.classes, self._settings.background)
+    short = [f"{LEAST - labels.count(n)} {n}" for n in names if labels.count(n) < LEAST]
+    return f"A map needs more answers: {', '.join(short)}." if short else ""
+
+  def state(self) -> dict[str, Any]:
+    """Returns what the page shows of the map."""
+    progress = self._progress
+    found = _COUNT.search(progress.line)
+    steps = [step.title for step in self._steps()]
+    return {
+      "state": progress.state, "step": progress.step, "steps": steps, "line": progress.line,
+      "share": int(found[1]) / max(int(found[2]), 1) if found else None,
+      "seconds": round(time.time() - progress.started) if progress.state == "running" else None,
+      "missing": self.missing(),
+      "outdated": progress.state == "done" and progress.answers != self._digest(),
+    }
+
+  def _digest(self) -> str:
+    latest = self._answers.latest
+    labels = sorted((key, a.label) for key, a in latest.items() if a.label != UNKNOWN_LABEL)
+    content = (labels, self._answers.tile_size, self._settings.bands)
+    return hashlib.sha256(repr(content).encode()).hexdigest()
+
+  def _steps(self) -> list[Step]:
+    settings = self._settings
+    tiling = settings.tiling(self._answers.tile_size or 256)
+    bands = (f"--bands={','.join(map(str, settings.bands))}",) if settings.bands else ()
+    source = f"--input={settings.input}"
+    cut = (
+      "--mode=tile", source, f"--labels={tiling.labels}", f"--output={tiling.output}",
+      f"--tile_size={tiling.tile_size}", f"--max_nodata={tiling.max_nodata}",
+      f"--classes={','.join(tiling.classes)}", f"--background={tiling.background}", *bands,
+    )
+    # The command that --mode=tile prints, with another workdir.
+    train = shlex.split(tiling_output.command([], tiling, self._channels))[3:-1]
+    workdir = f"--workdir={settings.output}/run"
+    maps = "--mode=predict", workdir, source, f"--output={settings.output}/maps", *bands
+    return [
+      Step("Cut the tiles", "tiles", cut), Step("Train", "run", (*train, workdir)),
+      Step("Map", "maps", maps),
+    ]
+
+  def _run(self, steps: list[Step], digest: str) -> None:
+    progress = self._progress
+    try:
+      first = self._prepare(digest)
+      for number in range(first, len(steps)):
+        progress.step, progress.line = number, ""
+        code = self._call(steps[number])
+        if self._ending:
+          progress.state = "stopped"
+          return
+        if code not in (0, _SKIPPED_SOME):
+          progress.state = "failed"
+          progress.line = f"{steps[number].title} failed: {progress.line}"
+          return
+      files.write_json(self._folder / _RECORD, {"answers": digest, "done": True})
+      progress.state = "done"
+    except Exception as error:  # The page goes on.
+      _LOG.warning("No map was made: %s", error, exc_info=True)
+      progress.state, progress.line = "failed", str(error)
+
+  def _prepare(self, digest: str) -> int:
+    """Sets an earlier map aside unless it is of the same answers; returns the step to begin with."""
+    record = self._folder / _RECORD
+    earlier: dict[str, Any] = {}
+    with contextlib.suppress(OSError, ValueError):
+      earlier = files.read_json(record)
+    if earlier.get("answers") != digest:
+      present = [self._folder / name for name in _FOLDERS if (self._folder / name).exists()]
+      if present:
+        numbers = (int(p.name) for p in (self._folder / "earlier").glob("*") if p.name.isdigit())
+        place = self._folder / "earlier" / str(1 + max(numbers, default=0))
+        place.mkdir(parents=True)
+        for folder in present:
+          folder.rename(place / folder.name)
+        shutil.rmtree(place / "run" / "features", ignore_errors=True)  # Computed again where needed.
+    files.write_json(record, {"answers": digest, "done": False})
+    return int((self._folder / "tiles" / "manifest.csv").exists())
+
+  def _call(self, step: Step) -> int:
+    """Runs a command, and keeps the last line of its log for the page."""
+    path = self._folder / f"{step.folder}.log"
+    with path.open("wb") as log:
+      with self._lock:
+        if self._ending:
+          return -1
+        # In a session of its own: Ctrl+C in the terminal ends the server, which ends this in order.
+        self._process = subprocess.Popen(
+          [*_COMMAND, *step.flags], stdin=subprocess.DEVNULL, stdout=log,
+          stderr=subprocess.STDOUT, start_new_session=True,
+        )
+      while self._process.poll() is None:
+        self._progress.line = _last_line(path) or self._progress.line
+        with contextlib.suppress(subprocess.TimeoutExpired):
+          self._process.wait(0.5)
+    code = self._process.returncode
+    if code not in (0, _SKIPPED_SOME):
+      self._progress.line = _last_line(path)
+    return code
+
+
+def _last_line(path: pathlib.Path) -> str:
+  with path.open("rb") as file:
+    file.seek(max(0, path.stat().st_size - _TAIL))
+    lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
+  return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")[:500]

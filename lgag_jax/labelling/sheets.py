@@ -1,0 +1,103 @@
+"""Writes contact sheets to look at without a browser, and a table to fill in: --sheets."""
+
+import pathlib
+import shlex
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from lgag_jax.labelling.session import Session
+from lgag_jax.options.labelling import TABLE
+from lgag_jax.runtime import files
+from lgag_jax.runtime.progress import Progress
+
+_COLUMNS, _ROWS = 8, 6  # Tiles of a sheet.
+_SIDE = 192  # Of a tile on a sheet, in pixels.
+_GAP, _CAPTION, _HEAD, _FONT_SIZE = 8, 22, 34, 16
+_OVERVIEW_SIDE = 1600
+_MARGIN = 40  # For the numbers of rows and columns beside an overview.
+_INK, _PAPER, _LINE = "#1d2930", "#ffffff", "#ffd400"
+
+
+def write(session: Session) -> list[pathlib.Path]:
+  """Writes the sheets of all tiles, an overview of each scene, and a row per tile in the table.
+
+  Tiles that have a row keep it. Returns the paths of the pictures.
+  """
+  index, folder = session.view.index, session.output / "sheets"
+  known = session.answers.keys()
+  missing = [(key, "") for key in map(index.key, range(len(index.tiles))) if key not in known]
+  if missing:
+    session.answers.give(missing, index.tile_size)
+  paths, progress = [], Progress("sheets", len(index.tiles), unit="tiles")
+  for scene, path in enumerate(index.paths):
+    stem = files.fitting_name(path.stem, 200, path.stem)
+    numbers = [n for n, (other, _) in enumerate(index.tiles) if other == scene]
+    if not numbers:
+      continue
+    paths.append(folder / f"{stem}_overview.png")
+    _save(_overview(session, scene), paths[-1])
+    for page, first in enumerate(range(0, len(numbers), _COLUMNS * _ROWS), 1):
+      members = numbers[first : first + _COLUMNS * _ROWS]
+      paths.append(folder / f"{stem}_{page:03d}.png")
+      _save(_sheet(session, members, f"{path.name}, sheet {page}"), paths[-1])
+      progress.advance(len(members))
+  progress.close()
+  return paths
+
+
+def text(session: Session, paths: list[pathlib.Path]) -> str:
+  """Returns what to do with the sheets."""
+  settings, table = session.settings, str(session.output / TABLE)
+  command = shlex.join([
+    "lgag", "--mode=tile", f"--input={settings.input}", f"--labels={table}",
+    f"--tile_size={session.view.index.tile_size}", f"--output={session.output}/tiles",
+  ])
+  labels = ", ".join((*settings.classes, settings.background))
+  return (
+    f"{len(paths)} pictures are in {paths[0].parent}. For each tile that you judge, write a label into "
+    f"the column label of {table}, in the row with the tile's row and col: {labels}, or unknown. Leave "
+    f"the others empty. Then run\n\n    {command}\n"
+  )
+
+
+def _sheet(session: Session, numbers: list[int], title: str) -> Image.Image:
+  rows = -(-len(numbers) // _COLUMNS)
+  width = _COLUMNS * (_SIDE + _GAP) + _GAP
+  sheet = Image.new("RGB", (width, _HEAD + rows * (_SIDE + _CAPTION + _GAP) + _GAP), _PAPER)
+  draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
+  draw.text((_GAP, _GAP), title, _INK, font)
+  for position, number in enumerate(numbers):
+    row, col = divmod(position, _COLUMNS)
+    place = _GAP + col * (_SIDE + _GAP), _HEAD + row * (_SIDE + _CAPTION + _GAP)
+    picture = Image.fromarray(session.view.pictures.array(number, _SIDE))
+    sheet.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), place)
+    tile = session.view.index.tiles[number][1]
+    draw.text((place[0], place[1] + _SIDE + 1), f"row {tile.row}, col {tile.col}", _INK, font)
+  return sheet
+
+
+def _overview(session: Session, scene: int) -> Image.Image:
+  """Returns a scene with the outlines of its tiles, and the numbers of their rows and columns."""
+  index, pictures = session.view.index, session.view.pictures
+  shown = Image.fromarray(pictures.whole(scene, _OVERVIEW_SIDE))
+  scale = max(shown.size) / max(index.grids[scene].height, index.grids[scene].width)
+  canvas = Image.new("RGB", (shown.width + _MARGIN, shown.height + _MARGIN), _PAPER)
+  canvas.paste(shown, (_MARGIN, _MARGIN))
+  draw, font = ImageDraw.Draw(canvas), ImageFont.load_default(_FONT_SIZE)
+  side = index.tile_size * scale
+  tiles = [tile for other, tile in index.tiles if other == scene]
+  for tile in tiles:
+    left, top = _MARGIN + tile.col * side, _MARGIN + tile.row * side
+    draw.rectangle((left, top, left + side, top + side), outline=_LINE)
+  step = max(1, round(2 * _FONT_SIZE / side))  # Numbers must not overlap.
+  for row in np.unique([tile.row for tile in tiles])[::step].tolist():
+    draw.text((4, _MARGIN + (row + 0.5) * side), str(row), _INK, font, anchor="lm")
+  for col in np.unique([tile.col for tile in tiles])[::step].tolist():
+    draw.text((_MARGIN + (col + 0.5) * side, 4), str(col), _INK, font, anchor="mt")
+  return canvas
+
+
+def _save(image: Image.Image, path: pathlib.Path) -> None:
+  with files.atomic_path(path) as partial:
+    image.save(partial)

@@ -1,0 +1,225 @@
+"""Maps from answers: the commands that make them, how they resume, and the layer over the scene."""
+
+import io
+import json
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+import rasterio
+from absl.testing import flagsaver
+from PIL import Image
+from starlette.testclient import TestClient
+
+from lgag_jax.cli import command_line
+from lgag_jax.labelling import map_job, server
+from lgag_jax.labelling.map_layer import MapLayer
+from lgag_jax.labelling.session import Session
+from tests.test_labelling import NO, SECRET, SIDE, UNSURE, YES, Process, settings
+from tests.test_tile import write_scene
+
+# Stands in for the command line: notes its flags, and writes what each mode would.
+FAKE = """
+import json, os, pathlib, signal, sys, time
+flags = dict(f.removeprefix("--").partition("=")[::2] for f in sys.argv[1:])
+root = pathlib.Path(__file__).parent
+with (root / "calls").open("a") as file:
+  file.write(json.dumps(sys.argv[1:]) + "\\n")
+print("step: 3/4 steps, 1.0/s, 0:01 left", flush=True)
+if "config" in flags:
+  run = pathlib.Path(flags["workdir"])
+  run.mkdir(exist_ok=True)
+  (run / "features").mkdir(exist_ok=True)
+  if (root / "slow").exists():
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    (root / "reached").touch()
+    time.sleep(60)
+  if (root / "broken").exists():
+    sys.exit("Error: data.directory has too few images.")
+elif flags["mode"] == "tile":
+  folder = pathlib.Path(flags["output"])
+  folder.mkdir()
+  (folder / "manifest.csv").touch()
+else:
+  (pathlib.Path(flags["output"]) / "scenes").mkdir(parents=True)
+"""
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+  """A folder with a scene, 16 answers, and a stand-in for the command line."""
+  write_scene(tmp_path / "scene.tif")
+  (tmp_path / "fake.py").write_text(FAKE)
+  monkeypatch.setattr(map_job, "_COMMAND", (sys.executable, str(tmp_path / "fake.py")))
+  session = Session(settings(tmp_path))
+  give(session, {n: [YES, NO, YES, NO, UNSURE][n % 5] for n in range(20)})
+  return tmp_path, session
+
+
+def give(session, labels):
+  session.answer(session.view.index.version, list(labels.items()))
+
+
+def calls(folder):
+  return [json.loads(line) for line in (folder / "calls").read_text().splitlines()]
+
+
+def wait(session, state):
+  end = time.monotonic() + 30
+  while session.map_state()["state"] != state:
+    assert time.monotonic() < end, session.map_state()
+    time.sleep(0.05)
+  return session.map_state()
+
+
+def test_a_map_takes_three_commands_that_are_understood(place, monkeypatch):
+  folder, session = place
+  client = TestClient(server.make_app(session, SECRET, ""), base_url=f"http://localhost/{SECRET}/",
+                      headers={"Origin": "http://localhost"})
+  assert client.get("make_map").json()["state"] == "none"
+  assert client.post("make_map", json=[]).status_code == 400
+  response = client.post("make_map", json={})
+  assert response.json()["state"] == "running"
+  assert client.post("make_map", json={}).status_code == 400  # One at a time.
+  state = wait(session, "done")
+  assert not state["outdated"]
+  tile_call, train_call, predict_call = calls(folder)
+  assert f"--labels={session.answers.path}" in tile_call
+  assert f"--tile_size={SIDE}" in tile_call
+  assert f"--config.data.directory={folder}/labels/tiles" in train_call
+  assert f"--workdir={folder}/labels/run" in train_call
+  assert predict_call[0] == "--mode=predict"
+  for call in (tile_call, train_call, predict_call):
+    arguments = ["lgag", *call]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with flagsaver.flagsaver():
+      assert command_line.parse_flags(arguments) == ["lgag"]
+      assert command_line.mode_arguments()
+  give(session, {20: YES})
+  assert session.map_state()["outdated"]
+
+
+def test_other_answers_set_the_earlier_map_aside(place):
+  folder, session = place
+  for number in range(3):
+    session.map_job.start()
+    wait(session, "done")
+    give(session, {20 + number: YES})
+  assert len(calls(folder)) == 9
+  earlier = folder / "labels" / "earlier"
+  assert {p.name for p in earlier.iterdir()} == {"1", "2"}
+  assert {p.name for p in (earlier / "2").iterdir()} == {"tiles", "run", "maps"}
+  assert not (earlier / "1" / "run" / "features").exists()
+
+
+def test_a_stopped_map_is_resumed_by_a_new_server(place):
+  folder, session = place
+  (folder / "slow").touch()
+  session.map_job.start()
+  while not (folder / "reached").exists():
+    time.sleep(0.05)
+  begin = time.monotonic()
+  session.close()
+  assert time.monotonic() - begin < 10
+  assert session.map_state()["state"] == "stopped"
+  (folder / "slow").unlink()
+  again = Session(session.settings)
+  assert again.map_state()["state"] == "stopped"
+  again.map_job.start()
+  wait(again, "done")
+  modes = [call[0] for call in calls(folder)]
+  assert modes == ["--mode=tile", modes[1], modes[1], "--mode=predict"]  # Tiles are not cut again.
+  assert Session(session.settings).map_state()["state"] == "done"
+
+
+def test_a_failed_step_says_why(place):
+  folder, session = place
+  (folder / "broken").touch()
+  session.map_job.start()
+  state = wait(session, "failed")
+  assert state["line"] == "Train failed: Error: data.directory has too few images."
+  (folder / "broken").unlink()
+  session.map_job.start()
+  wait(session, "done")
+
+
+def test_a_map_needs_answers_of_each_kind(tmp_path):
+  write_scene(tmp_path / "scene.tif")
+  session = Session(settings(tmp_path))
+  give(session, {0: YES, 1: YES, 2: YES, 3: NO})
+  message = "A map needs more answers: 1 landslide, 3 non-landslide."
+  assert session.map_state()["missing"] == message
+  with pytest.raises(ValueError, match=message):
+    session.map_job.start()
+
+
+def write_map(folder, scene, probability):
+  for name in ("probability", "scenes"):
+    (folder / name).mkdir(parents=True)
+  height, width = probability.shape[-2:]
+  with rasterio.open(
+    folder / "probability" / "a.tif", "w", driver="GTiff", height=height, width=width,
+    count=len(probability), dtype="uint8",
+  ) as file:
+    file.write(probability)
+  figures = {"path": os.path.abspath(scene), "files": ["probability/a.qml", "probability/a.tif"]}
+  (folder / "scenes" / "a.json").write_text(json.dumps(figures))
+  (folder / "predictions.csv").touch()
+
+
+def test_the_layer_is_as_opaque_as_the_map_is_sure(tmp_path):
+  probability = np.zeros((1, 100, 120), np.uint8)
+  probability[0, 20:40, 30:70], probability[0, 60:80, 30:70] = 100, 40
+  probability[0, 80:] = 255  # No data.
+  layer = MapLayer(tmp_path)
+  assert layer.version() == ""
+  write_map(tmp_path, tmp_path / "scene.tif", probability)
+  assert layer.version() != ""
+  picture = np.asarray(Image.open(io.BytesIO(
+    layer.draw(tmp_path / "scene.tif", (-10, -10, 150, 150), 150))))
+  assert picture.shape == (150, 150, 4)
+  expected = np.zeros((150, 150))
+  expected[30:50, 40:80], expected[70:90, 40:80] = 0.6 * 255, 0.4 * 0.6 * 255
+  np.testing.assert_allclose(picture[..., 3], expected, atol=1)
+  assert (picture[35, 45, :3] == (0xD8, 0x1B, 0)).all()
+  half = np.asarray(Image.open(io.BytesIO(layer.draw(tmp_path / "scene.tif", (0, 0, 256, 256), 128))))
+  np.testing.assert_allclose(half[10:20, 15:35, 3], 153, atol=1)
+  assert half[50:].max() == half[:, 60:].max() == 0
+  with pytest.raises(ValueError, match=r"no map of other\.tif"):
+    layer.draw(tmp_path / "other.tif", (0, 0, 9, 9), 9)
+
+
+def test_the_server_shows_the_layer(place):
+  folder, session = place
+  write_map(folder / "labels" / "maps", folder / "scene.tif", np.full((2, 100, 128), 90, np.uint8))
+  client = TestClient(server.make_app(session, SECRET, ""), base_url=f"http://localhost/{SECRET}/")
+  state = client.get("make_map").json()
+  assert state["scenes"] == [0]
+  assert state["version"]
+  for path in ("map_layer/0/0/0/0", "map_layer/3", "map_layer/3?surroundings"):
+    response = client.get(path)
+    assert response.headers["content-type"] == "image/png"
+    assert np.asarray(Image.open(io.BytesIO(response.content)))[..., 3].max() > 130
+  for path in ("map_layer/1/0/0/0", "map_layer/0/0/5/0", "map_layer/9999"):
+    assert client.get(path).status_code == 400
+  (folder / "labels" / "maps" / "probability" / "a.tif").write_bytes(b"II*\0damaged")
+  assert client.get("map_layer/3").status_code == 500
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_the_middle_of_a_map(tmp_path):
+  write_scene(tmp_path / "scene.tif")
+  process = Process(tmp_path, "--nolearn")
+  version = process.request("state")["version"]
+  process.request("answers", {
+    "version": version, "answers": [[n, YES if n % 2 else NO] for n in range(30)]})
+  assert process.request("make_map", {})["state"] == "running"
+  while process.request("make_map")["step"] < 1:  # The tiles are cut.
+    time.sleep(0.3)
+  process.end(signal.SIGINT)
+  assert process.process.returncode == 0
+  assert (tmp_path / "labels" / "tiles" / "manifest.csv").exists()
+  assert not json.loads((tmp_path / "labels" / "map.json").read_text())["done"]
