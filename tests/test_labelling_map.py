@@ -29,6 +29,7 @@ root = pathlib.Path(__file__).parent
 with (root / "calls").open("a") as file:
   file.write(json.dumps(sys.argv[1:]) + "\\n")
 print("step: 3/4 steps, 1.0/s, 0:01 left", flush=True)
+print("W1129 09:51:25.562066 140397041032064 dealing.py:48] A warning.", flush=True)
 if "config" in flags:
   run = pathlib.Path(flags["workdir"])
   run.mkdir(exist_ok=True)
@@ -86,6 +87,7 @@ def test_a_map_takes_three_commands_that_are_understood(place, monkeypatch):
   assert client.post("make_map", json={}).status_code == 400  # One at a time.
   state = wait(session, "done")
   assert not state["outdated"]
+  assert state["line"] == "A warning."
   tile_call, train_call, predict_call = calls(folder)
   assert f"--labels={session.answers.path}" in tile_call
   assert f"--tile_size={SIDE}" in tile_call

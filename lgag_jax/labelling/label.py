@@ -66,14 +66,16 @@ def _serve(app, listener: socket.socket, address: str) -> None:
 
 
 class _Server(uvicorn.Server):
-  """Ends in order at Ctrl+C or SIGTERM; uvicorn's own would then raise the signal again."""
+  """Ends in order at Ctrl+C, SIGTERM or SIGHUP; uvicorn's own would then raise the signal again."""
 
   @contextlib.contextmanager
   def capture_signals(self) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
       yield
       return
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # Not under nohup.
+      numbers.append(signal.SIGHUP)  # Of a terminal that closes.
     earlier = {number: signal.signal(number, self.handle_exit) for number in numbers}
     try:
       yield

@@ -28,6 +28,7 @@ _COMMAND = (sys.executable, "-m", "lgag_jax.main")
 _FOLDERS = ("tiles", "run", "maps")
 _RECORD = "map.json"  # Which answers the folders were made from.
 _COUNT = re.compile(r"(\d+)/(\d+) ")
+_LOG_PREFIX = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ \S+\] ")  # Time and place in the code.
 _TAIL = 4096  # Bytes of a log that the last line is looked for in.
 _PATIENCE = 60.0  # Seconds that a stopped training has to save its work.
 _SKIPPED_SOME = 2  # Exit code of --mode=predict.
@@ -188,14 +189,13 @@ class MapJob:
         self._progress.line = _last_line(path) or self._progress.line
         with contextlib.suppress(subprocess.TimeoutExpired):
           self._process.wait(0.5)
-    code = self._process.returncode
-    if code not in (0, _SKIPPED_SOME):
-      self._progress.line = _last_line(path)
-    return code
+    self._progress.line = _last_line(path)
+    return self._process.returncode
 
 
 def _last_line(path: pathlib.Path) -> str:
   with path.open("rb") as file:
     file.seek(max(0, path.stat().st_size - _TAIL))
     lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
-  return next((" ".join(line.split()) for line in reversed(lines) if line.strip()), "")[:500]
+  last = next((line for line in reversed(lines) if line.strip()), "")
+  return _LOG_PREFIX.sub("", " ".join(last.split()))[:500]

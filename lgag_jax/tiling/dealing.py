@@ -13,7 +13,7 @@ _LOG = logging.getLogger(__name__)
 
 FEW = 400  # Labelled tiles, below which none is left out.
 _BLOCK_SIDES = (4, 3, 2, 1)  # In tiles.
-_MOST = 0.5  # The largest share of a label's tiles that validation may get.
+_MOST = 0.3  # The largest share of a label's tiles that validation may get.
 
 Tile = tuple[str, int, int]  # The scene's file name, row and column.
 
