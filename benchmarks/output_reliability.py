@@ -13,6 +13,7 @@ import argparse
 import collections
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -43,7 +44,7 @@ class Mode:
   arguments: tuple[str, ...]
   output: str  # Below the folder of the mode.
   replaces: bool  # Whether a run replaces the output of an earlier one.
-  settings: tuple[str, str]  # The arguments of A and B; for "pseudo" a field of config.json.
+  settings: tuple[str, ...]  # The arguments of A and B; for "pseudo" a field of config.json.
 
 
 _MODES = (
@@ -227,8 +228,8 @@ def main() -> None:
   parser.add_argument("--modes", default=",".join(mode.name for mode in _MODES))
   arguments = parser.parse_args()
   runs = {
-    "kill": lambda *args: disturb(*args, signal.SIGKILL),
-    "interrupt": lambda *args: disturb(*args, signal.SIGINT), "disk": fill,
+    "kill": functools.partial(disturb, number=signal.SIGKILL),
+    "interrupt": functools.partial(disturb, number=signal.SIGINT), "disk": fill,
   }
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)

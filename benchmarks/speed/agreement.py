@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from benchmarks import programs
+from lgag_jax.config import Config
 from lgag_jax.inference import localize
 from lgag_jax.method import network as networks
 from lgag_jax.runtime import sharding
@@ -41,9 +42,10 @@ def run(settings: dict) -> dict:
 class _Side:
   """One device with its own programs, in the forms that its platform takes."""
 
-  def __init__(self, config, device: jax.Device):
+  def __init__(self, config: Config, device):
     self._config, self._mesh = config, sharding.make_mesh([device])
-    self._network = networks.build(config, {"gpu": "cuda"}.get(device.platform, device.platform))
+    platform = str(device.platform)
+    self._network = networks.build(config, "cuda" if platform == "gpu" else platform)
     transform = optimizer.make_optimizer(config, 10**6)
     self._step = train_step.make_train_step(
       self._network, config, transform, self._mesh, steps_per_epoch=1
