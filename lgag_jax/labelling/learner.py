@@ -45,6 +45,7 @@ class Learner:
   def __init__(self, index: TileIndex, pictures: Pictures, answers: Answers, background: str):
     self._index, self._pictures, self._answers = index, pictures, answers
     self._background = background
+    self._numbers = {index.key(number): number for number in range(len(index.tiles))}
     self._changed, self._stopped = threading.Event(), threading.Event()
     seed = int.from_bytes(hashlib.sha256(index.version.encode()).digest()[:8])
     self._random_order = np.random.default_rng(seed).permutation(len(index.tiles))
@@ -102,8 +103,8 @@ class Learner:
     known_tiles = features.TileFeatures(self._features_path(), len(self._index.tiles))
     summary = features.make_summary(self._index.tile_size)
     self._changed.set()
+    known = known_tiles.known()
     while not self._stopped.is_set():
-      known = known_tiles.known()
       self._looked_at = int(known.sum())
       if self._changed.is_set():
         self._changed.clear()
@@ -115,6 +116,7 @@ class Learner:
         continue
       pictures = [self._pictures.array(int(number), _PICTURE_SIDE) for number in batch]
       known_tiles.values[batch] = summary(pictures)
+      known[batch] = True
       looked_at = self._looked_at + len(batch)
       if (
         looked_at == len(known) or looked_at // _RELEARN != self._looked_at // _RELEARN
@@ -133,8 +135,7 @@ class Learner:
 
   def _labels(self) -> dict[int, str]:
     """Returns the labels of the answered tiles by number, in the order of the answers."""
-    numbers = {self._index.key(number): number for number in range(len(self._index.tiles))}
-    latest = self._answers.latest
+    latest, numbers = self._answers.latest, self._numbers
     return {numbers[key]: answer.label for key, answer in latest.items() if key in numbers}
 
   def _next_batch(self, known: np.ndarray, count: int) -> np.ndarray:
