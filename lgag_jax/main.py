@@ -204,6 +204,13 @@ def _label(settings) -> None:
   label.label(settings)
 
 
+def _review(settings) -> None:
+  from lgag_jax.reviewing import review
+
+  _log_only_this_package()
+  review.review(settings)
+
+
 def _datasets(options) -> None:
   from lgag_jax.inputs import catalogue
 
@@ -217,7 +224,8 @@ def _completion() -> None:
 
 
 _MODES_WITHOUT_WORKDIR = {
-  "tile": _tile, "label": _label, "datasets": _datasets, "completion": _completion,
+  "tile": _tile, "label": _label, "review": _review, "datasets": _datasets,
+  "completion": _completion,
 }
 _SHORT_MODES = {"report": _report, "doctor": _doctor}  # SIGTERM ends these at once.
 _LONG_MODES = {  # SIGTERM lets these save their work first.

@@ -25,6 +25,7 @@ from starlette.testclient import TestClient
 from lgag_jax.geo.grid import Grid
 from lgag_jax.labelling import label, server, tile_index
 from lgag_jax.labelling.answers import COLUMNS, Answers
+from lgag_jax.labelling.listener import open_socket
 from lgag_jax.labelling.session import Session
 from lgag_jax.options.labelling import Settings
 from lgag_jax.tiling import tile
@@ -347,11 +348,11 @@ def test_mistakes_name_their_flag(tmp_path, fields, message):
 
 
 def test_a_port_in_use_is_named_and_the_default_gives_way(tmp_path):
-  with label._socket(settings(tmp_path)) as first, label._socket(settings(tmp_path)) as second:
+  with open_socket("127.0.0.1", 0) as first, open_socket("127.0.0.1", 0) as second:
     port = first.getsockname()[1]
     assert second.getsockname()[1] != port
     with pytest.raises(OSError, match=rf"--host=127.0.0.1 --port={port}: .*in use"):
-      label._socket(settings(tmp_path, port=port))
+      open_socket("127.0.0.1", port)
 
 
 @pytest.mark.parametrize("scenes", [("scene.tif",), ("scene.tif", "two.tif")])

@@ -38,13 +38,13 @@ class Shapes:
 
 def read_shapes(
   path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = "",
-  scene: pathlib.Path | str = "the scene",
+  scene: pathlib.Path | str = "the scene", where: str = "",
 ) -> Shapes:
   """Reads a layer's polygons or points; `field` holds their class names, "" if there is one class.
 
-  Each part of a feature is a geometry of its own. Skips parts that are empty, have no area or no
-  position in the scene's coordinates, repairs invalid ones, and warns with the number of features of
-  each. Raises ValueError naming the file and the remedy.
+  `where`, an SQL condition, chooses features. Each part of a feature is a geometry of its own. Skips
+  parts that are empty, have no area or no position in the scene's coordinates, repairs invalid ones, and
+  warns with the number of features of each. Raises ValueError naming the file and the remedy.
   """
   driver, source = layer_files.source(path)
   with _error_context(path):
@@ -54,7 +54,9 @@ def read_shapes(
       raise ValueError(f"GDAL opens it with {info['driver']}, not {driver}")
     _check_field(info["fields"], field, classes)
     columns = [field] if field else []
-    meta, _, wkb, data = pyogrio.raw.read(source, layer=layer, columns=columns, force_2d=True)
+    meta, _, wkb, data = pyogrio.raw.read(
+      source, layer=layer, columns=columns, force_2d=True, where=where or None
+    )
     with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
       features = shapely.from_wkb(wkb, on_invalid="ignore")
     # A copy of the tiles. An inventory that got their columns by a join has other outlines.

@@ -7,6 +7,7 @@ import pathlib
 _PAGES = ("predictions.csv", "report.html", "lock")
 _PRODUCT_FOLDERS = ("mask", "probability", "polygons", "overlay")
 _EVALUATION = "eval"
+_REVIEW = "review"
 _RECORDS = "scenes"
 
 
@@ -19,6 +20,8 @@ def is_product(path: pathlib.Path) -> bool:
   if folder.name == _EVALUATION:
     is_table = path.name in ("scenes.json", "scenes.md") and is_output(output)
     return is_table or bool(recorded_files(output / _RECORDS / f"{path.stem}.json"))
+  if folder.name == _REVIEW:
+    return is_output(output)
   if folder.name == _RECORDS:
     return path.suffix == ".json" and bool(recorded_files(path))
   return path.name in _PAGES and is_output(folder)

@@ -1,7 +1,6 @@
 """The requests that the page makes: itself, pictures of tiles, and answers."""
 
 import functools
-import json
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -9,21 +8,16 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lgag_jax.imagery.opening import ImageError
+from lgag_jax.labelling import web
 from lgag_jax.labelling.guard import Guard
 from lgag_jax.labelling.pictures import SQUARE
 from lgag_jax.labelling.session import OutdatedPageError, Session
 
-_PAGE = pathlib.Path(__file__).with_name("page")
-_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
-_FILES = {  # Nothing else is served from the disk.
-  path.relative_to(_PAGE).as_posix(): path for path in sorted(_PAGE.rglob("*"))
-  if path.suffix in _TYPES
-}
-_KEPT = {"cache-control": "private, max-age=86400"}  # The address of a picture holds its version.
+_PAGE = web.PageFiles(pathlib.Path(__file__).with_name("page"))
 _SIDES = (96, 128, 192, 256, 384, 512)  # Of the pictures of tiles.
 
 
@@ -31,8 +25,8 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
   """Returns the application that serves a session under an address with a secret."""
   of_session = lambda function: functools.partial(function, session)
   routes = [
-    Route("/", _file),
-    Route("/files/{name:path}", _file),
+    Route("/", _PAGE.respond),
+    Route("/files/{name:path}", _PAGE.respond),
     Route("/state", of_session(_state)),
     Route("/tile/{number:int}", of_session(_tile)),
     Route("/surroundings/{number:int}", of_session(_surroundings)),
@@ -45,22 +39,9 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
     Route("/answers", of_session(_answer), methods=["POST"]),
     Route("/tile_size", of_session(_resize), methods=["POST"]),
   ]
-  errors = {OutdatedPageError: _error(409), ImageError: _error(500), ValueError: _error(400),
-            OSError: _error(500)}
+  errors = {OutdatedPageError: web.error(409), ImageError: web.error(500), ValueError: web.error(400),
+            OSError: web.error(500)}
   return Guard(Starlette(routes=routes, exception_handlers=errors), secret, host)
-
-
-def _error(status: int) -> Callable[[Request, Exception], Response]:
-  return lambda _, error: JSONResponse({"error": str(error)}, status)
-
-
-async def _file(request: Request) -> Response:
-  """Returns a file of the page."""
-  name = request.path_params.get("name", "index.html")
-  path = _FILES.get(name)
-  if path is None:
-    return PlainTextResponse("There is no such file.\n", 404)
-  return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
 
 
 async def _state(session: Session, request: Request) -> Response:
@@ -109,7 +90,7 @@ async def _layer(
   session: Session, path: pathlib.Path, window: tuple[int, int, int, int], side: int
 ) -> Response:
   content = await run_in_threadpool(session.map_layer.draw, path, window, side)
-  return Response(content, media_type="image/png", headers=_KEPT)
+  return Response(content, media_type="image/png", headers=web.KEPT)
 
 
 async def _map_state(session: Session, request: Request) -> Response:
@@ -117,7 +98,7 @@ async def _map_state(session: Session, request: Request) -> Response:
 
 
 async def _make_map(session: Session, request: Request) -> Response:
-  await _json(request)
+  await web.read_json(request)
   await run_in_threadpool(session.map_job.start)
   return JSONResponse(await run_in_threadpool(session.map_state))
 
@@ -145,11 +126,11 @@ async def _square(session: Session, request: Request) -> Response:
 
 
 async def _picture(draw: Callable[..., bytes], *arguments: int) -> Response:
-  return Response(await run_in_threadpool(draw, *arguments), media_type="image/jpeg", headers=_KEPT)
+  return Response(await run_in_threadpool(draw, *arguments), media_type="image/jpeg", headers=web.KEPT)
 
 
 async def _answer(session: Session, request: Request) -> Response:
-  body = await _json(request)
+  body = await web.read_json(request)
   version, given = body.get("version"), body.get("answers")
   if not isinstance(version, str) or not isinstance(given, list) or not all(map(_is_answer, given)):
     raise ValueError("Send a version and answers: pairs of the number of a tile and a label.")
@@ -158,22 +139,11 @@ async def _answer(session: Session, request: Request) -> Response:
 
 
 async def _resize(session: Session, request: Request) -> Response:
-  side = (await _json(request)).get("tile_size")
+  side = (await web.read_json(request)).get("tile_size")
   if type(side) is not int:
     raise ValueError("Send a tile_size in pixels.")
   await run_in_threadpool(session.resize, side)
   return JSONResponse({"tile_size": side})
-
-
-async def _json(request: Request) -> dict[str, Any]:
-  """Returns the object in a request; raises ValueError if there is none."""
-  try:
-    body = json.loads(await request.body())
-  except (ValueError, RecursionError) as error:
-    raise ValueError("The request is not JSON.") from error
-  if not isinstance(body, dict):
-    raise ValueError("The request is not a JSON object.")
-  return body
 
 
 def _is_answer(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lgag_jax.options import tiling
+from lgag_jax.options import serving, tiling
 from lgag_jax.options.fields import flag, require
 
 TABLE = "labels.csv"  # The answers, in the output folder.
@@ -35,11 +35,9 @@ class Settings:
   sheets: bool = flag(False, (
     "start no server. Write contact sheets (PNG) and a row per tile in labels.csv to fill in, for a "
     "machine without a browser."))
-  host: str = flag("127.0.0.1", (
-    "the address to listen at. With another address than the default, whoever can reach this machine "
-    "and knows the secret can read the scenes and give answers."))
-  port: int = flag(0, "the port to listen at. 0: 8765, or a free one if that is in use.")
-  no_browser: bool = flag(False, "do not open a browser, only print the address.")
+  host: str = flag("127.0.0.1", serving.HOST)
+  port: int = flag(0, serving.PORT)
+  no_browser: bool = flag(False, serving.NO_BROWSER)
 
   def __post_init__(self):
     for name in ("input", "output"):
@@ -50,7 +48,7 @@ class Settings:
     require(all(band > 0 for band in self.rgb_bands), self, "rgb_bands", "numbers from 1")
     for name in ("positives", "negatives"):
       require(getattr(self, name) > 0, self, name, "positive")
-    require(0 <= self.port < 1 << 16, self, "port", "from 0 to 65535")
+    require(0 <= self.port <= serving.MAX_PORT, self, "port", f"from 0 to {serving.MAX_PORT}")
     self.tiling(self.tile_size or 256)
 
   def tiling(self, tile_size: int) -> tiling.Settings:

@@ -18,7 +18,8 @@ class Settings:
     "labels of the scenes: polygons or points of landslides (.gpkg, .shp, .geojson), a raster mask, or "
     "a CSV. The CSV has the columns row,col,label (tiles counted from 0 at the scene's first pixel) or "
     "x,y,label (in the scene's coordinates). For several scenes it also has the column scene, a file "
-    "name. Everything outside the landslides of an inventory counts as free of landslides."))
+    "name. Everything outside the landslides of an inventory counts as free of landslides. Or the "
+    "folder or a GeoPackage of a review (--mode=review)."))
   tile_size: int = flag(256, (
     "side of a tile in pixels. A tile should show a landslide and its surroundings."))
   tile_stride: int = flag(0, "pixels between the starts of neighbouring tiles; 0: tile_size.")
@@ -29,6 +30,9 @@ class Settings:
   unknown_buffer: float = flag(0.0, (
     "distance in metres: tiles without landslides that lie this close to one are skipped. For points "
     "use the length of a landslide, otherwise the error of the outlines."))
+  unmapped_background: bool = flag(False, (
+    "with a review as --labels: tiles in which the map has no polygon count as free of landslides. Set "
+    "it only if somebody has looked at the whole scene. By default they are skipped."))
   max_nodata: float = flag(0.5, "tiles with a larger fraction of nodata pixels are skipped.")
   bands: tuple[int, ...] = flag((), "bands of the scenes to write, such as 4,3,2.")
   layer: str = flag("", "the layer of --labels to use, if it has several.")

@@ -19,7 +19,8 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.imagery import reading, tables
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
-from lgag_jax.tiling import dealing
+from lgag_jax.tiling import review_labels
+from lgag_jax.tiling.review_labels import ReviewLabels
 
 _LOG = logging.getLogger(__name__)
 
@@ -62,6 +63,15 @@ def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator
   if path.suffix.lower() == ".csv":
     table = _table(path, scene.name, grid, settings)
     yield lambda tile, _: (table.get((tile.row, tile.col), UNKNOWN_LABEL), None)
+    return
+  if reviews := review_labels.find(path):
+    review = review_labels.of_scene(reviews, scene, grid)
+    if review is None:
+      _LOG.warning("%s has no review in %s: none of its tiles is used.", scene, path)
+      yield lambda *_: (UNKNOWN_LABEL, None)
+      return
+    decisions, buffer = ReviewLabels(review, grid, settings), _buffer_pixels(scene, grid, settings)
+    yield lambda tile, valid: decisions.label(tile.window, valid, buffer)
     return
   with open_reference(
     path, grid, settings.classes, layer=settings.layer, field=settings.field,
@@ -107,30 +117,15 @@ def _reference_labeller(reference: Reference, buffer: float, settings: Settings)
   return label
 
 
-def few_answers(grids: dict[pathlib.Path, Grid], settings: Settings) -> dict[tuple, str] | None:
-  """Returns the certain labels of a table of --mode=label by (scene, row, col); None for other labels.
-
-  Also None if there are many, or if a flag says how to split them.
-  """
-  path = pathlib.Path(settings.labels)
-  if path.suffix.lower() != ".csv" or settings.block_size or settings.block_buffer > 0:
-    return None
-  if not any("tile_size" in line for _, line in tables.read_table(path, ("label",))):
-    return None
-  labels = {
-    (scene.name, *tile): label for scene, grid in grids.items()
-    for tile, label in _table(path, scene.name, grid, settings).items() if label != UNKNOWN_LABEL
-  }
-  return labels if 0 < len(labels) < dealing.FEW else None
-
-
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   """Raises ValueError if labels have another format, or a row of a table names none of the scenes."""
   path = pathlib.Path(settings.labels)
+  if path.is_dir() or path.suffix.lower() == ".gpkg":
+    review_labels.check(path, scenes)
+    if path.is_dir():
+      return
   if path.suffix.lower() != ".csv":
     check_format(path)
-  if path.is_dir():
-    raise ValueError(f"--labels={path} is a folder: name the file of labels in it.")
   if not path.is_file():
     raise FileNotFoundError(f"--labels={path}: no such file.")
   if path.suffix.lower() != ".csv":

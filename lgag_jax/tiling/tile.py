@@ -29,7 +29,7 @@ from lgag_jax.inputs import blocks
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files, folders
 from lgag_jax.runtime.progress import Progress
-from lgag_jax.tiling import dealing, labels, output
+from lgag_jax.tiling import dealing, few_labels, labels, output
 from lgag_jax.tiling.output import Row
 
 _LOG = logging.getLogger(__name__)
@@ -117,7 +117,7 @@ def _splits(
   """Returns a function from a scene's name and a tile to the tile's split, "" for a skipped tile."""
   if settings.validation_fraction == 0:
     return lambda *_: "train"
-  if answers := labels.few_answers(grids, settings):
+  if answers := few_labels.few_answers(grids, settings):
     held_out = dealing.held_out(answers, settings.validation_fraction)
     return lambda name, tile: "validation" if (name, tile.row, tile.col) in held_out else "train"
   config = DataConfig(

@@ -122,7 +122,7 @@ export class SceneMap {
 }
 
 // Shows a scale bar in metres, or in pixels where the ground resolution is unknown.
-function addScaleBar(map, resolution) {
+export function addScaleBar(map, resolution) {
   const control = L.control({ position: "bottomleft" });
   control.onAdd = () => {
     const box = L.DomUtil.create("div", "leaflet-control-scale");

@@ -1,0 +1,46 @@
+"""What the servers of all pages share: their files, JSON in requests, and errors."""
+
+import json
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+
+_TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
+KEPT = {"cache-control": "private, max-age=86400"}  # The address of a picture holds its version.
+
+
+class PageFiles:
+  """The files of a page. Nothing else is served from the disk."""
+
+  def __init__(self, *folders: pathlib.Path):
+    """Lists the files of several folders; a file of the first hides one of the same name."""
+    self._files = {
+      path.relative_to(folder).as_posix(): path for folder in reversed(folders)
+      for path in sorted(folder.rglob("*")) if path.suffix in _TYPES
+    }
+
+  async def respond(self, request: Request) -> Response:
+    """Returns a file of the page."""
+    path = self._files.get(request.path_params.get("name", "index.html"))
+    if path is None:
+      return PlainTextResponse("There is no such file.\n", 404)
+    return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
+
+
+def error(status: int) -> Callable[[Request, Exception], Response]:
+  """Returns a handler that answers with an exception's message."""
+  return lambda _, exception: JSONResponse({"error": str(exception)}, status)
+
+
+async def read_json(request: Request) -> dict[str, Any]:
+  """Returns the object in a request; raises ValueError if there is none."""
+  try:
+    body = json.loads(await request.body())
+  except (ValueError, RecursionError) as exception:
+    raise ValueError("The request is not JSON.") from exception
+  if not isinstance(body, dict):
+    raise ValueError("The request is not a JSON object.")
+  return body

@@ -1,0 +1,143 @@
+"""The decisions of a review: a log that is only ever appended to, and synced to disk.
+
+Each line is JSON and holds all that was decided on a feature: a polygon of the map, or a drawing.
+The last line of a feature counts; an empty decision takes the earlier ones back. The first line of a
+mapped polygon also holds the polygon, since a later map may not have it any more.
+"""
+
+import dataclasses
+import datetime
+import hashlib
+import json
+import logging
+import pathlib
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import shapely
+
+from lgag_jax.runtime import files
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapped:
+  """A polygon as it was mapped, in the scene's coordinates."""
+
+  number: int  # In its map.
+  class_name: str
+  geometry: shapely.Geometry
+  mean_probability: float | None
+  area_m2: float | None
+
+  @property
+  def feature(self) -> str:
+    """Returns a name that a polygon of another map only has if it is the same."""
+    content = self.class_name.encode(errors="backslashreplace") + shapely.to_wkb(self.geometry)
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+  """What was decided on a feature."""
+
+  feature: str
+  decision: str
+  class_name: str
+  comment: str
+  geometry: shapely.Geometry | None  # Of what was drawn or redrawn, in the scene's coordinates.
+  time: str = ""
+
+
+class DecisionLog:
+  """The decisions on the map of a scene, for several threads."""
+
+  def __init__(self, path: pathlib.Path):
+    """Reads a log, and repairs a torn last line; raises ValueError naming a damaged line."""
+    self.path, self._lock = path, threading.Lock()
+    self._latest: dict[str, Decision] = {}
+    self._mapped: dict[str, Mapped] = {}
+    if path.exists():
+      _repair(path)
+      for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+          self._take(json.loads(line))
+        except (ValueError, LookupError, TypeError, RecursionError, shapely.GEOSException) as error:
+          raise ValueError(
+            f"{path}, line {number} is damaged: {error}. Restore the file, or remove the line."
+          ) from error
+    else:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      files.write_text(path, "")
+
+  def state(self) -> tuple[dict[str, Decision], dict[str, Mapped], int]:
+    """Returns the decisions and comments that count, all mapped polygons of the log, and its length."""
+    with self._lock:
+      latest = {feature: d for feature, d in self._latest.items() if d.decision or d.comment}
+      return latest, dict(self._mapped), self.path.stat().st_size
+
+  def give(self, given: Sequence[tuple[Decision, Mapped | None]]) -> None:
+    """Appends decisions, which are on disk when it returns; raises OSError, and keeps none of them."""
+    if not given:
+      return
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    with self._lock:
+      lines, known = [], set(self._mapped)
+      for decision, mapped in given:
+        is_new = mapped is not None and decision.feature not in known
+        lines.append(_line(dataclasses.replace(decision, time=now), mapped if is_new else None))
+        known.add(decision.feature)
+      text = [json.dumps(line, allow_nan=False) for line in lines]
+      files.append_line(self.path, "\n".join(text), sync=True)
+      for line in lines:
+        self._take(line)
+
+  def _take(self, line: dict[str, Any]) -> None:
+    outline = line["geometry"]
+    decision = Decision(
+      str(line["feature"]), str(line["decision"]), str(line["class"]), str(line["comment"]),
+      shapely.from_wkt(outline) if outline else None, str(line["time"]),
+    )
+    if original := line.get("original"):
+      self._mapped[decision.feature] = Mapped(
+        int(original["number"]), str(original["class"]), shapely.from_wkt(original["geometry"]),
+        original["mean_probability"], original["area_m2"],
+      )
+    self._latest[decision.feature] = decision
+
+
+def _line(decision: Decision, mapped: Mapped | None) -> dict[str, Any]:
+  shape = decision.geometry
+  line: dict[str, Any] = {
+    "feature": decision.feature, "decision": decision.decision, "class": decision.class_name,
+    "comment": decision.comment, "geometry": None if shape is None else _wkt(shape),
+    "time": decision.time,
+  }
+  if mapped is not None:
+    line["original"] = {
+      "number": mapped.number, "class": mapped.class_name, "mean_probability": mapped.mean_probability,
+      "area_m2": mapped.area_m2, "geometry": _wkt(mapped.geometry),
+    }
+  return line
+
+
+def _wkt(geometry: shapely.Geometry) -> str:
+  return shapely.to_wkt(geometry, rounding_precision=-1)  # Every digit.
+
+
+def _repair(path: pathlib.Path) -> None:
+  """Ends a last line that a killed server has torn: it is completed if it is whole, else removed."""
+  content = path.read_bytes()
+  if not content or content.endswith(b"\n"):
+    return
+  end = content.rfind(b"\n") + 1
+  try:
+    json.loads(content[end:])
+  except ValueError:
+    _LOG.warning("%s: removed its last line, which was not written whole.", path)
+    with path.open("r+b") as file:
+      file.truncate(end)
+  else:
+    files.append_line(path, "", sync=True)

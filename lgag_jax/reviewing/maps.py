@@ -1,0 +1,96 @@
+"""Reads what --mode=predict wrote: the polygons of each map, its grid and where its scene was."""
+
+import dataclasses
+import math
+import pathlib
+from typing import Any
+
+import pyogrio
+import pyogrio.raw
+import shapely
+
+from lgag_jax.geo.grid import Grid
+from lgag_jax.mapping import polygons, rasters, vectors
+from lgag_jax.reviewing.decisions import Mapped
+from lgag_jax.runtime import files
+
+_COLUMNS = ("id", "class", "area_m2", "mean_probability")
+_MIN_PIXELS = 16  # Of a polygon of a map without a georeference, which has no polygons on disk.
+
+
+@dataclasses.dataclass(frozen=True)
+class SceneMap:
+  """The map of a scene in an output folder."""
+
+  output: pathlib.Path
+  stem: str
+  key: str  # Differs for another map.
+  file: str  # The scene's file name.
+  scene: pathlib.Path  # Where it was when it was mapped.
+  grid: Grid
+  classes: tuple[str, ...]
+  polygons: tuple[Mapped, ...]
+
+  @property
+  def overlay(self) -> pathlib.Path:
+    return self.output / "overlay" / f"{self.stem}.png"
+
+
+def read(output: pathlib.Path) -> list[SceneMap]:
+  """Returns the maps in an output of --mode=predict; raises ValueError or OSError naming a fault."""
+  records = sorted((output / "scenes").glob("*.json"))
+  if not records:
+    raise FileNotFoundError(
+      f"--input={output} holds no map: name the folder that --mode=predict wrote (--output)."
+    )
+  return [_read_map(output, path.stem, files.read_json(path)) for path in records]
+
+
+def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneMap:
+  try:
+    (mask,) = [output / name for name in record["files"] if name in _names("mask", stem)]
+    (scores,) = [output / name for name in record["files"] if name in _names("probability", stem)]
+    classes, name = tuple(record["classes"]), str(record["file"])
+    scene = pathlib.Path(record.get("path") or name)
+    key = str(record["key"])
+  except (LookupError, TypeError, ValueError) as error:
+    raise ValueError(
+      f"{output}/scenes/{stem}.json is damaged: {error}. Make the map again (--mode=predict)."
+    ) from error
+  with rasters.open_map_raster(mask) as opened, rasters.open_map_raster(scores) as probability:
+    grid = opened.grid
+    path = output / "polygons" / f"{stem}.gpkg"
+    if path.exists():
+      found = _read_polygons(path)
+    else:
+      found = tuple(
+        Mapped(p.id, p.class_name, p.geometry, p.mean_probability, p.area_m2)
+        for p in polygons.trace(opened, probability, classes, name, min_area=_MIN_PIXELS)
+      )
+  return SceneMap(output, stem, key, name, scene, grid, classes, found)
+
+
+def _names(folder: str, stem: str) -> tuple[str, str]:
+  return f"{folder}/{stem}.tif", f"{folder}/{stem}.png"
+
+
+def _read_polygons(path: pathlib.Path) -> tuple[Mapped, ...]:
+  with path.open("rb") as file:
+    is_package = file.read(16).startswith(b"SQLite format 3\0")
+  try:
+    if not is_package or pyogrio.read_info(path, layer=vectors.LAYER)["driver"] != "GPKG":
+      raise ValueError("it is no GeoPackage")
+    meta, _, wkb, data = pyogrio.raw.read(path, layer=vectors.LAYER, columns=_COLUMNS)
+    columns = dict(zip(meta["fields"].tolist(), data, strict=True))
+    values = [columns[name].tolist() for name in _COLUMNS]
+  except (RuntimeError, ValueError, LookupError) as error:
+    raise ValueError(f"{path} cannot be read: {error}. Make the map again (--mode=predict).") from error
+  return tuple(
+    Mapped(int(number), str(name), geometry, _or_none(mean), _or_none(area))
+    for number, name, area, mean, geometry in zip(*values, shapely.from_wkb(wkb), strict=True)
+    if geometry is not None
+  )
+
+
+def _or_none(value: float | None) -> float | None:
+  return None if value is None or not math.isfinite(value) else float(value)

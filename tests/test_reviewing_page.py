@@ -1,0 +1,149 @@
+"""The page of reviews in a real browser: headless Chromium decides by keys and draws with the mouse."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+import shapely
+
+from tests.test_reviewing import BOXES, Process, layer, write_maps
+
+pytestmark = pytest.mark.slow
+pytest.importorskip("selenium.webdriver")
+from selenium.webdriver import ActionChains  # noqa: E402
+from selenium.webdriver.common.by import By  # noqa: E402
+from selenium.webdriver.common.keys import Keys  # noqa: E402
+
+from tests.test_labelling_page import browser, free_port, press, text, wait  # noqa: E402
+
+SAVED = "All decisions are saved"
+
+
+@pytest.fixture
+def maps(tmp_path):
+  return write_maps(tmp_path)
+
+
+def decisions(maps):
+  """Returns the decisions by the number of their box, or by the name of the drawing."""
+  found = {}
+  lines = [json.loads(t) for t in (maps / "review/scene_tif.jsonl").read_text().splitlines()]
+  originals = {
+    t["feature"]: shapely.from_wkt(t["original"]["geometry"]) for t in lines if "original" in t
+  }
+  for line in lines:
+    name = line["decision"] or "undone"
+    if line["feature"] in originals:
+      left, _, _, top = originals[line["feature"]].bounds
+      place = ((left - 500000) / 2, (3000000 - top) / 2)
+      name = next(n for n, b in BOXES.items() if b[:2] == place)
+    found[name] = line
+  return found
+
+
+def kinds(maps):
+  return {name: line["decision"] for name, line in decisions(maps).items()}
+
+
+def draw(driver, *corners):
+  """Clicks places of the map, given as fractions of its sides."""
+  element = driver.find_element(By.ID, "map")
+  width, height = element.size["width"], element.size["height"]
+  for x, y in corners:
+    action = ActionChains(driver, duration=20)
+    action.move_to_element_with_offset(element, int((x - 0.5) * width), int((y - 0.5) * height))
+    action.click().perform()
+  press(driver, Keys.ENTER)
+
+
+def test_deciding_by_keys_with_a_killed_server_between(maps):
+  port = f"--port={free_port()}"
+  process = Process(maps, port)
+  with browser() as driver:
+    driver.get(process.address)
+    wait(driver, lambda: text(driver, "saved") == SAVED)
+    rows = driver.find_elements(By.CLASS_NAME, "row")
+    assert [row.text.split("\n")[0].split()[-1] for row in rows] == ["4", "2", "3", "1"]  # By doubt.
+    press(driver, "a")
+    wait(driver, lambda: kinds(maps) == {4: "accepted"})
+    assert text(driver, "title").startswith("Polygon 2")
+    process.end(signal.SIGKILL)
+    press(driver, "r")
+    wait(driver, lambda: "The server does not respond" in text(driver, "problem"))
+    process = Process(maps, port)
+    wait(driver, lambda: kinds(maps) == {4: "accepted", 2: "rejected"})
+    wait(driver, lambda: text(driver, "saved") == SAVED)
+    press(driver, "a", "z")
+    wait(driver, lambda: kinds(maps) == {4: "accepted", 2: "rejected", 3: ""})
+    press(driver, "t")
+    press(driver, *"road", Keys.ENTER)
+    wait(driver, lambda: decisions(maps)[3]["comment"] == "road")
+    assert "2 of 4 decided" in text(driver, "counts")
+    driver.refresh()
+    wait(driver, lambda: text(driver, "saved") == SAVED)
+    rows = driver.find_elements(By.CLASS_NAME, "row")
+    assert [row.get_attribute("data-decision") for row in rows] == ["accepted", "rejected", "", ""]
+    loaded = driver.execute_script(
+      "return performance.getEntriesByType('resource').map(e => new URL(e.name).host)")
+    assert set(loaded) == {process.address.split("/")[2]}
+    assert [e for e in driver.get_log("browser") if "ERR_CONNECTION" not in e["message"]] == []
+  process.end(signal.SIGINT)
+  rows = layer(maps / "review/scene_tif_reviewed.gpkg", "landslides")
+  assert [row["number"] for row in rows] == [4]
+
+
+def test_drawing_cutting_and_editing_with_the_mouse(maps):
+  process = Process(maps)
+  with browser() as driver:
+    driver.get(process.address)
+    wait(driver, lambda: text(driver, "saved") == SAVED)
+    wait(driver, lambda: driver.execute_script("return document.querySelector('#map canvas') != null"))
+    press(driver, "m")
+    assert "missed landslide" in text(driver, "drawing-text")
+    draw(driver, (0.1, 0.1), (0.2, 0.1), (0.2, 0.3), (0.1, 0.3))
+    wait(driver, lambda: kinds(maps) == {"missed": "missed"})
+    assert text(driver, "title").startswith("Drawing 1")
+    driver.find_element(By.CSS_SELECTOR, ".row").click()
+    assert text(driver, "title").startswith("Polygon 4")
+    press(driver, "c")
+    draw(driver, (0.5, 0.02), (0.98, 0.02), (0.98, 0.98), (0.5, 0.98))  # The right half, about.
+    wait(driver, lambda: kinds(maps) == {"missed": "missed", 4: "redrawn"})
+    left, top, right, bottom, _ = BOXES[4]
+    half = shapely.from_wkt(decisions(maps)[4]["geometry"]).area / (4 * (right - left) * (bottom - top))
+    assert half == pytest.approx(0.5, abs=0.05)
+    press(driver, "x")
+    draw(driver, (0.8, 0.6), (0.9, 0.6), (0.9, 0.9))
+    wait(driver, lambda: "not_landslide" in kinds(maps))
+    driver.find_elements(By.CSS_SELECTOR, ".row")[1].click()
+    press(driver, "e")
+    corners = driver.find_elements(By.CSS_SELECTOR, ".corner:not(.between)")
+    assert len(corners) == 4
+    xs = [corner.rect["x"] for corner in corners]
+    for corner in (corners[i] for i in np.argsort(xs)[2:]):
+      ActionChains(driver).drag_and_drop_by_offset(corner, 60, 0).perform()
+      corners = driver.find_elements(By.CSS_SELECTOR, ".corner:not(.between)")
+    press(driver, Keys.ENTER)
+    wait(driver, lambda: 2 in kinds(maps))
+    changed = shapely.from_wkt(decisions(maps)[2]["geometry"])
+    left, top, right, bottom, _ = BOXES[2]
+    assert changed.area > 4 * (right - left) * (bottom - top)
+    press(driver, "d", Keys.ESCAPE, "z")
+    wait(driver, lambda: kinds(maps)[2] == "")
+    assert driver.get_log("browser") == []
+  process.end(signal.SIGINT)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (640, 400), (1920, 1080)])
+def test_the_page_fits_screens_and_twice_the_size(maps, width, height):
+  process = Process(maps)
+  with browser() as driver:
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+      "width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
+    driver.get(process.address)
+    wait(driver, lambda: text(driver, "saved") == SAVED)
+    overflow = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert driver.execute_script(overflow) <= 0
+    buttons = driver.find_elements(By.CSS_SELECTOR, "#toolbar button, #choice select")
+    assert all(b.rect["x"] >= 0 and b.rect["x"] + b.rect["width"] <= width for b in buttons)
+  process.end(signal.SIGINT)
