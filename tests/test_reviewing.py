@@ -317,6 +317,28 @@ def test_a_review_edited_in_a_gis_is_kept_and_can_be_used(session, maps):
   assert {(r.row, r.col) for r in rows if r.label == "landslide"} == {(0, 0)}
 
 
+def test_polygons_added_in_a_gis_are_labels(session, maps, tmp_path):
+  keys, path = keys_of(session), tmp_path / "mine.gpkg"
+  decide(session, (keys[1], decision("accepted")))
+  session.close()
+  path.write_bytes((maps / "review/scene_tif.gpkg").read_bytes())
+  shapes = [on_ground(2, 2, 6, 12), on_ground(16, 64, 24, 72)]
+  pyogrio.raw.write(
+    path, shapely.to_wkb([shapely.MultiPolygon([shape]) for shape in shapes]),
+    [np.array(["not_landslide", "missed"], object), np.array([None, "landslide"], object)],
+    ["decision", "class"], layer="review", driver="GPKG", geometry_type="MultiPolygon", append=True,
+    crs="EPSG:32644",
+  )
+  rows, _ = tile.cut(tiles(maps, labels=str(path)))
+  found = {(r.row, r.col): r for r in rows if r.label == "landslide"}
+  assert set(found) == {(0, 0), (4, 1)}
+  np.testing.assert_array_equal(
+    read_mask(maps, found[0, 0])[8], [255] * 2 + [0] * 4 + [1] * 8 + [255] * 2)
+  edit(path, "UPDATE review SET decision = 'maybe' WHERE decision = 'missed'")
+  with pytest.raises(ValueError, match=r"mine\.gpkg holds the decision 'maybe': leave it empty"):
+    tile.cut(tiles(maps, labels=str(path), output=str(tmp_path / "other")))
+
+
 def edit(path, statement):
   """Changes a table of a GeoPackage, without its spatial index."""
   import sqlite3
@@ -376,6 +398,31 @@ def test_a_scene_without_a_georeference_is_reviewed_in_pixels(tmp_path):
   rows, _ = tile.cut(tiles(maps, input=str(tmp_path / "scene.png")))
   labels = {(r.row, r.col): r.label for r in rows if r.label != "unknown"}
   assert labels == {(0, 0): "landslide", (0, 2): "non-landslide"}
+
+
+def test_classes_can_be_changed_and_label_their_pixels(tmp_path):
+  maps = write_maps(tmp_path)
+  record = json.loads((maps / "scenes/scene_tif.json").read_text())
+  record["classes"] = {"landslide": {}, "flow": {}}
+  (maps / "scenes/scene_tif.json").write_text(json.dumps(record))
+  with rasterio.open(maps / "probability/scene_tif.tif") as file:
+    profile, values = file.profile, file.read(1)
+  with rasterio.open(maps / "probability/scene_tif.tif", "w", **(profile | {"count": 2})) as file:
+    file.write(np.stack([values, values]))
+  session = Session(Settings(input=str(maps)))
+  keys = keys_of(session)
+  drawn = decision("missed", box(40, 4, 46, 14), class_name="flow")
+  decide(session, (keys[1], decision("accepted", class_name="flow")),
+         (keys[2], decision("accepted")), (f"0/{NEW}", drawn), (keys[3], decision("rejected")))
+  session.close()
+  cut = tiles(maps, classes=("landslide", "flow"))
+  rows, _ = tile.cut(cut)
+  labels = {(r.row, r.col): r.label for r in rows if r.label != "unknown"}
+  assert labels == {(0, 0): "flow", (2, 4): "non-landslide"}  # Two classes in a tile are uncertain.
+  assert np.unique(read_mask(maps, next(r for r in rows if r.label == "flow"))).tolist() == [2, 255]
+  statuses = [(r["class"], r["status"]) for r in layer(
+    maps / "review/scene_tif_reviewed.gpkg", "landslides")]
+  assert statuses == [("flow", "accepted"), ("landslide", "accepted"), ("flow", "missed")]
 
 
 def test_cutting_removes_an_area(client):

@@ -3,7 +3,6 @@
 import json
 import signal
 
-import numpy as np
 import pytest
 import shapely
 
@@ -46,14 +45,13 @@ def kinds(maps):
   return {name: line["decision"] for name, line in decisions(maps).items()}
 
 
-def draw(driver, *corners):
-  """Clicks places of the map, given as fractions of its sides."""
+def draw(driver, shown, outline):
+  """Clicks the corners of an outline in pixels of the scene, with a box in the map's centre."""
+  left, top, right, bottom, _ = BOXES[shown]
   element = driver.find_element(By.ID, "map")
-  width, height = element.size["width"], element.size["height"]
-  for x, y in corners:
-    action = ActionChains(driver, duration=20)
-    action.move_to_element_with_offset(element, int((x - 0.5) * width), int((y - 0.5) * height))
-    action.click().perform()
+  for x, y in outline:
+    place = round(2 * x - left - right), round(2 * y - top - bottom)
+    ActionChains(driver, duration=20).move_to_element_with_offset(element, *place).click().perform()
   press(driver, Keys.ENTER)
 
 
@@ -93,43 +91,55 @@ def test_deciding_by_keys_with_a_killed_server_between(maps):
   assert [row["number"] for row in rows] == [4]
 
 
+def area(line):
+  """Returns the area of what was drawn in pixels of the scene."""
+  return shapely.from_wkt(line["geometry"]).area / 4
+
+
 def test_drawing_cutting_and_editing_with_the_mouse(maps):
   process = Process(maps)
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == SAVED)
-    wait(driver, lambda: driver.execute_script("return document.querySelector('#map canvas') != null"))
+    assert text(driver, "title").startswith("Polygon 4")
+    wait(driver, lambda: driver.find_elements(By.CSS_SELECTOR, "#map img.leaflet-tile-loaded"))
     press(driver, "m")
     assert "missed landslide" in text(driver, "drawing-text")
-    draw(driver, (0.1, 0.1), (0.2, 0.1), (0.2, 0.3), (0.1, 0.3))
+    draw(driver, 4, [(80, 80), (90, 80), (90, 90), (80, 90)])
     wait(driver, lambda: kinds(maps) == {"missed": "missed"})
+    assert area(decisions(maps)["missed"]) == pytest.approx(100, abs=10)
     assert text(driver, "title").startswith("Drawing 1")
     driver.find_element(By.CSS_SELECTOR, ".row").click()
     assert text(driver, "title").startswith("Polygon 4")
-    press(driver, "c")
-    draw(driver, (0.5, 0.02), (0.98, 0.02), (0.98, 0.98), (0.5, 0.98))  # The right half, about.
+    press(driver, "f", "c")
+    draw(driver, 4, [(104, 60), (120, 60), (120, 90), (104, 90)])  # The right half.
     wait(driver, lambda: kinds(maps) == {"missed": "missed", 4: "redrawn"})
-    left, top, right, bottom, _ = BOXES[4]
-    half = shapely.from_wkt(decisions(maps)[4]["geometry"]).area / (4 * (right - left) * (bottom - top))
-    assert half == pytest.approx(0.5, abs=0.05)
-    press(driver, "x")
-    draw(driver, (0.8, 0.6), (0.9, 0.6), (0.9, 0.9))
+    assert area(decisions(maps)[4]) == pytest.approx(144 / 2, abs=8)
+    press(driver, "f", "x")
+    draw(driver, 4, [(90, 60), (110, 60), (110, 84), (90, 84)])  # Corners may lie on other outlines.
     wait(driver, lambda: "not_landslide" in kinds(maps))
     driver.find_elements(By.CSS_SELECTOR, ".row")[1].click()
+    assert text(driver, "title").startswith("Polygon 2")
     press(driver, "e")
     corners = driver.find_elements(By.CSS_SELECTOR, ".corner:not(.between)")
     assert len(corners) == 4
-    xs = [corner.rect["x"] for corner in corners]
-    for corner in (corners[i] for i in np.argsort(xs)[2:]):
-      ActionChains(driver).drag_and_drop_by_offset(corner, 60, 0).perform()
-      corners = driver.find_elements(By.CSS_SELECTOR, ".corner:not(.between)")
+    right = sorted(range(4), key=lambda i: corners[i].rect["x"])[2:]
+    for i in right:
+      corner = driver.find_elements(By.CSS_SELECTOR, ".corner:not(.between)")[i]
+      ActionChains(driver).drag_and_drop_by_offset(corner, 20, 0).perform()
     press(driver, Keys.ENTER)
     wait(driver, lambda: 2 in kinds(maps))
-    changed = shapely.from_wkt(decisions(maps)[2]["geometry"])
-    left, top, right, bottom, _ = BOXES[2]
-    assert changed.area > 4 * (right - left) * (bottom - top)
+    assert area(decisions(maps)[2]) == pytest.approx(22 * 10, abs=15)  # Twelve wide before.
+    press(driver, "a")  # Confirms the correction.
+    assert kinds(maps)[2] == "redrawn"
+    assert text(driver, "title").startswith("Polygon 3")
     press(driver, "d", Keys.ESCAPE, "z")
     wait(driver, lambda: kinds(maps)[2] == "")
+    log = (maps / "review/scene_tif.jsonl").read_text()
+    press(driver, "m")
+    draw(driver, 3, [(-30, 10), (-20, 10), (-20, 20)])  # Outside the scene.
+    assert "no area in the scene" in text(driver, "problem")
+    assert (maps / "review/scene_tif.jsonl").read_text() == log
     assert driver.get_log("browser") == []
   process.end(signal.SIGINT)
 

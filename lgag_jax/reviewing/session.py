@@ -8,6 +8,8 @@ import re
 import threading
 from typing import Any
 
+import shapely
+
 from lgag_jax.labelling.session import OutdatedPageError
 from lgag_jax.options.reviewing import Settings
 from lgag_jax.reviewing import maps, outlines, products
@@ -174,7 +176,7 @@ def _shown(number: int, feature: str, mapped: Mapped, origin: str, pixel_area: f
   return {
     "key": f"{number}/{feature}", "scene": number, "number": mapped.number, "origin": origin,
     "class": mapped.class_name, "probability": mapped.mean_probability, "area": mapped.area_m2,
-    "pixels": round(mapped.geometry.area / pixel_area, 1),
+    "pixels": round(float(shapely.area(mapped.geometry)) / pixel_area, 1),
   }
 
 
@@ -185,10 +187,9 @@ def _decision(
   mapped = scene.mapped.get(feature) or scene.log.state()[1].get(feature)
   if mapped is None and not _DRAWN.fullmatch(feature):
     raise ValueError(f"There is no feature {feature[:50]!r}.")
-  decision, class_name, comment, outline = (
-    value.get(name) for name in ("decision", "class", "comment", "outline")
-  )
-  if decision not in (_ON_DRAWN if mapped is None else _ON_MAPPED):
+  decision, class_name, comment = (value.get(name) for name in ("decision", "class", "comment"))
+  outline, possible = value.get("outline"), _ON_DRAWN if mapped is None else _ON_MAPPED
+  if not isinstance(decision, str) or decision not in possible:
     raise ValueError(f"There is no decision {str(decision)[:50]!r} on this feature.")
   if not isinstance(comment, str) or len(comment) > _MAX_COMMENT:
     raise ValueError(f"A comment has up to {_MAX_COMMENT} characters.")
@@ -204,4 +205,4 @@ def _decision(
   if needs_outline:
     shape = outlines.to_scene(outlines.from_page(outline, scene.map.grid), scene.map.grid)
   clean = "" if mapped is None and not decision else comment.encode(errors="replace").decode()
-  return Decision(feature, decision, class_name if decision else "", clean, shape), mapped
+  return Decision(feature, decision, str(class_name) if decision else "", clean, shape), mapped

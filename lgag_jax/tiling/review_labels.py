@@ -132,17 +132,14 @@ class ReviewLabels:
         f"{review.path} holds the decision {unknown[0]!r}: leave it empty, or use one of "
         f"{', '.join(sorted(known - {''}))}."
       )
-    background = len(classes) + 1
-    with_background = (*classes, NOT_LANDSLIDE)
     parts = [
-      self._read((REJECTED,), ()), self._read(("redrawn",), (), layer=ORIGINALS),
-      self._read(LANDSLIDES, classes), self._read((MISSED, NOT_LANDSLIDE), with_background),
+      self._read((REJECTED,)), self._read(("redrawn",), layer=ORIGINALS),
+      self._read(LANDSLIDES, classes, "class"), self._drawn(classes),
     ]
     self._geometries = np.concatenate([part[0] for part in parts])
-    values = np.concatenate([part[1] for part in parts])
-    self._values = np.where(values == background, 0, values).astype(np.uint8)
+    self._values = np.concatenate([part[1] for part in parts])
     self._tree = shapely.STRtree(self._geometries)
-    undecided = self._read(("",), ())[0]
+    undecided = self._read(("",))[0]
     landslides = self._geometries[self._values > 0]
     self._doubtful_tree = shapely.STRtree(np.concatenate([undecided, landslides]))
 
@@ -162,21 +159,27 @@ class ReviewLabels:
     box = _box(window, _INSET)
     return len(self._doubtful_tree.query(box, predicate="dwithin", distance=distance)) > 0
 
+  def _drawn(self, classes: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what was drawn, in this order, and its classes, 0 for what is no landslide."""
+    geometries, kinds = self._read((MISSED, NOT_LANDSLIDE), (MISSED, NOT_LANDSLIDE), "decision")
+    values = np.zeros(len(kinds), np.uint8)
+    values[kinds == 1] = self._read((MISSED,), classes, "class")[1]
+    return geometries, values
+
   def _read(
-    self, decisions: tuple[str, ...], classes: tuple[str, ...], layer: str = LAYER
+    self, decisions: tuple[str, ...], values: tuple[str, ...] = (), field: str = "", layer: str = LAYER
   ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the shapes with these decisions and their classes; without `classes` these are 0."""
+    """Returns the shapes with these decisions, and from 1 which of the values a field has, or 0."""
     if not self._known & set(decisions):
       return np.array([], object), np.array([], np.uint8)
     texts = ", ".join(f"'{decision}'" for decision in decisions)
     where = f"coalesce(decision, '') IN ({texts})"
     found = shapes.read_shapes(
-      self._path, self._grid, classes or ("",), layer=layer, field="class" if classes else "",
-      where=where,
+      self._path, self._grid, values or ("",), layer=layer, field=field, where=where
     )
     if found.kind != "polygons":
       raise ValueError(f"{self._path}: the layer {layer} must hold polygons only.")
-    return found.geometries, found.classes if classes else np.zeros(len(found.classes), np.uint8)
+    return found.geometries, found.classes if field else np.zeros(len(found.classes), np.uint8)
 
 
 def _box(window: Window, inset: float) -> shapely.Geometry:

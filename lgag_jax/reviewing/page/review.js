@@ -3,7 +3,7 @@
 import { Editor } from "./editor.js";
 import { List } from "./review_list.js";
 import { ReviewMap } from "./review_map.js";
-import { FILTERS, KINDS, Model, ORDERS } from "./review_model.js";
+import { FILTERS, inScene, KINDS, Model, ORDERS } from "./review_model.js";
 import { Saver, post, reason } from "./saver.js";
 
 const $ = (id) => document.getElementById(id);
@@ -74,7 +74,7 @@ class Page {
       z: () => this.undo(), e: () => this.edit(), d: () => this.redraw(), c: () => this.cut(),
       m: () => this.drawNew("missed"), x: () => this.drawNew("not_landslide"), h: () => $("help").showModal(),
       "?": () => $("help").showModal(), t: () => $("comment").focus(), o: () => $("outlines").click(),
-      f: () => this.zoom(), "+": () => this.map.map.zoomIn(), "-": () => this.map.map.zoomOut(),
+      f: () => this.map.zoom(), "+": () => this.map.map.zoomIn(), "-": () => this.map.map.zoomOut(),
       delete: () => this.remove(), arrowup: () => model.move(model.cursor - 1),
       arrowdown: () => model.move(model.cursor + 1), pageup: () => model.move(model.cursor - this.list.page),
       pagedown: () => model.move(model.cursor + this.list.page), home: () => model.move(0),
@@ -92,6 +92,14 @@ class Page {
 
   listen() {
     const { model, editor } = this;
+    $("scene").replaceChildren(...model.scenes.map(({ name }, i) => option(i, name)));
+    $("scene-label").hidden = model.scenes.length < 2;
+    $("scene").addEventListener("change", () => {
+      const scene = Number($("scene").value);
+      const first = model.order.find((key) => model.items.get(key).scene === scene);
+      if (first) model.moveTo(first);
+      else this.map.open(scene);
+    });
     const show = () => model.show($("filter").value, $("order").value);
     $("filter").addEventListener("change", show);
     $("order").addEventListener("change", show);
@@ -147,7 +155,9 @@ class Page {
       return;
     }
     const before = model.cursor;
-    model.decide(key, { decision, outline: null });
+    // Accepting a corrected outline confirms it.
+    const confirms = decision === "accepted" && model.decision(key).decision === "redrawn";
+    if (!confirms) model.decide(key, { decision, outline: null });
     if (model.order[before] === key) model.next();
     else model.move(before);
   }
@@ -166,7 +176,15 @@ class Page {
     if (this.isDrawn) this.model.decide(this.model.current, { decision: "", class: "", comment: "", outline: null });
   }
 
-  corrected(key, outline) {
+  usable(drawn, scene) {
+    const outline = inScene(drawn, this.model.scenes[scene]);
+    problem(outline ? "" : "This outline has no area in the scene. Draw another.");
+    return outline;
+  }
+
+  corrected(key, drawn) {
+    const outline = this.usable(drawn, this.model.items.get(key).scene);
+    if (!outline) return;
     const { decision } = this.model.decision(key);
     const isDrawn = this.model.items.get(key).origin === "drawn";
     this.model.decide(key, { decision: isDrawn ? decision : "redrawn", outline });
@@ -192,10 +210,12 @@ class Page {
     const key = this.model.current;
     const outline = key && this.map.outline(key);
     if (!outline) return;
+    const { scene } = this.model.items.get(key);
     this.editor.draw("Click the corners of the area to cut away.", async (drawn) => {
+      const area = this.usable(drawn, scene);
+      if (!area) return;
       try {
-        const { scene } = this.model.items.get(key);
-        const response = await post("cut", { scene, outline, area: drawn });
+        const response = await post("cut", { scene, outline, area });
         if (response.ok) this.corrected(key, (await response.json()).outline);
         else problem(await reason(response));
       } catch {
@@ -209,24 +229,17 @@ class Page {
       not_landslide: "Click the corners of an area that is not a landslide." };
     const { scene } = this.map;
     if (scene < 0) return;
-    this.editor.draw(texts[decision], (outline) => {
+    this.editor.draw(texts[decision], (drawn) => {
+      const outline = this.usable(drawn, scene);
+      if (!outline) return;
       const key = newKey(scene);
       this.model.ensure(key);
       const name = this.model.items.get(this.model.current)?.scene === scene ? $("class").value : "";
       const chosen = this.model.scenes[scene].classes.includes(name) ? name : this.model.scenes[scene].classes[0];
-      this.map.shownKey = key; // The view stays as it is.
       this.model.decide(key, { decision, outline, class: decision === "missed" ? chosen : decision, comment: "" });
-      this.map.shownKey = undefined;
-      const { map } = this.map;
-      const view = [map.getCenter(), map.getZoom()];
+      this.map.mark(key); // The view stays as it is.
       this.model.moveTo(key);
-      map.setView(...view, { animate: false });
     });
-  }
-
-  zoom() {
-    this.map.shownKey = undefined;
-    this.map.follow();
   }
 
   showDrawing() {
@@ -246,6 +259,7 @@ class Page {
     const item = model.items.get(key);
     const decision = model.decision(key);
     const { classes } = model.scenes[item.scene];
+    $("scene").value = item.scene;
     const parts = [model.name(key), model.area(key)];
     if (item.probability !== null) parts.push(`mean probability ${Math.round(100 * item.probability)} %`);
     $("title").textContent = parts.join(" \u00b7 ");

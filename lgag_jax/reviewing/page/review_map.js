@@ -22,7 +22,13 @@ export class ReviewMap {
     model.addEventListener("cursor", () => this.follow());
     model.addEventListener("decisions", (event) => this.paint(event.detail[0]));
     new ResizeObserver(() => this.map.invalidateSize()).observe(root);
+    if (model.current === undefined) this.open(0);
     this.follow();
+  }
+
+  open(scene) {
+    this.show(scene).catch((error) =>
+      this.model.dispatchEvent(new CustomEvent("problem", { detail: error.message })));
   }
 
   async show(scene) {
@@ -53,7 +59,7 @@ export class ReviewMap {
     }
     if (this.scene !== scene) return;
     for (const item of this.model.items.values()) if (item.scene === scene) this.paint(item.key);
-    this.follow();
+    if (this.model.items.get(this.model.current)?.scene === scene) this.follow();
   }
 
   outline(key) {
@@ -74,7 +80,7 @@ export class ReviewMap {
       return;
     }
     if (!polygon) {
-      polygon = L.polygon([], { bubblingMouseEvents: false });
+      polygon = L.polygon([], { bubblingMouseEvents: true }); // So that corners can be drawn on it.
       polygon.on("click", () => { if (!this.busy) model.moveTo(key); });
       this.polygons.set(key, polygon);
       this.layers.addLayer(polygon);
@@ -105,17 +111,29 @@ export class ReviewMap {
     if (key === undefined) return;
     const { scene } = this.model.items.get(key);
     if (scene !== this.scene) {
-      this.show(scene).catch((error) => this.model.dispatchEvent(new CustomEvent("problem", { detail: error.message })));
+      this.open(scene);
       return;
     }
     const polygon = this.polygons.get(key);
     if (!polygon || key === this.shownKey) return;
+    this.mark(key);
+    this.zoom();
+  }
+
+  mark(key) {
+    // Shows an item as the current one, without moving the map.
     const before = this.shownKey;
     this.shownKey = key;
     if (before !== undefined) this.style(before);
+    const polygon = this.polygons.get(key);
+    if (!polygon) return;
     this.casing.setLatLngs(polygon.getLatLngs()).bringToFront();
     this.style(key);
     polygon.bringToFront();
-    this.map.fitBounds(polygon.getBounds().pad(0.6), { animate: false, maxZoom: 2 });
+  }
+
+  zoom() {
+    const polygon = this.polygons.get(this.shownKey);
+    if (polygon) this.map.fitBounds(polygon.getBounds().pad(0.6), { animate: false, maxZoom: 1 });
   }
 }

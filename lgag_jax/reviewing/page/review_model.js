@@ -96,9 +96,10 @@ export class Model extends EventTarget {
     });
     const position = new Map([...this.items.keys()].map((key, i) => [key, i]));
     const steps = (key) => Math.round(50 * this.doubt(key)); // Of two percent: then the larger comes first.
+    const size = (key) => this.items.get(key).pixels ?? this.pixels(key); // A correction moves no row.
     const compare = {
-      doubt: (a, b) => steps(a) - steps(b) || this.pixels(b) - this.pixels(a),
-      area: (a, b) => this.pixels(b) - this.pixels(a),
+      doubt: (a, b) => steps(a) - steps(b) || size(b) - size(a),
+      area: (a, b) => size(b) - size(a),
       number: () => 0,
     }[this.sorting];
     this.order = shown.sort((a, b) => compare(a, b) || position.get(a) - position.get(b));
@@ -171,6 +172,14 @@ export class Model extends EventTarget {
     this.dispatchEvent(new CustomEvent("decisions", { detail: [key, decision] }));
     this.dispatchEvent(new Event("cursor"));
   }
+}
+
+// Returns an outline moved into its scene, or null if it has no area there.
+export function inScene(outline, { width, height }) {
+  const into = (value, most) => Math.round(100 * Math.min(Math.max(value, 0), most)) / 100;
+  const moved = outline.map((rings) => rings.map((ring) => ring.map(([x, y]) => [into(x, width), into(y, height)])));
+  const kept = moved.filter((rings) => outlineArea([[rings[0]]]) > 0.1);
+  return kept.length ? kept : null;
 }
 
 function areaText(squareMetres) {
