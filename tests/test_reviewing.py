@@ -260,6 +260,50 @@ def test_decisions_become_labels_of_tiles(session, maps, form, unmapped):
     assert {r["label"] for r in csv.DictReader(file)} == {"landslide", "non-landslide"}
 
 
+def test_few_decided_tiles_are_all_used_in_both_splits(session, maps):
+  keys = keys_of(session)
+  decide(session, *((keys[n], decision("accepted" if n in (1, 3) else "rejected")) for n in BOXES))
+  session.close()
+  rows, _ = tile.cut(tiles(maps, validation_fraction=0.5))
+  splits = sorted((row.label, row.split) for row in rows if row.image)
+  assert splits == sorted(
+    (name, split) for name in ("landslide", "non-landslide") for split in ("train", "validation"))
+
+
+@pytest.mark.parametrize("form", ["table", "polygons"])
+def test_a_review_counts_before_other_labels(session, maps, tmp_path, form):
+  keys = keys_of(session)
+  decide(session, (keys[1], decision("accepted")), (keys[2], decision("rejected")),
+         (f"0/{NEW}", decision("not_landslide", box(64, 32, 66, 33))))  # Too small to be negative.
+  session.close()
+  if form == "table":
+    labels = tmp_path / "labels.csv"
+    labels.write_text("row,col,label\n0,0,no\n0,2,yes\n2,4,yes\n5,5,no\n")
+    expected = {(0, 0): "landslide", (0, 2): "non-landslide", (2, 4): "landslide",
+                (5, 5): "non-landslide"}
+  else:
+    labels = tmp_path / "inventory.gpkg"
+    shapes = [on_ground(*BOXES[n]) for n in (2, 3)]
+    pyogrio.raw.write(
+      labels, shapely.to_wkb(shapes), [], [], layer="a", driver="GPKG", geometry_type="Polygon",
+      crs="EPSG:32644")
+    expected = {(r, c): "non-landslide" for r in range(6) for c in range(8)}
+    expected |= {(0, 0): "landslide", (2, 4): "landslide"}
+  cut = tiles(maps, labels=str(labels), review=str(maps / "review"), min_fraction=0.01)
+  rows, _ = tile.cut(cut)
+  found = {(r.row, r.col): r for r in rows if r.label != "unknown"}
+  assert {place: row.label for place, row in found.items()} == expected
+  mask = np.full((SIDE, SIDE), 255, np.uint8)
+  mask[2:12, 2:14] = 1
+  np.testing.assert_array_equal(read_mask(maps, found[0, 0]), mask)
+  if form == "polygons":
+    mask = np.ones((SIDE, SIDE), np.uint8)
+    mask[0, :2] = 0
+    np.testing.assert_array_equal(read_mask(maps, found[2, 4]), mask)
+  with pytest.raises(ValueError, match=r"--review=.*polygons is a folder without a review"):
+    tile.cut(tiles(maps, labels=str(labels), review=str(maps / "polygons")))
+
+
 def test_a_landslide_covers_a_rejection_and_a_drawing_covers_both(session, maps):
   keys = keys_of(session)
   decide(session, (keys[1], decision("redrawn", box(2, 2, 46, 14))), (keys[2], decision("rejected")))

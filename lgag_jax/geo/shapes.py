@@ -43,8 +43,8 @@ def read_shapes(
   """Reads a layer's polygons or points; `field` holds their class names, "" if there is one class.
 
   `where`, an SQL condition, chooses features. Each part of a feature is a geometry of its own. Skips
-  parts that are empty, have no area or no position in the scene's coordinates, repairs invalid ones, and
-  warns with the number of features of each. Raises ValueError naming the file and the remedy.
+  parts that are empty, have no area or no position in the scene's coordinates, repairs invalid ones,
+  and warns with the number of features of each. Raises ValueError naming the file and the remedy.
   """
   driver, source = layer_files.source(path)
   with _error_context(path):

@@ -20,6 +20,9 @@ class Settings:
     "x,y,label (in the scene's coordinates). For several scenes it also has the column scene, a file "
     "name. Everything outside the landslides of an inventory counts as free of landslides. Or the "
     "folder or a GeoPackage of a review (--mode=review)."))
+  review: str = flag("", (
+    "the folder or a GeoPackage of a review (--mode=review), used together with --labels. Where "
+    "somebody decided in the review, the decision counts."))
   tile_size: int = flag(256, (
     "side of a tile in pixels. A tile should show a landslide and its surroundings."))
   tile_stride: int = flag(0, "pixels between the starts of neighbouring tiles; 0: tile_size.")

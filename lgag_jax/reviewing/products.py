@@ -21,8 +21,8 @@ from lgag_jax.reviewing import outlines
 from lgag_jax.reviewing.decisions import Decision, DecisionLog, Mapped
 from lgag_jax.reviewing.maps import SceneMap
 from lgag_jax.runtime import files
-from lgag_jax.tiling import review_labels
-from lgag_jax.tiling.review_labels import LANDSLIDES, MISSED, NOT_LANDSLIDE
+from lgag_jax.tiling import review_files
+from lgag_jax.tiling.review_files import LANDSLIDES, MISSED, NOT_LANDSLIDE
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,10 +54,10 @@ def write(scene_map: SceneMap, log: DecisionLog, folder: pathlib.Path) -> None:
   with files.atomic_path(path) as partial:
     partial.unlink(missing_ok=True)
     metadata = {"lgag_review": json.dumps(note)}
-    _write_layer(partial, review_labels.LAYER, rows, _REVIEW_FIELDS, crs, layer_metadata=metadata)
+    _write_layer(partial, review_files.LAYER, rows, _REVIEW_FIELDS, crs, layer_metadata=metadata)
     names = ("feature", "number", "decision", "class")
     fields = {name: _REVIEW_FIELDS[name] for name in names}
-    _write_layer(partial, review_labels.ORIGINALS, originals, fields, crs, append=True)
+    _write_layer(partial, review_files.ORIGINALS, originals, fields, crs, append=True)
     _remove_side_files(path)
   inventory = folder / f"{scene_map.stem}_reviewed.gpkg"
   with files.atomic_path(inventory) as partial:
@@ -70,11 +70,11 @@ def keep_edited(path: pathlib.Path) -> None:
   """Moves a review that was changed by another program to `edited/`, before it is written again."""
   if not path.exists():
     return
-  review = review_labels.describe(path)
+  review = review_files.describe(path)
   if review is not None:
     names = ["decision", "class", "comment"]
     try:
-      meta, _, wkb, data = pyogrio.raw.read(path, layer=review_labels.LAYER, columns=names)
+      meta, _, wkb, data = pyogrio.raw.read(path, layer=review_files.LAYER, columns=names)
       columns = dict(zip(meta["fields"].tolist(), data, strict=True))
       values = (columns[name].tolist() for name in names)
       if _digest(list(zip(shapely.from_wkb(wkb), *values, strict=True))) == review.digest:

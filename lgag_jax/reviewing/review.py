@@ -36,5 +36,6 @@ def review(settings: Settings) -> None:
 def _next_step(session: Session) -> str:
   return (
     f"For a GIS: {session.folder}/*_reviewed.gpkg. To train on the decisions, cut tiles with\n\n"
-    f"    lgag --mode=tile --input=<the scenes> --labels={session.folder} --output=<a new folder>\n"
+    f"    lgag --mode=tile --input=<the scenes> --labels={session.folder} --output=<a new folder>\n\n"
+    f"or add --review={session.folder} to the command that cut the tiles of the first training.\n"
   )

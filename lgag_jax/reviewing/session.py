@@ -16,8 +16,8 @@ from lgag_jax.reviewing import maps, outlines, products
 from lgag_jax.reviewing.decisions import Decision, DecisionLog, Mapped
 from lgag_jax.reviewing.maps import SceneMap
 from lgag_jax.reviewing.scene_pictures import ScenePictures
-from lgag_jax.tiling import review_labels
-from lgag_jax.tiling.review_labels import LANDSLIDES, MISSED, NOT_LANDSLIDE, REJECTED
+from lgag_jax.tiling import review_files
+from lgag_jax.tiling.review_files import LANDSLIDES, MISSED, NOT_LANDSLIDE, REJECTED
 
 _LOG = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ class Session:
     self.folder = pathlib.Path(settings.input) / FOLDER
     self.scenes: list[SceneReview] = []
     for scene_map in maps.read(pathlib.Path(settings.input)):
-      log = DecisionLog(self.folder / f"{scene_map.stem}{review_labels.LOG_SUFFIX}")
+      log = DecisionLog(self.folder / f"{scene_map.stem}{review_files.LOG_SUFFIX}")
       products.keep_edited(self.folder / f"{scene_map.stem}.gpkg")
       pictures = ScenePictures(scene_map, settings)
       polygons = {polygon.feature: polygon for polygon in scene_map.polygons}

@@ -7,7 +7,7 @@ import numpy as np
 from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery import tables
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
-from lgag_jax.tiling import dealing, labels, review_labels
+from lgag_jax.tiling import dealing, labels, review_files
 
 
 def few_answers(grids: dict[pathlib.Path, Grid], settings: Settings) -> dict[tuple, str] | None:
@@ -32,4 +32,4 @@ def _are_given_by_hand(settings: Settings) -> bool:
   path = pathlib.Path(settings.labels)
   if path.suffix.lower() == ".csv":
     return any("tile_size" in line for _, line in tables.read_table(path, ("label",)))
-  return bool(review_labels.find(path))
+  return bool(review_files.find(path))

@@ -19,8 +19,8 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.imagery import reading, tables
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
-from lgag_jax.tiling import review_labels
-from lgag_jax.tiling.review_labels import ReviewLabels
+from lgag_jax.tiling import review_files
+from lgag_jax.tiling.review_labels import open_review
 
 _LOG = logging.getLogger(__name__)
 
@@ -59,19 +59,29 @@ def counts(grid: Grid, settings: Settings) -> tuple[int, int]:
 @contextlib.contextmanager
 def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator[Labeller]:
   """Opens the labels of a scene; raises ValueError that names the file and the problem."""
+  with _open_labels(scene, grid, settings) as label:
+    if not settings.review:
+      yield label
+      return
+    decisions = open_review(pathlib.Path(settings.review), scene, grid, settings, "review")
+    buffer = _buffer_pixels(scene, grid, settings)
+    yield label if decisions is None else lambda tile, valid: decisions.label_over(
+      *label(tile, valid), tile.window, valid, buffer
+    )
+
+
+@contextlib.contextmanager
+def _open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator[Labeller]:
   path = pathlib.Path(settings.labels)
   if path.suffix.lower() == ".csv":
     table = _table(path, scene.name, grid, settings)
     yield lambda tile, _: (table.get((tile.row, tile.col), UNKNOWN_LABEL), None)
     return
-  if reviews := review_labels.find(path):
-    review = review_labels.of_scene(reviews, scene, grid)
-    if review is None:
-      _LOG.warning("%s has no review in %s: none of its tiles is used.", scene, path)
-      yield lambda *_: (UNKNOWN_LABEL, None)
-      return
-    decisions, buffer = ReviewLabels(review, grid, settings), _buffer_pixels(scene, grid, settings)
-    yield lambda tile, valid: decisions.label(tile.window, valid, buffer)
+  if review_files.find(path):
+    decisions, buffer = open_review(path, scene, grid, settings), _buffer_pixels(scene, grid, settings)
+    yield lambda tile, valid: (
+      decisions.label(tile.window, valid, buffer) if decisions else (UNKNOWN_LABEL, None)
+    )
     return
   with open_reference(
     path, grid, settings.classes, layer=settings.layer, field=settings.field,
@@ -120,10 +130,9 @@ def _reference_labeller(reference: Reference, buffer: float, settings: Settings)
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   """Raises ValueError if labels have another format, or a row of a table names none of the scenes."""
   path = pathlib.Path(settings.labels)
-  if path.is_dir() or path.suffix.lower() == ".gpkg":
-    review_labels.check(path, scenes)
-    if path.is_dir():
-      return
+  review_files.check_scenes(scenes, settings)
+  if path.is_dir():
+    return
   if path.suffix.lower() != ".csv":
     check_format(path)
   if not path.is_file():

@@ -1,15 +1,9 @@
-"""Labels that a review of a map gives (--mode=review): certain where a person decided, else unknown.
+"""Labels that a review of a map gives (--mode=review): certain where a person decided, else unknown."""
 
-A review is a GeoPackage per scene. Its layer `review` holds each polygon of the map with the decision
-on it, and what was drawn; its layer `originals` holds the outlines as they were mapped.
-"""
-
-import dataclasses
-import json
+import logging
 import pathlib
 
 import numpy as np
-import pyogrio
 import pyogrio.raw
 import shapely
 from affine import Affine
@@ -19,107 +13,41 @@ from rasterio.windows import Window
 from lgag_jax.geo import shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery import reading
+from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
+from lgag_jax.tiling import review_files
+from lgag_jax.tiling.review_files import (
+  LANDSLIDES,
+  LAYER,
+  MISSED,
+  NOT_LANDSLIDE,
+  ORIGINALS,
+  REJECTED,
+  ReviewFile,
+)
 
-LAYER, ORIGINALS = "review", "originals"
-NOT_LANDSLIDE = "not_landslide"  # A decision, and the class of what has it.
-LANDSLIDES = ("accepted", "redrawn")  # Decisions on mapped polygons.
-REJECTED, MISSED = "rejected", "missed"
-COLUMNS = ("feature", "number", "decision", "class")
-LOG_SUFFIX = ".jsonl"
+_LOG = logging.getLogger(__name__)
+
 _INSET = 1e-6  # Pixels. Shapes that end on a tile's border do not reach into it.
 
 
-@dataclasses.dataclass(frozen=True)
-class ReviewFile:
-  """What a review's GeoPackage says of itself."""
-
-  path: pathlib.Path
-  scene: str  # The scene's file name.
-  source: str  # Its absolute path when it was mapped.
-  size: tuple[int, int]  # Rows and columns.
-  log_bytes: int  # The length of the log that it was written from.
-  digest: str  # Of its features as they were written.
-
-
-def describe(path: pathlib.Path) -> ReviewFile | None:
-  """Returns what a GeoPackage says of itself; None if it is no review."""
-  with path.open("rb") as file:
-    if not file.read(16).startswith(b"SQLite format 3\0"):
-      return None
-  try:
-    info = pyogrio.read_info(path, layer=LAYER)
-    if info["driver"] != "GPKG" or not set(COLUMNS) <= set(info["fields"]):
-      return None
-    note = json.loads((info["layer_metadata"] or {})["lgag_review"])
-    return ReviewFile(
-      path, str(note["scene"]), str(note["source"]), (int(note["height"]), int(note["width"])),
-      int(note["log_bytes"]), str(note["digest"]),
-    )
-  except (RuntimeError, ValueError, LookupError, TypeError):  # pyogrio raises the first two.
+def open_review(
+  path: pathlib.Path, scene: pathlib.Path, grid: Grid, settings: Settings, flag: str = "labels"
+) -> "ReviewLabels | None":
+  """Opens the review of a scene; None, with a warning, if a folder of reviews has none of it."""
+  review = review_files.of_scene(review_files.find(path, flag), scene, grid)
+  if review is None:
+    _LOG.warning("%s has no review in %s.", scene, path)
     return None
-
-
-def find(labels: pathlib.Path) -> list[ReviewFile]:
-  """Returns the reviews in a folder or a file; [] if the file is none.
-
-  Raises ValueError for a folder without any.
-  """
-  if not labels.is_dir():
-    is_package = labels.suffix.lower() == ".gpkg" and labels.is_file()
-    return [review] if is_package and (review := describe(labels)) else []
-  reviews = [review for path in sorted(labels.glob("*.gpkg")) if (review := describe(path))]
-  if not reviews:
-    raise ValueError(
-      f"--labels={labels} is a folder without a review: name a file of labels, or review a map with "
-      "--mode=review first."
-    )
-  return reviews
-
-
-def check(labels: pathlib.Path, scenes: list[pathlib.Path]) -> None:
-  """Raises ValueError or FileNotFoundError if labels are reviews of none of the scenes."""
-  if not labels.exists():
-    raise FileNotFoundError(f"--labels={labels}: no such file.")
-  reviews = find(labels)
-  if reviews and not {review.scene for review in reviews} & {scene.name for scene in scenes}:
-    raise ValueError(
-      f"--labels={labels} holds reviews of {', '.join(r.scene for r in reviews[:5])}, which "
-      "--input does not name: name the scenes that were mapped."
-    )
-
-
-def of_scene(reviews: list[ReviewFile], scene: pathlib.Path, grid: Grid) -> ReviewFile | None:
-  """Returns the review of a scene, None if it has none; raises ValueError if it does not fit."""
-  same = [review for review in reviews if review.scene == scene.name]
-  if len(same) > 1:
-    same = [review for review in same if review.source == str(scene.absolute())]
-    if len(same) != 1:
-      raise ValueError(
-        f"--labels: several reviews are of scenes named {scene.name}: name the GeoPackage of one."
-      )
-  if not same:
-    return None
-  review, size = same[0], (grid.height, grid.width)
-  if review.size != size:
-    raise ValueError(
-      f"{review.path} is a review of {review.size[0]} x {review.size[1]} pixels, but {scene} has "
-      f"{size[0]} x {size[1]}: use the scene that was mapped."
-    )
-  log = review.path.with_suffix(LOG_SUFFIX)
-  if log.exists() and log.stat().st_size != review.log_bytes:
-    raise ValueError(
-      f"{review.path} lacks the last decisions in {log.name}: end the review, or run --mode=review "
-      "once more if it was killed."
-    )
-  return review
+  return ReviewLabels(review, grid, settings)
 
 
 class ReviewLabels:
   """The decisions on a scene, in its pixels. Later shapes cover earlier ones."""
 
-  def __init__(self, review: ReviewFile, grid: Grid, classes: tuple[str, ...]):
+  def __init__(self, review: ReviewFile, grid: Grid, settings: Settings):
     """Reads a review; raises ValueError naming the file and the remedy."""
-    self._path, self._grid = review.path, grid
+    self._path, self._grid, self._settings = review.path, grid, settings
+    classes = settings.classes
     try:
       decisions = pyogrio.raw.read(
         review.path, layer=LAYER, columns=["decision"], read_geometry=False)[3][0]
@@ -153,6 +81,42 @@ class ReviewLabels:
     origin = Affine.translation(window.col_off, window.row_off)
     return rasterize(
       pairs, out_shape=size, fill=reading.UNKNOWN, transform=origin, dtype=np.uint8)
+
+  def label(
+    self, window: Window, valid: np.ndarray, buffer: float
+  ) -> tuple[str, np.ndarray]:
+    """Returns the label and the mask of a tile, bool[h, w] `valid`; `buffer` is in pixels.
+
+    A tile is negative if something in it was called no landslide, and nothing in it may be one: whoever
+    decided has looked there. A tile without any polygon is negative only with --unmapped_background.
+    """
+    settings = self._settings
+    mask = np.where(valid, self.read(window), np.uint8(reading.UNKNOWN))
+    pixels = {name: np.count_nonzero(mask == number) for number, name in enumerate(settings.classes, 1)}
+    classes = [name for name, count in pixels.items() if count]
+    minimum = max(settings.min_pixels, settings.min_fraction * mask.size)
+    rejected, name = np.count_nonzero(mask == 0), UNKNOWN_LABEL
+    if classes:  # A tile has one class: with pixels of several classes its label is uncertain.
+      if len(classes) == 1 and pixels[classes[0]] >= minimum:
+        name = classes[0]
+    elif not self.near_doubt(window, buffer) and (
+      rejected >= minimum or (settings.unmapped_background and not rejected)
+    ):
+      name = settings.background
+    return name, mask
+
+  def label_over(
+    self, name: str, other_mask: np.ndarray | None, window: Window, valid: np.ndarray, buffer: float
+  ) -> tuple[str, np.ndarray | None]:
+    """Returns the label and the mask of a tile that has others, which count where nobody decided."""
+    own_name, mask = self.label(window, valid, buffer)
+    if own_name != UNKNOWN_LABEL:
+      return own_name, mask
+    if np.any((mask > 0) & (mask != reading.UNKNOWN)):  # Too little of a landslide, or several classes.
+      return UNKNOWN_LABEL, mask
+    if other_mask is not None:
+      other_mask = np.where(mask == reading.UNKNOWN, other_mask, mask)
+    return name, other_mask
 
   def near_doubt(self, window: Window, distance: float) -> bool:
     """Returns whether a landslide or an undecided polygon is within so many pixels of a window."""

@@ -1,0 +1,115 @@
+"""The files of a review (--mode=review): a GeoPackage per scene.
+
+Its layer `review` holds each polygon of the map with the decision on it, and what was drawn; its layer
+`originals` holds the outlines as they were mapped.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import pyogrio
+
+from lgag_jax.geo.grid import Grid
+from lgag_jax.options.tiling import Settings
+
+LAYER, ORIGINALS = "review", "originals"
+NOT_LANDSLIDE = "not_landslide"  # A decision, and the class of what has it.
+LANDSLIDES = ("accepted", "redrawn")  # Decisions on mapped polygons.
+REJECTED, MISSED = "rejected", "missed"
+COLUMNS = ("feature", "number", "decision", "class")
+LOG_SUFFIX = ".jsonl"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReviewFile:
+  """What a review's GeoPackage says of itself."""
+
+  path: pathlib.Path
+  scene: str  # The scene's file name.
+  source: str  # Its absolute path when it was mapped.
+  size: tuple[int, int]  # Rows and columns.
+  log_bytes: int  # The length of the log that it was written from.
+  digest: str  # Of its features as they were written.
+
+
+def describe(path: pathlib.Path) -> ReviewFile | None:
+  """Returns what a GeoPackage says of itself; None if it is no review."""
+  with path.open("rb") as file:
+    if not file.read(16).startswith(b"SQLite format 3\0"):
+      return None
+  try:
+    info = pyogrio.read_info(path, layer=LAYER)
+    if info["driver"] != "GPKG" or not set(COLUMNS) <= set(info["fields"]):
+      return None
+    note = json.loads((info["layer_metadata"] or {})["lgag_review"])
+    return ReviewFile(
+      path, str(note["scene"]), str(note["source"]), (int(note["height"]), int(note["width"])),
+      int(note["log_bytes"]), str(note["digest"]),
+    )
+  except (RuntimeError, ValueError, LookupError, TypeError):  # pyogrio raises the first two.
+    return None
+
+
+def find(labels: pathlib.Path, flag: str = "labels") -> list[ReviewFile]:
+  """Returns the reviews in a folder or a file, which `--flag` names; [] if the file is none.
+
+  Raises ValueError for a folder without any.
+  """
+  if not labels.is_dir():
+    is_package = labels.suffix.lower() == ".gpkg" and labels.is_file()
+    return [review] if is_package and (review := describe(labels)) else []
+  reviews = [review for path in sorted(labels.glob("*.gpkg")) if (review := describe(path))]
+  if not reviews:
+    raise ValueError(
+      f"--{flag}={labels} is a folder without a review: name the folder that --mode=review wrote, or a "
+      "file."
+    )
+  return reviews
+
+
+def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
+  """Raises ValueError or FileNotFoundError if --labels or --review are of none of the scenes."""
+  labels = pathlib.Path(settings.labels)
+  if labels.is_dir() or labels.suffix.lower() == ".gpkg":
+    _check(labels, scenes, "labels")
+  if settings.review:
+    _check(pathlib.Path(settings.review), scenes, "review")
+
+
+def _check(labels: pathlib.Path, scenes: list[pathlib.Path], flag: str) -> None:
+  if not labels.exists():
+    raise FileNotFoundError(f"--{flag}={labels}: no such file.")
+  reviews = find(labels, flag)
+  if flag == "review" and not reviews:
+    raise ValueError(f"--review={labels} is no review: name the folder that --mode=review wrote.")
+  if reviews and not {review.scene for review in reviews} & {scene.name for scene in scenes}:
+    raise ValueError(
+      f"--{flag}={labels} holds reviews of {', '.join(r.scene for r in reviews[:5])}, which "
+      "--input does not name: name the scenes that were mapped."
+    )
+
+
+def of_scene(reviews: list[ReviewFile], scene: pathlib.Path, grid: Grid) -> ReviewFile | None:
+  """Returns the review of a scene, None if it has none; raises ValueError if it does not fit."""
+  named = [review for review in reviews if review.scene == scene.name]
+  same = [review for review in named if review.source == str(scene.absolute())] or named
+  if len(same) > 1:
+    raise ValueError(
+      f"{same[0].path} and {same[1].path} are both reviews of {scene.name}: name the one to use."
+    )
+  if not same:
+    return None
+  review, size = same[0], (grid.height, grid.width)
+  if review.size != size:
+    raise ValueError(
+      f"{review.path} is a review of {review.size[0]} x {review.size[1]} pixels, but {scene} has "
+      f"{size[0]} x {size[1]}: use the scene that was mapped."
+    )
+  log = review.path.with_suffix(LOG_SUFFIX)
+  if log.exists() and log.stat().st_size != review.log_bytes:
+    raise ValueError(
+      f"{review.path} lacks the last decisions in {log.name}: end the review, or run --mode=review "
+      "once more if it was killed."
+    )
+  return review
