@@ -345,6 +345,19 @@ def test_wrong_uses_of_a_review_are_told(session, maps, tmp_path):
     Settings(input="maps", rgb_bands=(1, 2))
 
 
+@pytest.mark.parametrize("name", ["saved.gpkg", "saved.geojson", "saved.shp"])
+def test_an_exported_review_is_never_an_inventory(session, maps, tmp_path, name):
+  decide(session, (keys_of(session)[1], decision("rejected")))
+  session.close()
+  meta, _, wkb, data = pyogrio.raw.read(maps / "review/scene_tif.gpkg", layer="review")
+  fields = [str(field) for field in meta["fields"]]
+  pyogrio.raw.write(
+    tmp_path / name, wkb, [column.astype(object) for column in data], fields,
+    geometry_type="MultiPolygon", crs=meta["crs"])
+  with pytest.raises(ValueError, match=rf"{name} .*it holds a review, in which rejected polygons"):
+    tile.cut(tiles(maps, labels=str(tmp_path / name)))
+
+
 def test_a_review_edited_in_a_gis_is_kept_and_can_be_used(session, maps):
   keys, path = keys_of(session), maps / "review/scene_tif.gpkg"
   decide(session, (keys[1], decision("accepted")))

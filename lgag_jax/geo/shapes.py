@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 # The layers and columns of tiles.gpkg, which `tiling.output` writes.
 TILE_LAYER = re.compile(r"tiles(_\d+)?")
 TILE_FIELDS = {"label", "split", "image", "scene", "row", "col"}
+_REVIEW_FIELDS = {"feature", "number", "decision", "class"}  # `tiling.review_files` explains them.
+
 
 @dataclasses.dataclass(frozen=True)
 class Shapes:
@@ -52,6 +54,11 @@ def read_shapes(
     info = pyogrio.read_info(source, layer=layer)
     if info["driver"] != driver:
       raise ValueError(f"GDAL opens it with {info['driver']}, not {driver}")
+    if not where and set(info["fields"]) >= _REVIEW_FIELDS:
+      raise ValueError(
+        "it holds a review, in which rejected polygons would count as landslides. For --mode=tile give "
+        "the whole file that --mode=review wrote. Otherwise give its inventory, <scene>_reviewed.gpkg"
+      )
     _check_field(info["fields"], field, classes)
     columns = [field] if field else []
     meta, _, wkb, data = pyogrio.raw.read(
