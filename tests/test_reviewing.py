@@ -549,6 +549,18 @@ def test_only_the_page_can_decide(client, headers, content, status):
     assert response.status_code == (400 if path == "cut" and status == 409 else status)
 
 
+def test_a_full_disk_is_told_and_the_decision_does_not_count(session, client, monkeypatch):
+  def full(*_, **__):
+    raise OSError(28, "No space left on device", "scene_tif.jsonl")
+
+  monkeypatch.setattr("lgag_jax.reviewing.decisions.files.append_line", full)
+  answers = [[keys_of(session)[1], decision("accepted")]]
+  response = client.post("answers", json={"version": session.version, "answers": answers})
+  assert response.status_code == 500
+  assert "No space left" in response.json()["error"]
+  assert session.state()["decisions"] == {}
+
+
 def test_nothing_is_served_without_the_secret(session):
   client = TestClient(server.make_app(session, SECRET, "127.0.0.1"), base_url="http://localhost")
   for path in ("", "state", "files/review.js", "map/0/0/0/0"):
