@@ -27,7 +27,7 @@ from lgag_jax.runtime import preemption, sealed_json, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
-_ERRORS = 2.0  # Standard errors below the best agreement that weigh as much as sqrt(e) in steepness.
+_ERRORS = 2.0  # Standard errors that a fraction's agreement may lie below the best.
 _ANGLE = 0.01  # Width in radians of the bins of arcsin(sqrt(score)).
 _SMOOTHING = 3.0  # Standard deviation, in those bins.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
@@ -45,9 +45,9 @@ def thresholds(
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "agreement": an image counts as positive if a fraction of its pixels scores above the threshold, and
     the labels say how well that agrees (balanced accuracy). With `localize.agreement_fraction` it is
-    the threshold that agrees best. If that is 0, any of SHARES may be the fraction, and many
-    thresholds agree nearly as well as the best. So the steepness of the maps of positive images counts
-    too: at an outline scores change most.
+    the threshold that agrees best. If that is 0, each of SHARES has such a threshold. Of those that
+    agree within two standard errors of the best, the one is taken where the maps of positive images
+    are steepest: at an outline scores change most.
   """
   histograms = make_histograms(config, mesh)
   total: dict[str, Any] = {}
@@ -127,26 +127,23 @@ def _steepness(
 def _agreement(
   positive: np.ndarray, negative: np.ndarray, steepness: np.ndarray, cells: np.ndarray
 ) -> float:
-  """Returns the threshold where maps are steep and which agrees with the labels.
+  """Returns the best threshold of the fraction at which maps are steepest, of those that agree.
 
-  It is the highest of log(steepness) - (d / (2 e))^2 / 2, where d is what balanced accuracy lacks to
-  the best and e the standard error of the best. Counts of images are f[fractions, bins], the sums
-  over cells f[bins]. With one fraction it is the threshold that agrees best, and of equally good ones
-  the middle one.
+  A fraction's best threshold has the highest balanced accuracy; of equally good ones it is the middle
+  one. Counts of images are f[fractions, bins], the sums over cells f[bins].
   """
   positives, negatives = positive[0, 0], negative[0, 0]
   if not positives or not negatives:
     return _EVEN_SCORE
   sensitivity, specificity = positive / positives, 1.0 - negative / negatives
   balanced = (sensitivity + specificity) / 2  # fractions bins
-  best, highest = np.unravel_index(np.argmax(balanced), balanced.shape), balanced.max(axis=0)
-  if len(balanced) == 1:
-    equal = np.flatnonzero(highest >= highest.max() * (1 - 1e-9))
-    return float(equal[len(equal) // 2]) / metrics.BINS
+  best, highest = np.unravel_index(np.argmax(balanced), balanced.shape), balanced.max(axis=1)
   error = np.sqrt(_variance(sensitivity[best], positives) + _variance(specificity[best], negatives)) / 2
-  disagreement = (highest.max() - highest) / (_ERRORS * error)
-  steep = np.log(_mean_by_angle(steepness, cells) + 1e-9)
-  return float(np.argmax(steep - disagreement**2 / 2)) / metrics.BINS
+  agreeing = balanced[highest >= highest.max() - _ERRORS * error - 1e-9]
+  equal = [np.flatnonzero(row >= row.max() * (1 - 1e-9)) for row in agreeing]
+  thresholds = np.array([bins[len(bins) // 2] for bins in equal])
+  steepest = np.argmax(_mean_by_angle(steepness, cells)[thresholds])
+  return float(thresholds[steepest]) / metrics.BINS
 
 
 def _mean_by_angle(total: np.ndarray, count: np.ndarray) -> np.ndarray:
