@@ -244,6 +244,8 @@ def test_decisions_become_labels_of_tiles(session, maps, form, unmapped):
   found = {(row.row, row.col): row for row in rows}
   positive = {(0, 0), (2, 4), (4, 1)}
   undecided = {(4, 6)}
+  fractions = {(row.row, row.col): row.landslide_fraction for row in rows if row.label == "landslide"}
+  assert fractions == {(0, 0): None, (2, 4): 0.5, (4, 1): None}  # Unknown where most of it is.
   for place, row in found.items():
     expected = "landslide" if place in positive else "non-landslide" if place == (0, 2) else "unknown"
     if unmapped and expected == "unknown" and place not in undecided:

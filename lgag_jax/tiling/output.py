@@ -41,7 +41,7 @@ class Row:
   mask: str  # File name, "" without a mask.
   corners: np.ndarray | None  # f64[4, 2] in the scene's coordinates, None if it has none.
   crs: CRS | None
-  landslide_fraction: float | None = None  # Of the known pixels, None without a mask.
+  landslide_fraction: float | None = None  # Of the known pixels; None without a mask, or if few are.
 
 
 def write_raster(

@@ -33,10 +33,11 @@ _INSET = 1e-6  # Pixels. Shapes that end on a tile's border do not reach into it
 def open_review(
   path: pathlib.Path, scene: pathlib.Path, grid: Grid, settings: Settings, flag: str = "labels"
 ) -> "ReviewLabels | None":
-  """Opens the review of a scene; None, with a warning, if a folder of reviews has none of it."""
+  """Opens the review of a scene, which `--flag` names; None if a folder of reviews has none of it."""
   review = review_files.of_scene(review_files.find(path, flag), scene, grid)
   if review is None:
-    _LOG.warning("%s has no review in %s.", scene, path)
+    level = logging.WARNING if flag == "labels" else logging.INFO  # Else it has other labels.
+    _LOG.log(level, "%s has no review in %s.", scene, path)
     return None
   return ReviewLabels(review, grid, settings)
 

@@ -181,7 +181,9 @@ def _cut_tile(
     image = output.write_raster(folder, f"{label}/{name}", pixels, transform, grid.crs)
     if mask is not None and label != settings.background:  # A negative without a mask is background.
       mask_name = output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
-      fraction = float(np.mean(mask[mask != reading.UNKNOWN] != 0))
+      known = mask != reading.UNKNOWN
+      if known.sum() >= valid.sum() / 2:  # A review may only know the landslides.
+        fraction = float(np.mean(mask[known] != 0))
   corners = None
   if transform is not None:
     corners = np.array([transform @ c for c in ((0, 0), (side, 0), (side, side), (0, side))])
