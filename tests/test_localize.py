@@ -113,32 +113,29 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
 
 
 def literal_agreement(scores, labels, fractions):
-  """Goes through all fractions and thresholds; returns the steepest of the thresholds that agree."""
+  """Goes through all fractions and thresholds; `scores` are [n, h, w]."""
   levels, thresholds = np.sort(scores.reshape(len(scores), -1), axis=1), np.arange(1024) / 1024
-  rows = []  # Per fraction: balanced accuracy and its error at each threshold.
+  best = np.zeros((3, 1024))  # Of any fraction: balanced accuracy, sensitivity, specificity.
   for fraction in fractions:
     reached = levels[:, -max(1, int(np.ceil(fraction * levels.shape[1] - 1e-9)))]
-    row = []
-    for threshold in thresholds:
-      called, variance = reached >= threshold, 0.0
-      rates = called[labels].mean(), 1 - called[~labels].mean()
-      for rate, count in zip(rates, (labels.sum(), (~labels).sum()), strict=True):
-        rate = (rate * count + 1) / (count + 2)
-        variance += rate * (1 - rate) / (count + 2)
-      row.append((sum(rates) / 2, np.sqrt(variance) / 2))
-    rows.append(np.array(row))
-  top = max(rows, key=lambda row: row[:, 0].max())
-  limit = top[:, 0].max() - 2 * top[top[:, 0].argmax(), 1]
-  angles = np.arcsin(np.sqrt(scores[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))))
-  gradients = np.hypot(*np.gradient(angles, axis=(1, 2)))
-  candidates = []
-  for row in rows:
-    if row[:, 0].max() >= limit - 1e-9:
-      even = np.flatnonzero(row[:, 0] >= row[:, 0].max() - 1e-9)
-      threshold = thresholds[even[len(even) // 2]]
-      weights = np.exp(-0.5 * ((angles - np.arcsin(np.sqrt(threshold))) / 0.03) ** 2)
-      candidates.append(((weights * gradients).sum() / weights.sum(), threshold))
-  return max(candidates)[1]
+    for i, threshold in enumerate(thresholds):
+      called = reached >= threshold
+      hit, rejected = called[labels].mean(), 1 - called[~labels].mean()
+      if (hit + rejected) / 2 > best[0, i]:
+        best[:, i] = (hit + rejected) / 2, hit, rejected
+  top, variance = best[0].argmax(), 0.0
+  for rate, count in zip(best[1:, top], (labels.sum(), (~labels).sum()), strict=True):
+    rate = (rate * count + 1) / (count + 2)
+    variance += rate * (1 - rate) / (count + 2)
+  lack = (best[0, top] - best[0]) / (4 * np.sqrt(variance) / 2)
+  cells = scores[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))
+  angles = np.arcsin(np.sqrt(cells))
+  steepness = np.hypot(*np.gradient(angles, axis=(1, 2)))
+  means = []  # Weighted by the distance of a cell's angle to the threshold's.
+  for threshold in thresholds:
+    weights = np.exp(-0.5 * ((angles - np.arcsin(np.sqrt(threshold))) / 0.03) ** 2)
+    means.append((weights * steepness).sum() / max(weights.sum(), 1e-9))
+  return np.log(np.array(means) + 1e-9) - lack**2 / 2
 
 
 @pytest.mark.parametrize("side", [4, 12, 24])
@@ -165,20 +162,21 @@ def test_the_threshold_is_where_maps_are_steepest_and_labels_agree(config, side)
   found = threshold_rules.thresholds(
     lambda *_: maps, None, (b for b in [batch]), sharding.make_mesh(), config
   )["anchor_guided"]["agreement"][0]
-  assert found == pytest.approx(literal_agreement(scores, labels, colour_index.SHARES), abs=1e-6)
-  assert 0.2 < found < 0.8
+  literal = literal_agreement(scores, labels, colour_index.SHARES)
+  assert literal[round(found * 1024)] >= literal.max() - 0.05
+  assert 0.4 < found < 0.75
 
 
 def test_few_images_leave_more_to_the_maps_than_many():
   """Nine of ten images: less than two standard errors below all, but not so of a thousand images."""
   positive, negative, flat = np.zeros((2, 1024)), np.zeros((2, 1024)), np.ones(1024)
   positive[:, 0] = negative[:, 0] = 10
-  positive[0, 1:300], positive[1, 1:700] = 10, 9
-  steep = np.where(np.arange(1024) > 320, 2.0, 1.0)
-  assert threshold_rules._agreement(positive, negative, steep, flat) == 350 / 1024
-  assert threshold_rules._agreement(positive, negative, flat, flat) == 150 / 1024
+  positive[0, 1:600], positive[1, 1:300], positive[1, 300:700] = 10, 9, 9
+  steep = np.where(np.arange(1024) > 650, 2.0, 1.0)
+  steep[900:] = 9.0
+  assert 650 / 1024 < threshold_rules._agreement(positive, negative, steep, flat) < 700 / 1024
   many = 100.0
-  assert threshold_rules._agreement(positive * many, negative * many, steep, flat) == 150 / 1024
+  assert threshold_rules._agreement(positive * many, negative * many, steep, flat) < 600 / 1024
 
 
 def test_bank_makes_a_difference_once_it_is_ready(config):

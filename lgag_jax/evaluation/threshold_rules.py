@@ -23,11 +23,11 @@ from lgag_jax.inference.localize import Maps, inputs_of, map_names
 from lgag_jax.method.method import ScoreMap
 from lgag_jax.method.network import Network
 from lgag_jax.method.registry import method_of
-from lgag_jax.runtime import preemption, sealed_json, sharding
+from lgag_jax.runtime import files, preemption, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
-_ERRORS = 2.0  # Standard errors that a fraction's agreement may lie below the best.
+_ERRORS = 4.0  # Standard errors below the best agreement that weigh as much as sqrt(e) in steepness.
 _ANGLE = 0.01  # Width in radians of the bins of arcsin(sqrt(score)).
 _SMOOTHING = 3.0  # Standard deviation, in those bins.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
@@ -45,9 +45,9 @@ def thresholds(
   - "otsu": the split into two groups of the scores on images where the classifier finds the class;
   - "agreement": an image counts as positive if a fraction of its pixels scores above the threshold, and
     the labels say how well that agrees (balanced accuracy). With `localize.agreement_fraction` it is
-    the threshold that agrees best. If that is 0, each of SHARES has such a threshold. Of those that
-    agree within two standard errors of the best, the one is taken where the maps of positive images
-    are steepest: at an outline scores change most.
+    the threshold that agrees best. If that is 0, any of SHARES may be the fraction, and many
+    thresholds agree nearly as well as the best. So the steepness of the maps of positive images counts
+    too: at an outline scores change most.
   """
   histograms = make_histograms(config, mesh)
   total: dict[str, Any] = {}
@@ -127,23 +127,26 @@ def _steepness(
 def _agreement(
   positive: np.ndarray, negative: np.ndarray, steepness: np.ndarray, cells: np.ndarray
 ) -> float:
-  """Returns the best threshold of the fraction at which maps are steepest, of those that agree.
+  """Returns the threshold where maps are steep and which agrees with the labels.
 
-  A fraction's best threshold has the highest balanced accuracy; of equally good ones it is the middle
-  one. Counts of images are f[fractions, bins], the sums over cells f[bins].
+  It is the highest of log(steepness) - (d / (4 e))^2 / 2, where d is what balanced accuracy lacks to
+  the best and e the standard error of the best. Counts of images are f[fractions, bins], the sums
+  over cells f[bins]. With one fraction it is the threshold that agrees best, and of equally good ones
+  the middle one.
   """
   positives, negatives = positive[0, 0], negative[0, 0]
   if not positives or not negatives:
     return _EVEN_SCORE
   sensitivity, specificity = positive / positives, 1.0 - negative / negatives
   balanced = (sensitivity + specificity) / 2  # fractions bins
-  best, highest = np.unravel_index(np.argmax(balanced), balanced.shape), balanced.max(axis=1)
+  best, highest = np.unravel_index(np.argmax(balanced), balanced.shape), balanced.max(axis=0)
+  if len(balanced) == 1:
+    equal = np.flatnonzero(highest >= highest.max() * (1 - 1e-9))
+    return float(equal[len(equal) // 2]) / metrics.BINS
   error = np.sqrt(_variance(sensitivity[best], positives) + _variance(specificity[best], negatives)) / 2
-  agreeing = balanced[highest >= highest.max() - _ERRORS * error - 1e-9]
-  equal = [np.flatnonzero(row >= row.max() * (1 - 1e-9)) for row in agreeing]
-  thresholds = np.array([bins[len(bins) // 2] for bins in equal])
-  steepest = np.argmax(_mean_by_angle(steepness, cells)[thresholds])
-  return float(thresholds[steepest]) / metrics.BINS
+  disagreement = (highest.max() - highest) / (_ERRORS * error)
+  steep = np.log(_mean_by_angle(steepness, cells) + 1e-9)
+  return float(np.argmax(steep - disagreement**2 / 2)) / metrics.BINS
 
 
 def _mean_by_angle(total: np.ndarray, count: np.ndarray) -> np.ndarray:
@@ -182,7 +185,9 @@ def load_thresholds(
   path = workdir / "thresholds.json"
   if not path.exists():
     raise FileNotFoundError(f"{path} is missing: let the training finish, or run --mode=eval.")
-  content = _read(path, config)
+  content = files.read_json(path)
+  if not _are_thresholds(content, config):
+    raise ValueError(f"{path} is not what --mode=eval writes: run it again.")
   if step is not None and content["step"] != step:
     raise ValueError(f"{path} is of step {content['step']}, not {step}: run --mode=eval first.")
   maps = content["maps"].values()
@@ -196,28 +201,17 @@ def load_thresholds(
 
 def with_evidence(network: Network, workdir: pathlib.Path, config: Config) -> Network:
   """Returns the network with the colour evidence that a workdir's thresholds were chosen with."""
-  digest = _read(workdir / "thresholds.json", config).get("colour_evidence", "")
+  digest = files.read_json(workdir / "thresholds.json").get("colour_evidence", "")
   return dataclasses.replace(network, evidence=colour_evidence.load(workdir, config, digest))
 
 
-def _read(path: pathlib.Path, config: Config) -> dict:
-  """Reads a step and, for every rule of every map, one threshold per class; ValueError if not."""
-  content = sealed_json.read(path, "Run --mode=eval again.")
+def _are_thresholds(content: Any, config: Config) -> bool:
+  """Whether JSON holds a step, and a list of one number per class for every rule of every map."""
   names, classes = map_names(config), len(config.data.classes)
-  faulty = f"{path} is not what --mode=eval writes: run it again"
-  if not isinstance(content, dict) or not sealed_json.is_number(content.get("step"), 0, 1 << 62):
-    raise ValueError(f"{faulty} (its step is not a number).")
-  maps = content.get("maps")
-  if not isinstance(maps, dict) or set(maps) != set(names):
-    raise ValueError(f"{faulty} (its maps are not {', '.join(names)}).")
-  for name in names:
-    for rule in RULES:
-      row = maps[name].get(rule) if isinstance(maps[name], dict) else None
-      if not isinstance(row, list) or len(row) != classes:
-        raise ValueError(f"{faulty} ({name}.{rule} is not one number per class).")
-      for value in row:
-        if not sealed_json.is_number(value, 0.0, 1.0):
-          raise ValueError(f"{faulty} ({name}.{rule} contains {value!r}, not a number from 0 to 1).")
-  if not isinstance(content.get("colour_evidence", ""), str):
-    raise ValueError(f"{faulty} (colour_evidence is not text).")
-  return content
+  try:
+    rows = [content["maps"][name][rule] for name in names for rule in RULES]
+    return "step" in content and set(content["maps"]) == set(names) and all(
+      len(row) == classes and all(isinstance(value, int | float) for value in row) for row in rows
+    )
+  except (KeyError, TypeError):
+    return False
