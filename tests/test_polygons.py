@@ -14,11 +14,18 @@ from affine import Affine
 from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 
+from lgag_jax import __version__
 from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery.reading import ImageError
 from lgag_jax.mapping import polygons, qgis_style, rasters, regions, vectors
+from lgag_jax.mapping.schemas import Provenance
 
 _NAMES = ("slide", "flow")
+FIELDS = [
+  "id", "class", "area_m2", "perimeter_m", "mean_probability", "max_probability", "pixels", "source",
+  "stable_id", "confidence", "length_m", "width_m", "bearing_deg", "touches_nodata", "touches_border",
+  "gsd_m", "method", "version", "event", "image_date", "review_status",
+]
 _UTM = ("EPSG:32644", (10, 0, 5e5, 0, -10, 3e6))
 _FEET = ("EPSG:2263", (10, 0, 9.8e5, 0, -10, 2e5))
 _LOCAL = 'LOCAL_CS["site",UNIT["metre",1]]'
@@ -163,9 +170,10 @@ def test_blocks_leave_no_trace(tmp_path, rng, monkeypatch):
   for one, other in zip(whole, cut, strict=True):
     shapes = one.geometry.normalize(), other.geometry.normalize()
     np.testing.assert_array_equal(*map(shapely.get_coordinates, shapes))  # Not a corner more.
-    for name in ("area_m2", "perimeter_m"):
-      assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-12)
-    same = {"area_m2": 0, "perimeter_m": 0, "geometry": None}
+    measured = ("area_m2", "perimeter_m", "length_m", "width_m", "bearing_deg")
+    for name in measured:
+      assert getattr(one, name) == pytest.approx(getattr(other, name), rel=1e-9)
+    same = {**dict.fromkeys(measured, 0), "geometry": None}
     assert dataclasses.replace(one, **same) == dataclasses.replace(other, **same)
 
 
@@ -271,7 +279,8 @@ def test_vector_files_read_back(tmp_path, crs, empty):
     path.write_text("old")
   placed = crs not in (None, _LOCAL)
   written = [gpkg, geojson] if placed else [gpkg]
-  assert vectors.write(found, grid, gpkg, geojson) == written
+  provenance = Provenance(2.5, "lgag on a trunk", (0.5,), "Storm 'A' 滑坡", "2024-02-29")
+  assert vectors.write(found, grid, gpkg, geojson, provenance) == written
   assert sorted(gpkg.parent.iterdir()) == sorted(written)
 
   assert pyogrio.list_layers(gpkg)[0].tolist() == ["landslides", "Polygon"]
@@ -280,8 +289,7 @@ def test_vector_files_read_back(tmp_path, crs, empty):
   if placed:
     assert meta["crs"] == crs
   read = dict(zip(meta["fields"], columns, strict=True))
-  assert list(read) == ["id", "class", "area_m2", "perimeter_m", "mean_probability",
-                        "max_probability", "pixels", "source"]
+  assert list(read) == FIELDS
   features = json.loads(geojson.read_text())["features"] if placed else []
   if empty:
     assert len(shapes) == len(features) == 0
@@ -292,6 +300,12 @@ def test_vector_files_read_back(tmp_path, crs, empty):
   assert read["source"].tolist() == ["scène\\udce9.tif"] * 2
   assert read["pixels"].tolist() == [10, 2]
   np.testing.assert_allclose(read["mean_probability"], [0.4, np.nan])
+  assert read["stable_id"].tolist() == [x.stable_id for x in found]
+  assert read["touches_border"].tolist() == [True, True]
+  assert read["gsd_m"].tolist() == [2.5, 2.5]
+  assert read["image_date"].astype(str).tolist() == ["2024-02-29"] * 2
+  assert read["version"].tolist() == [f"lgag_jax {__version__}"] * 2
+  assert read["review_status"].tolist() == ["not reviewed"] * 2
   areas = [x.area_m2 if placed else np.nan for x in found]
   np.testing.assert_allclose(read["area_m2"], areas)
   for feature, landslide in zip(features, found, strict=placed):
@@ -300,8 +314,9 @@ def test_vector_files_read_back(tmp_path, crs, empty):
 
 def check_feature(feature, landslide, crs):
   properties = feature["properties"]
-  assert list(properties) == ["id", "class", "area_m2", "perimeter_m", "mean_probability",
-                              "max_probability", "pixels", "source"]
+  assert list(properties) == FIELDS
+  assert (properties["event"], properties["image_date"]) == ("Storm 'A' 滑坡", "2024-02-29")
+  assert properties["touches_border"] is landslide.touches_border
   assert (properties["id"], properties["class"]) == (landslide.id, landslide.class_name)
   assert properties["mean_probability"] == landslide.mean_probability
   outline, *holes = feature["geometry"]["coordinates"]

@@ -1,22 +1,24 @@
 """Traces the connected regions of a map into landslide polygons and measures them on the ground."""
 
 import dataclasses
+import hashlib
 import itertools
 import logging
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 
 import numpy as np
 import shapely
-from affine import Affine
 
-from lgag_jax.geo.grid import GEOD, Grid
-from lgag_jax.mapping import regions
+from lgag_jax.geo.grid import Grid
+from lgag_jax.mapping import ground_measures, regions
 from lgag_jax.mapping.rasters import MapRaster
+from lgag_jax.mapping.regions import Regions
 
 _LOG = logging.getLogger(__name__)
 
 _MAX_HOLES = 10_000  # More are not simplified: the time grows with the square of their number.
-_POLYGONS_AT_ONCE = 1000  # Coordinates are only projected fast in bulk.
+_ID_DIGITS = 16  # Hexadecimal.
+_CONFIDENCES = ("low", "medium", "high")  # Thirds of the scores from the threshold to one.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,11 +34,18 @@ class Landslide:
   max_probability: float | None  # Likewise.
   pixels: int
   source: str
+  stable_id: str = ""  # The same whenever the same map is made again, whatever else is on it.
+  confidence: str | None = None  # By the mean probability: low, medium or high; None if unknown.
+  length_m: float | None = None  # Of the smallest rectangle around it; None if its place is unknown.
+  width_m: float | None = None  # Likewise.
+  bearing_deg: float | None = None  # Of the rectangle's long side, 0..180 clockwise from true north.
+  touches_missing: bool = False  # A pixel without data lies beside one of its pixels.
+  touches_border: bool = False  # It reaches the scene's border.
 
 
 def trace(
   mask: MapRaster, probability: MapRaster, classes: tuple[str, ...], source: str, *,
-  min_area: float = 0, simplify: float = 0,
+  min_area: float = 0, simplify: float = 0, thresholds: Sequence[float] = (),
 ) -> Generator[Landslide, None, None]:
   """Yields the landslides of a map as they end: memory does not grow with their number.
 
@@ -45,30 +54,61 @@ def trace(
   Douglas-Peucker simplification, converted by the resolution at the scene's centre. Each polygon is
   simplified separately, so that neighbours of two classes may overlap slightly. If the scene has no
   place on the Earth, both are in pixels. A region whose area is zero is no landslide; their number is
-  logged. Raises ValueError naming a raster that does not fit,
-  ImageError naming a damaged one.
+  logged. Without `thresholds`, one score per class, the confidence is unknown. Raises ValueError naming
+  a raster that does not fit, ImageError naming a damaged one.
   """
   grid, numbers, without_area = mask.grid, itertools.count(1), 0
   _check(mask, probability, grid, len(classes))
   for group in regions.find_regions(mask, probability, len(classes)):
-    areas, perimeters = _ground_measures(group.outlines, grid)
+    areas, perimeters = ground_measures.areas_and_perimeters(group.outlines, grid)
     measured = group.pixels if grid.to_wgs84() is None else areas
     without_area += np.count_nonzero(measured == 0)
     # Written as "not smaller": an area that cannot be measured is NaN, and its region is kept.
     large = np.flatnonzero(~((measured < min_area) | (measured == 0)))
-    to_scene = lambda points: _apply(grid.transform, points)
+    to_scene = lambda points: ground_measures.apply(grid.transform, points)
     geometries = _simplify(shapely.transform(group.outlines[large], to_scene), grid, simplify)
-    for i, geometry in zip(large, geometries, strict=True):
+    more = _details(group, large, grid, classes, source, thresholds)
+    for i, geometry, details in zip(large, geometries, more, strict=True):
       yield Landslide(
         next(numbers), classes[group.class_index[i] - 1], geometry, _or_none(areas[i]),
         _or_none(perimeters[i]), _or_none(group.mean[i]), _or_none(group.maximum[i]),
-        int(group.pixels[i]), source,
+        int(group.pixels[i]), source, **details,
       )
   if without_area:
     _LOG.warning(
       "%s: %d regions have an area of 0 m², so they are no landslides. They lie at or beyond a pole: "
       "check the scene's CRS and its coordinates.", source, without_area,
     )
+
+
+def _details(
+  group: Regions, numbers: np.ndarray, grid: Grid, classes: tuple[str, ...], source: str,
+  thresholds: Sequence[float],
+) -> Generator[dict, None, None]:
+  """Yields the fields of `Landslide` beyond its figures, for the regions `numbers` of a group."""
+  outlines = group.outlines[numbers]
+  rectangles = ground_measures.rectangles(outlines, grid)
+  left, top, right, bottom = shapely.bounds(outlines).T
+  at_border = (left <= 0) | (top <= 0) | (right >= grid.width) | (bottom >= grid.height)
+  # Where a block of rows began is no part of a landslide's identity, so corners are put in order.
+  outline_bytes = shapely.to_wkb(shapely.normalize(outlines), byte_order=1)
+  for i, rectangle, border, outline in zip(numbers, rectangles, at_border, outline_bytes, strict=True):
+    c = int(group.class_index[i]) - 1
+    place = f"{source}\n{tuple(grid.transform[:6])}\n{classes[c]}\n".encode(errors="backslashreplace")
+    length, width, bearing = map(_or_none, rectangle)
+    yield {
+      "stable_id": hashlib.sha256(place + outline).hexdigest()[:_ID_DIGITS],
+      "confidence": _confidence(float(group.mean[i]), thresholds[c]) if thresholds else None,
+      "length_m": length, "width_m": width, "bearing_deg": bearing,
+      "touches_missing": bool(group.touches_missing[i]), "touches_border": bool(border),
+    }
+
+
+def _confidence(mean: float, threshold: float) -> str | None:
+  if not np.isfinite(mean):
+    return None
+  part = (mean - threshold) / max(1.0 - threshold, 1e-6)
+  return _CONFIDENCES[int(np.clip(part * len(_CONFIDENCES), 0, len(_CONFIDENCES) - 1))]
 
 
 def _check(mask: MapRaster, probability: MapRaster, grid: Grid, classes: int) -> None:
@@ -87,40 +127,6 @@ def _check(mask: MapRaster, probability: MapRaster, grid: Grid, classes: int) ->
       f"{mask.path} has {mask.dataset.count} bands of {mask.dataset.dtypes[0]}: it must have one of "
       "uint8. Make the map again."
     )
-
-
-def _apply(transform: Affine, points: np.ndarray) -> np.ndarray:
-  a, b, c, d, e, f = transform[:6]
-  x, y = points.T
-  return np.stack([a * x + b * y + c, d * x + e * y + f], axis=1)
-
-
-def _ground_measures(outlines: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-  """Returns areas in square metres and perimeters in metres on the ellipsoid; NaN if unknown.
-
-  Edges are first cut at every pixel: a straight line on the map is not the shortest line on the
-  ellipsoid, between which areas are computed. So the area is exactly the sum of the pixels' areas.
-  """
-  areas, perimeters = np.full((2, len(outlines)), np.nan)
-  transformer = grid.to_wgs84()
-  if transformer is None:
-    return areas, perimeters
-  for start in range(0, len(outlines), _POLYGONS_AT_ONCE):
-    rings, polygon = shapely.get_rings(outlines[start : start + _POLYGONS_AT_ONCE], return_index=True)
-    rings = shapely.segmentize(rings, 1.0)
-    points = _apply(grid.transform, shapely.get_coordinates(rings))
-    longitudes, latitudes = transformer.transform(*points.T)
-    stops = np.cumsum(shapely.get_num_coordinates(rings))
-    previous = None
-    for ring_start, stop, i in zip(np.r_[0, stops], stops, polygon + start, strict=False):
-      ring = slice(ring_start, stop)
-      area, length = GEOD.polygon_area_perimeter(longitudes[ring], latitudes[ring])
-      if i != previous:  # A polygon's first ring is its outline; the others are holes.
-        areas[i], perimeters[i] = abs(area), length
-      else:
-        areas[i], perimeters[i] = areas[i] - abs(area), perimeters[i] + length
-      previous = i
-  return areas, perimeters
 
 
 def _simplify(geometries: np.ndarray, grid: Grid, tolerance: float) -> np.ndarray:

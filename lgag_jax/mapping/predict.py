@@ -2,53 +2,26 @@
 
 import contextlib
 import dataclasses
-import hashlib
-import json
 import logging
 import pathlib
 import shutil
-from collections.abc import Iterator
 
 import jax
-from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import threshold_rules
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
-from lgag_jax.geo import crs_relation, placement, scale
-from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading
-from lgag_jax.inference.localize import main_map_name
 from lgag_jax.mapping import output_folder, products, scene_page
+from lgag_jax.mapping.loaded_model import LoadedModel, load_model
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.scene_mapper import SceneMapper
-from lgag_jax.method.network import Network
+from lgag_jax.mapping.scene_plans import plan_scenes
 from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import lock, processes, sharding
-from lgag_jax.state import TrainState
-from lgag_jax.training import restore
 
 _LOG = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedModel:
-  """A trained network and what else mapping needs, read from a workdir."""
-
-  workdir: pathlib.Path
-  config: Config
-  network: Network
-  state: TrainState
-  mesh: Mesh
-  thresholds: list[float]  # Per class.
-  training_scale: scale.Scale
-
-  def scale_for(self, options: Options) -> scale.Scale:
-    """Returns the scale of training, with --training_gsd if that is given."""
-    gsd = options.training_gsd or self.training_scale.gsd
-    return dataclasses.replace(self.training_scale, gsd=gsd)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,18 +42,6 @@ class _SkippedImages(dict):
   def add(self, path: pathlib.Path, error: Exception) -> None:
     self[str(path)] = str(error) if str(path) in str(error) else f"{path}: {error}"
     _LOG.warning("Skipped: %s", self[str(path)])
-
-
-def load_model(workdir: pathlib.Path) -> LoadedModel:
-  """Reads a workdir, or a model directory; raises OSError or ValueError naming what is wrong."""
-  mesh = sharding.make_mesh()
-  config, network, state = restore.restore(workdir, mesh)
-  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
-  network = threshold_rules.with_evidence(network, workdir, config)
-  return LoadedModel(
-    workdir, config, network, state, mesh, thresholds[main_map_name(config)],
-    scale.load(workdir, config),
-  )
 
 
 def map_scenes(
@@ -114,7 +75,7 @@ def map_scenes(
     state = jax.tree.map(sharding.gather_to_host, state)
   with lock.hold(output, "output"):
     skipped = _SkippedImages()
-    plans = list(_plans(paths, loaded, options, MapNames(output), skipped))
+    plans = list(plan_scenes(paths, loaded, options, MapNames(output), skipped.add))
     classes = len(config.data.classes)
     names = {plan.stem: plan.product_names(classes, options) for plan in plans}
     processes.run_on_first(lambda: output_folder.prepare(output, names))
@@ -200,51 +161,3 @@ def blank_maps_warning(rows: list[dict], config: Config) -> str:
     "range of values, and their ground resolution (--training_gsd, --gsd). Then see the AUC and the "
     "findings in the workdir's report.html."
   )
-
-
-def _plans(
-  paths: list[pathlib.Path], loaded: LoadedModel, options: Options, names: MapNames,
-  skipped: _SkippedImages,
-) -> Iterator[ScenePlan]:
-  """Yields a plan for each scene whose header can be read; skips the others."""
-  config, training_scale = loaded.config, loaded.scale_for(options)
-  maker = _maker(loaded, options)
-  if training_scale.gsd is None:
-    _LOG.info(
-      "The ground resolution of training is unknown (--training_gsd): scenes are assumed to have the "
-      "same."
-    )
-  for path in paths:
-    try:
-      with open_scene(path, config.data.channels, bands=options.bands) as scene:
-        grid, dtype = scene.grid, scene.dtype
-      gsd = grid.gsd() or options.gsd or None
-      shape = grid.height, grid.width
-      windows = scale.plan_windows(training_scale, config, gsd, options.tile_size, shape)
-    except ValueError as error:
-      skipped.add(path, error)
-      continue
-    for text in (warnings := placement.warnings(grid, path)):
-      _LOG.warning("%s: %s", path, text)
-    if grid.georeferenced and grid.to_wgs84() is None:
-      system = f"the CRS {crs_relation.full_name(grid.crs)}" if grid.crs else "no CRS"
-      _LOG.warning(
-        "%s has %s, so its place on the Earth is unknown: polygons have no area in m², and there is no "
-        "GeoJSON. Give it its true CRS first, such as gdal_edit.py -a_srs EPSG:32633.", path, system,
-      )
-    if gsd is None and training_scale.gsd:
-      _LOG.info("%s does not give its ground resolution (--gsd): assuming that of training.", path.name)
-    parts = json.dumps([*maker, listing.file_key(path)])
-    key = hashlib.sha256(parts.encode()).hexdigest()
-    yield ScenePlan(path, names.stem(path, grid, key), grid, windows, key, dtype, warnings)
-
-
-def _maker(loaded: LoadedModel, options: Options) -> list[str]:
-  """Returns all that a map depends on, except its scene."""
-  data, evidence = loaded.config.data, loaded.network.evidence
-  return [str(part) for part in (
-    *([evidence.digest()] if evidence else []),
-    int(loaded.state.step), loaded.thresholds, (loaded.workdir / "config.json").read_text(),
-    loaded.scale_for(options), options,
-    (data.mean, data.std),  # With data.normalise="train" they are not in config.json.
-  )]

@@ -30,6 +30,7 @@ from lgag_jax.mapping import (
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.mapping.row_store import RowStore
+from lgag_jax.mapping.schemas import Provenance
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import files
 
@@ -48,6 +49,7 @@ class ScenePlan:
   key: str  # Identifies the network, the scene and the options: another key is another map.
   dtype: np.dtype = np.dtype(np.uint8)  # Of its values.
   warnings: tuple[str, ...] = ()  # What its header tells the reader of its map to check.
+  provenance: Provenance = Provenance()
 
   def working_folder(self, output: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the map's rows until the map is whole."""
@@ -122,11 +124,12 @@ def write(
       areas = {name: [] for name in names}
       landslides = polygons.trace(
         mask, probability, names, plan.path.name, min_area=plan.min_area(options),
-        simplify=options.simplify,
+        simplify=options.simplify, thresholds=plan.provenance.thresholds,
       )
       vector_paths = [staged / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
       with contextlib.closing(landslides):
-        vectors.write(_collect_areas(landslides, areas), plan.grid, *vector_paths)
+        collected = _collect_areas(landslides, areas)
+        vectors.write(collected, plan.grid, *vector_paths, provenance=plan.provenance)
     with files.atomic_path(staged / "overlay" / f"{plan.stem}.png") as partial:
       overlay.overlay_image(plan.path, mask, config, options).save(partial)
   figures = _figures(plan, pixel_counts, image_scores, areas, config) | effort
@@ -196,6 +199,7 @@ def _figures(
   return {
     "key": plan.key, "file": plan.path.name, "path": map_names.source_path(plan.path),
     "stem": plan.stem, **map_names.grid_figures(grid),
+    "event": plan.provenance.event, "image_date": plan.provenance.image_date,
     "georeferenced": grid.georeferenced, "valid_pixels": valid,
     "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.windows),
     "classes": classes,

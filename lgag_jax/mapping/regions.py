@@ -15,6 +15,8 @@ from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.mapping import rasters
 from lgag_jax.mapping.rasters import MapRaster
 
+_MISSING = -2  # Instead of a piece, where a pixel has no data.
+
 
 @dataclasses.dataclass(frozen=True)
 class Regions:
@@ -24,6 +26,7 @@ class Regions:
   pixels: np.ndarray  # i64[N]
   mean: np.ndarray  # f64[N], probability 0..1; NaN if no pixel has one.
   maximum: np.ndarray  # f64[N], likewise.
+  touches_missing: np.ndarray  # bool[N], whether a pixel without data lies beside one of its pixels.
   outlines: np.ndarray  # object[N], shapely.Polygon in whole pixels (column, row).
 
 
@@ -31,14 +34,15 @@ class Regions:
 class _Pieces:
   """Parts of regions in the rows read so far."""
 
-  figures: np.ndarray  # f64[n, 6], see `_figures`.
+  figures: np.ndarray  # f64[n, 7], see `_figures`.
   outlines: list[list[shapely.Polygon]]  # Of each piece, one per block of rows.
-  last_row: np.ndarray  # i64[W], the piece of each pixel of the last row; -1 for none.
+  last_row: np.ndarray  # i64[W], the piece of each pixel of the last row; -1 for none, or _MISSING.
 
   def select(self, mask: np.ndarray) -> "_Pieces":
     """Returns the pieces where `mask`, bool[n], is True."""
     numbers = np.flatnonzero(mask)
-    new_numbers = np.full(len(mask) + 1, -1)  # The last entry keeps -1 as -1.
+    new_numbers = np.full(len(mask) + 2, -1)  # The last entries keep -1 and _MISSING as they are.
+    new_numbers[_MISSING] = _MISSING
     new_numbers[numbers] = np.arange(len(numbers))
     return _Pieces(
       self.figures[numbers], [self.outlines[i] for i in numbers], new_numbers[self.last_row]
@@ -55,7 +59,7 @@ def find_regions(mask: MapRaster, probability: MapRaster, classes: int) -> Itera
   # Sums are divided by it at the end, so that sums of percent are exact.
   scale = 100.0 if probability.dataset.dtypes[0] == "uint8" else 1.0
   width = mask.dataset.width
-  pieces = _Pieces(np.zeros((0, 6)), [], np.full(width, -1))
+  pieces = _Pieces(np.zeros((0, 7)), [], np.full(width, -1))
   step = max(1, rasters.PIXELS_AT_ONCE // width)
   for window in mask.row_blocks():
     values = mask.read(1, window)
@@ -82,8 +86,10 @@ def find_regions(mask: MapRaster, probability: MapRaster, classes: int) -> Itera
 def _block_pieces(
   values: np.ndarray, scores: dict[int, np.ndarray], top: int
 ) -> tuple[_Pieces, np.ndarray]:
-  """Returns a block's pieces, and the piece of each pixel of its first row, -1 for none."""
-  labels, figures, count = np.zeros(values.shape, np.int32), [np.zeros((0, 6))], 0
+  """Returns a block's pieces, and the piece of each pixel of its first row, as `last_row` has it."""
+  labels, figures, count = np.zeros(values.shape, np.int32), [np.zeros((0, 7))], 0
+  missing = values == UNKNOWN
+  beside_missing = scipy.ndimage.binary_dilation(missing).ravel()
   for c in scores:
     inside = values == c
     class_labels, class_count = cast(tuple[np.ndarray, int], scipy.ndimage.label(inside))
@@ -91,7 +97,9 @@ def _block_pieces(
     piece = class_labels.ravel()[positions] - 1
     labels.ravel()[positions] = piece + (count + 1)
     scene_positions = positions + top * values.shape[1]
-    figures.append(_figures(c, scene_positions, piece, scores[c].ravel()[positions], class_count))
+    figures.append(_figures(
+      c, scene_positions, piece, scores[c].ravel()[positions], beside_missing[positions], class_count
+    ))
     count += class_count
   outlines = [[]] * count
   shift = Affine.translation(0, top)
@@ -99,33 +107,39 @@ def _block_pieces(
   for shape, label in rasterio.features.shapes(labels, labels > 0, connectivity=4, transform=shift):
     outline, *holes = shape["coordinates"]
     outlines[int(label) - 1] = [shapely.Polygon(outline, holes)]
-  last_row = labels[-1].astype(np.int64) - 1
-  return _Pieces(np.concatenate(figures), outlines, last_row), labels[0] - 1
+  first_row, last_row = (
+    np.where(missing[row], _MISSING, labels[row].astype(np.int64) - 1) for row in (0, -1)
+  )
+  return _Pieces(np.concatenate(figures), outlines, last_row), first_row
 
 
-def _figures(class_index, positions, piece, scores, count) -> np.ndarray:
-  """Measures pieces from their pixels, given as positions, pieces and scores.
+def _figures(class_index, positions, piece, scores, beside_missing, count) -> np.ndarray:
+  """Measures pieces from their pixels, given as positions, pieces, scores and `beside_missing`.
 
-  Returns class, last position, pixels, pixels with a probability, its sum and its maximum,
-  f64[count, 6].
+  Returns class, last position, pixels, pixels with a probability, its sum and its maximum, and whether
+  missing data lie beside it (0 or 1), f64[count, 7].
   """
   last = np.empty(count)
   last[piece] = positions  # If several values go to one place, the last one stays.
   pixels = np.bincount(piece, minlength=count)
+  touching = np.bincount(piece[beside_missing], minlength=count) > 0
   known = scores <= 100 if scores.dtype == np.uint8 else np.isfinite(scores)
   piece, scores = piece[known], scores[known].astype(np.float64)  # `maximum.at` is fast on float64.
   maximum = np.full(count, -np.inf)
   np.maximum.at(maximum, piece, scores)
   counted, total = np.bincount(piece, minlength=count), np.bincount(piece, scores, minlength=count)
-  return np.stack([np.full(count, class_index), last, pixels, counted, total, maximum], axis=1)
+  class_column = np.full(count, class_index)
+  return np.stack([class_column, last, pixels, counted, total, maximum, touching], axis=1)
 
 
 def _join(above: _Pieces, below: _Pieces, first_row: np.ndarray) -> _Pieces:
   """Joins pieces that touch across the border between the rows so far and a new block.
 
-  `first_row`, i64[W], is the piece of each pixel of the block's first row, -1 for none.
+  `first_row`, i64[W], is the piece of each pixel of the block's first row, as `last_row` has it.
   """
   figures = np.concatenate([above.figures, below.figures])
+  figures[above.last_row[(above.last_row >= 0) & (first_row == _MISSING)], 6] = 1
+  figures[len(above.figures) + first_row[(first_row >= 0) & (above.last_row == _MISSING)], 6] = 1
   touching = (above.last_row >= 0) & (first_row >= 0)
   pairs = np.unique(above.last_row[touching] * len(figures) + len(above.figures) + first_row[touching])
   upper, lower = np.divmod(pairs, len(figures))
@@ -133,28 +147,30 @@ def _join(above: _Pieces, below: _Pieces, first_row: np.ndarray) -> _Pieces:
   edges = (upper[same_class], lower[same_class])
   graph = scipy.sparse.coo_array((np.ones(same_class.sum(), bool), edges), (len(figures),) * 2)
   count, region = scipy.sparse.csgraph.connected_components(graph, directed=False)
-  class_index, last, maximum = np.full((3, count), -np.inf)
-  for column, values in ((0, class_index), (1, last), (5, maximum)):
+  class_index, last, maximum, touches_missing = np.full((4, count), -np.inf)
+  for column, values in ((0, class_index), (1, last), (5, maximum), (6, touches_missing)):
     np.maximum.at(values, region, figures[:, column])
   sums = [np.bincount(region, figures[:, column], count) for column in (2, 3, 4)]
   outlines = [[] for _ in range(count)]
   for i, outline in zip(region.tolist(), above.outlines + below.outlines, strict=True):
     outlines[i] += outline
-  last_row = np.where(below.last_row < 0, -1, np.r_[region, -1][below.last_row + len(above.figures)])
-  return _Pieces(np.stack([class_index, last, *sums, maximum], axis=1), outlines, last_row)
+  last_row = below.last_row.copy()
+  last_row[last_row >= 0] = region[last_row[last_row >= 0] + len(above.figures)]
+  columns = [class_index, last, *sums, maximum, touches_missing]
+  return _Pieces(np.stack(columns, axis=1), outlines, last_row)
 
 
 def _whole_regions(pieces: _Pieces, scale: float) -> Regions:
   """Returns pieces that no later row touches as regions; `scale` is the score of probability one."""
   order = np.argsort(pieces.figures[:, 1])
-  class_index, _, pixels, known, total, maximum = pieces.figures[order].T
+  class_index, _, pixels, known, total, maximum, touches_missing = pieces.figures[order].T
   outlines = np.empty(len(order), object)
   outlines[:] = [_merge(pieces.outlines[i]) for i in order]
   with np.errstate(invalid="ignore"):
     mean = total / known / scale
   return Regions(
     class_index.astype(np.int64), pixels.astype(np.int64), mean,
-    np.where(known > 0, maximum / scale, np.nan), outlines,
+    np.where(known > 0, maximum / scale, np.nan), touches_missing > 0, outlines,
   )
 
 

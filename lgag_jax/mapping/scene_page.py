@@ -37,7 +37,8 @@ def write(
   reasons = [(name, skipped[path].replace(path, name)) for path, name in short.items()]
   page = rendering.html(
     "scene_report.html", title="1 scene" if len(results) == 1 else f"{len(results):,} scenes",
-    description=description, maps_digest=maps_digest, cards=_cards(results),
+    description=description, events=_events(results), maps_digest=maps_digest,
+    cards=_cards(results),
     skipped=rendering.Table(("image", "reason"), reasons, text_columns=2), skipped_count=len(skipped),
     warnings=_warnings(results, labels),
     evaluation=_evaluation(evaluation, output) if evaluation else None,
@@ -57,6 +58,18 @@ def _warnings(results: Sequence[dict], labels: dict[str, str]) -> rendering.Tabl
     (labels[result["stem"]], text) for result in results for text in result.get("warnings", ())
   ]
   return rendering.Table(("image", "warning"), rows[:MAX_ROWS], text_columns=2)
+
+
+def _events(results: Sequence[dict]) -> list[str]:
+  """Returns a sentence for each event and date of imagery; earlier releases recorded neither."""
+  pairs = dict.fromkeys(
+    (result.get("event", ""), result.get("image_date", "")) for result in results
+  )
+  parts = [
+    [f"Event: {event}."] * bool(event) + [f"Date of the imagery: {date}."] * bool(date)
+    for event, date in pairs
+  ]
+  return [" ".join(texts) for texts in parts if texts][:MAX_ROWS]
 
 
 def _short_names(paths: Sequence[str]) -> dict[str, str]:

@@ -22,17 +22,14 @@ import shapely
 
 from lgag_jax.geo import antimeridian, vector_paths
 from lgag_jax.geo.grid import Grid
+from lgag_jax.mapping import schemas
 from lgag_jax.mapping.polygons import Landslide
+from lgag_jax.mapping.schemas import Provenance
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
 
 LAYER = "landslides"
-_FIELDS = (
-  ("id", np.int64), ("class", object), ("area_m2", np.float64), ("perimeter_m", np.float64),
-  ("mean_probability", np.float64), ("max_probability", np.float64), ("pixels", np.int64),
-  ("source", object),
-)
 # RFC 7946: WGS84, outlines anticlockwise, holes clockwise.
 _GEOJSON: dict[str, Any] = {"RFC7946": "YES", "WRAPDATELINE": "NO"}
 _CENTIMETRE = 7  # Decimals of degrees.
@@ -43,7 +40,8 @@ _SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
 
 
 def write(
-  landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path, geojson_path: pathlib.Path
+  landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path, geojson_path: pathlib.Path,
+  provenance: Provenance = Provenance(),
 ) -> list[pathlib.Path]:
   """Writes a GeoPackage with the layer "landslides", and a GeoJSON; returns the files written.
 
@@ -55,20 +53,20 @@ def write(
   gpkg_path.parent.mkdir(parents=True, exist_ok=True)
   with vector_paths.plain_folder(gpkg_path.parent) as folder:
     names = (gpkg_path.name, geojson_path.name) if grid.to_wgs84() else (gpkg_path.name,)
-    _write_files(landslides, grid, *(folder / name for name in names))
+    _write_files(landslides, grid, provenance, *(folder / name for name in names))
   if len(names) == 1:
     geojson_path.unlink(missing_ok=True)
   return [gpkg_path, geojson_path][: len(names)]
 
 
 def _write_files(
-  landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path,
+  landslides: Iterable[Landslide], grid: Grid, provenance: Provenance, gpkg_path: pathlib.Path,
   geojson_path: pathlib.Path | None = None,
 ) -> None:
   in_degrees = geojson_path and _temporary_path(geojson_path)
   try:
     with _beside(gpkg_path) as partial:
-      count, with_area = _write_layers(partial, in_degrees, landslides, grid)
+      count, with_area = _write_layers(partial, in_degrees, landslides, grid, provenance)
       _check_count(partial, count)
       if _can_index() and not pyogrio.read_info(partial)["capabilities"]["fast_spatial_filter"]:
         raise pyogrio.errors.DataLayerError("the spatial index was not written")
@@ -146,7 +144,8 @@ def remove_side_files(path: pathlib.Path) -> None:
 
 
 def _write_layers(
-  path: pathlib.Path, in_degrees: pathlib.Path | None, landslides: Iterable[Landslide], grid: Grid
+  path: pathlib.Path, in_degrees: pathlib.Path | None, landslides: Iterable[Landslide], grid: Grid,
+  provenance: Provenance,
 ) -> tuple[int, int]:
   """Writes a GeoPackage, and one in longitude and latitude of the landslides with an area.
 
@@ -158,11 +157,13 @@ def _write_layers(
   landslides, count, with_area = iter(landslides), 0, 0
   while (batch := list(itertools.islice(landslides, _LANDSLIDES_AT_ONCE))) or not path.exists():
     geometries = np.array([landslide.geometry for landslide in batch], object)
-    _write_batch(path, batch, geometries, grid.crs.to_wkt() if grid.crs else None, "Polygon")
+    columns = [field.column(batch, provenance) for field in schemas.PLAIN]
+    _write_batch(path, columns, geometries, grid.crs.to_wkt() if grid.crs else None, "Polygon")
     measured = [number for number, landslide in enumerate(batch) if landslide.area_m2 is not None]
     if in_degrees:
       polygons = _to_degrees(geometries[measured], grid)
-      _write_batch(in_degrees, [batch[number] for number in measured], polygons, "EPSG:4326", "Unknown")
+      columns = [column[measured] for column in columns]
+      _write_batch(in_degrees, columns, polygons, "EPSG:4326", "Unknown")
     count += len(batch)
     with_area += len(measured)
   return count, with_area
@@ -180,16 +181,13 @@ def _to_degrees(polygons: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _write_batch(
-  path: pathlib.Path, landslides: list[Landslide], geometries: np.ndarray, crs: str | None, kind: str
+  path: pathlib.Path, columns: list[np.ndarray], geometries: np.ndarray, crs: str | None, kind: str
 ) -> None:
-  columns = zip(*map(_row, landslides), strict=True) if landslides else [()] * len(_FIELDS)
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="'crs' was not provided")  # Some scenes have none.
     pyogrio.raw.write(
-      path, shapely.to_wkb(geometries),
-      [np.array(column, kind) for column, (_, kind) in zip(columns, _FIELDS, strict=True)],
-      [name for name, _ in _FIELDS], layer=LAYER, driver="GPKG", crs=crs, append=path.exists(),
-      geometry_type=kind, promote_to_multi=False,
+      path, shapely.to_wkb(geometries), columns, [field.name for field in schemas.PLAIN], layer=LAYER,
+      driver="GPKG", crs=crs, append=path.exists(), geometry_type=kind, promote_to_multi=False,
       layer_options={"SPATIAL_INDEX": "YES" if kind == "Polygon" and _can_index() else "NO"},
     )
 
@@ -199,15 +197,3 @@ def _check_count(path: pathlib.Path, count: int) -> None:
   written = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"]
   if written != count:
     raise pyogrio.errors.DataLayerError(f"{written} of {count} polygons written (is the disk full?)")
-
-
-def _row(landslide: Landslide) -> tuple:
-  return (
-    landslide.id, _text(landslide.class_name), landslide.area_m2, landslide.perimeter_m,
-    landslide.mean_probability, landslide.max_probability, landslide.pixels, _text(landslide.source),
-  )
-
-
-def _text(name: str) -> str:
-  """Escapes the bytes of a file name that are not valid text."""
-  return name.encode(errors="backslashreplace").decode()

@@ -1,6 +1,8 @@
 """The settings of --mode=predict, and of --mode=eval on scenes. Each field is a flag."""
 
+import contextlib
 import dataclasses
+import datetime
 
 from lgag_jax.options.fields import flag, require
 
@@ -26,6 +28,10 @@ class Options:
   simplify: float = flag(0.0, (
     "tolerance for simplifying the outlines of polygons in metres, or in pixels if the scene has no "
     "CRS."))
+  event: str = flag("", (
+    "name of the event, such as 'Gorkha earthquake 2015'; each polygon carries it."))
+  image_date: str = flag("", (
+    "date of the imagery, YYYY-MM-DD; each polygon carries it."))
 
   def __post_init__(self):
     require(self.probability in ("percent", "float32"), self, "probability", "percent or float32")
@@ -33,6 +39,8 @@ class Options:
     require(self.tile_size == 0 or self.tile_size >= 32, self, "tile_size", "0, or 32 pixels or more")
     require(all(band > 0 for band in self.bands), self, "bands", "numbers from 1")
     require(self.min_area == -1 or 0 <= self.min_area < float("inf"), self, "min_area", "-1, 0 or more")
+    require(self.event.isprintable(), self, "event", "text on one line")
+    require(_is_date(self.image_date), self, "image_date", "a date such as 2015-04-26")
     for name in ("gsd", "training_gsd", "simplify"):
       require(0 <= getattr(self, name) < float("inf"), self, name, "0 or more")
 
@@ -40,6 +48,12 @@ class Options:
   def dtype(self) -> str:
     """The data type of the probability rasters."""
     return "uint8" if self.probability == "percent" else "float32"
+
+
+def _is_date(text: str) -> bool:
+  with contextlib.suppress(ValueError):
+    return not text or datetime.date.fromisoformat(text).isoformat() == text
+  return False
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,46 @@
+"""A trained network and what else mapping needs, as a workdir or a model directory holds it."""
+
+import dataclasses
+import pathlib
+
+from jax.sharding import Mesh
+
+from lgag_jax.config import Config
+from lgag_jax.evaluation import threshold_rules
+from lgag_jax.geo import scale
+from lgag_jax.inference.localize import main_map_name
+from lgag_jax.method.network import Network
+from lgag_jax.options.mapping import Options
+from lgag_jax.runtime import sharding
+from lgag_jax.state import TrainState
+from lgag_jax.training import restore
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedModel:
+  """A trained network and what else mapping needs, read from a workdir."""
+
+  workdir: pathlib.Path
+  config: Config
+  network: Network
+  state: TrainState
+  mesh: Mesh
+  thresholds: list[float]  # Per class.
+  training_scale: scale.Scale
+
+  def scale_for(self, options: Options) -> scale.Scale:
+    """Returns the scale of training, with --training_gsd if that is given."""
+    gsd = options.training_gsd or self.training_scale.gsd
+    return dataclasses.replace(self.training_scale, gsd=gsd)
+
+
+def load_model(workdir: pathlib.Path) -> LoadedModel:
+  """Reads a workdir, or a model directory; raises OSError or ValueError naming what is wrong."""
+  mesh = sharding.make_mesh()
+  config, network, state = restore.restore(workdir, mesh)
+  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
+  network = threshold_rules.with_evidence(network, workdir, config)
+  return LoadedModel(
+    workdir, config, network, state, mesh, thresholds[main_map_name(config)],
+    scale.load(workdir, config),
+  )
