@@ -86,7 +86,10 @@ class Model:
     returns the rows of predictions.csv. `gsd` is metres per pixel, for images that do not give theirs.
     Raises ValueError naming the argument.
     """
-    options = dataclasses.replace(options, gsd=gsd or options.gsd)
+    dem = user_paths.expanded(options.dem, "options.dem") if options.dem else ""
+    options = dataclasses.replace(options, gsd=gsd or options.gsd, dem=dem)
+    if dem and output is None:
+      raise ValueError("`options.dem` needs `output`: slopes belong to polygons, which are files.")
     if isinstance(image, str | os.PathLike):
       image = user_paths.expanded(image, "image")
       if output is not None:

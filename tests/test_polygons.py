@@ -24,7 +24,9 @@ _NAMES = ("slide", "flow")
 FIELDS = [
   "id", "class", "area_m2", "perimeter_m", "mean_probability", "max_probability", "pixels", "source",
   "stable_id", "confidence", "length_m", "width_m", "bearing_deg", "touches_nodata", "touches_border",
-  "gsd_m", "method", "version", "event", "image_date", "review_status",
+  "slope_mean_deg", "slope_max_deg", "aspect_deg", "elevation_min_m", "elevation_max_m",
+  "height_range_m", "dem_share", "dem", "gsd_m", "method", "version", "event", "image_date",
+  "review_status",
 ]
 _UTM = ("EPSG:32644", (10, 0, 5e5, 0, -10, 3e6))
 _FEET = ("EPSG:2263", (10, 0, 9.8e5, 0, -10, 2e5))

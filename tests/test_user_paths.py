@@ -60,6 +60,10 @@ def test_every_path_of_the_command_line_is_expanded(home, monkeypatch, form):
   assert settings.input == f"{home}/home/*.tif"
   assert settings.output == f"{home}/home/tiles"
   assert settings.labels == f"{home}/data/l.gpkg"
+  words = ["--workdir=w", "--input=a.tif", "--output=o", *f"--dem{form}~/dem.tif".split(" ")]
+  with flagsaver.flagsaver():
+    (options,) = parse(monkeypatch, "--mode=predict", *words)
+  assert options.dem == f"{home}/home/dem.tif"
   fields = {
     "data.directory": "~/set", "data.manifest": "$DATA/m.csv", "data.pseudo_masks": "${DATA}/p",
     "data.feature_cache_directory": "~", "model.weights": "~/w.npz", "data.builder": "$DATA/b",

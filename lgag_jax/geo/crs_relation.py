@@ -36,10 +36,13 @@ def _units(crs: pyproj.CRS) -> list[float]:
 def transformer(crs: CRS | str, target: CRS | str) -> pyproj.Transformer | None:
   """Returns what transforms (x, y) from one system to another; None if they cannot be related.
 
-  A local system (engineering CRS) has no place on the Earth, and another planet has one of its own.
+  A local system (engineering CRS) has no place on the Earth, and another planet has one of its own. Of
+  a compound system, such as that of a DEM with its heights, the horizontal part counts.
   """
   try:
-    systems = _system(crs), _system(target)
+    systems = [
+      one.sub_crs_list[0] if one.is_compound else one for one in (_system(crs), _system(target))
+    ]
     if any(one.is_engineering or one.is_vertical or one.is_geocentric for one in systems):
       return None
     return pyproj.Transformer.from_crs(*systems, always_xy=True)

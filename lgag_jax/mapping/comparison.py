@@ -26,8 +26,8 @@ from lgag_jax.geo.shapes import Shapes
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.mapping import overlay, polygons, rasters
 from lgag_jax.mapping.polygons import Landslide
-from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.rasters import NO_DATA, MapRaster
+from lgag_jax.mapping.scene_plans import ScenePlan
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import files, preemption
 

@@ -10,9 +10,11 @@ import numpy as np
 import shapely
 
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.terrain import Terrain
 from lgag_jax.mapping import ground_measures, regions
 from lgag_jax.mapping.rasters import MapRaster
 from lgag_jax.mapping.regions import Regions
+from lgag_jax.mapping.terrain_filter import TerrainFilter
 
 _LOG = logging.getLogger(__name__)
 
@@ -41,11 +43,13 @@ class Landslide:
   bearing_deg: float | None = None  # Of the rectangle's long side, 0..180 clockwise from true north.
   touches_missing: bool = False  # A pixel without data lies beside one of its pixels.
   touches_border: bool = False  # It reaches the scene's border.
+  terrain: Terrain = Terrain()
 
 
 def trace(
   mask: MapRaster, probability: MapRaster, classes: tuple[str, ...], source: str, *,
   min_area: float = 0, simplify: float = 0, thresholds: Sequence[float] = (),
+  terrain: TerrainFilter | None = None,
 ) -> Generator[Landslide, None, None]:
   """Yields the landslides of a map as they end: memory does not grow with their number.
 
@@ -54,8 +58,9 @@ def trace(
   Douglas-Peucker simplification, converted by the resolution at the scene's centre. Each polygon is
   simplified separately, so that neighbours of two classes may overlap slightly. If the scene has no
   place on the Earth, both are in pixels. A region whose area is zero is no landslide; their number is
-  logged. Without `thresholds`, one score per class, the confidence is unknown. Raises ValueError naming
-  a raster that does not fit, ImageError naming a damaged one.
+  logged. Without `thresholds`, one score per class, the confidence is unknown. `terrain` measures
+  slopes and drops flat regions. Raises ValueError naming a raster that does not fit, ImageError naming
+  a damaged one.
   """
   grid, numbers, without_area = mask.grid, itertools.count(1), 0
   _check(mask, probability, grid, len(classes))
@@ -64,7 +69,12 @@ def trace(
     measured = group.pixels if grid.to_wgs84() is None else areas
     without_area += np.count_nonzero(measured == 0)
     # Written as "not smaller": an area that cannot be measured is NaN, and its region is kept.
-    large = np.flatnonzero(~((measured < min_area) | (measured == 0)))
+    kept = ~((measured < min_area) | (measured == 0))
+    terrains = [Terrain()] * len(kept)
+    if terrain:
+      terrains, flat = terrain.examine(group.class_index, group.outlines, kept)
+      kept &= ~flat
+    large = np.flatnonzero(kept)
     to_scene = lambda points: ground_measures.apply(grid.transform, points)
     geometries = _simplify(shapely.transform(group.outlines[large], to_scene), grid, simplify)
     more = _details(group, large, grid, classes, source, thresholds)
@@ -72,7 +82,7 @@ def trace(
       yield Landslide(
         next(numbers), classes[group.class_index[i] - 1], geometry, _or_none(areas[i]),
         _or_none(perimeters[i]), _or_none(group.mean[i]), _or_none(group.maximum[i]),
-        int(group.pixels[i]), source, **details,
+        int(group.pixels[i]), source, terrain=terrains[i], **details,
       )
   if without_area:
     _LOG.warning(

@@ -11,12 +11,11 @@ import jax
 from lgag_jax.config import Config
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
 from lgag_jax.imagery import listing, reading
-from lgag_jax.mapping import output_folder, products, scene_page
+from lgag_jax.mapping import output_folder, products, scene_page, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel, load_model
 from lgag_jax.mapping.map_names import MapNames
-from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.scene_mapper import SceneMapper
-from lgag_jax.mapping.scene_plans import plan_scenes
+from lgag_jax.mapping.scene_plans import ScenePlan, plan_scenes
 from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import lock, processes, sharding
@@ -55,7 +54,9 @@ def map_scenes(
   divide the scenes, or the rows of each if there are fewer scenes than processes; they need a disk that
   all of them see. An image that cannot be read is logged and skipped; raises ImageError if none can.
   """
+  terrain_filter.check(options)
   paths, products_of_maps = listing.scenes_and_products(source)
+  paths = terrain_filter.without_dem(paths, options)
   if products_of_maps:
     _LOG.warning(
       "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
@@ -156,6 +157,8 @@ def blank_maps_warning(rows: list[dict], config: Config) -> str:
       f" In {denied} of {len(rows)} images no class's image score exceeds localize.gate={gate:g}, so "
       "their maps are empty."
     )
+  if all_black and (flat := sum(row.get(f"{name}_flat") or 0 for row in rows for name in names)):
+    text += f" --min_slope dropped {flat} regions."
   return (
     f"{text} If this is unexpected, compare these images with the training images: their size, their "
     "range of values, and their ground resolution (--training_gsd, --gsd). Then see the AUC and the "

@@ -7,16 +7,16 @@ import contextlib
 import csv
 import ctypes
 import dataclasses
+import logging
 import math
 import pathlib
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 
 from lgag_jax.config import Config
-from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.imagery import tables
 from lgag_jax.mapping import (
   map_names,
@@ -28,57 +28,16 @@ from lgag_jax.mapping import (
   vectors,
 )
 from lgag_jax.mapping.polygons import Landslide
-from lgag_jax.mapping.rasters import NO_DATA
+from lgag_jax.mapping.rasters import NO_DATA, MapRaster
 from lgag_jax.mapping.row_store import RowStore
-from lgag_jax.mapping.schemas import Provenance
+from lgag_jax.mapping.scene_plans import ScenePlan
+from lgag_jax.mapping.terrain_filter import TerrainFilter, open_filter
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import files
 
+_LOG = logging.getLogger(__name__)
+
 _ROWS_AT_ONCE = 512  # Rows of the map in memory.
-_MIN_POLYGON_SIDE = 4  # In the network's pixels: the finest that its maps resolve.
-
-
-@dataclasses.dataclass(frozen=True)
-class ScenePlan:
-  """A scene to map, and how."""
-
-  path: pathlib.Path
-  stem: str  # Of the names of its files.
-  grid: Grid
-  windows: WindowPlan
-  key: str  # Identifies the network, the scene and the options: another key is another map.
-  dtype: np.dtype = np.dtype(np.uint8)  # Of its values.
-  warnings: tuple[str, ...] = ()  # What its header tells the reader of its map to check.
-  provenance: Provenance = Provenance()
-
-  def working_folder(self, output: pathlib.Path) -> pathlib.Path:
-    """Returns the folder of the map's rows until the map is whole."""
-    return output_folder.working_folder(output, self.stem)
-
-  def figures_path(self, output: pathlib.Path) -> pathlib.Path:
-    """Returns the file of the map's figures, which is written last."""
-    return output_folder.record_path(output, self.stem)
-
-  def product_names(self, classes: int, options: Options) -> list[str]:
-    """Returns the files of the map below its output, except the figures."""
-    raster = lambda folder, bands, dtype: rasters.path_with_suffix(
-      pathlib.Path(folder, self.stem), self.grid, bands, np.dtype(dtype)
-    ).as_posix()
-    names = [raster("probability", classes, options.dtype), raster("mask", 1, np.uint8)]
-    if self.grid.georeferenced:
-      names += [f"{folder}/{self.stem}.qml" for folder in ("mask", "probability", "polygons")]
-      names.append(f"polygons/{self.stem}.gpkg")
-      if self.grid.to_wgs84() is not None:
-        names.append(f"polygons/{self.stem}.geojson")
-    return [*names, f"overlay/{self.stem}.png"]
-
-  def min_area(self, options: Options) -> float:
-    """Returns the smallest area of a polygon in square metres, or in pixels without a CRS."""
-    if options.min_area >= 0:
-      return options.min_area
-    windows = self.windows
-    network_pixel = windows.reduction * windows.side / windows.model_side  # In the scene's.
-    return (_MIN_POLYGON_SIDE * network_pixel * (self.grid.gsd() or 1.0)) ** 2
 
 
 def is_complete(plan: ScenePlan, output: pathlib.Path) -> bool:
@@ -98,6 +57,7 @@ def write(
 
   - probability/ and mask/: cloud-optimised GeoTIFFs on the scene's grid, or PNGs.
   - polygons/: GeoPackage and GeoJSON, if the scene has a georeference; QGIS styles beside all three.
+    Regions that are too flat are neither in them nor in the mask.
   - overlay/: a picture.
   - scenes/<stem>.json: figures.
 
@@ -106,34 +66,55 @@ def write(
   """
   _release_memory()
   names, pixel_counts = config.data.classes, np.zeros(256, np.int64)
-  staged = plan.working_folder(output) / "products"
+  areas, staged = None, plan.working_folder(output) / "products"
   shutil.rmtree(staged, ignore_errors=True)
+
+  def write_mask(path: pathlib.Path, rows: Iterator) -> AbstractContextManager[MapRaster]:
+    colours = overlay.mask_colours(len(names))
+    return rasters.write_and_open(
+      path, plan.grid, 1, np.dtype(np.uint8), rows, ("class",), averaged=False, colours=colours
+    )
+
   with (
     rasters.write_and_open(
       staged / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype),
       ((first, scores) for first, scores, _ in _read_rows(stores)), names, averaged=True,
     ) as probability,
-    rasters.write_and_open(
-      staged / "mask" / plan.stem, plan.grid, 1, np.dtype(np.uint8), _mask_rows(stores, pixel_counts),
-      ("class",), averaged=False, colours=overlay.mask_colours(len(names)),
-    ) as mask,
+    open_filter(plan.path, plan.grid, options, plan.working_folder(output)) as terrain,
   ):
-    areas = None
-    if plan.grid.georeferenced:
-      _write_styles(plan, staged, names, options)
-      areas = {name: [] for name in names}
-      landslides = polygons.trace(
-        mask, probability, names, plan.path.name, min_area=plan.min_area(options),
-        simplify=options.simplify, thresholds=plan.provenance.thresholds,
-      )
-      vector_paths = [staged / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
-      with contextlib.closing(landslides):
-        collected = _collect_areas(landslides, areas)
-        vectors.write(collected, plan.grid, *vector_paths, provenance=plan.provenance)
-    with files.atomic_path(staged / "overlay" / f"{plan.stem}.png") as partial:
-      overlay.overlay_image(plan.path, mask, config, options).save(partial)
-  figures = _figures(plan, pixel_counts, image_scores, areas, config) | effort
+    if terrain and terrain.drops:  # Which regions are flat is known when all have been traced.
+      whole_path = plan.working_folder(output) / "unfiltered"
+      with write_mask(whole_path, _mask_rows(stores, np.zeros(256, np.int64), None)) as whole:
+        areas = _write_polygons(plan, whole, probability, terrain, staged, names, options)
+    mask_path = staged / "mask" / plan.stem
+    with write_mask(mask_path, _mask_rows(stores, pixel_counts, terrain)) as mask:
+      if plan.grid.georeferenced and areas is None:
+        areas = _write_polygons(plan, mask, probability, terrain, staged, names, options)
+      with files.atomic_path(staged / "overlay" / f"{plan.stem}.png") as partial:
+        overlay.overlay_image(plan.path, mask, config, options).save(partial)
+  figures = _figures(plan, pixel_counts, image_scores, areas, terrain, config) | effort
+  for text in (terrain.finish() if terrain else ()):
+    _LOG.warning("%s: %s", plan.path, text)
+    figures["warnings"] = [*figures.get("warnings", ()), text]
   output_folder.publish(output, plan.stem, staged, plan.product_names(len(names), options), figures)
+
+
+def _write_polygons(
+  plan: ScenePlan, mask: MapRaster, probability: MapRaster, terrain: TerrainFilter | None,
+  folder: pathlib.Path, names: tuple[str, ...], options: Options,
+) -> dict[str, list[float]]:
+  """Writes polygons and styles; returns the polygons' areas per class."""
+  areas = {name: [] for name in names}
+  _write_styles(plan, folder, names, options)
+  landslides = polygons.trace(
+    mask, probability, names, plan.path.name, min_area=plan.min_area(options),
+    simplify=options.simplify, thresholds=plan.provenance.thresholds, terrain=terrain,
+  )
+  vector_paths = [folder / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
+  with contextlib.closing(landslides):
+    collected = _collect_areas(landslides, areas)
+    vectors.write(collected, plan.grid, *vector_paths, provenance=plan.provenance)
+  return areas
 
 
 def _write_styles(
@@ -162,10 +143,11 @@ def _read_rows(stores: Sequence[RowStore]) -> Iterator[tuple[int, np.ndarray, np
 
 
 def _mask_rows(
-  stores: Sequence[RowStore], pixel_counts: np.ndarray
+  stores: Sequence[RowStore], pixel_counts: np.ndarray, terrain: TerrainFilter | None
 ) -> Iterator[tuple[int, np.ndarray]]:
   """Yields (first row, mask [n, W, 1]), and adds the number of pixels of each value to the counts."""
   for first, _, mask in _read_rows(stores):
+    mask = terrain.without_flat(first, mask) if terrain else mask
     pixel_counts += np.bincount(mask.ravel(), minlength=256)
     yield first, mask[..., None]
 
@@ -182,7 +164,7 @@ def _collect_areas(
 
 def _figures(
   plan: ScenePlan, pixel_counts: np.ndarray, image_scores: np.ndarray,
-  areas: dict[str, list[float]] | None, config: Config,
+  areas: dict[str, list[float]] | None, terrain: TerrainFilter | None, config: Config,
 ) -> dict:
   valid = int(pixel_counts[:NO_DATA].sum())
   classes = {}
@@ -193,6 +175,7 @@ def _figures(
       "probability": round(float(image_scores[c]), 4),
       "share": round(float(pixel_counts[c + 1]) / max(valid, 1), 6), "pixels": int(pixel_counts[c + 1]),
       "landslides": None if areas is None else len(class_areas),
+      "flat": terrain.flat_regions[c + 1] if terrain and terrain.drops else None,
       "areas_m2": [_rounded(area, 2) for area in class_areas.tolist()] if metric else None,
     }
   grid = plan.grid
@@ -222,6 +205,7 @@ def write_table(
       row |= {f"{name}_{key}": values[key] for key in ("probability", "share", "landslides")}
       areas = values["areas_m2"]
       row[f"{name}_area_m2"] = None if areas is None else _rounded(sum(areas), 1)
+      row[f"{name}_flat"] = values.get("flat")  # Earlier releases dropped none.
     row["no_data_share"] = round(scene["no_data_share"], 6)
     rows[scene["stem"]] = row | {"path": scene.get("path", "")}  # Earlier releases recorded no path.
   if rows:

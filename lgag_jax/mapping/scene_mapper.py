@@ -17,9 +17,9 @@ from lgag_jax.config import Config
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.windows import Axis, cover_scene
 from lgag_jax.mapping import products, window_pipeline
-from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.mapping.scene_job import SceneJob, value_warnings
+from lgag_jax.mapping.scene_plans import ScenePlan
 from lgag_jax.method.network import Network
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import files, processes

@@ -43,7 +43,9 @@ def write(
     warnings=_warnings(results, labels),
     evaluation=_evaluation(evaluation, output) if evaluation else None,
     histograms=_histograms(results, names), names=names, scenes=results[:MAX_ROWS], area=area,
-    labels=labels,
+    labels=labels, flat_counts=any(
+      values.get("flat") is not None for result in results for values in result["classes"].values()
+    ),
     more_scenes=len(results) - min(len(results), MAX_ROWS),
     legend_classes=list(zip(names, itertools.cycle(qgis_style.COLOURS), strict=False)),
     all_pictures=len(largest) == len(results),

@@ -1,21 +1,71 @@
 """Plans the maps of scenes: reads their headers, and says what each map depends on."""
 
+import dataclasses
 import hashlib
 import json
 import logging
 import pathlib
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from lgag_jax.geo import crs_relation, placement, scale
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing
+from lgag_jax.mapping import output_folder, rasters, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel
 from lgag_jax.mapping.map_names import MapNames
-from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.schemas import Provenance
 from lgag_jax.options.mapping import Options
 
 _LOG = logging.getLogger(__name__)
+
+_MIN_POLYGON_SIDE = 4  # In the network's pixels: the finest that its maps resolve.
+
+
+@dataclasses.dataclass(frozen=True)
+class ScenePlan:
+  """A scene to map, and how."""
+
+  path: pathlib.Path
+  stem: str  # Of the names of its files.
+  grid: Grid
+  windows: WindowPlan
+  key: str  # Identifies the network, the scene and the options: another key is another map.
+  dtype: np.dtype = np.dtype(np.uint8)  # Of its values.
+  warnings: tuple[str, ...] = ()  # What its header tells the reader of its map to check.
+  provenance: Provenance = Provenance()
+
+  def working_folder(self, output: pathlib.Path) -> pathlib.Path:
+    """Returns the folder of the map's rows until the map is whole."""
+    return output_folder.working_folder(output, self.stem)
+
+  def figures_path(self, output: pathlib.Path) -> pathlib.Path:
+    """Returns the file of the map's figures, which is written last."""
+    return output_folder.record_path(output, self.stem)
+
+  def product_names(self, classes: int, options: Options) -> list[str]:
+    """Returns the files of the map below its output, except the figures."""
+    raster = lambda folder, bands, dtype: rasters.path_with_suffix(
+      pathlib.Path(folder, self.stem), self.grid, bands, np.dtype(dtype)
+    ).as_posix()
+    names = [raster("probability", classes, options.dtype), raster("mask", 1, np.uint8)]
+    if self.grid.georeferenced:
+      names += [f"{folder}/{self.stem}.qml" for folder in ("mask", "probability", "polygons")]
+      names.append(f"polygons/{self.stem}.gpkg")
+      if self.grid.to_wgs84() is not None:
+        names.append(f"polygons/{self.stem}.geojson")
+    return [*names, f"overlay/{self.stem}.png"]
+
+  def min_area(self, options: Options) -> float:
+    """Returns the smallest area of a polygon in square metres, or in pixels without a CRS."""
+    if options.min_area >= 0:
+      return options.min_area
+    windows = self.windows
+    network_pixel = windows.reduction * windows.side / windows.model_side  # In the scene's.
+    return (_MIN_POLYGON_SIDE * network_pixel * (self.grid.gsd() or 1.0)) ** 2
 
 
 def plan_scenes(
@@ -40,7 +90,8 @@ def plan_scenes(
     except ValueError as error:
       skip(path, error)
       continue
-    for text in (warnings := placement.warnings(grid, path)):
+    warnings = (*placement.warnings(grid, path), *terrain_filter.grid_warnings(grid, options))
+    for text in warnings:
       _LOG.warning("%s: %s", path, text)
     if grid.georeferenced and grid.to_wgs84() is None:
       system = f"the CRS {crs_relation.full_name(grid.crs)}" if grid.crs else "no CRS"
@@ -61,7 +112,8 @@ def _provenance(loaded: LoadedModel, options: Options, gsd: float | None) -> Pro
   model = loaded.config.model
   levels = ", ".join(f"{threshold:.3f}" for threshold in loaded.thresholds)
   return Provenance(
-    gsd=gsd, thresholds=tuple(loaded.thresholds), event=options.event, image_date=options.image_date,
+    gsd=gsd, dem=pathlib.Path(options.dem).name, thresholds=tuple(loaded.thresholds),
+    event=options.event, image_date=options.image_date,
     method=f"{model.method} on {model.trunk}, step {int(loaded.state.step)}, score threshold {levels}",
   )
 
@@ -73,5 +125,6 @@ def _maker(loaded: LoadedModel, options: Options) -> list[str]:
     *([evidence.digest()] if evidence else []),
     int(loaded.state.step), loaded.thresholds, (loaded.workdir / "config.json").read_text(),
     loaded.scale_for(options), options,
+    *([listing.file_key(pathlib.Path(options.dem))] if options.dem else []),
     (data.mean, data.std),  # With data.normalise="train" they are not in config.json.
   )]

@@ -19,6 +19,7 @@ class Provenance:
   thresholds: tuple[float, ...] = ()  # The score that a pixel of each class must reach.
   event: str = ""
   image_date: str = ""  # YYYY-MM-DD
+  dem: str = ""  # File name.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +59,14 @@ PLAIN = (
   Field("bearing_deg", "float64", lambda one, _: one.bearing_deg),
   Field("touches_nodata", "bool", lambda one, _: one.touches_missing),
   Field("touches_border", "bool", lambda one, _: one.touches_border),
+  Field("slope_mean_deg", "float64", lambda one, _: one.terrain.slope_mean),
+  Field("slope_max_deg", "float64", lambda one, _: one.terrain.slope_max),
+  Field("aspect_deg", "float64", lambda one, _: one.terrain.aspect),
+  Field("elevation_min_m", "float64", lambda one, _: one.terrain.lowest),
+  Field("elevation_max_m", "float64", lambda one, _: one.terrain.highest),
+  Field("height_range_m", "float64", lambda one, _: one.terrain.height_range),
+  Field("dem_share", "float64", lambda one, shared: one.terrain.share if shared.dem else None),
+  Field("dem", "object", lambda _, shared: shared.dem),
   Field("gsd_m", "float64", lambda _, shared: shared.gsd),
   Field("method", "object", lambda _, shared: shared.method),
   Field("version", "object", lambda *_: f"lgag_jax {__version__}"),

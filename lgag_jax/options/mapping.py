@@ -28,6 +28,10 @@ class Options:
   simplify: float = flag(0.0, (
     "tolerance for simplifying the outlines of polygons in metres, or in pixels if the scene has no "
     "CRS."))
+  dem: str = flag("", (
+    "a DEM in metres, of any grid and CRS; each polygon carries slope, aspect and heights."))
+  min_slope: float = flag(0.0, (
+    "with --dem, the least mean slope of a landslide in degrees: flatter regions are not mapped."))
   event: str = flag("", (
     "name of the event, such as 'Gorkha earthquake 2015'; each polygon carries it."))
   image_date: str = flag("", (
@@ -39,6 +43,9 @@ class Options:
     require(self.tile_size == 0 or self.tile_size >= 32, self, "tile_size", "0, or 32 pixels or more")
     require(all(band > 0 for band in self.bands), self, "bands", "numbers from 1")
     require(self.min_area == -1 or 0 <= self.min_area < float("inf"), self, "min_area", "-1, 0 or more")
+    require(0 <= self.min_slope < 90, self, "min_slope", "at least 0 and below 90 degrees")
+    if self.min_slope and not self.dem:
+      raise ValueError(f"--min_slope={self.min_slope:g} needs --dem, the DEM that gives the slope.")
     require(self.event.isprintable(), self, "event", "text on one line")
     require(_is_date(self.image_date), self, "image_date", "a date such as 2015-04-26")
     for name in ("gsd", "training_gsd", "simplify"):

@@ -1,0 +1,243 @@
+"""Measures the terrain under polygons from a DEM of any grid, resolution and coordinate system.
+
+A DEM is opened as a scene is. It is read in blocks around each polygon, so memory does not depend on
+its size. Slopes are those of Horn (1981), as in GDAL's gdaldem, but in metres on the ellipsoid.
+"""
+
+import contextlib
+import dataclasses
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import rasterio.features
+import scipy.ndimage
+import shapely
+from affine import Affine
+from pyproj import CRS, Transformer
+from rasterio.enums import ColorInterp
+from rasterio.windows import Window
+
+from lgag_jax.geo import antimeridian, crs_relation
+from lgag_jax.geo.grid import GEOD, Grid
+from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.geo.vrt import open_scene_raster
+from lgag_jax.imagery.opening import ImageError
+
+_BLOCK = 512  # Pixels of the DEM on a side that are in memory.
+_NODES = 5  # On a side of a block, where the size of a pixel on the ground is computed.
+_METRE_NAMES = ("", "m", "metre", "meter", "metres", "meters")
+_HEIGHTS = (-11_000.0, 9_000.0)  # Metres. Other values mean missing where a file declares no nodata.
+_VOID = -9999.0  # So does this one.
+_LEVEL = 1e-9  # A mean gradient below it has no direction.
+
+
+@dataclasses.dataclass(frozen=True)
+class Terrain:
+  """The terrain under a polygon; None where the DEM has no data."""
+
+  slope_mean: float | None = None  # Degrees.
+  slope_max: float | None = None
+  aspect: float | None = None  # Where the mean gradient descends: 0..360 clockwise from true north.
+  lowest: float | None = None  # Metres.
+  highest: float | None = None
+  share: float = 0.0  # Of the DEM's pixels under the polygon, those that have a slope.
+
+  @property
+  def height_range(self) -> float | None:
+    if self.lowest is None or self.highest is None:
+      return None
+    return self.highest - self.lowest
+
+
+class Dem:
+  """An open DEM; `open_dem` creates it."""
+
+  def __init__(self, scene: Scene, to_wgs84: Transformer):
+    self._scene, self.grid, self._to_wgs84 = scene, scene.grid, to_wgs84
+
+  def measure(self, outlines: np.ndarray, grid: Grid) -> list[Terrain]:
+    """Returns the terrain under polygons that are given in the pixels of another grid.
+
+    Uses the DEM's pixels whose centres lie in a polygon, or those that it touches if there are none.
+    Raises ImageError naming a DEM that is damaged.
+    """
+    copies: list[list[shapely.Polygon]] = [[] for _ in outlines]
+    shapes, owners = self._in_own_pixels(outlines, grid)
+    bounds = shapely.bounds(shapes)
+    inside = np.all((bounds[:, 2:] > 0) & (bounds[:, :2] < (self.grid.width, self.grid.height)), axis=1)
+    for number in np.flatnonzero(inside):
+      copies[owners[number]].append(shapes[number])
+    return [self._under(shapes) if shapes else Terrain() for shapes in copies]
+
+  def _in_own_pixels(self, outlines: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Returns polygons in the DEM's pixels, moved around the Earth to it, and their numbers."""
+    points, owners = shapely.get_coordinates(outlines, return_index=True)
+    x, y = (np.asarray(values) for values in grid.transform @ tuple(points.T))
+    assert self.grid.crs is not None
+    transformer = crs_relation.transformer(grid.crs, self.grid.crs) if grid.crs else None
+    if transformer is None:
+      return np.zeros(0, object), np.zeros(0, int)
+    x, y = transformer.transform(x, y)
+    lost = np.bincount(owners[~(np.isfinite(x) & np.isfinite(y))], minlength=len(outlines)) > 0
+    known, located = np.flatnonzero(~lost), ~lost[owners]
+    numbers = np.searchsorted(known, owners[located])
+    x: Any = antimeridian.unwrapped(x[located], numbers, antimeridian.period(self.grid))
+    pixels = np.stack(~self.grid.transform @ (x, y[located]), axis=1)
+    shapes = shapely.set_coordinates(outlines[known].copy(), pixels)
+    shapes, index = antimeridian.copies_in_scene(shapes, self.grid)
+    return shapes, known[index]
+
+  def _under(self, copies: Sequence[shapely.Polygon]) -> Terrain:
+    terrain = Terrain()
+    for all_touched in (False, True):
+      sums = _Sums()
+      for shape in copies:
+        geometry = shapely.geometry.mapping(shape)
+        for window in _windows(shape):
+          inside = rasterio.features.geometry_mask(
+            [geometry], (window.height, window.width), invert=True, all_touched=all_touched,
+            transform=Affine.translation(window.col_off, window.row_off),
+          )
+          if inside.any():
+            sums.add(*(values[inside] for values in self._ground(window)))
+      terrain = sums.terrain()
+      if sums.pixels:  # A polygon smaller than a pixel may cover no centre.
+        break
+    return terrain
+
+  def _ground(self, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns heights, and their gradients to the east and to the north, f64[h, w]; NaN if missing."""
+    values, valid = self._scene.read(Window(
+      window.col_off - 1, window.row_off - 1, window.width + 2, window.height + 2
+    ))
+    heights = values[..., 0].astype(np.float64)
+    valid &= (heights >= _HEIGHTS[0]) & (heights <= _HEIGHTS[1]) & (heights != _VOID)
+    heights[~valid] = np.nan
+    # Sobel's weights are Horn's; where a neighbour is NaN, so is the result.
+    down, across = (scipy.ndimage.sobel(heights, axis)[1:-1, 1:-1] / 8 for axis in (0, 1))
+    to_east, to_north = self._inverse_metric(window)
+    east = to_east[0] * across + to_east[1] * down
+    return heights[1:-1, 1:-1], east, to_north[0] * across + to_north[1] * down
+
+  def _inverse_metric(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what turns gradients per column and row into gradients per metre east, and north.
+
+    Each is f64[2, h, w]. It is computed from the ground's size of pixels at some nodes of the window,
+    and interpolated between them.
+    """
+    cols = window.col_off + np.linspace(0, window.width, _NODES)
+    rows = window.row_off + np.linspace(0, window.height, _NODES)
+    col, row = (axis.ravel() for axis in np.meshgrid(cols, rows))
+    ends: Any = np.concatenate([col - 0.5, col + 0.5, col, col]), np.concatenate(
+      [row, row, row - 0.5, row + 0.5])
+    places = self._to_wgs84.transform(*(self.grid.transform @ ends))
+    lon, lat = (np.reshape(values, (4, -1)) for values in places)
+    with np.errstate(all="ignore"):  # Outside the projection all is infinite or NaN.
+      lon_steps = np.radians((np.stack([lon[1] - lon[0], lon[3] - lon[2]]) + 180) % 360 - 180)
+      lat_steps = np.radians(np.stack([lat[1] - lat[0], lat[3] - lat[2]]))
+      latitude = np.radians(lat.mean(axis=0))
+      flattened = 1 - GEOD.es * np.sin(latitude) ** 2
+      east = lon_steps * np.cos(latitude) * GEOD.a / np.sqrt(flattened)  # Per column, and per row.
+      north = lat_steps * GEOD.a * (1 - GEOD.es) / flattened**1.5
+      area = east[0] * north[1] - east[1] * north[0]
+      nodes = np.stack([north[1], -north[0], -east[1], east[0]]) / area
+    nodes = nodes.reshape(4, _NODES, _NODES)
+    inverse = _weights(window.height) @ nodes @ _weights(window.width).T
+    return inverse[:2], inverse[2:]
+
+
+@contextlib.contextmanager
+def open_dem(path: pathlib.Path) -> Iterator[Dem]:
+  """Opens a DEM; raises ImageError naming a file that is not one, and the remedy."""
+  if not path.is_file():
+    raise ImageError(
+      f"--dem={path}: no such file. Of several tiles make one mosaic first: gdalbuildvrt dem.vrt "
+      "tiles/*.tif"
+    )
+  with open_scene_raster(path) as raster:
+    kinds = [kind for kind in raster.colorinterp if kind != ColorInterp.alpha]
+    unit = (raster.units[0] or "").strip().lower()
+  if len(kinds) != 1 or ColorInterp.palette in kinds:
+    what = f"{len(kinds)} bands" if len(kinds) != 1 else "a palette of colours"
+    raise ImageError(
+      f"--dem={path} has {what}, but a DEM has one band of heights in metres. If band 1 holds them: "
+      "gdal_translate -b 1 in.tif dem.tif"
+    )
+  with open_scene(path, 1, bands=(1,)) as scene:
+    if (to_wgs84 := scene.grid.to_wgs84()) is None:
+      system = crs_relation.full_name(scene.grid.crs) if scene.grid.crs else "none"
+      raise ImageError(
+        f"--dem={path} has no place on the Earth (CRS: {system}). Give it its true CRS, such as "
+        "gdal_edit.py -a_srs EPSG:32633."
+      )
+    if unit not in _METRE_NAMES or _vertical_unit(scene.grid) != 1:
+      raise ImageError(
+        f"--dem={path} gives heights in {unit or 'a unit of its CRS'}, but they must be in metres. For "
+        "feet: gdal_calc.py -A in.tif --calc='A*0.3048' --type=Float32 --outfile=dem.tif, then "
+        "gdal_edit.py -units m -a_srs with a CRS without heights."
+      )
+    yield Dem(scene, to_wgs84)
+
+
+def _vertical_unit(grid: Grid) -> float:
+  """Returns the metres of the unit of heights in a compound CRS, 1 for any other."""
+  assert grid.crs is not None
+  for part in CRS.from_wkt(grid.crs.to_wkt()).sub_crs_list:
+    if part.is_vertical:
+      return part.axis_info[0].unit_conversion_factor
+  return 1.0
+
+
+def _windows(shape: shapely.Polygon) -> Iterator[Window]:
+  """Yields the blocks of pixels that cover a polygon."""
+  left, top, right, bottom = shape.bounds
+  first_col, first_row = int(np.floor(left)), int(np.floor(top))
+  stop_col, stop_row = int(np.ceil(right)), int(np.ceil(bottom))
+  for row in range(first_row, stop_row, _BLOCK):
+    for col in range(first_col, stop_col, _BLOCK):
+      yield Window(col, row, min(_BLOCK, stop_col - col), min(_BLOCK, stop_row - row))
+
+
+def _weights(length: int) -> np.ndarray:
+  """Returns the weights f64[length, _NODES] that interpolate nodes linearly at centres of pixels."""
+  places = (np.arange(length) + 0.5) / length * (_NODES - 1)
+  return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(_NODES)))
+
+
+@dataclasses.dataclass
+class _Sums:
+  """What the pixels of a polygon add up to."""
+
+  pixels: int = 0
+  sloping: int = 0  # Pixels with a slope.
+  slope: float = 0.0
+  steepest: float = 0.0
+  gradient: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))  # East, north.
+  lowest: float = np.inf
+  highest: float = -np.inf
+
+  def add(self, heights: np.ndarray, east: np.ndarray, north: np.ndarray) -> None:
+    slopes = np.degrees(np.arctan(np.hypot(east, north)))
+    known = np.isfinite(slopes)
+    self.pixels += len(heights)
+    self.sloping += int(known.sum())
+    self.slope += slopes[known].sum()
+    self.steepest = max(self.steepest, slopes[known].max(initial=0.0))
+    self.gradient += east[known].sum(), north[known].sum()
+    heights = heights[np.isfinite(heights)]
+    self.lowest = min(self.lowest, heights.min(initial=np.inf))
+    self.highest = max(self.highest, heights.max(initial=-np.inf))
+
+  def terrain(self) -> Terrain:
+    heights = (float(self.lowest), float(self.highest)) if np.isfinite(self.lowest) else (None, None)
+    if not self.sloping:
+      return Terrain(lowest=heights[0], highest=heights[1])
+    east, north = self.gradient / self.sloping
+    level = np.hypot(east, north) < _LEVEL
+    return Terrain(
+      float(self.slope / self.sloping), float(self.steepest),
+      None if level else float(np.degrees(np.arctan2(-east, -north)) % 360),
+      *heights, self.sloping / self.pixels,
+    )
