@@ -44,6 +44,17 @@ def areas_and_perimeters(outlines: np.ndarray, grid: Grid) -> tuple[np.ndarray, 
   return areas, perimeters
 
 
+def inner_points(outlines: np.ndarray, grid: Grid) -> np.ndarray:
+  """Returns longitude and latitude of a point inside each outline, f64[N, 2]; NaN if unknown."""
+  transformer = grid.to_wgs84()
+  if transformer is None or not len(outlines):
+    return np.full((len(outlines), 2), np.nan)
+  points = apply(grid.transform, shapely.get_coordinates(shapely.point_on_surface(outlines)))
+  degrees = np.stack(transformer.transform(*points.T), axis=1)
+  degrees[:, 0] = (degrees[:, 0] + 180) % 360 - 180
+  return degrees
+
+
 def rectangles(outlines: np.ndarray, grid: Grid) -> np.ndarray:
   """Returns length, width and bearing of the smallest rectangle around each outline, f64[N, 3].
 

@@ -44,6 +44,8 @@ class Landslide:
   touches_missing: bool = False  # A pixel without data lies beside one of its pixels.
   touches_border: bool = False  # It reaches the scene's border.
   terrain: Terrain = Terrain()
+  longitude: float | None = None  # Of a point inside it, in degrees of WGS84; None if unknown.
+  latitude: float | None = None
 
 
 def trace(
@@ -98,18 +100,23 @@ def _details(
   """Yields the fields of `Landslide` beyond its figures, for the regions `numbers` of a group."""
   outlines = group.outlines[numbers]
   rectangles = ground_measures.rectangles(outlines, grid)
+  points = ground_measures.inner_points(outlines, grid)
   left, top, right, bottom = shapely.bounds(outlines).T
   at_border = (left <= 0) | (top <= 0) | (right >= grid.width) | (bottom >= grid.height)
   # Where a block of rows began is no part of a landslide's identity, so corners are put in order.
   outline_bytes = shapely.to_wkb(shapely.normalize(outlines), byte_order=1)
-  for i, rectangle, border, outline in zip(numbers, rectangles, at_border, outline_bytes, strict=True):
+  for i, rectangle, point, border, outline in zip(
+    numbers, rectangles, points, at_border, outline_bytes, strict=True
+  ):
     c = int(group.class_index[i]) - 1
     place = f"{source}\n{tuple(grid.transform[:6])}\n{classes[c]}\n".encode(errors="backslashreplace")
     length, width, bearing = map(_or_none, rectangle)
+    longitude, latitude = map(_or_none, point)
     yield {
       "stable_id": hashlib.sha256(place + outline).hexdigest()[:_ID_DIGITS],
       "confidence": _confidence(float(group.mean[i]), thresholds[c]) if thresholds else None,
       "length_m": length, "width_m": width, "bearing_deg": bearing,
+      "longitude": longitude, "latitude": latitude,
       "touches_missing": bool(group.touches_missing[i]), "touches_border": bool(border),
     }
 

@@ -25,6 +25,7 @@ from lgag_jax.mapping import (
   polygons,
   qgis_style,
   rasters,
+  schemas,
   vectors,
 )
 from lgag_jax.mapping.polygons import Landslide
@@ -113,7 +114,10 @@ def _write_polygons(
   vector_paths = [folder / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
   with contextlib.closing(landslides):
     collected = _collect_areas(landslides, areas)
-    vectors.write(collected, plan.grid, *vector_paths, provenance=plan.provenance)
+    vectors.write(
+      collected, plan.grid, *vector_paths, provenance=plan.provenance,
+      profile=schemas.PROFILES[options.schema],
+    )
   return areas
 
 
@@ -123,7 +127,7 @@ def _write_styles(
   styles = {
     "mask": qgis_style.mask_style(names),
     "probability": qgis_style.probability_style(options.probability == "percent"),
-    "polygons": qgis_style.polygon_style(names),
+    "polygons": qgis_style.polygon_style(names, schemas.PROFILES[options.schema].class_field),
   }
   for kind, style in styles.items():
     files.write_text(folder / kind / f"{plan.stem}.qml", style)

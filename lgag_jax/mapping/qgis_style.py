@@ -25,10 +25,16 @@ def probability_style(percent: bool) -> str:
   return rendering.html("probability.qml", ramp=_RAMP, top=100 if percent else 1)
 
 
-def polygon_style(classes: Iterable[str]) -> str:
-  """Returns a style that draws polygons outlined and translucent, one colour per class, unlabelled."""
+def polygon_style(classes: Iterable[str], class_field: str = "class") -> str:
+  """Returns a style that draws polygons outlined and translucent, one colour per class, unlabelled.
+
+  `class_field` is the attribute that holds the class; if it is "", all polygons have one colour.
+  """
   colours = [",".join(map(str, ImageColor.getrgb(colour))) for colour in COLOURS]
-  return rendering.html("polygons.qml", classes=_with_colours(classes, colours))
+  symbols = _with_colours(classes, colours)
+  return rendering.html(
+    "polygons.qml", classes=symbols if class_field else symbols[:1], class_field=class_field
+  )
 
 
 def _with_colours(classes: Iterable[str], colours: Iterable[str]) -> list[tuple[str, str]]:

@@ -103,17 +103,19 @@ def plan_scenes(
       _LOG.info("%s does not give its ground resolution (--gsd): assuming that of training.", path.name)
     parts = json.dumps([*maker, listing.file_key(path)])
     key = hashlib.sha256(parts.encode()).hexdigest()
-    provenance = _provenance(loaded, options, gsd)
+    provenance = _provenance(loaded, options, gsd, path.name)
     stem = names.stem(path, grid, key)
     yield ScenePlan(path, stem, grid, windows, key, dtype, warnings, provenance)
 
 
-def _provenance(loaded: LoadedModel, options: Options, gsd: float | None) -> Provenance:
+def _provenance(
+  loaded: LoadedModel, options: Options, gsd: float | None, source: str
+) -> Provenance:
   model = loaded.config.model
   levels = ", ".join(f"{threshold:.3f}" for threshold in loaded.thresholds)
   return Provenance(
     gsd=gsd, dem=pathlib.Path(options.dem).name, thresholds=tuple(loaded.thresholds),
-    event=options.event, image_date=options.image_date,
+    event=options.event, image_date=options.image_date, source=source,
     method=f"{model.method} on {model.trunk}, step {int(loaded.state.step)}, score threshold {levels}",
   )
 

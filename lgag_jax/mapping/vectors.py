@@ -24,12 +24,13 @@ from lgag_jax.geo import antimeridian, vector_paths
 from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping import schemas
 from lgag_jax.mapping.polygons import Landslide
-from lgag_jax.mapping.schemas import Provenance
+from lgag_jax.mapping.schemas import Profile, Provenance
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
 
 LAYER = "landslides"
+_SOURCE_TABLE = "source"
 # RFC 7946: WGS84, outlines anticlockwise, holes clockwise.
 _GEOJSON: dict[str, Any] = {"RFC7946": "YES", "WRAPDATELINE": "NO"}
 _CENTIMETRE = 7  # Decimals of degrees.
@@ -41,10 +42,11 @@ _SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
 
 def write(
   landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path, geojson_path: pathlib.Path,
-  provenance: Provenance = Provenance(),
+  provenance: Provenance = Provenance(), profile: Profile = schemas.PROFILES["plain"],
 ) -> list[pathlib.Path]:
   """Writes a GeoPackage with the layer "landslides", and a GeoJSON; returns the files written.
 
+  Polygons have the attributes of `profile`, which may add a table "source" to the GeoPackage.
   If the scene has no place on the Earth, no GeoJSON is written, and an older one of that name is
   removed. Without a CRS, the GeoPackage has none either: its coordinates are the scene's transform of
   columns and rows. Unknown figures are null. At most 5,000 landslides are in memory at once. Raises
@@ -53,22 +55,24 @@ def write(
   gpkg_path.parent.mkdir(parents=True, exist_ok=True)
   with vector_paths.plain_folder(gpkg_path.parent) as folder:
     names = (gpkg_path.name, geojson_path.name) if grid.to_wgs84() else (gpkg_path.name,)
-    _write_files(landslides, grid, provenance, *(folder / name for name in names))
+    _write_files(landslides, grid, provenance, profile, *(folder / name for name in names))
   if len(names) == 1:
     geojson_path.unlink(missing_ok=True)
   return [gpkg_path, geojson_path][: len(names)]
 
 
 def _write_files(
-  landslides: Iterable[Landslide], grid: Grid, provenance: Provenance, gpkg_path: pathlib.Path,
-  geojson_path: pathlib.Path | None = None,
+  landslides: Iterable[Landslide], grid: Grid, provenance: Provenance, profile: Profile,
+  gpkg_path: pathlib.Path, geojson_path: pathlib.Path | None = None,
 ) -> None:
   in_degrees = geojson_path and _temporary_path(geojson_path)
   try:
     with _beside(gpkg_path) as partial:
-      count, with_area = _write_layers(partial, in_degrees, landslides, grid, provenance)
+      count, with_area = _write_layers(partial, in_degrees, landslides, grid, provenance, profile)
+      _write_sources(partial, provenance, profile)
       _check_count(partial, count)
-      if _can_index() and not pyogrio.read_info(partial)["capabilities"]["fast_spatial_filter"]:
+      info = pyogrio.read_info(partial, layer=LAYER)
+      if _can_index() and not info["capabilities"]["fast_spatial_filter"]:
         raise pyogrio.errors.DataLayerError("the spatial index was not written")
       remove_side_files(gpkg_path)
     if geojson_path is None:
@@ -145,7 +149,7 @@ def remove_side_files(path: pathlib.Path) -> None:
 
 def _write_layers(
   path: pathlib.Path, in_degrees: pathlib.Path | None, landslides: Iterable[Landslide], grid: Grid,
-  provenance: Provenance,
+  provenance: Provenance, profile: Profile,
 ) -> tuple[int, int]:
   """Writes a GeoPackage, and one in longitude and latitude of the landslides with an area.
 
@@ -157,12 +161,12 @@ def _write_layers(
   landslides, count, with_area = iter(landslides), 0, 0
   while (batch := list(itertools.islice(landslides, _LANDSLIDES_AT_ONCE))) or not path.exists():
     geometries = np.array([landslide.geometry for landslide in batch], object)
-    columns = [field.column(batch, provenance) for field in schemas.PLAIN]
+    columns = {field.name: field.column(batch, provenance) for field in profile.fields}
     _write_batch(path, columns, geometries, grid.crs.to_wkt() if grid.crs else None, "Polygon")
     measured = [number for number, landslide in enumerate(batch) if landslide.area_m2 is not None]
     if in_degrees:
       polygons = _to_degrees(geometries[measured], grid)
-      columns = [column[measured] for column in columns]
+      columns = {name: column[measured] for name, column in columns.items()}
       _write_batch(in_degrees, columns, polygons, "EPSG:4326", "Unknown")
     count += len(batch)
     with_area += len(measured)
@@ -181,15 +185,31 @@ def _to_degrees(polygons: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _write_batch(
-  path: pathlib.Path, columns: list[np.ndarray], geometries: np.ndarray, crs: str | None, kind: str
+  path: pathlib.Path, columns: dict[str, np.ndarray], geometries: np.ndarray, crs: str | None,
+  kind: str,
 ) -> None:
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="'crs' was not provided")  # Some scenes have none.
     pyogrio.raw.write(
-      path, shapely.to_wkb(geometries), columns, [field.name for field in schemas.PLAIN], layer=LAYER,
-      driver="GPKG", crs=crs, append=path.exists(), geometry_type=kind, promote_to_multi=False,
+      path, shapely.to_wkb(geometries), [np.ma.getdata(column) for column in columns.values()],
+      list(columns), layer=LAYER, driver="GPKG", crs=crs,
+      field_mask=[np.ma.getmaskarray(c) if np.ma.is_masked(c) else None for c in columns.values()],
+      append=path.exists(), geometry_type=kind, promote_to_multi=False,
       layer_options={"SPATIAL_INDEX": "YES" if kind == "Polygon" and _can_index() else "NO"},
     )
+
+
+def _write_sources(path: pathlib.Path, provenance: Provenance, profile: Profile) -> None:
+  """Adds the table of the imagery to a GeoPackage, if the profile has one."""
+  if not profile.source_fields:
+    return
+  names, kinds, values = zip(*profile.source_fields, strict=True)
+  columns = [
+    np.array([value(provenance)], kind) for kind, value in zip(kinds, values, strict=True)
+  ]
+  pyogrio.raw.write(
+    path, None, columns, list(names), layer=_SOURCE_TABLE, driver="GPKG", geometry_type=None, crs=None
+  )
 
 
 def _check_count(path: pathlib.Path, count: int) -> None:

@@ -6,6 +6,8 @@ import datetime
 
 from lgag_jax.options.fields import flag, require
 
+SCHEMAS = ("plain", "usgs", "copernicus_ems")
+
 
 @dataclasses.dataclass(frozen=True)
 class Options:
@@ -36,8 +38,11 @@ class Options:
     "name of the event, such as 'Gorkha earthquake 2015'; each polygon carries it."))
   image_date: str = flag("", (
     "date of the imagery, YYYY-MM-DD; each polygon carries it."))
+  schema: str = flag("plain", (
+    "attributes of polygons: plain, usgs or copernicus_ems."))
 
   def __post_init__(self):
+    require(self.schema in SCHEMAS, self, "schema", f"one of {', '.join(SCHEMAS)}")
     require(self.probability in ("percent", "float32"), self, "probability", "percent or float32")
     require(0 <= self.overlap <= 0.75, self, "overlap", "from 0 to 0.75")
     require(self.tile_size == 0 or self.tile_size >= 32, self, "tile_size", "0, or 32 pixels or more")

@@ -84,7 +84,9 @@ def _read_polygons(path: pathlib.Path) -> tuple[Mapped, ...]:
     columns = dict(zip(meta["fields"].tolist(), data, strict=True))
     values = [columns[name].tolist() for name in _COLUMNS]
   except (RuntimeError, ValueError, LookupError) as error:
-    raise ValueError(f"{path} cannot be read: {error}. Make the map again (--mode=predict).") from error
+    raise ValueError(
+      f"{path} cannot be read: {error}. Make the map again (--mode=predict --schema=plain)."
+    ) from error
   return tuple(
     Mapped(int(number), str(name), geometry, _or_none(mean), _or_none(area))
     for number, name, area, mean, geometry in zip(*values, shapely.from_wkb(wkb), strict=True)

@@ -3,7 +3,7 @@
 {% if classes | length == 1 %}
   <renderer-v2 symbollevels="0" enableorderby="0" forceraster="0" type="singleSymbol">
 {% else %}
-  <renderer-v2 symbollevels="0" enableorderby="0" forceraster="0" type="categorizedSymbol" attr="class">
+  <renderer-v2 symbollevels="0" enableorderby="0" forceraster="0" type="categorizedSymbol" attr="{{ class_field }}">
     <categories>
 {% for name, _ in classes %}
       <category value="{{ name }}" label="{{ name }}" symbol="{{ loop.index0 }}" render="true"/>
