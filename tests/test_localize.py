@@ -127,7 +127,7 @@ def literal_agreement(scores, labels, fractions):
   for rate, count in zip(best[1:, top], (labels.sum(), (~labels).sum()), strict=True):
     rate = (rate * count + 1) / (count + 2)
     variance += rate * (1 - rate) / (count + 2)
-  lack = (best[0, top] - best[0]) / (4 * np.sqrt(variance) / 2)
+  lack = (best[0, top] - best[0]) / (3 * np.sqrt(variance) / 2)
   cells = scores[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))
   angles = np.arcsin(np.sqrt(cells))
   steepness = np.hypot(*np.gradient(angles, axis=(1, 2)))
