@@ -91,7 +91,7 @@ def test_equal_local_systems_need_no_relation(tmp_path, kind):
   crs = CRS.from_wkt(UNRELATED[kind])
   scene = write_raster(tmp_path / "s.tif", np.zeros((24, 30), np.uint8), crs)
   with rasterio.open(scene) as file:
-    grids = [Grid.from_raster(file), Grid(24, 30, crs, PLACE)]
+    grids = [Grid.from_raster(file, scene), Grid(24, 30, crs, PLACE)]
   same = write_raster(tmp_path / "m.tif", square(), crs)
   shifted = write_raster(tmp_path / "n.tif", square(), crs, PLACE @ Affine.translation(2, 0))
   layer = write_layer(tmp_path / "a.gpkg", crs.to_wkt())
