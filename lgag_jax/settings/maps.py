@@ -19,7 +19,7 @@ class LocalizeConfig:
   threshold_rule: str = "default"  # The method's own; or "argmax", "otsu", "agreement".
   agreement_fraction: float = 0.0  # "agreement": an image is positive with this share above; 0: any.
   anchor_stride: int = 4  # Of the grid of anchors and guided maps in prediction; training uses 16.
-  calibration_images: int = 1000  # Training images that thresholds are read from; 0 takes all.
+  calibration_images: int = 2000  # Training images that thresholds are read from; 0 takes all.
   batch_size: int = 32
 
   def __post_init__(self):
