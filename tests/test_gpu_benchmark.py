@@ -19,7 +19,7 @@ def test_every_planned_config_is_valid(quick):
       programs.named(case["file"], case["method"], case["changes"])
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 def test_it_runs_on_a_cpu_and_agrees_with_itself(tmp_path, monkeypatch):
   monkeypatch.setattr(sys, "argv", ["gpu", "--quick", f"--output={tmp_path}"])
   with pytest.raises(SystemExit) as end:

@@ -167,6 +167,7 @@ def test_a_workdir_needs_the_file_that_it_was_trained_with(parts, small_config, 
     restore.restore(workdir, loop.sharding.make_mesh())
 
 
+@pytest.mark.longest
 def test_the_command_line_takes_the_file_and_refuses_without_it(tmp_path, small_config):
   path, workdir = tmp_path / "parts.py", tmp_path / "work"
   path.write_text(PARTS)

@@ -76,7 +76,7 @@ def unnamed(paths, folder):
   )
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 def test_python_opens_only_what_is_named(seen):
   folder, events, _ = seen
   opened = [value for event, value in events if event == "open"]
@@ -87,7 +87,7 @@ def test_python_opens_only_what_is_named(seen):
   assert {value for _, value in others} <= PROGRAMS
 
 
-@pytest.mark.slow
+@pytest.mark.longest
 @pytest.mark.skipif(not STRACE, reason="strace is not installed")
 def test_libraries_open_only_what_is_named(seen):
   folder, _, calls = seen

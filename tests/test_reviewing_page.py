@@ -144,6 +144,7 @@ def test_drawing_cutting_and_editing_with_the_mouse(maps):
   process.end(signal.SIGINT)
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (640, 400), (1920, 1080)])
 def test_the_page_fits_screens_and_twice_the_size(maps, width, height):
   process = Process(maps)

@@ -23,7 +23,7 @@ from lgag_jax.inference.localize import Maps, inputs_of, map_names
 from lgag_jax.method.method import ScoreMap
 from lgag_jax.method.network import Network
 from lgag_jax.method.registry import method_of
-from lgag_jax.runtime import files, preemption, sharding
+from lgag_jax.runtime import preemption, sealed_json, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
@@ -185,9 +185,7 @@ def load_thresholds(
   path = workdir / "thresholds.json"
   if not path.exists():
     raise FileNotFoundError(f"{path} is missing: let the training finish, or run --mode=eval.")
-  content = files.read_json(path)
-  if not _are_thresholds(content, config):
-    raise ValueError(f"{path} is not what --mode=eval writes: run it again.")
+  content = _read(path, config)
   if step is not None and content["step"] != step:
     raise ValueError(f"{path} is of step {content['step']}, not {step}: run --mode=eval first.")
   maps = content["maps"].values()
@@ -201,17 +199,28 @@ def load_thresholds(
 
 def with_evidence(network: Network, workdir: pathlib.Path, config: Config) -> Network:
   """Returns the network with the colour evidence that a workdir's thresholds were chosen with."""
-  digest = files.read_json(workdir / "thresholds.json").get("colour_evidence", "")
+  digest = _read(workdir / "thresholds.json", config).get("colour_evidence", "")
   return dataclasses.replace(network, evidence=colour_evidence.load(workdir, config, digest))
 
 
-def _are_thresholds(content: Any, config: Config) -> bool:
-  """Whether JSON holds a step, and a list of one number per class for every rule of every map."""
+def _read(path: pathlib.Path, config: Config) -> dict:
+  """Reads a step and, for every rule of every map, one threshold per class; ValueError if not."""
+  content = sealed_json.read(path, "Run --mode=eval again.")
   names, classes = map_names(config), len(config.data.classes)
-  try:
-    rows = [content["maps"][name][rule] for name in names for rule in RULES]
-    return "step" in content and set(content["maps"]) == set(names) and all(
-      len(row) == classes and all(isinstance(value, int | float) for value in row) for row in rows
-    )
-  except (KeyError, TypeError):
-    return False
+  faulty = f"{path} is not what --mode=eval writes: run it again"
+  if not isinstance(content, dict) or not sealed_json.is_number(content.get("step"), 0, 1 << 62):
+    raise ValueError(f"{faulty} (its step is not a number).")
+  maps = content.get("maps")
+  if not isinstance(maps, dict) or set(maps) != set(names):
+    raise ValueError(f"{faulty} (its maps are not {', '.join(names)}).")
+  for name in names:
+    for rule in RULES:
+      row = maps[name].get(rule) if isinstance(maps[name], dict) else None
+      if not isinstance(row, list) or len(row) != classes:
+        raise ValueError(f"{faulty} ({name}.{rule} is not one number per class).")
+      for value in row:
+        if not sealed_json.is_number(value, 0.0, 1.0):
+          raise ValueError(f"{faulty} ({name}.{rule} contains {value!r}, not a number from 0 to 1).")
+  if not isinstance(content.get("colour_evidence", ""), str):
+    raise ValueError(f"{faulty} (colour_evidence is not text).")
+  return content
