@@ -42,7 +42,7 @@ def test_files_of_other_formats(tmp_path, name, words):
 
 def test_folders_and_parts_of_layers(tmp_path):
   settings = Settings(input="s.tif", output="o", labels=str(tmp_path))
-  with pytest.raises(ValueError, match=rf"--labels={tmp_path} is a folder without a review: name the folder"):
+  with pytest.raises(ValueError, match=rf"--labels={tmp_path} is a folder without a review"):
     labels.check_scenes([tmp_path / "s.tif"], settings)
   (tmp_path / "a.gdb").mkdir()
   check_all_readers(tmp_path / "a.gdb", tmp_path / "s.tif", r"a\.gdb is a file geodatabase.*ogr2ogr")
