@@ -10,6 +10,7 @@ import pathlib
 
 import pyogrio
 
+from lgag_jax.geo import layer_formats
 from lgag_jax.geo.grid import Grid
 from lgag_jax.options.tiling import Settings
 
@@ -61,6 +62,7 @@ def find(labels: pathlib.Path, flag: str = "labels") -> list[ReviewFile]:
     return [review] if is_package and (review := describe(labels)) else []
   reviews = [review for path in sorted(labels.glob("*.gpkg")) if (review := describe(path))]
   if not reviews:
+    layer_formats.check(labels)  # A file geodatabase is a folder.
     raise ValueError(
       f"--{flag}={labels} is a folder without a review: name the folder that --mode=review wrote, or a "
       "file."
