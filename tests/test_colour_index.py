@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lgag_jax.config import Config, DataConfig
-from lgag_jax.evaluation import colour_index, metrics
+from lgag_jax.evaluation import colour_index, metrics, ranking
 from lgag_jax.evaluation.colour_index import ColourIndex
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
 
@@ -135,5 +135,5 @@ def test_other_types_give_the_same_map(rng, dtype, scale, max_value):
 def test_the_auc_error_is_that_of_hanley_and_mcneil():
   # Worked by hand: AUC 0.9, 100 of each kind: Q1 = 0.8182, Q2 = 0.8526.
   expected = np.sqrt((0.09 + 99 * (0.9 / 1.1 - 0.81) + 99 * (1.62 / 1.9 - 0.81)) / 1e4)
-  assert colour_index._auc_error(0.9, 100, 100) == pytest.approx(expected)
-  assert colour_index._auc_error(1.0, 10, 10) == 0.0
+  assert ranking.auc_error(0.9, 100, 100) == pytest.approx(expected)
+  assert ranking.auc_error(1.0, 10, 10) == 0.0

@@ -3,8 +3,6 @@
 import csv
 import dataclasses
 import io
-import itertools
-import json
 import os
 import pathlib
 import signal
@@ -29,6 +27,7 @@ from lgag_jax.labelling.listener import open_socket
 from lgag_jax.labelling.session import Session
 from lgag_jax.options.labelling import Settings
 from lgag_jax.tiling import tile
+from tests.page_server import PageServer
 from tests.test_tile import SIDE, write_scene
 
 YES, NO, UNSURE = "landslide", "non-landslide", "unknown"
@@ -114,6 +113,31 @@ def test_a_table_that_a_spreadsheet_saved_goes_on(tmp_path, mark, end, encoding)
   again = Answers(tmp_path, settings(tmp_path).tiling(SIDE))
   assert latest(again) == {("a.tif", 0, 1): YES, ("a.tif", 0, 2): NO, ("a.tif", 5, 5): NO}
   assert (tmp_path / "labels.original.csv").read_bytes() == before
+
+
+def test_a_table_is_kept_before_it_is_written_again_and_each_time(tmp_path, monkeypatch):
+  path, header = tmp_path / "labels.csv", ",".join(reversed(COLUMNS))
+  for name in ("labels.original.csv", "labels.original_1.csv"):
+    path.write_text(content := f"{header}\n2026-11-29T10:00:00,{SIDE},{YES},1,0,{name}.tif\n")
+    Answers(tmp_path, Settings(input="s", output=str(tmp_path)).tiling(SIDE))
+    assert (tmp_path / name).read_text() == content
+  path.write_text(content := f"{header}\n")
+
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr("lgag_jax.runtime.files.write_text", killed)
+  with pytest.raises(KeyboardInterrupt):
+    Answers(tmp_path, Settings(input="s", output=str(tmp_path)).tiling(SIDE))
+  assert (tmp_path / "labels.original_2.csv").read_text() == path.read_text() == content
+
+
+def test_names_of_scenes_are_no_formulas(tmp_path):
+  tiling = Settings(input="s", output=str(tmp_path)).tiling(SIDE)
+  for name in ("=1+1.tif", "@a.tif", "-a.tif"):
+    Answers(tmp_path, tiling).give([((name, 0, 1), YES)], SIDE)
+    assert f"\n'{name},0,1," in (tmp_path / "labels.csv").read_text()
+    assert Answers(tmp_path, tiling).latest[name, 0, 1].label == YES
 
 
 @pytest.mark.parametrize(("row", "message"), [
@@ -390,31 +414,10 @@ def test_sheets_show_every_tile_and_the_table_has_a_row_for_each(tmp_path, scene
   assert used == filled == latest(Answers(folder, asked.tiling(SIDE)))
 
 
-class Process:
-  """A server in a process of its own."""
-
-  def __init__(self, folder, *flags):
-    self.process = subprocess.Popen(
-      [sys.executable, "-m", "lgag_jax.main", "--mode=label", f"--input={folder}/scene.tif",
-       f"--output={folder}/labels", f"--tile_size={SIDE}", "--no_browser", *flags],
-      cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )
-    lines = itertools.takewhile(bool, iter(self.process.stdout.readline, None))
-    read = []
-    self.address = next(
-      (line.strip() for line in lines if read.append(line) or "http://" in line), "".join(read))
-
-  def request(self, path, content=None):
-    headers = {"Origin": self.address.rsplit("/", 2)[0], "Content-Type": "application/json"}
-    data = None if content is None else json.dumps(content).encode()
-    request = urllib.request.Request(self.address + path, data=data, headers=headers)
-    with urllib.request.urlopen(request, timeout=20) as response:
-      return json.load(response)
-
-  def end(self, number):
-    self.process.send_signal(number)
-    self.process.wait(20)
-    return self.process.stdout.read()
+def labelling_server(folder, *flags):
+  return PageServer(
+    "--mode=label", f"--input={folder}/scene.tif", f"--output={folder}/labels", f"--tile_size={SIDE}",
+    *flags)
 
 
 @pytest.mark.slow
@@ -422,7 +425,7 @@ def test_a_killed_server_loses_no_answer_and_ctrl_c_ends_in_order(tmp_path):
   write_scene(tmp_path / "scene.tif")
   given = {}
   for attempt in range(2):
-    server_process = Process(tmp_path, "--nolearn")
+    server_process = labelling_server(tmp_path, "--nolearn")
     state = server_process.request("state")
     assert state["answers"] == given
     for number in range(20 * attempt, 20 * attempt + 20):
@@ -433,7 +436,7 @@ def test_a_killed_server_loses_no_answer_and_ctrl_c_ends_in_order(tmp_path):
       assert time.monotonic() - begin < 2.0
       given[str(number)] = text
     server_process.end(signal.SIGKILL)
-  server_process = Process(tmp_path, "--nolearn")
+  server_process = labelling_server(tmp_path, "--nolearn")
   other = subprocess.run(
     [sys.executable, "-m", "lgag_jax.main", "--mode=label", f"--input={tmp_path}/scene.tif",
      f"--output={tmp_path}/labels", "--no_browser"], cwd=ROOT, capture_output=True, text=True,

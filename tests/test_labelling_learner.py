@@ -9,6 +9,7 @@ import rasterio
 from scipy.special import expit
 from starlette.testclient import TestClient
 
+from lgag_jax.evaluation import ranking
 from lgag_jax.labelling import classifier, server
 from lgag_jax.labelling.answers import Answer
 from lgag_jax.labelling.classifier import Scaler
@@ -25,7 +26,7 @@ def literal_auc(scores, labels):
 def test_the_auc_counts_pairs(rng):
   labels = rng.random(40) < 0.3
   scores = rng.integers(0, 9, 40).astype(float)
-  assert classifier.auc(scores, labels) == pytest.approx(literal_auc(scores, labels))
+  assert ranking.area_under_curve(scores, labels) == pytest.approx(literal_auc(scores, labels))
 
 
 def test_the_fit_is_the_minimum_of_the_balanced_loss(rng):

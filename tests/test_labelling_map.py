@@ -18,7 +18,7 @@ from lgag_jax.cli import command_line
 from lgag_jax.labelling import map_job, server
 from lgag_jax.labelling.map_layer import MapLayer
 from lgag_jax.labelling.session import Session
-from tests.test_labelling import NO, SECRET, SIDE, UNSURE, YES, Process, settings
+from tests.test_labelling import NO, SECRET, SIDE, UNSURE, YES, labelling_server, settings
 from tests.test_tile import write_scene
 
 # Stands in for the command line: notes its flags, and writes what each mode would.
@@ -214,7 +214,7 @@ def test_the_server_shows_the_layer(place):
 @pytest.mark.slow
 def test_ctrl_c_in_the_middle_of_a_map(tmp_path):
   write_scene(tmp_path / "scene.tif")
-  process = Process(tmp_path, "--nolearn")
+  process = labelling_server(tmp_path, "--nolearn")
   version = process.request("state")["version"]
   process.request("answers", {
     "version": version, "answers": [[n, YES if n % 2 else NO] for n in range(30)]})

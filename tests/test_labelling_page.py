@@ -14,7 +14,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 import lgag_jax
-from tests.test_labelling import NO, SIDE, UNSURE, YES, Process
+from tests.test_labelling import NO, SIDE, UNSURE, YES, labelling_server
 
 pytestmark = pytest.mark.slow
 webdriver = pytest.importorskip("selenium.webdriver")
@@ -105,7 +105,7 @@ def place(tmp_path):
 
 def test_sixty_tiles_by_keys_with_a_killed_server_between(place):
   folder, labels, flags = place
-  given, process = {}, Process(folder, *flags)
+  given, process = {}, labelling_server(folder, *flags)
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == "All answers are saved")
@@ -118,7 +118,7 @@ def test_sixty_tiles_by_keys_with_a_killed_server_between(place):
     wait(driver, lambda: "The server does not respond" in text(driver, "problem"))
     assert "5 not saved yet" in text(driver, "saved")
     driver.refresh()  # A closed browser keeps them, too: nothing is loaded, but they stay stored.
-    process = Process(folder, *flags)
+    process = labelling_server(folder, *flags)
     driver.get(process.address)
     wait(driver, lambda: saved(folder) == given)
     label(driver, labels, given, 25)
@@ -133,7 +133,7 @@ def test_sixty_tiles_by_keys_with_a_killed_server_between(place):
 
 def test_selecting_undoing_and_filtering_by_keys_and_mouse(place):
   folder, _, flags = place
-  process = Process(folder, *flags)
+  process = labelling_server(folder, *flags)
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == "All answers are saved")
@@ -169,7 +169,7 @@ def test_selecting_undoing_and_filtering_by_keys_and_mouse(place):
 
 def test_the_page_suggests_tiles_and_says_what_it_learned(place):
   folder, labels, flags = place
-  given, process = {}, Process(folder, flags[0])
+  given, process = {}, labelling_server(folder, flags[0])
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == "All answers are saved")
@@ -198,7 +198,7 @@ def test_the_page_suggests_tiles_and_says_what_it_learned(place):
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (640, 400), (1920, 1080)])
 def test_the_page_fits_screens_and_twice_the_size(place, width, height):
   folder, _, flags = place
-  process = Process(folder, *flags)
+  process = labelling_server(folder, *flags)
   with browser() as driver:
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
       "width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
@@ -219,7 +219,7 @@ def test_the_page_fits_screens_and_twice_the_size(place, width, height):
 @pytest.mark.longest
 def test_answers_become_a_map_over_the_tiles(place):
   folder, labels, flags = place
-  given, process = {}, Process(folder, *flags)
+  given, process = {}, labelling_server(folder, *flags)
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == "All answers are saved")

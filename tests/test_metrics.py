@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lgag_jax.evaluation import metrics
+from lgag_jax.evaluation import metrics, ranking
 from lgag_jax.evaluation.metrics import BINS
 
 
@@ -142,17 +142,17 @@ def pairs(scores, labels):
 def test_area_under_curve_counts_pairs(rng):
   labels = (rng.uniform(size=60) < 0.4).astype(np.float32)
   for scores in (rng.normal(size=60) + labels, rng.integers(0, 4, 60).astype(np.float32)):
-    value = metrics.area_under_curve(scores, labels)
+    value = ranking.area_under_curve(scores, labels)
     assert value == pytest.approx(pairs(scores, labels), rel=1e-12)
 
 
 def test_area_under_curve_ends():
   labels = np.array([0, 0, 1, 1])
-  assert metrics.area_under_curve(np.array([0.1, 0.2, 0.3, 0.4]), labels) == 1.0
-  assert metrics.area_under_curve(np.array([0.4, 0.3, 0.2, 0.1]), labels) == 0.0
-  assert metrics.area_under_curve(np.full(4, 0.5), labels) == 0.5
-  assert metrics.area_under_curve(np.ones(3), np.ones(3)) is None
-  assert metrics.area_under_curve(np.ones(3), np.zeros(3)) is None
+  assert ranking.area_under_curve(np.array([0.1, 0.2, 0.3, 0.4]), labels) == 1.0
+  assert ranking.area_under_curve(np.array([0.4, 0.3, 0.2, 0.1]), labels) == 0.0
+  assert ranking.area_under_curve(np.full(4, 0.5), labels) == 0.5
+  assert ranking.area_under_curve(np.ones(3), np.ones(3)) is None
+  assert ranking.area_under_curve(np.ones(3), np.zeros(3)) is None
 
 
 def test_image_rates_by_hand():

@@ -1,14 +1,12 @@
 """Reviews of maps: decisions, their log, requests to the server, files for a GIS, labels of tiles."""
 
 import csv
-import itertools
 import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
-import urllib.request
 
 import numpy as np
 import pyogrio
@@ -28,6 +26,7 @@ from lgag_jax.reviewing import outlines, server
 from lgag_jax.reviewing.decisions import DecisionLog
 from lgag_jax.reviewing.session import Session
 from lgag_jax.tiling import tile
+from tests.page_server import PageServer
 
 HEIGHT, WIDTH, SIDE = 96, 128, 16
 PLACE = Affine(2, 0, 500000, 0, -2, 3000000)
@@ -569,36 +568,13 @@ def test_nothing_is_served_without_the_secret(session):
     assert client.get(f"/{'S' * 32}/{path}").status_code == 403
 
 
-class Process:
-  """A server in a process of its own."""
-
-  def __init__(self, maps, *flags):
-    self.process = subprocess.Popen(
-      [sys.executable, "-m", "lgag_jax.main", "--mode=review", f"--input={maps}", "--no_browser",
-       *flags],
-      cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )
-    lines = itertools.takewhile(bool, iter(self.process.stdout.readline, None))
-    read = []
-    self.address = next(
-      (line.strip() for line in lines if read.append(line) or "http://" in line), "".join(read))
-
-  def request(self, path, content=None):
-    headers = {"Origin": self.address.rsplit("/", 2)[0], "Content-Type": "application/json"}
-    data = None if content is None else json.dumps(content).encode()
-    request = urllib.request.Request(self.address + path, data=data, headers=headers)
-    with urllib.request.urlopen(request, timeout=20) as response:
-      return json.load(response)
-
-  def end(self, number):
-    self.process.send_signal(number)
-    self.process.wait(20)
-    return self.process.stdout.read()
+def reviewing_server(maps, *flags):
+  return PageServer("--mode=review", f"--input={maps}", *flags)
 
 
 @pytest.mark.slow
 def test_a_killed_server_loses_no_decision(maps):
-  process = Process(maps)
+  process = reviewing_server(maps)
   state = process.request("state")
   keys = [feature["key"] for feature in state["features"]]
   for i, key in enumerate(keys[:3]):
@@ -606,7 +582,7 @@ def test_a_killed_server_loses_no_decision(maps):
     process.request("answers", {"version": state["version"], "answers": answers})
     if i == 1:
       process.end(signal.SIGKILL)
-      process = Process(maps)
+      process = reviewing_server(maps)
   other = subprocess.run(
     [sys.executable, "-m", "lgag_jax.main", "--mode=review", f"--input={maps}", "--no_browser"],
     cwd=ROOT, capture_output=True, text=True,

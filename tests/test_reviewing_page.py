@@ -6,7 +6,7 @@ import signal
 import pytest
 import shapely
 
-from tests.test_reviewing import BOXES, Process, layer, write_maps
+from tests.test_reviewing import BOXES, layer, reviewing_server, write_maps
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("selenium.webdriver")
@@ -57,7 +57,7 @@ def draw(driver, shown, outline):
 
 def test_deciding_by_keys_with_a_killed_server_between(maps):
   port = f"--port={free_port()}"
-  process = Process(maps, port)
+  process = reviewing_server(maps, port)
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == SAVED)
@@ -69,7 +69,7 @@ def test_deciding_by_keys_with_a_killed_server_between(maps):
     process.end(signal.SIGKILL)
     press(driver, "r")
     wait(driver, lambda: "The server does not respond" in text(driver, "problem"))
-    process = Process(maps, port)
+    process = reviewing_server(maps, port)
     wait(driver, lambda: kinds(maps) == {4: "accepted", 2: "rejected"})
     wait(driver, lambda: text(driver, "saved") == SAVED)
     press(driver, "a", "z")
@@ -97,7 +97,7 @@ def area(line):
 
 
 def test_drawing_cutting_and_editing_with_the_mouse(maps):
-  process = Process(maps)
+  process = reviewing_server(maps)
   with browser() as driver:
     driver.get(process.address)
     wait(driver, lambda: text(driver, "saved") == SAVED)
@@ -147,7 +147,7 @@ def test_drawing_cutting_and_editing_with_the_mouse(maps):
 @pytest.mark.longest
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (640, 400), (1920, 1080)])
 def test_the_page_fits_screens_and_twice_the_size(maps, width, height):
-  process = Process(maps)
+  process = reviewing_server(maps)
   with browser() as driver:
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
       "width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})

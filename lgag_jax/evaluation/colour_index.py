@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import metrics
+from lgag_jax.evaluation import metrics, ranking
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
 from lgag_jax.inputs.sources import Source
 from lgag_jax.runtime import preemption, processes
@@ -71,8 +71,8 @@ def fit(levels: dict[tuple[str, int], np.ndarray], labels: np.ndarray) -> Colour
     return None
   best, chosen = -1.0, None
   for (name, sign), values in levels.items():
-    aucs = np.array([metrics.area_under_curve(column, labels) for column in values.T])
-    error = _auc_error(aucs.max(), labels.sum(), (~labels).sum())
+    aucs = np.array([ranking.area_under_curve(column, labels) for column in values.T])
+    error = ranking.auc_error(aucs.max(), labels.sum(), (~labels).sum())
     if aucs.max() > best + (error if chosen else 0.0):
       number = int(np.flatnonzero(aucs >= aucs.max() - error - 1e-9)[-1])
       best = aucs.max()
@@ -189,11 +189,3 @@ def _best_split(scores: np.ndarray, labels: np.ndarray) -> float:
   middle = np.append((ordered[1:] + ordered[:-1]) / 2, ordered[-1])
   best = np.flatnonzero(accuracy >= accuracy.max() - 1e-9)
   return float(middle[best[len(best) // 2]])
-
-
-def _auc_error(auc: float, positives: int, negatives: int) -> float:
-  """Returns the standard error of an area under the ROC curve (Hanley and McNeil 1982)."""
-  auc = max(auc, 0.5)
-  first, second = auc / (2 - auc), 2 * auc**2 / (1 + auc)
-  spread = auc * (1 - auc) + (positives - 1) * (first - auc**2) + (negatives - 1) * (second - auc**2)
-  return float(np.sqrt(max(spread, 0.0) / positives / negatives))

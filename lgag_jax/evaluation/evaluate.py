@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import colour_index, diagnose, metrics, tables, threshold_rules
+from lgag_jax.evaluation import colour_index, diagnose, metrics, ranking, tables, threshold_rules
 from lgag_jax.evaluation.measure import IMAGE_COUNTS, Measurements, measure
 from lgag_jax.inference import colour_evidence
 from lgag_jax.inference.colour_evidence import ColourEvidence
@@ -94,7 +94,7 @@ def epoch_metrics(
   measured = measure(localize, state, validation, mesh, config, None)
   result = {}
   for c, name in enumerate(config.data.classes):
-    auc = metrics.area_under_curve(measured.probabilities[:, c], measured.labels[:, c])
+    auc = ranking.area_under_curve(measured.probabilities[:, c], measured.labels[:, c])
     result |= {} if auc is None else {f"{name}/auc": auc}
     for map_name in map_names(config):
       _, best = metrics.oracle(*measured.histograms[map_name][c][:2])

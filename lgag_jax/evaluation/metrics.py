@@ -11,6 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from lgag_jax.evaluation import ranking
+
 BINS = 1024  # Of score histograms: the resolution of thresholds is about 0.001.
 RELIABILITY_BINS = 10
 # A map is black if a smaller share of its pixels is mapped: 8 x 8 pixels in 256 x 256.
@@ -92,16 +94,6 @@ def otsu(histogram: np.ndarray) -> float:
   return float(best.mean() + 1) / BINS
 
 
-def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float | None:
-  """Returns the area under the ROC curve of scores [n]; None unless labels [n] have both values."""
-  positive, negative = scores[labels > 0], scores[labels == 0]
-  if not len(positive) or not len(negative):
-    return None
-  order = np.sort(negative)
-  below = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
-  return float(below.mean() / 2.0 / len(negative))
-
-
 def calibration(probabilities: np.ndarray, labels: np.ndarray) -> dict:
   """Returns how well probabilities [n] agree with labels [n].
 
@@ -144,7 +136,8 @@ def image_rates(probabilities: np.ndarray, labels: np.ndarray, gate: float) -> d
   rows = [{name: round(value, 3) for name, value in row.items()} for row in reliability]
   return {
     "accuracy": _ratio(tp + tn, len(labels)), "f1": _ratio(2 * tp, 2 * tp + fp + fn),
-    "auc": area_under_curve(probabilities, labels), "images": len(labels), "positives": int(tp + fn),
+    "auc": ranking.area_under_curve(probabilities, labels),
+    "images": len(labels), "positives": int(tp + fn),
     "negatives": int(fp + tn), "false_alarms": int(fp), "missed": int(fn),
     "false_alarm_rate": _ratio(fp, fp + tn), "missed_rate": _ratio(fn, tp + fn),
     **{name: round(value, 3) for name, value in calibrated.items()}, "reliability": rows,

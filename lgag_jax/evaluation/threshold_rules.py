@@ -87,8 +87,8 @@ def _histograms(maps: Maps, batch: dict, config: Config) -> dict:
     above = jnp.cumsum(counts[..., ::-1], axis=-1)[..., None, ::-1]  # B C 1 bins
     called = above >= jnp.maximum(fractions * above[..., :1], 1.0)  # B C fractions bins
     label, weight = batch["label"], batch["weight"][:, None]
+    steepness, cells = _steepness(maps.scores[name], label * weight)
     # Sums and not products: a TPU would round the counts of a product's operands.
-    steepness, cells = _steepness(jnp.moveaxis(scores, 1, -1), label * weight)
     result[name] = {
       "steepness": steepness, "cells": cells,
       "present": jnp.sum(counts * (present * weight)[..., None], axis=0),

@@ -185,11 +185,14 @@ def _repair(path: pathlib.Path) -> None:
     files.write_text(path, _HEADER + "\n")
     return
   rows = tables.read_table(path, COLUMNS[:5])
-  kept = path.with_suffix(".original.csv")
+  kept, number = path.with_suffix(".original.csv"), 1
+  while kept.exists():  # Of an earlier time.
+    kept, number = path.with_suffix(f".original_{number}.csv"), number + 1
   _LOG.warning("%s was written by another program: kept as %s, and written again.", path, kept)
+  with files.atomic_path(kept) as partial:  # First: a killed server must not lose it.
+    partial.write_bytes(content)
   files.write_text(path, "\n".join([
     _HEADER, *(_csv([line.get(name, "") for name in COLUMNS]) for _, line in rows)]) + "\n")
-  kept.write_bytes(content)
 
 
 def _is_whole(row: str) -> bool:
@@ -208,5 +211,5 @@ def _line(item: tuple[Key, Answer]) -> str:
 
 def _csv(cells: Iterable) -> str:
   buffer = io.StringIO()
-  csv.writer(buffer, lineterminator="").writerow(cells)
+  csv.writer(buffer, lineterminator="").writerow(map(tables.cell, cells))
   return buffer.getvalue()

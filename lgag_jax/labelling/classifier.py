@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
-from scipy.stats import rankdata
+
+from lgag_jax.evaluation import ranking
 
 _PENALTY = 0.003  # On the squared length of the weights.
 _FOLDS = 5
@@ -66,13 +67,6 @@ class Scaler:
     return (features.astype(np.float32) - self._mean) * self._factor
 
 
-def auc(scores: np.ndarray, labels: np.ndarray) -> float:
-  """Returns the area under the ROC curve; ties count half."""
-  positives = np.count_nonzero(labels)
-  ranks = rankdata(scores)[labels].sum()
-  return float((ranks - positives * (positives + 1) / 2) / (positives * (len(labels) - positives)))
-
-
 def estimate(features: np.ndarray, labels: np.ndarray, at_random: np.ndarray) -> Estimate | None:
   """Estimates the AUC on the tiles that were drawn at random; None if there are too few of them.
 
@@ -89,7 +83,9 @@ def estimate(features: np.ndarray, labels: np.ndarray, at_random: np.ndarray) ->
   value, earlier = (
     _cross_validated(features, labels, folds, use) for use in (np.ones(len(labels), bool), early)
   )
-  error = _standard_error(value, positives, negatives)
+  # With one pair of each order added, the error is above 0 also for an AUC of 1.
+  smoothed = (value * positives * negatives + 1) / (positives * negatives + 2)
+  error = ranking.auc_error(smoothed, positives, negatives)
   return Estimate(value, error, earlier, positives + negatives)
 
 
@@ -107,17 +103,9 @@ def _cross_validated(
     if labels[elsewhere].any() and not labels[elsewhere].all():
       weights = fit(features[elsewhere], labels[elsewhere])
       # Margins, since chances may round to the same number.
-      value = auc(features[here] @ weights[:-1] + weights[-1], labels[here])
+      margins = features[here] @ weights[:-1] + weights[-1]
+      area = ranking.area_under_curve(margins, labels[here])
+      value = value if area is None else area
     count = np.count_nonzero(labels[here]) * np.count_nonzero(~labels[here])
     total, pairs = total + value * count, pairs + count
   return float(total / pairs)
-
-
-def _standard_error(value: float, positives: int, negatives: int) -> float:
-  """Returns the standard error of an AUC (Hanley and McNeil 1982), above 0 also for an AUC of 1."""
-  value = (value * positives * negatives + 1) / (positives * negatives + 2)
-  first, second = value / (2 - value), 2 * value**2 / (1 + value)
-  variance = (
-    value * (1 - value) + (positives - 1) * (first - value**2) + (negatives - 1) * (second - value**2)
-  ) / (positives * negatives)
-  return float(np.sqrt(max(variance, 0.0)))

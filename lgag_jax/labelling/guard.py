@@ -63,10 +63,10 @@ class Guard:
     if urlsplit(headers.get("origin", "")).netloc != host:
       return 403, "Another page sent this request."
     if headers.get("content-type", "").split(";")[0] != "application/json":
-      return 415, "Send JSON."
+      return 415, "The request must be JSON."
     length = headers.get("content-length", "")
     if not length.isascii() or not length.isdigit():  # The server holds the body to this length.
-      return 411, "Say how long the request is."
+      return 411, "The request has no Content-Length."
     if len(length) > 12 or int(length) > MAX_BODY:
       return 413, "The request is too long."
     return None

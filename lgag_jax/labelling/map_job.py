@@ -6,7 +6,6 @@ import hashlib
 import logging
 import pathlib
 import re
-import shlex
 import shutil
 import signal
 import subprocess
@@ -126,8 +125,7 @@ class MapJob:
       f"--tile_size={tiling.tile_size}", f"--max_nodata={tiling.max_nodata}",
       f"--classes={','.join(tiling.classes)}", f"--background={tiling.background}", *bands,
     )
-    # The command that --mode=tile prints, with another workdir.
-    train = shlex.split(tiling_output.command([], tiling, self._channels))[3:-1]
+    train = tiling_output.training_flags(tiling, self._channels)
     workdir = f"--workdir={settings.output}/run"
     maps = "--mode=predict", workdir, source, f"--output={settings.output}/maps", *bands
     return [

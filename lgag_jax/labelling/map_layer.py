@@ -85,7 +85,7 @@ def _painted(scores: np.ndarray) -> np.ndarray:
   """Returns scores [C, h, w] as u8[h, w, 4]: the likeliest class's colour, opaque if it is likely."""
   if scores.dtype == np.uint8:
     scores = np.where(scores == _NO_DATA, 0.0, scores / 100.0)
-  scores = np.nan_to_num(scores)
+  scores = np.where(np.isnan(scores), 0.0, scores)  # No data, in probabilities as floats.
   likeliest, score = scores.argmax(0), scores.max(0)
   opacity = np.where(score < _LEAST, 0.0, _OPACITY * score * 255)
   return np.dstack([_COLOURS[likeliest % len(_COLOURS)], opacity]).astype(np.uint8)

@@ -5,17 +5,15 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling import web
 from lgag_jax.labelling.guard import Guard
 from lgag_jax.labelling.pictures import SQUARE
-from lgag_jax.labelling.session import OutdatedPageError, Session
+from lgag_jax.labelling.session import Session
 
 _PAGE = web.PageFiles(pathlib.Path(__file__).with_name("page"))
 _SIDES = (96, 128, 192, 256, 384, 512)  # Of the pictures of tiles.
@@ -39,9 +37,7 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
     Route("/answers", of_session(_answer), methods=["POST"]),
     Route("/tile_size", of_session(_resize), methods=["POST"]),
   ]
-  errors = {OutdatedPageError: web.error(409), ImageError: web.error(500), ValueError: web.error(400),
-            OSError: web.error(500)}
-  return Guard(Starlette(routes=routes, exception_handlers=errors), secret, host)
+  return web.application(routes, secret, host)
 
 
 async def _state(session: Session, request: Request) -> Response:

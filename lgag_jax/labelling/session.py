@@ -13,6 +13,7 @@ from lgag_jax.labelling.map_job import MapJob
 from lgag_jax.labelling.map_layer import MapLayer
 from lgag_jax.labelling.pictures import Pictures
 from lgag_jax.labelling.tile_index import TileIndex
+from lgag_jax.labelling.web import OutdatedPageError
 from lgag_jax.options.labelling import MAX_SIDE, Settings
 from lgag_jax.options.tiling import UNKNOWN_LABEL
 from lgag_jax.tiling import tile
@@ -20,10 +21,6 @@ from lgag_jax.tiling import tile
 _LOG = logging.getLogger(__name__)
 
 SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)  # That the page offers.
-
-
-class OutdatedPageError(ValueError):
-  """The page shows other tiles than the server has."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,11 +5,20 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from lgag_jax.imagery.opening import ImageError
+from lgag_jax.labelling.guard import Guard
 
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
 KEPT = {"cache-control": "private, max-age=86400"}  # The address of a picture holds its version.
+
+
+class OutdatedPageError(ValueError):
+  """The page was loaded before what it shows has changed."""
 
 
 class PageFiles:
@@ -26,11 +35,20 @@ class PageFiles:
     """Returns a file of the page."""
     path = self._files.get(request.path_params.get("name", "index.html"))
     if path is None:
-      return PlainTextResponse("There is no such file.\n", 404)
+      return PlainTextResponse("File not found.\n", 404)
     return Response(path.read_bytes(), media_type=_TYPES[path.suffix])
 
 
-def error(status: int) -> Callable[[Request, Exception], Response]:
+def application(routes: list[Route], secret: str, host: str) -> Guard:
+  """Returns the application of a page's routes under an address with a secret."""
+  handlers = {
+    OutdatedPageError: _error(409), ImageError: _error(500), ValueError: _error(400),
+    OSError: _error(500),
+  }
+  return Guard(Starlette(routes=routes, exception_handlers=handlers), secret, host)
+
+
+def _error(status: int) -> Callable[[Request, Exception], Response]:
   """Returns a handler that answers with an exception's message."""
   return lambda _, exception: JSONResponse({"error": str(exception)}, status)
 

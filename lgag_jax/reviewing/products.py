@@ -17,6 +17,7 @@ import pyogrio.errors
 import pyogrio.raw
 import shapely
 
+from lgag_jax.mapping import vectors
 from lgag_jax.reviewing import outlines
 from lgag_jax.reviewing.decisions import Decision, DecisionLog, Mapped
 from lgag_jax.reviewing.maps import SceneMap
@@ -36,7 +37,6 @@ _INVENTORY_FIELDS = {
   "class": _TEXT, "area_m2": _REAL, "status": _TEXT, "comment": _TEXT, "mean_probability": _REAL,
   "number": _WHOLE, "source": _TEXT, "reviewed": _TEXT,
 }
-_SIDE_SUFFIXES = ("-journal", "-wal", "-shm")
 Row = tuple[shapely.Geometry, dict]
 
 
@@ -58,12 +58,12 @@ def write(scene_map: SceneMap, log: DecisionLog, folder: pathlib.Path) -> None:
     names = ("feature", "number", "decision", "class")
     fields = {name: _REVIEW_FIELDS[name] for name in names}
     _write_layer(partial, review_files.ORIGINALS, originals, fields, crs, append=True)
-    _remove_side_files(path)
+    vectors.remove_side_files(path)
   inventory = folder / f"{scene_map.stem}_reviewed.gpkg"
   with files.atomic_path(inventory) as partial:
     partial.unlink(missing_ok=True)
     _write_layer(partial, "landslides", _inventory(scene_map, rows), _INVENTORY_FIELDS, crs)
-    _remove_side_files(inventory)
+    vectors.remove_side_files(inventory)
 
 
 def keep_edited(path: pathlib.Path) -> None:
@@ -176,12 +176,7 @@ def _write_layer(
   except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
     raise OSError(f"{path.parent} cannot be written to: {error} (is the disk full?).") from error
   finally:
-    _remove_side_files(path)
-
-
-def _remove_side_files(path: pathlib.Path) -> None:
-  for suffix in _SIDE_SUFFIXES:
-    path.with_name(path.name + suffix).unlink(missing_ok=True)
+    vectors.remove_side_files(path)
 
 
 def _digest(rows: list[tuple]) -> str:

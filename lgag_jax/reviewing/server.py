@@ -4,16 +4,13 @@ import functools
 import pathlib
 from typing import Any
 
-from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling import web
 from lgag_jax.labelling.guard import Guard
-from lgag_jax.labelling.session import OutdatedPageError
 from lgag_jax.reviewing.session import Session
 
 _HERE = pathlib.Path(__file__).parent
@@ -34,9 +31,7 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
     Route("/answers", of_session(_decide), methods=["POST"]),
     Route("/cut", of_session(_cut), methods=["POST"]),
   ]
-  errors = {OutdatedPageError: web.error(409), ImageError: web.error(500), ValueError: web.error(400),
-            OSError: web.error(500)}
-  return Guard(Starlette(routes=routes, exception_handlers=errors), secret, host)
+  return web.application(routes, secret, host)
 
 
 async def _state(session: Session, request: Request) -> Response:

@@ -10,7 +10,7 @@ from typing import Any
 
 import shapely
 
-from lgag_jax.labelling.session import OutdatedPageError
+from lgag_jax.labelling.web import OutdatedPageError
 from lgag_jax.options.reviewing import Settings
 from lgag_jax.reviewing import maps, outlines, products
 from lgag_jax.reviewing.decisions import Decision, DecisionLog, Mapped

@@ -183,8 +183,14 @@ def _median_fraction(rows: list[Row], settings: Settings) -> float:
   return float(np.median(fractions))
 
 
-def command(rows: list[Row], settings: Settings, channels: int) -> str:
+def command(settings: Settings, channels: int) -> str:
   """Returns the command that trains on the output."""
+  workdir = f"--workdir=runs/{pathlib.Path(settings.output).name}"
+  return shlex.join(["python", "-m", "lgag_jax.main", *training_flags(settings, channels), workdir])
+
+
+def training_flags(settings: Settings, channels: int) -> list[str]:
+  """Returns the flags that train on the output, all but --workdir."""
   data = {"directory": settings.output, "mask_ignore": 255}
   if channels != 3:
     data["channels"] = channels
@@ -194,7 +200,4 @@ def command(rows: list[Row], settings: Settings, channels: int) -> str:
     data["background"] = settings.background
   fields = {f"data.{name}": value for name, value in data.items()}
   words = [f"--config.{name}={value}" for name, value in fields.items()]
-  return shlex.join([
-    "python", "-m", "lgag_jax.main", "--config=configs/image_folder.py", *words,
-    f"--workdir=runs/{pathlib.Path(settings.output).name}",
-  ])
+  return ["--config=configs/image_folder.py", *words]

@@ -86,7 +86,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
       raise ValueError("No tile can be used, so nothing was written. The log says why, by label.")
     output.write_manifest(rows, folder / "manifest.csv")
     output.write_footprints(rows, folder / "tiles.gpkg")
-  return rows, output.command(rows, settings, channels)
+  return rows, output.command(settings, channels)
 
 
 def scene_paths(settings: Settings) -> list[pathlib.Path]:

@@ -1,26 +1,13 @@
 // Connects the parts of the page.
 
 import { Closeup } from "./closeup.js";
+import { $, option, problem } from "./elements.js";
 import { Learning } from "./learning.js";
 import { Making } from "./making.js";
 import { SceneMap } from "./map.js";
 import { Model } from "./model.js";
 import { Saver, post, reason } from "./saver.js";
 import { Sheet } from "./sheet.js";
-
-const $ = (id) => document.getElementById(id);
-
-function option(value, text) {
-  const element = document.createElement("option");
-  element.value = value;
-  element.textContent = text;
-  return element;
-}
-
-function problem(text) {
-  $("problem").textContent = text;
-  $("problem").hidden = !text;
-}
 
 function answerButtons(model, place) {
   for (const kind of model.kinds) {

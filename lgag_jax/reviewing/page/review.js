@@ -1,12 +1,12 @@
 // Connects the parts of the page.
 
 import { Editor } from "./editor.js";
+import { $, option, problem } from "./elements.js";
 import { List } from "./review_list.js";
 import { ReviewMap } from "./review_map.js";
 import { FILTERS, inScene, KINDS, Model, ORDERS } from "./review_model.js";
 import { Saver, post, reason } from "./saver.js";
 
-const $ = (id) => document.getElementById(id);
 const BUTTONS = [["accepted", "Accept", "a"], ["rejected", "Reject", "r"]];
 const KEYS = [
   ["A", "accept the polygon, and go to the next"], ["R", "reject it, and go to the next"],
@@ -18,18 +18,6 @@ const KEYS = [
   ["Enter, Esc, Backspace", "while drawing: save, cancel, remove the last corner"],
   ["T", "write a comment"], ["O", "hide or show the outlines"], ["+, \u2212, F", "zoom in, zoom out, zoom to the polygon"],
 ];
-
-function option(value, text) {
-  const element = document.createElement("option");
-  element.value = value;
-  element.textContent = text;
-  return element;
-}
-
-function problem(text) {
-  $("problem").textContent = text;
-  $("problem").hidden = !text;
-}
 
 function newKey(scene) {
   const bytes = crypto.getRandomValues(new Uint8Array(8));
