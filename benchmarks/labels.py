@@ -43,8 +43,13 @@ def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
   return np.sort(np.array(taken))
 
 
-def restricted(config: Config, count: int, seed: int, manifest: pathlib.Path) -> dict:
-  """Returns the overrides that leave `count` training images; writes a manifest of tiles if needed."""
+def restricted(
+  config: Config, count: int, seed: int, manifest: pathlib.Path, most_judged: int | None = None
+) -> dict:
+  """Returns the overrides that leave `count` training images, 0 for all of them.
+
+  Writes a manifest of tiles if needed; of validation it has at most `most_judged`, drawn at random.
+  """
   if config.data.source == "tfds":
     start = count * seed
     return {"data.train_split": f"train[{start}:{start + count}]"}
@@ -52,12 +57,13 @@ def restricted(config: Config, count: int, seed: int, manifest: pathlib.Path) ->
     PatchSource(config.data, split) for split in (config.data.train_split, config.data.validation_split)
   )
   root = pathlib.Path(config.data.directory)
-  chosen = draw(train.labels[:, 0] > 0, count, seed)
+  chosen = draw(train.labels[:, 0] > 0, count or len(train.ids), seed)
+  judged = np.sort(np.random.default_rng(0).permutation(len(validation.ids))[:most_judged])
   with files.atomic_path(manifest) as path, path.open("w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
     writer.writerow(("image", "mask", "split", *_REGION))
     for source, split, indices in (
-      (train, "train", chosen), (validation, "validation", range(len(validation.ids)))
+      (train, "train", chosen), (validation, "validation", judged)
     ):
       for i in indices:
         image, mask, tile = source.tile(i)

@@ -109,11 +109,39 @@ def test_fitted_evidence_tells_the_colour_of_landslides(rng, monkeypatch, small_
   monkeypatch.setattr(colour_evidence, "make_localize", lambda *_: lambda state, inputs: maps)
   network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
   batches = lambda at_most: (each for each in [batch])
-  evidence = colour_evidence.fit(network, None, batches, config, sharding.make_mesh())
+  evidence = colour_evidence.fit(network, None, batches, config, sharding.make_mesh(), [None])
   value = np.asarray(evidence(jnp.asarray(scores), jnp.asarray(batch["image"])))[::2, ..., 0]
   assert value[:, 12:20, 12:20].min() > 0.9
   assert value[:, 40:].max() < 0.05
   assert value[:, 28:31, 28:31].mean() < 0.55  # Inside the blurred map, of the wrong colour.
+
+
+def test_a_prior_is_the_evidence_of_a_map_that_says_nothing(rng, monkeypatch, small_config):
+  """Its log odds are those of each pixel's colour; the even map adds none."""
+  config = configs.from_mapping(small_config)
+  image = rng.uniform(0.1, 0.9, (4, 64, 64, 3)).astype(np.float32)
+  scores = jnp.full((4, 64, 64, 1), 0.5)
+  batch = {"image": image, "label": np.ones((4, 1), np.float32), "weight": np.ones(4, np.float32)}
+  networks = []
+
+  def localize(network, *_):
+    networks.append(network)
+    return lambda state, inputs: Maps(
+      probabilities=jnp.ones((4, 1)), seeds=jnp.zeros((4, 4, 4), int), scores={"anchor_guided": scores}
+    )
+
+  monkeypatch.setattr(colour_evidence, "make_localize", localize)
+  network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
+  prior = lambda colours: 4.0 * np.log((colours[:, 0] + 1 / 255) / (colours[:, 1] + 1 / 255))
+  evidence = colour_evidence.fit(
+    network, None, lambda at_most: (each for each in [batch]), config, sharding.make_mesh(), [prior]
+  )
+  for found in (evidence, networks[0].evidence):  # The map that is counted has the prior, too.
+    cells = np.asarray(colour_evidence.cell_means(jnp.asarray(image))).reshape(-1, 3)
+    value = found.log_ratio.reshape(-1)[np.asarray(found.bin_index(jnp.asarray(image))).ravel()]
+    width = 4.0 * (found.high[0] - found.low[0]) / BINS
+    inside = (value > np.quantile(value, 0.02)) & (value < np.quantile(value, 0.98))
+    assert np.abs(value - prior(cells))[inside].max() <= 0.51 * width + 1e-3
 
 
 @pytest.fixture(scope="module")

@@ -40,9 +40,13 @@ def source(rng, count=40, **options):
   return Images(*zip(*pairs, strict=True), [float(i % 2 == 0) for i in range(count)])
 
 
+def figures(train, validation, config):
+  return colour_index.evaluate(colour_index.fit_images(train, config), validation, config)
+
+
 def test_a_rule_is_found_that_the_labels_alone_tell(rng):
   train, validation = source(rng), source(rng, count=20)
-  (result,) = colour_index.evaluate(train, validation, Config())
+  (result,) = figures(train, validation, Config())
   assert result["name"] in ("red over green", "excess green")
   assert result["label_free"]["iou"] > 0.9
   assert result["oracle"]["iou"] >= result["label_free"]["iou"] - 0.01
@@ -54,12 +58,12 @@ def test_a_rule_is_found_that_the_labels_alone_tell(rng):
 def test_no_mask_is_seen_by_the_rule(rng):
   train, validation = source(rng), source(rng, count=20)
   blind = Images(train._images, [np.full((20, 20), UNKNOWN, np.uint8)] * 40, train.labels[:, 0])
-  seen, unseen = (colour_index.evaluate(t, validation, Config()) for t in (train, blind))
+  seen, unseen = (figures(t, validation, Config()) for t in (train, blind))
   assert seen == unseen
 
 
 def test_a_dark_landslide_needs_the_other_sign(rng):
-  (result,) = colour_index.evaluate(
+  (result,) = figures(
     source(rng, colour=(35, 55, 30)), source(rng, count=20, colour=(35, 55, 30)), Config()
   )
   assert (result["name"], result["sign"]) == ("brightness", -1)
@@ -102,19 +106,19 @@ def test_the_oracle_tries_every_threshold(rng):
 def test_labels_of_one_kind_fit_nothing(rng, label):
   images = source(rng, count=6)
   images.labels[:] = label
-  assert colour_index.evaluate(images, images, Config()) == [None]
+  assert figures(images, images, Config()) == [None]
 
 
 def test_two_bands_have_no_colours(rng):
   config = Config(data=DataConfig(channels=2))
-  assert colour_index.evaluate(types.SimpleNamespace(), types.SimpleNamespace(), config) == [None]
+  assert figures(types.SimpleNamespace(), types.SimpleNamespace(), config) == [None]
 
 
 def test_a_damaged_image_is_left_out(rng):
   train = source(rng)
   train._images = list(train._images)
   train._images[3] = None
-  (result,) = colour_index.evaluate(train, source(rng, count=10), Config())
+  (result,) = figures(train, source(rng, count=10), Config())
   assert result["label_free"]["iou"] > 0.9
 
 
@@ -128,7 +132,7 @@ def test_other_types_give_the_same_map(rng, dtype, scale, max_value):
     images.labels[:, 0],
   )
   config = Config(data=DataConfig(max_value=max_value))
-  (result,) = colour_index.evaluate(other, other, config)
+  (result,) = figures(other, other, config)
   assert result["label_free"]["iou"] > 0.9
 
 
@@ -137,3 +141,31 @@ def test_the_auc_error_is_that_of_hanley_and_mcneil():
   expected = np.sqrt((0.09 + 99 * (0.9 / 1.1 - 0.81) + 99 * (1.62 / 1.9 - 0.81)) / 1e4)
   assert ranking.auc_error(0.9, 100, 100) == pytest.approx(expected)
   assert ranking.auc_error(1.0, 10, 10) == 0.0
+
+
+def test_the_weight_is_what_labels_tell_beyond_chance(rng):
+  told = source(rng)
+  (rule,) = colour_index.fit_images(told, Config())
+  number = colour_index.SHARES.index(rule.share)
+  images = [image.reshape(-1, 3) / 255 for image in told._images]
+  levels = [colour_index.share_levels(image)[rule.name, rule.sign][number] for image in images]
+  # Every label is told, so one standard deviation is worth one unit of log odds.
+  assert rule.weight * np.std(levels) == pytest.approx(1.0, rel=1e-5)
+  other = np.float32([[1.0, 0.5, 0.3]])
+  assert rule.log_odds(other)[0] == pytest.approx(
+    rule.weight * (rule.scores(other[None])[0, 0] - rule.threshold), rel=1e-5
+  )
+  untold = source(rng)
+  untold.labels[:, 0] = rng.permutation(untold.labels[:, 0])
+  (rule,) = colour_index.fit_images(untold, Config())
+  assert rule is None or rule.weight * np.std(levels) < 0.5
+
+
+@pytest.mark.parametrize("negatives", [1, 2])
+def test_hardly_any_negatives_tell_nothing(rng, negatives):
+  """With one or two of a kind some index always separates them: chance does as well."""
+  images = source(rng, count=30, slide=0)
+  images.labels[:] = 1.0
+  images.labels[:negatives] = 0.0
+  (rule,) = colour_index.fit_images(images, Config())
+  assert rule.weight == 0.0

@@ -1,7 +1,8 @@
 """The cheapest alternative to a network: a colour index and a threshold, chosen by image labels alone.
 
 It is fitted on the training images and their labels, and evaluated on the same images as the network.
-Pixels are the source's own. No mask is used to choose anything.
+Pixels are the source's own. No mask is used to choose anything. Where it predicts the labels, it also
+joins the network's maps (see inference/colour_evidence.py): few labels suffice to choose it.
 """
 
 import contextlib
@@ -10,6 +11,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import scipy.stats
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics, ranking
@@ -23,6 +25,7 @@ SHARES = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
 _BINS = 4096  # Of the histograms that the oracle's threshold is found by.
 _MOST_IMAGES = 10_000  # That the rule is fitted on.
 _MOST_PIXELS = 16_384  # Of each of them.
+_RANDOM_ORDERS = 20  # Of labels, for what chance would give.
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -47,10 +50,16 @@ class ColourIndex:
   sign: int  # 1, or -1 where low values are landslides.
   threshold: float  # Of sign * index.
   share: float  # An image of which a smaller share exceeds the threshold has no landslide.
+  weight: float = 0.0  # Log odds of landslide per unit of the index, beyond the threshold.
 
   def scores(self, colours: np.ndarray) -> np.ndarray:
     """Returns sign * index of colours f32[H, W, 3], f32[H, W]."""
     return self.sign * INDICES[self.name](*np.moveaxis(colours, -1, 0))
+
+  def log_odds(self, colours: np.ndarray) -> np.ndarray:
+    """Returns weight * (score - threshold) of colours f32[n, 3], f32[n]: log odds for a map."""
+    scores = self.sign * INDICES[self.name](*colours.T)
+    return self.weight * (scores - self.threshold)
 
   def describe(self) -> str:
     """Returns the rule in words."""
@@ -66,18 +75,32 @@ def fit(levels: dict[tuple[str, int], np.ndarray], labels: np.ndarray) -> Colour
   `labels` is bool[n]. The largest share is taken whose image AUC is within one standard error of the
   best, since smaller ones predict the labels, too; a later index must exceed an earlier one by as
   much. The threshold is the one of highest balanced accuracy at that share.
+
+  The weight is the image AUC beyond chance per standard deviation over images. Chance is the highest
+  AUC that any index and share has for the labels in random orders.
   """
   if labels.all() or not labels.any():
     return None
-  best, chosen = -1.0, None
+  best, chosen, spread = -1.0, None, 1.0
   for (name, sign), values in levels.items():
     aucs = np.array([ranking.area_under_curve(column, labels) for column in values.T])
     error = ranking.auc_error(aucs.max(), labels.sum(), (~labels).sum())
     if aucs.max() > best + (error if chosen else 0.0):
       number = int(np.flatnonzero(aucs >= aucs.max() - error - 1e-9)[-1])
-      best = aucs.max()
+      best, spread = aucs.max(), max(float(values[:, number].std()), 1e-6)
       chosen = ColourIndex(name, sign, _best_split(values[:, number], labels), SHARES[number])
-  return chosen
+  chance = _chance(np.concatenate(list(levels.values()), axis=1), labels)
+  beyond = max(0.0, best - chance) / max(1.0 - chance, 1e-6)
+  return dataclasses.replace(chosen, weight=beyond / spread) if chosen else None
+
+
+def _chance(columns: np.ndarray, labels: np.ndarray) -> float:
+  """Returns the highest AUC of any column f32[n, columns] for the labels in random orders."""
+  random = np.random.default_rng(0)
+  orders = np.stack([random.permutation(labels) for _ in range(_RANDOM_ORDERS)])
+  positives, negatives = labels.sum(), (~labels).sum()
+  ranks = orders.astype(np.float64) @ scipy.stats.rankdata(columns, axis=0)
+  return float((ranks.max() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
 def share_levels(colours: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
@@ -91,12 +114,8 @@ def share_levels(colours: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
   return levels
 
 
-def evaluate(train: Source, validation: Source, config: Config) -> list[dict | None]:
-  """Returns for each class the rule and its figures, as JSON; None where none can be fitted.
-
-  "label_free" and "oracle" have the rates of `metrics.rates`. The oracle's threshold is the best one in
-  hindsight, at the same index and share.
-  """
+def fit_images(train: Source, config: Config) -> list[ColourIndex | None]:
+  """Returns for each class the rule that training images and their labels choose, None without any."""
   if config.data.channels < 3:
     return [None] * len(config.data.classes)
   sample = np.arange(len(train.ids))[:: -(-len(train.ids) // _MOST_IMAGES)]
@@ -104,13 +123,19 @@ def evaluate(train: Source, validation: Source, config: Config) -> list[dict | N
     f"{name}/{sign}": values for (name, sign), values in share_levels(colours.reshape(-1, 3)).items()
   })
   read = levels.pop("number")
-  keys = {key: (key.rpartition("/")[0], int(key.rpartition("/")[2])) for key in levels}
-  results = []
-  for c in range(len(config.data.classes)):
-    labels = train.labels[read, c] > 0
-    rule = fit({keys[key]: values for key, values in levels.items()}, labels)
-    results.append(None if rule is None else _figures(rule, validation, config, c))
-  return results
+  keyed = {(key.rpartition("/")[0], int(key.rpartition("/")[2])): v for key, v in levels.items()}
+  return [fit(keyed, train.labels[read, c] > 0) for c in range(len(config.data.classes))]
+
+
+def evaluate(
+  rules: list[ColourIndex | None], validation: Source, config: Config
+) -> list[dict | None]:
+  """Returns each class's rule and its figures, as JSON; None where there is no rule.
+
+  "label_free" and "oracle" have the rates of `metrics.rates`. The oracle's threshold is the best one in
+  hindsight, at the same index and share.
+  """
+  return [rule and _figures(rule, validation, config, c) for c, rule in enumerate(rules)]
 
 
 def _figures(rule: ColourIndex, source: Source, config: Config, c: int) -> dict:

@@ -33,10 +33,11 @@ def evaluate(
   Label-free thresholds come from the training images and their labels. The oracle's threshold comes
   from the masks of the evaluated images. As in prediction, a pixel belongs to at most one class.
   """
-  evidence = None
+  evidence, indices = None, colour_index.fit_images(train.source, config)
   if network.method.takes_colour_evidence(config):
     images = lambda at_most: train.eval_batches(config, at_most=at_most)
-    evidence = colour_evidence.fit(network, state, images, config, mesh)
+    priors = [index and index.log_odds for index in indices]
+    evidence = colour_evidence.fit(network, state, images, config, mesh, priors)
   network = dataclasses.replace(network, evidence=evidence)
   localize = make_localize(network, config, mesh)
   at_most = config.localize.calibration_images
@@ -45,7 +46,7 @@ def evaluate(
   )
   thresholds = threshold_rules.chosen_thresholds(rules, config)
   measured = measure(localize, state, validation, mesh, config, thresholds)
-  indices = colour_index.evaluate(train.source, validation.source, config)
+  of_indices = colour_index.evaluate(indices, validation.source, config)
   result = {
     "step": int(state.step),
     "data": config.data.builder or config.data.directory,
@@ -53,7 +54,7 @@ def evaluate(
     "map": main_map_name(config),
     "threshold_rule": network.method.rule(config),
     "classes": {
-      name: _class_result(measured, rules, thresholds, config, c, indices[c])
+      name: _class_result(measured, rules, thresholds, config, c, of_indices[c])
       for c, name in enumerate(config.data.classes)
     },
   }

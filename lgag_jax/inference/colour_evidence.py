@@ -1,16 +1,17 @@
 """Evidence from the colours of pixels: how much likelier each is on a landslide than beside one.
 
 The network sees colours through a trunk of stride 4 and more; its maps lose them. Here they come back,
-without a mask: two colour histograms are counted over training images, one weighted by the finished
-map on positive images, the other by what the map leaves and by all of the negative images. The log of
-their ratio is added to the map's logit, as for independent evidence.
+without a mask. First what is known beforehand, such as a colour index chosen by the image labels,
+joins the map. Then two colour histograms are counted over training images, one weighted by that map on
+positive images, the other by what it leaves and by all of the negative images. The log of their ratio
+is added to the map's logit, as for independent evidence.
 """
 
 import dataclasses
 import functools
 import hashlib
 import pathlib
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +34,13 @@ _BLUR = 0.7  # Standard deviation in cells, of the evidence over the image.
 _STRIDE = 4  # Of the grid of cells, in pixels of the network's image.
 _SAMPLE = 64  # Images that the range of the bins is taken from.
 _EDGE = 1e-4  # Scores are kept this far from 0 and 1, where a logit ends.
+Prior = Callable[[np.ndarray], np.ndarray]  # Log odds f32[n] of colours f32[n, 3].
 _RARE = 1e-7  # Share of a bin that no pixel was seen in.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # Compared by identity: programs are cached by it.
 class ColourEvidence:
-  """The log ratios of colours, per class, and how an image's colours are binned."""
+  """The log odds of landslide by colour, per class, and how an image's colours are binned."""
 
   log_ratio: np.ndarray  # f32[C, BINS, BINS, BINS]
   low: np.ndarray  # f32[3], of the features of `colour_features`.
@@ -96,11 +98,12 @@ def colour_features(
 
 def fit(
   network: Network, state: TrainState, batches: Callable[[int], Generator[dict, None, None]],
-  config: Config, mesh: Mesh,
+  config: Config, mesh: Mesh, priors: Sequence[Prior | None],
 ) -> ColourEvidence:
   """Counts the histograms of training images; `batches(at_most)` yields them, with images.
 
-  The map is the network's main one, without evidence. No mask is read.
+  The map is the network's main one, with each class's prior added. `priors` return log odds f32[n] of
+  colours f32[n, 3] in [0, 1]; they do not apply to standardised images. No mask is read.
   """
   bands, unit_range = config.model.rgb_bands, config.data.normalise == "trunk"
   features = jax.jit(lambda image: colour_features(image, bands, unit_range)[:, ::2, ::2])
@@ -110,15 +113,16 @@ def fit(
   ]
   sample = processes.gather({"features": np.concatenate(sample).reshape(-1, 3)})["features"]
   low, high = np.quantile(sample, (0.002, 0.998), axis=0).astype(np.float32)
-  classes = len(config.data.classes)
-  blank = ColourEvidence(
-    np.zeros((classes, BINS, BINS, BINS), np.float32), low, np.maximum(high, low + 1e-3), bands,
-    unit_range,
-  )
-  network = dataclasses.replace(network, evidence=None)
+  high, classes = np.maximum(high, low + 1e-3), len(config.data.classes)
+  prior = np.zeros((classes, BINS, BINS, BINS), np.float32)
+  for c, log_odds in enumerate(priors if unit_range else ()):
+    if log_odds:
+      prior[c] = log_odds(_bin_colours(low, high)).reshape(BINS, BINS, BINS)
+  given = ColourEvidence(prior, low, high, bands, unit_range)
+  network = dataclasses.replace(network, evidence=given)
   localize, name = make_localize(network, config, mesh), main_map_name(config)
   count = jax.jit(
-    functools.partial(_count, blank), out_shardings=sharding.replicated_sharding(mesh)
+    functools.partial(_count, given), out_shardings=sharding.replicated_sharding(mesh)
   )
   total = np.zeros((2, classes, BINS**3))
   for batch in preemption.until_stopped(batches(config.localize.calibration_images)):
@@ -127,7 +131,8 @@ def fit(
     scores = localize(state, inputs).scores[name]
     total += np.asarray(count(scores, inputs["image"], labels["label"], labels["weight"]), np.float64)
   ratios = [[_log_share(counts) for counts in kind] for kind in total]
-  return dataclasses.replace(blank, log_ratio=np.float32(np.array(ratios[0]) - np.array(ratios[1])))
+  log_ratio = prior + np.float32(np.array(ratios[0]) - np.array(ratios[1]))
+  return dataclasses.replace(given, log_ratio=log_ratio)
 
 
 def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence | None:
@@ -158,6 +163,15 @@ def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence |
   if evidence.digest() != digest:
     raise ValueError(f"{path} does not belong to thresholds.json: run --mode=eval again.")
   return evidence
+
+
+def _bin_colours(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+  """Returns red, green and blue of the bins' centres, f32[BINS^3, 3]: `colour_features` undone."""
+  centres = [a + (np.arange(BINS) + 0.5) / BINS * (b - a) for a, b in zip(low, high, strict=True)]
+  red, blue, brightness = (x.ravel() for x in np.meshgrid(*centres, indexing="ij"))
+  green = 3 * brightness / (np.exp(red) + 1.0 + np.exp(blue))
+  colours = np.stack([green * np.exp(red), green, green * np.exp(blue)], axis=-1)
+  return np.maximum(colours - 1 / 255, 0.0).astype(np.float32)
 
 
 def cell_means(x: Float[Array, "B H W F"]) -> Float[Array, "B h w F"]:
