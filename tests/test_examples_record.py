@@ -1,6 +1,8 @@
 """A training whose data change between two starts is refused; changed validation images are told."""
 
+import dataclasses
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -8,16 +10,17 @@ from PIL import Image
 
 from lgag_jax import config as configs
 from lgag_jax.inputs.sources import make_source
-from lgag_jax.training import examples_record, loop
+from lgag_jax.runtime import files
+from lgag_jax.training import examples_record, loop, pseudo_masks
 from tests.conftest import make_small_config
 from tests.untrained import make_workdir
 
 YES, NO = "landslide", "non-landslide"
 
 
-def write(path):
+def write(path, value=90):
   path.parent.mkdir(parents=True, exist_ok=True)
-  Image.fromarray(np.full((8, 8, 3), 90, np.uint8)).save(path)
+  Image.fromarray(np.full((8, 8, 3), value, np.uint8)).save(path)
 
 
 def sources(config):
@@ -69,6 +72,67 @@ def test_training_examples_that_changed_are_refused(config, tmp_path, change, wo
   claim(config, workdir, started=True)
 
 
+def repaint(root):
+  write(root / YES / "m2.png", value=91)
+
+
+def swap(root):
+  (root / YES / "m2.png").rename(root / "spare.png")
+  write(root / YES / "m2.png", value=89)
+  (root / YES / "m2.png").rename(root / YES / "m3.png")
+  (root / "spare.png").rename(root / YES / "m2.png")
+
+
+def hide(root):
+  (root / NO / "m1.png.aux.xml").write_text(
+    '<PAMDataset><PAMRasterBand band="1"><NoDataValue>90</NoDataValue></PAMRasterBand></PAMDataset>'
+  )
+
+
+@pytest.mark.parametrize("change", [repaint, swap, hide])
+def test_other_pixels_under_old_names_are_refused(config, tmp_path, change):
+  workdir = tmp_path / "wd"
+  claim(config, workdir, started=False)
+  change(tmp_path / "set")
+  with pytest.raises(ValueError, match=r"the train split has other pixels in images of the same names"):
+    claim(config, workdir, started=True)
+
+
+def test_copied_and_touched_images_are_the_same_images(config, tmp_path):
+  claim(config, tmp_path / "wd", started=False)
+  (tmp_path / "set" / YES / "m1.png").touch()
+  shutil.copytree(tmp_path / "set", tmp_path / "copy")
+  data = dataclasses.replace(config.data, directory=str(tmp_path / "copy"))
+  examples_record.check(sources(dataclasses.replace(config, data=data)), tmp_path / "wd", config)
+  claim(config, tmp_path / "wd", started=True)
+
+
+def test_masks_count_where_they_are_learned_from(config, tmp_path):
+  for name in ("masks/m0.png", "masks/m1.png"):
+    write(tmp_path / "set" / name, value=1)
+  learned = dataclasses.replace(config, model=dataclasses.replace(config.model, method="segmentation"))
+  for one in (config, learned):
+    examples_record.write(sources(one), tmp_path, one)
+    write(tmp_path / "set" / "masks" / "m0.png", value=0 if one is config else 1)
+    if one is config:  # They only judge maps.
+      examples_record.check(sources(one), tmp_path, one)
+    else:
+      with pytest.raises(ValueError, match="the train split has other masks"):
+        examples_record.check(sources(one), tmp_path, one)
+
+
+def test_a_record_of_an_earlier_release_says_nothing_of_pixels(config, tmp_path):
+  workdir = tmp_path / "wd"
+  claim(config, workdir, started=False)
+  record = files.read_json(workdir / examples_record.FILE)
+  for entry in (record["train"], record["validation"]):
+    del entry["images"]
+  del record["sha256"]
+  files.write_json(workdir / examples_record.FILE, record)
+  repaint(tmp_path / "set")
+  claim(config, workdir, started=True)
+
+
 def test_an_older_workdir_without_a_record_is_not_checked(config, tmp_path):
   claim(config, tmp_path / "wd", started=True)
   add_first(tmp_path / "set")
@@ -100,10 +164,11 @@ def test_a_damaged_record_is_named(config, tmp_path):
 
 def test_evaluation_refuses_changed_training_images(config, tmp_path):
   workdir = make_workdir(tmp_path / "wd", config)
-  examples_record.write(sources(config), workdir)
+  examples_record.write(sources(config), workdir, config)
   add_first(tmp_path / "set")
-  with pytest.raises(ValueError, match=r"now it has 17, .*new --workdir"):
-    loop.evaluate_workdir(workdir)
+  for job in (loop.evaluate_workdir, pseudo_masks.write):
+    with pytest.raises(ValueError, match=r"now it has 17, .*new --workdir"):
+      job(workdir)
 
 
 @pytest.mark.parametrize(("name", "content"), [

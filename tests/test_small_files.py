@@ -47,7 +47,7 @@ def read(name, folder):
     return threshold_rules.load_thresholds(folder, CONFIG, step=7)
   if name == "normalisation.json":
     return normalisation.resolve(TRAIN, folder).data.mean
-  return examples_record.check({}, folder)
+  return examples_record.check({}, folder, CONFIG)
 
 
 NAMES = ("scale.json", "thresholds.json", "normalisation.json", "examples.json")

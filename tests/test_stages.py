@@ -22,7 +22,7 @@ from lgag_jax.mapping import predict
 from lgag_jax.method import registry
 from lgag_jax.runtime import files
 from lgag_jax.settings.maps import RULES
-from lgag_jax.training import loop, pseudo_masks, two_stages
+from lgag_jax.training import examples_record, loop, pseudo_masks, two_stages
 from tests.conftest import make_small_config
 
 
@@ -164,6 +164,32 @@ def test_masks_of_other_examples_are_refused(both, image_folder):
   )
   with pytest.raises(ValueError, match="other training examples"):
     sources.open_source(data, "train")
+
+
+def test_masks_of_images_that_changed_since_are_refused(both, tmp_path):
+  config, first, _ = both
+  shutil.copytree(config.data.directory, tmp_path / "images")
+  data = dataclasses.replace(
+    config.data, directory=str(tmp_path / "images"), pseudo_masks=str(first / "pseudo")
+  )
+  source = sources.open_source(data, "train")  # The same images at another place.
+  pixels = np.asarray(Image.open(tmp_path / "images" / source.ids[0]))
+  Image.fromarray(pixels[::-1]).save(tmp_path / "images" / source.ids[0])
+  with pytest.raises(ValueError, match="other pixels in images of the same names"):
+    sources.open_source(data, "train")
+
+
+def test_a_second_stage_goes_on_with_its_own_masks_only(both, tmp_path):
+  config, first, second = both
+  shutil.copytree(first / "pseudo", tmp_path / "pseudo")
+  data = dataclasses.replace(config.data, pseudo_masks=str(tmp_path / "pseudo"))
+  second_config = dataclasses.replace(configs.load(second / "config.json"), data=data)
+  train = {"train": sources.open_source(data, "train")}
+  examples_record.check(train, second, second_config)
+  mask = mask_file(tmp_path / "pseudo", int(np.argmax(train["train"].labels[:, 0])))
+  Image.fromarray(255 - np.asarray(Image.open(mask))).save(mask)
+  with pytest.raises(ValueError, match="the train split has other masks"):
+    examples_record.check(train, second, second_config)
 
 
 def test_a_mask_is_unknown_where_its_image_holds_no_data(both):

@@ -7,6 +7,7 @@ import numpy as np
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import reading
+from lgag_jax.inputs import image_bytes
 from lgag_jax.runtime import files
 
 INDEX = "index.json"  # Written last: a folder without it is incomplete.
@@ -33,7 +34,7 @@ class PseudoSource:
   A mask is unknown where its image has no data, and where an earlier example shows the same ground.
 
   Raises FileNotFoundError if the folder is missing or incomplete, and ValueError if it was written for
-  other examples, labels or classes.
+  other examples, labels or classes, or if the images have changed since.
   """
 
   has_masks = True
@@ -56,6 +57,11 @@ class PseudoSource:
         f"{path} was written for other training examples, labels or classes than the "
         f"{len(source.ids)} examples of {config.directory or config.builder}: train both stages on "
         "the same data, or run --mode=pseudo again."
+      )
+    if image_bytes.has_changed(index.get("images"), source):
+      raise ValueError(
+        f"{path} was written for other pixels in images of the same names: train the first stage on "
+        "the images as they are now, or restore them."
       )
     self.ids, self.keys, self.labels = source.ids, source.keys, source.labels
     self.skipped = getattr(source, "skipped", {})

@@ -8,8 +8,10 @@ import logging
 import pathlib
 from typing import Any
 
-from lgag_jax.inputs import pseudo
+from lgag_jax.config import Config
+from lgag_jax.inputs import image_bytes, pseudo
 from lgag_jax.inputs.sources import Source
+from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import sealed_json
 
 _LOG = logging.getLogger(__name__)
@@ -17,17 +19,22 @@ _LOG = logging.getLogger(__name__)
 FILE = "examples.json"
 
 
-def write(sources: dict[str, Source], workdir: pathlib.Path) -> None:
-  """Writes number and digest (names, labels, order) of each split's examples into a workdir."""
-  record = {split: _entry(source) for split, source in sources.items()}
+def write(sources: dict[str, Source], workdir: pathlib.Path, config: Config) -> None:
+  """Writes number and digests (names, labels, order; bytes) of each split's examples into a workdir."""
+  record = {}
+  for split, source in sources.items():
+    record[split] = _entry(source) | {"images": image_bytes.record(source)}
+    if _learns_masks(source, config):
+      record[split]["masks"] = image_bytes.record(source, masks=True)
   sealed_json.write(workdir / FILE, record)
 
 
-def check(sources: dict[str, Source], workdir: pathlib.Path) -> None:
+def check(sources: dict[str, Source], workdir: pathlib.Path, config: Config) -> None:
   """Compares the examples with those that the workdir was trained on.
 
-  Raises ValueError if training examples were added, removed, renamed or relabelled. Logs a warning if
-  only validation examples were. A workdir of an older version has no record; it is not checked.
+  Raises ValueError if training examples were added, removed, renamed or relabelled, or if their images
+  changed. Logs a warning if only validation examples did. A workdir of an older version has no record;
+  it is not checked.
   """
   path = workdir / FILE
   if not path.exists():
@@ -35,11 +42,10 @@ def check(sources: dict[str, Source], workdir: pathlib.Path) -> None:
   record = sealed_json.read(path, "Restore it from a copy, or use a new --workdir.")
   if not isinstance(record, dict):
     raise ValueError(f"{path} is damaged: restore it, or use a new --workdir.")
-  entries = {split: _entry(source) for split, source in sources.items()}
-  changes = {
-    split: _change(split, record.get(split), entry) for split, entry in entries.items()
-    if record.get(split) != entry
-  }
+  changes = {}
+  for split, source in sources.items():
+    if change := _find_change(split, record.get(split), source, config):
+      changes[split] = change
   if "train" in changes:
     raise ValueError(
       f"The data have changed since {workdir} was trained: {' '.join(changes.values())} Use a new "
@@ -65,6 +71,24 @@ def warn_of_shared(sources: dict[str, Source]) -> None:
 def _entry(source: Source) -> dict[str, Any]:
   positives = int((source.labels.max(axis=1) > 0).sum())
   return {"examples": len(source.ids), "positives": positives, "digest": pseudo.digest(source)}
+
+
+def _learns_masks(source: Source, config: Config) -> bool:
+  """Returns whether training learns from the masks of a source; evaluation opens no pseudo-masks."""
+  is_own = bool(config.data.pseudo_masks) == isinstance(source, pseudo.PseudoSource)
+  return is_own and method_of(config).supervision == "masks"
+
+
+def _find_change(split: str, old: Any, source: Source, config: Config) -> str:
+  """Returns how examples differ from those of a record, "" if they do not."""
+  new = _entry(source)
+  if not isinstance(old, dict) or any(old.get(name) != value for name, value in new.items()):
+    return _change(split, old, new)
+  if image_bytes.has_changed(old.get("images"), source):
+    return f"the {split} split has other pixels in images of the same names."
+  if _learns_masks(source, config) and image_bytes.has_changed(old.get("masks"), source, masks=True):
+    return f"the {split} split has other masks."
+  return ""
 
 
 def _change(split: str, old: Any, new: dict[str, Any]) -> str:

@@ -185,7 +185,7 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
     sources = {
       split: open_source(data, split, from_workdir=True) for split in ("train", "validation")
     }
-    examples_record.check(sources, workdir)
+    examples_record.check(sources, workdir, config)
     examples_record.warn_of_shared(sources)
     train, validation = (
       fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
@@ -223,9 +223,9 @@ def _claim(
         "Use another --workdir, or remove it to start again."
       )
   if started:
-    examples_record.check(sources, workdir)
+    examples_record.check(sources, workdir, config)
   else:
-    examples_record.write(sources, workdir)
+    examples_record.write(sources, workdir, config)
   files.write_json(path, dataclasses.asdict(config))
 
 

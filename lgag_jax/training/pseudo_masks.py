@@ -19,11 +19,11 @@ from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
 from lgag_jax.imagery import reading
 from lgag_jax.inference.localize import Maps, inputs_of, main_map_name, make_localize
-from lgag_jax.inputs import pseudo
+from lgag_jax.inputs import image_bytes, pseudo
 from lgag_jax.inputs.sources import open_source
 from lgag_jax.runtime import files, lock, preemption, processes, sharding
 from lgag_jax.runtime.progress import Progress
-from lgag_jax.training import fill_trunk_outputs, model_directory, restore
+from lgag_jax.training import examples_record, fill_trunk_outputs, model_directory, restore
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
@@ -31,7 +31,8 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
 
   A folder that the workdir's newest checkpoint and settings have filled before is kept; older masks are
   replaced when all new ones are whole. Raises FileNotFoundError when the training has not finished,
-  ValueError when another run is at work there, or a file of another origin would be replaced.
+  ValueError when the training images have changed since, when another run is at work there, or when a
+  file of another origin would be replaced.
   """
   model_directory.refuse(workdir, "Pseudo-masks are of training images: name the workdir.")
   mesh = sharding.make_mesh()
@@ -42,8 +43,10 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   folder, staged = workdir / "pseudo", workdir / ".unfinished-pseudo"
   with lock.hold(workdir):
     source = open_source(config.data, "train", from_workdir=True)
+    examples_record.check({"train": source}, workdir, config)
     index = {
       "step": int(state.step), "examples": len(source.ids), "source": pseudo.digest(source),
+      "images": image_bytes.record(source),
       "classes": list(config.data.classes), "thresholds": thresholds, "settings": _settings(config),
     }
     if processes.run_on_first(lambda: _is_complete(folder, index)):
