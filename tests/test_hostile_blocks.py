@@ -1,4 +1,4 @@
-"""Small TIFFs whose mask or overview is one gigantic block, which GDAL decodes for any window."""
+"""Small TIFFs of one gigantic block, also of a mask or an overview: GDAL decodes it for any window."""
 
 import json
 import struct
@@ -17,7 +17,7 @@ from tests.test_reading import pixels, write_png, write_tiff
 from tests.test_scene import vrt_of
 
 SIDE = 24_000  # A block of so many bytes on a side is larger than any that is allowed.
-OVERVIEW, MASK, MASK_OF_OVERVIEW = 1, 4, 5  # Kinds of directories.
+IMAGE, OVERVIEW, MASK, MASK_OF_OVERVIEW = 0, 1, 4, 5  # Kinds of directories.
 PEAK = """
 import json, sys, rasterio
 from rasterio.enums import Resampling
@@ -73,12 +73,21 @@ def add_directory(path, kind, side, bits, *, sub=False):
 
 def write_hostile(folder, kind, side):
   path = write_sparse(folder / "a.tif", 2 * side if "overview" in kind else side)
-  directory = {"mask": MASK, "mask of overview": MASK_OF_OVERVIEW}.get(kind, OVERVIEW)
-  return add_directory(path, directory, side, 1 if "mask" in kind else 8, sub=kind == "sub overview")
+  directory = {
+    "image": IMAGE, "mask": MASK, "mask of overview": MASK_OF_OVERVIEW
+  }.get(kind, OVERVIEW)
+  add_directory(path, directory, side, 1 if "mask" in kind else 8, sub=kind == "sub overview")
+  if kind == "image":  # Makes the new directory the first.
+    data = bytearray(path.read_bytes())
+    (first,) = struct.unpack_from("<I", data, 4)
+    (count,) = struct.unpack_from("<H", data, first)
+    data[4:8] = data[first + 2 + 12 * count :][:4]
+    path.write_bytes(data)
+  return path
 
 
-@pytest.mark.parametrize("kind", ["mask", "overview", "sub overview"])
-def test_blocks_of_masks_and_overviews_are_limited(tmp_path, kind):
+@pytest.mark.parametrize("kind", ["image", "mask", "overview", "sub overview"])
+def test_blocks_are_limited(tmp_path, kind):
   path = write_hostile(tmp_path, kind, SIDE)
   assert path.stat().st_size < 8_000_000
   command = [sys.executable, "-W", "ignore", "-c", PEAK, path, kind]

@@ -37,7 +37,7 @@ _DRIVERS = {
 # Without a listing of the folder GDAL opens no side files. A side file may be a VRT of any file.
 OPTIONS: dict[str, Any] = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 MAX_BYTES = 1 << 30  # A larger window is refused before memory is allocated for it.
-_MAX_BLOCK_BYTES = 1 << 29  # Of a block, which is decoded whole for any window.
+_MAX_BLOCK_BYTES = 1 << 27  # Of a block, which is decoded whole, into two copies, for any window.
 _MAX_MESSAGE = 300  # Characters of GDAL's messages, which may quote a whole VRT.
 _REMEDY = "Restore it or set data.on_bad_image='skip'."
 
@@ -165,7 +165,7 @@ def _check_blocks(raster: rasterio.DatasetReader, path: pathlib.Path, max_block_
   height, width = raster.block_shapes[0] if raster.count else (0, 0)
   # Times all bands of the file, since most drivers decode all bands of a block together.
   check_size(raster, path, height * width * raster.count, max_block_bytes, "one of its blocks", (
-    "save it in tiles (a tiled TIFF) or as smaller images"))
+    "save it in small tiles (gdal_translate -co TILED=YES in.tif out.tif)"))
 
 
 def refuse_scale(path, band: int, scale: float, offset: float) -> NoReturn:
