@@ -72,6 +72,92 @@ def test_values_without_a_clear_meaning_are_a_question(tmp_path, values, dtype, 
     assert rule(path, ignore=unknown) == MaskRule(unknown)
 
 
+@pytest.mark.parametrize(("values", "nodata"), [((1, 2), None), ((2, 1, 3), None), ((9, 1, 2), 9)])
+def test_the_lowest_of_several_values_may_be_the_background(tmp_path, values, nodata):
+  path = write(tmp_path / "m.tif", np.array([values, values], np.uint8), nodata=nodata)
+  with pytest.raises(ValueError, match=r"no clear meaning.*If [23] means unknown.*0 for background"):
+    rule(path)
+  assert rule(path, write(tmp_path / "n.tif", SLIDES)) == BINARY  # Which holds the value 0.
+
+
+def colours(name, values):
+  """Returns SLIDES as an image that shows landslides in a colour, or in another unusual way."""
+  zero, full = SLIDES * 0, SLIDES * 0 + 255
+  bands = {
+    "green": [zero, values, zero], "red on white": [full, 255 - values, 255 - values],
+    "grey": [values, values, values], "transparent": [values, 255 * (values > 0)],
+    "opaque": [values, full],
+  }
+  return Image.fromarray(np.stack(bands[name], axis=-1).astype(np.uint8).squeeze())
+
+
+@pytest.mark.parametrize(("name", "words"), [
+  ("green", "bands 1 and 2 differ"), ("red on white", "bands 1 and 2 differ"),
+  ("transparent", "transparent pixels, which may mean background or unknown"),
+  ("grey", ""), ("opaque", ""),
+])
+def test_masks_that_colours_were_drawn_into_are_refused(tmp_path, name, words):
+  colours(name, SLIDES * 255).save(tmp_path / "m.png")
+  if words:
+    with pytest.raises(ValueError, match=rf"m\.png: its? .*{words}.*Save the mask with one band"):
+      rule(tmp_path / "m.png")
+  else:
+    assert rule(tmp_path / "m.png") == BINARY
+
+
+@pytest.mark.parametrize("kind", ["palette", "MINISWHITE", "fax"])
+def test_masks_that_show_zero_as_white_are_refused(tmp_path, kind):
+  path = tmp_path / ("m.png" if kind == "palette" else "m.tif")
+  if kind == "palette":
+    image = Image.fromarray(SLIDES, "P")
+    image.putpalette([255, 255, 255, 0, 0, 0])
+    image.save(path)
+  else:
+    write(path, SLIDES, photometric="MINISWHITE", **({"nbits": 1} if kind == "fax" else {}))
+  with pytest.raises(ValueError, match=r"m\.... ?: its colours show the value 0 as white"):
+    rule(path)
+  assert rule(path, classes=2) == UNKNOWN_255  # Numbers of classes stand for themselves.
+  usual = Image.fromarray(SLIDES, "P")
+  usual.putpalette([0, 0, 0, 255, 255, 255])
+  usual.save(tmp_path / "usual.png")
+  assert rule(tmp_path / "usual.png") == BINARY
+
+
+@pytest.mark.parametrize("kind", ["inside", "beside", "notes", "notes on another grid"])
+def test_what_a_mask_of_a_mask_excludes_is_unknown(tmp_path, kind):
+  place, crs = rasterio.Affine(2, 0, 500000, 0, -2, 3000000), CRS.from_epsg(32644)
+  known = np.arange(64) >= 20
+  values = np.where(known, SLIDES, 9).astype(np.uint8) if "notes" in kind else SLIDES
+  path = write(tmp_path / "m.tif", values, crs=crs, transform=place)
+  if kind == "inside":
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as raster:
+      raster.write_mask(np.broadcast_to(known, (64, 64)))
+  elif kind == "beside":
+    write(tmp_path / "mask.tif", np.broadcast_to(known * np.uint8(255), (64, 64)))
+    (tmp_path / "mask.tif").rename(tmp_path / "m.tif.msk")
+  else:
+    (tmp_path / "m.tif.aux.xml").write_text(
+      '<PAMDataset><PAMRasterBand band="1"><NoDataValue>9</NoDataValue></PAMRasterBand></PAMDataset>'
+    )
+  step = 2 if "grid" in kind else 1
+  grid = Grid(64 // step, 64 // step, crs, place @ rasterio.Affine.scale(step))
+  with open_reference(path, grid, ("landslide",)) as reference:
+    expected = np.where(known, SLIDES, UNKNOWN)[step - 1 :: step, step - 1 :: step]
+    np.testing.assert_array_equal(reference.read(Window(0, 0, *expected.shape)), expected)
+
+
+def test_a_mask_beside_a_mask_on_another_grid_is_refused(tmp_path):
+  place, crs = rasterio.Affine(2, 0, 500000, 0, -2, 3000000), CRS.from_epsg(32644)
+  path = write(tmp_path / "m.tif", SLIDES, crs=crs, transform=place)
+  write(tmp_path / "mask.tif", SLIDES).rename(tmp_path / "m.tif.msk")
+  grid = Grid(32, 32, crs, place @ rasterio.Affine.scale(2))
+  with (
+    pytest.raises(ValueError, match=r"m\.tif\.msk is a mask of .*m\.tif, which lies on another grid"),
+    open_reference(path, grid, ("landslide",)),
+  ):
+    pass
+
+
 def test_a_declared_nodata_value_of_255_is_not_taken_for_landslides_nor_in_silence(tmp_path):
   path = write(tmp_path / "m.tif", SLIDES * 255, nodata=255)
   with pytest.raises(ValueError, match=r"m\.tif declares 255 as nodata.*-unsetnodata.*mask_ignore=255"):

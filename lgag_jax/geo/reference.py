@@ -18,7 +18,7 @@ from lgag_jax.geo import antimeridian, crs_relation, layer_formats, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.geo.shape_index import INSET, ShapeIndex
-from lgag_jax.imagery import mask_values, opening, reading
+from lgag_jax.imagery import mask_values, opening, reading, side_files
 from lgag_jax.imagery.mask_values import MaskRule
 from lgag_jax.imagery.orientation import Raster
 
@@ -71,7 +71,8 @@ def open_reference(
     classes=len(classes), ignore=ignore, option="--mask_ignore",
   )
   with reading.open_raster(path) as raster, _on_grid(raster, path, grid, scene) as views:
-    yield _reference_from_raster(views, grid, rule, classes=len(classes), nodata=raster.nodata)
+    nodata = reading.mask_nodata(raster)
+    yield _reference_from_raster(views, grid, rule, classes=len(classes), nodata=nodata)
 
 
 def _without_a_pixel(labels: shapes.Shapes, grid: Grid) -> int:
@@ -133,6 +134,11 @@ def _on_grid(
   if same_size and crs == target and _same_transform(mask.transform, grid):
     yield [raster]
     return
+  if beside := side_files.beside(path, ".msk"):
+    raise ValueError(
+      f"{beside} is a mask of {path}, which lies on another grid than the scene. Save the labels on "
+      f"the scene's grid (gdalwarp -dstnodata 255), and remove {beside.name}."
+    )
   transforms = antimeridian.mask_transforms(
     dataclasses.replace(mask, crs=crs), dataclasses.replace(grid, crs=target)
   )

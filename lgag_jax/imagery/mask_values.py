@@ -12,14 +12,14 @@ import pathlib
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from rasterio.enums import Compression
+from rasterio.enums import ColorInterp, Compression
 from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing
 from lgag_jax.imagery.opening import ImageError, error_context, open_raster
 from lgag_jax.imagery.orientation import Raster
-from lgag_jax.imagery.reading import UNKNOWN
+from lgag_jax.imagery.reading import UNKNOWN, labelled_pixels, mask_nodata
 
 _LOG = logging.getLogger(__name__)
 
@@ -29,6 +29,7 @@ _PIECE = 1 << 22  # Pixels read at once.
 _MAX_VALUES = 257  # Distinct values counted per file, one more than a byte has.
 _FEW = 16  # Distinct values. A mask with more looks like a picture, or numbers its objects.
 _LARGEST = {2**16 - 1, 2**31 - 1, 2**32 - 1}  # Of integers; such a value often means unknown.
+_COLOURS = "its colours show"  # Of a problem that only concerns masks of one class.
 _HALF = 127  # Of 0 to 255: larger values of a JPEG mask are landslide.
 
 
@@ -47,6 +48,7 @@ class _Values:
   counts: tuple[tuple[float, int], ...]  # Values and their pixels; incomplete with too many values.
   lossy: bool  # Whether the file's compression changes values.
   nodata: float | None  # The declared value if pixels have it, unless it is 0.
+  problem: str = ""  # Why values do not show what they mean.
 
 
 def decide(
@@ -65,6 +67,12 @@ def decide(
       values[path] = _values(path, listing.file_key(path))
     except (ImageError, OSError):  # Reading the mask reports it.
       continue
+  for path, found in values.items():
+    if found.problem and (classes == 1 or not found.problem.startswith(_COLOURS)):
+      raise ValueError(
+        f"{path}: {found.problem}. Save the mask with one band of 0 for background, 1 for landslides "
+        "and 255 for unknown."
+      )
   lossy = [path for path, found in values.items() if found.lossy and any(v for v, _ in found.counts)]
   if classes > 1:
     if lossy:
@@ -132,6 +140,8 @@ def _clean_rule(
       strange.add(UNKNOWN)
     if others and not (1 in others and max(others) <= _FEW):
       strange.add(UNKNOWN)
+  if len(others) > 1 and 0 not in counts:
+    strange.add(max(others))  # 1 may well be the background.
   if strange or len(counts) >= _MAX_VALUES:
     value = max(strange, key=abs) if strange else UNKNOWN
     raise ValueError(_question(_holder(values, value), counts, value, option))
@@ -154,7 +164,8 @@ def _is_noisy(counts: collections.Counter) -> bool:
 def _question(path: pathlib.Path, counts: collections.Counter, value: float, option: str) -> str:
   return (
     f"{path}: the masks' values ({_listed(counts)}) have no clear meaning. If every value but 0 means "
-    f"landslide, set {option}=-1. If {value:g} means unknown, set {option}={value:g}."
+    f"landslide, set {option}=-1. If {value:g} means unknown, set {option}={value:g}. Otherwise save "
+    "the masks with 0 for background and 1 for landslides."
   )
 
 
@@ -176,15 +187,39 @@ def _values(path: pathlib.Path, key: str) -> _Values:
   del key
   counts: collections.Counter = collections.Counter()
   with open_raster(path) as raster, error_context(path):
-    nodata = raster.nodata
+    nodata, problem = mask_nodata(raster), _colour_problem(raster)
     for window in _pieces(raster):
-      counts.update(_count(raster.read(1, window=window)))
+      array = raster.read(1, window=window)
+      problem = problem or _band_problem(raster, array, window)
+      labelled = labelled_pixels(raster, window)
+      counts.update(_count(array if labelled is None else array[labelled]))
       if len(counts) >= _MAX_VALUES:
         break
     declared = nodata if nodata and nodata in counts else None
     if nodata:
       counts.pop(nodata, None)
-    return _Values(tuple(counts.most_common(_MAX_VALUES)), _is_lossy(raster), declared)
+    return _Values(tuple(counts.most_common(_MAX_VALUES)), _is_lossy(raster), declared, problem)
+
+
+def _colour_problem(raster: Raster) -> str:
+  """Returns why it is unclear which values a mask shows as black, "" if it is clear."""
+  inverted = raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"
+  if not inverted and raster.colorinterp[0] == ColorInterp.palette:
+    colours = raster.colormap(1)
+    inverted = colours[0][:3] == (255, 255, 255) and (0, 0, 0) in [c[:3] for c in colours.values()]
+  return f"{_COLOURS} the value 0 as white and another one as black" if inverted else ""
+
+
+def _band_problem(raster: Raster, first: np.ndarray, window: Window) -> str:
+  """Returns what is unclear in a part of a mask with several bands, "" if all say the same."""
+  for band in range(2, raster.count + 1):
+    values = raster.read(band, window=window)
+    if raster.colorinterp[band - 1] == ColorInterp.alpha:
+      if not values.all():
+        return "it has transparent pixels, which may mean background or unknown"
+    elif np.any(np.abs(values.astype(np.float64) - first) > (_HALF if _is_lossy(raster) else 0)):
+      return f"its bands 1 and {band} differ, and colours do not say which of them is a landslide"
+  return ""
 
 
 def _pieces(raster: Raster) -> Iterator[Window]:

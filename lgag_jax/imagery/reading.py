@@ -102,14 +102,16 @@ def read_mask(
 ) -> np.ndarray:
   """Reads a mask as uint8 [H, W]: 0 is background, k is class k, `ignore` becomes UNKNOWN.
 
-  So does a declared nodata value except zero. With one class, every other value except zero is that
-  class, or with a `threshold` every larger value; `mask_values` chooses both. With several, values are
-  class indices. Raises ImageError.
+  So do a declared nodata value except zero, and what a mask of the mask excludes. With one class, every
+  other value except zero is that class, or with a `threshold` every larger value; `mask_values` chooses
+  both. With several, values are class indices. Raises ImageError.
   """
   values = _read_bands(raster, raster.name, [1], window)[0]
   unknown = values == ignore
-  if raster.nodata:
-    unknown |= values == raster.nodata
+  if nodata := mask_nodata(raster):
+    unknown |= values == nodata
+  if (labelled := labelled_pixels(raster, window)) is not None:
+    unknown |= ~labelled
   if np.issubdtype(values.dtype, np.inexact):
     unknown |= ~np.isfinite(values)
   if classes == 1:
@@ -125,6 +127,21 @@ def read_mask(
     mask = np.where(unknown, 0, values).astype(np.uint8)
   mask[unknown] = UNKNOWN
   return mask
+
+
+def mask_nodata(raster: Raster) -> float | None:
+  """Returns the nodata value of a mask's first band: by the notes beside the file, or by the file."""
+  return dict(side_files.read_notes(pathlib.Path(raster.name)).nodata).get(1, raster.nodata)
+
+
+def labelled_pixels(raster: Raster, window: Window | None = None) -> np.ndarray | None:
+  """Returns where the mask inside or beside a mask's file is not zero; None if it has none."""
+  labelled = side_files.valid_pixels(raster, window, None)
+  flags = raster.mask_flag_enums[0]
+  if MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags:
+    own = raster.read_masks(1, window=window) > 0
+    labelled = own if labelled is None else labelled & own
+  return labelled
 
 
 def read_valid_mask(raster: Raster, window: Window | None = None) -> np.ndarray:
