@@ -1,5 +1,6 @@
 """Decides which examples belong to which split."""
 
+import os
 import pathlib
 import types
 from collections.abc import Sequence
@@ -8,12 +9,13 @@ import tensorflow_datasets as tfds
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing, opening, tables
+from lgag_jax.inputs import shared_ground
 from lgag_jax.runtime import archives, processes
 
 _REGION = ("row_start", "row_stop", "col_start", "col_stop")
 TILE_COLUMNS = ("image", "mask", "split", "label", "scene", "row", "col")  # Of --mode=tile.
-# Image, mask or None, and the part to use: numbers for _REGION, () for all.
-Row = tuple[pathlib.Path, pathlib.Path | None, tuple]
+YES, NO = ("1", "yes", "true"), ("0", "no", "false")  # In a column of labels.
+Row = shared_ground.Row
 
 
 def require_directory(config: DataConfig) -> pathlib.Path:
@@ -84,7 +86,9 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
       raise ValueError(
         f"{manifest}, row {table[names.index('')][0]} has no split, but other rows have: add it."
       )
-    return [_manifest_row(root, manifest, number, line) for number, line in table], names
+    rows = [_manifest_row(root, manifest, number, line) for number, line in table]
+    shared_ground.check(manifest, [number for number, _ in table], rows, names)
+    return rows, names
   masks = listing.files_by_stem(root / "masks")
   rows = [(p, masks.get(p.stem), ()) for p in listing.image_files(root / "images")]
   if not rows:
@@ -108,12 +112,11 @@ def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
         "them, or rename the file if it does not say which image is in which split."
       )
     split, name = line["split"], pathlib.PurePath(path).name
-    folder, label = pathlib.PurePath(path).parent.name, line.get("label") or ""
-    labels = (*config.classes, config.background)
-    if label != folder and {label, folder} <= {*labels} and (root / path).exists():
+    label, folders = _label(line.get("label", ""), config), _folders_of(path, config, root)
+    if label and folders and label not in folders:
       raise ValueError(
-        f"{manifest}, row {number} labels {path} as {label}, but the file lies in {folder}/. The "
-        f"folder is the label: move the file to {label}/, or correct the row."
+        f"{manifest}, row {number} labels {path} as {line['label']}, but the file lies in "
+        f"{folders[0]}/. The folder is the label: move the file to {label}/, or correct the row."
       )
     if not (split and name):
       continue
@@ -125,13 +128,35 @@ def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
   return split_by_name
 
 
+def _label(text: str, config: DataConfig) -> str:
+  """Returns the folder that a label in a manifest means; "" if it is of another kind."""
+  if text in (*config.classes, config.background):
+    return text
+  if text.lower() in NO:
+    return config.background
+  return config.classes[0] if text.lower() in YES and len(config.classes) == 1 else ""
+
+
+def _folders_of(path: str, config: DataConfig, root: pathlib.Path) -> list[str]:
+  """Returns the class folders that hold a manifest's file; of a name alone, all that hold the name.
+
+  A person may have moved the file since: then its new folder counts, and there is none here.
+  """
+  names, parts = [config.background, *config.classes], pathlib.PurePath(path)
+  if parts.parent.name:
+    return [parts.parent.name] if parts.parent.name in names and (root / path).exists() else []
+  return [n for part in split_folders(root) for n in names if os.path.exists(part / n / path)]
+
+
 def read_manifest(
   config: DataConfig, root: pathlib.Path
 ) -> tuple[pathlib.Path, list[tables.Line] | None]:
   """Returns the path of the manifest, and its rows, or None if the data have no manifest."""
   manifest = pathlib.Path(config.manifest) if config.manifest else root / "manifest.csv"
   if manifest.exists():
-    return manifest, tables.read_table(manifest, ())
+    if not (table := tables.read_table(manifest, ())):
+      raise ValueError(f"{manifest} has no rows: add one per image, or remove the file.")
+    return manifest, table
   if config.manifest:
     raise FileNotFoundError(f"data.manifest={config.manifest}: no such file.")
   return manifest, None
@@ -147,6 +172,11 @@ def unread_columns(config: DataConfig, table: list[tables.Line] | None) -> list[
 
 def _manifest_row(root, manifest, number, line) -> Row:
   where = f"{manifest}, row {number}"
+  if line.get("file") and line.get("mask"):
+    raise ValueError(
+      f"{where} names an image by file, {line['file']!r}, and by image and mask: remove the column "
+      "file, or the columns image and mask."
+    )
   if line.get("file"):
     folders, names = ("images", "masks"), (line["file"],) * 2
   elif line.get("image") and line.get("mask"):
@@ -160,7 +190,7 @@ def _manifest_row(root, manifest, number, line) -> Row:
   for name in names:
     _check_inside(where, root, name)
   image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
-  if not line.get("row_start"):
+  if not any(line.get(name) for name in _REGION):
     return image, mask, ()
   try:
     return image, mask, tuple(int(line[name]) for name in _REGION)

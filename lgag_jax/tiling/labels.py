@@ -18,13 +18,12 @@ from lgag_jax.geo import antimeridian, layer_formats
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.imagery import reading, tables
+from lgag_jax.inputs import splits
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.tiling import review_files
 from lgag_jax.tiling.review_labels import open_review
 
 _LOG = logging.getLogger(__name__)
-
-_YES, _NO = ("1", "yes", "true"), ("0", "no", "false")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,14 +200,14 @@ def read_label(where: str, text: str | None, settings: Settings) -> str:
     return text
   if text == NO_DATA:
     return UNKNOWN_LABEL
-  if text.lower() in _NO:
+  if text.lower() in splits.NO:
     return settings.background
-  if text.lower() in _YES and len(settings.classes) == 1:
+  if text.lower() in splits.YES and len(settings.classes) == 1:
     return settings.classes[0]
   known = ", ".join((*settings.classes, settings.background, UNKNOWN_LABEL, NO_DATA))
   raise ValueError(
     f"{where} has the label {text!r}: use one of {known}, or for one class "
-    f"{', '.join(_YES)} and {', '.join(_NO)}."
+    f"{', '.join(splits.YES)} and {', '.join(splits.NO)}."
   )
 
 

@@ -1,0 +1,94 @@
+"""Manifests are read as a whole or refused: labels against folders, parts, repeated and shared rows."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lgag_jax.config import DataConfig
+from lgag_jax.inputs import sources
+
+YES, NO = "landslide", "non-landslide"
+REGION = "row_start,row_stop,col_start,col_stop"
+
+
+@pytest.fixture
+def root(tmp_path):
+  for name in (f"{YES}/a.png", f"{NO}/b.png", "images/p.png", "images/q.png"):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    Image.fromarray(np.full((16, 16, 3), 90, np.uint8)).save(tmp_path / name)
+  (tmp_path / "masks").mkdir()
+  for name in ("p", "q"):
+    Image.fromarray(np.eye(16, dtype=np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+  return tmp_path
+
+
+def read(root, text, kind="folder", split="train"):
+  (root / "manifest.csv").write_text(text)
+  config = DataConfig(source=kind, directory=str(root), tile_size=8 if kind == "patches" else 0)
+  return sources.make_source(config, split)
+
+
+@pytest.mark.parametrize(("rows", "label"), [
+  ("a.png,0\nb.png,0", "a.png as 0"), (f"a.png,1\n{NO}/b.png,TRUE", f"{NO}/b.png as TRUE"),
+  (f"{YES}/a.png,no\nb.png,no", f"{YES}/a.png as no"), (f"a.png,{NO}\nb.png,{NO}", f"a.png as {NO}"),
+])
+def test_labels_that_contradict_the_folders_are_refused(root, rows, label):
+  rows = rows.replace("\n", ",train\n")
+  with pytest.raises(ValueError, match=rf"row [23] labels {label}, but the file lies in .*move the"):
+    read(root, f"image,label,split\n{rows},train\n")
+
+
+@pytest.mark.parametrize("rows", [
+  "a.png,1\nb.png,0", f"{YES}/a.png,yes\n{NO}/b.png,False", f"a.png,{YES}\nb.png,", "a.png,3\nb.png,x",
+])
+def test_labels_that_agree_or_are_of_another_kind_are_taken(root, rows):
+  rows = rows.replace("\n", ",train\n")
+  assert read(root, f"image,label,split\n{rows},train\n").ids == [f"{NO}/b.png", f"{YES}/a.png"]
+
+
+@pytest.mark.parametrize("text", ["", "image,split\n", "file,split,note\n,,\n"])
+@pytest.mark.parametrize("kind", ["folder", "patches"])
+def test_a_manifest_without_rows_is_refused(root, text, kind):
+  with pytest.raises(ValueError, match=r"manifest\.csv has no rows: add one per image, or remove"):
+    read(root, text, kind)
+
+
+@pytest.mark.parametrize("text", [
+  f"file,{REGION}\np.png,,8,0,16\n", f"file,{REGION}\np.png,0,8,,\n",
+  "file,row_stop,col_start,col_stop\np.png,8,0,16\n",
+])
+def test_parts_with_missing_numbers_are_refused(root, text):
+  with pytest.raises(ValueError, match=r"row 2: row_start, .* must all be whole numbers"):
+    read(root, text, "patches")
+
+
+def test_an_image_has_one_name(root):
+  with pytest.raises(ValueError, match=r"row 2 names an image by file, 'p\.png', and by image"):
+    read(root, "file,image,mask\np.png,images/q.png,masks/q.png\n", "patches")
+
+
+@pytest.mark.parametrize("rows", [
+  "p.png,train,,,,\np.png,train,,,,", "p.png,train,0,8,0,16\nq.png,train,,,,\np.png,train,0,8,0,16",
+  "p.png,validation,8,16,0,16\np.png,validation,8,16,0,16",
+])
+def test_repeated_rows_are_refused(root, rows):
+  with pytest.raises(ValueError, match=r"manifest\.csv, row [34] repeats row 2: remove one"):
+    read(root, f"file,split,{REGION}\n{rows}\n", "patches")
+
+
+@pytest.mark.parametrize("rows", [
+  "p.png,train,,,,\np.png,validation,,,,", "p.png,train,0,9,0,16\np.png,validation,8,16,0,16",
+  "p.png,train,4,6,4,6\nq.png,validation,,,,\np.png,validation,,,,",
+])
+def test_parts_of_two_splits_that_overlap_are_refused(root, rows):
+  with pytest.raises(ValueError, match=r"row [34] puts a part of p\.png into .* that row 2 puts into"):
+    read(root, f"file,split,{REGION}\n{rows}\n", "patches")
+
+
+def test_parts_that_touch_and_parts_of_one_split_are_read(root):
+  rows = "p.png,train,0,8,0,16\np.png,validation,8,16,0,16\nq.png,train,0,8,0,8\nq.png,train,0,8,4,12\n"
+  source = read(root, f"file,split,{REGION}\n{rows}", "patches")
+  assert source.ids == ["p.png[0:0]", "p.png[0:8]", "q.png[0:0]", "q.png[0:4]"]
+  assert read(root, f"file,split,{REGION}\n{rows}", "patches", "validation").ids == [
+    "p.png[8:0]", "p.png[8:8]"
+  ]
