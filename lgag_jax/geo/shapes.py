@@ -26,6 +26,7 @@ _LOG = logging.getLogger(__name__)
 # The layers and columns of tiles.gpkg, which `tiling.output` writes.
 TILE_LAYER = re.compile(r"tiles(_\d+)?")
 TILE_FIELDS = {"label", "split", "image", "scene", "row", "col"}
+_MOST = 0.5  # Of a layer's points.
 _REVIEW_FIELDS = {"feature", "number", "decision", "class"}  # `tiling.review_files` explains them.
 
 
@@ -163,7 +164,38 @@ def _to_pixels(
   valid = located[owners]
   x: Any = antimeridian.unwrapped(x[valid], owners[valid], antimeridian.period(grid))
   pixels = np.stack(~grid.transform @ (x, y[valid]), axis=1)
+  if not _inside(pixels, grid).any():
+    _check_axes(path, points, crs, grid, scene)
   return shapely.set_coordinates(geometries[located], pixels), located
+
+
+def _inside(pixels: np.ndarray, grid: Grid) -> np.ndarray:
+  """Returns bool [n], which points [n, 2] lie in a scene."""
+  return ((pixels >= 0) & (pixels <= (grid.width, grid.height))).all(axis=1)
+
+
+def _check_axes(path, points: np.ndarray, crs: str | None, grid: Grid, scene) -> None:
+  """Raises ValueError if most of a layer lies in the scene when x and y are swapped, or are degrees.
+
+  `points`, f64[n, 2], are the layer's coordinates, none of which lies in the scene as it says.
+  """
+  named = crs_relation.full_name(crs or grid.crs) if crs or grid.crs else "its system"
+  for system, order, problem in (
+    (crs or grid.crs, [1, 0], f"x and y were swapped. In {named}, x is the longitude or the easting. "
+     "Swap them, such as with Swap X and Y coordinates in QGIS"),
+    (None if crs else "EPSG:4326", [0, 1], "its coordinates were degrees. Give it its coordinate "
+     "reference system, such as with ogr2ogr -a_srs EPSG:4326"),
+  ):
+    if system is None:
+      continue
+    x, y = points[:, order].T
+    transformer = grid.crs and crs_relation.transformer(system, grid.crs)
+    if transformer and not crs_relation.same(system, grid.crs):
+      x, y = transformer.transform(x, y)
+    with np.errstate(invalid="ignore"):
+      pixels: Any = ~grid.transform @ (x, y)
+    if np.mean(_inside(np.stack(pixels, axis=1), grid)) >= _MOST:
+      raise ValueError(f"{path}: nothing of it lies in {scene}, but most would if {problem}.")
 
 
 def _transformer(path, crs: str | None, grid: Grid, scene) -> pyproj.Transformer | None:
