@@ -17,7 +17,9 @@ from tests.commands import call
 
 HOSTILE = {
   "\x1b[31mred": r"\x1b[31mred", "a\x1b]0;title\x07": r"a\x1b]0;title\x07", "\x9b2J": r"\x9b2J",
-  "a\rERROR": r"a\x0dERROR", "\udce4": r"\udce4", "\x7f\x00\x08": r"\x7f\x00\x08", "ж 滑 é": "ж 滑 é",
+  "a\rERROR": r"a\x0dERROR", "\udce4": r"\udce4", "\x7f\x00\x08": r"\x7f\x00\x08",
+  "a\u202egnp.tif": r"a\u202egnp.tif", "\u2028line": r"\u2028line", "\u2066a\u2069": r"\u2066a\u2069",
+  "ж 滑 é ب": "ж 滑 é ب",
 }
 
 

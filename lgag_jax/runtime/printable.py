@@ -1,17 +1,24 @@
-"""Escapes control characters: a file name may hold those that a terminal obeys."""
+"""Escapes control characters: a file name may hold those that a terminal or a browser obeys."""
 
 import logging
 import numbers
 import re
 from typing import Any
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")  # Not tab and line feed.
+# Not tab and line feed. Those above 0xff change the direction of text, or begin a line.
+_CONTROL = re.compile(
+  r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]"
+)
 
 
 def text(value: object) -> str:
   """Returns a value as text of any number of lines, in which nothing controls a terminal."""
   valid = str(value).encode(errors="backslashreplace").decode()
-  return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", valid)
+  return _CONTROL.sub(lambda match: _escaped(ord(match[0])), valid)
+
+
+def _escaped(code: int) -> str:
+  return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
 
 
 def line(value: object) -> str:
