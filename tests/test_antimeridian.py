@@ -263,3 +263,37 @@ def test_narrow_parts_of_fine_pixels_stay_valid(tmp_path, gsd):
     assert geometry.geom_type == "Polygon" and geometry.is_valid
     area = abs(GEOD.geometry_area_perimeter(geometry)[0])
     assert area == pytest.approx(shape.geometry.area, rel=0.05)
+
+
+# Outlines in pixels; the pole lies in column 12 and row 10.
+AROUND_POLE = {
+  "a pole inside": shapely.box(6, 5, 20, 16),
+  "a pole in its hole": shapely.box(4, 3, 22, 18).difference(shapely.box(11, 9, 15, 13)),
+  "a hole beside the pole": shapely.box(4, 3, 22, 18).difference(shapely.box(5, 5, 7, 8)),
+  "beside the pole": shapely.Polygon([(2, 2), (26, 2), (26, 20), (14, 20), (14, 9), (2, 9)]),
+  "one pixel at the pole": shapely.box(12, 10, 13, 11),
+}
+
+
+@pytest.mark.parametrize("code", [3413, 3031])
+@pytest.mark.parametrize("gsd", [10.0, 20_000.0])
+def test_the_geojson_of_a_map_around_a_pole_shows_the_same_ground(tmp_path, code, gsd):
+  grid = Grid(24, 30, CRS.from_epsg(code), Affine(gsd, 0, -12.3 * gsd, 0, -gsd, 10.7 * gsd))
+  cells = np.array([[shapely.Point(c + 0.5, r + 0.5) for c in range(30)] for r in range(24)])
+  for number, outline in enumerate(AROUND_POLE.values()):
+    shape = Landslide(1, "a", on_earth(outline, grid), 1.0, 1.0, 0.5, 0.5, 1, "s.tif")
+    _, path = vectors.write(
+      [shape], grid, tmp_path / f"{number}.gpkg", tmp_path / f"{number}.geojson"
+    )
+    (feature,) = json.loads(path.read_text())["features"]
+    geometry = shapely.geometry.shape(feature["geometry"])
+    west, south, east, north = geometry.bounds
+    assert geometry.is_valid and west >= -180 and east <= 180 and max(-south, north) <= 90
+    np.testing.assert_array_equal(whole(path, grid), shapely.contains(outline, cells))
+
+
+def test_edges_without_many_degrees_get_no_points(tmp_path):
+  grid = Grid(24, 30, CRS.from_epsg(32760), place_at_180(32760))
+  _, path = vectors.write(landslides(grid)[:1], grid, tmp_path / "a.gpkg", tmp_path / "a.geojson")
+  (feature,) = json.loads(path.read_text())["features"]
+  assert len(feature["geometry"]["coordinates"][0]) == 5

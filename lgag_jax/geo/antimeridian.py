@@ -20,6 +20,7 @@ _AROUND_THE_EQUATOR = (3857, 3395, 4087)
 _EQUATOR = 2 * math.pi * 6378137.0
 _SAMPLES = 17  # Along each side of a scene.
 _TURNS = (0, -1, 1)
+_LONG_EDGE = 5.0  # Degrees.
 
 
 def period(grid: Grid) -> float:
@@ -117,39 +118,69 @@ def _sample(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
   return grid.transform @ points
 
 
+def needs_more_points(polygons: np.ndarray) -> np.ndarray:
+  """Returns bool [n], which polygons in longitude and latitude have edges of many degrees.
+
+  Near a pole, an edge that is straight in the scene's coordinates is not straight in these.
+  """
+  steps, owners = _steps(polygons)
+  found = np.zeros(len(polygons), bool)
+  found[owners[np.abs((steps + 180.0) % 360.0 - 180.0) > _LONG_EDGE]] = True
+  return found
+
+
 def cut(polygons: np.ndarray, precision: float) -> np.ndarray:
   """Cuts polygons in longitude and latitude into parts between -180 and 180 degrees.
 
-  Coordinates become multiples of `precision`, in degrees. The parts stay valid, but those that are
-  narrower than it vanish, unless nothing else is left of the polygon.
+  A polygon around a pole reaches up to the pole's latitude on all longitudes. Coordinates become
+  multiples of `precision`, in degrees. The parts stay valid, but those that are narrower than it
+  vanish, unless nothing else is left of the polygon.
   """
-  points, owners = shapely.get_coordinates(polygons, return_index=True)
-  x = unwrapped(points[:, 0], owners, 360.0)
-  polygons = shapely.set_coordinates(polygons.copy(), np.stack([x, points[:, 1]], axis=1))
+  steps, owners = _steps(polygons)
   left, _, right, _ = shapely.bounds(polygons).T
-  first, last = np.floor((left + 180) / 360), np.ceil((right + 180) / 360) - 1
-  shifted = np.stack([x - 360 * first[owners], points[:, 1]], axis=1)
-  polygons = shapely.set_coordinates(polygons, shifted)
-  snapped = shapely.set_precision(polygons, precision)
-  for i in np.flatnonzero((last > first) | (shapely.get_type_id(snapped) != GeometryType.POLYGON)
-                          | shapely.is_empty(snapped)):
-    snapped[i] = _parts(polygons[i], range(max(1, int(last[i] - first[i]) + 1)), precision)
+  whole = (left >= -180.0) & (right <= 180.0)
+  whole[owners[np.abs(steps) > 180.0]] = False  # A jump across the meridian.
+  snapped = polygons.copy()
+  snapped[whole] = shapely.set_precision(polygons[whole], precision)
+  broken = (shapely.get_type_id(snapped) != GeometryType.POLYGON) | shapely.is_empty(snapped)
+  for i in np.flatnonzero(~whole | broken):
+    snapped[i] = _parts(polygons[i], precision)
   return snapped
 
 
-def _parts(polygon: shapely.Polygon, turns: range, precision: float) -> shapely.Geometry:
-  """Returns the part of a polygon, which begins between -180 and 180 degrees, in each turn."""
-  exact, snapped = [], []
-  for turn in turns:
-    part = polygon
-    if len(turns) > 1:
-      edges = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
-      part = shapely.make_valid(polygon).intersection(edges)
-    part = shapely.transform(part, lambda points, turn=turn: points - [360.0 * turn, 0.0])
-    exact += _polygons_in(part)
-    snapped += _polygons_in(shapely.set_precision(part, precision))
-  parts = snapped or exact
+def _steps(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns how far along x each edge of polygons goes, and i64[n], the polygon of each edge."""
+  rings, polygon = shapely.get_rings(polygons, return_index=True)
+  points, ring = shapely.get_coordinates(rings, return_index=True)
+  is_edge = ring[1:] == ring[:-1]
+  return np.diff(points[:, 0])[is_edge], polygon[ring[1:][is_edge]]
+
+
+def _parts(polygon: shapely.Polygon, precision: float) -> shapely.Geometry:
+  """Returns the parts of a polygon between -180 and 180 degrees."""
+  rings = (polygon.exterior, *polygon.interiors)
+  covered, *holes = (_inside(np.asarray(ring.coords)) for ring in rings)
+  if holes:
+    covered = covered.difference(shapely.union_all(holes))
+  parts = _polygons_in(shapely.set_precision(covered, precision)) or _polygons_in(covered)
   return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
+
+
+def _inside(points: np.ndarray) -> shapely.Geometry:
+  """Returns what a ring encloses, between -180 and 180 degrees; edges take the short way around."""
+  x, y = points[:, 0].copy(), points[:, 1]
+  x[1:] -= 360.0 * np.cumsum(np.rint(np.diff(x) / 360.0))
+  if abs(x[-1] - x[0]) > 180.0:  # It goes around a pole.
+    pole = math.copysign(90.0, float(np.mean(y)))
+    x, y = np.r_[x, x[-1], x[0]], np.r_[y, pole, pole]
+  area: Any = shapely.Polygon(np.stack([x, y], axis=1))
+  if not area.is_valid:
+    area = shapely.make_valid(area)
+  parts = []
+  for turn in range(math.floor((x.min() + 180) / 360), math.ceil((x.max() + 180) / 360)):
+    part = area.intersection(shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
+    parts.append(shapely.transform(part, lambda points, turn=turn: points - [360.0 * turn, 0.0]))
+  return shapely.union_all(parts)
 
 
 def _polygons_in(geometry: shapely.Geometry) -> list[shapely.Polygon]:

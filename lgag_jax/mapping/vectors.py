@@ -178,10 +178,18 @@ def _to_degrees(polygons: np.ndarray, grid: Grid) -> np.ndarray:
 
   GDAL would cut and round them, too, but leaves lines and invalid parts where one is narrow.
   """
+  degrees = _transformed(polygons, grid)
+  if (near_pole := antimeridian.needs_more_points(degrees)).any():
+    pixel = min(math.hypot(*grid.transform[:4:3]), math.hypot(*grid.transform[1:5:3]))
+    degrees[near_pole] = _transformed(shapely.segmentize(polygons[near_pole], pixel), grid)
+  return antimeridian.cut(degrees, 10.0 ** -_decimals(grid))
+
+
+def _transformed(polygons: np.ndarray, grid: Grid) -> np.ndarray:
   transformer = grid.to_wgs84()
   assert transformer is not None
   points = np.stack(transformer.transform(*shapely.get_coordinates(polygons).T), axis=1)
-  return antimeridian.cut(shapely.set_coordinates(polygons.copy(), points), 10.0 ** -_decimals(grid))
+  return shapely.set_coordinates(polygons.copy(), points)
 
 
 def _write_batch(
