@@ -12,6 +12,7 @@ import shapely
 from pyogrio.errors import DataSourceError
 
 from lgag_jax.geo import layer_files
+from lgag_jax.tiling import review_files
 from tests.opened_files import make_pipe, opens
 from tests.test_hostile_images import server  # noqa: F401
 from tests.test_named_files import BOUND, definition
@@ -128,15 +129,68 @@ def test_the_crs_of_a_layer_names_no_file(tmp_path, suffix, kind):
     whole(path)
 
 
-def test_an_endless_view_in_a_geopackage_ends(tmp_path):
-  path = write_layer(tmp_path / "a.gpkg", [on_earth(SQUARE)])
+ENDLESS = "(WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n)"
+
+
+def with_schema(path, *texts, drop=()):
+  """Adds views and virtual tables to a GeoPackage, whatever this SQLite knows of them."""
   with contextlib.closing(sqlite3.connect(path)) as database, database:
     database.execute("PRAGMA foreign_keys=OFF")
-    database.execute("DROP TABLE gpkg_spatial_ref_sys")
-    database.execute("CREATE VIEW gpkg_spatial_ref_sys AS WITH RECURSIVE n(x) AS "
-                     "(SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT x FROM n")
-  with pytest.raises(ValueError, match=r"a\.gpkg cannot be read as labels: interrupted"):
+    for name in drop:
+      database.execute(f"DROP TABLE {name}")
+    database.execute("PRAGMA writable_schema=1")
+    for text in texts:
+      if "VIEW" in text:
+        database.execute(text)
+      else:
+        database.execute("INSERT INTO sqlite_master VALUES ('table', 'b', 'b', 0, ?)", (text,))
+  return path
+
+
+@pytest.mark.parametrize(("texts", "drop"), [
+  ([f"CREATE VIEW gpkg_spatial_ref_sys AS SELECT * FROM {ENDLESS}"], ["gpkg_spatial_ref_sys"]),
+  ([f"CREATE VIEW a AS SELECT x AS fid, NULL AS geom FROM {ENDLESS}"], ["a"]),
+  (["CREATE VIEW b AS SELECT * FROM a"], []),
+  (["CREATE VIEW st_spatial_ref_sys AS SELECT abs(1)"], []),
+  (["CREATE VIRTUAL TABLE b USING VirtualShape('x', 'UTF-8', 4326)"], []),
+  (["CREATE/**/VIRTUAL TABLE b USING VirtualShape('x', 'UTF-8', 4326)"], []),
+])
+def test_what_runs_in_a_geopackage_is_refused(tmp_path, texts, drop):
+  path = with_schema(write_layer(tmp_path / "a.gpkg", [on_earth(SQUARE)]), *texts, drop=drop)
+  with pytest.raises(ValueError, match=r"a\.gpkg cannot be read as labels: it holds a view or a virt"):
     whole(path)
+  assert review_files.describe(path) is None
+
+
+def test_a_table_of_another_file_in_a_geopackage_is_not_opened(tmp_path):
+  pipe = make_pipe(tmp_path)
+  (tmp_path / "pipe").rename(tmp_path / "other.shx")
+  path = with_schema(
+    write_layer(tmp_path / "a.gpkg", [on_earth(SQUARE)]),
+    "CREATE VIEW a AS SELECT 1 AS fid, NULL AS geom FROM b",
+    f"CREATE VIRTUAL TABLE b USING VirtualShape('{tmp_path}/other', 'UTF-8', 32644)", drop=["a"],
+  )
+  code = "import sys, pyogrio\nprint(pyogrio.read_info(sys.argv[1])['features'])"
+  opened, text = opens(pipe.with_name("other.shx"), code, path)
+  assert opened or "no such module" in text  # The attack is real where GDAL has SpatiaLite.
+  with pytest.raises(ValueError, match="view or a virtual table"):
+    whole(path)
+
+
+def test_generated_columns_in_a_geopackage_are_refused(tmp_path):
+  path = write_layer(tmp_path / "a.gpkg", [on_earth(SQUARE)])
+  with contextlib.closing(sqlite3.connect(path)) as database, database:
+    database.execute("ALTER TABLE a ADD COLUMN b AS (zeroblob(100000000))")
+  with pytest.raises(ValueError, match=r"a\.gpkg cannot be read .*'a' holds generated columns"):
+    whole(path)
+
+
+def test_a_geopackage_with_the_views_of_the_standard_is_read(tmp_path):
+  path = write_layer(tmp_path / "a.gpkg", [on_earth(SQUARE)])
+  with contextlib.closing(sqlite3.connect(path)) as database, database:
+    database.execute("CREATE VIEW st_spatial_ref_sys AS SELECT srs_id FROM gpkg_spatial_ref_sys")
+    database.execute("CREATE INDEX i ON a (fid)")
+  assert whole(path).any()
 
 
 @pytest.mark.parametrize("kind", ["few", "many", "holes", "gigantic"])

@@ -23,6 +23,11 @@ pyogrio.set_gdal_config_options({"GDAL_PAM_ENABLED": False})
 _MAX_JSON_BYTES = 1 << 28
 _MAX_PRJ_BYTES = 1 << 16
 _MAX_SQL_STEPS = 10_000  # Thousands of steps of SQLite's machine.
+# What a GeoPackage consists of, as SQLite writes it, and views that the standard names.
+_PLAIN = re.compile(
+  r'CREATE (TABLE|TRIGGER|INDEX|UNIQUE INDEX|VIRTUAL TABLE ("[^"]+"|\w+) USING rtree\s*\()'
+)
+_VIEW = re.compile(r'CREATE VIEW "?((?:st_)?(?:spatial_ref_sys|geometry_columns))"? AS ')
 _GPKG_IDS = (b"GPKG", b"GP10", b"GP11")  # At byte 68 of an SQLite file.
 _TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
   kind + name for name in ("Polygon", "Point") for kind in ("", "Multi")
@@ -51,7 +56,7 @@ def source(path: pathlib.Path) -> tuple[str, str | bytes]:
     content = _parse(path)
     matches = isinstance(content, dict) and content.get("type") in _TYPES
   elif driver == "GPKG":
-    matches = header.startswith(b"SQLite format 3\0") and header[68:] in _GPKG_IDS
+    matches = _is_geopackage(header)
   else:
     matches = header.startswith(b"\x00\x00\x27\x0a")
   if not matches:
@@ -62,8 +67,8 @@ def source(path: pathlib.Path) -> tuple[str, str | bytes]:
   try:
     if driver == "GeoJSON":
       return driver, _plain_json(content, path)
-    _check_prj(path) if driver == "ESRI Shapefile" else _check_database(path)
-  except (ValueError, sqlite3.Error) as error:
+    _check_prj(path) if driver == "ESRI Shapefile" else check_geopackage(path)
+  except ValueError as error:
     raise ValueError(f"{path} cannot be read as labels: {error}. Save the layer again.") from error
   except (TypeError, KeyError, AttributeError, RecursionError) as error:
     raise ValueError(f"{path} cannot be read as labels: it is not GeoJSON. Save it again.") from error
@@ -140,14 +145,49 @@ def _check_prj(path: pathlib.Path) -> None:
     _check_crs(file.read_bytes().decode("latin-1"))
 
 
-def _check_database(path: pathlib.Path) -> None:
-  """Raises ValueError if a CRS in a GeoPackage names other files."""
+def _is_geopackage(header: bytes) -> bool:
+  return header.startswith(b"SQLite format 3\0") and header[68:72] in _GPKG_IDS
+
+
+def check_geopackage(path: pathlib.Path) -> None:
+  """Raises ValueError with the reason why GDAL must not open a file as GeoPackage.
+
+  A CRS may name other files. Virtual tables open them, and views and generated columns, which run when
+  a layer is listed or read, take any time and memory.
+  """
+  with path.open("rb") as file:
+    if not _is_geopackage(file.read(72)):
+      raise ValueError("it is no GeoPackage")
   steps = iter(range(_MAX_SQL_STEPS))
-  with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as database:
-    database.set_progress_handler(lambda: next(steps, -1) < 0, 1000)  # A view can be endless.
-    database.text_factory = lambda data: data.decode("latin-1")
-    for row in database.execute("SELECT * FROM gpkg_spatial_ref_sys"):
-      _check_crs(" ".join(value for value in row if isinstance(value, str)))
+  address = f"{path.absolute().as_uri()}?mode=ro"
+  try:
+    with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+      database.set_progress_handler(lambda: next(steps, -1) < 0, 1000)  # A view can be endless.
+      database.text_factory = lambda data: data.decode("latin-1")
+      _check_tables(database)
+      for row in database.execute("SELECT * FROM gpkg_spatial_ref_sys"):
+        _check_crs(" ".join(value for value in row if isinstance(value, str)))
+  except sqlite3.Error as error:
+    raise ValueError(str(error)) from error
+
+
+def _check_tables(database: sqlite3.Connection) -> None:
+  layers = {name for (name,) in database.execute("SELECT lower(table_name) FROM gpkg_contents")}
+  # SQLite makes what the text says, whatever the other columns of sqlite_master say.
+  for (text,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"):
+    view = _VIEW.match(text)
+    if view and view[1] not in layers and "(" not in text:
+      continue
+    if not _PLAIN.match(text):
+      raise ValueError(
+        f"it holds a view or a virtual table ({text[:100]!r}), which may open other files or never "
+        "end: save its features as a layer"
+      )
+  tables = database.execute("SELECT name FROM pragma_table_list WHERE type = 'table'").fetchall()
+  for (name,) in tables:
+    hidden = database.execute("SELECT max(hidden) FROM pragma_table_xinfo(?)", (name,)).fetchone()[0]
+    if hidden:
+      raise ValueError(f"its table {name!r} holds generated columns, which may take any memory")
 
 
 def _check_crs(text: str) -> None:

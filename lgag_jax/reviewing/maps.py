@@ -9,6 +9,7 @@ import pyogrio
 import pyogrio.raw
 import shapely
 
+from lgag_jax.geo import layer_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping import polygons, rasters, vectors
 from lgag_jax.reviewing.decisions import Mapped
@@ -75,10 +76,9 @@ def _names(folder: str, stem: str) -> tuple[str, str]:
 
 
 def _read_polygons(path: pathlib.Path) -> tuple[Mapped, ...]:
-  with path.open("rb") as file:
-    is_package = file.read(16).startswith(b"SQLite format 3\0")
   try:
-    if not is_package or pyogrio.read_info(path, layer=vectors.LAYER)["driver"] != "GPKG":
+    layer_files.check_geopackage(path)
+    if pyogrio.read_info(path, layer=vectors.LAYER)["driver"] != "GPKG":
       raise ValueError("it is no GeoPackage")
     meta, _, wkb, data = pyogrio.raw.read(path, layer=vectors.LAYER, columns=_COLUMNS)
     columns = dict(zip(meta["fields"].tolist(), data, strict=True))

@@ -10,7 +10,7 @@ import pathlib
 
 import pyogrio
 
-from lgag_jax.geo import layer_formats
+from lgag_jax.geo import layer_files, layer_formats
 from lgag_jax.geo.grid import Grid
 from lgag_jax.options.tiling import Settings
 
@@ -36,10 +36,8 @@ class ReviewFile:
 
 def describe(path: pathlib.Path) -> ReviewFile | None:
   """Returns what a GeoPackage says of itself; None if it is no review."""
-  with path.open("rb") as file:
-    if not file.read(16).startswith(b"SQLite format 3\0"):
-      return None
   try:
+    layer_files.check_geopackage(path)
     info = pyogrio.read_info(path, layer=LAYER)
     if info["driver"] != "GPKG" or not set(COLUMNS) <= set(info["fields"]):
       return None
