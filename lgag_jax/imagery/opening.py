@@ -19,7 +19,7 @@ from rasterio._err import CPLE_BaseError
 from rasterio.errors import NodataShadowWarning, NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
-from lgag_jax.imagery import jpeg2000, orientation, tiff
+from lgag_jax.imagery import jpeg2000, orientation, png, tiff
 from lgag_jax.imagery.orientation import Raster
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2")
@@ -84,6 +84,8 @@ def open_with_driver(
   try:
     if driver == "JP2OpenJPEG":
       jpeg2000.check_headers(path)
+    if driver == "PNG":
+      png.check_texts(path)
     others = tiff.directories(path)[1:] if driver == "GTiff" else []
     with rasterio.Env(**OPTIONS):
       raster = rasterio.open(source, driver=driver)
