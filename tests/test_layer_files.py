@@ -193,6 +193,18 @@ def test_a_geopackage_with_the_views_of_the_standard_is_read(tmp_path):
   assert whole(path).any()
 
 
+@pytest.mark.parametrize("features", [
+  "{}," * 40 + "{}", '{"geometry":[' + "[]," * 40 + "[]]}", "[" * 50,
+])
+def test_a_geojson_of_many_parts_is_refused_before_it_is_parsed(tmp_path, monkeypatch, features):
+  path = tmp_path / "a.geojson"
+  path.write_text(f'{{"type": "FeatureCollection", "features": [{features}]}}')
+  monkeypatch.setattr(layer_files, "_MAX_JSON_PARTS", 40)
+  with pytest.raises(ValueError, match=r"a\.geojson has \d+ points and other parts.*GeoPackage"):
+    whole(path)
+  assert whole(geojson(tmp_path, "b.geojson")).any()
+
+
 @pytest.mark.parametrize("kind", ["few", "many", "holes", "gigantic"])
 def test_polygons_that_cross_themselves_often_are_refused(tmp_path, kind):
   """Repairing them would take hours."""

@@ -7,6 +7,7 @@ a copy of its shapes and fields.
 """
 
 import contextlib
+import io
 import json
 import pathlib
 import re
@@ -20,7 +21,8 @@ from lgag_jax.imagery import plain_crs
 
 # Otherwise GDAL reads notes in a file beside a layer.
 pyogrio.set_gdal_config_options({"GDAL_PAM_ENABLED": False})
-_MAX_JSON_BYTES = 1 << 28
+_MAX_JSON_BYTES = 1 << 27
+_MAX_JSON_PARTS = 1 << 22  # Lists and objects. Python takes some 130 bytes for each, also for empty ones.
 _MAX_PRJ_BYTES = 1 << 16
 _MAX_SQL_STEPS = 10_000  # Thousands of steps of SQLite's machine.
 # What a GeoPackage consists of, as SQLite writes it, and views that the standard names.
@@ -82,6 +84,11 @@ def _parse(path: pathlib.Path) -> Any:
       "save it as GeoPackage."
     )
   content = path.read_bytes()
+  if (parts := content.count(b"{") + content.count(b"[")) > _MAX_JSON_PARTS:
+    raise ValueError(
+      f"{path} has {parts} points and other parts, more than the {_MAX_JSON_PARTS} allowed for "
+      "GeoJSON: save it as GeoPackage."
+    )
   if b"gdal_streamed_alg" in content:  # Commands that GDAL would run.
     return None
   try:
@@ -97,16 +104,21 @@ def _plain_json(content: dict, path: pathlib.Path) -> bytes:
   """
   kind = content["type"]
   if kind == "FeatureCollection":
-    features = [_feature(feature) for feature in content["features"]]
+    features = content["features"]
   else:
     own = {key: value for key, value in content.items() if key != "crs"}
-    features = [_feature(own if kind == "Feature" else {"geometry": own})]
+    features = [own if kind == "Feature" else {"geometry": own}]
   name = content.get("name")
   name = name if isinstance(name, str) and name else path.stem
   layer: dict[str, Any] = {"type": "FeatureCollection", "name": name}
   if (crs := content.get("crs")) is not None:
     layer["crs"] = {"type": "name", "properties": {"name": _crs_name(crs)}}
-  return json.dumps({**layer, "features": features}).replace("<", "\\u003c").encode()
+  text = io.StringIO()
+  text.write(f'{json.dumps(layer)[:-1]}, "features": [')
+  for number, feature in enumerate(features):  # One at a time: Python's copies take more than texts.
+    text.write(f"{',' if number else ''}{json.dumps(_feature(feature))}")
+  text.write("]}")
+  return text.getvalue().replace("<", "\\u003c").encode()
 
 
 def _feature(feature: dict) -> dict:
