@@ -69,6 +69,21 @@ def test_a_workdir_is_no_output(model, tmp_path, mark):
   map_scenes(model, scene, workdir / "maps")
 
 
+@pytest.mark.parametrize("name", [
+  ".unfinished", ".unfinished/scene_tif", "mask", "probability", "scenes", "eval",
+])
+def test_folders_that_are_links_are_not_followed(tmp_path, name):
+  output, other = tmp_path / "maps", tmp_path / "other"
+  for path in (other / "scene_tif" / "rows", other / "scene_tif.tif"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("precious")
+  (output / name).parent.mkdir(parents=True)
+  (output / name).symlink_to(other)
+  with pytest.raises(ValueError, match=rf"maps/{name} is a symbolic link, which lgag does not follow"):
+    output_folder.prepare(output, {"scene_tif": PRODUCTS})
+  assert {path.read_text() for path in other.rglob("*.*")} == {"precious"}
+
+
 def test_files_beside_the_maps_and_other_maps_stay(model, tmp_path):
   scene, output = write(tmp_path / "in" / "scene.tif", 1), tmp_path / "maps"
   map_scenes(model, scene, output)

@@ -22,7 +22,7 @@ from lgag_jax.imagery import plain_crs
 # Otherwise GDAL reads notes in a file beside a layer.
 pyogrio.set_gdal_config_options({"GDAL_PAM_ENABLED": False})
 _MAX_JSON_BYTES = 1 << 27
-_MAX_JSON_PARTS = 1 << 22  # Lists and objects. Python takes some 130 bytes for each, also for empty ones.
+_MAX_JSON_PARTS = 1 << 22  # Lists and objects. Python takes some 130 bytes for each, if empty, too.
 _MAX_PRJ_BYTES = 1 << 16
 _MAX_SQL_STEPS = 10_000  # Thousands of steps of SQLite's machine.
 # What a GeoPackage consists of, as SQLite writes it, and views that the standard names.

@@ -57,8 +57,13 @@ def read_figures(output: pathlib.Path, classes: tuple[str, ...]) -> list[dict]:
 def prepare(output: pathlib.Path, products: Mapping[str, Sequence[str]]) -> None:
   """Removes what killed runs left, if an output only has files of lgag where it will write.
 
-  `products` lists the files of each map by its stem. Raises ValueError naming a file of another origin.
+  `products` lists the files of each map by its stem. Raises ValueError naming a file of another origin,
+  or a folder that is a symbolic link: files are removed in these folders.
   """
+  folders = [output / name for name in (_UNFINISHED, *PRODUCT_FOLDERS, "scenes", "eval")]
+  for folder in (*folders, *(working_folder(output, stem) for stem in products)):
+    if folder.is_symlink():
+      raise ValueError(f"{folder} is a symbolic link, which lgag does not follow. {_REMEDY}")
   if not map_products.is_output(output) and not (output / _UNFINISHED).exists():
     _require_none(output, _PAGES)
   for stem, names in products.items():
