@@ -50,6 +50,25 @@ def test_an_interrupt_ends_every_mode_without_a_traceback(tmp_path, place, argum
   assert process.returncode == -signal.SIGINT and not rest
 
 
+MODES = {
+  "train": ["--config=configs/image_folder.py", "--config.data.directory=none", "--workdir={}/run"],
+  "doctor": ["--mode=doctor", "--config=configs/image_folder.py", "--workdir={}/run"],
+  "eval": ["--mode=eval", "--workdir={}/run"],
+  "pseudo": ["--mode=pseudo", "--workdir={}/run"],
+  "export": ["--mode=export", "--workdir={}/run", "--output={}/out"],
+}
+
+
+@pytest.mark.longest
+@pytest.mark.parametrize("mode", MODES)
+def test_an_interrupt_leaves_nothing_in_any_mode(tmp_path, mode):
+  arguments = [word.format(tmp_path) for word in MODES[mode]]
+  test_an_interrupt_ends_every_mode_without_a_traceback(
+    tmp_path, "lgag_jax.runtime.processes:start", arguments
+  )
+  assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupt_while_libraries_are_imported_ends_the_command():
   for delay in (0.8, 1.6, 2.4):
     process = command("", ["--mode=report", "--workdir=none"])

@@ -159,14 +159,14 @@ def _steps(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _parts(polygon: shapely.Polygon, precision: float) -> shapely.Geometry:
   """Returns the parts of a polygon between -180 and 180 degrees."""
   rings = (polygon.exterior, *polygon.interiors)
-  covered, *holes = (_inside(np.asarray(ring.coords)) for ring in rings)
+  covered, *holes = (_enclosed(np.asarray(ring.coords)) for ring in rings)
   if holes:
     covered = covered.difference(shapely.union_all(holes))
   parts = _polygons_in(shapely.set_precision(covered, precision)) or _polygons_in(covered)
   return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
-def _inside(points: np.ndarray) -> shapely.Geometry:
+def _enclosed(points: np.ndarray) -> Any:
   """Returns what a ring encloses, between -180 and 180 degrees; edges take the short way around."""
   x, y = points[:, 0].copy(), points[:, 1]
   x[1:] -= 360.0 * np.cumsum(np.rint(np.diff(x) / 360.0))

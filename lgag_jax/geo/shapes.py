@@ -171,7 +171,7 @@ def _to_pixels(
 
 def _inside(pixels: np.ndarray, grid: Grid) -> np.ndarray:
   """Returns bool [n], which points [n, 2] lie in a scene."""
-  return ((pixels >= 0) & (pixels <= (grid.width, grid.height))).all(axis=1)
+  return np.all((pixels >= 0) & (pixels <= (grid.width, grid.height)), axis=1)
 
 
 def _check_axes(path, points: np.ndarray, crs: str | None, grid: Grid, scene) -> None:
