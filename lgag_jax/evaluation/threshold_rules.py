@@ -27,7 +27,7 @@ from lgag_jax.runtime import preemption, sealed_json, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
-_ERRORS = 3.0  # Standard errors below the best agreement that weigh as much as sqrt(e) in steepness.
+_ERRORS = 5.0  # Standard errors below the best agreement that weigh as much as sqrt(e) in steepness.
 _ANGLE = 0.01  # Width in radians of the bins of arcsin(sqrt(score)).
 _SMOOTHING = 3.0  # Standard deviation, in those bins.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
@@ -129,7 +129,7 @@ def _agreement(
 ) -> float:
   """Returns the threshold where maps are steep and which agrees with the labels.
 
-  It is the highest of log(steepness) - (d / (3 e))^2 / 2, where d is what balanced accuracy lacks to
+  It is the highest of log(steepness) - (d / (5 e))^2 / 2, where d is what balanced accuracy lacks to
   the best and e the standard error of the best. Counts of images are f[fractions, bins], the sums
   over cells f[bins]. With one fraction it is the threshold that agrees best, and of equally good ones
   the middle one.
