@@ -192,6 +192,11 @@ def _tile(settings) -> None:
   os.environ["JAX_PLATFORMS"] = "cpu"  # Tiling needs no accelerator.
   from lgag_jax.tiling import output, tile
 
+  if not settings.labels:
+    from lgag_jax.options import labelling
+
+    _label(labelling.Settings.for_sheets(settings))
+    return
   _log_only_this_package()
   rows, command = tile.cut(settings)
   print(f"{output.summary(rows, settings)}\nTrain on {settings.output} with\n\n    {command}\n")

@@ -18,7 +18,7 @@ from lgag_jax.geo.reference import open_reference
 from lgag_jax.mapping import vectors
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.options.tiling import Settings
-from lgag_jax.tiling import labels
+from lgag_jax.tiling import labels, tile_grid
 from tests.test_foreign_layers import drawn, on_earth, write_layer
 
 
@@ -154,7 +154,8 @@ def test_places_of_tiles_in_a_table(tmp_path):
   grid = Grid(24, 30, CRS.from_epsg(4326), FIJI)
   settings = Settings(input=str(tmp_path), output="o", labels=str(path), tile_size=8)
   with labels.open_labels(tmp_path / "s.tif", grid, settings) as label:
-    names = {(t.row, t.col): label(t, np.ones((8, 8), bool))[0] for t in labels.tiles(grid, settings)}
+    tiles, valid = tile_grid.tiles(grid, settings), np.ones((8, 8), bool)
+    names = {(t.row, t.col): label(t, valid)[0] for t in tiles}
   assert [tile for tile, name in names.items() if name == "landslide"] == [(0, 2)]
 
 

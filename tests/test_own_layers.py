@@ -1,4 +1,6 @@
-"""Layers that lgag wrote as labels: outlines of tiles are refused, landslides are taken."""
+"""Layers that lgag wrote as labels: outlines of tiles are no landslides, landslides are taken."""
+
+import dataclasses
 
 import numpy as np
 import pyogrio
@@ -17,7 +19,7 @@ from tests.test_crs_relation import write_raster
 from tests.test_foreign_layers import GRID, OTHER, SQUARE, UTM, drawn, on_earth, whole, write_layer
 from tests.test_judge_scenes import config_of
 
-WORDS = r"{name} .*outlines of tiles that --mode=tile wrote.*Give the inventory.*ogr2ogr .*csv .*{name}"
+WORDS = r"{name} .*outlines of tiles that lgag wrote.*Only --mode=tile reads.*Give the inventory"
 
 
 def tile_rows(systems=(UTM,)):
@@ -46,8 +48,11 @@ def test_outlines_of_tiles_are_no_landslides(tmp_path, monkeypatch, copy):
   if copy == "tiles.gpkg":  # Before a field for its classes is asked for.
     with pytest.raises(ValueError, match=words), open_reference(path, GRID, ("a", "b")):
       pass
-  with pytest.raises(ValueError, match=words):
-    tile.cut(Settings(input=str(scene), output=str(tmp_path / "o"), labels=str(path), tile_size=8))
+  with pytest.raises(ValueError, match=words), open_reference(path, GRID, ("a",)):
+    pass
+  cut = Settings(input=str(scene), output=str(tmp_path / "o"), labels=str(path), tile_size=8)
+  rows, _ = tile.cut(dataclasses.replace(cut, validation_fraction=0))  # The tiles' labels.
+  assert [(row.row, row.col, row.label) for row in rows if row.image] == [(0, 0, "landslide")]
   monkeypatch.setattr(judge.configs, "load", lambda path: config_of(("landslide",)))
   with pytest.raises(ValueError, match=words):
     judge.evaluate(tmp_path, scene, tmp_path / "out", Options(), References(labels=str(path)))
@@ -85,7 +90,7 @@ def test_polygons_of_a_map_are_labels(tmp_path, suffix):
 
 
 def test_the_table_of_tiles_labels_them(tmp_path):
-  """It is what the message's command writes."""
+  """It is what ogr2ogr makes of the outlines."""
   rows = ["label,split,image,scene,row,col", "landslide,train,a.tif,s.tif,0,0", "no data,,,s.tif,0,1"]
   (tmp_path / "tiles.csv").write_text("\n".join(rows) + "\n")
   scene = write_raster(tmp_path / "s.tif", np.full((3, 24, 30), 90, np.uint8), UTM)

@@ -418,12 +418,12 @@ def test_mistakes_name_their_flag(tmp_path, fields, message):
 ])
 def test_words_of_a_table_are_labels(text, label):
   from lgag_jax.options.tiling import Settings
-  from lgag_jax.tiling import labels
+  from lgag_jax.tiling import tile_labels
 
   settings = Settings(input="a", output="b", labels="c.csv")
-  assert labels.read_label("row 2", text, settings) == label
+  assert tile_labels.read_label("row 2", text, settings) == label
   with pytest.raises(ValueError, match="no data, or for one class 1, yes, true and 0, no, false"):
-    labels.read_label("row 2", "perhaps", settings)
+    tile_labels.read_label("row 2", "perhaps", settings)
 
 
 def test_a_second_run_into_the_same_folder_is_refused(tmp_path):

@@ -7,25 +7,20 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-import re
-import shlex
 from collections.abc import Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyogrio.raw
 import pyproj
 import shapely
 
-from lgag_jax.geo import antimeridian, crs_relation, geometry_parts, layer_files
+from lgag_jax.geo import antimeridian, crs_relation, geometry_parts, layer_files, tile_outlines
 from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
 
 _LOG = logging.getLogger(__name__)
 
-# The layers and columns of tiles.gpkg, which `tiling.output` writes.
-TILE_LAYER = re.compile(r"tiles(_\d+)?")
-TILE_FIELDS = {"label", "split", "image", "scene", "row", "col"}
 _MOST = 0.5  # Of a layer's points.
 _REVIEW_FIELDS = {"feature", "number", "decision", "class"}  # `tiling.review_files` explains them.
 
@@ -67,9 +62,6 @@ def read_shapes(
     )
     with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
       features = shapely.from_wkb(wkb, on_invalid="ignore")
-    # A copy of the tiles. An inventory that got their columns by a join has other outlines.
-    if _has_tile_fields(source, layer) and np.all(shapely.get_num_coordinates(features) == 5):
-      _refuse_tiles(path)
   readable = np.flatnonzero(~(shapely.is_missing(features) | shapely.is_empty(features)))
   unreadable = np.setdiff1d(np.arange(len(features)), readable)
   warn(path, unreadable, "have no readable geometry; skipping them")
@@ -80,7 +72,7 @@ def read_shapes(
   numbers = np.ones(len(geometries), np.uint8)
   if field:
     numbers = _class_numbers(path, data[0][readable], field, classes)[index]
-  geometries, located = _to_pixels(path, geometries, meta["crs"], grid, scene)
+  geometries, located = to_pixels(path, geometries, meta["crs"], grid, scene)
   if not located.any():
     raise ValueError(
       f"{path}: none of its {len(located)} {kind} has a position in the scene's coordinates. Check its "
@@ -107,26 +99,15 @@ def _error_context(path: pathlib.Path) -> Iterator[None]:
 
 def _layer(path: pathlib.Path, source: str | bytes, layer: str) -> str:
   names = [name for name, kind in pyogrio.list_layers(source) if kind is not None]
-  tiles = [name for name in names if TILE_LAYER.fullmatch(name) and _has_tile_fields(source, name)]
-  if tiles and (layer in tiles or (not layer and tiles == names)):
-    _refuse_tiles(path)
+  if tile_outlines.tile_layers(path, layer):
+    raise ValueError(
+      "it holds the outlines of tiles that lgag wrote, so that every tile would be a landslide. Only "
+      "--mode=tile reads the tiles' labels. Give the inventory"
+    )
   if layer in names or (not layer and len(names) == 1):
     return layer or names[0]
   problem = f"no layer {layer!r}" if layer else f"{len(names)} layers"
   raise ValueError(f"it has {problem}: choose one with --layer, of {', '.join(names) or 'none'}")
-
-
-def _has_tile_fields(source: str | bytes, layer: str) -> bool:
-  return {name.lower() for name in pyogrio.read_info(source, layer=layer)["fields"]} >= TILE_FIELDS
-
-
-def _refuse_tiles(path: pathlib.Path) -> NoReturn:
-  source, table = shlex.quote(str(path)), shlex.quote(f"{path.stem}.csv")
-  raise ValueError(
-    "it holds the outlines of tiles that --mode=tile wrote, so that every tile would be a landslide. "
-    "Give the inventory. To use the tiles' own labels, give the table that this writes: "
-    f"ogr2ogr {table} {source}"
-  )
 
 
 def _check_field(fields: np.ndarray, field: str, classes: tuple[str, ...]) -> None:
@@ -150,10 +131,14 @@ def _class_numbers(path, values: np.ndarray, field: str, classes: tuple[str, ...
   return np.array([classes.index(name) + 1 for name in names], np.uint8)[inverse]
 
 
-def _to_pixels(
-  path, geometries: np.ndarray, crs: str | None, grid: Grid, scene
+def to_pixels(
+  path: pathlib.Path, geometries: np.ndarray, crs: str | None, grid: Grid,
+  scene: pathlib.Path | str,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns the geometries with a position in pixels, and bool [n], which ones have a position."""
+  """Returns the geometries with a position in a scene's pixels, and bool[n], which ones have one.
+
+  Logs if layer or scene has no CRS; raises ValueError naming both if their CRSs are unrelated.
+  """
   transformer = _transformer(path, crs, grid, scene)
   points, owners = shapely.get_coordinates(geometries, return_index=True)
   x, y = points.T

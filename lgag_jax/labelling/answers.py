@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from lgag_jax.imagery import tables
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
-from lgag_jax.tiling import labels
+from lgag_jax.tiling import tile_labels
 
 _LOG = logging.getLogger(__name__)
 
@@ -159,7 +159,7 @@ def read(path: pathlib.Path, settings: Settings) -> dict[Key, Answer]:
       row, col, side = (int(line[name]) for name in ("row", "col", "tile_size"))
     except ValueError as error:
       raise ValueError(f"{where} needs whole numbers in row, col and tile_size: {line}.") from error
-    label = labels.read_label(where, line["label"], settings) if line["label"] else ""
+    label = tile_labels.read_label(where, line["label"], settings) if line["label"] else ""
     latest[line["scene"], row, col] = Answer(label, side, line.get("time", ""))
   return latest
 

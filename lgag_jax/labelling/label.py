@@ -3,7 +3,7 @@
 import contextlib
 import pathlib
 
-from lgag_jax.labelling import listener, server, sheets
+from lgag_jax.labelling import listener, outline_layer, server, sheets
 from lgag_jax.labelling.session import Session, merged_text
 from lgag_jax.options.labelling import Settings
 from lgag_jax.runtime import lock
@@ -18,7 +18,9 @@ def label(settings: Settings) -> None:
     if session.merged:
       print(merged_text(session.merged))
     if settings.sheets:
-      print(sheets.text(session, sheets.write(session)))
+      paths = sheets.write(session)
+      layer = outline_layer.write(session.view.index, session.answers, output)
+      print(sheets.text(session, paths, layer))
       return
     _start(session, output)
 

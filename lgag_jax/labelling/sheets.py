@@ -1,5 +1,6 @@
-"""Writes contact sheets to look at without a browser, and a table to fill in: --sheets."""
+"""Writes contact sheets to look at without a browser, and a table and outlines to fill in: --sheets."""
 
+import dataclasses
 import pathlib
 import shlex
 
@@ -22,9 +23,11 @@ _INK, _PAPER, _LINE = "#1d2930", "#ffffff", "#ffd400"
 def write(session: Session) -> list[pathlib.Path]:
   """Writes the sheets of all tiles, an overview of each scene, and a row per tile in the table.
 
-  Tiles that have a row keep it. Returns the paths of the pictures.
+  Tiles that have an answer keep it. Returns the paths of the pictures.
   """
   index, folder = session.view.index, session.output / "sheets"
+  if not session.answers.latest:  # Rows to fill in, perhaps of tiles of another size.
+    session.answers.clear()
   known = session.answers.keys()
   missing = [(key, "") for key in map(index.key, range(len(index.tiles))) if key not in known]
   if missing:
@@ -46,19 +49,32 @@ def write(session: Session) -> list[pathlib.Path]:
   return paths
 
 
-def text(session: Session, paths: list[pathlib.Path]) -> str:
-  """Returns what to do with the sheets."""
-  settings, table = session.settings, str(session.output / TABLE)
-  command = shlex.join([
-    "lgag", "--mode=tile", f"--input={settings.input}", f"--labels={table}",
-    f"--tile_size={session.view.index.tile_size}", f"--output={session.output}/tiles",
-  ])
+def text(session: Session, paths: list[pathlib.Path], layer: pathlib.Path | None) -> str:
+  """Returns what to do with the sheets, and with the layer of outlines if there is one."""
+  settings, table = session.settings, session.output / TABLE
+  cut = session.settings.tiling(session.view.index.tile_size)
+  flags = {
+    "input": settings.input, "labels": str(layer or table), "tile_size": str(cut.tile_size),
+    "output": cut.output, "max_nodata": f"{cut.max_nodata:g}", "background": cut.background,
+    **{name: ",".join(map(str, getattr(cut, name))) for name in ("bands", "classes")},
+  }
+  defaults = {field.name: field.default for field in dataclasses.fields(cut)}
+  words = [
+    f"--{name}={value}" for name, value in flags.items()
+    if getattr(cut, name) != defaults[name] or name in ("tile_size", "labels")
+  ]
   labels = ", ".join((*settings.classes, settings.background))
-  return (
-    f"{len(paths)} pictures are in {paths[0].parent}. For each tile that you judge, write a label into "
-    f"the column label of {table}, in the row with the tile's row and col: {labels}, or unknown. Leave "
-    f"the others empty. Then run\n\n    {command}\n"
-  )
+  column = f"the column label of {table}, in the row with the tile's row and col"
+  lines = [
+    f"{len(paths)} pictures of {len(session.view.index.tiles)} tiles are in {paths[0].parent}.",
+    f"For each tile that you judge, write a label: {labels}, or unknown. Leave the others empty.",
+    f"Write it into the field label of {layer}, for example with QGIS, or into\n{column}." if layer
+    else f"Write it into {column}.",
+    f"Then run\n\n    {shlex.join(['lgag', '--mode=tile', *words])}\n",
+  ]
+  if layer:
+    lines.append(f"If you filled in the table, use --labels={shlex.quote(str(table))} instead.")
+  return "\n".join(lines)
 
 
 def _sheet(session: Session, numbers: list[int], title: str) -> Image.Image:

@@ -12,8 +12,8 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime.progress import Progress
-from lgag_jax.tiling import labels
-from lgag_jax.tiling.labels import SceneTile
+from lgag_jax.tiling import tile_grid
+from lgag_jax.tiling.tile_grid import SceneTile
 
 MAX_TILES = 100_000
 _GROUND_SIDE = 128.0  # Metres. A tile should show a landslide and its surroundings.
@@ -72,7 +72,7 @@ def build(
   paths: list[pathlib.Path], grids: list[Grid], channels: int, settings: Settings
 ) -> TileIndex:
   """Lists the tiles that --mode=tile would cut; raises ValueError if there are too many, or none."""
-  counts = [labels.counts(grid, settings) for grid in grids]
+  counts = [tile_grid.counts(grid, settings) for grid in grids]
   total = sum(rows * cols for rows, cols in counts)
   if total > MAX_TILES:
     raise ValueError(
@@ -84,7 +84,7 @@ def build(
   progress = Progress("tiles", total, unit="tiles")
   for number, (path, grid) in enumerate(zip(paths, grids, strict=True)):
     with open_scene(path, channels, bands=settings.bands) as scene:
-      every = labels.tiles(grid, settings)
+      every = tile_grid.tiles(grid, settings)
       (rows, cols), strips = counts[number], []
       for row in range(rows):
         members = every[row * cols : (row + 1) * cols]

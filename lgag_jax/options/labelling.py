@@ -33,8 +33,9 @@ class Settings:
     "a table of another person's answers, which are added to those in --output. The command names "
     "tiles on which the two disagree, and the page asks for them again."))
   sheets: bool = flag(False, (
-    "start no server. Write contact sheets (PNG) and a row per tile in labels.csv to fill in, for a "
-    "machine without a browser."))
+    "start no server. Write contact sheets (PNG), and to fill in a row per tile in labels.csv and the "
+    "tiles' outlines in tiles.gpkg, for a machine without a browser. --mode=tile without --labels does "
+    "the same."))
   host: str = flag("127.0.0.1", serving.HOST)
   port: int = flag(0, serving.PORT)
   no_browser: bool = flag(False, serving.NO_BROWSER)
@@ -50,6 +51,15 @@ class Settings:
       require(getattr(self, name) > 0, self, name, "positive")
     require(0 <= self.port <= serving.MAX_PORT, self, "port", f"from 0 to {serving.MAX_PORT}")
     self.tiling(self.tile_size or 256)
+
+  @classmethod
+  def for_sheets(cls, settings: tiling.Settings) -> "Settings":
+    """Returns the settings that write sheets of the tiles of --mode=tile; raises ValueError."""
+    return cls(
+      input=settings.input, output=settings.output, tile_size=settings.tile_size,
+      classes=settings.classes, background=settings.background, max_nodata=settings.max_nodata,
+      bands=settings.bands, learn=False, sheets=True,
+    )
 
   def tiling(self, tile_size: int) -> tiling.Settings:
     """Returns the settings of --mode=tile that cut the same tiles; raises ValueError naming a flag."""

@@ -6,6 +6,10 @@ from lgag_jax.options.fields import flag, require
 
 UNKNOWN_LABEL, NO_DATA = "unknown", "no data"  # Of tiles without a certain label, or without data.
 _AUTO = -1
+# The flags that also matter where tiles are only shown.
+_WITHOUT_LABELS = (
+  "input", "output", "labels", "tile_size", "max_nodata", "bands", "classes", "background",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +23,9 @@ class Settings:
     "a CSV. The CSV has the columns row,col,label (tiles counted from 0 at the scene's first pixel) or "
     "x,y,label (in the scene's coordinates). For several scenes it also has the column scene, a file "
     "name. Everything outside the landslides of an inventory counts as free of landslides. Or the "
-    "folder or a GeoPackage of a review (--mode=review)."))
+    "folder or a GeoPackage of a review (--mode=review), or outlines of tiles (tiles.gpkg) with their "
+    "field label filled in. Without labels the command writes pictures of the tiles, their outlines "
+    "and a table to fill in."))
   review: str = flag("", (
     "the folder or a GeoPackage of a review (--mode=review), used together with --labels. Where "
     "somebody decided in the review, the decision counts."))
@@ -55,8 +61,11 @@ class Settings:
     "fewer than 400 answers of --mode=label."))
 
   def __post_init__(self):
-    for name in ("input", "labels", "output"):
+    for name in ("input", "output"):
       require(getattr(self, name), self, name, "given: --mode=tile needs it")
+    for field in dataclasses.fields(self) if not self.labels else ():
+      if field.name not in _WITHOUT_LABELS and getattr(self, field.name) != field.default:
+        raise ValueError(f"--{field.name} needs --labels: without, no tile is cut to train on.")
     require(self.tile_size > 0, self, "tile_size", "positive")
     for name in ("tile_stride", "min_pixels", "unknown_buffer", "block_size"):
       require(getattr(self, name) >= 0, self, name, "0 or more")

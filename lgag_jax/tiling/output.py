@@ -23,8 +23,10 @@ from lgag_jax.imagery import tables
 from lgag_jax.inputs.splits import TILE_COLUMNS
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files
+from lgag_jax.tiling import tile_labels
 
 _SPLITS = ("train", "validation")
+_FOOTPRINT_FIELDS = ("label", "split", "image", "scene", "row", "col")
 _NAMED_TILES = 20
 
 
@@ -85,31 +87,41 @@ def write_footprints(rows: list[Row], path: pathlib.Path) -> None:
       groups[row.crs.to_wkt() if row.crs else ""].append(row)
   for number, (crs, members) in enumerate(groups.items(), 1):
     layer = "tiles" if number == 1 else f"tiles_{number}"
-    try:
-      with vector_paths.plain_folder(path.parent) as folder:
-        _write_layer(folder / path.name, layer, crs, members)
-        info = pyogrio.read_info(folder / path.name, layer=layer, force_feature_count=True)
-      if info["features"] != len(members):  # GDAL does not report that the disk is full.
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
-    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-      code = errno.EIO if files.has_room(path.parent) else errno.ENOSPC
-      raise OSError(code, f"{os.strerror(code)} ({error})", str(path)) from error
+    corners = np.array([row.corners for row in members])
+    columns = {name: [getattr(row, name) for row in members] for name in _FOOTPRINT_FIELDS}
+    write_outlines(path, layer, crs, corners, columns)
 
 
-def _write_layer(path: pathlib.Path, layer: str, crs: str, rows: list[Row]) -> None:
-  fields = ["label", "split", "image", "scene", "row", "col"]
-  outlines = shapely.polygons(np.array([row.corners for row in rows]))
+def write_outlines(
+  path: pathlib.Path, layer: str, crs: str, corners: np.ndarray, columns: dict[str, list]
+) -> None:
+  """Adds a layer of outlines to a GeoPackage: corners f64[n, 4, 2], and fields of text or integers.
+
+  `crs` is WKT, or "" for none. Raises OSError naming the file if it cannot be written.
+  """
+  try:
+    with vector_paths.plain_folder(path.parent) as folder:
+      _write_layer(folder / path.name, layer, crs, corners, columns)
+      info = pyogrio.read_info(folder / path.name, layer=layer, force_feature_count=True)
+    if info["features"] != len(corners):  # GDAL does not report that the disk is full.
+      raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+  except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+    code = errno.EIO if files.has_room(path.parent) else errno.ENOSPC
+    raise OSError(code, f"{os.strerror(code)} ({error})", str(path)) from error
+
+
+def _write_layer(
+  path: pathlib.Path, layer: str, crs: str, corners: np.ndarray, columns: dict[str, list]
+) -> None:
+  data = [
+    np.array(values, np.int32 if isinstance(values[0], int) else object) for values in columns.values()
+  ]
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="'crs' was not provided")
     pyogrio.raw.write(
-      path, shapely.to_wkb(outlines), [_column(rows, name) for name in fields], fields, crs=crs or None,
+      path, shapely.to_wkb(shapely.polygons(corners)), data, list(columns), crs=crs or None,
       driver="GPKG", geometry_type="Polygon", layer=layer,
     )
-
-
-def _column(rows: list[Row], name: str) -> np.ndarray:
-  values = [getattr(row, name) for row in rows]
-  return np.array(values, np.int32 if isinstance(values[0], int) else object)
 
 
 def summary(rows: list[Row], settings: Settings) -> str:
@@ -130,9 +142,9 @@ def summary(rows: list[Row], settings: Settings) -> str:
 
 
 def _unused_labels(rows: list[Row], settings: Settings) -> list[str]:
-  """Returns a warning that names the tiles of a table whose labels are not used."""
+  """Returns a warning that names the tiles whose own labels are not used."""
   unused = [row for row in rows if row.label not in (UNKNOWN_LABEL, NO_DATA) and not row.split]
-  if not unused or pathlib.Path(settings.labels).suffix.lower() != ".csv":
+  if not unused or not tile_labels.are_of_tiles(pathlib.Path(settings.labels), settings):
     return []
   counts = collections.Counter(row.label for row in unused)
   places = ", ".join(f"{row.scene} {row.row},{row.col}" for row in unused[:_NAMED_TILES])

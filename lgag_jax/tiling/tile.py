@@ -29,8 +29,9 @@ from lgag_jax.inputs import blocks
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files, folders
 from lgag_jax.runtime.progress import Progress
-from lgag_jax.tiling import dealing, few_labels, labels, output
+from lgag_jax.tiling import dealing, few_labels, labels, output, tile_grid
 from lgag_jax.tiling.output import Row
+from lgag_jax.tiling.tile_grid import SceneTile
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,7 +66,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
         "%s holds %s, and so will its tiles. To train on them, set data.max_value to the largest valid "
         "value, or first convert the scene: gdal_translate -ot Byte or -ot UInt16.", path, dtype,
       )
-  total = sum(np.prod(labels.counts(grid, settings)) for grid in grids.values())
+  total = sum(np.prod(tile_grid.counts(grid, settings)) for grid in grids.values())
   if total > _MAX_TILES:
     raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
   split_of = _splits(grids, settings)
@@ -76,7 +77,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
         open_scene(path, channels, bands=settings.bands) as scene,
         labels.open_labels(path, grid, settings) as label,
       ):
-        for tile in labels.tiles(grid, settings):
+        for tile in tile_grid.tiles(grid, settings):
           rows.append(_cut_tile(scene, tile, label, split_of(path.name, tile), folder, settings))
           progress.advance(1)
     progress.close()
@@ -113,7 +114,7 @@ def channels_of(path: pathlib.Path, settings: Settings) -> int:
 
 def _splits(
   grids: dict[pathlib.Path, Grid], settings: Settings
-) -> Callable[[str, labels.SceneTile], str]:
+) -> Callable[[str, SceneTile], str]:
   """Returns a function from a scene's name and a tile to the tile's split, "" for a skipped tile."""
   if settings.validation_fraction == 0:
     return lambda *_: "train"
@@ -132,7 +133,7 @@ def _splits(
   except ValueError as error:
     raise ValueError(str(error).replace("data.", "--")) from error
 
-  def split(name: str, tile: labels.SceneTile) -> str:
+  def split(name: str, tile: SceneTile) -> str:
     window, (height, width) = tile.window, sizes[name]
     region = (
       window.row_off, min(window.row_off + window.height, height),
@@ -162,14 +163,14 @@ def _area(region: blocks.Region) -> int:
 
 
 def _cut_tile(
-  scene: Scene, tile: labels.SceneTile, labeller: labels.Labeller, split: str,
+  scene: Scene, tile: SceneTile, labeller: labels.Labeller, split: str,
   folder: pathlib.Path, settings: Settings,
 ) -> Row:
   pixels, valid = scene.read(tile.window)
   label, mask = NO_DATA, None
   if valid.any() and 1.0 - valid.mean() <= settings.max_nodata:
     label, mask = labeller(tile, valid)
-  grid, corner, side = scene.grid, (tile.window.col_off, tile.window.row_off), settings.tile_size
+  grid, corner = scene.grid, (tile.window.col_off, tile.window.row_off)
   transform = grid.transform @ Affine.translation(*corner)
   if not grid.georeferenced:
     transform = None
@@ -184,9 +185,7 @@ def _cut_tile(
       known = mask != reading.UNKNOWN
       if known.sum() >= valid.sum() / 2:  # A review may only know the landslides.
         fraction = float(np.mean(mask[known] != 0))
-  corners = None
-  if transform is not None:
-    corners = np.array([transform @ c for c in ((0, 0), (side, 0), (side, side), (0, side))])
   return Row(
-    scene.path.name, tile.row, tile.col, label, split, image, mask_name, corners, grid.crs, fraction
+    scene.path.name, tile.row, tile.col, label, split, image, mask_name,
+    tile_grid.corners(grid, tile), grid.crs, fraction,
   )

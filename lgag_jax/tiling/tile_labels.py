@@ -1,0 +1,206 @@
+"""Labels of the tiles themselves: a table (CSV), or a layer of tile outlines with a field `label`."""
+
+import dataclasses
+import math
+import pathlib
+
+import numpy as np
+import shapely
+
+from lgag_jax.geo import antimeridian, layer_formats, shapes, tile_outlines
+from lgag_jax.geo.grid import Grid
+from lgag_jax.imagery import tables
+from lgag_jax.inputs import splits
+from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
+from lgag_jax.tiling import tile_grid
+
+_TOLERANCE = 0.5  # Pixels that an outline's borders may be off, after a GIS has converted it.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+  """A row of a table, or a feature of a layer with its outline and CRS."""
+
+  where: str  # For messages.
+  cells: dict[str, str]
+  outline: shapely.Geometry | None = None
+  crs: str | None = None
+
+
+def are_of_tiles(path: pathlib.Path, settings: Settings) -> bool:
+  """Returns whether a file holds labels of tiles and not of the ground."""
+  return path.suffix.lower() == ".csv" or bool(tile_outlines.tile_layers(path, settings.layer))
+
+
+def are_answers(path: pathlib.Path, settings: Settings) -> bool:
+  """Returns whether labels of tiles were given by hand to tiles that --mode=label has listed."""
+  return any(tile_outlines.SIZE_FIELD in row.cells for row in _rows(path, settings))
+
+
+def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
+  """Raises ValueError if --labels name none of the scenes in a row, or hold no label at all."""
+  path = pathlib.Path(settings.labels)
+  names = {name for scene in scenes for name in (scene.name, scene.stem)}
+  rows = _rows(path, settings)
+  for row in rows:
+    name = row.cells.get("scene") or ""
+    if name not in names and (name or len(scenes) > 1 or _is_layer(path)):
+      raise ValueError(
+        f"{row.where} names the scene {name!r}, which is not in --input={settings.input}: "
+        f"{', '.join(scene.name for scene in scenes[:5])}{', ...' if len(scenes) > 5 else ''}."
+      )
+  if _is_layer(path) and not any(row.cells["label"] for row in rows):
+    raise ValueError(
+      f"{path} holds the outlines of {len(rows)} tiles, and their field label is empty: fill it in, "
+      f"such as in QGIS, with {', '.join((*settings.classes, settings.background))} or {UNKNOWN_LABEL}."
+    )
+
+
+def read(
+  path: pathlib.Path, scene: pathlib.Path, grid: Grid, settings: Settings
+) -> dict[tuple[int, int], str]:
+  """Returns the labels by row and column of the scene's tiles.
+
+  In a table of --mode=label, which has the column tile_size, the last row of a tile counts. There and
+  in a layer an empty label means that there is no answer.
+  """
+  labels: dict[tuple[int, int], str] = {}
+  rows = [
+    row for row in _rows(path, settings)
+    if not row.cells.get("scene") or row.cells["scene"] in (scene.name, scene.stem)
+  ]
+  if is_layer := _is_layer(path):
+    _check_outlines(path, rows, scene, grid, settings)
+  for row in rows:
+    where, cells = row.where, row.cells
+    answered = tile_outlines.SIZE_FIELD in cells
+    if answered and cells["tile_size"] != str(settings.tile_size):
+      raise _other_size(where, cells["tile_size"] or "unknown", settings)
+    tile = _tile_of_row(where, cells, grid, settings)
+    text = cells["label"]
+    label = UNKNOWN_LABEL if (answered or is_layer) and not text else read_label(where, text, settings)
+    other = labels.setdefault(tile, label)
+    if answered and not is_layer:
+      labels[tile] = label
+    elif other != label:
+      raise ValueError(
+        f"{where} labels tile {tile[0]},{tile[1]} as {label}, but an earlier row labels it as {other}: "
+        "remove one of them."
+      )
+  return labels
+
+
+def _is_layer(path: pathlib.Path) -> bool:
+  return path.suffix.lower() != ".csv"
+
+
+def _rows(path: pathlib.Path, settings: Settings) -> list[_Row]:
+  if not _is_layer(path):
+    return [_Row(f"{path}, row {number}", cells) for number, cells in _table(path)]
+  rows = []
+  for layer in tile_outlines.tile_layers(path, settings.layer):
+    outlines, crs = tile_outlines.read(path, layer)
+    rows += [
+      _Row(f"{path}, layer {layer}, feature {number}", cells, shape, crs)
+      for number, cells, shape in outlines
+    ]
+  return rows
+
+
+def _table(path: pathlib.Path) -> list[tables.Line]:
+  """Returns the rows of a table of tile labels; raises ValueError if it is an inventory instead."""
+  rows = tables.read_table(path, ())
+  names = set(rows[0][1]) if rows else set()
+  if "label" not in names and names & layer_formats.GEOMETRY_COLUMNS:
+    raise ValueError(
+      f"{path} lacks the column label of a table of tiles, and inventories are not read from tables. "
+      f"{layer_formats.remedy(path)}"
+    )
+  return tables.read_table(path, ("label",))
+
+
+def read_label(where: str, text: str | None, settings: Settings) -> str:
+  """Returns the label that a cell of a table means; raises ValueError naming `where` it stands."""
+  text = (text or "").strip()
+  if text in (*settings.classes, settings.background, UNKNOWN_LABEL):
+    return text
+  if text == NO_DATA:
+    return UNKNOWN_LABEL
+  if text.lower() in splits.NO:
+    return settings.background
+  if text.lower() in splits.YES and len(settings.classes) == 1:
+    return settings.classes[0]
+  known = ", ".join((*settings.classes, settings.background, UNKNOWN_LABEL, NO_DATA))
+  raise ValueError(
+    f"{where} has the label {text!r}: use one of {known}, or for one class "
+    f"{', '.join(splits.YES)} and {', '.join(splits.NO)}."
+  )
+
+
+def _check_outlines(
+  path: pathlib.Path, rows: list[_Row], scene: pathlib.Path, grid: Grid, settings: Settings
+) -> None:
+  """Raises ValueError naming an outline that is not where the scene's tile of its row and column is."""
+  for crs in {row.crs for row in rows}:
+    members = [row for row in rows if row.crs == crs]
+    outlines, located = shapes.to_pixels(
+      path, np.array([row.outline for row in members]), crs, grid, scene)
+    bounds = np.full((len(members), 4), np.nan)
+    bounds[located] = shapely.bounds(outlines)
+    side, step = settings.tile_size, settings.stride
+    for row, (left, top, right, bottom) in zip(members, bounds.tolist(), strict=True):
+      number = _tile_of_row(row.where, row.cells, grid, settings)
+      expected = number[1] * step, number[0] * step
+      expected = *expected, expected[0] + side, expected[1] + side
+      if np.allclose((left, top, right, bottom), expected, rtol=0, atol=_TOLERANCE):
+        continue
+      if not abs(right - left - side) < _TOLERANCE and right > left:
+        raise _other_size(row.where, f"{right - left:.6g}", settings)
+      raise ValueError(
+        f"{row.where} does not lie where row {number[0]}, column {number[1]} of {scene} is: "
+        "change nothing but the field label, and set the tile size and stride of the outlines."
+      )
+
+
+def _other_size(where: str, size: str, settings: Settings) -> ValueError:
+  return ValueError(
+    f"{where} labels a tile of {size} pixels, but --tile_size={settings.tile_size}: set the size of "
+    "the labelled tiles."
+  )
+
+
+def _tile_of_row(where: str, line: dict, grid: Grid, settings: Settings) -> tuple[int, int]:
+  names = ("row", "col") if line.get("row") else ("x", "y")
+  try:
+    first, second = (float(line[name]) for name in names)
+    tile = (first, second) if names[0] == "row" else _tile_at(first, second, grid, settings)
+  except (KeyError, TypeError, ValueError, OverflowError) as error:
+    raise ValueError(
+      f"{where} needs numbers in row and col, or in x and y, with decimal points: {line}."
+    ) from error
+  counts = tile_grid.counts(grid, settings)
+  if not all(n in range(count) for n, count in zip(tile, counts, strict=True)):
+    raise ValueError(f"{where} means no tile of the scene: {names[0]}={first:g}, {names[1]}={second:g}")
+  return int(tile[0]), int(tile[1])
+
+
+def _tile_at(x: float, y: float, grid: Grid, settings: Settings) -> tuple[int, int]:
+  """Returns row and column of the tile with the nearest centre that holds a point, -1 for no tile."""
+  side, step = settings.tile_size, settings.stride
+  tile, counts = (-1, -1), tile_grid.counts(grid, settings)
+  for place in antimeridian.same_places(x, grid):
+    row, col = (
+      _number_at(pixel, length, count, side, step) for pixel, length, count in zip(
+        (~grid.transform @ (place, y))[::-1], (grid.height, grid.width), counts, strict=True,
+      )
+    )
+    if min(row, col) >= 0:
+      return row, col
+    tile = max(tile, (row, col))
+  return tile
+
+
+def _number_at(pixel: float, length: int, count: int, side: int, step: int) -> int:
+  number = min(max(math.floor((pixel - side / 2) / step + 0.5), 0), count - 1)
+  inside = 0 <= pixel < length and number * step <= pixel < number * step + side
+  return number if inside else -1
