@@ -24,7 +24,8 @@ from lgag_jax.runtime import packaged, user_paths
 _FLAGS = flags.FLAGS
 _PROCESS_FLAGS = ("distributed", "coordinator", "processes", "process")
 _PATH_FLAGS = (
-  "config", "workdir", "input", "output", "labels", "merge", "review", "method_file", "dem",
+  "config", "workdir", "input", "output", "labels", "negative_labels", "merge", "review",
+  "method_file", "dem",
 )
 _PATH_FIELDS = (  # Of the config's group "data".
   "directory", "builder", "original", "manifest", "pseudo_masks", "feature_cache_directory",

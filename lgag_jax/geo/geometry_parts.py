@@ -26,29 +26,45 @@ def take_apart(path, features: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]
   Features are not missing and not empty; collections may be nested. Logs how many features lose parts.
   Raises ValueError naming the file unless the features are either polygons or points.
   """
+  parts, owners, with_empty = _single(features)
+  kind = _kind(path, parts, owners, len(features))
+  wanted = shapely.get_type_id(parts) == _TYPES[kind]
+  warn(path, owners[~wanted], f"hold other geometry beside {kind}; using only the {kind}")
+  return kind, *_usable(path, parts[wanted], owners[wanted], with_empty)
+
+
+def take_all(path, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """Returns all parts of features, and i64[parts], the feature of each, as `take_apart` does."""
+  return _usable(path, *_single(features))
+
+
+def _single(features: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns the single parts of features, the feature of each, and the features with empty parts."""
   parts, owners, with_empty = features, np.arange(len(features)), []
   while True:
     empty = shapely.is_empty(parts)
     with_empty.append(owners[empty])
     parts, owners = parts[~empty], owners[~empty]
     if np.all(shapely.get_type_id(parts) <= GeometryType.POLYGON):
-      break
+      return parts, owners, np.concatenate(with_empty)
     parts, index = shapely.get_parts(parts, return_index=True)
     owners = owners[index]
-  kind = _kind(path, parts, owners, len(features))
+
+
+def _usable(
+  path, parts: np.ndarray, owners: np.ndarray, with_empty: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the parts of which every coordinate is a number, without empty holes."""
   rings, index = shapely.get_rings(parts, return_index=True)
   hollow = np.unique(index[shapely.is_empty(rings)])
   parts[hollow] = [_without_empty_holes(polygon) for polygon in parts[hollow]]
-  wanted = shapely.get_type_id(parts) == _TYPES[kind]
   points, index = shapely.get_coordinates(parts, return_index=True)
   finite = np.ones(len(parts), bool)
   finite[index[~np.isfinite(points).all(axis=1)]] = False
-  with_empty = np.concatenate([*with_empty, owners[hollow]])
+  with_empty = np.concatenate([with_empty, owners[hollow]])
   warn(path, with_empty, "have empty parts; skipping those parts")
-  warn(path, owners[~wanted], f"hold other geometry beside {kind}; using only the {kind}")
-  warn(path, owners[wanted & ~finite], "have coordinates that are not numbers; skipping those parts")
-  usable = wanted & finite
-  return kind, parts[usable], owners[usable]
+  warn(path, owners[~finite], "have coordinates that are not numbers; skipping those parts")
+  return parts[finite], owners[finite]
 
 
 def _kind(path, parts: np.ndarray, owners: np.ndarray, count: int) -> str:
@@ -61,7 +77,8 @@ def _kind(path, parts: np.ndarray, owners: np.ndarray, count: int) -> str:
     outlines = " If lines are outlines, make polygons of them." if "lines" in kinds else ""
     raise ValueError(
       f"{path} holds {' and '.join(kinds) or 'nothing that can be read'}: labels must be either "
-      f"polygons or points. Save them in a layer of their own.{outlines}"
+      f"polygons or points. Save them in a layer of their own.{outlines} --mode=tile also "
+      "reads lines and mixed shapes if a field names what is no landslide, too."
     )
   return kinds[0]
 

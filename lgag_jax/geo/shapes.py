@@ -22,7 +22,8 @@ from lgag_jax.geo.grid import Grid
 _LOG = logging.getLogger(__name__)
 
 _MOST = 0.5  # Of a layer's points.
-_REVIEW_FIELDS = {"feature", "number", "decision", "class"}  # `tiling.review_files` explains them.
+DECISION, NOT_LANDSLIDE = "decision", "not_landslide"
+REVIEW_FIELDS = {"feature", "number", DECISION, "class"}  # `tiling.review_files` explains them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,16 +46,18 @@ def read_shapes(
   and warns with the number of features of each. Raises ValueError naming the file and the remedy.
   """
   driver, source = layer_files.source(path)
-  with _error_context(path):
+  with error_context(path):
     layer = _layer(path, source, layer)
     info = pyogrio.read_info(source, layer=layer)
     if info["driver"] != driver:
       raise ValueError(f"GDAL opens it with {info['driver']}, not {driver}")
-    if not where and set(info["fields"]) >= _REVIEW_FIELDS:
+    if not where and set(info["fields"]) >= REVIEW_FIELDS:
       raise ValueError(
         "it holds a review, in which rejected polygons would count as landslides. For --mode=tile give "
         "the whole file that --mode=review wrote. Otherwise give its inventory, <scene>_reviewed.gpkg"
       )
+    if not (where or field) and DECISION in info["fields"]:
+      _refuse_decisions(source, layer)
     _check_field(info["fields"], field, classes)
     columns = [field] if field else []
     meta, _, wkb, data = pyogrio.raw.read(
@@ -90,7 +93,8 @@ def read_shapes(
 
 
 @contextlib.contextmanager
-def _error_context(path: pathlib.Path) -> Iterator[None]:
+def error_context(path: pathlib.Path) -> Iterator[None]:
+  """Raises errors of pyogrio as ValueError naming the file."""
   try:
     yield
   except (RuntimeError, ValueError) as error:  # pyogrio raises either.
@@ -108,6 +112,15 @@ def _layer(path: pathlib.Path, source: str | bytes, layer: str) -> str:
     return layer or names[0]
   problem = f"no layer {layer!r}" if layer else f"{len(names)} layers"
   raise ValueError(f"it has {problem}: choose one with --layer, of {', '.join(names) or 'none'}")
+
+
+def _refuse_decisions(source: str | bytes, layer: str) -> None:
+  decisions = pyogrio.raw.read(source, layer=layer, columns=[DECISION], read_geometry=False)[3][0]
+  if NOT_LANDSLIDE in decisions:
+    raise ValueError(
+      f"its field {DECISION} says that some of its shapes are {NOT_LANDSLIDE}, and all would count as "
+      "landslides. Only --mode=tile reads such a layer. Give one of landslides alone"
+    )
 
 
 def _check_field(fields: np.ndarray, field: str, classes: tuple[str, ...]) -> None:

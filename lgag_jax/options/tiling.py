@@ -26,9 +26,14 @@ class Settings:
     "folder or a GeoPackage of a review (--mode=review), or outlines of tiles (tiles.gpkg) with their "
     "field label filled in. Without labels the command writes pictures of the tiles, their outlines "
     "and a table to fill in."))
+  negative_labels: str = flag("", (
+    "a second layer, of points, lines or polygons that are no landslide. Only what is drawn in the two "
+    "is then known: tiles without a shape are skipped. A field of --labels that also names "
+    "--background does the same."))
   review: str = flag("", (
     "the folder or a GeoPackage of a review (--mode=review), used together with --labels. Where "
-    "somebody decided in the review, the decision counts."))
+    "somebody decided in the review, the decision counts. Or a layer of points, lines and polygons "
+    "with missed or not_landslide in its field decision."))
   tile_size: int = flag(256, (
     "side of a tile in pixels. A tile should show a landslide and its surroundings."))
   tile_stride: int = flag(0, "pixels between the starts of neighbouring tiles; 0: tile_size.")

@@ -77,7 +77,9 @@ def keep_edited(path: pathlib.Path) -> None:
       meta, _, wkb, data = pyogrio.raw.read(path, layer=review_files.LAYER, columns=names)
       columns = dict(zip(meta["fields"].tolist(), data, strict=True))
       values = (columns[name].tolist() for name in names)
-      if _digest(list(zip(shapely.from_wkb(wkb), *values, strict=True))) == review.digest:
+      layers = {name for name, kind in pyogrio.list_layers(path) if kind is not None}
+      same = _digest(list(zip(shapely.from_wkb(wkb), *values, strict=True))) == review.digest
+      if same and layers == {review_files.LAYER, review_files.ORIGINALS}:
         return
     except (RuntimeError, ValueError, LookupError):
       pass

@@ -6,13 +6,13 @@ import numpy as np
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
-from lgag_jax.tiling import dealing, labels, review_files, tile_grid, tile_labels
+from lgag_jax.tiling import dealing, drawn_labels, labels, review_files, tile_grid, tile_labels
 
 
 def few_answers(grids: dict[pathlib.Path, Grid], settings: Settings) -> dict[tuple, str] | None:
   """Returns the certain labels given by hand by (scene, row, col); None for other labels.
 
-  They come from the table or the outlines of --mode=label, or from a review. Also None if there are
+  They come from the table or the outlines of --mode=label, a review or drawings. Also None if there are
   many, or if a flag says how to split them.
   """
   if settings.block_size or settings.block_buffer > 0 or not _are_given_by_hand(settings):
@@ -31,4 +31,4 @@ def _are_given_by_hand(settings: Settings) -> bool:
   path = pathlib.Path(settings.labels)
   if tile_labels.are_of_tiles(path, settings):
     return tile_labels.are_answers(path, settings)
-  return bool(review_files.find(path))
+  return bool(review_files.find(path)) or drawn_labels.are_drawn(path, settings)

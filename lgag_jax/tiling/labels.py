@@ -1,4 +1,4 @@
-"""Labels the tiles of a scene from a reference map or a table of tile labels.
+"""Labels the tiles of a scene from a reference map, a review, drawings, or labels of tiles.
 
 Only certain labels are used. A tile with a small part of a landslide, with unknown pixels or near a
 landslide is a good example neither of landslides nor of other terrain.
@@ -15,7 +15,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.imagery import reading
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
-from lgag_jax.tiling import review_files, tile_labels
+from lgag_jax.tiling import drawn_labels, review_files, tile_labels
 from lgag_jax.tiling.review_labels import open_review
 from lgag_jax.tiling.tile_grid import SceneTile
 
@@ -33,7 +33,11 @@ def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator
     if not settings.review:
       yield label
       return
-    decisions = open_review(pathlib.Path(settings.review), scene, grid, settings, "review")
+    path = pathlib.Path(settings.review)
+    if review_files.find(path, "review"):
+      decisions = open_review(path, scene, grid, settings, "review")
+    else:
+      decisions = drawn_labels.open_decisions(path, scene, grid, settings)
     buffer = _buffer_pixels(scene, grid, settings)
     yield label if decisions is None else lambda tile, valid: decisions.label_over(
       *label(tile, valid), tile.window, valid, buffer
@@ -52,6 +56,11 @@ def _open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterato
     yield lambda tile, valid: (
       decisions.label(tile.window, valid, buffer) if decisions else (UNKNOWN_LABEL, None)
     )
+    return
+  if drawn_labels.are_drawn(path, settings):
+    drawn = drawn_labels.open_drawn(path, scene, grid, settings)
+    buffer = _buffer_pixels(scene, grid, settings)
+    yield lambda tile, valid: drawn.label(tile.window, valid, buffer)
     return
   with open_reference(
     path, grid, settings.classes, layer=settings.layer, field=settings.field,
@@ -107,5 +116,8 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
     check_format(path)
   if not path.is_file():
     raise FileNotFoundError(f"--labels={path}: no such file.")
-  if tile_labels.are_of_tiles(path, settings):
+  of_tiles = tile_labels.are_of_tiles(path, settings)
+  if of_tiles:
     tile_labels.check_scenes(scenes, settings)
+  if settings.negative_labels:
+    drawn_labels.check_negatives(settings, of_tiles=of_tiles)

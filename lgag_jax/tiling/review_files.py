@@ -10,12 +10,12 @@ import pathlib
 
 import pyogrio
 
-from lgag_jax.geo import layer_files, layer_formats
+from lgag_jax.geo import drawn_shapes, layer_files, layer_formats, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.options.tiling import Settings
 
 LAYER, ORIGINALS = "review", "originals"
-NOT_LANDSLIDE = "not_landslide"  # A decision, and the class of what has it.
+NOT_LANDSLIDE = shapes.NOT_LANDSLIDE  # A decision, and the class of what has it.
 LANDSLIDES = ("accepted", "redrawn")  # Decisions on mapped polygons.
 REJECTED, MISSED = "rejected", "missed"
 COLUMNS = ("feature", "number", "decision", "class")
@@ -81,8 +81,11 @@ def _check(labels: pathlib.Path, scenes: list[pathlib.Path], flag: str) -> None:
   if not labels.exists():
     raise FileNotFoundError(f"--{flag}={labels}: no such file.")
   reviews = find(labels, flag)
-  if flag == "review" and not reviews:
-    raise ValueError(f"--review={labels} is no review: name the folder that --mode=review wrote.")
+  if flag == "review" and not reviews and not drawn_shapes.with_decisions(labels):
+    raise ValueError(
+      f"--review={labels} is no review: name the folder that --mode=review wrote, or a layer of shapes "
+      "with a field decision."
+    )
   if reviews and not {review.scene for review in reviews} & {scene.name for scene in scenes}:
     raise ValueError(
       f"--{flag}={labels} holds reviews of {', '.join(r.scene for r in reviews[:5])}, which "

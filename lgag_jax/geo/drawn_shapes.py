@@ -1,0 +1,105 @@
+"""Reads what somebody has drawn in a GIS: points, lines and polygons, with texts of their fields."""
+
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+import pyogrio
+import pyogrio.raw
+import shapely
+
+from lgag_jax.geo import antimeridian, geometry_parts, layer_files, layer_formats, shapes
+from lgag_jax.geo.geometry_parts import warn
+from lgag_jax.geo.grid import Grid
+
+
+@dataclasses.dataclass(frozen=True)
+class DrawnShapes:
+  """Shapes in the scene's pixels in the order of drawing: polygons, then lines, then points.
+
+  Within each kind they are in the order of their layers and features.
+  """
+
+  geometries: np.ndarray  # Single polygons, lines and points, valid and not empty.
+  words: dict[str, np.ndarray]  # By field: the text of each shape, "" where there is none.
+
+
+def layers(path: pathlib.Path) -> dict[str, set[str]]:
+  """Returns the fields of each layer of a file that holds shapes; {} if it is no layer file.
+
+  Raises ValueError naming a file that cannot be read.
+  """
+  if path.suffix.lower() not in layer_formats.SUFFIXES or not path.is_file():
+    return {}
+  source = layer_files.source(path)[1]
+  with shapes.error_context(path):
+    names = [name for name, kind in pyogrio.list_layers(source) if kind is not None]
+    return {name: set(pyogrio.read_info(source, layer=name)["fields"]) for name in names}
+
+
+def with_decisions(path: pathlib.Path) -> bool:
+  """Returns whether a file holds shapes with a field `decision`, and is no exported review."""
+  return any(
+    shapes.DECISION in fields and not fields >= shapes.REVIEW_FIELDS for fields in layers(path).values()
+  )
+
+
+def values(path: pathlib.Path, layer: str, field: str) -> set[str]:
+  """Returns the different texts in a field, with "" for empty ones."""
+  source = layer_files.source(path)[1]
+  with shapes.error_context(path):
+    data = pyogrio.raw.read(source, layer=layer, columns=[field], read_geometry=False)[3]
+  return set(map(_text, data[0].tolist()))
+
+
+def read(
+  path: pathlib.Path, names: Sequence[str], fields: Sequence[str], grid: Grid,
+  scene: pathlib.Path | str,
+) -> DrawnShapes:
+  """Reads layers of a file, with `fields` of those layers that have them.
+
+  Skips parts that are empty or have no position in the scene's coordinates, repairs invalid polygons,
+  and warns with the number of features of each. Raises ValueError naming the file.
+  """
+  parts = [_read_layer(path, name, fields, grid, scene) for name in names]
+  geometries = np.concatenate([part.geometries for part in parts])
+  order = np.argsort(-shapely.get_dimensions(geometries), kind="stable")
+  words = {field: np.concatenate([part.words[field] for part in parts])[order] for field in fields}
+  return DrawnShapes(geometries[order], words)
+
+
+def _read_layer(
+  path: pathlib.Path, layer: str, fields: Sequence[str], grid: Grid, scene: pathlib.Path | str
+) -> DrawnShapes:
+  source = layer_files.source(path)[1]
+  with shapes.error_context(path):
+    present = set(pyogrio.read_info(source, layer=layer)["fields"])
+    columns = [field for field in fields if field in present]
+    meta, _, wkb, data = pyogrio.raw.read(source, layer=layer, columns=columns, force_2d=True)
+    with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
+      features = shapely.from_wkb(wkb, on_invalid="ignore")
+  texts = dict(zip(meta["fields"].tolist(), data, strict=True))
+  readable = np.flatnonzero(~(shapely.is_missing(features) | shapely.is_empty(features)))
+  unreadable = np.setdiff1d(np.arange(len(features)), readable)
+  warn(path, unreadable, "have no readable geometry; skipping them")
+  parts, index = geometry_parts.take_all(path, features[readable])
+  owners = readable[index]
+  parts, located = shapes.to_pixels(path, parts, meta["crs"], grid, scene)
+  warn(path, owners[~located], "have no position in the scene's coordinates; skipping them")
+  owners = owners[located]
+  is_polygon = shapely.get_dimensions(parts) == 2
+  repaired, with_area = geometry_parts.repaired(path, parts[is_polygon], owners[is_polygon])
+  usable = ~is_polygon
+  usable[is_polygon] = with_area
+  parts[usable & is_polygon] = repaired
+  geometries, index = antimeridian.copies_in_scene(parts[usable], grid)
+  owners = owners[usable][index]
+  return DrawnShapes(geometries, {
+    field: np.array([_text(texts[field][n]) if field in texts else "" for n in owners], object)
+    for field in fields
+  })
+
+
+def _text(value: object) -> str:
+  return "" if value is None or value != value else str(value).strip()
