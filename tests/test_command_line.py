@@ -34,6 +34,8 @@ finally:
     (["--mode=predict", "--workdir=a", "--input=b", "--output=c", "--overlap=2"], 1, "--overlap=2.0"),
     (["--mode=predict", "--workdir=a", "--output=c"], 1, "needs --input"),
     (["--mode=tile", "--input=b", "--labels=c"], 1, "needs --output"),
+    (["--mode=predict", "--workdir=a", "--input=b", "--output=c", "--threshold=high"], 1,
+     "--threshold=high: must be numbers such as 0.6"),
     (["--mode=eval", "--workdir=a", "--labels=b"], 1, "needs --input"),
     (["--mode=datasets"], 0, "configs/gvlm.py"),
     (["--mode=report", "--workdir=a", "--overlap=0.5"], 1, "it is for predict, eval"),

@@ -26,7 +26,6 @@ from lgag_jax.mapping import map_names, output_folder, predict, products, scene_
 from lgag_jax.mapping.comparison import Comparison, compare
 from lgag_jax.mapping.predict import MappingResult
 from lgag_jax.mapping.rasters import NO_DATA
-from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options, References
 from lgag_jax.runtime import files, lock, processes
 
@@ -184,7 +183,7 @@ def evaluate_maps(
       _object_figures(of_unit, c, reference_options, unit) for unit, of_unit in pooled_by_unit.items()
     ]
   content = {
-    "step": result.step, "threshold_rule": method_of(config).rule(config),
+    "step": result.step, "threshold_rule": result.threshold_rule,
     "probability": options.probability, "min_overlap": reference_options.min_overlap,
     "pixels": _pixel_counts(pooled.pixels), "classes": classes, "scenes": scenes, "left_out": skipped,
   }

@@ -10,6 +10,7 @@ from lgag_jax.evaluation import threshold_rules
 from lgag_jax.geo import scale
 from lgag_jax.inference.localize import main_map_name
 from lgag_jax.method.network import Network
+from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import sharding
 from lgag_jax.state import TrainState
@@ -27,6 +28,29 @@ class LoadedModel:
   mesh: Mesh
   thresholds: list[float]  # Per class.
   training_scale: scale.Scale
+  choice: str = ""  # The flags that set the thresholds and the gate, "" for those of the workdir.
+
+  def at(self, options: Options) -> "LoadedModel":
+    """Returns the model with the thresholds and the gate of --threshold and --gate; else unchanged.
+
+    Raises ValueError naming a flag that does not fit the model.
+    """
+    names, config = self.config.data.classes, self.config
+    if options.threshold and len(options.threshold) != len(names):
+      given = ",".join(f"{value:g}" for value in options.threshold)
+      raise ValueError(
+        f"--threshold={given}: must be {len(names)} numbers, of the classes {', '.join(names)}."
+      )
+    if options.gate >= 0:
+      if not method_of(config).gated:
+        raise ValueError(f"--gate={options.gate:g}: the method {config.model.method} has no gate.")
+      localize = dataclasses.replace(config.localize, gate=options.gate)
+      config = dataclasses.replace(config, localize=localize)
+    flags = ["--threshold"] * bool(options.threshold) + ["--gate"] * (options.gate >= 0)
+    return dataclasses.replace(
+      self, config=config, thresholds=list(options.threshold) or self.thresholds,
+      choice=" and ".join(flags),
+    )
 
   def scale_for(self, options: Options) -> scale.Scale:
     """Returns the scale of training, with --training_gsd if that is given."""

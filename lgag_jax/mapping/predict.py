@@ -33,6 +33,12 @@ class MappingResult:
   step: int
   thresholds: list[float]  # Per class.
   skipped: dict[str, str]  # Why images could not be mapped, by path.
+  choice: str = ""  # Of `LoadedModel`.
+
+  @property
+  def threshold_rule(self) -> str:
+    """Returns the rule that chose the thresholds, or the flag that set them."""
+    return "--threshold" if "--threshold" in self.choice else method_of(self.config).rule(self.config)
 
 
 class _SkippedImages(dict):
@@ -69,7 +75,7 @@ def map_scenes(
     output.mkdir(parents=True, exist_ok=True)
   except OSError as error:
     raise OSError(f"--output={output} cannot be written to: {error.strerror}.") from error
-  loaded = model if isinstance(model, LoadedModel) else load_model(model)
+  loaded = (model if isinstance(model, LoadedModel) else load_model(model)).at(options)
   config, state, mesh = loaded.config, loaded.state, loaded.mesh
   if jax.process_count() > 1:  # Each maps windows of its own, on its own devices.
     mesh = sharding.make_mesh(jax.local_devices())
@@ -89,7 +95,8 @@ def map_scenes(
       str(path): skipped.get(str(path), "another process could not read it; see its log")
       for path in paths if path not in complete
     }
-    result = MappingResult([], plans, config, int(state.step), loaded.thresholds, reasons)
+    result = MappingResult(
+      [], plans, config, int(state.step), loaded.thresholds, reasons, loaded.choice)
     rows = processes.run_on_first(lambda: _write_table_and_page(result, output))
   if not rows:
     first = next(iter(skipped.values()), "on another process")
@@ -127,10 +134,15 @@ def write_page(
   """
   config = result.config
   levels = ", ".join(f"{value:.3f}" for value in result.thresholds)
+  origin = f'chosen without masks by the rule "{result.threshold_rule}"'
+  if "--threshold" in result.choice:
+    origin = "set with --threshold"
   description = (
-    f"Method {config.model.method} on {config.model.trunk}. Score threshold: {levels}, chosen without "
-    f'masks by the rule "{method_of(config).rule(config)}".'
+    f"Method {config.model.method} on {config.model.trunk}. Score threshold: {levels}, {origin}."
   )
+  if method_of(config).gated:
+    origin = ", set with --gate" if "--gate" in result.choice else ""
+    description += f" Gate: {config.localize.gate:g}{origin}."
   scene_page.write(
     scenes, output, description=description, skipped=result.skipped, evaluation=evaluation,
     maps_digest=output_folder.digest(scenes, result.skipped),

@@ -73,7 +73,8 @@ def write(
   def write_mask(path: pathlib.Path, rows: Iterator) -> AbstractContextManager[MapRaster]:
     colours = overlay.mask_colours(len(names))
     return rasters.write_and_open(
-      path, plan.grid, 1, np.dtype(np.uint8), rows, ("class",), averaged=False, colours=colours
+      path, plan.grid, 1, np.dtype(np.uint8), rows, ("class",), averaged=False, colours=colours,
+      description=plan.provenance.method,
     )
 
   with (
@@ -94,6 +95,7 @@ def write(
       with files.atomic_path(staged / "overlay" / f"{plan.stem}.png") as partial:
         overlay.overlay_image(plan.path, mask, config, options).save(partial)
   figures = _figures(plan, pixel_counts, image_scores, areas, terrain, config) | effort
+  figures |= {"workdir": plan.workdir, "flags": options.flags()}
   for text in (terrain.finish() if terrain else ()):
     _LOG.warning("%s: %s", plan.path, text)
     figures["warnings"] = [*figures.get("warnings", ()), text]
@@ -177,6 +179,7 @@ def _figures(
     metric = areas is not None and not np.isnan(class_areas).any()
     classes[name] = {
       "probability": round(float(image_scores[c]), 4),
+      "threshold": plan.provenance.thresholds[c] if plan.provenance.thresholds else None,
       "share": round(float(pixel_counts[c + 1]) / max(valid, 1), 6), "pixels": int(pixel_counts[c + 1]),
       "landslides": None if areas is None else len(class_areas),
       "flat": terrain.flat_regions[c + 1] if terrain and terrain.drops else None,
@@ -186,6 +189,7 @@ def _figures(
   return {
     "key": plan.key, "file": plan.path.name, "path": map_names.source_path(plan.path),
     "stem": plan.stem, **map_names.grid_figures(grid),
+    "method": plan.provenance.method, "gate": config.localize.gate,
     "event": plan.provenance.event, "image_date": plan.provenance.image_date,
     "georeferenced": grid.georeferenced, "valid_pixels": valid,
     "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.windows),
@@ -210,6 +214,7 @@ def write_table(
       areas = values["areas_m2"]
       row[f"{name}_area_m2"] = None if areas is None else _rounded(sum(areas), 1)
       row[f"{name}_flat"] = values.get("flat")  # Earlier releases dropped none.
+      row[f"{name}_threshold"] = values.get("threshold")
     row["no_data_share"] = round(scene["no_data_share"], 6)
     rows[scene["stem"]] = row | {"path": scene.get("path", "")}  # Earlier releases recorded no path.
   if rows:

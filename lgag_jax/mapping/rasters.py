@@ -78,11 +78,13 @@ def path_with_suffix(path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype
 def write_and_open(
   path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype, rows: Iterator[tuple[int, np.ndarray]],
   names: tuple[str, ...], *, averaged: bool, colours: dict[int, tuple[int, int, int]] | None = None,
+  description: str = "",
 ) -> Iterator[MapRaster]:
   """Writes a raster and yields it, open for reading, once its file is whole and in place.
 
   `rows` are (first row, [n, W, bands]) from top to bottom. The suffix is that of `path_with_suffix`.
-  Overviews are averages if `averaged`, else the nearest pixels. Viewers show a PNG in `colours`.
+  Overviews are averages if `averaged`, else the nearest pixels. Viewers show a PNG in `colours`, and
+  the `description` of a GeoTIFF.
   Raises OSError naming the file if it cannot be written, for example because the disk is full.
   """
   # GDAL takes a relative path such as s3:x for an address.
@@ -93,6 +95,9 @@ def write_and_open(
       uncompressed = final.with_name(f".rows-{final.name[:200]}")
       try:
         _write_rows(uncompressed, grid, bands, dtype, rows, names, colours, png=final.suffix == ".png")
+        if description and final.suffix == ".tif":
+          with rasterio.open(uncompressed, "r+") as raster:
+            raster.update_tags(TIFFTAG_IMAGEDESCRIPTION=description)
         _convert(uncompressed, partial, averaged=averaged)
         driver = "PNG" if final.suffix == ".png" else "GTiff"
         dataset = stack.enter_context(rasterio.open(partial, driver=driver))

@@ -37,6 +37,7 @@ class ScenePlan:
   dtype: np.dtype = np.dtype(np.uint8)  # Of its values.
   warnings: tuple[str, ...] = ()  # What its header tells the reader of its map to check.
   provenance: Provenance = Provenance()
+  workdir: str = ""  # Of the network.
 
   def working_folder(self, output: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the map's rows until the map is whole."""
@@ -105,7 +106,7 @@ def plan_scenes(
     key = hashlib.sha256(parts.encode()).hexdigest()
     provenance = _provenance(loaded, options, gsd, path.name)
     stem = names.stem(path, grid, key)
-    yield ScenePlan(path, stem, grid, windows, key, dtype, warnings, provenance)
+    yield ScenePlan(path, stem, grid, windows, key, dtype, warnings, provenance, str(loaded.workdir))
 
 
 def _provenance(
@@ -116,7 +117,10 @@ def _provenance(
   return Provenance(
     gsd=gsd, dem=pathlib.Path(options.dem).name, thresholds=tuple(loaded.thresholds),
     event=options.event, image_date=options.image_date, source=source,
-    method=f"{model.method} on {model.trunk}, step {int(loaded.state.step)}, score threshold {levels}",
+    method=(
+      f"{model.method} on {model.trunk}, step {int(loaded.state.step)}, score threshold {levels}"
+      + (f", gate {loaded.config.localize.gate:g} ({loaded.choice})" if loaded.choice else "")
+    ),
   )
 
 

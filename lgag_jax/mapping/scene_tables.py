@@ -59,9 +59,15 @@ def _pixels(result: dict) -> Table:
   rows = [
     (name, label, number(values[kind]["threshold"]), *rates(values[kind]))
     for name, values in result["classes"].items()
-    for kind, label in (("label_free", "label-free"), ("oracle", "oracle"))
+    for kind, label in (("label_free", _origin(result)), ("oracle", "oracle"))
   ]
   return Table(("class", "threshold from", "threshold", *RATE_NAMES), rows, "Pixels", 2)
+
+
+def _origin(result: dict) -> str:
+  """Returns where the maps' threshold comes from."""
+  rule = result["threshold_rule"]
+  return rule if rule.startswith("--") else "label-free"
 
 
 def _amounts(values: dict, unit: str) -> Iterable[str]:

@@ -14,6 +14,8 @@ _DEFINE = {
   str: flags.DEFINE_string, tuple: flags.DEFINE_list,
 }
 
+_NUMBERS = {"bands": (int, "4,3,2"), "rgb_bands": (int, "4,3,2"), "threshold": (float, "0.6")}  # Lists.
+
 
 def flag(default: Any, help: str) -> Any:
   """Returns a dataclass field that is also a flag."""
@@ -52,12 +54,13 @@ def read(cls: type, **other_fields: Any) -> Any:
     value = getattr(flags.FLAGS, field.name) if field.metadata else None
     if value is not None:
       values[field.name] = tuple(value) if isinstance(field.default, tuple) else value
-  for name in {"bands", "rgb_bands"} & set(values):
+  for name, (kind, example) in _NUMBERS.items():
     try:
-      values[name] = tuple(map(int, values[name]))
+      if name in values:
+        values[name] = tuple(map(kind, values[name]))
     except ValueError:
       text = ",".join(values[name])
-      raise ValueError(f"--{name}={text}: must be numbers such as 4,3,2.") from None
+      raise ValueError(f"--{name}={text}: must be numbers such as {example}.") from None
   return cls(**values, **other_fields)
 
 

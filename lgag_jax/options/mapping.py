@@ -30,6 +30,12 @@ class Options:
   simplify: float = flag(0.0, (
     "tolerance for simplifying the outlines of polygons in metres, or in pixels if the scene has no "
     "CRS."))
+  threshold: tuple[float, ...] = flag((), (
+    "the score that a pixel must reach to be mapped, such as 0.6; for several classes one each, in the "
+    "order of the config. By default the label-free threshold of the workdir."))
+  gate: float = flag(-1.0, (
+    "the image score that a window must exceed for a class to be mapped in it. -1: the workdir's "
+    "(localize.gate)."))
   dem: str = flag("", (
     "a DEM in metres, of any grid and CRS; each polygon carries slope, aspect and heights."))
   min_slope: float = flag(0.0, (
@@ -47,6 +53,8 @@ class Options:
     require(0 <= self.overlap <= 0.75, self, "overlap", "from 0 to 0.75")
     require(self.tile_size == 0 or self.tile_size >= 32, self, "tile_size", "0, or 32 pixels or more")
     require(all(band > 0 for band in self.bands), self, "bands", "numbers from 1")
+    require(all(0 < t <= 1 for t in self.threshold), self, "threshold", "above 0 and at most 1")
+    require(self.gate == -1 or 0 <= self.gate < 1, self, "gate", "-1, or from 0 to below 1")
     require(self.min_area == -1 or 0 <= self.min_area < float("inf"), self, "min_area", "-1, 0 or more")
     require(0 <= self.min_slope < 90, self, "min_slope", "at least 0 and below 90 degrees")
     if self.min_slope and not self.dem:
@@ -55,6 +63,17 @@ class Options:
     require(_is_date(self.image_date), self, "image_date", "a date such as 2015-04-26")
     for name in ("gsd", "training_gsd", "simplify"):
       require(0 <= getattr(self, name) < float("inf"), self, name, "0 or more")
+
+  def flags(self) -> list[str]:
+    """Returns the flags that give these options, of those that differ from the defaults."""
+    changed = {
+      field.name: getattr(self, field.name) for field in dataclasses.fields(self)
+      if getattr(self, field.name) != field.default
+    }
+    return [
+      f"--{name}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+      for name, value in changed.items()
+    ]
 
   @property
   def dtype(self) -> str:

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import pathlib
+import shlex
+from collections.abc import Sequence
 from typing import Any
 
 import pyogrio
@@ -31,6 +33,19 @@ class SceneMap:
   grid: Grid
   classes: tuple[str, ...]
   polygons: tuple[Mapped, ...]
+  probability: pathlib.Path
+  thresholds: tuple[float | None, ...]  # By class; None for a map of a release that recorded none.
+  workdir: str  # Of the network, "" if unknown.
+  flags: tuple[str, ...]  # That the map was made with.
+
+  def command(self, thresholds: Sequence[float]) -> str:
+    """Returns the command that maps the scene at other thresholds."""
+    levels = ",".join(f"{level:g}" for level in thresholds)
+    return shlex.join([
+      "lgag", "--mode=predict", f"--workdir={self.workdir or 'WORKDIR'}", f"--input={self.scene}",
+      *(flag for flag in self.flags if not flag.startswith("--threshold=")), f"--threshold={levels}",
+      f"--output={self.output}",
+    ])
 
   @property
   def overlay(self) -> pathlib.Path:
@@ -54,7 +69,9 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
     classes, name = tuple(record["classes"]), str(record["file"])
     scene = pathlib.Path(record.get("path") or name)
     key = str(record["key"])
-  except (LookupError, TypeError, ValueError) as error:
+    thresholds = tuple(record["classes"][name].get("threshold") for name in classes)
+    workdir, flags = str(record.get("workdir", "")), tuple(map(str, record.get("flags", ())))
+  except (LookupError, TypeError, ValueError, AttributeError) as error:
     raise ValueError(
       f"{output}/scenes/{stem}.json is damaged: {error}. Make the map again (--mode=predict)."
     ) from error
@@ -68,7 +85,8 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
         Mapped(p.id, p.class_name, p.geometry, p.mean_probability, p.area_m2)
         for p in polygons.trace(opened, probability, classes, name, min_area=_MIN_PIXELS)
       )
-  return SceneMap(output, stem, key, name, scene, grid, classes, found)
+  return SceneMap(
+    output, stem, key, name, scene, grid, classes, found, scores, thresholds, workdir, flags)
 
 
 def _names(folder: str, stem: str) -> tuple[str, str]:

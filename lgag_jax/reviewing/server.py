@@ -13,6 +13,7 @@ from lgag_jax.labelling import web
 from lgag_jax.labelling.guard import Guard
 from lgag_jax.reviewing.session import Session
 
+_MAX_TEXT = 1000  # Of thresholds.
 _HERE = pathlib.Path(__file__).parent
 # The parts that both pages use lie with that of labelling.
 _PAGE = web.PageFiles(_HERE / "page", _HERE.parent / "labelling" / "page")
@@ -26,6 +27,7 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
     Route("/files/{name:path}", _PAGE.respond),
     Route("/state", of_session(_state)),
     Route("/outlines/{scene:int}", of_session(_outlines)),
+    Route("/preview/{scene:int}", of_session(_preview)),
     Route("/map/{scene:int}/{level:int}/{x:int}/{y:int}", of_session(_square)),
     Route("/picture/{scene:int}", of_session(_picture)),
     Route("/answers", of_session(_decide), methods=["POST"]),
@@ -40,6 +42,16 @@ async def _state(session: Session, request: Request) -> Response:
 
 async def _outlines(session: Session, request: Request) -> Response:
   return JSONResponse(await run_in_threadpool(session.outlines, request.path_params["scene"]))
+
+
+async def _preview(session: Session, request: Request) -> Response:
+  text = request.query_params.get("thresholds", "")
+  try:
+    thresholds = [float(word) for word in text[:_MAX_TEXT].split(",")]
+  except ValueError as error:
+    raise ValueError("Send thresholds: numbers with commas between them.") from error
+  return JSONResponse(
+    await run_in_threadpool(session.preview, request.path_params["scene"], thresholds))
 
 
 async def _square(session: Session, request: Request) -> Response:

@@ -11,6 +11,7 @@ from typing import Any
 import shapely
 
 from lgag_jax.labelling.web import OutdatedPageError
+from lgag_jax.mapping import preview
 from lgag_jax.options.reviewing import Settings
 from lgag_jax.reviewing import maps, outlines, products
 from lgag_jax.reviewing.decisions import Decision, DecisionLog, Mapped
@@ -57,6 +58,7 @@ class Session:
     self.version = hashlib.sha256(keys.encode()).hexdigest()[:16]
     self._changed: set[int] = set()
     self._lock, self._wake, self._ending = threading.Lock(), threading.Event(), threading.Event()
+    self._preview_lock = threading.Lock()
     self._thread = threading.Thread(target=self._write_changes, daemon=True)
     self._changed |= set(range(len(self.scenes)))
     self.write()
@@ -124,6 +126,7 @@ class Session:
     return {
       "name": scene.map.file, "width": grid.width, "height": grid.height, "gsd": grid.gsd(),
       "levels": pictures.levels, "classes": list(scene.map.classes), "problem": pictures.problem,
+      "thresholds": list(scene.map.thresholds),
     }
 
   def outlines(self, number: int) -> dict[str, Any]:
@@ -132,6 +135,20 @@ class Session:
     polygons = scene.log.state()[1] | scene.mapped
     return {
       feature: outlines.to_page(mapped.geometry, scene.map.grid) for feature, mapped in polygons.items()
+    }
+
+  def preview(self, number: int, thresholds: list[float]) -> dict[str, Any]:
+    """Returns the outlines of a scene at other thresholds, and the command that maps with them."""
+    scene_map = self.scene(number).map
+    if len(thresholds) != len(scene_map.classes) or not all(0 < level <= 1 for level in thresholds):
+      raise ValueError("Send a threshold above 0 and at most 1 for each class.")
+    with self._preview_lock:  # One at a time: a slider asks often.
+      shown = preview.preview(scene_map.probability, thresholds)
+    return {
+      "outlines": [
+        [number, outlines.pixels_to_page(outline)] for number, outline in shown.outlines
+      ],
+      "share": shown.share, "left_out": shown.left_out, "command": scene_map.command(thresholds),
     }
 
   def scene(self, number: int) -> SceneReview:

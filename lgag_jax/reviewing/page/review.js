@@ -6,6 +6,7 @@ import { List } from "./review_list.js";
 import { ReviewMap } from "./review_map.js";
 import { FILTERS, inScene, KINDS, Model, ORDERS } from "./review_model.js";
 import { Saver, post, reason } from "./saver.js";
+import { Threshold } from "./threshold.js";
 
 const BUTTONS = [["accepted", "Accept", "a"], ["rejected", "Reject", "r"]];
 const KEYS = [
@@ -31,6 +32,7 @@ class Page {
     this.list = new List(model, $("list"));
     this.map = new ReviewMap(model, $("map"));
     this.editor = new Editor(this.map);
+    this.threshold = new Threshold(model, this.map);
     for (const [decision, text, key] of BUTTONS) {
       const kind = KINDS.find((each) => each.decision === decision);
       const button = $("decide").appendChild(document.createElement("button"));

@@ -7,8 +7,9 @@ const SQUARE = 256;
 
 export const toLatLngs = (outline) => outline.map((rings) => rings.map((ring) => ring.map(([x, y]) => [-y, x])));
 
-export class ReviewMap {
+export class ReviewMap extends EventTarget {
   constructor(model, root) {
+    super();
     this.model = model;
     this.scene = -1;
     this.loaded = new Map(); // Outlines as they were mapped, by scene.
@@ -52,6 +53,7 @@ export class ReviewMap {
     this.casing = L.polygon([], { color: "#111", weight: 7, fill: false, interactive: false });
     this.layers = L.layerGroup([background, this.casing]).addTo(this.map);
     this.map.fitBounds(bounds, { animate: false });
+    this.dispatchEvent(new Event("scene"));
     if (!this.loaded.has(scene)) {
       const response = await fetch(`outlines/${scene}`);
       if (!response.ok) throw new Error(`The outlines of ${name} could not be loaded.`);
@@ -101,8 +103,15 @@ export class ReviewMap {
   }
 
   hide(hidden) {
-    this.hidden = hidden;
-    this.casing?.setStyle({ opacity: hidden ? 0 : 1 });
+    this.outlinesOff = hidden;
+    this.setPreview(this.preview);
+  }
+
+  setPreview(preview) {
+    // Outlines at another threshold take the place of those of the map.
+    this.preview = preview;
+    this.hidden = preview || this.outlinesOff;
+    this.casing?.setStyle({ opacity: this.hidden ? 0 : 1 });
     for (const key of this.polygons.keys()) this.style(key);
   }
 
