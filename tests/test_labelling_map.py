@@ -4,7 +4,9 @@ import io
 import json
 import os
 import signal
+import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -15,7 +17,7 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 from lgag_jax.cli import command_line
-from lgag_jax.labelling import map_job, server
+from lgag_jax.labelling import left_process, map_job, server
 from lgag_jax.labelling.map_layer import MapLayer
 from lgag_jax.labelling.session import Session
 from tests.test_labelling import NO, SECRET, SIDE, UNSURE, YES, labelling_server, settings
@@ -135,6 +137,46 @@ def test_a_stopped_map_is_resumed_by_a_new_server(place):
   modes = [call[0] for call in calls(folder)]
   assert modes == ["--mode=tile", modes[1], modes[1], "--mode=predict"]  # Tiles are not cut again.
   assert Session(session.settings).map_state()["state"] == "done"
+
+
+@pytest.mark.parametrize("is_stopped", [False, True])
+def test_a_server_takes_over_what_a_killed_one_left_running(place, caplog, is_stopped):
+  """The process of the killed server is a child of this test here, which it finds by its number."""
+  folder, session = place
+  (folder / "slow").touch()
+  labels = folder / "labels"
+  (labels / "tiles").mkdir()
+  (labels / "tiles" / "manifest.csv").touch()
+  (labels / "run.log").write_text("step: 3/4 steps, 1.0/s, 0:01 left\n")
+  flags = "--config=c", f"--workdir={labels / 'run'}"
+  process = subprocess.Popen([sys.executable, str(folder / "fake.py"), *flags], start_new_session=True)
+  threading.Thread(target=process.wait, daemon=True).start()  # As init would.
+  while not (folder / "reached").exists():
+    time.sleep(0.05)
+  record = {"answers": session.map_job._digest(), "done": False, "step": 1}
+  record["process"] = left_process.identify(process.pid)
+  (labels / "map.json").write_text(json.dumps(record))
+  (folder / "slow").unlink()
+  again = Session(session.settings)
+  again.start()
+  assert f"left a map in the making (process {process.pid})" in caplog.text
+  assert again.map_state()["state"] == "running"
+  with pytest.raises(ValueError, match="being made already"):
+    again.map_job.start()
+  while "Begun by an earlier server. step: 3/4" not in again.map_state()["line"]:
+    time.sleep(0.05)
+  if is_stopped:
+    again.close()
+    assert again.map_state()["state"] == "stopped"
+    assert process.poll() == 143
+    return
+  process.terminate()
+  wait(again, "done")
+  assert len(calls(folder)) == 3
+  assert calls(folder)[-1][0] == "--mode=predict"
+  gone = record["process"] | {"started": record["process"]["started"] + 1}  # Another of this number.
+  for mark in (record["process"], gone, {"pid": os.getpid()}, None, {"pid": "x", "started": 1}):
+    assert not left_process.is_running(mark)
 
 
 def test_a_failed_step_says_why(place):

@@ -14,6 +14,7 @@ import threading
 import time
 from typing import Any
 
+from lgag_jax.labelling import left_process
 from lgag_jax.labelling.answers import Answers
 from lgag_jax.options.labelling import Settings
 from lgag_jax.options.tiling import UNKNOWN_LABEL
@@ -61,10 +62,23 @@ class MapJob:
     self._folder = pathlib.Path(settings.output)
     self._lock, self._process, self._ending = threading.Lock(), None, False
     self._thread: threading.Thread | None = None
-    self._progress = Progress()
+    self._progress, self._left = Progress(), None
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
       record = files.read_json(self._folder / _RECORD)
       self._progress = Progress("done" if record["done"] else "stopped", answers=record["answers"])
+      if left_process.is_running(record.get("process")):
+        self._left = record["process"]
+        self._progress = Progress("running", int(record["step"]), "", time.time(), record["answers"])
+
+  def take_over(self) -> None:
+    """Goes on with a map if a server that was killed has left its process running."""
+    if self._left and self._thread is None:
+      _LOG.warning(
+        "A server that was killed has left a map in the making (process %d). This one waits for the "
+        "process, and goes on with the map.", self._left["pid"],
+      )
+      self._thread = threading.Thread(target=self._wait_and_run, args=(self._left,), daemon=True)
+      self._thread.start()
 
   def start(self) -> None:
     """Begins a map; resumes one that was stopped. Raises ValueError for too few answers."""
@@ -86,6 +100,8 @@ class MapJob:
       self._ending = True
       if self._process:
         self._process.send_signal(signal.SIGTERM)
+      elif self._left:
+        left_process.stop(self._left)
     if self._thread:
       self._thread.join(_PATIENCE)
 
@@ -133,13 +149,27 @@ class MapJob:
       Step("Map", "maps", maps),
     ]
 
+  def _wait_and_run(self, process: dict[str, Any]) -> None:
+    """Waits for a process of an earlier server, then does what is left of its map."""
+    progress, steps = self._progress, self._steps()
+    path = self._folder / f"{steps[progress.step].folder}.log"
+    while left_process.is_running(process):
+      with contextlib.suppress(OSError):
+        progress.line = f"Begun by an earlier server. {_last_line(path)}"
+      time.sleep(0.5)
+    self._left = None
+    if self._ending:
+      progress.state = "stopped"
+    else:
+      self._run(steps, progress.answers)  # The command says at once what is done already.
+
   def _run(self, steps: list[Step], digest: str) -> None:
     progress = self._progress
     try:
       first = self._prepare(digest)
       for number in range(first, len(steps)):
         progress.step, progress.line = number, ""
-        code = self._call(steps[number])
+        code = self._call(number, steps[number], digest)
         if self._ending:
           progress.state = "stopped"
           return
@@ -171,7 +201,7 @@ class MapJob:
     files.write_json(record, {"answers": digest, "done": False})
     return int((self._folder / "tiles" / "manifest.csv").exists())
 
-  def _call(self, step: Step) -> int:
+  def _call(self, number: int, step: Step, digest: str) -> int:
     """Runs a command, and keeps the last line of its log for the page."""
     path = self._folder / f"{step.folder}.log"
     with path.open("wb") as log:
@@ -183,6 +213,9 @@ class MapJob:
           [*_COMMAND, *step.flags], stdin=subprocess.DEVNULL, stdout=log,
           stderr=subprocess.STDOUT, start_new_session=True,
         )
+      process = left_process.identify(self._process.pid)
+      files.write_json(self._folder / _RECORD, {
+        "answers": digest, "done": False, "step": number, "process": process})
       while self._process.poll() is None:
         self._progress.line = _last_line(path) or self._progress.line
         with contextlib.suppress(subprocess.TimeoutExpired):

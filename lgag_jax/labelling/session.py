@@ -77,7 +77,8 @@ class Session:
     return View(index, pictures, learner)
 
   def start(self) -> None:
-    """Starts learning in the background."""
+    """Starts learning in the background, and goes on with the map of a killed server."""
+    self.map_job.take_over()
     if self.view.learner:
       self.view.learner.start()
 
