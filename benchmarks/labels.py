@@ -2,15 +2,18 @@
 
 python -m benchmarks.labels --data landslide4sense_rgb=FOLDER --counts 10 100 1000 --output=runs/labels
 
-Trains the whole method on random draws of the training images, and judges each on all of validation,
-beside the colour index that the same labels choose. Writes labels.md and labels.png. Runs that have
-finished are not done again. The data come from image folders with masks (source "patches") or from
-TFDS, whose synthetic images are in random order already: there a draw is a slice.
+Trains the whole method on draws of the training images, and judges each on all of validation, beside
+the colour index that the same labels choose. A draw is random, or in the order in which the labelling
+page asks (--order active): its small classifier asks for what it is least sure of, and is fitted again
+every few labels. Writes labels.md and labels.png. Runs that have finished are not done again. The data
+come from image folders with masks (source "patches") or from TFDS, whose synthetic images are in random
+order already: there a random draw is a slice.
 """
 
 import argparse
 import csv
 import dataclasses
+import itertools
 import pathlib
 
 import matplotlib
@@ -21,10 +24,14 @@ import numpy as np
 
 from benchmarks import accuracy
 from lgag_jax.config import Config
+from lgag_jax.imagery import scaling
 from lgag_jax.inputs.patches import PatchSource
+from lgag_jax.inputs.sources import Source, open_source
+from lgag_jax.labelling import classifier, features, suggestions
 from lgag_jax.runtime import files
 
 _LEAST = 2  # Images of each kind in every draw.
+_QUEUE = 8  # Tiles that the page takes at once from what is suggested.
 _REGION = ("row_start", "row_stop", "col_start", "col_stop")
 
 
@@ -33,7 +40,10 @@ def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
   `labels` is bool[n]. The last ones drawn make room for a kind that too few are of.
   """
-  order = np.random.default_rng(seed).permutation(len(labels))
+  return _with_both_kinds(labels, np.random.default_rng(seed).permutation(len(labels)), count)
+
+
+def _with_both_kinds(labels: np.ndarray, order: np.ndarray, count: int) -> np.ndarray:
   taken, rest = list(order[:count]), order[count:]
   for kind in (True, False):
     missing = _LEAST - int(np.sum(labels[taken] == kind))
@@ -43,21 +53,76 @@ def draw(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
   return np.sort(np.array(taken))
 
 
+def active_draw(labels: np.ndarray, features: np.ndarray, count: int, seed: int) -> np.ndarray:
+  """Returns `count` indices in the order in which the labelling page would ask, with both kinds.
+
+  `labels` is bool[n], `features` f[n, D]. The first are random; later ones follow the classifier.
+  """
+  random_order = np.random.default_rng(seed).permutation(len(labels))
+  rows, answered = classifier.Scaler(features)(features), dict[int, bool]()
+  while len(answered) < count:
+    numbers = np.array(list(answered), int)
+    positive = labels[numbers]
+    chances = None
+    if min(positive.sum(), (~positive).sum()) >= classifier.LEAST:
+      weights = classifier.fit(rows[numbers], positive)
+      chances = np.rint(100 * classifier.chances(rows, weights)).astype(np.int16)
+    wanted = min(_QUEUE, count - len(answered))
+    queue = list(itertools.islice(suggestions.ordered(random_order, answered, chances), wanted))
+    for number in queue:
+      answered[number] = bool(labels[number])
+  asked = np.array(list(answered), int)
+  rest = random_order[~np.isin(random_order, asked)]
+  return _with_both_kinds(labels, np.concatenate([asked, rest]), count)
+
+
+def features_of(source: Source, rgb_bands: tuple[int, ...], path: pathlib.Path) -> np.ndarray:
+  """Returns the labelling page's features f16[n, D] of the images of a source, kept in `path`."""
+  if path.exists():
+    values = np.load(path)
+    if len(values) == len(source.ids):
+      return values
+  side = source.read(0)[0].shape[0]
+  summary, parts = features.make_summary(side), []
+  for first in range(0, len(source.ids), features.BATCH):
+    numbers = range(first, min(first + features.BATCH, len(source.ids)))
+    parts.append(summary([scaling.picture(source.read(n)[0], rgb_bands) for n in numbers]))
+  values = np.concatenate(parts)
+  with files.atomic_path(path) as partial:
+    np.save(partial, values)
+  return values
+
+
 def restricted(
-  config: Config, count: int, seed: int, manifest: pathlib.Path, most_judged: int | None = None
+  config: Config, count: int, seed: int, manifest: pathlib.Path, most_judged: int | None = None, *,
+  kept: pathlib.Path | None = None,
 ) -> dict:
   """Returns the overrides that leave `count` training images, 0 for all of them.
 
-  Writes a manifest of tiles if needed; of validation it has at most `most_judged`, drawn at random.
+  Writes a manifest of tiles if needed; of validation it has at most `most_judged`, drawn at random. The
+  order is active if `kept` names the file of the features.
   """
+  if config.data.source not in ("patches", "tfds"):
+    raise ValueError(
+      f"data.source={config.data.source!r}: this benchmark leaves out training images by a manifest of "
+      "images with masks, so it needs data.source='patches' or 'tfds'."
+    )
+  take = lambda labels: draw(labels, count or len(labels), seed)
+  if kept:
+    examples = open_source(config.data, config.data.train_split)
+    values = features_of(examples, config.model.rgb_bands, kept)
+    take = lambda labels: active_draw(labels, values, count or len(labels), seed)
   if config.data.source == "tfds":
     start = count * seed
+    if kept:
+      chosen = take(examples.labels[:, 0] > 0).tolist()
+      return {"data.train_split": "+".join(f"train[{i}:{i + 1}]" for i in chosen)}
     return {"data.train_split": f"train[{start}:{start + count}]"}
   train, validation = (
     PatchSource(config.data, split) for split in (config.data.train_split, config.data.validation_split)
   )
   root = pathlib.Path(config.data.directory)
-  chosen = draw(train.labels[:, 0] > 0, count or len(train.ids), seed)
+  chosen = take(train.labels[:, 0] > 0)
   judged = np.sort(np.random.default_rng(0).permutation(len(validation.ids))[:most_judged])
   with files.atomic_path(manifest) as path, path.open("w", newline="", encoding="utf-8") as file:
     writer = csv.writer(file)
@@ -74,13 +139,17 @@ def restricted(
   return {"data.manifest": str(manifest), "data.block_size": 0, "data.block_buffer": 0}
 
 
-def _measure(plan: accuracy.Plan, data: str, count: int, seed: int) -> dict:
+def _measure(plan: accuracy.Plan, data: str, count: int, seed: int, order: str = "random") -> dict:
   """Trains on one draw unless it is done; returns its figures."""
-  folder = plan.output / data / f"{count or 'all'}-{seed}"
+  name = f"{count or 'all'}-{seed}" + ("-active" if count and order == "active" else "")
+  folder = plan.output / data / name
   changes: dict = {}
   if count:
     folder.mkdir(parents=True, exist_ok=True)
-    changes = restricted(plan.config(data, "lgag", seed), count, seed, folder / "manifest.csv")
+    changes = restricted(
+      plan.config(data, "lgag", seed), count, seed, folder / "manifest.csv",
+      kept=plan.output / data / "features.npy" if order == "active" else None,
+    )
   own = dataclasses.replace(
     plan, output=folder, features=plan.output / "features",
     overrides={data: {**plan.overrides[data], **changes}},
@@ -91,7 +160,7 @@ def _measure(plan: accuracy.Plan, data: str, count: int, seed: int) -> dict:
   best = values["maps"][content["map"]]
   index = (values.get("colour_index") or {}).get("label_free", {}).get("iou")
   return {
-    "count": count, "seed": seed, "label_free": best["label_free"]["iou"],
+    "order": order, "count": count, "seed": seed, "label_free": best["label_free"]["iou"],
     "oracle": best["oracle"]["iou"], "colour_index": index, "auc": values["image"]["auc"],
   }
 
@@ -99,15 +168,15 @@ def _measure(plan: accuracy.Plan, data: str, count: int, seed: int) -> dict:
 def table(rows: list[dict]) -> str:
   """Returns mean and standard deviation over draws, a line per number of images, as Markdown."""
   lines = [
-    "| labelled images | draws | IoU, label-free | worst | IoU, oracle | colour index | image AUC |",
-    "| --- | --- | --- | --- | --- | --- | --- |",
+    "| order | labelled images | draws | IoU, label-free | worst | IoU, oracle | colour index | AUC |",
+    "| --- | --- | --- | --- | --- | --- | --- | --- |",
   ]
-  for count in dict.fromkeys(row["count"] for row in rows):
-    group = [row for row in rows if row["count"] == count]
+  for order, count in dict.fromkeys((row["order"], row["count"]) for row in rows):
+    group = [row for row in rows if (row["order"], row["count"]) == (order, count)]
     cells = [_spread(group, name) for name in ("label_free", "oracle", "colour_index", "auc")]
     worst = min(row["label_free"] for row in group)
     cells.insert(1, f"{worst:.3f}")
-    lines.append(f"| {count or 'all'} | {len(group)} | {' | '.join(cells)} |")
+    lines.append(f"| {order} | {count or 'all'} | {len(group)} | {' | '.join(cells)} |")
   return "\n".join(lines)
 
 
@@ -121,11 +190,13 @@ def _spread(rows: list[dict], name: str) -> str:
 def _plot(tables: dict[str, list[dict]], path: pathlib.Path) -> None:
   figure, axes = plt.subplots(1, len(tables), figsize=(5 * len(tables), 3.6), squeeze=False)
   for axis, (data, rows) in zip(axes[0], tables.items(), strict=True):
-    counts = [count for count in dict.fromkeys(row["count"] for row in rows) if count]
-    for name, label in (("label_free", "whole method"), ("colour_index", "colour index")):
-      groups = [[r[name] for r in rows if r["count"] == c and r[name] is not None] for c in counts]
-      mean, spread = ([f(group) for group in groups] for f in (np.mean, np.std))
-      axis.errorbar(counts, mean, spread, marker="o", label=label)
+    for order in dict.fromkeys(row["order"] for row in rows):
+      own = [row for row in rows if row["order"] == order and row["count"]]
+      counts = list(dict.fromkeys(row["count"] for row in own))
+      for name, label in (("label_free", "whole method"), ("colour_index", "colour index")):
+        groups = [[r[name] for r in own if r["count"] == c and r[name] is not None] for c in counts]
+        mean, spread = ([f(group) for group in groups] for f in (np.mean, np.std))
+        axis.errorbar(counts, mean, spread, marker="o", label=f"{label}, {order}")
     axis.set(xscale="log", title=data, xlabel="labelled images", ylabel="IoU, label-free")
     axis.set_ylim(bottom=0)
     axis.legend()
@@ -140,6 +211,8 @@ def main() -> None:
   parser.add_argument("--counts", nargs="+", type=int, default=[10, 20, 50, 100, 200, 500, 0],
                       help="numbers of training images; 0 is all")
   parser.add_argument("--draws", type=int, default=5)
+  parser.add_argument("--order", nargs="+", choices=("random", "active"), default=["random"],
+                      help="how images are drawn; all of them (count 0) are trained once")
   parser.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE")
   arguments = parser.parse_args()
   folders = {name: folder for name, _, folder in (d.partition("=") for d in arguments.data)}
@@ -149,9 +222,9 @@ def main() -> None:
   accuracy.check(plan, ["lgag"], arguments.set)
   tables: dict[str, list[dict]] = {data: [] for data in folders}
   for data in folders:
-    for count in arguments.counts:
-      for seed in range(arguments.draws):
-        tables[data].append(_measure(plan, data, count, seed))
+    for order, count in itertools.product(arguments.order, arguments.counts):
+      for seed in range(arguments.draws) if count or order == arguments.order[0] else ():
+        tables[data].append(_measure(plan, data, count, seed, order))
         text = "\n\n".join(f"## {name}\n\n{table(rows)}" for name, rows in tables.items() if rows)
         files.write_text(arguments.output / "labels.md", f"{text}\n")
         files.write_json(arguments.output / "labels.json", tables)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lgag_jax.labelling import classifier
+from lgag_jax.labelling import classifier, suggestions
 from lgag_jax.labelling.answers import Answers
 from lgag_jax.labelling.classifier import Estimate
 from lgag_jax.labelling.pictures import Pictures
@@ -21,7 +21,6 @@ from lgag_jax.options.tiling import UNKNOWN_LABEL
 _LOG = logging.getLogger(__name__)
 
 _SUGGESTIONS = 24
-_RANDOM_TURN = 4  # Every fourth suggestion is drawn at random.
 _SAMPLE = 4096  # Tiles whose features are measured to standardise all.
 _CHUNK = 8192  # Tiles that are scored at once.
 _PICTURE_SIDE = 256
@@ -169,22 +168,5 @@ class Learner:
     return self._random_order[: len(answered) if answered.all() else int(np.argmin(answered))]
 
   def _suggestions(self, labels: dict[int, str], chances: np.ndarray | None) -> Iterator[int]:
-    """Yields the tiles to ask for next: the least sure ones, and every fourth at random."""
-    at_random = (n for n in self._random_order.tolist() if n not in labels)
-    if chances is None:
-      return itertools.islice(at_random, _SUGGESTIONS)
-    unsure = np.where(chances < 0, 1000, np.abs(chances - 50))
-    order = (n for n in np.argsort(unsure, kind="stable").tolist() if n not in labels)
-    return itertools.islice(_interleaved(order, at_random), _SUGGESTIONS)
-
-
-def _interleaved(main: Iterator[int], other: Iterator[int]) -> Iterator[int]:
-  """Yields numbers of `main`, every fourth of `other`, each one once."""
-  seen: set[int] = set()
-  for turn in itertools.count(1):
-    source = other if turn % _RANDOM_TURN == 0 else main
-    number = next((n for n in source if n not in seen), None)
-    if number is None:
-      return
-    seen.add(number)
-    yield number
+    """Yields the tiles to ask for next."""
+    return itertools.islice(suggestions.ordered(self._random_order, labels, chances), _SUGGESTIONS)
