@@ -25,7 +25,8 @@ HEADS = {  # By a name for the tests, how a finding's text begins.
   "negative": "The image classifier calls almost every image negative",
   "one-sided": "The image classifier is one-sided", "both": "The image classifier errs on both sides",
   "calibration": "Image probabilities are badly calibrated", "black": "Maps are black",
-  "white": "Maps are white", "negatives": "Negative images are mapped",
+  "white": "Maps are white", "some black": "Some maps are black",
+  "some white": "Some maps are white", "negatives": "Negative images are mapped",
   "threshold": "The threshold costs much", "whole": "Maps are worse than no maps",
 }
 
@@ -141,8 +142,11 @@ def test_the_gate_is_to_go_where_it_helps():
 
 
 @pytest.mark.parametrize(("covered", "expected"), [
-  ({"black": 10}, {"black"}), ({"black": 9}, set()), ({"black": 0, "positive_images": 0}, set()),
-  ({"white": 10}, {"white"}), ({"white": 9}, set()), ({"white": 0, "found_images": 0}, set()),
+  ({"black": 10}, {"black"}), ({"black": 9}, {"some black"}), ({"black": 5}, {"some black"}),
+  ({"black": 4}, set()), ({"black": 0, "positive_images": 0}, set()),
+  ({"black": 1, "positive_images": 3}, set()),  # One image of few may be a hard one.
+  ({"white": 10}, {"white"}), ({"white": 9}, {"some white"}), ({"white": 5}, {"some white"}),
+  ({"white": 4}, set()), ({"white": 0, "found_images": 0}, set()),
   ({"negative_share": 0.021}, {"negatives"}), ({"negative_share": 0.02}, set()),
   ({"negative_share": None}, set()),
 ])

@@ -6,35 +6,36 @@ A finding is {"level": "error", "warning" or "note", "text", "remedy"}.
 import math
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import remedies
-from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
+from lgag_jax.evaluation import map_sizes, remedies
+from lgag_jax.evaluation.findings import finding, percent
+from lgag_jax.evaluation.map_sizes import WEAK_AUC
 from lgag_jax.method.registry import method_of
 
 MIN_IMAGES = 10  # With fewer, a single image changes a rate by more than a tenth.
 CHANCE_AUC = 0.6  # With 100 images of each kind, guessing stays below this 99 times in 100.
-WEAK_AUC = 0.8  # Below, one pair in five of a positive and a negative image is in the wrong order.
 ONE_ANSWER_RATE = 0.95  # A classifier that gives both kinds the same answer at this rate has only one.
 MAX_ERROR_RATE = 1 / 3  # Of the images of one kind.
 MAX_CALIBRATION_ERROR = 0.15  # Above, a gate on the probabilities means little.
-MANY = 0.5  # The share of images whose maps are black or white that makes a finding.
-MAX_NEGATIVE_SHARE = 0.02  # Of the pixels of negative images.
 MIN_ORACLE_RATIO = 0.8  # Below, the threshold costs a fifth of the oracle's IoU.
 
 
-def findings(image: dict, values: dict, config: Config, index: dict | None = None) -> list[dict]:
+def findings(
+  image: dict, values: dict, config: Config, index: dict | None = None, training: dict | None = None
+) -> list[dict]:
   """Returns the findings of one class. Those of the classifier, which the maps rest on, come first.
 
   `image` is what `metrics.image_rates` returns, `values` the evaluation's result for the method's main
-  map, `index` what `colour_index.evaluate` returns for the class. Checks that need masks are skipped if
-  the masks do not show the class.
+  map, `index` what `colour_index.evaluate` returns for the class. `training` holds "image" and
+  "coverage" of training images: their maps are looked at where those of validation show no problem.
+  Checks that need masks are skipped if the masks do not show the class.
   """
   results = [
     _few_images(image, config), _order(image, config), _one_answer(image, config),
-    _one_sided(image, config), _calibration(image, config), _black(image, values, config),
-    _white(values, config), _mapped_negatives(image, values, config), _threshold(values, config),
+    _one_sided(image, config), _calibration(image, config),
+    *map_sizes.findings(image, values, config, training), _threshold(values, config),
     _whole_images(values), _colour_index(values, index),
   ]
-  return [finding for finding in results if finding]
+  return [found for found in results if found]
 
 
 def _few_images(image: dict, config: Config) -> dict | None:
@@ -43,7 +44,7 @@ def _few_images(image: dict, config: Config) -> dict | None:
   text = f"Too few validation images: {' and '.join(few)}; at least {MIN_IMAGES} of each are needed."
   fraction = f"data.validation_fraction ({config.data.validation_fraction:g})"
   remedy = f"Label more images, or raise {fraction} if the data has no validation split of its own."
-  return _finding("warning", text, remedy) if few else None
+  return finding("warning", text, remedy) if few else None
 
 
 def _order(image: dict, config: Config) -> dict | None:
@@ -57,11 +58,11 @@ def _order(image: dict, config: Config) -> dict | None:
   )
   if auc >= CHANCE_AUC:
     text = f"The image classifier is weak (AUC {auc:.2f}). Maps will have misses and false alarms."
-    return _finding("warning", text, *advice)
+    return finding("warning", text, *advice)
   swapped = auc < 1 - CHANCE_AUC
   verdict = f"{'worse' if swapped else 'no better'} than chance (AUC {auc:.2f}; guessing has 0.5)"
   text = f"The image classifier is {verdict}. Its maps mean nothing."
-  return _finding("error", text, "Check whether the labels are swapped." * swapped, *advice)
+  return finding("error", text, "Check whether the labels are swapped." * swapped, *advice)
 
 
 def _one_answer(image: dict, config: Config) -> dict | None:
@@ -73,11 +74,11 @@ def _one_answer(image: dict, config: Config) -> dict | None:
   if not config.data.balance:
     remedy += " Set data.balance=True: training then draws both kinds equally often."
   text = (
-    f"The image classifier calls almost every image {answer}: {_percent(1 - image['missed_rate'])} of "
-    f"the positive images and {_percent(image['false_alarm_rate'])} of the negative images are called "
+    f"The image classifier calls almost every image {answer}: {percent(1 - image['missed_rate'])} of "
+    f"the positive images and {percent(image['false_alarm_rate'])} of the negative images are called "
     "positive."
   )
-  return _finding("error", text, remedy)
+  return finding("error", text, remedy)
 
 
 def _one_sided(image: dict, config: Config) -> dict | None:
@@ -91,11 +92,11 @@ def _one_sided(image: dict, config: Config) -> dict | None:
   if min(missed, alarms) > MAX_ERROR_RATE:
     text = f"The image classifier errs on both sides: {rates}"
     remedy = "Improve the AUC first: the gate only trades one kind of error for the other."
-    return _finding(_level(config), text, remedy)
+    return finding(_level(config), text, remedy)
   direction, kind = ("lower", "missed positives") if missed > alarms else ("raise", "false alarms")
   text = f"The image classifier is one-sided: {rates}"
   more = f"Add images like the {kind} to training."
-  return _finding(_level(config), text, remedies.move_gate(direction, config), more)
+  return finding(_level(config), text, remedies.move_gate(direction, config), more)
 
 
 def _calibration(image: dict, config: Config) -> dict | None:
@@ -112,66 +113,9 @@ def _calibration(image: dict, config: Config) -> dict | None:
     remedy += " Training draws both kinds equally often. If positives are rare, try data.balance=False."
   text = (
     f"Image probabilities are badly calibrated: they are off by {error:.2f} on average. Their mean is "
-    f"{_percent(mean)}, but {_percent(true)} of the images are positive."
+    f"{percent(mean)}, but {percent(true)} of the images are positive."
   )
-  return _finding(_level(config), text, remedy)
-
-
-def _black(image: dict, values: dict, config: Config) -> dict | None:
-  black, count = values["coverage"]["black"], values["coverage"]["positive_images"]
-  if not count or black < MANY * count:
-    return None
-  denied = values["coverage"]["black_denied"] if method_of(config).gated else 0
-  threshold = values["label_free"]["threshold"]
-  advice = [] if (image["auc"] or 0.0) >= WEAK_AUC else ["Check the AUC first."]
-  if denied >= MANY * black:
-    advice.append(remedies.move_gate("lower", config))
-  else:
-    advice += [remedies.move_rule("lower", config), remedies.other_rules(config)]
-  if method_of(config).gated:
-    advice.append("Add negatives that look like the surroundings of landslides.")
-    advice.append(remedies.train_longer(config))
-  text = (
-    f"Maps are black: in {black} of {count} positive images, less than {_percent(BLACK_SHARE)} of the "
-    f"pixels reach the threshold {threshold:.3f}."
-  )
-  text += f" In {denied} of them the image classifier does not find the class." if denied else ""
-  return _finding("error", text, *advice, remedies.smaller_images(config))
-
-
-def _white(values: dict, config: Config) -> dict | None:
-  white, count = values["coverage"]["white"], values["coverage"]["found_images"]
-  if not count or white < MANY * count:
-    return None
-  advice = [remedies.other_rules(config), remedies.move_rule("raise", config)]
-  if not method_of(config).gated:
-    advice.append("Check the masks that the network was trained on.")
-  else:
-    advice.insert(0, "Add negatives from the same terrain: they teach what is background.")
-    if config.model.pooling == "average":
-      advice.append("Set model.pooling=top: average pooling rewards high scores all over an image.")
-  text = (
-    f"Maps are white: in {white} of {count} images called positive, more than {_percent(WHITE_SHARE)} "
-    f"of the pixels reach the threshold {values['label_free']['threshold']:.3f}."
-  )
-  return _finding("error", text, *advice, remedies.smaller_images(config))
-
-
-def _mapped_negatives(image: dict, values: dict, config: Config) -> dict | None:
-  share = values["coverage"]["negative_share"]
-  if share is None or share <= MAX_NEGATIVE_SHARE:
-    return None
-  method = method_of(config)
-  # Colour evidence moves the scores off the point that "argmax" reads.
-  no_argmax = method.rule(config) == "argmax" or method.takes_colour_evidence(config)
-  rule = "" if no_argmax else "Try localize.threshold_rule=argmax."
-  gate = remedies.move_gate("raise", config) if method.gated else ""
-  text = (
-    f"Negative images are mapped: {_percent(share)} of their pixels count as the class. The classifier "
-    f"calls {image['false_alarms']} of these {image['negatives']} images positive."
-  )
-  more = "Add negatives like these to training."
-  return _finding("warning", text, more, remedies.move_rule("raise", config), rule, gate)
+  return finding(_level(config), text, remedy)
 
 
 def _threshold(values: dict, config: Config) -> dict | None:
@@ -185,7 +129,7 @@ def _threshold(values: dict, config: Config) -> dict | None:
     f"The threshold costs much: IoU is {chosen['iou']:.3f} at {chosen['threshold']:.3f}, and "
     f"{best['iou']:.3f} at the oracle's threshold {best['threshold']:.3f}. {other}"
   )
-  return _finding(
+  return finding(
     "warning", text, "Do not choose a rule by these masks: the metrics would then be too optimistic. "
     "Compare values of localize.threshold_rule on other images, by eye or on masks reserved for it.",
   )
@@ -200,7 +144,7 @@ def _whole_images(values: dict) -> dict | None:
     "as a whole."
   )
   remedy = "Fix the other findings first. Until then use the image scores, not the maps."
-  return _finding("error", text, remedy, "If there are none, compare masks and maps in the report.")
+  return finding("error", text, remedy, "If there are none, compare masks and maps in the report.")
 
 
 def _colour_index(values: dict, index: dict | None) -> dict | None:
@@ -213,7 +157,7 @@ def _colour_index(values: dict, index: dict | None) -> dict | None:
     f"The maps do not beat a colour index: IoU is {iou:.3f}, and {other:.3f} for {index['rule']}, a "
     "rule chosen by the labels of the training images."
   )
-  return _finding("warning", text, "Map with that rule, or improve the training first.")
+  return finding("warning", text, "Map with that rule, or improve the training first.")
 
 
 def _only_answer(image: dict) -> str:
@@ -226,13 +170,5 @@ def _only_answer(image: dict) -> str:
   return "negative" if max(called) <= 1 - ONE_ANSWER_RATE else ""
 
 
-def _finding(level: str, text: str, *advice: str) -> dict:
-  return {"level": level, "text": text, "remedy": " ".join(filter(None, advice))}
-
-
 def _level(config: Config) -> str:
   return "warning" if method_of(config).gated else "note"
-
-
-def _percent(share: float) -> str:
-  return f"{100 * share:.3g} %"

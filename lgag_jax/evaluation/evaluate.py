@@ -21,6 +21,7 @@ from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 
+_TRAINING_IMAGES = 200  # Whose maps are looked at for their sizes.
 SIZE_EDGES = (0, 64, 256, 1024, 4096, 16384)  # Pixels of a landslide, at the model's image size.
 
 
@@ -46,6 +47,8 @@ def evaluate(
   )
   thresholds = threshold_rules.chosen_thresholds(rules, config)
   measured = measure(localize, state, validation, mesh, config, thresholds)
+  # Where few images are labelled, those of validation say too little of the sizes of maps.
+  trained = measure(localize, state, train, mesh, config, thresholds, at_most=_TRAINING_IMAGES)
   of_indices = colour_index.evaluate(indices, validation.source, config)
   result = {
     "step": int(state.step),
@@ -54,7 +57,7 @@ def evaluate(
     "map": main_map_name(config),
     "threshold_rule": network.method.rule(config),
     "classes": {
-      name: _class_result(measured, rules, thresholds, config, c, of_indices[c])
+      name: _class_result(measured, trained, rules, thresholds, config, c, of_indices[c])
       for c, name in enumerate(config.data.classes)
     },
   }
@@ -104,18 +107,33 @@ def epoch_metrics(
 
 
 def _class_result(
-  measured: Measurements, rules: dict, thresholds: dict[str, list[float]], config: Config, c: int,
-  index: dict | None,
+  measured: Measurements, trained: Measurements, rules: dict, thresholds: dict[str, list[float]],
+  config: Config, c: int, index: dict | None,
 ) -> dict:
   image = metrics.image_rates(measured.probabilities[:, c], measured.labels[:, c], config.localize.gate)
   maps = {
     name: _map_result(measured, rules[name], thresholds[name][c], name, config, c)
     for name in map_names(config)
   }
-  return {
-    "diagnosis": diagnose.findings(image, maps[main_map_name(config)], config, index), "image": image,
-    "maps": maps, "colour_index": index,
+  main, gate = main_map_name(config), config.localize.gate
+  training = {
+    "image": metrics.image_rates(trained.probabilities[:, c], trained.labels[:, c], gate),
+    "coverage": _coverage(trained, main, config, c),
   }
+  return {
+    "diagnosis": diagnose.findings(image, maps[main], config, index, training), "image": image,
+    "maps": maps, "colour_index": index, "training_coverage": training["coverage"],
+  }
+
+
+def _coverage(measured: Measurements, name: str, config: Config, c: int) -> dict:
+  called_positive = measured.probabilities[:, c] > config.localize.gate
+  return metrics.coverage(_image_counts(measured, name, c), measured.labels[:, c], called_positive)
+
+
+def _image_counts(measured: Measurements, name: str, c: int) -> dict[str, np.ndarray]:
+  rows = np.moveaxis(measured.image_counts[name][:, c], -1, 0)
+  return dict(zip(IMAGE_COUNTS, rows, strict=True))
 
 
 def _map_result(
@@ -123,18 +141,15 @@ def _map_result(
 ) -> dict:
   positive, negative = measured.histograms[name][c][:2]
   oracle_threshold, oracle = metrics.oracle(positive, negative)
-  counts: dict[str, np.ndarray] = dict(
-    zip(IMAGE_COUNTS, np.moveaxis(measured.image_counts[name][:, c], -1, 0), strict=True)
-  )
+  counts = _image_counts(measured, name, c)
   iou = counts["hit"] / np.maximum(counts["union"], 1)
   iou = np.sort(iou[counts["truth"] > 0])  # Sorted, the mean does not depend on the order of images.
-  called_positive = measured.probabilities[:, c] > config.localize.gate
   at = lambda value: {"threshold": value, **metrics.rates(metrics.confusion(positive, negative, value))}
   return {
     "label_free": at(threshold),
     "oracle": {"threshold": oracle_threshold, **oracle},
     "rules": {rule: at(values[c]) for rule, values in rules.items()},
-    "coverage": metrics.coverage(counts, measured.labels[:, c], called_positive),
+    "coverage": _coverage(measured, name, config, c),
     "per_image_iou": {
       "images": len(iou), "mean": float(iou.mean()) if len(iou) else 0.0,
       "counts": np.histogram(iou, bins=10, range=(0, 1))[0].tolist(),

@@ -43,9 +43,12 @@ class Measurements:
 
 def measure(
   localize: Callable, state: TrainState, split: Split, mesh: Mesh, config: Config,
-  thresholds: dict[str, list[float]] | None,
+  thresholds: dict[str, list[float]] | None, *, at_most: int = 0,
 ) -> Measurements:
-  """Counts pixels of a split and, with thresholds, of its images and landslides, over all processes."""
+  """Counts pixels of a split and, with thresholds, of its images and landslides, over all processes.
+
+  `at_most` takes that many images at even intervals; 0 takes all.
+  """
   names = map_names(config)
   histograms = _make_histograms(config, mesh)
   levels = {
@@ -55,8 +58,9 @@ def measure(
   pooled: dict[str, Any] = dict.fromkeys(names, 0.0)
   rows = collections.defaultdict(list)
   examples = ReportExamples(split, config.model.rgb_bands)
-  progress = Progress("evaluation", len(split.source.ids))
-  for batch in preemption.until_stopped(split.eval_batches(config)):
+  count = len(split.source.ids)
+  progress = Progress("evaluation", min(at_most, count) if at_most else count)
+  for batch in preemption.until_stopped(split.eval_batches(config, at_most=at_most)):
     maps = localize(state, sharding.to_global(inputs_of(batch, config), mesh))
     counts = histograms(maps, sharding.to_global(batch["mask"], mesh), levels)
     maps, counts = sharding.local_rows((maps, counts))

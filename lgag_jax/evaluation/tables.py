@@ -30,6 +30,7 @@ class ClassSummary:
   pixels: Table
   rules: Table
   sizes: Table | None
+  coverage: Table | None  # How much is mapped, by the images' labels; not in files of release 0.1.0.
 
 
 def summarise(result: dict) -> list[ClassSummary]:
@@ -80,7 +81,24 @@ def _summary(name: str, values: dict, main: str) -> ClassSummary:
     pixels=_rate_table(("map", "threshold from"), pixels, masks),
     rules=_rate_table((f"threshold rule, {map_title(main)}",), rules, masks),
     sizes=_sizes(maps[main]["recall_by_size"], map_title(main)) if masks else None,
+    coverage=_coverage(maps[main].get("coverage"), values.get("training_coverage")),
   )
+
+
+def _coverage(validation: dict | None, training: dict | None) -> Table | None:
+  """Returns the table of the sizes of maps, which need no masks."""
+  if not validation:
+    return None
+  columns = {"validation": validation} | ({"training": training} if training else {})
+  share = lambda value: "-" if value is None else f"{100 * value:.3g} %"
+  rows = [
+    ("positive images in which nothing is mapped",
+     *(f"{v['black']} of {v['positive_images']}" for v in columns.values())),
+    ("images called positive that are mapped nearly as a whole",
+     *(f"{v['white']} of {v['found_images']}" for v in columns.values())),
+    ("mapped share of negative images", *(share(v["negative_share"]) for v in columns.values())),
+  ]
+  return Table(("size of maps, by the labels of images", *columns), rows)
 
 
 def _rate_table(

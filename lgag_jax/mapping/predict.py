@@ -11,7 +11,7 @@ import jax
 from lgag_jax.config import Config
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
 from lgag_jax.imagery import listing, reading
-from lgag_jax.mapping import output_folder, products, scene_page, terrain_filter
+from lgag_jax.mapping import model_findings, output_folder, products, scene_page, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel, load_model
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.scene_mapper import SceneMapper
@@ -34,6 +34,7 @@ class MappingResult:
   thresholds: list[float]  # Per class.
   skipped: dict[str, str]  # Why images could not be mapped, by path.
   choice: str = ""  # Of `LoadedModel`.
+  findings: tuple[tuple[str, str, str], ...] = ()  # Level, text and remedy: what to know of the maps.
 
   @property
   def threshold_rule(self) -> str:
@@ -96,7 +97,8 @@ def map_scenes(
       for path in paths if path not in complete
     }
     result = MappingResult(
-      [], plans, config, int(state.step), loaded.thresholds, reasons, loaded.choice)
+      [], plans, config, int(state.step), loaded.thresholds, reasons, loaded.choice,
+      model_findings.read(loaded))
     rows = processes.run_on_first(lambda: _write_table_and_page(result, output))
   if not rows:
     first = next(iter(skipped.values()), "on another process")
@@ -120,6 +122,8 @@ def _write_table_and_page(result: MappingResult, output: pathlib.Path) -> list[d
     (output / ".unfinished").rmdir()
   scenes = output_folder.read_figures(output, result.config.data.classes)  # Once: they may be long.
   rows = products.write_table(result.plans, output, scenes)
+  if blank := blank_maps_warning(rows, result.config):
+    result = dataclasses.replace(result, findings=(("warning", blank, ""), *result.findings))
   if rows and not output_folder.is_page_current(output, output_folder.digest(scenes, result.skipped)):
     write_page(result, output, scenes)
   return rows
@@ -145,6 +149,7 @@ def write_page(
     description += f" Gate: {config.localize.gate:g}{origin}."
   scene_page.write(
     scenes, output, description=description, skipped=result.skipped, evaluation=evaluation,
+    findings=result.findings,
     maps_digest=output_folder.digest(scenes, result.skipped),
   )
 

@@ -24,11 +24,13 @@ _PICTURE_SIDE = 1080  # Pixels.
 def write(
   results: Sequence[dict], output: pathlib.Path, *, description: str, skipped: dict[str, str],
   maps_digest: str, evaluation: dict | None = None,
+  findings: Sequence[tuple[str, str, str]] = (),
 ) -> None:
   """Writes report.html for the numbers of all maps; `description` says how they were drawn.
 
   `maps_digest` tells later runs what the page shows. `skipped` gives the reason for each image that
-  could not be mapped. `evaluation` is what `judge.evaluate` returns.
+  could not be mapped. `evaluation` is what `judge.evaluate` returns. `findings`, of a level, a text and
+  a remedy each, say whether the maps can be trusted.
   """
   names = list(results[0]["classes"])
   mapped_pixels = lambda result: sum(values["pixels"] for values in result["classes"].values())
@@ -38,7 +40,7 @@ def write(
   page = rendering.html(
     "scene_report.html", title="1 scene" if len(results) == 1 else f"{len(results):,} scenes",
     description=description, events=_events(results), maps_digest=maps_digest,
-    cards=_cards(results),
+    cards=_cards(results), findings=findings,
     skipped=rendering.Table(("image", "reason"), reasons, text_columns=2), skipped_count=len(skipped),
     warnings=_warnings(results, labels),
     evaluation=_evaluation(evaluation, output) if evaluation else None,
