@@ -103,9 +103,11 @@ export class Sheet {
     picture.className = "picture";
     const image = picture.appendChild(document.createElement("img"));
     image.alt = "";
+    image.decoding = "async"; // Scrolling does not wait for it.
     const layer = picture.appendChild(document.createElement("img"));
     layer.className = "layer";
     layer.alt = "";
+    layer.decoding = "async";
     layer.hidden = true;
     for (const name of ["sign", "chance"]) {
       picture.appendChild(document.createElement("span")).className = name;
@@ -129,19 +131,25 @@ export class Sheet {
     const version = this.fast ? "" : model.layerOf(number);
     if (version && layer.dataset.version !== version) layer.src = `map_layer/${number}?v=${version}`;
     if (version) layer.dataset.version = version;
-    layer.hidden = !version;
+    if (layer.hidden !== !version) layer.hidden = !version;
+    const chance = model.chance?.[number];
+    const isCursor = position === model.cursor;
+    // Writing what is there already would lay out and paint all tiles in each frame of scrolling.
+    const state = [position, model.columns, side, model.label[number], isCursor, selected, chance].join();
+    if (element.state === state) return;
+    element.state = state;
     const left = (position % model.columns) * side;
     element.style.transform = `translate(${left}px, ${Math.floor(position / model.columns) * side}px)`;
     element.style.setProperty("--tint", kind?.tint ?? "transparent");
     element.dataset.line = kind?.line ?? "";
     element.dataset.label = model.label[number];
-    element.classList.toggle("cursor", position === model.cursor);
+    element.classList.toggle("cursor", isCursor);
     element.setAttribute("aria-selected", selected);
     element.setAttribute("aria-label", `${model.name(number)}: ${kind?.text ?? "no answer"}`);
     element.querySelector(".sign").textContent = kind?.sign ?? "";
-    const chance = element.querySelector(".chance");
-    chance.hidden = !(model.chance?.[number] >= 0);
-    chance.textContent = `${model.chance?.[number]} %`;
+    const percent = element.querySelector(".chance");
+    percent.hidden = !(chance >= 0);
+    percent.textContent = `${chance} %`;
   }
 
   position(event) {
