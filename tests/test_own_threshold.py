@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import numpy as np
 import pyogrio.raw
@@ -67,7 +68,7 @@ def test_an_evaluation_says_that_the_threshold_was_given(model, scene, tmp_path)
 def test_the_gate_decides_whether_a_window_is_mapped(model, scene, tmp_path, monkeypatch, gate, mapped):  # noqa: F811
   def make_window_scores(network, config, mesh, windows):
     def window_scores(state, pixels):
-      present = np.full((len(pixels), 1), 0.4, np.float32)  # Under the gate of the config, 0.5.
+      present: Any = np.full((len(pixels), 1), 0.4, np.float32)  # Under the gate of the config, 0.5.
       maps = Maps(probabilities=present, scores={"m": brightness(pixels)}, seeds=present)
       return gated(maps, "m", config), present
 
