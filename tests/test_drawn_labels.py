@@ -173,6 +173,7 @@ def test_a_layer_of_roads_added_to_a_review_in_a_gis_counts(tmp_path, caplog):
   ([SLIDE, ROAD], {"decision": ["accepted", "not_landslide"]}, {}, "has the decision 'accepted'"),
   ([SLIDE, ROAD], {"decision": ["missed", "not_landslide"]}, {"classes": ("a", "b")},
    "a missed landslide has the class ''"),
+  ([shapely.Point()], {"decision": ["not_landslide"]}, {}, "holds no shape that can be read"),
   ([SLIDE], {}, {"negative_labels": "nowhere.gpkg"}, "--negative_labels=nowhere.gpkg: no such file"),
   ([SLIDE], {}, {"negative_labels": "drawn.gpkg"}, "is the file of --labels"),
   ([SLIDE], {}, {"negative_labels": "scene.tif"}, "scene.tif is no layer of shapes"),

@@ -85,6 +85,8 @@ def _read_layer(
   warn(path, unreadable, "have no readable geometry; skipping them")
   parts, index = geometry_parts.take_all(path, features[readable])
   owners = readable[index]
+  if not len(parts):  # A layer in which nothing was drawn yet.
+    return DrawnShapes(np.array([], object), {field: np.array([], object) for field in fields})
   parts, located = shapes.to_pixels(path, parts, meta["crs"], grid, scene)
   warn(path, owners[~located], "have no position in the scene's coordinates; skipping them")
   owners = owners[located]

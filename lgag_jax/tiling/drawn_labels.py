@@ -178,6 +178,8 @@ def _is_background(word: str, settings: Settings) -> bool:
 def _log(
   path: pathlib.Path, scene: pathlib.Path | str, grid: Grid, geometries: np.ndarray, values: np.ndarray
 ) -> None:
+  if not len(geometries):
+    raise ValueError(f"{path} holds no shape that can be read: draw landslides and what is none.")
   inside = shapely.intersects(geometries, shapely.box(0, 0, grid.width, grid.height))
   if not inside.any():
     _LOG.warning(
