@@ -22,6 +22,7 @@ DATA_SETS = (
   "image_folder", "landslide4sense_rgb", "lgagnet_resnet50", "scene", "synthetic_landslides",
   "image_folder_stage2", "landslide4sense_rgb_stage2", "synthetic_landslides_stage2",
   "bijie", "gvlm", "landslide4sense", "cas_landslide", "hr_gldd", "synthetic_classes",
+  "synthetic_pairs",
 )
 SIDES = (16, 32, 64, 128)
 

@@ -1,7 +1,7 @@
 """GVLM, 0.59 m: tiles of 256 pixels of the image after the event, held out by site.
 
-To add the image before the event: --config.data.builder=data/gvlm:bitemporal --config.data.channels=6
---config.data.normalise=train.
+To add the image before the event: --config.data.builder=data/gvlm:bitemporal
+--config.data.before=stacked.
 """
 
 

@@ -1,6 +1,5 @@
 """The Python interface: `lgag_jax.load` and what it returns. See docs/api.md."""
 
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -11,17 +10,15 @@ from typing import overload
 
 import jax
 import numpy as np
-import rasterio
 from affine import Affine
-from rasterio.io import MemoryFile
 
-from lgag_jax.config import Config, DataConfig
+from lgag_jax.config import Config
 from lgag_jax.geo import scale
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.geo.pair_files import before_files, open_dates
 from lgag_jax.geo.windows import cover_scene
-from lgag_jax.imagery import arrays, listing, scaling
-from lgag_jax.mapping import predict, window_pipeline
+from lgag_jax.imagery import arrays, listing
+from lgag_jax.mapping import array_scenes, predict, scene_plans, window_pipeline
 from lgag_jax.mapping.row_store import SavedState
 from lgag_jax.mapping.scene_job import SceneJob, value_warnings
 from lgag_jax.method import registry
@@ -66,16 +63,18 @@ class Model:
 
   @overload
   def predict(
-    self, image: np.ndarray | str | os.PathLike, *, gsd: float = 0.0, options: Options = Options()
+    self, image: np.ndarray | str | os.PathLike, *,
+    before: np.ndarray | str | os.PathLike | None = None, gsd: float = 0.0,
+    options: Options = Options(),
   ) -> Result: ...
 
   @overload
   def predict(
-    self, image: str | os.PathLike, output: str | os.PathLike, *, gsd: float = 0.0,
-    options: Options = Options(),
+    self, image: str | os.PathLike, output: str | os.PathLike, *,
+    before: str | os.PathLike | None = None, gsd: float = 0.0, options: Options = Options(),
   ) -> list[dict]: ...
 
-  def predict(self, image, output=None, *, gsd=0.0, options=Options()):
+  def predict(self, image, output=None, *, before=None, gsd=0.0, options=Options()):
     """Maps an array or files as --mode=predict does.
 
     An array is [H, W, channels] or [B, H, W, channels], of any size, with values as in files: integers,
@@ -83,9 +82,12 @@ class Model:
     band, or where it equals the nodata value in an xarray.DataArray's attributes. An array, or one file
     without `output`, returns a Result. It takes 4 C + 1 bytes of memory per pixel, and a copy of the
     array. With `output`, the files of `image` (a file, a folder or a glob) are mapped into that folder;
-    returns the rows of predictions.csv. `gsd` is metres per pixel, for images that do not give theirs.
-    Raises ValueError naming the argument.
+    returns the rows of predictions.csv. A network that compares two dates also takes `before`, the
+    image before the event: an array of the same size, or what --before takes. `gsd` is metres per
+    pixel, for images that do not give theirs. Raises ValueError naming the argument.
     """
+    if isinstance(before, str | os.PathLike):
+      options = dataclasses.replace(options, before=user_paths.expanded(before, "before"))
     dem = user_paths.expanded(options.dem, "options.dem") if options.dem else ""
     options = dataclasses.replace(options, gsd=gsd or options.gsd, dem=dem)
     if dem and output is None:
@@ -98,18 +100,25 @@ class Model:
       paths = listing.scene_files(image)
       if len(paths) > 1:
         raise ValueError(f"{image} is {len(paths)} images: name a folder for their maps as `output`.")
-      channels = self.config.data.channels
-      open_file = functools.partial(open_scene, paths[0], channels, bands=options.bands)
+      scene_plans.check_dates(self.config, options)
+      ((path, date),) = before_files(paths, options.before).items()
+      open_file = functools.partial(
+        open_dates, path, date, self.config.data.channels, bands=options.bands,
+        max_shift=options.max_shift,
+      )
       with open_file() as scene:
-        source = str(paths[0]), scene.dtype, scene.grid, open_file
+        source = str(path), scene.dtype, scene.grid, open_file
       return self._map([source], options)[0]
     if output is not None:
       raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
     array = arrays.masked(image)
-    batch = _as_batch(array, self.config.data)
+    batch = array_scenes.as_batch(array, self.config.data, "The array")
+    if before is not None or self.config.data.paired:
+      batch = array_scenes.with_before(batch, before, self.config.data, options.max_shift)
     grid = Grid(batch.shape[1], batch.shape[2], None, Affine.identity())
     sources = [
-      ("The array", batch.dtype, grid, functools.partial(_open_array, pixels, grid)) for pixels in batch
+      ("The array", batch.dtype, grid, functools.partial(array_scenes.open_array, pixels, grid))
+      for pixels in batch
     ]
     results = self._map(sources, options)
     if np.ndim(array) == 3:
@@ -180,36 +189,3 @@ class _MemoryRows:
 
   def save(self, state: SavedState) -> None:
     """Does nothing: maps in memory are not resumed."""
-
-
-@contextlib.contextmanager
-def _open_array(pixels: np.ma.MaskedArray, grid: Grid) -> Iterator[Scene]:
-  """Opens an array as a scene: a file in memory, which is read as one on disk."""
-  height, width, channels = pixels.shape
-  profile = {"height": height, "width": width, "count": channels, "dtype": pixels.dtype}
-  valid = ~np.ma.getmaskarray(pixels).any(axis=-1)
-  with MemoryFile() as file:
-    with (
-      rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-      file.open(driver="GTiff", photometric="MINISBLACK", BIGTIFF="IF_SAFER", **profile) as raster,
-    ):
-      raster.write(np.moveaxis(pixels.data, -1, 0))
-      if not valid.all():
-        raster.write_mask(valid)
-    with file.open() as raster:
-      yield Scene(pathlib.Path("array"), raster, grid, list(range(1, channels + 1)), None)
-
-
-def _as_batch(array: np.ma.MaskedArray, data: DataConfig) -> np.ma.MaskedArray:
-  """Returns an array as [B, H, W, channels]; raises ValueError naming its shape or type."""
-  channels = data.channels
-  if array.ndim not in (3, 4) or array.shape[-1] != channels or 0 in array.shape:
-    raise ValueError(
-      f"The array is {list(array.shape)}: give [H, W, {channels}] or [B, H, W, {channels}]."
-    )
-  if array.dtype == np.float16:
-    array = np.ma.asarray(array.astype(np.float32))
-  if array.dtype.kind not in "uif":
-    raise ValueError(f"The array holds {array.dtype}: give integers as read, or floats.")
-  scaling.check_type(array.dtype, data, "The array")
-  return array if array.ndim == 4 else array[None]

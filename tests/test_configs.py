@@ -25,6 +25,7 @@ PARAMETERS = {
   "cas_landslide": 3_295_346,
   "hr_gldd": 3_295_634,
   "synthetic_classes": 3_295_958,
+  "synthetic_pairs": 3_731_426,
   "image_folder:lgag": 3_295_346,
   "image_folder:sol": 3_170_561,
   "image_folder:class_activation": 3_170_561,

@@ -15,7 +15,7 @@ import scipy.ndimage
 from . import noise, paint, palette, shapes, terrain
 from .terrain import Terrain
 
-_PAD = 20  # Pixels drawn around a window, so that shadows and blur cross its edges.
+PAD = 20  # Pixels drawn around a window, so that shadows and blur cross its edges.
 _MIN_PIXELS = 200  # Landslide pixels of a positive patch.
 _WINDOW = 512
 
@@ -29,6 +29,7 @@ class Plan:
   slides: tuple[shapes.Slide, ...]
   bares: tuple[shapes.Bare, ...]
   shift: tuple[int, int]  # Offset into the textures.
+  old: tuple[shapes.Slide, ...] = ()  # Landslides of an earlier event; see pairs.py.
 
 
 def make_plan(
@@ -56,22 +57,27 @@ def make_plan(
   )
 
 
-def render(plan: Plan, top: int, left: int, height: int, width: int, *, classes: bool = False):
+def render(
+  plan: Plan, top: int, left: int, height: int, width: int, *, classes: bool = False, pad: int = PAD
+):
   """Returns a window of a scene: the image u8[height, width, 3] and its mask u8[height, width].
 
-  The mask is 1 for landslides; with `classes` it holds the numbers of paint.CLASSES.
+  The mask is 1 for landslides; with `classes` it holds the numbers of paint.CLASSES,
+  and paint.OLD for old landslides.
   """
-  rows = np.arange(top - _PAD, top + height + _PAD)
-  cols = np.arange(left - _PAD, left + width + _PAD)
+  rows = np.arange(top - pad, top + height + pad)
+  cols = np.arange(left - pad, left + width + pad)
   canvas = paint.start(plan.ground, plan.style, plan.shift, rows, cols)
   for bare in plan.bares:
     paint.paint_bare(canvas, bare)
   paint.paint_road(canvas)
   paint.paint_river(canvas)
+  for slide in plan.old:
+    paint.paint_slide(canvas, slide, paint.OLD)
   for slide in plan.slides:
     paint.paint_slide(canvas, slide)
   image = _photograph(canvas, _sunlight(canvas))
-  inner = (slice(_PAD, -_PAD), slice(_PAD, -_PAD))
+  inner = (slice(pad, -pad), slice(pad, -pad))
   mask = canvas.mask[inner]
   return image[inner], mask.copy() if classes else np.uint8(mask == 1)
 

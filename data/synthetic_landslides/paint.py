@@ -11,6 +11,7 @@ from .terrain import Terrain
 # Numbered from 1 in a canvas's mask. The uppermost object counts; roads and everything else are 0.
 CLASSES = ("landslide", "bare", "river")
 _SLIDE, _BARE, _RIVER = range(1, len(CLASSES) + 1)
+OLD = len(CLASSES) + 1  # A landslide of an earlier event.
 
 
 @dataclasses.dataclass
@@ -165,8 +166,8 @@ def paint_river(canvas: Canvas) -> None:
   canvas.height -= wet * (0.35 * canvas.texture("mottle") + 0.07 * canvas.texture("grain") + 0.8)
 
 
-def paint_slide(canvas: Canvas, slide: shapes.Slide) -> None:
-  """Paints a landslide, and marks its pixels in the mask."""
+def paint_slide(canvas: Canvas, slide: shapes.Slide, number: int = _SLIDE) -> None:
+  """Paints a landslide, and marks its pixels in the mask by `number`."""
   reach = 1.4 * float(slide.width.max()) + 3
   part = canvas.part(slide.path.min(0) - reach, slide.path.max(0) + reach)
   if part is None:
@@ -180,7 +181,7 @@ def paint_slide(canvas: Canvas, slide: shapes.Slide) -> None:
   bank = noise.take_between("mottle", s / 3.5 + slide.shift[0], np.sign(t) * 60 + 0 * s)
   width = width * (1 + 0.05 * ragged + 0.13 * bank)
   inside = np.where((s >= 0) & (s <= slide.length), width - np.abs(t), -reach)
-  canvas.mask[part][inside > 0] = _SLIDE
+  canvas.mask[part][inside > 0] = number
   along, across = s / slide.length, t / np.maximum(width, 1)
   streak = noise.take_between("grain", t / 1.3 + slide.shift[0], s / 18 + slide.shift[1])
   streak = streak + 0.7 * noise.take_between("grain", t / 2.5 + slide.shift[1], s / 30)

@@ -12,12 +12,12 @@ from etils import epath
 _FOLDER = pathlib.Path(__file__).resolve().parent
 
 try:
-  from . import drawing, paint
+  from . import drawing, paint, pairs
 except ImportError:  # This file was imported by its path, not as part of its package.
   sys.path.insert(0, str(_FOLDER.parent))
   try:
-    drawing, paint = (
-      importlib.import_module(f"{_FOLDER.name}.{name}") for name in ("drawing", "paint")
+    drawing, paint, pairs = (
+      importlib.import_module(f"{_FOLDER.name}.{name}") for name in ("drawing", "paint", "pairs")
     )
   finally:
     sys.path.remove(str(_FOLDER.parent))
@@ -30,13 +30,16 @@ FIRST_SEED = {"train": 0, "validation": 1_000_000_000}
 class Config(tfds.core.BuilderConfig):
   """The side of a patch in pixels and the number of patches in each split.
 
-  With `classes`, patches show any combination of paint.CLASSES; otherwise landslides or none.
+  With `classes`, patches show any combination of paint.CLASSES; otherwise landslides or none. With
+  `pairs` each has an image before the event, up to `max_shift` pixels beside it.
   """
 
   size: int
   train: int
   validation: int
   classes: bool = False
+  pairs: bool = False
+  max_shift: int = 1
 
   def seeds(self, split: str) -> range:
     """Returns the seeds of a split. Even ones show a landslide (with `classes`, see `present`)."""
@@ -73,10 +76,27 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
       name="tiny_three_classes", description="64 pixels, for tests.", size=64, train=24,
       validation=16, classes=True,
     ),
+    Config(
+      name="pairs", description="256 pixels, before and after.", size=256, train=640, validation=200,
+      pairs=True,
+    ),
+    Config(
+      name="pairs_shifted", description="Before and after, up to 3 pixels apart.", size=256, train=640,
+      validation=200, pairs=True, max_shift=3,
+    ),
+    Config(
+      name="tiny_pairs", description="64 pixels, for tests.", size=64, train=24, validation=16,
+      pairs=True,
+    ),
   ]
 
   def _info(self) -> tfds.core.DatasetInfo:
-    size = self.builder_config.size
+    size, more = self.builder_config.size, {}
+    if self.builder_config.pairs:
+      more = {
+        "before": tfds.features.Image(shape=(size, size, 3), encoding_format="png"),
+        "old": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
+      }
     label = tfds.features.ClassLabel(names=["non-landslide", "landslide"])
     if self.builder_config.classes:
       label = tfds.features.Sequence(tfds.features.ClassLabel(names=list(paint.CLASSES)))
@@ -87,6 +107,7 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
           "mask": tfds.features.Image(shape=(size, size, 1), encoding_format="png"),
           "label": label,
           "id": tfds.features.Text(),
+          **more,
         }
       ),
       supervised_keys=("image", "label"),
@@ -100,11 +121,19 @@ class Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
   def _generate_examples(self, split: str):
     config = self.builder_config
     for seed in config.seeds(split):
-      if config.classes:
+      more = {}
+      if config.pairs:
+        label = int(seed % 2 == 0)
+        pair = pairs.draw_patch(
+          seed, size=config.size, landslide=bool(label), max_shift=config.max_shift
+        )
+        image, mask = pair.after, pair.mask
+        more = {"before": pair.before, "old": pair.old[..., None]}
+      elif config.classes:
         label = config.present(seed)
         image, mask = drawing.draw_classes(seed, label, size=config.size)
       else:
         label = int(seed % 2 == 0)
         image, mask = drawing.draw_patch(seed, size=config.size, landslide=bool(label))
       name = f"{split}_{seed - FIRST_SEED[split]:06d}"
-      yield name, {"image": image, "mask": mask[..., None], "label": label, "id": name}
+      yield name, {"image": image, "mask": mask[..., None], "label": label, "id": name, **more}

@@ -155,3 +155,18 @@ def draw_terrain(
     road_width=rng.uniform(2.4, 4.2) * unit**0.5,
   )
   return dataclasses.replace(ground, road=_distance(_roads(rng, ground), rows, cols))
+
+
+def with_more_roads(rng: np.random.Generator, ground: Terrain) -> Terrain:
+  """Returns the ground with at least one road more."""
+  lines: list[np.ndarray] = []
+  for _ in range(20):  # A patch has a road less than half of the time.
+    if lines := _roads(rng, ground):
+      break
+  away = _distance(lines, ground.rows, ground.cols)
+  return dataclasses.replace(ground, road=np.minimum(ground.road, away))
+
+
+def heights_at(ground: Terrain, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+  """Returns the heights f32[len(rows), len(cols)] at places that may lie between pixels."""
+  return noise.upsample(ground.height, rows, cols, ground.step)

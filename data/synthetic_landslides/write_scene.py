@@ -34,7 +34,7 @@ def _footprint(top: int, left: int, shape: tuple[int, int], scene: tuple[int, in
   return np.minimum(inside_y, inside_x) >= edge
 
 
-def _profile(height: int, width: int, gsd_m: float, crs: str, origin, angle: float) -> dict:
+def profile_of(height: int, width: int, gsd_m: float, crs: str, origin, angle: float) -> dict:
   along, across = gsd_m * math.cos(math.radians(angle)), gsd_m * math.sin(math.radians(angle))
   return {
     "driver": "GTiff",
@@ -53,7 +53,7 @@ def _profile(height: int, width: int, gsd_m: float, crs: str, origin, angle: flo
 
 
 @contextlib.contextmanager
-def _replacing(paths: list[pathlib.Path]):
+def replacing(paths: list[pathlib.Path]):
   """Yields temporary names to write to; renames them to `paths` at the end if there was no error."""
   parts = [path.with_name(f".{path.name}.part") for path in paths]
   try:
@@ -110,9 +110,9 @@ def write_scene(
     raise ValueError(f"{nodata_margin=}: must be from 0 to a quarter of the scene's shorter side")
   mask_path = path.with_name(f"{path.stem}_mask.tif")
   plan = drawing.make_plan(seed, height, width, landslide=True)
-  profile = _profile(height, width, gsd_m, crs, origin, angle_deg)
+  profile = profile_of(height, width, gsd_m, crs, origin, angle_deg)
   with (
-    _replacing([path, mask_path]) as (image_part, mask_part),
+    replacing([path, mask_path]) as (image_part, mask_part),
     rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
     rasterio.open(image_part, "w", count=3, photometric="RGB", **profile) as image_file,
     rasterio.open(mask_part, "w", count=1, nodata=_NODATA, **profile) as mask_file,

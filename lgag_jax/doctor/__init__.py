@@ -1,4 +1,4 @@
 """Checks the data before training and reports problems in words.
 
-May import: config, imagery, inputs, method, pages, runtime, training.
+May import: config, geo, imagery, inputs, method, pages, runtime, training.
 """

@@ -55,7 +55,7 @@ def plan(config: Config) -> Plan:
     functools.partial(train_step.fresh_state, network, config, optimizer.make_optimizer(config, 1)),
     trunk,
   )
-  image = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+  image = jax.ShapeDtypeStruct((1, side, side, config.data.input_channels), jnp.float32)
   frozen = jax.eval_shape(network.frozen, state.params, state.statistics, image)
   return Plan(network, _bytes(state), _bytes(state.params), frozen)
 
@@ -71,7 +71,7 @@ def make(survey: Survey, config: Config, plan: Plan, workdir: pathlib.Path) -> E
   decoded_once = cached or survey.bytes_decoded <= cache_limit
   images_read = counts["train"] if decoded_once else images_drawn
   # Four batches wait in the pipeline while one is in use.
-  batch = 5 * config.train.batch_size * 4 * config.data.image_size**2 * config.data.channels
+  batch = 5 * config.train.batch_size * 4 * config.data.image_size**2 * config.data.input_channels
   decoded = min(survey.bytes_decoded, cache_limit)
   folder = pathlib.Path(config.data.feature_cache_directory or workdir).absolute()
   while not folder.exists():

@@ -15,6 +15,7 @@ from lgag_jax.doctor import (
   findings,
   image_checks,
   label_checks,
+  pair_checks,
   survey,
 )
 from lgag_jax.doctor.page import render
@@ -37,8 +38,8 @@ def examine(config: Config, workdir: pathlib.Path) -> int:
   resources = estimate.make(data, config, plan, workdir)
   all_findings = findings.sort([
     *file_checks.check(config), *image_checks.check(data, config, plan.network),
-    *label_checks.check(data, config), *duplicate_checks.check(data.examples),
-    *estimate.check(resources),
+    *label_checks.check(data, config), *pair_checks.check(config),
+    *duplicate_checks.check(data.examples), *estimate.check(resources),
   ])
   code = findings.exit_code(all_findings)
   path = workdir / "doctor" / "report.html"

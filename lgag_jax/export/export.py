@@ -82,8 +82,9 @@ def facts(model: LoadedModel, settings: Settings) -> dict:
   data, windows = model.config.data, training_windows(model)
   gsd = model.training_scale.gsd
   return {
-    "side": windows.side, "channels": data.channels, "classes": list(data.classes),
-    "bands": list(settings.bands or range(1, data.channels + 1)),
+    "side": windows.side, "channels": data.input_channels, "classes": list(data.classes),
+    # Of an image of either date; a program of pairs takes those after the event, then those before.
+    "bands": list(settings.bands or range(1, data.channels + 1)), "dates": 2 if data.paired else 1,
     # [0, None]: the upper end is an integer type's largest value, for floats 1. None: the program
     # scales each band by its own mean and deviation.
     "value_range": [0, data.max_value or None] if data.normalise == "trunk" else None,
@@ -152,8 +153,8 @@ def training_windows(model: LoadedModel) -> scale.WindowPlan:
 
 
 def _image_struct(model: LoadedModel, batch, image_type: str) -> jax.ShapeDtypeStruct:
-  side = training_windows(model).side
-  return jax.ShapeDtypeStruct((batch, side, side, model.config.data.channels), np.dtype(image_type))
+  side, channels = training_windows(model).side, model.config.data.input_channels
+  return jax.ShapeDtypeStruct((batch, side, side, channels), np.dtype(image_type))
 
 
 def image_types(config: Config, settings: Settings) -> tuple[str, ...]:

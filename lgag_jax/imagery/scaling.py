@@ -94,7 +94,7 @@ def bands_out_of_range(mean: np.ndarray, config: DataConfig) -> np.ndarray:
   `mean` is f64[channels] over an image, in units of full scale. The expected range is [0, 1], or what
   data.mean and data.std imply for normalise="trunk".
   """
-  centre, spread = np.array(config.mean or 0.5), np.array(config.std or 0.5)
+  centre, spread = (np.resize(x or 0.5, len(mean)) for x in (config.mean, config.std))
   return ~(np.abs(mean - centre) <= _MAX_SHIFT * spread)
 
 

@@ -22,6 +22,7 @@ from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
 from lgag_jax.inference.localize import inputs_of, main_map_name, make_localize
+from lgag_jax.method import pairs
 from lgag_jax.method.network import Network
 from lgag_jax.runtime import files, preemption, processes, sharding
 from lgag_jax.state import TrainState
@@ -47,6 +48,7 @@ class ColourEvidence:
   high: np.ndarray  # f32[3]
   bands: tuple[int, ...]  # Red, green and blue, from 1.
   in_unit_range: bool  # Whether images are in [0, 1], not standardised.
+  paired: bool = False  # Whether images hold two dates.
 
   def __call__(
     self, scores: Float[Array, "B H W C"], image: Float[Array, "B H W E"]
@@ -61,7 +63,7 @@ class ColourEvidence:
 
   def bin_index(self, image: Float[Array, "B H W E"]) -> Array:
     """Returns the bin of each cell of the grid, i32[B, h, w], below BINS^3."""
-    features = colour_features(image, self.bands, self.in_unit_range)
+    features = colour_features(image, self.bands, self.in_unit_range, self.paired)
     low, high = jnp.asarray(self.low), jnp.asarray(self.high)
     bins = jnp.clip(((features - low) / (high - low) * BINS).astype(jnp.int32), 0, BINS - 1)
     return (bins[..., 0] * BINS + bins[..., 1]) * BINS + bins[..., 2]
@@ -70,7 +72,7 @@ class ColourEvidence:
     with files.atomic_path(workdir / FILE) as path:
       np.savez(
         path, log_ratio=self.log_ratio, low=self.low, high=self.high, bands=np.array(self.bands),
-        in_unit_range=np.array(self.in_unit_range),
+        in_unit_range=np.array(self.in_unit_range), paired=np.array(self.paired),
       )
 
   def digest(self) -> str:
@@ -80,12 +82,20 @@ class ColourEvidence:
 
 
 def colour_features(
-  image: Float[Array, "B H W E"], bands: tuple[int, ...], in_unit_range: bool
+  image: Float[Array, "B H W E"], bands: tuple[int, ...], in_unit_range: bool, paired: bool
 ) -> Float[Array, "B h w 3"]:
   """Returns log red over green, log blue over green and brightness, on a grid of stride 4.
 
-  Of standardised images, which have no ratios, the differences and the mean of the bands.
+  Of standardised images, which have no ratios, the differences and the mean of the bands. Of pairs, log
+  red over green after the event, its change, and the change of brightness.
   """
+  if paired:
+    after, before = (
+      colour_features(date, bands, in_unit_range, False)
+      for date in jnp.split(pairs.matched(image), 2, axis=-1)
+    )
+    change = after - before
+    return jnp.stack([after[..., 0], change[..., 0], change[..., 2]], axis=-1)
   colours = cell_means(image[..., np.array(bands) - 1])
   if in_unit_range:
     red, green, blue = jnp.moveaxis(jnp.maximum(colours, 0.0) + 1 / 255, -1, 0)
@@ -103,10 +113,11 @@ def fit(
   """Counts the histograms of training images; `batches(at_most)` yields them, with images.
 
   The map is the network's main one, with each class's prior added. `priors` return log odds f32[n] of
-  colours f32[n, 3] in [0, 1]; they do not apply to standardised images. No mask is read.
+  colours f32[n, 3] in [0, 1]; they do not apply to standardised images and to pairs. No mask is read.
   """
   bands, unit_range = config.model.rgb_bands, config.data.normalise == "trunk"
-  features = jax.jit(lambda image: colour_features(image, bands, unit_range)[:, ::2, ::2])
+  paired = config.data.paired
+  features = jax.jit(lambda image: colour_features(image, bands, unit_range, paired)[:, ::2, ::2])
   sample = [
     np.asarray(features(batch["image"]))[batch["weight"] > 0]
     for batch in preemption.until_stopped(batches(_SAMPLE))
@@ -115,10 +126,10 @@ def fit(
   low, high = np.quantile(sample, (0.002, 0.998), axis=0).astype(np.float32)
   high, classes = np.maximum(high, low + 1e-3), len(config.data.classes)
   prior = np.zeros((classes, BINS, BINS, BINS), np.float32)
-  for c, log_odds in enumerate(priors if unit_range else ()):
+  for c, log_odds in enumerate(priors if unit_range and not paired else ()):
     if log_odds:
       prior[c] = log_odds(_bin_colours(low, high)).reshape(BINS, BINS, BINS)
-  given = ColourEvidence(prior, low, high, bands, unit_range)
+  given = ColourEvidence(prior, low, high, bands, unit_range, paired)
   network = dataclasses.replace(network, evidence=given)
   localize, name = make_localize(network, config, mesh), main_map_name(config)
   count = jax.jit(
@@ -149,10 +160,11 @@ def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence |
   try:
     evidence = ColourEvidence(
       arrays["log_ratio"], arrays["low"], arrays["high"], tuple(map(int, arrays["bands"])),
-      bool(arrays["in_unit_range"]),
+      bool(arrays["in_unit_range"]), config.data.paired,
     )
     shapes = evidence.log_ratio.shape, evidence.low.shape, evidence.high.shape, len(evidence.bands)
-    sound = shapes == ((len(config.data.classes), BINS, BINS, BINS), (3,), (3,), 3)
+    sound = bool(arrays.get("paired", False)) == config.data.paired
+    sound &= shapes == ((len(config.data.classes), BINS, BINS, BINS), (3,), (3,), 3)
     sound &= all(np.isfinite(x).all() for x in (evidence.log_ratio, evidence.low, evidence.high))
     sound &= bool((evidence.high > evidence.low).all()) and min(evidence.bands) > 0
     sound &= max(evidence.bands) <= config.data.channels

@@ -81,7 +81,8 @@ def plain_localize(network: Network, config: Config) -> Callable[[TrainState, di
       views.append((outputs.seeds, jax.nn.sigmoid(outputs.scores), scores))
     probabilities, scores = jax.tree.map(lambda *x: sum(x) / len(x), *(view[1:] for view in views))
     if needs_images(config):
-      scores = {name: refine(x, batch["image"], config.refine) for name, x in scores.items()}
+      after = batch["image"][..., : config.data.channels]  # Of pairs, whose outlines are sought.
+      scores = {name: refine(x, after, config.refine) for name, x in scores.items()}
     if network.evidence is not None:
       scores = {name: network.evidence(x, batch["image"]) for name, x in scores.items()}
     return Maps(probabilities=probabilities, scores=scores, seeds=views[0][0])

@@ -1,4 +1,4 @@
 """Turns data on disk into batches: sources, splits, normalisation, pipelines.
 
-May import: config, imagery, options, runtime.
+May import: config, geo, imagery, options, runtime.
 """

@@ -73,7 +73,7 @@ def resolve(config: Config, workdir: pathlib.Path) -> Config:
   """
   if config.data.normalise != "train":
     return config
-  statistics = processes.run_on_first(lambda: _load(workdir / FILE, config.data.channels))
+  statistics = processes.run_on_first(lambda: _load(workdir / FILE, config.data.input_channels))
   data = dataclasses.replace(
     config.data, normalise="given", mean=tuple(statistics["mean"]), std=tuple(statistics["std"])
   )
@@ -109,7 +109,7 @@ def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
   among them. Logs a warning for a constant band, and sets its std to 1.
   """
   own_images = range(jax.process_index(), len(source.ids), jax.process_count())
-  total = _no_pixels(config.channels)
+  total = _no_pixels(config.input_channels)
   progress = Progress("normalisation", len(own_images))
   with ThreadPoolExecutor(min(os.cpu_count() or 1, 16)) as pool:
     for first in range(0, len(own_images), _QUEUE):
@@ -121,7 +121,7 @@ def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
       progress.advance(len(part))
   progress.close()
   gathered = processes.gather({name: np.array([x]) for name, x in total._asdict().items()})
-  total = _no_pixels(config.channels)
+  total = _no_pixels(config.input_channels)
   for row in zip(*(gathered[name] for name in _Moments._fields), strict=True):
     total = total.merge(_Moments(*row))
   count, pixels, mean, squares = total
@@ -140,13 +140,13 @@ def measure(source: "Source", config: DataConfig) -> dict[str, Any]:
   for band in np.flatnonzero(constant):
     _LOG.warning("Band %d has the value %g in all training images.", band + 1, mean[band])
   return {
-    "bands": config.channels, "images": int(count), "pixels": int(pixels), "mean": mean.tolist(),
+    "bands": config.input_channels, "images": int(count), "pixels": int(pixels), "mean": mean.tolist(),
     "std": np.where(constant, 1.0, std).tolist(),
   }
 
 
 def _measure_example(source: "Source", index: int, config: DataConfig) -> _Moments:
-  total = _no_pixels(config.channels)
+  total = _no_pixels(config.input_channels)
   try:
     image, valid = source.read_valid_pixels(index)
   except ImageError:

@@ -8,8 +8,9 @@ import numpy as np
 from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
-from lgag_jax.imagery import listing, mask_values, reading
+from lgag_jax.imagery import mask_values, reading
 from lgag_jax.inputs import blocks, splits
+from lgag_jax.inputs.dates import DatedImages
 from lgag_jax.runtime import preemption
 
 _LOG = logging.getLogger(__name__)
@@ -90,19 +91,20 @@ class PatchSource:
     self._plan: blocks.SplitPlan | None = None
     self._block_tiles = self._skipped_tiles = 0  # Tiles in the split's blocks, and those not used.
     self.ids, self.keys, self._tiles, labels = [], [], [], []
-    for image, mask, region in self._rows(spec):
+    rows = self._rows(spec, root := splits.require_directory(config))
+    self._images = DatedImages(config, root, [image for image, _, _ in rows])
+    for image, mask, region in rows:
       preemption.check_if_single_process()
       try:
         labelled_tiles = self._labelled_tiles(image, mask, region)
       except (ValueError, OSError) as error:
         self._skip(image, error)
-        continue
+        labelled_tiles = []
       for tile, label in labelled_tiles:
         whole = not (config.tile_size or region)
-        name = image.name if whole else f"{image.name}[{tile.row}:{tile.col}]"
-        self.ids.append(name)
+        self.ids.append(image.name if whole else f"{image.name}[{tile.row}:{tile.col}]")
         self._tiles.append((image, mask, tile))
-        self.keys.append(f"{listing.file_key(image)} {tile.key()}")
+        self.keys.append(f"{self._images.key(image)} {tile.key()}")
         labels.append(label)
     self.labels = np.array(labels, np.float32).reshape(-1, len(config.classes))
     self._report_skipped_tiles(spec)
@@ -114,8 +116,8 @@ class PatchSource:
     """Returns the image, the mask and the part of them that an example is."""
     return self._tiles[index]
 
-  def _rows(self, spec: str) -> list[splits.Row]:
-    config, root = self._config, splits.require_directory(self._config)
+  def _rows(self, spec: str, root: pathlib.Path) -> list[splits.Row]:
+    config = self._config
     rows, names = splits.listed(config, root)
     self._rule = mask_values.decide(  # Of both splits together.
       (mask for _, mask, _ in rows if mask), classes=len(config.classes), ignore=config.mask_ignore
@@ -197,16 +199,14 @@ class PatchSource:
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, mask, tile = self._tiles[index]
-    pixels = reading.read_image(image, self._config.channels, tile.window())
+    pixels, valid = self.read_valid_pixels(index)
     with reading.open_raster(image) as raster, reading.open_raster(mask) as mask_raster:
       values = self._mask(raster, mask_raster, tile)
-    values[: tile.overlap_rows] = reading.UNKNOWN
-    values[:, : tile.overlap_cols] = reading.UNKNOWN
-    return pixels, values
+    return pixels, np.where(valid, values, np.uint8(reading.UNKNOWN))
 
   def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, _, tile = self._tiles[index]
-    pixels, valid = reading.read_pixels(image, self._config.channels, tile.window())
+    pixels, valid = self._images.read(image, tile.window())
     valid[: tile.overlap_rows] = False
     valid[:, : tile.overlap_cols] = False
     return pixels, valid

@@ -37,7 +37,7 @@ class Reader:
     self.failure: reading.ImageError | None = None  # The error that stopped the pipeline.
     size = (config.image_size,) * 2
     # Name, type and shape of each array that a call returns before the weight.
-    self.fields = ("image", tf.float32, (*size, config.channels)), ("mask", tf.uint8, size)
+    self.fields = ("image", tf.float32, (*size, config.input_channels)), ("mask", tf.uint8, size)
 
   def __call__(self, index: int) -> tuple[np.ndarray, np.ndarray, np.float32]:
     """Returns image f32[S, S, channels], scaled, mask u8[S, S] and weight 1, or 0 when skipped."""
@@ -47,7 +47,7 @@ class Reader:
     except reading.ImageError as error:
       self._skip(index, error)
       side = self._config.image_size
-      image = np.zeros((side, side, self._config.channels), np.float32)
+      image = np.zeros((side, side, self._config.input_channels), np.float32)
       return image, np.full((side, side), reading.UNKNOWN, np.uint8), np.float32(0.0)
     return to_model_size(image, self._config), self._mask_to_model_size(mask), np.float32(1.0)
 

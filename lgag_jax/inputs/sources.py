@@ -14,6 +14,7 @@ import numpy as np
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing, mask_values, opening, reading
 from lgag_jax.inputs import splits, tfds_source, unused_files
+from lgag_jax.inputs.dates import DatedImages
 from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.inputs.pseudo import PseudoSource
 
@@ -122,7 +123,8 @@ class FolderSource:
     self._rule = mask_values.decide(
       files if self.has_masks else (), classes=len(config.classes), ignore=config.mask_ignore
     )
-    self.keys = [listing.file_key(path) for path in self._paths]
+    self._images = DatedImages(config, root, self._paths)
+    self.keys = [self._images.key(path) for path in self._paths]
     self.ids = [f"{path.parent.name}/{path.name}" for path, _ in rows]
     self.labels = np.array([label for _, label in rows], np.float32).reshape(-1, len(config.classes))
 
@@ -175,20 +177,26 @@ class FolderSource:
     return [paths[i] for i in splits.select(spec, names, self._config, known=known)]
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    image = reading.read_image(self._paths[index], self._config.channels)
+    image, valid = self.read_valid_pixels(index)
+    mask = self._mask(index, image.shape[:2])
+    if self._config.paired:
+      mask = np.where(valid, mask, np.uint8(reading.UNKNOWN))
+    return image, mask
+
+  def _mask(self, index: int, shape: tuple[int, int]) -> np.ndarray:
     mask_path = self._masks[index]
     if mask_path is None:
-      return image, reading.mask_without_file(self.labels[index], image.shape[:2])
+      return reading.mask_without_file(self.labels[index], shape)
     with reading.open_raster(mask_path) as raster:
       mask = reading.read_mask(
         raster, classes=len(self._config.classes), ignore=self._rule.ignore,
         threshold=self._rule.threshold,
       )
-    reading.check_same_size(mask_path, mask.shape, image.shape[:2])
-    return image, mask
+    reading.check_same_size(mask_path, mask.shape, shape)
+    return mask
 
   def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-    return reading.read_pixels(self._paths[index], self._config.channels)
+    return self._images.read(self._paths[index])
 
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path | None]:
     return self._paths[index], self._masks[index]

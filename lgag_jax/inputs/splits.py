@@ -165,6 +165,7 @@ def read_manifest(
 def unread_columns(config: DataConfig, table: list[tables.Line] | None) -> list[str]:
   """Returns the columns of a manifest that are not read; those that --mode=tile writes do not count."""
   known = {"image", "split", "label", "file", *tables.IMAGE_NAMES, *TILE_COLUMNS}
+  known |= {"before"} if config.before == "manifest" else set()
   if config.source == "patches":
     known |= {*_REGION}
   return [name for name in (table[0][1] if table else ()) if name not in known]
@@ -188,7 +189,7 @@ def _manifest_row(root, manifest, number, line) -> Row:
       "the columns image and mask. If folders hold the labels, set data.source='folder'."
     )
   for name in names:
-    _check_inside(where, root, name)
+    check_inside(where, root, name)
   image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
   if not any(line.get(name) for name in _REGION):
     return image, mask, ()
@@ -198,7 +199,7 @@ def _manifest_row(root, manifest, number, line) -> Row:
     raise ValueError(f"{where}: {', '.join(_REGION)} must all be whole numbers: {line}.") from error
 
 
-def _check_inside(where: str, root: pathlib.Path, name: str) -> None:
+def check_inside(where: str, root: pathlib.Path, name: str) -> None:
   """Refuses paths outside the data: a manifest may come with the data from anywhere."""
   path = pathlib.PurePath(name)
   if path.is_absolute() or ".." in path.parts or "\0" in name:

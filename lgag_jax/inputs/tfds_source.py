@@ -13,7 +13,10 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lgag_jax.config import DataConfig
+from lgag_jax.geo import coregistration
+from lgag_jax.geo.coregistration import Shift
 from lgag_jax.imagery import reading
+from lgag_jax.inputs.dates import STACKED
 from lgag_jax.runtime import archives, download, files, packaged, processes
 
 _LOG = logging.getLogger(__name__)
@@ -47,10 +50,13 @@ class TfdsSource:
     with processes.first_then_others("data set"):
       _prepare(builder, config)
     features = cast(dict[str, Any], builder.info.features)
-    skip = {name: tfds.decode.SkipDecoding() for name in ("image", "mask") if name in features}
+    images = ("image", "mask", config.before)
+    skip = {name: tfds.decode.SkipDecoding() for name in images if name in features}
     # TFDS decodes 16-bit PNGs with TensorFlow only.
     wide = isinstance(features["image"], tfds.features.Image) and features["image"].dtype == np.uint16
     self._wide = features["image"] if wide else None
+    self._before = self._before_feature(features)
+    self._shifts: dict[int, Shift] = {}
     self._data = builder.as_data_source(split=spec, decoders={"image": skip["image"]} if wide else None)
     rows = builder.as_data_source(split=spec, decoders=skip)
     names = features["label"].names
@@ -65,7 +71,8 @@ class TfdsSource:
       present = {names[int(k)] for k in np.atleast_1d(row["label"])}
       labels.append([float(c in present) for c in config.classes])
     self.has_masks = "mask" in features
-    self.keys = [f"{builder.info.full_name} {spec} {i}" for i in range(len(self.ids))]
+    dates = f" {config.before} moved within {config.max_shift:g}" if config.paired else ""
+    self.keys = [f"{builder.info.full_name} {spec} {i}{dates}" for i in range(len(self.ids))]
     self.labels = np.array(labels, np.float32)
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
@@ -82,12 +89,36 @@ class TfdsSource:
 
   def _pixels(self, row: dict, index: int) -> tuple[np.ndarray, np.ndarray]:
     image = self._wide.decode_example(row["image"]).numpy() if self._wide else row["image"]
+    if self._before:
+      image = np.concatenate([image, row[self._before]], axis=-1)
     image = np.array(image)  # A copy, since `fill_missing` overwrites nodata pixels.
-    if image.shape[-1] != self._config.channels:
+    if image.shape[-1] != self._config.input_channels:
       raise reading.ImageError(
-        f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.channels}."
+        f"{self.ids[index]} has {image.shape[-1]} channels, not {self._config.input_channels}."
       )
-    return reading.fill_missing(image, np.ones(image.shape[:2], bool))
+    pixels, valid = reading.fill_missing(image, np.ones(image.shape[:2], bool))
+    if not (self._config.paired and self._config.max_shift):
+      return pixels, valid
+    if index not in self._shifts:  # An example is read several times, and this takes longest.
+      self._shifts[index] = coregistration.estimate(*np.split(pixels, 2, axis=-1), valid)
+    return coregistration.aligned(pixels, valid, self._config.max_shift, self._shifts[index])
+
+  def _before_feature(self, features: dict) -> str:
+    """Returns the feature of the image before, "" if the image holds both dates."""
+    name, image = self._config.before, features["image"]
+    if name in ("", STACKED):
+      return ""
+    if name not in features:
+      raise ValueError(
+        f"data.before={name!r}: {self._config.builder} has no such feature. Name one of "
+        f"{', '.join(features)}, or 'stacked' if the feature image holds both dates."
+      )
+    if features[name].dtype != image.dtype or self._wide:
+      raise ValueError(
+        f"data.before={name!r} and image must both be {image.dtype}, and not PNGs of 16 bits: stack "
+        "both dates in the feature image (data.before='stacked')."
+      )
+    return name
 
   def _mask(self, values: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
     values = values[..., 0] if values.ndim == 3 else values

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing, opening
-from lgag_jax.inputs import splits
+from lgag_jax.inputs import dates, splits
 
 _SIDE_FILE = re.compile(r".*\.(msk|ovr|xml|prj|wld|\w{1,4}w)", re.IGNORECASE)  # Of an image.
 
@@ -34,14 +34,15 @@ def find(config: DataConfig) -> UnusedFiles:
   unused.columns = splits.unread_columns(config, table)
   if config.source == "patches" and table is not None:
     rows, _ = splits.listed(config, root)
-    listed = {path for image, mask, _ in rows for path in (image, mask)}
+    listed = {path for image, mask, _ in rows for path in (image, mask)} | dates.files(config, root)
     for path in _files(root, set()):
       if path not in listed and not _is_hidden(path, root) and _is_image(path):
         unused.unlisted.append(str(path.relative_to(root)))
     return unused
   folders, stems = _folders(config, root)
+  before = dates.files(config, root)
   for path in _files(root, folders | stems.keys()):
-    if path != manifest and (reason := _reason(path, root, folders, stems)):
+    if path != manifest and path not in before and (reason := _reason(path, root, folders, stems)):
       getattr(unused, reason).append(str(path.relative_to(root)))
   if table is not None:
     names = {path.name for folder in folders for path in listing.image_files(folder)}

@@ -10,12 +10,13 @@ import jax
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
+from lgag_jax.geo.pair_files import before_files
 from lgag_jax.imagery import listing, reading
 from lgag_jax.mapping import model_findings, output_folder, products, scene_page, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel, load_model
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.scene_mapper import SceneMapper
-from lgag_jax.mapping.scene_plans import ScenePlan, plan_scenes
+from lgag_jax.mapping.scene_plans import ScenePlan, check_dates, plan_scenes
 from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import lock, processes, sharding
@@ -63,7 +64,8 @@ def map_scenes(
   """
   terrain_filter.check(options)
   paths, products_of_maps = listing.scenes_and_products(source)
-  paths = terrain_filter.without_dem(paths, options)
+  dates = before_files(terrain_filter.without_dem(paths, options), options.before)
+  paths = list(dates)
   if products_of_maps:
     _LOG.warning(
       "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
@@ -78,12 +80,13 @@ def map_scenes(
     raise OSError(f"--output={output} cannot be written to: {error.strerror}.") from error
   loaded = (model if isinstance(model, LoadedModel) else load_model(model)).at(options)
   config, state, mesh = loaded.config, loaded.state, loaded.mesh
+  check_dates(config, options)
   if jax.process_count() > 1:  # Each maps windows of its own, on its own devices.
     mesh = sharding.make_mesh(jax.local_devices())
     state = jax.tree.map(sharding.gather_to_host, state)
   with lock.hold(output, "output"):
     skipped = _SkippedImages()
-    plans = list(plan_scenes(paths, loaded, options, MapNames(output), skipped.add))
+    plans = list(plan_scenes(dates, loaded, options, MapNames(output), skipped.add))
     classes = len(config.data.classes)
     names = {plan.stem: plan.product_names(classes, options) for plan in plans}
     processes.run_on_first(lambda: output_folder.prepare(output, names))

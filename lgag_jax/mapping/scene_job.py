@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from lgag_jax.config import DataConfig
+from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.windows import Axis
@@ -45,7 +46,7 @@ class SceneJob:
   `windows.reduction` pixels of the file.
   """
 
-  open: Callable[[], AbstractContextManager[Scene]]
+  open: Callable[[], AbstractContextManager[Scene | Pair]]
   windows: WindowPlan  # How the pixels become inputs of the network.
   rows: Axis  # The windows down the scene.
   cols: Axis  # The windows across it.

@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from lgag_jax.config import Config
 from lgag_jax.geo import crs_relation, placement, scale
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.pair import Pair, shift_warnings
+from lgag_jax.geo.pair_files import open_dates
 from lgag_jax.geo.scale import WindowPlan
-from lgag_jax.geo.scene import open_scene
+from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import listing
 from lgag_jax.mapping import output_folder, rasters, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel
@@ -38,6 +41,7 @@ class ScenePlan:
   warnings: tuple[str, ...] = ()  # What its header tells the reader of its map to check.
   provenance: Provenance = Provenance()
   workdir: str = ""  # Of the network.
+  before: pathlib.Path | None = None  # The image before the event.
 
   def working_folder(self, output: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the map's rows until the map is whole."""
@@ -69,11 +73,27 @@ class ScenePlan:
     return (_MIN_POLYGON_SIDE * network_pixel * (self.grid.gsd() or 1.0)) ** 2
 
 
+def check_dates(config: Config, options: Options) -> None:
+  """Raises ValueError if the network needs an image before the event that is not given, or none."""
+  if config.data.paired and not options.before:
+    raise ValueError(
+      "This network compares images before and after an event: name those before with --before."
+    )
+  if options.before and not config.data.paired:
+    raise ValueError(
+      f"--before={options.before}: this network maps images of one date. Omit it, or train a network "
+      "for pairs with --config.data.before."
+    )
+
+
 def plan_scenes(
-  paths: list[pathlib.Path], loaded: LoadedModel, options: Options, names: MapNames,
-  skip: Callable[[pathlib.Path, Exception], None],
+  dates: dict[pathlib.Path, pathlib.Path | None], loaded: LoadedModel, options: Options,
+  names: MapNames, skip: Callable[[pathlib.Path, Exception], None],
 ) -> Iterator[ScenePlan]:
-  """Yields a plan for each scene whose header can be read; calls `skip` with the others."""
+  """Yields a plan for each scene whose header can be read; calls `skip` with the others.
+
+  `dates` are the scenes, each with its image before or None.
+  """
   config, training_scale = loaded.config, loaded.scale_for(options)
   maker = _maker(loaded, options)
   if training_scale.gsd is None:
@@ -81,17 +101,22 @@ def plan_scenes(
       "The ground resolution of training is unknown (--training_gsd): scenes are assumed to have the "
       "same."
     )
-  for path in paths:
+  for path, before in dates.items():
     try:
-      with open_scene(path, config.data.channels, bands=options.bands) as scene:
+      with open_dates(
+        path, before, config.data.channels, bands=options.bands, max_shift=options.max_shift
+      ) as scene:
         grid, dtype = scene.grid, scene.dtype
+        of_dates = _date_warnings(scene, options)
       gsd = grid.gsd() or options.gsd or None
       shape = grid.height, grid.width
       windows = scale.plan_windows(training_scale, config, gsd, options.tile_size, shape)
     except ValueError as error:
       skip(path, error)
       continue
-    warnings = (*placement.warnings(grid, path), *terrain_filter.grid_warnings(grid, options))
+    warnings = (
+      *placement.warnings(grid, path), *of_dates, *terrain_filter.grid_warnings(grid, options)
+    )
     for text in warnings:
       _LOG.warning("%s: %s", path, text)
     if grid.georeferenced and grid.to_wgs84() is None:
@@ -102,11 +127,27 @@ def plan_scenes(
       )
     if gsd is None and training_scale.gsd:
       _LOG.info("%s does not give its ground resolution (--gsd): assuming that of training.", path.name)
-    parts = json.dumps([*maker, listing.file_key(path)])
+    files = [listing.file_key(file) for file in (path, before) if file]
+    parts = json.dumps([*maker, *files])
     key = hashlib.sha256(parts.encode()).hexdigest()
     provenance = _provenance(loaded, options, gsd, path.name)
     stem = names.stem(path, grid, key)
-    yield ScenePlan(path, stem, grid, windows, key, dtype, warnings, provenance, str(loaded.workdir))
+    yield ScenePlan(
+      path, stem, grid, windows, key, dtype, warnings, provenance, str(loaded.workdir), before
+    )
+
+
+def _date_warnings(scene: Scene | Pair, options: Options) -> list[str]:
+  if not isinstance(scene, Pair):
+    return []
+  shift = scene.shift
+  if shift.length is not None:
+    corrected = " and is moved there" if any(shift.within(options.max_shift)) else ""
+    _LOG.info(
+      "%s: the image before lies %.1f pixels beside it, by %d of %d blocks%s.", scene.path.name,
+      shift.length, shift.agreeing, shift.blocks, corrected,
+    )
+  return shift_warnings(shift, options.max_shift)
 
 
 def _provenance(

@@ -17,6 +17,7 @@ from jax.sharding import Mesh
 from rasterio.windows import Window
 
 from lgag_jax.config import Config
+from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import reading, scaling
@@ -171,7 +172,7 @@ def _read_scene(job: SceneJob, config: Config) -> Iterator[_Window | _RowEnd | _
   yield _SceneEnd(job)
 
 
-def _read_row(scene: Scene, job: SceneJob, row: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_row(scene: Scene | Pair, job: SceneJob, row: int) -> tuple[np.ndarray, np.ndarray]:
   """Reads a row of windows of the reduced scene: pixels [side, W, channels], valid bool[side, W]."""
   reduction, side, down = job.windows.reduction, job.windows.side, job.rows.span(row)
   height, width = down.stop - down.start, job.cols.length
@@ -181,7 +182,9 @@ def _read_row(scene: Scene, job: SceneJob, row: int) -> tuple[np.ndarray, np.nda
   return np.pad(pixels, (*padding, (0, 0))), np.pad(valid, padding)
 
 
-def _read_final_valid(scene: Scene, job: SceneJob, row: int, valid: np.ndarray) -> np.ndarray:
+def _read_final_valid(
+  scene: Scene | Pair, job: SceneJob, row: int, valid: np.ndarray
+) -> np.ndarray:
   """Returns where the file, not reduced, holds data in the rows that end with a row of windows."""
   reduction, first, stop = job.windows.reduction, job.rows.starts[row], job.rows.complete_until(row)
   if reduction == 1:

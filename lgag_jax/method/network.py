@@ -12,7 +12,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
-from lgag_jax.method import registry
+from lgag_jax.method import pairs, registry
 from lgag_jax.method.head import Head
 from lgag_jax.method.method import Method, Outputs
 from lgag_jax.state import MemoryBank
@@ -36,22 +36,38 @@ class Network:
   std: tuple[float, ...]
   # Adds what the colours of the pixels say: of scores f32[B, H, W, C] and images f32[B, H, W, E].
   evidence: Callable[[Array, Array], Array] | None = None
+  comparison: str = ""  # Of the features of two dates; "" for images of one date.
 
   def frozen(self, params: Any, statistics: Any, images: Float[Array, "B H W C"]) -> tuple:
     """Normalises scaled images and runs the stages that are not trained; no gradient passes.
 
-    Returns the outputs of stages 1 to first_trainable_stage - 1, or of the stem where all train.
+    Returns the outputs of stages 1 to first_trainable_stage - 1, or of the stem where all train. Of
+    pairs, those of both dates: see `pairs`.
     """
-    x = (images.astype(jnp.float32) - jnp.array(self.mean)) / jnp.array(self.std)
+    images = images.astype(jnp.float32)
+    if self.comparison:
+      images = pairs.apart(pairs.matched(images))
+    x = (images - jnp.array(self.mean)) / jnp.array(self.std)
     variables = {"params": params["trunk"], "batch_stats": statistics}
     outputs = self.trunk.apply(variables, x, first=0, last=self.first_trainable_stage - 1)
     outputs = outputs if self.first_trainable_stage == 1 else outputs[1:]
+    if self.comparison:
+      outputs = jax.tree.map(pairs.together, outputs)
     return jax.lax.stop_gradient(outputs)
 
   def taps(self, params: Any, statistics: Any, frozen: tuple) -> tuple:
-    """Returns the four taps, running the trained stages on what `frozen` returned."""
-    first = self.first_trainable_stage
+    """Returns the four taps, running the trained stages on what `frozen` returned.
+
+    Of pairs, the taps of both dates compared.
+    """
     frozen = tuple(x.astype(jnp.float32) for x in frozen)
+    if not self.comparison:
+      return self._taps(params, statistics, frozen)
+    taps = self._taps(params, statistics, tuple(map(pairs.apart, frozen)))
+    return tuple(pairs.compare(pairs.together(tap), self.comparison) for tap in taps)
+
+  def _taps(self, params: Any, statistics: Any, frozen: tuple) -> tuple:
+    first = self.first_trainable_stage
     if first == 5:
       return frozen
     variables = {"params": params["trunk"], "batch_stats": statistics}
@@ -96,6 +112,9 @@ class Network:
   def _zero_taps(self, trunk: dict, channels: int) -> tuple[Array, ...]:
     image = jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))
     shapes = jax.eval_shape(self.trunk.apply, trunk, image)[1:]
+    if self.comparison:
+      compared = lambda x: pairs.compare(jnp.concatenate([x, x], axis=-1), self.comparison)
+      shapes = [jax.eval_shape(compared, shape) for shape in shapes]
     return tuple(jnp.zeros(s.shape, s.dtype) for s in shapes)
 
 
@@ -123,7 +142,7 @@ def build(config: Config, platform: str = "") -> Network:
   mean, std = normalisation_of(kind, config)
   return Network(
     trunk=kind(**options), head=head, first_trainable_stage=config.model.first_trainable_stage,
-    mean=mean, std=std,
+    mean=mean, std=std, comparison=config.model.comparison if config.data.paired else "",
   )
 
 

@@ -15,6 +15,11 @@ class Options:
 
   bands: tuple[int, ...] = flag((), (
     "bands of a scene, counted from 1, in the model's order, such as 4,3,2."))
+  before: str = flag("", (
+    "the image before the event, for a network that was trained with data.before: one file for all "
+    "scenes, or a folder or glob of files with the scenes' names. Any grid and CRS."))
+  max_shift: float = flag(5.0, (
+    "with --before, the longest shift between the dates that is corrected, in pixels. 0: none is."))
   gsd: float = flag(0.0, (
     "ground resolution of the scenes in metres per pixel, if their files do not state it."))
   training_gsd: float = flag(0.0, (
@@ -61,7 +66,7 @@ class Options:
       raise ValueError(f"--min_slope={self.min_slope:g} needs --dem, the DEM that gives the slope.")
     require(self.event.isprintable(), self, "event", "text on one line")
     require(_is_date(self.image_date), self, "image_date", "a date such as 2015-04-26")
-    for name in ("gsd", "training_gsd", "simplify"):
+    for name in ("gsd", "training_gsd", "simplify", "max_shift"):
       require(0 <= getattr(self, name) < float("inf"), self, name, "0 or more")
 
   def flags(self) -> list[str]:

@@ -30,6 +30,11 @@ class Settings:
     "a second layer, of points, lines or polygons that are no landslide. Only what is drawn in the two "
     "is then known: tiles without a shape are skipped. A field of --labels that also names "
     "--background does the same."))
+  before: str = flag("", (
+    "the image before the event: one file for all scenes, or a folder or glob of files with the "
+    "scenes' names. Any grid and CRS. Tiles of it go to before/."))
+  max_shift: float = flag(5.0, (
+    "with --before, the longest shift between the dates that is corrected, in pixels. 0: none is."))
   review: str = flag("", (
     "the folder or a GeoPackage of a review (--mode=review), used together with --labels. Where "
     "somebody decided in the review, the decision counts. Or a layer of points, lines and polygons "
@@ -72,6 +77,7 @@ class Settings:
       if field.name not in _WITHOUT_LABELS and getattr(self, field.name) != field.default:
         raise ValueError(f"--{field.name} needs --labels: without, no tile is cut to train on.")
     require(self.tile_size > 0, self, "tile_size", "positive")
+    require(0 <= self.max_shift < float("inf"), self, "max_shift", "0 or more")
     for name in ("tile_stride", "min_pixels", "unknown_buffer", "block_size"):
       require(getattr(self, name) >= 0, self, name, "0 or more")
     for name in ("min_fraction", "max_nodata", "validation_fraction"):
@@ -81,7 +87,7 @@ class Settings:
     require(self.block_buffer >= _AUTO, self, "block_buffer", "-1, 0 or more")
     names = [*self.classes, self.background]
     valid = len({name.casefold() for name in names}) == len(names) >= 2
-    reserved = {"masks", "images", "train", "validation", UNKNOWN_LABEL, NO_DATA}
+    reserved = {"masks", "before", "images", "train", "validation", UNKNOWN_LABEL, NO_DATA}
     valid &= not any(n in reserved or n[:1] in ("", ".") or set(n) & set("/\\\0") for n in names)
     forbidden = ", ".join(sorted(reserved))
     require(valid, self, "classes", (

@@ -22,7 +22,9 @@ class DataConfig:
   block_buffer: int = 0  # Source pixels around a validation block that no training tile may touch.
   classes: tuple[str, ...] = ("landslide",)  # Foreground classes; folder names for "folder".
   background: str = "non-landslide"  # "folder": the folder of images without any class.
-  channels: int = 3
+  channels: int = 3  # Bands of an image, of one date.
+  before: str = ""  # Images before the event: a folder, "manifest" or "stacked"; "tfds": a feature.
+  max_shift: float = 5.0  # A shift between the dates is corrected up to this, in pixels; 0: never.
   image_size: int = 256  # Side in pixels of what the model sees.
   tile_size: int = 0  # Side in source pixels of the tiles cut from images; 0 takes images whole.
   gsd: float = 0.0  # Metres per source pixel; 0 reads it from georeferenced images.
@@ -51,7 +53,7 @@ class DataConfig:
     positive("data", self, "channels", "image_size")
     not_negative("data", self, "tile_size", "gsd", "min_mask_pixels", "max_value", "colour_jitter")
     not_negative("data", self, "scale_jitter", "decoded_cache_gib", "feature_cache_gib")
-    not_negative("data", self, "block_size", "block_buffer", "max_bad_images")
+    not_negative("data", self, "block_size", "block_buffer", "max_bad_images", "max_shift")
     fits = self.block_size == 0 or 0 < self.tile_size <= self.block_size
     require(
       fits and (self.source == "patches" or self.block_size == 0), "data.block_size", self.block_size,
@@ -63,8 +65,9 @@ class DataConfig:
     one_of("data.augment", self.augment, ("none", "image", "features"))
     one_of("data.on_bad_image", self.on_bad_image, ("error", "skip"))
     for name, value in (("mean", self.mean), ("std", self.std)):
-      fits = len(value) in (0, self.channels)
-      require(fits, f"data.{name}", value, f"give one value for each of {self.channels} channels.")
+      count = self.input_channels if self.normalise == "given" else self.channels
+      fits = len(value) in (0, count)
+      require(fits, f"data.{name}", value, f"give one value for each of {count} channels.")
     require(all(s > 0 for s in self.std), "data.std", self.std, "must be positive.")
     fits = {"trunk": True, "train": not (self.mean or self.std or self.max_value),
             "given": self.mean and self.std and not self.max_value}
@@ -73,3 +76,13 @@ class DataConfig:
     fits = self.augment == "image" or not (self.colour_jitter or self.scale_jitter)
     require(fits, "data.augment", self.augment, (
       "colour_jitter and scale_jitter change the image: set it to 'image'."))
+
+  @property
+  def paired(self) -> bool:
+    """Whether each image has one before the event."""
+    return bool(self.before)
+
+  @property
+  def input_channels(self) -> int:
+    """The bands of both dates together."""
+    return self.channels * (2 if self.paired else 1)

@@ -9,6 +9,10 @@ TRUNKS = (
   "dinov2_vitb14_reg", "dinov2_vitl14", "dinov2_vitl14_reg", "dinov3_vits16", "dinov3_vits16plus",
   "dinov3_vitb16", "dinov3_vitl16",
 )
+COMPARISONS = (
+  "concatenation", "difference", "absolute_difference", "after_and_difference",
+  "after_and_absolute_difference",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +33,7 @@ class ModelConfig:
   top_fractions: tuple[float, ...] = (0.02, 0.08, 0.3)  # Shares of cells that "top" averages.
   anchor_taps: tuple[int, ...] = (1, 2, 3)  # Taps that anchors are made of; D is the sum of widths.
   side_widths: tuple[int, ...] = (128, 128, 256, 256)  # Channels of side projections; D is the sum.
+  comparison: str = "after_and_absolute_difference"  # Of the dates' features, with data.before.
   epsilon: float = 1e-5  # Added to norms and maxima before dividing.
 
   def __post_init__(self):
@@ -37,6 +42,7 @@ class ModelConfig:
     one_of("model.depthwise", self.depthwise, ("auto", "conv", "shift"))
     one_of("model.precision", self.precision, ("float32", "bfloat16"))
     one_of("model.pooling", self.pooling, ("average", "top"))
+    one_of("model.comparison", self.comparison, COMPARISONS)
     fits = len(self.top_fractions) > 0 and all(0 < f <= 1 for f in self.top_fractions)
     require(fits, "model.top_fractions", self.top_fractions, "give shares in (0, 1].")
     positive("model", self, "head_width", "epsilon")

@@ -206,6 +206,8 @@ def training_flags(settings: Settings, channels: int) -> list[str]:
   data = {"directory": settings.output, "mask_ignore": 255}
   if channels != 3:
     data["channels"] = channels
+  if settings.before:
+    data["before"] = "before"
   if settings.classes != Settings.classes:
     data["classes"] = repr(settings.classes)
   if settings.background != Settings.background:

@@ -22,7 +22,9 @@ from rasterio.enums import ColorInterp
 
 from lgag_jax.config import DataConfig
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.geo.pair import Pair, shift_warnings
+from lgag_jax.geo.pair_files import before_files, open_dates
+from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import blocks
@@ -47,7 +49,8 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   Raises ValueError or OSError that names the file or the flag, and writes nothing in that case.
   """
   files.require_utf8(pathlib.Path(settings.output), f"--output={settings.output}")
-  scenes = scene_paths(settings)
+  before = before_files(scene_paths(settings), settings.before)
+  scenes = list(before)
   if products := listing.scenes_and_products(settings.input)[1]:
     _LOG.warning(
       "%d files of --input=%s are no scenes, since lgag wrote them, such as %s.", len(products),
@@ -59,7 +62,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   channels = channels_of(scenes[0], settings)
   grids = {}
   for path in scenes:
-    with open_scene(path, channels, bands=settings.bands) as scene:
+    with open_dates(path, before[path], channels, bands=settings.bands) as scene:
       grids[path], dtype = scene.grid, scene.dtype
     if dtype.kind in "ui" and dtype.itemsize > 2:
       _LOG.warning(
@@ -74,9 +77,13 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   with folders.atomic_folder(pathlib.Path(settings.output)) as folder:
     for path, grid in grids.items():
       with (
-        open_scene(path, channels, bands=settings.bands) as scene,
+        open_dates(
+          path, before[path], channels, bands=settings.bands, max_shift=settings.max_shift
+        ) as scene,
         labels.open_labels(path, grid, settings) as label,
       ):
+        for text in shift_warnings(scene.shift, settings.max_shift) if isinstance(scene, Pair) else ():
+          _LOG.warning("%s: %s", path, text)
         for tile in tile_grid.tiles(grid, settings):
           rows.append(_cut_tile(scene, tile, label, split_of(path.name, tile), folder, settings))
           progress.advance(1)
@@ -163,7 +170,7 @@ def _area(region: blocks.Region) -> int:
 
 
 def _cut_tile(
-  scene: Scene, tile: SceneTile, labeller: labels.Labeller, split: str,
+  scene: Scene | Pair, tile: SceneTile, labeller: labels.Labeller, split: str,
   folder: pathlib.Path, settings: Settings,
 ) -> Row:
   pixels, valid = scene.read(tile.window)
@@ -179,7 +186,10 @@ def _cut_tile(
   image = mask_name = ""
   fraction = None
   if label not in (UNKNOWN_LABEL, NO_DATA) and split:
-    image = output.write_raster(folder, f"{label}/{name}", pixels, transform, grid.crs)
+    after, before = np.split(pixels, 2, axis=-1) if isinstance(scene, Pair) else (pixels, None)
+    image = output.write_raster(folder, f"{label}/{name}", after, transform, grid.crs)
+    if before is not None:
+      output.write_raster(folder, f"before/{name}", before, transform, grid.crs)
     if mask is not None and label != settings.background:  # A negative without a mask is background.
       mask_name = output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
       known = mask != reading.UNKNOWN

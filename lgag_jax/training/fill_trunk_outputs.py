@@ -75,7 +75,7 @@ def open_cache(
   when it has no room.
   """
   side = config.data.image_size
-  image = jax.ShapeDtypeStruct((1, side, side, config.data.channels), jnp.float32)
+  image = jax.ShapeDtypeStruct((1, side, side, config.data.input_channels), jnp.float32)
   shapes = jax.eval_shape(network.frozen, state.params, state.statistics, image)
   if not can_cache(config, shapes, len(source.ids)):
     return None
@@ -88,7 +88,7 @@ def open_cache(
       if not filled():  # Still not: another run may have.
         with _new_folder(path, size_of(shapes, len(source.ids))) as partial:
           _fill(partial, shapes, network, state, source, reader, config, mesh)
-  return FeatureCache(path, reader, side, config.data.channels, len(source.ids))
+  return FeatureCache(path, reader, side, config.data.input_channels, len(source.ids))
 
 
 @contextlib.contextmanager
@@ -146,7 +146,7 @@ def _digest(network: Network, state: TrainState, source: Source, config: Config)
   settings = (
     config.model.trunk, network.first_trainable_stage, network.mean, network.std,
     config.model.precision, data.image_size,
-    data.max_value, data.channels, tuple(source.keys), data.normalise, data.mean, data.std,
+    data.max_value, data.input_channels, tuple(source.keys), data.normalise, data.mean, data.std,
   )
   digest.update(repr(settings).encode())
   stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]

@@ -20,7 +20,8 @@ def text(workdir: pathlib.Path, config: Config, step: int) -> str:
   data, ground = config.data, scale.load(workdir, config)
   name = pathlib.PurePath(data.builder or data.directory).name or "unnamed"
   training = Table(("property", "value"), [
-    ("data set", name), ("classes", ", ".join(data.classes)), ("bands", data.channels),
+    ("data set", name), ("classes", ", ".join(data.classes)),
+    ("bands", f"{data.channels} of each date" if data.paired else data.channels),
     ("image", f"{ground.side} source pixels, resized to {data.image_size}"),
     ("ground resolution", f"{ground.gsd:g} m per source pixel" if ground.gsd else "unknown"),
     ("range of values", f"0 to {data.max_value:g}" if data.max_value else "that of the integer type"),

@@ -1,0 +1,239 @@
+"""Reads an image after an event together with the one before, on the grid of the former.
+
+The image before may have any grid, resolution and coordinate system. It is resampled on the fly, in
+windows, and moved by the shift between the dates. A pixel without data on either date has none.
+"""
+
+import contextlib
+import logging
+import math
+import pathlib
+from typing import Any
+
+import numpy as np
+import pyproj
+import rasterio.warp
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import Resampling
+from rasterio.windows import Window
+
+from lgag_jax.geo import coregistration, crs_relation
+from lgag_jax.geo.coregistration import Shift
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.imagery import listing, reading
+from lgag_jax.imagery.opening import ImageError
+
+_LOG = logging.getLogger(__name__)
+
+_NODES = 21  # On each edge of a window, where it is projected into the image before.
+_MARGIN = 2  # Pixels of the image before around a window, for interpolation.
+_PLAIN = CRS.from_epsg(3857)  # Stands for the pixels of two images without a place.
+_SAME = 1e-6  # Pixels between the corners of two grids that are the same.
+
+
+class Pair:
+  """Both dates of a scene, which reads like a `Scene` of twice the bands: after, then before."""
+
+  def __init__(self, after: Scene, before: Scene, max_shift: float):
+    self.path, self.grid, self.dtype = after.path, after.grid, after.dtype
+    self.channels = after.channels + before.channels
+    self._after, self._before, self._shift = after, before, (0.0, 0.0)
+    self._crs = after.grid.crs or _PLAIN, before.grid.crs or _PLAIN
+    self._to_before = _transformer(after, before)
+    self._check()
+    self.shift = Shift()
+    if max_shift:
+      self.shift = _shift(self, listing.file_key(after.path), listing.file_key(before.path))
+      self._shift = self.shift.within(max_shift)
+
+  def __enter__(self) -> "Pair":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def close(self) -> None:
+    self._after.close()
+    self._before.close()
+
+  def read(
+    self, window: Window, out_shape: tuple[int, int] | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pixels [h, w, channels] of both dates and their valid mask, as `Scene.read` does."""
+    after, valid = self._after.read(window, out_shape)
+    before, also_valid = self._read_before(window, valid.shape)
+    pixels, valid = np.concatenate([after, before], axis=-1), valid & also_valid
+    if not valid.all():
+      reading.fill_invalid(pixels, valid)
+    return pixels, valid
+
+  def valid(self, window: Window) -> np.ndarray:
+    """Returns where both dates have data, bool[h, w]."""
+    valid = self._after.valid(window)
+    return valid & self._read_before(window, valid.shape)[1]
+
+  def estimate_shift(self) -> Shift:
+    """Returns the shift between the dates, from blocks over the whole scene."""
+    blocks = coregistration.blocks_of((self.grid.height, self.grid.width))
+    windows = (
+      Window(c.start, r.start, c.stop - c.start, r.stop - r.start) for r, c in blocks
+    )
+
+    def of(window: Window) -> np.ndarray | None:
+      pixels, valid = self.read(window)
+      after, before = np.split(pixels, 2, axis=-1)
+      return coregistration.of_block(after, before, valid)
+
+    return coregistration.combine(map(of, windows))
+
+  def _read_before(self, window: Window, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the image before on a window of the image after, and where it has data."""
+    if self._shift == (0.0, 0.0) and _same_grid(self._after.grid, self._before.grid):
+      return self._before.read(window, shape)
+    rows, cols = window.height / shape[0], window.width / shape[1]
+    down, across = self._shift
+    target = self.grid.transform @ Affine.translation(window.col_off - across, window.row_off - down)
+    box = self._box(target, window)
+    pixels, valid = np.zeros((*shape, self._before.channels), self.dtype), np.zeros(shape, bool)
+    if box is None:
+      return pixels, valid
+    factor = max(1, math.floor(min(box.width / shape[1], box.height / shape[0])))
+    small = max(1, box.height // factor), max(1, box.width // factor)
+    source, known = self._before.read(box, small)
+    transform = self._before.grid.transform @ Affine.translation(box.col_off, box.row_off)
+    transform @= Affine.scale(box.width / small[1], box.height / small[0])
+    bands = np.moveaxis(source.astype(np.float64 if source.dtype.itemsize > 2 else np.float32), -1, 0)
+    bands = np.concatenate([bands, known[None].astype(bands.dtype)])
+    warped = np.zeros((len(bands), *shape), bands.dtype)
+    rasterio.warp.reproject(
+      bands, warped, src_transform=transform, src_crs=self._crs[1],
+      dst_transform=target @ Affine.scale(cols, rows), dst_crs=self._crs[0],
+      resampling=Resampling.bilinear,
+    )
+    valid = warped[-1] > 1 - 1e-3
+    values = np.rint(warped[:-1]) if np.issubdtype(self.dtype, np.integer) else warped[:-1]
+    return np.moveaxis(values, 0, -1).astype(self.dtype), valid
+
+  def _box(self, transform: Affine, window: Window) -> Window | None:
+    """Returns the window of the image before that holds one of the image after, None if none does."""
+    along = np.linspace(0, 1, _NODES)
+    edge = np.concatenate([
+      np.stack([along * window.width, np.full(_NODES, side * window.height)], -1) for side in (0, 1)
+    ] + [
+      np.stack([np.full(_NODES, side * window.width), along * window.height], -1) for side in (0, 1)
+    ])
+    places: Any = transform @ (*edge.T,)
+    x, y = places
+    if self._to_before is not None:
+      x, y = self._to_before.transform(x, y)
+    points: Any = np.asarray(x), np.asarray(y)
+    cols, rows = map(np.asarray, ~self._before.grid.transform @ points)
+    known = np.isfinite(cols) & np.isfinite(rows)
+    if not known.any():
+      return None
+    grid = self._before.grid
+    left, right = cols[known].min(), cols[known].max()
+    top, bottom = rows[known].min(), rows[known].max()
+    if right <= 0 or bottom <= 0 or left >= grid.width or top >= grid.height:
+      return None
+    left, top = max(0, math.floor(left) - _MARGIN), max(0, math.floor(top) - _MARGIN)
+    right = min(grid.width, math.ceil(right) + _MARGIN)
+    bottom = min(grid.height, math.ceil(bottom) + _MARGIN)
+    return Window(left, top, right - left, bottom - top)
+
+  def _check(self) -> None:
+    """Raises ImageError unless the images can be laid over each other."""
+    after, before = self._after, self._before
+    if after.dtype != before.dtype:
+      raise ImageError(
+        f"{before.path} holds {before.dtype}, but {after.path}, the image after, holds {after.dtype}: "
+        "give both the same type and range of values, such as with gdal_translate -ot -scale."
+      )
+    if self._box(self.grid.transform, Window(0, 0, self.grid.width, self.grid.height)) is None:
+      raise ImageError(
+        f"{before.path} does not overlap {after.path}, the image after: name the image before of the "
+        "same place, or correct its CRS (gdal_edit.py -a_srs)."
+      )
+
+
+def open_pair(
+  after: pathlib.Path, before: pathlib.Path, channels: int, *, bands: tuple[int, ...] = (),
+  max_shift: float = 0.0,
+) -> Pair:
+  """Opens both dates of a scene; raises ImageError naming the file that cannot be used.
+
+  A shift between the dates of up to `max_shift` pixels of the image after is corrected; 0 corrects
+  none, and does not estimate it.
+  """
+  with contextlib.ExitStack() as stack:
+    first, second = (
+      stack.enter_context(open_scene(path, channels, bands=bands)) for path in (after, before)
+    )
+    pair = Pair(first, second, max_shift)
+    stack.pop_all()
+  return pair
+
+
+def shift_warnings(shift: Shift, max_shift: float) -> list[str]:
+  """Returns what to check if a shift is not corrected."""
+  if not max_shift or not shift.blocks:
+    return []
+  if shift.length is None:
+    return [
+      f"the shift between the dates is unknown: only {shift.agreeing} of {shift.blocks} blocks agree. "
+      "Check that the images before and after lie on each other."
+    ]
+  if shift.length > max_shift:
+    return [
+      f"the image before lies {shift.length:.1f} pixels beside the image after, more than "
+      f"max_shift={max_shift:g}, so it was not moved. Align the images, or raise max_shift."
+    ]
+  return []
+
+
+def _transformer(after: Scene, before: Scene) -> pyproj.Transformer | None:
+  """Returns what leads from coordinates after to those before, None where they are the same."""
+  first, second = after.grid, before.grid
+  if not first.georeferenced and not second.georeferenced:
+    reading.check_same_size(before.path, (second.height, second.width), (first.height, first.width))
+    return None
+  if (first.crs is None) != (second.crs is None) or first.georeferenced != second.georeferenced:
+    without = before if second.crs is None else after
+    raise ImageError(
+      f"{without.path} has no coordinate reference system, unlike its image of the other date: give it "
+      "its own, such as gdal_edit.py -a_srs EPSG:32633."
+    )
+  if first.crs is None or second.crs is None or crs_relation.same(first.crs, second.crs):
+    return None
+  transformer = crs_relation.transformer(first.crs, second.crs)
+  if transformer is None:
+    raise ImageError(
+      f"{before.path} is in {crs_relation.full_name(second.crs)}, which does not relate to that of "
+      f"{after.path}: give both a CRS that lies on the Earth."
+    )
+  return transformer
+
+
+def _same_grid(first: Grid, second: Grid) -> bool:
+  """Whether the pixels of both are the same."""
+  if (first.height, first.width) != (second.height, second.width):
+    return False
+  if first.crs and second.crs and not crs_relation.same(first.crs, second.crs):
+    return False
+  corners = [(0, 0), (first.width, 0), (0, first.height)]
+  return all(
+    math.dist(~second.transform @ (first.transform @ corner), corner) < _SAME for corner in corners
+  )
+
+
+_shifts: dict[tuple, Shift] = {}
+
+
+def _shift(pair: Pair, *keys: str) -> Shift:
+  """Returns the shift of two files, which is estimated once."""
+  key = (*keys, pair.channels)
+  if key not in _shifts:
+    _shifts[key] = pair.estimate_shift()
+  return _shifts[key]

@@ -1,0 +1,119 @@
+"""Reads images of one date, or of two: after an event and before (data.before)."""
+
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+from rasterio.windows import Window
+
+from lgag_jax.config import DataConfig
+from lgag_jax.geo import coregistration
+from lgag_jax.geo.pair import open_pair
+from lgag_jax.imagery import listing, reading
+from lgag_jax.inputs import splits
+
+STACKED, MANIFEST = "stacked", "manifest"  # Values of data.before that are no folder.
+
+
+class DatedImages:
+  """Reads the images of a data set of files, each with that of the other date if there is one."""
+
+  def __init__(self, config: DataConfig, root: pathlib.Path, images: Sequence[pathlib.Path]):
+    """Finds the image before of each image; raises FileNotFoundError or ValueError that names it."""
+    self._config = config
+    self._before: dict[pathlib.Path, pathlib.Path] = {}
+    if config.before == MANIFEST:
+      self._before = _of_manifest(config, root, images)
+    elif config.before not in ("", STACKED):
+      self._before = _of_folder(config, root, images)
+
+  def before(self, image: pathlib.Path) -> pathlib.Path | None:
+    """Returns the file of the image before; None if there is none."""
+    return self._before.get(image)
+
+  def read(
+    self, image: pathlib.Path, window: Window | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pixels [H, W, bands of all dates] and bool[H, W]: has data on each; raises ImageError."""
+    config = self._config
+    if not config.paired:
+      return reading.read_pixels(image, config.channels, window)
+    if image not in self._before:
+      return coregistration.aligned(
+        *reading.read_pixels(image, config.input_channels, window), config.max_shift
+      )
+    before = self._before[image]
+    with open_pair(image, before, config.channels, max_shift=config.max_shift) as pair:
+      return pair.read(window or Window(0, 0, pair.grid.width, pair.grid.height))
+
+  def key(self, image: pathlib.Path) -> str:
+    """Returns a string that identifies the files, and what is done with them."""
+    key = listing.file_key(image)
+    if self._config.paired:
+      before = listing.file_key(self._before[image]) if image in self._before else ""
+      key += f" before {before} moved within {self._config.max_shift:g}"
+    return key
+
+
+def files(config: DataConfig, root: pathlib.Path) -> set[pathlib.Path]:
+  """Returns the files below the root that may be images before."""
+  if config.before == MANIFEST:
+    _, table = splits.read_manifest(config, root)
+    return {root / line["before"] for _, line in table or [] if line.get("before")}
+  if config.before in ("", STACKED):
+    return set()
+  folders = [part / config.before for part in (root, *splits.split_folders(root))]
+  return {path for folder in folders for path in folder.rglob("*")}
+
+
+def _of_folder(
+  config: DataConfig, root: pathlib.Path, images: Sequence[pathlib.Path]
+) -> dict[pathlib.Path, pathlib.Path]:
+  """Finds files of the same name in data.before, or in a folder there that is named as the image's."""
+  stems: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
+  found = {}
+  for image in images:
+    folder = image.parent.parent / config.before
+    if not folder.is_dir():
+      folder = root / config.before
+    if not folder.is_dir():
+      raise FileNotFoundError(
+        f"data.before={config.before}: {folder} is missing. Name the folder of the images before, as a "
+        "path below data.directory or an absolute one."
+      )
+    for part in (folder / image.parent.name, folder):
+      if part not in stems:
+        stems[part] = listing.files_by_stem(part)
+      if image.stem in stems[part]:
+        found[image] = stems[part][image.stem]
+        break
+    else:
+      raise FileNotFoundError(
+        f"{folder} has no image named {image.stem} for {image}: add the image before the event, or "
+        "remove the image after."
+      )
+  return found
+
+
+def _of_manifest(
+  config: DataConfig, root: pathlib.Path, images: Sequence[pathlib.Path]
+) -> dict[pathlib.Path, pathlib.Path]:
+  """Finds files in the column `before` of the manifest, by the name of the image after."""
+  manifest, table = splits.read_manifest(config, root)
+  by_name: dict[str, pathlib.Path] = {}
+  for number, line in table or []:
+    name = pathlib.PurePath(line.get("image") or line.get("file") or "").name
+    if name and line.get("before"):
+      splits.check_inside(f"{manifest}, row {number}", root, line["before"])
+      before = root / line["before"]
+      if by_name.setdefault(name, before) != before:
+        raise ValueError(
+          f"{manifest}, row {number} gives {name} a second image before: give images different names."
+        )
+  for image in images:
+    if image.name not in by_name:
+      raise ValueError(
+        f"data.before='manifest', but {manifest} has no path in the column before for {image.name}: "
+        "add it. Paths are below data.directory."
+      )
+  return {image: by_name[image.name] for image in images}
