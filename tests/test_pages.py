@@ -7,7 +7,7 @@ import jinja2
 import numpy as np
 import pytest
 
-from lgag_jax.evaluation import figures
+from lgag_jax.evaluation import figures, size_figures
 from lgag_jax.pages import rendering
 from lgag_jax.pages.rendering import Table
 
@@ -98,10 +98,10 @@ def test_pixel_curves_and_truth_appear_only_with_masks(masks):
 @pytest.mark.parametrize("count", [1, 30, 150_000])
 def test_the_chart_of_sizes_shows_the_share_of_every_area_in_few_points(count):
   areas = np.random.default_rng(0).lognormal(5, 2, count).round(2)
-  counts, cumulative = figures.sizes(areas.tolist()).axes
+  counts, cumulative = size_figures.sizes(areas.tolist()).axes
   assert sum(bar.get_height() for bar in counts.patches) == count
   x, y = cumulative.lines[0].get_data()
-  assert len(x) == min(count, figures._MAX_STEPS)  # Drawing takes time per point.
+  assert len(x) == min(count, size_figures._MAX_STEPS)  # Drawing takes time per point.
   assert x[0] == areas.min() and x[-1] == areas.max() and y[-1] == pytest.approx(1)
   for k in np.linspace(0, len(x) - 1, 7).astype(int):
     assert y[k] == pytest.approx(areas[areas <= x[k]].sum() / areas.sum())

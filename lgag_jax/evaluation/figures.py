@@ -8,21 +8,19 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, to_rgba
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from lgag_jax.evaluation.tables import map_title
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.inference.exclusive_classes import drawn
 
-_INK, _ACCENT, _COOL, _SOFT = "#26323a", "#c8452d", "#2d6f8e", "#a9b4ba"
-_STYLE: dict[Any, object] = {
-  "font.size": 9, "axes.edgecolor": _SOFT, "axes.labelcolor": _INK, "axes.titlecolor": _INK,
+_INK, ACCENT, COOL, SOFT = "#26323a", "#c8452d", "#2d6f8e", "#a9b4ba"
+STYLE: dict[Any, object] = {
+  "font.size": 9, "axes.edgecolor": SOFT, "axes.labelcolor": _INK, "axes.titlecolor": _INK,
   "axes.titlesize": 10, "xtick.color": _INK, "ytick.color": _INK, "axes.spines.top": False,
   "axes.spines.right": False, "axes.grid": True, "axes.axisbelow": True, "grid.color": "#e8ecee",
   "figure.dpi": 110,
 }
-_CLASS_COLOURS = (_ACCENT, "#e0a030", "#7d4fa3", _COOL)
-_MAX_STEPS = 2000  # Of a curve over the sizes of polygons.
+_CLASS_COLOURS = (ACCENT, "#e0a030", "#7d4fa3", COOL)
 _NOT_CURVES = (
   "step", "split", "loss", "gradient_norm", "anchors_per_step", "steps_per_second", "skipped_steps",
 )
@@ -42,12 +40,12 @@ def curves(lines: list[dict], without_masks: Collection[str] = ()) -> Figure | N
   count = 2 * bool(train) + bool(series)
   if not count:
     return None
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(11 * count / 3, 3), layout="constrained")
     axes = list(figure.subplots(1, count, squeeze=False)[0])
     if train:
       loss, terms = axes[:2]
-      loss.plot([line["step"] for line in train], [line["loss"] for line in train], color=_ACCENT)
+      loss.plot([line["step"] for line in train], [line["loss"] for line in train], color=ACCENT)
       loss.set_title("Training loss")
       for name, (steps, values) in _series(train).items():
         if np.any(np.array(values) > 0):
@@ -93,7 +91,7 @@ def examples(
     columns.insert(2, "SOL seeds")
   if np.any(rows["truth"][selection] != UNKNOWN):
     columns.append("truth")
-  with matplotlib.rc_context({**_STYLE, "axes.grid": False}):
+  with matplotlib.rc_context({**STYLE, "axes.grid": False}):
     figure = Figure(figsize=(1.75 * len(columns), 1.75 * len(selection)), layout="constrained")
     grid = figure.subplots(len(selection), len(columns), squeeze=False)
     for axes, i in zip(grid, selection, strict=True):
@@ -131,7 +129,7 @@ def _draw_example(
     overlay = np.zeros((*mask.shape, 4))
     for k, colour in enumerate(colours, 1):
       overlay[mask == k] = to_rgba(colour, 0.6)
-    overlay[mask == UNKNOWN] = to_rgba(_SOFT, 0.6)
+    overlay[mask == UNKNOWN] = to_rgba(SOFT, 0.6)
     axes[title].imshow(overlay)
   probability = ", ".join(f"{p:.2f}" for p in np.atleast_1d(rows["probability"][i]))
   name = _without_formulas(str(rows["id"][i])[:18])
@@ -144,7 +142,7 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
   mean = rows.mean(axis=0)
   _, _, directions = np.linalg.svd(rows - mean, full_matrices=False)
   project = lambda x: (x - mean) @ directions[:2].T
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(5.5, 4), layout="constrained")
     axis = figure.subplots()
     for k, name in enumerate(names):
@@ -165,7 +163,7 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
 
 def calibration(image: dict) -> Figure:
   """Draws the reliability of the image probabilities."""
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(3.6, 3.2), layout="constrained")
     _draw_calibration(figure.subplots(), image)
     return figure
@@ -173,19 +171,19 @@ def calibration(image: dict) -> Figure:
 
 def distributions(result: dict, image: dict) -> Figure:
   """Draws calibration, the IoU over images, and recall by the size of landslides."""
-  with matplotlib.rc_context(_STYLE):
+  with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(12, 3.2), layout="constrained")
     first, ious, recalls = figure.subplots(1, 3, width_ratios=(3, 4, 5))
     _draw_calibration(first, image)
     counts = result["per_image_iou"]["counts"]
-    ious.bar(np.arange(10) / 10 + 0.05, counts, width=0.09, color=_COOL)
+    ious.bar(np.arange(10) / 10 + 0.05, counts, width=0.09, color=COOL)
     title = f"IoU of images with the class (mean {result['per_image_iou']['mean']:.2f})"
     ious.set(title=title, xlabel="IoU", ylabel="images")
     rows = [row for row in result["recall_by_size"] if row["landslides"]]
     place = np.arange(len(rows))
     for offset, key, colour, label in (
-      (-0.2, "pixel_recall", _COOL, "share of pixels detected"),
-      (0.2, "found", _ACCENT, "share of landslides at least half detected"),
+      (-0.2, "pixel_recall", COOL, "share of pixels detected"),
+      (0.2, "found", ACCENT, "share of landslides at least half detected"),
     ):
       recalls.bar(place + offset, [row[key] for row in rows], 0.38, color=colour, label=label)
     recalls.set_xticks(place, [f"≥ {row['from_pixels']}\n({row['landslides']})" for row in rows])
@@ -197,43 +195,12 @@ def distributions(result: dict, image: dict) -> Figure:
 
 def _draw_calibration(axis: Axes, image: dict) -> None:
   rows = image["reliability"]
-  axis.plot([0, 1], [0, 1], color=_SOFT, linewidth=1, linestyle="--")
+  axis.plot([0, 1], [0, 1], color=SOFT, linewidth=1, linestyle="--")
   x, y = ([row[name] for row in rows] for name in ("probability", "positive"))
   largest = max((row["images"] for row in rows), default=1)
   # A dot's area is proportional to the number of images.
   areas = [15 + 145 * row["images"] / largest for row in rows]
-  axis.plot(x, y, color=_COOL, linewidth=1)
-  axis.scatter(x, y, s=areas, color=_COOL, alpha=0.8)
+  axis.plot(x, y, color=COOL, linewidth=1)
+  axis.scatter(x, y, s=areas, color=COOL, alpha=0.8)
   axis.set(xlim=(-0.05, 1.05), ylim=(-0.08, 1.08), xlabel="image probability", ylabel="share positive")
   axis.set_title(f"Calibration (expected error {image['expected_calibration_error']:.2f})")
-
-
-def _cumulative_share(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """Returns areas and the share of the total in polygons up to each; `values` are sorted.
-
-  Drawing a step per polygon takes seconds for 100,000 of them, at every run into the same output.
-  """
-  shown = values
-  if len(values) > _MAX_STEPS:  # Even steps on the logarithmic axis, finer than its pixels.
-    shown = np.geomspace(values[0], values[-1], _MAX_STEPS)
-    shown[-1] = values[-1]
-  shares = np.cumsum(values) / values.sum()
-  return shown, shares[np.searchsorted(values, shown, side="right") - 1]
-
-
-def sizes(areas: list[float]) -> Figure:
-  """Draws the number of polygons by area in m², and the cumulative share of the total area."""
-  values = np.maximum(np.sort(np.array(areas)), 1e-3)
-  low, high = np.floor(np.log10(values[0])), np.ceil(np.log10(values[-1]) + 1e-9)
-  edges = np.logspace(low, max(high, low + 1), 1 + 4 * int(max(high - low, 1)))
-  with matplotlib.rc_context(_STYLE):
-    figure = Figure(figsize=(9, 2.6), layout="constrained")
-    counts, cumulative = figure.subplots(1, 2)
-    counts.hist(values, bins=edges, color=_COOL)
-    counts.set(title=f"{len(values):,} polygons by area", ylabel="polygons")
-    cumulative.step(*_cumulative_share(values), where="post", color=_ACCENT)
-    cumulative.set(title="Share of the total area in polygons up to this area", ylim=(0, 1.02))
-    for axis in (counts, cumulative):
-      axis.set(xscale="log", xlim=(edges[0], edges[-1]), xlabel="area [m²]")
-      axis.xaxis.set_minor_formatter(NullFormatter())  # Labels between powers of ten would overlap.
-    return figure

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from lgag_jax.evaluation import figures
+from lgag_jax.evaluation import size_distribution, size_figures
 from lgag_jax.imagery import opening
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.mapping import overlay, qgis_style, rasters, scene_tables
@@ -120,12 +120,22 @@ def _evaluation(evaluation: dict, output: pathlib.Path) -> dict:
   }
 
 
-def _histograms(results: Sequence[dict], names: list[str]) -> list[tuple[str, Picture]]:
+def _histograms(
+  results: Sequence[dict], names: list[str]
+) -> list[tuple[str, Picture, Picture | None, str]]:
+  """Returns each class's name, its sizes, and the law that large ones follow, drawn and in words."""
   areas = {name: _areas(results, name) for name in names}
-  return [
-    (name, pictures.from_figure(figures.sizes(values), f"Areas of {name} polygons"))
-    for name, values in areas.items() if values
-  ]
+  parts = []
+  for name, values in areas.items():
+    if not values:
+      continue
+    sizes = pictures.from_figure(size_figures.sizes(values), f"Areas of {name} polygons")
+    law = size_distribution.fit(values)
+    drawn = law and pictures.from_figure(
+      size_figures.density(values, law), f"Density of {name} polygons by area"
+    )
+    parts.append((name, sizes, drawn, size_distribution.in_words(law)))
+  return parts
 
 
 def _picture(
