@@ -412,8 +412,9 @@ def test_synthetic_dates_differ_by_the_new_landslides():
   assert yes.mask.sum() > 100 and not no.mask.any() and not (yes.mask & yes.old).any()
   far = scipy.ndimage.distance_transform_edt(yes.mask == 0) > 18  # Beyond its shadow.
   np.testing.assert_array_equal(yes.after[far], no.after[far])
-  old = [synthetic.draw_patch(seed, size=64, landslide=False).old.any() for seed in range(8)]
-  assert 0 < sum(old) < 8
+  plans = [synthetic.make_plan(seed, 256, 256, landslide=False) for seed in range(4)]
+  assert sum(len(plan.after.old) for plan in plans) > 0  # Small patches hold none beside a new one.
+  assert all(plan.after.old == plan.before.old for plan in plans)
 
 
 def test_a_synthetic_event_is_written(tmp_path):
