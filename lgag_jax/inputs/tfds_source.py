@@ -100,7 +100,8 @@ class TfdsSource:
     if not (self._config.paired and self._config.max_shift):
       return pixels, valid
     if index not in self._shifts:  # An example is read several times, and this takes longest.
-      self._shifts[index] = coregistration.estimate(*np.split(pixels, 2, axis=-1), valid)
+      after, before = np.split(pixels, 2, axis=-1)
+      self._shifts[index] = coregistration.estimate(after, before, valid)
     return coregistration.aligned(pixels, valid, self._config.max_shift, self._shifts[index])
 
   def _before_feature(self, features: dict) -> str:
