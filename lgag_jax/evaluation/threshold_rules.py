@@ -27,7 +27,9 @@ from lgag_jax.runtime import preemption, sealed_json, sharding
 from lgag_jax.settings.maps import RULES
 from lgag_jax.state import TrainState
 
-_ERRORS = 5.0  # Standard errors below the best agreement that weigh as much as sqrt(e) in steepness.
+# What agreement may lack to the best before it weighs as much as sqrt(e) in steepness: standard errors
+# of the best, but at least so much balanced accuracy, which another sample of places may well change.
+_ERRORS, _LEAST_LACK = 3.0, 0.04
 _ANGLE = 0.01  # Width in radians of the bins of arcsin(sqrt(score)).
 _SMOOTHING = 3.0  # Standard deviation, in those bins.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
@@ -129,10 +131,10 @@ def _agreement(
 ) -> float:
   """Returns the threshold where maps are steep and which agrees with the labels.
 
-  It is the highest of log(steepness) - (d / (5 e))^2 / 2, where d is what balanced accuracy lacks to
-  the best and e the standard error of the best. Counts of images are f[fractions, bins], the sums
-  over cells f[bins]. With one fraction it is the threshold that agrees best, and of equally good ones
-  the middle one.
+  It is the highest of log(steepness) - (d / m)^2 / 2, where d is what balanced accuracy lacks to the
+  best and m three standard errors of the best, or 0.04 if that is more. Counts of images are
+  f[fractions, bins], the sums over cells f[bins]. With one fraction it is the threshold that agrees
+  best, and of equally good ones the middle one.
   """
   positives, negatives = positive[0, 0], negative[0, 0]
   if not positives or not negatives:
@@ -144,7 +146,7 @@ def _agreement(
     equal = np.flatnonzero(highest >= highest.max() * (1 - 1e-9))
     return float(equal[len(equal) // 2]) / metrics.BINS
   error = np.sqrt(_variance(sensitivity[best], positives) + _variance(specificity[best], negatives)) / 2
-  disagreement = (highest.max() - highest) / (_ERRORS * error)
+  disagreement = (highest.max() - highest) / max(_ERRORS * error, _LEAST_LACK)
   steep = np.log(_mean_by_angle(steepness, cells) + 1e-9)
   return float(np.argmax(steep - disagreement**2 / 2)) / metrics.BINS
 
