@@ -1,6 +1,7 @@
 """Windows that cover a scene, and the weights that blend their values at a pixel."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -42,7 +43,11 @@ def cover(length: int, side: int, overlap: float, stride: float = 1.0) -> Axis:
   step = max(1.0, side - round(side * overlap))
   step = step // stride * stride or step
   last = max(length - side, 0)
-  starts = (*(round(start) for start in np.arange(0, last, step)), last)
+  return axis_at((*(round(start) for start in np.arange(0, last, step)), last), length, side)
+
+
+def axis_at(starts: Sequence[int], length: int, side: int) -> Axis:
+  """Returns windows that begin at `starts`, which must cover the axis, with their weights."""
   profile = np.sin(np.pi * (np.arange(side) + 0.5) / side) ** 2
   total = np.zeros(max(length, side))
   for start in starts:
@@ -50,7 +55,7 @@ def cover(length: int, side: int, overlap: float, stride: float = 1.0) -> Axis:
   weights = np.stack([profile / total[start : start + side] for start in starts])
   if length < side:
     weights[:, length:] = 0.0
-  return Axis(length, side, starts, weights.astype(np.float32))
+  return Axis(length, side, tuple(starts), weights.astype(np.float32))
 
 
 def cover_scene(grid: Grid, windows: WindowPlan, overlap: float) -> tuple[Axis, Axis]:

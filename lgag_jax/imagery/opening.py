@@ -59,12 +59,17 @@ def error_context(path: pathlib.Path | str, remedy: str = _REMEDY) -> Iterator[N
     raise ImageError(f"{path} is damaged: {text}. {remedy}") from error
 
 
-def open_raster(path: pathlib.Path, max_block_bytes: int = _MAX_BLOCK_BYTES) -> Raster:
+def open_raster(
+  path: pathlib.Path, max_block_bytes: int = _MAX_BLOCK_BYTES, *, allow_scale: bool = False
+) -> Raster:
   """Opens a raster; raises ImageError naming a missing, unsupported or unsafe file.
 
-  An image with an orientation tag is read as viewers show it, unless it has a place on the ground.
+  An image with an orientation tag is read as viewers show it, unless it has a place on the ground. With
+  `allow_scale` its bands may have scales and offsets, which the caller applies.
   """
-  raster = open_with_driver(_driver(path), path, path.absolute(), max_block_bytes)
+  raster = open_with_driver(
+    _driver(path), path, path.absolute(), max_block_bytes, allow_scale=allow_scale
+  )
   number = orientation.of_file(path)
   if number == 1:
     return raster
@@ -79,6 +84,7 @@ def open_raster(path: pathlib.Path, max_block_bytes: int = _MAX_BLOCK_BYTES) -> 
 
 def open_with_driver(
   driver: str, path: pathlib.Path, source: pathlib.Path | str, max_block_bytes: int = _MAX_BLOCK_BYTES,
+  *, allow_scale: bool = False,
 ) -> rasterio.DatasetReader:
   """Opens `source`, GDAL's name for `path`, with one driver; raises ImageError naming `path`."""
   try:
@@ -96,7 +102,7 @@ def open_with_driver(
     raise ImageError(f"{path} cannot be opened as an image: {text}") from error
   try:
     with error_context(path):
-      _check_structure(raster, path, max_block_bytes)
+      check_structure(raster, path, max_block_bytes, allow_scale=allow_scale)
       for offset in others:
         _check_directory(path, offset, max_block_bytes)
   except BaseException:
@@ -132,7 +138,11 @@ def _driver(path: pathlib.Path) -> str:
   )
 
 
-def _check_structure(raster, path, max_block_bytes):
+def check_structure(
+  raster: rasterio.DatasetReader, path: pathlib.Path | str, max_block_bytes: int = _MAX_BLOCK_BYTES,
+  *, allow_scale: bool = False,
+) -> None:
+  """Raises ImageError if a raster refers to other files, or is nothing that this package reads."""
   if raster.subdatasets:
     raise ImageError(
       f"{path} has {len(raster.subdatasets)} pages: save each as a separate file, or all as the "
@@ -148,7 +158,7 @@ def _check_structure(raster, path, max_block_bytes):
   if any(name.startswith("complex") for name in raster.dtypes):
     raise ImageError(f"{path} holds complex numbers: save their parts or magnitudes as bands.")
   for band, (scale, offset) in enumerate(zip(raster.scales, raster.offsets, strict=True), 1):
-    if (scale, offset) != (1.0, 0.0):
+    if (scale, offset) != (1.0, 0.0) and not allow_scale:
       refuse_scale(path, band, scale, offset)
   _check_blocks(raster, path, max_block_bytes)
 
@@ -163,7 +173,9 @@ def _check_directory(path: pathlib.Path, offset: int, max_block_bytes: int) -> N
     _check_blocks(raster, path, max_block_bytes)
 
 
-def _check_blocks(raster: rasterio.DatasetReader, path: pathlib.Path, max_block_bytes: int) -> None:
+def _check_blocks(
+  raster: rasterio.DatasetReader, path: pathlib.Path | str, max_block_bytes: int
+) -> None:
   height, width = raster.block_shapes[0] if raster.count else (0, 0)
   # Times all bands of the file, since most drivers decode all bands of a block together.
   check_size(raster, path, height * width * raster.count, max_block_bytes, "one of its blocks", (

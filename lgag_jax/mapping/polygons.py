@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import itertools
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 
 import numpy as np
 import shapely
@@ -64,9 +64,21 @@ def trace(
   slopes and drops flat regions. Raises ValueError naming a raster that does not fit, ImageError naming
   a damaged one.
   """
-  grid, numbers, without_area = mask.grid, itertools.count(1), 0
-  _check(mask, probability, grid, len(classes))
-  for group in regions.find_regions(mask, probability, len(classes)):
+  _check(mask, probability, mask.grid, len(classes))
+  yield from describe(
+    regions.find_regions(mask, probability, len(classes)), mask.grid, classes, source,
+    min_area=min_area, simplify=simplify, thresholds=thresholds, terrain=terrain,
+  )
+
+
+def describe(
+  groups: Iterable[Regions], grid: Grid, classes: tuple[str, ...], source: str, *,
+  min_area: float = 0, simplify: float = 0, thresholds: Sequence[float] = (),
+  terrain: TerrainFilter | None = None,
+) -> Generator[Landslide, None, None]:
+  """Yields the landslides of regions, whose outlines are in pixels of `grid`; see `trace`."""
+  numbers, without_area = itertools.count(1), 0
+  for group in groups:
     areas, perimeters = ground_measures.areas_and_perimeters(group.outlines, grid)
     measured = group.pixels if grid.to_wgs84() is None else areas
     without_area += np.count_nonzero(measured == 0)
@@ -103,6 +115,8 @@ def _details(
   points = ground_measures.inner_points(outlines, grid)
   left, top, right, bottom = shapely.bounds(outlines).T
   at_border = (left <= 0) | (top <= 0) | (right >= grid.width) | (bottom >= grid.height)
+  if group.at_border is not None:
+    at_border = group.at_border[numbers]
   # Where a block of rows began is no part of a landslide's identity, so corners are put in order.
   outline_bytes = shapely.to_wkb(shapely.normalize(outlines), byte_order=1)
   for i, rectangle, point, border, outline in zip(

@@ -24,10 +24,12 @@ class Regions:
 
   class_index: np.ndarray  # i64[N], 1..C.
   pixels: np.ndarray  # i64[N]
+  known: np.ndarray  # i64[N], pixels with a probability.
   mean: np.ndarray  # f64[N], probability 0..1; NaN if no pixel has one.
   maximum: np.ndarray  # f64[N], likewise.
   touches_missing: np.ndarray  # bool[N], whether a pixel without data lies beside one of its pixels.
   outlines: np.ndarray  # object[N], shapely.Polygon in whole pixels (column, row).
+  at_border: np.ndarray | None = None  # bool[N], whether it reaches the border; None: by the grid.
 
 
 @dataclasses.dataclass
@@ -165,16 +167,16 @@ def _whole_regions(pieces: _Pieces, scale: float) -> Regions:
   order = np.argsort(pieces.figures[:, 1])
   class_index, _, pixels, known, total, maximum, touches_missing = pieces.figures[order].T
   outlines = np.empty(len(order), object)
-  outlines[:] = [_merge(pieces.outlines[i]) for i in order]
+  outlines[:] = [merge_outlines(pieces.outlines[i]) for i in order]
   with np.errstate(invalid="ignore"):
     mean = total / known / scale
   return Regions(
-    class_index.astype(np.int64), pixels.astype(np.int64), mean,
+    class_index.astype(np.int64), pixels.astype(np.int64), known.astype(np.int64), mean,
     np.where(known > 0, maximum / scale, np.nan), touches_missing > 0, outlines,
   )
 
 
-def _merge(outlines: list[shapely.Polygon]) -> shapely.Polygon:
+def merge_outlines(outlines: list[shapely.Polygon]) -> shapely.Polygon:
   """Returns the union of a region's outlines, without the points that only block borders cause.
 
   Holes inside a block are already closed, so they stay unchanged. At block borders there are only

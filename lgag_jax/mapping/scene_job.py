@@ -2,17 +2,18 @@
 
 import collections
 import dataclasses
+import pathlib
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
+from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
-from lgag_jax.geo.pair import Pair
+from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import WindowPlan
-from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.windows import Axis
 from lgag_jax.imagery import reading, scaling
 from lgag_jax.inference import exclusive_classes
@@ -21,6 +22,30 @@ from lgag_jax.mapping.rasters import NO_DATA, encode
 from lgag_jax.mapping.row_store import SavedState
 
 _ROWS_AT_ONCE = 64  # Classifying rows takes several times the memory of their scores.
+
+
+class WindowSource(Protocol):
+  """What windows are read from: a `Scene`, or anything that reads as one."""
+
+  @property
+  def path(self) -> pathlib.Path:
+    """What errors name."""
+    ...
+
+  @property
+  def grid(self) -> Grid:
+    """The grid of its pixels."""
+    ...
+
+  def read(
+    self, window: Window, out_shape: tuple[int, int] | None = None
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns pixels [h, w, channels] and their valid mask, as `Scene.read` does."""
+    ...
+
+  def valid(self, window: Window) -> np.ndarray:
+    """Returns a window's valid mask, bool[h, w]."""
+    ...
 
 
 class MapRows(Protocol):
@@ -46,7 +71,7 @@ class SceneJob:
   `windows.reduction` pixels of the file.
   """
 
-  open: Callable[[], AbstractContextManager[Scene | Pair]]
+  open: Callable[[], AbstractContextManager[WindowSource]]
   windows: WindowPlan  # How the pixels become inputs of the network.
   rows: Axis  # The windows down the scene.
   cols: Axis  # The windows across it.

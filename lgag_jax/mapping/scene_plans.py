@@ -66,11 +66,15 @@ class ScenePlan:
 
   def min_area(self, options: Options) -> float:
     """Returns the smallest area of a polygon in square metres, or in pixels without a CRS."""
-    if options.min_area >= 0:
-      return options.min_area
-    windows = self.windows
-    network_pixel = windows.reduction * windows.side / windows.model_side  # In the scene's.
-    return (_MIN_POLYGON_SIDE * network_pixel * (self.grid.gsd() or 1.0)) ** 2
+    return min_area(options, self.windows, self.grid.gsd() or 1.0)
+
+
+def min_area(options: Options, windows: WindowPlan, gsd: float) -> float:
+  """Returns the smallest area of a polygon in square metres, or in pixels with a `gsd` of 1."""
+  if options.min_area >= 0:
+    return options.min_area
+  network_pixel = windows.reduction * windows.side / windows.model_side  # In the scene's.
+  return (_MIN_POLYGON_SIDE * network_pixel * gsd) ** 2
 
 
 def check_dates(config: Config, options: Options) -> None:
@@ -95,7 +99,7 @@ def plan_scenes(
   `dates` are the scenes, each with its image before or None.
   """
   config, training_scale = loaded.config, loaded.scale_for(options)
-  maker = _maker(loaded, options)
+  maker = map_maker(loaded, options)
   if training_scale.gsd is None:
     _LOG.info(
       "The ground resolution of training is unknown (--training_gsd): scenes are assumed to have the "
@@ -130,10 +134,10 @@ def plan_scenes(
     files = [listing.file_key(file) for file in (path, before) if file]
     parts = json.dumps([*maker, *files])
     key = hashlib.sha256(parts.encode()).hexdigest()
-    provenance = _provenance(loaded, options, gsd, path.name)
+    made_by = provenance(loaded, options, gsd, path.name)
     stem = names.stem(path, grid, key)
     yield ScenePlan(
-      path, stem, grid, windows, key, dtype, warnings, provenance, str(loaded.workdir), before
+      path, stem, grid, windows, key, dtype, warnings, made_by, str(loaded.workdir), before
     )
 
 
@@ -150,9 +154,10 @@ def _date_warnings(scene: Scene | Pair, options: Options) -> list[str]:
   return shift_warnings(shift, options.max_shift)
 
 
-def _provenance(
+def provenance(
   loaded: LoadedModel, options: Options, gsd: float | None, source: str
 ) -> Provenance:
+  """Returns what made the map of a scene, which `source` names."""
   model = loaded.config.model
   levels = ", ".join(f"{threshold:.3f}" for threshold in loaded.thresholds)
   return Provenance(
@@ -165,7 +170,7 @@ def _provenance(
   )
 
 
-def _maker(loaded: LoadedModel, options: Options) -> list[str]:
+def map_maker(loaded: LoadedModel, options: Options) -> list[str]:
   """Returns all that a map depends on, except its scene."""
   data, evidence = loaded.config.data, loaded.network.evidence
   return [str(part) for part in (

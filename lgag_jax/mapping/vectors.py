@@ -41,10 +41,11 @@ _SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
 
 
 def write(
-  landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path, geojson_path: pathlib.Path,
+  landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path,
+  geojson_path: pathlib.Path | None = None,
   provenance: Provenance = Provenance(), profile: Profile = schemas.PROFILES["plain"],
 ) -> list[pathlib.Path]:
-  """Writes a GeoPackage with the layer "landslides", and a GeoJSON; returns the files written.
+  """Writes a GeoPackage with the layer "landslides", and a GeoJSON if asked; returns the files written.
 
   Polygons have the attributes of `profile`, which may add a table "source" to the GeoPackage.
   If the scene has no place on the Earth, no GeoJSON is written, and an older one of that name is
@@ -54,11 +55,11 @@ def write(
   """
   gpkg_path.parent.mkdir(parents=True, exist_ok=True)
   with vector_paths.plain_folder(gpkg_path.parent) as folder:
-    names = (gpkg_path.name, geojson_path.name) if grid.to_wgs84() else (gpkg_path.name,)
-    _write_files(landslides, grid, provenance, profile, *(folder / name for name in names))
-  if len(names) == 1:
+    paths = [gpkg_path, *([geojson_path] if geojson_path and grid.to_wgs84() else ())]
+    _write_files(landslides, grid, provenance, profile, *(folder / path.name for path in paths))
+  if geojson_path and len(paths) == 1:
     geojson_path.unlink(missing_ok=True)
-  return [gpkg_path, geojson_path][: len(names)]
+  return paths
 
 
 def _write_files(
@@ -165,7 +166,7 @@ def _write_layers(
     _write_batch(path, columns, geometries, grid.crs.to_wkt() if grid.crs else None, "Polygon")
     measured = [number for number, landslide in enumerate(batch) if landslide.area_m2 is not None]
     if in_degrees:
-      polygons = _to_degrees(geometries[measured], grid)
+      polygons = to_degrees(geometries[measured], grid)
       columns = {name: column[measured] for name, column in columns.items()}
       _write_batch(in_degrees, columns, polygons, "EPSG:4326", "Unknown")
     count += len(batch)
@@ -173,7 +174,7 @@ def _write_layers(
   return count, with_area
 
 
-def _to_degrees(polygons: np.ndarray, grid: Grid) -> np.ndarray:
+def to_degrees(polygons: np.ndarray, grid: Grid) -> np.ndarray:
   """Returns polygons in longitude and latitude, cut at the 180th meridian.
 
   GDAL would cut and round them, too, but leaves lines and invalid parts where one is narrow.

@@ -8,7 +8,7 @@ import collections
 import dataclasses
 import functools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import jax
@@ -17,11 +17,9 @@ from jax.sharding import Mesh
 from rasterio.windows import Window
 
 from lgag_jax.config import Config
-from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scale import WindowPlan
-from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import reading, scaling
-from lgag_jax.mapping.scene_job import SceneJob
+from lgag_jax.mapping.scene_job import SceneJob, WindowSource
 from lgag_jax.mapping.window_scores import make_window_scores
 from lgag_jax.method.network import Network
 from lgag_jax.runtime import preemption
@@ -68,13 +66,22 @@ class _Batch:
   steps: list[_Window | _RowEnd | _SceneEnd]
 
 
-def run(
-  jobs: Iterator[SceneJob], network: Network, state: TrainState, config: Config, mesh: Mesh
-) -> None:
-  """Maps scenes in order, and calls each job's `on_finish`."""
-  scores_at = functools.lru_cache(maxsize=4)(
+def compiled_scores(network: Network, config: Config, mesh: Mesh) -> Callable[..., Callable]:
+  """Returns the function that gives the scores of windows of a plan; it compiles each plan once."""
+  return functools.lru_cache(maxsize=4)(
     lambda windows: make_window_scores(network, config, mesh, windows)
   )
+
+
+def run(
+  jobs: Iterator[SceneJob], network: Network, state: TrainState, config: Config, mesh: Mesh,
+  scores_at: Callable[..., Callable] | None = None,
+) -> None:
+  """Maps scenes in order, and calls each job's `on_finish`.
+
+  Several calls that share `scores_at`, made by `compiled_scores`, compile once.
+  """
+  scores_at = scores_at or compiled_scores(network, config, mesh)
   batches = _read_batches(jobs, config, mesh)
   writing: collections.deque = collections.deque()
   with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
@@ -172,7 +179,7 @@ def _read_scene(job: SceneJob, config: Config) -> Iterator[_Window | _RowEnd | _
   yield _SceneEnd(job)
 
 
-def _read_row(scene: Scene | Pair, job: SceneJob, row: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_row(scene: WindowSource, job: SceneJob, row: int) -> tuple[np.ndarray, np.ndarray]:
   """Reads a row of windows of the reduced scene: pixels [side, W, channels], valid bool[side, W]."""
   reduction, side, down = job.windows.reduction, job.windows.side, job.rows.span(row)
   height, width = down.stop - down.start, job.cols.length
@@ -183,7 +190,7 @@ def _read_row(scene: Scene | Pair, job: SceneJob, row: int) -> tuple[np.ndarray,
 
 
 def _read_final_valid(
-  scene: Scene | Pair, job: SceneJob, row: int, valid: np.ndarray
+  scene: WindowSource, job: SceneJob, row: int, valid: np.ndarray
 ) -> np.ndarray:
   """Returns where the file, not reduced, holds data in the rows that end with a row of windows."""
   reduction, first, stop = job.windows.reduction, job.rows.starts[row], job.rows.complete_until(row)
