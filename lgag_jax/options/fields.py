@@ -14,7 +14,10 @@ _DEFINE = {
   str: flags.DEFINE_string, tuple: flags.DEFINE_list,
 }
 
-_NUMBERS = {"bands": (int, "4,3,2"), "rgb_bands": (int, "4,3,2"), "threshold": (float, "0.6")}  # Lists.
+_NUMBERS = {  # Lists.
+  "bands": (int, "4,3,2"), "rgb_bands": (int, "4,3,2"), "cloud_classes": (int, "3,8,9"),
+  "threshold": (float, "0.6"),
+}
 
 
 def flag(default: Any, help: str) -> Any:

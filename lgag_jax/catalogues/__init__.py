@@ -1,0 +1,4 @@
+"""Finds the images of an area in STAC catalogues, lists and folders, and reads them on a common grid.
+
+May import: geo, imagery, options, runtime.
+"""

@@ -1,0 +1,70 @@
+"""Addresses of catalogues and images: local paths, http(s):// and s3://; which of them may be read.
+
+A local file never makes lgag reach out, unless the user allows it (`--remote`), and a remote catalogue
+never names a local file.
+"""
+
+import pathlib
+import re
+import urllib.parse
+
+SCHEMES = ("http", "https", "s3")
+_MAX_LENGTH = 8192
+
+
+class AddressError(ValueError):
+  """An address that must not be read; the message names the file that holds it, and the remedy."""
+
+
+def is_remote(address: str) -> bool:
+  """Returns whether an address is at a server that lgag can read."""
+  return urllib.parse.urlsplit(address).scheme.lower() in SCHEMES
+
+
+def resolve(address: str, base: str, *, allow_remote: bool) -> str:
+  """Returns the absolute address of what the file `base` names; a local one is a path.
+
+  Raises AddressError for an address that only GDAL knows (/vsi...), for one at a server unless
+  `allow_remote`, and for a local path in a remote file.
+  """
+  if not address or len(address) > _MAX_LENGTH or not address.isprintable():
+    raise AddressError(f"{base} names {address[:100]!r}, which is no address. Restore it.")
+  if is_remote(base) and not re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", address):
+    address = _join(base, address)
+  scheme = urllib.parse.urlsplit(address).scheme.lower()
+  if scheme in SCHEMES:
+    if not allow_remote:
+      raise AddressError(
+        f"{base} names {address[:200]}, which is at a server, and a local file may not make lgag reach "
+        "out. Allow it with --remote, or copy the images to this disk."
+      )
+    return address
+  if is_remote(base):
+    raise AddressError(f"{base} names {address[:200]!r}: a remote catalogue may not name local files.")
+  if scheme == "file":
+    address = urllib.parse.unquote(urllib.parse.urlsplit(address).path)
+  elif "://" in address:
+    raise AddressError(
+      f"{base} names {address[:200]}: lgag reads local files and the schemes {', '.join(SCHEMES)}."
+    )
+  path = (pathlib.Path(base).parent / address).absolute()
+  if any(re.match("/+vsi", name) for name in (address, str(path))):
+    raise AddressError(f"{base} names {address[:200]!r}, which is not a plain file. Name its path.")
+  return str(path)
+
+
+def gdal_name(address: str) -> str:
+  """Returns GDAL's name of an address at a server; raises AddressError for credentials in it."""
+  parts = urllib.parse.urlsplit(address)
+  if parts.username or parts.password:
+    raise AddressError(f"{parts.hostname}: an address must not hold a password. Remove it.")
+  if parts.scheme.lower() == "s3":
+    return f"/vsis3/{parts.netloc}{parts.path}"
+  return f"/vsicurl/{address}"
+
+
+def _join(base: str, address: str) -> str:
+  """Joins a relative address to a remote one; urllib does not know s3."""
+  if not base.lower().startswith("s3:"):
+    return urllib.parse.urljoin(base, address)
+  return f"s3{urllib.parse.urljoin(f'http{base[2:]}', address)[4:]}"

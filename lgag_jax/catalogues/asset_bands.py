@@ -1,0 +1,120 @@
+"""Chooses the bands of an image: by the keys of STAC assets, by names of bands, or by numbers."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pystac
+
+from lgag_jax.catalogues.images import Band
+
+_HIDDEN_ROLES = {"thumbnail", "overview", "metadata"}
+_DEFAULT_KEY = "visual"
+
+
+def choose(
+  item: pystac.Item, names: Sequence[str], channels: int, resolve: Callable[[str], str]
+) -> tuple[Band, ...]:
+  """Returns the bands of an item in the model's order; raises ValueError naming an item without them.
+
+  `resolve` makes an asset's address absolute. Without names, the first `channels` bands of the only
+  image are used, or of the asset "visual". Numbers are those of bands in that file.
+  """
+  if not names or all(name.isdigit() for name in names):
+    asset = _only_image(item)
+    numbers = [int(name) for name in names] or list(range(1, channels + 1))
+    entries = _entries(asset)
+    return tuple(
+      _band(asset, number, entries[number - 1] if number <= len(entries) else {}, resolve)
+      for number in numbers
+    )
+  return tuple(_named(item, name, resolve) for name in names)
+
+
+def classes_of(item: pystac.Item, key: str, resolve: Callable[[str], str]) -> Band | None:
+  """Returns the asset with the classes of an item's pixels; None if it has none."""
+  asset = item.assets.get(key) if key else None
+  return Band(resolve(asset.href)) if asset else None
+
+
+def _only_image(item: pystac.Item) -> pystac.Asset:
+  images = {
+    key: asset for key, asset in item.assets.items()
+    if _is_tiff(asset) and not _HIDDEN_ROLES.intersection(asset.roles or ())
+  }
+  key = _DEFAULT_KEY if _DEFAULT_KEY in images else next(iter(images), "")
+  if not images or (len(images) > 1 and key != _DEFAULT_KEY):
+    raise ValueError(
+      f"item {item.id} has {len(images)} images: {', '.join(map(str, item.assets))}. Name the model's "
+      "bands, such as --assets=red,green,blue."
+    )
+  return images[key]
+
+
+def _is_tiff(asset: pystac.Asset) -> bool:
+  path = asset.href.partition("?")[0].lower()
+  return (asset.media_type or "").lower().startswith("image/tiff") or path.endswith((".tif", ".tiff"))
+
+
+def _named(item: pystac.Item, name: str, resolve: Callable[[str], str]) -> Band:
+  if name in item.assets:
+    asset = item.assets[name]
+    return _band(asset, 1, next(iter(_entries(asset)), {}), resolve)
+  matches = list(_bands_called(item, name))
+  if not matches:
+    known = [*item.assets, *dict.fromkeys(label for *_, labels in _all_bands(item) for label in labels)]
+    raise ValueError(
+      f"item {item.id} has no asset or band {name!r}: it has {', '.join(dict.fromkeys(known))}."
+    )
+  # Of a picture and a file of the one band, the file.
+  asset, number, entry = min(matches, key=lambda match: len(_entries(match[0])))
+  return _band(asset, number, entry, resolve)
+
+
+def _bands_called(item: pystac.Item, name: str) -> Iterator[tuple[pystac.Asset, int, dict]]:
+  for asset, number, entry, labels in _all_bands(item):
+    if name in labels and _is_tiff(asset):
+      yield asset, number, entry
+
+
+def _all_bands(item: pystac.Item) -> Iterator[tuple[pystac.Asset, int, dict, list[str]]]:
+  for asset in item.assets.values():
+    for number, entry in enumerate(_entries(asset), 1):
+      labels = [entry.get(key) for key in ("name", "common_name", "eo:common_name")]
+      yield asset, number, entry, [label for label in labels if isinstance(label, str)]
+
+
+def _entries(asset: pystac.Asset) -> list[dict[str, Any]]:
+  """Returns what an item says of each band: STAC 1.1 in one list, 1.0 in one per extension."""
+  lists = [asset.extra_fields.get(key) for key in ("bands", "eo:bands", "raster:bands")]
+  lists = [
+    [entry for entry in entries if isinstance(entry, dict)] for entries in lists
+    if isinstance(entries, list)
+  ]
+  count = max(map(len, lists), default=0)
+  merged: list[dict[str, Any]] = [{} for _ in range(count)]
+  for entries in lists:
+    for target, entry in zip(merged, entries, strict=False):
+      target.update(entry)
+  return merged
+
+
+def _band(asset: pystac.Asset, number: int, entry: dict, resolve: Callable[[str], str]) -> Band:
+  shared = asset.extra_fields
+  numbers = {}
+  for field, keys in (
+    ("scale", ("scale", "raster:scale")), ("offset", ("offset", "raster:offset")),
+    ("nodata", ("nodata",)),
+  ):
+    values = [source[key] for source in (entry, shared) for key in keys if key in source]
+    numbers[field] = _number(values[0]) if values else None
+  return Band(resolve(asset.href), number, **numbers)
+
+
+def _number(value: Any) -> float | None:
+  """Returns a number of a catalogue, in which nodata may be the text "nan"."""
+  if isinstance(value, bool) or not isinstance(value, int | float | str):
+    return None
+  try:
+    return float(value)
+  except ValueError:
+    return None

@@ -1,0 +1,182 @@
+"""Reads the images of a block on the block's grid, and makes one image of them."""
+
+import functools
+import math
+import pathlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import rasterio
+from affine import Affine
+from rasterio.enums import ColorInterp, Resampling
+from rasterio.vrt import WarpedVRT
+from rasterio.windows import Window
+
+from lgag_jax.catalogues import open_image
+from lgag_jax.catalogues.images import Band, Image
+from lgag_jax.geo.grid import Grid
+from lgag_jax.imagery import opening
+from lgag_jax.imagery.opening import ImageError
+from lgag_jax.options.area import Imagery
+
+_REMEDY = "Restore it, or leave it out."
+_COARSER = 1.5  # Above this ratio of resolutions, a pixel is the average of the file's pixels.
+_MEDIAN_BYTES = 256 << 20  # Of all images together, for a median.
+
+
+def read_composite(
+  images: Sequence[Image], grid: Grid, channels: int, settings: Imagery
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns pixels [H, W, channels] and where any image is valid, bool[H, W], on `grid`.
+
+  `images` are in the order of `images.in_order`. Invalid pixels are zero. Raises ImageError naming an
+  image that cannot be read.
+  """
+  if settings.composite == "median" and len(images) > 1:
+    return _median(images, grid, channels, settings)
+  pixels, valid = None, np.zeros((grid.height, grid.width), bool)
+  with ThreadPoolExecutor(settings.readers) as pool:
+    # Only as many ahead as there are readers: the first ones may already fill the block.
+    for start in range(0, len(images), settings.readers):
+      if valid.all():
+        break
+      batch = images[start : start + settings.readers]
+      for values, inside in pool.map(lambda image: read_image(image, grid, settings), batch):
+        new = inside & ~valid
+        dtype = values.dtype if pixels is None else np.result_type(pixels.dtype, values.dtype)
+        if pixels is None:
+          pixels = np.zeros((grid.height, grid.width, channels), dtype)
+        pixels = pixels.astype(dtype, copy=False)
+        pixels[new] = values[new]
+        valid |= inside
+  if pixels is None:
+    pixels = np.zeros((grid.height, grid.width, channels), np.uint8)
+  return pixels, valid
+
+
+def _median(
+  images: Sequence[Image], grid: Grid, channels: int, settings: Imagery
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the median of each band over the valid images, read in strips of rows."""
+  row_bytes = len(images) * grid.width * channels * 4
+  rows, parts = max(1, _MEDIAN_BYTES // row_bytes), []
+  for top in range(0, grid.height, rows):
+    strip = Grid(
+      min(rows, grid.height - top), grid.width, grid.crs,
+      grid.transform @ Affine.translation(0, top),
+    )
+    with ThreadPoolExecutor(settings.readers) as pool:
+      layers = list(pool.map(lambda image, strip=strip: read_image(image, strip, settings), images))
+    dtype = np.result_type(*(values.dtype for values, _ in layers))
+    stack = np.ma.stack([
+      np.ma.array(values, np.float32, mask=np.repeat(~inside[..., None], channels, axis=-1))
+      for values, inside in layers
+    ])
+    median = np.ma.median(stack, axis=0)
+    values = np.ma.filled(median, 0)
+    if np.issubdtype(dtype, np.integer):
+      values = np.round(values)
+    parts.append((values.astype(dtype), np.any([inside for _, inside in layers], axis=0)))
+  pixels, valid = zip(*parts, strict=True)
+  return np.concatenate(pixels), np.concatenate(valid)
+
+
+def read_image(image: Image, grid: Grid, settings: Imagery) -> tuple[np.ndarray, np.ndarray]:
+  """Returns an image's pixels [H, W, channels] on a grid and where they are valid, bool[H, W]."""
+  by_file: dict[str, list[int]] = {}
+  for position, band in enumerate(image.bands):
+    by_file.setdefault(band.address, []).append(position)
+  layers, valid = {}, np.ones((grid.height, grid.width), bool)
+  for address, positions in by_file.items():
+    bands = [image.bands[position] for position in positions]
+    read = functools.partial(_read_file, address, bands, grid, settings)
+    values, inside = open_image.repeated(read, address, settings)
+    layers |= dict(zip(positions, values, strict=True))
+    valid &= inside
+  if image.classes and valid.any():
+    read = functools.partial(_read_classes, image.classes, grid, settings)
+    classes = open_image.repeated(read, image.classes.address, settings)
+    valid &= ~np.isin(classes, settings.cloud_classes)
+  return np.stack([layers[position] for position in range(len(image.bands))], axis=-1), valid
+
+
+def _read_file(
+  address: str, bands: list[Band], grid: Grid, settings: Imagery
+) -> tuple[list[np.ndarray], np.ndarray]:
+  """Returns the values of a file's bands on a grid, [H, W] each, and where all are valid."""
+  with open_image.open_image(address, settings) as raster, opening.error_context(address, _REMEDY):
+    if missing := [band.number for band in bands if not 1 <= band.number <= raster.count]:
+      raise ImageError(f"{address} has {raster.count} bands, and band {missing[0]} was asked for.")
+    layers = []
+    valid = np.ones((grid.height, grid.width), bool)
+    groups: dict[float | None, list[Band]] = {}
+    for band in bands:
+      nodata = raster.nodatavals[band.number - 1] if band.nodata is None else band.nodata
+      groups.setdefault(nodata, []).append(band)
+    read: dict[Band, np.ndarray] = {}
+    for nodata, members in groups.items():
+      values, inside = _warp(raster, address, [band.number for band in members], nodata, grid)
+      valid &= inside
+      read |= {band: _scaled(raster, band, values[i], settings) for i, band in enumerate(members)}
+    layers = [read[band] for band in bands]
+  for layer in layers:
+    if np.issubdtype(layer.dtype, np.inexact):
+      valid &= np.isfinite(layer)
+  return layers, valid
+
+
+def _read_classes(band: Band, grid: Grid, settings: Imagery) -> np.ndarray:
+  with (
+    open_image.open_image(band.address, settings) as raster,
+    opening.error_context(band.address, _REMEDY),
+  ):
+    return _warp(raster, band.address, [band.number], None, grid, Resampling.nearest)[0][0]
+
+
+def _scaled(
+  raster: rasterio.DatasetReader, band: Band, values: np.ndarray, settings: Imagery
+) -> np.ndarray:
+  """Applies a band's scale and offset: the file's, or else the catalogue's."""
+  scale, offset = raster.scales[band.number - 1], raster.offsets[band.number - 1]
+  if (scale, offset) == (1.0, 0.0):
+    scale, offset = band.scale or 1.0, band.offset or 0.0
+  if settings.values == "raw" or (scale, offset) == (1.0, 0.0):
+    return values
+  return (values * np.float64(scale) + offset).astype(np.float32)
+
+
+def _warp(
+  raster: rasterio.DatasetReader, address: str, bands: list[int], nodata: float | None, grid: Grid,
+  resampling: Resampling | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns bands [n, H, W] on a grid, and where they are valid, bool[H, W].
+
+  Of finer files a pixel is the average, of others an interpolation: on the file's own grid, its value.
+  """
+  source = Grid.from_raster(raster, pathlib.Path(address))
+  if source.crs is None:
+    raise ImageError(f"{address} has no CRS, so it has no place in an area. Give it one: gdal_edit.py.")
+  opening.check_window(raster, address, len(bands), Window(0, 0, grid.width, grid.height))
+  if resampling is None:
+    ratio = (grid.gsd() or 1.0) / (source.gsd() or grid.gsd() or 1.0)
+    resampling = Resampling.average if ratio > _COARSER else Resampling.bilinear
+  has_alpha = ColorInterp.alpha in raster.colorinterp
+  options = {
+    "crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width,
+    "resampling": resampling, "warp_mem_limit": 64,
+  }
+  if source.crs != raster.crs:  # Heights that name files are left out.
+    options["src_crs"] = source.crs
+  if nodata is None:
+    options["add_alpha"] = not has_alpha
+  else:
+    options |= {"nodata": nodata, "src_nodata": nodata}
+  with WarpedVRT(raster, **options) as warped:
+    values = warped.read(bands)
+    if nodata is None:
+      alpha = raster.colorinterp.index(ColorInterp.alpha) + 1 if has_alpha else warped.count
+      return values, warped.read(alpha) > 0
+    missing = np.isnan(values) if math.isnan(nodata) else values == nodata
+    return values, ~missing.any(axis=0)
+

@@ -1,0 +1,117 @@
+"""Finds the images to map: reads a catalogue or a list, and filters it."""
+
+import datetime
+import pathlib
+
+import pystac
+from shapely.geometry.base import BaseGeometry
+
+from lgag_jax.catalogues import addresses, areas, asset_bands, image_lists, stac
+from lgag_jax.catalogues.images import Image, in_order
+from lgag_jax.options.area import Imagery
+
+_CATALOGUE_SUFFIXES = (".json", ".geojson")
+_IMAGE_SUFFIXES = (".tif", ".tiff", ".txt")
+_CATALOGUE_NAMES = ("catalog.json", "collection.json")
+
+
+def find_images(
+  source: str, area: BaseGeometry | None, channels: int, settings: Imagery
+) -> list[Image]:
+  """Returns the images of `source` on `area` that pass the filters, in the order of the composite.
+
+  `source` is a STAC catalogue, collection, item or API, an image, a list (.txt), a folder or a glob.
+  Raises ValueError if none passes, and AddressError if a local file names one at a server.
+  """
+  if settings.assets and len(settings.assets) != channels:
+    raise ValueError(f"--assets={','.join(settings.assets)}: the model needs {channels} bands.")
+  path = pathlib.Path(source)
+  if not addresses.is_remote(source) and path.is_dir():
+    inside = [path / name for name in _CATALOGUE_NAMES if (path / name).is_file()]
+    source = str(inside[0]) if inside else source
+  if _is_catalogue(source):
+    images, total = _from_stac(source, area, channels, settings)
+  else:
+    _refuse_filters(settings)
+    found = image_lists.listed_addresses(source, settings)
+    images, total = image_lists.read_images(found, channels, settings), len(found)
+  images = [image for image in images if area is None or image.footprint.intersects(area)]
+  if not images:
+    raise ValueError(
+      f"--input={source}: none of {total} images passes --area, --dates, --max_cloud and --collections."
+    )
+  return in_order(images, settings.composite)
+
+
+def area_of(path: str) -> BaseGeometry | None:
+  """Returns the area that --area names; None if it is empty."""
+  return areas.read_area(pathlib.Path(path)) if path else None
+
+
+def _is_catalogue(source: str) -> bool:
+  name = source.partition("?")[0].lower()
+  if addresses.is_remote(source):
+    return not name.endswith(_IMAGE_SUFFIXES)
+  return name.endswith(_CATALOGUE_SUFFIXES)
+
+
+def _refuse_filters(settings: Imagery) -> None:
+  for name in ("dates", "collections"):
+    if getattr(settings, name):
+      raise ValueError(f"--{name} needs a STAC catalogue as --input: files do not state it.")
+  if settings.max_cloud < 100:
+    raise ValueError("--max_cloud needs a STAC catalogue as --input: files do not state it.")
+
+
+def _from_stac(
+  source: str, area: BaseGeometry | None, channels: int, settings: Imagery
+) -> tuple[list[Image], int]:
+  """Returns the images of the items that pass the filters, and the number of items read."""
+  absolute = source if addresses.is_remote(source) else str(pathlib.Path(source).absolute())
+  allow_remote = addresses.is_remote(source) or settings.remote
+  images, seen, count = [], set(), 0
+  for item, base in stac.read_items(absolute, area, settings):
+    count += 1
+    identity = (item.collection_id, item.id)
+    if identity in seen or not _passes(item, area, settings):
+      continue
+    seen.add(identity)
+    resolve = lambda href, base=base: addresses.resolve(href, base, allow_remote=allow_remote)
+    images.append(_image(item, channels, settings, resolve, base))
+  return images, count
+
+
+def _image(item: pystac.Item, channels: int, settings: Imagery, resolve, base: str) -> Image:
+  bands = asset_bands.choose(item, settings.assets, channels, resolve)
+  classes = asset_bands.classes_of(item, settings.cloud_mask, resolve)
+  files = dict.fromkeys(band.address for band in (*bands, *([classes] if classes else ())))
+  version = [str(item.properties.get("updated", "")), *map(image_lists.file_version, files)]
+  return Image(
+    item.id, bands, areas.polygon_of(item.geometry), _time(item), _cloud_cover(item), classes, base,
+    "\n".join(version),
+  )
+
+
+def _passes(item: pystac.Item, area: BaseGeometry | None, settings: Imagery) -> bool:
+  if settings.collections and item.collection_id not in settings.collections:
+    return False
+  if settings.days:
+    time = _time(item)
+    if time is None or not settings.days[0] <= time.date() <= settings.days[1]:
+      return False
+  cover = _cloud_cover(item)
+  if settings.max_cloud < 100 and (cover is None or cover > settings.max_cloud):
+    return False
+  if item.geometry is None:
+    return False
+  return area is None or areas.polygon_of(item.geometry).intersects(area)
+
+
+def _time(item: pystac.Item) -> datetime.datetime | None:
+  time = item.datetime or item.common_metadata.start_datetime
+  return time.replace(tzinfo=datetime.UTC) if time and time.tzinfo is None else time
+
+
+def _cloud_cover(item: pystac.Item) -> float | None:
+  value = item.properties.get("eo:cloud_cover")
+  return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None

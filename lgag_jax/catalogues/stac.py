@@ -1,0 +1,154 @@
+"""Reads STAC: static catalogues, on this disk or at a server, and the search of a STAC API."""
+
+import json
+import pathlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow.fs
+import pystac
+import pystac_client
+import requests
+import shapely
+from pystac_client.stac_api_io import StacApiIO
+from requests.adapters import HTTPAdapter
+from shapely.geometry.base import BaseGeometry
+from urllib3.util.retry import Retry
+
+from lgag_jax.catalogues import addresses, open_image
+from lgag_jax.options.area import Imagery
+
+_MAX_BYTES = 64 << 20  # Of a JSON file.
+_MAX_FILES = 2_000_000
+_BUSY = (429, 500, 502, 503, 504)
+_ITEM_SEARCH = "item-search"
+
+
+def read_items(
+  source: str, area: BaseGeometry | None, settings: Imagery
+) -> Iterator[tuple[pystac.Item, str]]:
+  """Yields items and the addresses that theirs are relative to.
+
+  `source` is a catalogue, collection, item or item collection, or an API, which yields what it finds.
+  Raises ValueError naming a file that is not STAC, and AddressError for one that must not be read.
+  """
+  remote = addresses.is_remote(source)
+  reader = _JsonReader(settings, allow_remote=remote or settings.remote)
+  root = reader.read(source)
+  if remote and any(_ITEM_SEARCH in str(one) for one in root.get("conformsTo") or ()):
+    yield from _search(source, area, settings)
+    return
+  yield from reader.items(source, root)
+
+
+def _search(
+  source: str, area: BaseGeometry | None, settings: Imagery
+) -> Iterator[tuple[pystac.Item, str]]:
+  retry = Retry(settings.retries, backoff_factor=0.5, status_forcelist=_BUSY, allowed_methods=None)
+  client = pystac_client.Client.open(
+    source, stac_io=_ApiReader(timeout=settings.timeout, max_retries=retry)
+  )
+  found = client.search(
+    collections=list(settings.collections) or None, datetime=settings.dates or None,
+    intersects=None if area is None else shapely.geometry.mapping(area), limit=100,
+  )
+  for item in found.items():
+    own = item.get_self_href() or ""
+    yield item, own if addresses.is_remote(own) else source
+
+
+class _ApiReader(StacApiIO):
+  """Follows links to servers only, never to local files."""
+
+  def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
+    href = source.absolute_href if isinstance(source, pystac.Link) else str(source)
+    if not href.lower().startswith(("http://", "https://")):
+      raise addresses.AddressError(f"The STAC API names {href[:200]!r}, which is not at a server.")
+    return super().read_text(source, *args, **kwargs)
+
+
+class _JsonReader:
+  """Reads the JSON files of a static catalogue."""
+
+  def __init__(self, settings: Imagery, *, allow_remote: bool):
+    self._settings, self._allow_remote = settings, allow_remote
+    self._session = requests.Session()
+    retry = Retry(settings.retries, backoff_factor=0.5, status_forcelist=_BUSY)
+    for scheme in ("http://", "https://"):
+      self._session.mount(scheme, HTTPAdapter(pool_maxsize=settings.readers, max_retries=retry))
+
+  def items(self, address: str, root: dict) -> Iterator[tuple[pystac.Item, str]]:
+    """Yields the items below a file, level by level; each file is read once, so cycles end."""
+    level, seen = [(address, root)], {address}
+    with ThreadPoolExecutor(self._settings.readers) as pool:
+      while level:
+        children = []
+        for base, content in level:
+          yield from ((item, base) for item in _items_in(content, base))
+          for href in _children_of(content):
+            child = addresses.resolve(href, base, allow_remote=self._allow_remote)
+            if child not in seen:
+              seen.add(child)
+              children.append(child)
+        if len(seen) > _MAX_FILES:
+          raise ValueError(f"{address} has more than {_MAX_FILES} files: name one of its collections.")
+        level = list(zip(children, pool.map(self.read, children), strict=True))
+
+  def read(self, address: str) -> dict:
+    """Returns a JSON object; raises ValueError naming a file that is none, OSError if it is missing."""
+    text = open_image.repeated(lambda: self._bytes(address), address, self._settings)
+    try:
+      content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+      raise ValueError(f"{address} is not valid JSON: {error}. Restore it.") from error
+    if not isinstance(content, dict):
+      raise ValueError(f"{address} is not STAC: it holds a {type(content).__name__}.")
+    return content
+
+  def _bytes(self, address: str) -> bytes:
+    if not addresses.is_remote(address):
+      path = pathlib.Path(address)
+      if not path.is_file():
+        raise FileNotFoundError(f"{address}: no such file.")
+      with path.open("rb") as file:
+        return _limited(file.read(_MAX_BYTES + 1), address)
+    if address.lower().startswith("s3:"):
+      system, path = pyarrow.fs.FileSystem.from_uri(address)
+      with system.open_input_stream(path) as file:
+        return _limited(file.read(_MAX_BYTES + 1), address)
+    with self._session.get(address, timeout=self._settings.timeout, stream=True) as response:
+      response.raise_for_status()
+      content = b""
+      for chunk in response.iter_content(1 << 20):
+        content = _limited(content + chunk, address)
+      return content
+
+
+def _children_of(content: dict) -> list[str]:
+  if content.get("type") not in ("Catalog", "Collection"):
+    return []
+  links = [link for link in content.get("links") or () if isinstance(link, dict)]
+  return [str(link.get("href", "")) for link in links if link.get("rel") in ("child", "item")]
+
+
+def _limited(content: bytes, address: str) -> bytes:
+  if len(content) > _MAX_BYTES:
+    raise ValueError(f"{address} has more than {_MAX_BYTES >> 20} MiB, too much for a catalogue.")
+  return content
+
+
+def _items_in(content: dict, address: str) -> Iterator[pystac.Item]:
+  kind = content.get("type")
+  features = content.get("features") if kind == "FeatureCollection" else [content] * (kind == "Feature")
+  if kind not in ("Feature", "FeatureCollection", "Catalog", "Collection"):
+    raise ValueError(
+      f"{address} is not STAC: its type is {str(kind)[:40]!r}, not Catalog, Collection, Feature or "
+      "FeatureCollection."
+    )
+  for feature in features or ():
+    try:
+      item = pystac.Item.from_dict(feature, href=address, migrate=True)
+    except Exception as error:  # pystac raises many kinds for content that is not STAC.
+      raise ValueError(f"{address} holds an item that is not STAC: {error!r:.200}.") from error
+    yield item

@@ -1,0 +1,309 @@
+"""Catalogues and lists give the right images, and their pixels come right onto a block's grid."""
+
+import json
+
+import numpy as np
+import pyproj
+import pytest
+import rasterio
+import shapely
+from affine import Affine
+from PIL import Image
+
+from lgag_jax.catalogues import addresses, areas, composites, search
+from lgag_jax.geo.grid import Grid
+from lgag_jax.imagery.opening import ImageError
+from lgag_jax.options.area import Imagery
+from tests import area_data, faulty_server
+from tests.area_data import EPSG, NAMES, NORTH, WEST
+from tests.untrained import GSD
+
+RGB = Imagery(assets=NAMES)
+HERE = Grid(40, 50, rasterio.crs.CRS.from_epsg(EPSG), Affine(GSD, 0, WEST, 0, -GSD, NORTH))
+
+
+def values(seed, bands=3, dtype=np.uint8):
+  return np.random.default_rng(seed).integers(1, 200, (40, 50, bands)).astype(dtype)
+
+
+def one_file(folder, name, array, **options):
+  """Writes an item of one COG, with the image's place and `options` of the item."""
+  made = {key: options.pop(key) for key in ("day", "cloud", "collection", "bands") if key in options}
+  path = area_data.write_cog(folder / f"{name}.tif", array, **options)
+  return area_data.item(name, {"image": path}, folder, **made)
+
+
+def composite(folder, items, settings=Imagery(), grid=HERE):
+  source = area_data.write_catalogue(folder, items)
+  images = search.find_images(str(source), None, 3, settings)
+  return composites.read_composite(images, grid, 3, settings)
+
+
+def test_a_catalogue_of_bands_reads_as_the_ground(tmp_path):
+  source = area_data.tiles(tmp_path)
+  images = search.find_images(str(source), None, 3, RGB)
+  assert [image.name for image in images] == ["tile_0_0", "tile_0_1", "tile_1_0", "tile_1_1"]
+  side = 2 * area_data.SIDE
+  grid = Grid(side, side, HERE.crs, HERE.transform)
+  pixels, valid = composites.read_composite(images, grid, 3, RGB)
+  assert valid.all()
+  np.testing.assert_array_equal(pixels, area_data.ground(side, side))
+  bgr = Imagery(assets=NAMES[::-1])
+  turned = search.find_images(str(source), None, 3, bgr)
+  np.testing.assert_array_equal(
+    composites.read_composite(turned, grid, 3, bgr)[0], area_data.ground(side, side)[..., ::-1]
+  )
+
+
+@pytest.mark.parametrize(("names", "order"), [
+  ((), [0, 1, 2]), (("nir", "red", "g1"), [3, 0, 1]), (("4", "1", "2"), [3, 0, 1]),
+])
+def test_bands_by_name_common_name_and_number(tmp_path, names, order):
+  array = values(0, bands=4)
+  bands = [
+    {"name": "b1", "eo:common_name": "red"}, {"name": "g1"}, {"name": "b3"}, {"common_name": "nir"},
+  ]
+  items = [one_file(tmp_path, "a", array, bands={"image": bands})]
+  pixels, valid = composite(tmp_path, items, Imagery(assets=names))
+  assert valid.all()
+  np.testing.assert_array_equal(pixels, array[..., order])
+
+
+def test_unknown_bands_name_those_that_there_are(tmp_path):
+  source = str(area_data.write_catalogue(tmp_path, [one_file(tmp_path, "a", values(0))]))
+  with pytest.raises(ValueError, match=r"item a has no asset or band 'nir'.*image"):
+    search.find_images(source, None, 3, Imagery(assets=("nir", "image", "image")))
+  with pytest.raises(ValueError, match="needs 3 bands"):
+    search.find_images(source, None, 3, Imagery(assets=("red",)))
+
+
+def test_filters(tmp_path):
+  items = [
+    one_file(tmp_path, name, values(0), day=day, cloud=cloud, collection=collection)
+    for name, day, cloud, collection in (
+      ("a", 1, 10, "s2"), ("b", 2, 50, "s2"), ("c", 3, 5, "drone"), ("d", 4, 0, "s2"),
+    )
+  ]
+  items.append(one_file(tmp_path, "far", values(0), west=WEST + 5000, day=9))
+  source = str(area_data.write_catalogue(tmp_path, items))
+  found = lambda area=None, **settings: "".join(
+    image.name[0] for image in search.find_images(source, area, 3, Imagery(**settings))
+  )
+  assert found() == "abcdf"
+  assert found(dates="2015-05-02/2015-05-03") == "bc"
+  assert found(max_cloud=10) == "acdf"
+  assert found(collections=("s2",)) == "abd"
+  assert found(composite="least_cloud") == "dfcab"
+  near = shapely.Point(*pyproj.Transformer.from_crs(EPSG, 4326, always_xy=True).transform(
+    WEST + 50, NORTH - 40)).buffer(1e-5)
+  assert found(near) == "abcd"
+  with pytest.raises(ValueError, match="none of 5 images passes"):
+    found(dates="2016-01-01/2016-01-02")
+
+
+def test_composites(tmp_path):
+  random = np.random.default_rng(3)
+  arrays = [values(seed, dtype=np.uint16) for seed in range(3)]
+  for array in arrays:
+    array[random.random((40, 50)) < 0.3] = 0
+  clouds = (30.0, 5.0, 90.0)
+  items = [
+    one_file(tmp_path, f"i{n}", array, nodata=0, day=n + 1, cloud=clouds[n])
+    for n, array in enumerate(arrays)
+  ]
+  inside = np.stack([(array > 0).all(axis=-1) for array in arrays])
+  for rule, order in (("first", (0, 1, 2)), ("least_cloud", (1, 0, 2))):
+    pixels, valid = composite(tmp_path, items, Imagery(composite=rule))
+    expected = np.zeros((40, 50, 3), np.uint16)
+    for n in reversed(order):
+      expected[inside[n]] = arrays[n][inside[n]]
+    np.testing.assert_array_equal(valid, inside.any(axis=0))
+    np.testing.assert_array_equal(pixels[valid], expected[valid])
+  pixels, valid = composite(tmp_path, items, Imagery(composite="median"))
+  for row, col in ((0, 0), (7, 9), (39, 49), (20, 31)):
+    layers = [array[row, col] for n, array in enumerate(arrays) if inside[n, row, col]]
+    assert valid[row, col] == bool(layers)
+    if layers:
+      np.testing.assert_array_equal(pixels[row, col], np.round(np.median(layers, axis=0)))
+
+
+def test_clouds_of_the_scene_classification_are_no_data(tmp_path):
+  classes = np.full((40, 50), 4, np.uint8)
+  classes[10:20, 5:15] = 9
+  image = area_data.write_cog(tmp_path / "image.tif", values(0))
+  scl = area_data.write_cog(tmp_path / "scl.tif", classes)
+  made = area_data.item("a", {"image": image, "scl": scl}, tmp_path)
+  made.assets["scl"].roles = ["metadata"]
+  _, valid = composite(tmp_path, [made])
+  np.testing.assert_array_equal(valid, classes == 4)
+  assert composite(tmp_path, [made], Imagery(cloud_mask=""))[1].all()
+  assert composite(tmp_path, [made], Imagery(cloud_classes=(3,)))[1].all()
+
+
+def test_scale_and_offset_of_files_and_catalogues(tmp_path):
+  array = values(1, dtype=np.uint16)
+  scaled = array * 1e-4 - 0.1
+  own = one_file(tmp_path, "own", array, scale=1e-4, offset=-0.1)
+  other = one_file(tmp_path, "other", array, bands={"image": [
+    {"raster:scale": 1e-4, "raster:offset": -0.1, "nodata": 7}] * 3})
+  for made, valid in ((own, np.ones((40, 50), bool)), (other, (array != 7).all(axis=-1))):
+    pixels, inside = composite(tmp_path, [made])
+    np.testing.assert_array_equal(inside, valid)
+    np.testing.assert_allclose(pixels[valid], scaled[valid], rtol=1e-6)
+    raw, _ = composite(tmp_path, [made], Imagery(values="raw"))
+    np.testing.assert_array_equal(raw[valid], array[valid])
+
+
+def test_another_zone_and_resolution_lie_where_they_belong(tmp_path):
+  rows, cols = np.mgrid[:400, :500].astype(np.float32)
+  transformer = pyproj.Transformer.from_crs(EPSG, 32644, always_xy=True)
+  west, north = transformer.transform(WEST, NORTH)
+  # A plane of eastings and northings in the other zone, at a quarter of the resolution.
+  plane = np.stack([cols, rows, cols + rows], axis=-1)
+  made = one_file(
+    tmp_path, "a", plane, epsg=32644, west=west - 100, north=north + 100, gsd=GSD / 4
+  )
+  with rasterio.open(tmp_path / "a.tif") as raster:
+    items = [made]
+    items[0].geometry = shapely.geometry.mapping(shapely.box(80, 20, 95, 35))
+    grid = Grid(8, 8, HERE.crs, HERE.transform)
+    pixels, valid = composite(tmp_path, items, grid=grid)
+    for row, col in ((0, 0), (3, 6), (7, 7)):
+      centre = transformer.transform(*(HERE.transform @ (col + 0.5, row + 0.5)))
+      col_there, row_there = ~raster.transform @ centre
+      assert valid[row, col]
+      np.testing.assert_allclose(pixels[row, col, :2], [col_there - 0.5, row_there - 0.5], atol=0.7)
+
+
+def test_lists_folders_and_globs(tmp_path):
+  for name in "ab":
+    area_data.write_cog(tmp_path / f"{name}.tif", values(ord(name)))
+  (tmp_path / "list.txt").write_text("# Two images\nb.tif\n\na.tif\n")
+  names = lambda source: [i.name for i in search.find_images(str(source), None, 3, Imagery())]
+  assert names(tmp_path / "list.txt") == ["b.tif", "a.tif"]
+  assert names(tmp_path) == names(tmp_path / "*.tif") == ["a.tif", "b.tif"]
+  with pytest.raises(ValueError, match="--dates needs a STAC catalogue"):
+    search.find_images(str(tmp_path), None, 3, Imagery(dates="2015-01-01/2015-01-02"))
+  Image.fromarray(values(0)).save(tmp_path / "c.tif")
+  with pytest.raises(ImageError, match=r"c\.tif has no place on the Earth"):
+    names(tmp_path)
+
+
+def test_a_mask_beside_an_image_is_not_ignored(tmp_path):
+  source = str(area_data.write_catalogue(tmp_path, [one_file(tmp_path, "a", values(0))]))
+  images = search.find_images(source, None, 3, Imagery())
+  (tmp_path / "a.tif.msk").write_bytes(b"II*")
+  with pytest.raises(ImageError, match=r"a\.tif\.msk changes its image"):
+    composites.read_composite(images, HERE, 3, Imagery())
+
+
+def test_a_key_changes_with_the_file(tmp_path):
+  source = str(area_data.write_catalogue(tmp_path, [one_file(tmp_path, "a", values(0))]))
+  key = lambda: search.find_images(source, None, 3, Imagery())[0].key
+  first = key()
+  assert key() == first
+  area_data.write_cog(tmp_path / "a.tif", values(1))
+  assert key() != first
+
+
+@pytest.mark.parametrize(("address", "base", "message"), [
+  ("https://a.org/x.tif", "/data/catalog.json", "may not make lgag reach out.*--remote"),
+  ("s3://bucket/x.tif", "/data/list.txt", "--remote"),
+  ("/etc/passwd", "https://a.org/catalog.json", None),
+  ("file:///etc/passwd", "https://a.org/catalog.json", "may not name local files"),
+  ("/vsicurl/x.tif", "/data/catalog.json", "not a plain file"),
+  ("ftp://a.org/x.tif", "/data/catalog.json", "the schemes"),
+  ("", "/data/catalog.json", "no address"),
+])
+def test_addresses(address, base, message):
+  if message is None:  # On the catalogue's own server.
+    assert addresses.resolve(address, base, allow_remote=True) == "https://a.org/etc/passwd"
+    return
+  with pytest.raises(addresses.AddressError, match=message):
+    addresses.resolve(address, base, allow_remote=addresses.is_remote(base))
+
+
+def test_relative_addresses():
+  resolve = addresses.resolve
+  assert resolve("./b/x.tif", "/a/c.json", allow_remote=False) == "/a/b/x.tif"
+  assert resolve("../x.tif", "s3://k/a/c.json", allow_remote=True) == "s3://k/x.tif"
+  assert resolve("x.tif", "https://h/a/c.json?t=1", allow_remote=True) == "https://h/a/x.tif"
+  assert addresses.gdal_name("s3://k/a/x.tif") == "/vsis3/k/a/x.tif"
+  with pytest.raises(addresses.AddressError, match="password"):
+    addresses.gdal_name("https://me:secret@h/x.tif")
+
+
+def test_a_local_catalogue_never_reaches_out(tmp_path):
+  source = area_data.tiles(tmp_path, 1, 1)
+  with faulty_server.serve(tmp_path) as (address, log):
+    for hide in ("asset", "item"):
+      path = source if hide == "item" else tmp_path / "tile_0_0.json"
+      text = path.read_text()
+      local = "./tile_0_0.json" if hide == "item" else "./tile_0_0/red.tif"
+      path.write_text(text.replace(local, f"{address}/{local[2:]}"))
+      with pytest.raises(addresses.AddressError, match="--remote"):
+        search.find_images(str(source), None, 3, RGB)
+      assert not log
+      assert len(search.find_images(str(source), None, 3, Imagery(assets=NAMES, remote=True))) == 1
+      path.write_text(text)
+
+
+def test_a_self_link_does_not_move_an_item(tmp_path):
+  source = area_data.tiles(tmp_path, 1, 1)
+  path = tmp_path / "tile_0_0.json"
+  content = json.loads(path.read_text())
+  content["links"].append({"rel": "self", "href": "https://elsewhere.org/a/b.json"})
+  path.write_text(json.dumps(content))
+  (image,) = search.find_images(str(source), None, 3, RGB)
+  assert image.bands[0].address == str(tmp_path / "tile_0_0" / "red.tif")
+
+
+def test_a_server_that_fails_now_and_then_changes_nothing(tmp_path):
+  source = area_data.tiles(tmp_path, 1, 1)
+  grid = Grid(area_data.SIDE, area_data.SIDE, HERE.crs, HERE.transform)
+  local = search.find_images(str(source), None, 3, RGB)
+  expected = composites.read_composite(local, grid, 3, RGB)
+  settings = Imagery(assets=NAMES, timeout=1, retries=5)
+  with faulty_server.serve(tmp_path, ("", "503", "", "truncate", "", "")) as (address, log):
+    images = search.find_images(f"{address}/catalog.json", None, 3, settings)
+    pixels, valid = composites.read_composite(images, grid, 3, settings)
+  assert {fault for fault, _ in log} == {"", "503", "truncate"}
+  np.testing.assert_array_equal(pixels, expected[0])
+  np.testing.assert_array_equal(valid, expected[1])
+
+
+def test_a_server_that_always_fails_is_an_error(tmp_path):
+  source = area_data.tiles(tmp_path, 1, 1)
+  (image,) = search.find_images(str(source), None, 3, RGB)
+  with faulty_server.serve(tmp_path, ("503",)) as (address, _):
+    settings = Imagery(assets=NAMES, timeout=1, retries=0)
+    band = image.bands[0].address.replace(str(tmp_path), address)
+    broken = type(image)("x", (type(image.bands[0])(band),) * 3, image.footprint)
+    with pytest.raises(ImageError, match=r"red\.tif"):
+      composites.read_image(broken, HERE, settings)
+
+
+def test_areas(tmp_path):
+  path = tmp_path / "area.geojson"
+  boxes = [shapely.geometry.mapping(shapely.box(x, 1, x + 1, 2)) for x in (85, 86)]
+  write = lambda content: path.write_text(json.dumps(content))
+  write({"type": "FeatureCollection", "features": [{"type": "Feature", "geometry": b} for b in boxes]})
+  assert areas.read_area(path).equals(shapely.box(85, 1, 87, 2))
+  write(boxes[0])
+  assert areas.read_area(path).equals(shapely.box(85, 1, 86, 2))
+  for content, message in (
+    ({"type": "Point", "coordinates": [1, 2]}, "no area"), ({"type": "Feature"}, "no GeoJSON"),
+    ([], "no GeoJSON"),
+    (boxes[0] | {"crs": {"properties": {"name": "EPSG:32645"}}}, "EPSG:32645"),
+    (shapely.geometry.mapping(shapely.box(5e5, 1, 6e5, 2)), "not degrees"),
+  ):
+    write(content)
+    with pytest.raises(ValueError, match=message):
+      areas.read_area(path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"type": "Point"}', '{"type": "Feature", "id": 3}'])
+def test_what_is_not_stac_is_named(tmp_path, text):
+  (tmp_path / "bad.json").write_text(text)
+  with pytest.raises(ValueError, match=r"bad\.json"):
+    search.find_images(str(tmp_path / "bad.json"), None, 3, Imagery())
