@@ -29,8 +29,8 @@ def main(argv: list[str]) -> None:
 
   Exit codes: 0 for success. 1 for an invalid setting, file or input, or an error of a library, with a
   message of one line. 143 when SIGTERM stopped a training, evaluation, prediction or export in order.
-  The doctor returns 2 if its worst finding is a warning and 1 if it is an error. Prediction returns 2
-  if it skipped images. Ctrl-C ends the process by its signal, which shells report as 130.
+  The doctor returns 2 if its worst finding is a warning and 1 if it is an error. Prediction and mapping
+  return 2 if they skipped images or blocks. Ctrl-C ends the process by its signal (130 in shells).
   """
   if len(argv) > 1:
     sys.exit(_not_a_flag(argv[1]))
@@ -78,16 +78,19 @@ def _run_in_workdir(*arguments) -> None:
   # Imported first: after TensorFlow, GeoPackages would use its SQLite, which has no R-trees.
   import pyogrio  # noqa: F401
 
-  if _FLAGS.input:
+  if _FLAGS.input and _FLAGS.mode != "map":
     from lgag_jax.imagery import listing
 
     listing.scene_files(_FLAGS.input)  # Reports a wrong name before the slow imports.
+  import jax
   import tensorflow as tf
 
   from lgag_jax.runtime import compiled_programs, preemption, processes
 
   _log_only_this_package()
   tf.config.set_visible_devices([], "GPU")  # Leaves the accelerator to JAX.
+  if _FLAGS.engine == "ray":  # Its workers need the accelerator.
+    jax.config.update("jax_platforms", "cpu")
   compiled_programs.enable_cache()
   processes.start(_FLAGS.distributed, _FLAGS.coordinator, _FLAGS.processes, _FLAGS.process)
   if not processes.is_first():
@@ -182,6 +185,13 @@ def _predict(workdir: pathlib.Path, options) -> None:
     sys.exit(2)
 
 
+def _map(workdir: pathlib.Path, imagery, area, engine) -> None:
+  from lgag_jax.blocks import area_job
+
+  output, method = pathlib.Path(_FLAGS.output), _FLAGS.method_file or ""
+  sys.exit(area_job.run(workdir, _FLAGS.input, output, imagery, area, engine, method))
+
+
 def _export(workdir: pathlib.Path, settings) -> None:
   from lgag_jax.export import export
 
@@ -235,7 +245,7 @@ _MODES_WITHOUT_WORKDIR = {
 _SHORT_MODES = {"report": _report, "doctor": _doctor}  # SIGTERM ends these at once.
 _LONG_MODES = {  # SIGTERM lets these save their work first.
   "train": _train, "eval": _evaluate, "pseudo": _pseudo, "stages": _stages, "predict": _predict,
-  "export": _export,
+  "map": _map, "export": _export,
 }
 
 

@@ -17,6 +17,7 @@ TOP = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 ENTRANCES = {"main", "api"}  # They may import everything.
 TENSORFLOW = {
   "main": {"tensorflow"},  # Keeps the accelerator from TensorFlow.
+  "blocks.network_maker": {"tensorflow"},  # Likewise.
   "inputs.augment": {"tensorflow"}, "inputs.pipeline": {"tensorflow"},
   "inputs.originals": {"tensorflow_datasets"}, "inputs.splits": {"tensorflow_datasets"},
   "inputs.tfds_source": {"tensorflow_datasets"},

@@ -1,0 +1,194 @@
+"""Maps an area (--mode=map): finds images, plans blocks, maps those that are missing, joins them."""
+
+import dataclasses
+import hashlib
+import logging
+import pathlib
+import shutil
+import time
+from collections.abc import Callable, Sequence
+
+import jax
+
+from lgag_jax.blocks import area_results, local_engine, map_block, network, plan
+from lgag_jax.blocks.area_results import AreaResult
+from lgag_jax.blocks.inventory import Tracing
+from lgag_jax.blocks.map_block import AreaJob
+from lgag_jax.blocks.network_maker import NetworkMaker
+from lgag_jax.blocks.plan import Block
+from lgag_jax.catalogues import search
+from lgag_jax.catalogues.images import Image
+from lgag_jax.geo.scale import WindowPlan
+from lgag_jax.mapping import output_folder, scene_plans, schemas
+from lgag_jax.mapping.loaded_model import LoadedModel, load_model
+from lgag_jax.options.area import Area, Engine, Imagery
+from lgag_jax.options.mapping import Options
+from lgag_jax.runtime import lock
+from lgag_jax.runtime.progress import Progress
+
+_LOG = logging.getLogger(__name__)
+
+_STALE_SECONDS = 3600.0  # Files of a killed process; those of a running job of an array are younger.
+
+Run = Callable[[AreaJob, Sequence[Block], Callable[[Block, Exception | None], None]], None]
+
+
+def run(
+  workdir: pathlib.Path, source: str, output: pathlib.Path, imagery: Imagery, area: Area,
+  engine: Engine, method_file: str = "",
+) -> int:
+  """Maps an area as `map_area` does, prints a summary, and returns the exit code."""
+  result = map_area(workdir, source, output, imagery, area, engine, method_file)
+  print(_summary(result, output))
+  return 2 if result.failed else 0
+
+
+def map_area(
+  workdir: pathlib.Path, source: str, output: pathlib.Path, imagery: Imagery, area: Area,
+  engine: Engine, method_file: str = "",
+) -> AreaResult:
+  """Maps the images of `source` on an area, block by block, into `output`.
+
+  Blocks that are mapped are not mapped again. With a part of the blocks (`area.part`), only these are
+  mapped, and the results are not joined. A block that fails is skipped; raises ValueError if all do.
+  """
+  if jax.process_count() > 1:
+    raise ValueError(
+      "--mode=map works in a single process: use --part=1/2 and --part=2/2 with --distributed=off, or "
+      "--engine=ray."
+    )
+  output_folder.require_usable(output)
+  outline = search.area_of(imagery.area)
+  loaded = load_model(workdir)
+  resolution, windows, size = network.plan_windows(loaded.training_scale, loaded.config, area)
+  images = search.find_images(source, outline, loaded.config.data.channels, imagery)
+  blocks = plan.plan_blocks(outline, resolution, size, [image.footprint for image in images])
+  if not blocks:
+    raise ValueError(f"--input={source}: no image lies on --area={imagery.area}.")
+  data = loaded.config.data
+  job = AreaJob(
+    output.absolute(), tuple(images), imagery, resolution, size, data.channels, data.classes,
+    area.maps().dtype, _maker(loaded, imagery, area, resolution, windows),
+  )
+  _LOG.info(
+    "%d images, %d blocks of %d x %d pixels at %g m.", len(images), len(blocks), size.core, size.core,
+    resolution,
+  )
+  tracing = _tracing(loaded, area, windows, resolution, images, pathlib.PurePath(source).name)
+  engine_run = _engine(loaded, windows, job, engine, method_file)
+  number, count = area.part_of
+  folder = output if count == 1 else output / "parts" / f"{number + 1}_of_{count}"
+  area_results.require_own(output)
+  with lock.hold(folder, "output"):
+    area_results.begin(job, blocks, tracing)
+    failed = map_missing(job, blocks[number::count], engine_run)
+    if count > 1:
+      return AreaResult(len(blocks[number::count]), failed, None)
+    return area_results.join(job, blocks, tracing, outline, failed)
+
+
+def map_missing(job: AreaJob, blocks: Sequence[Block], run: Run) -> dict[str, str]:
+  """Maps the blocks that are not mapped yet; returns why blocks failed, by name."""
+  started = time.monotonic()
+  whole, stale = map_block.whole_blocks(job, blocks)
+  for name in stale:  # Of earlier images or another network.
+    (job.output / map_block.ITEMS / name).unlink(missing_ok=True)
+  _remove_unfinished(job.output)
+  missing = [block for block in blocks if block.name not in whole]
+  _LOG.info(
+    "%d of %d blocks are mapped already (%.1f s).", len(whole), len(blocks), time.monotonic() - started
+  )
+  pixels = job.size.core**2 / 1e6
+  failed: dict[str, str] = {}
+  progress = Progress(
+    "mapping", len(blocks) * pixels, done=len(whole) * pixels, unit="MP"
+  )
+  finished = [len(whole)]
+
+  def done(block: Block, error: Exception | None) -> None:
+    finished[0] += 1
+    if error is not None:
+      failed[block.name] = " ".join(str(error).split()) or type(error).__name__
+      _LOG.warning("Skipped block %s: %s", block.name, failed[block.name])
+    progress.advance(pixels, f"{finished[0]}/{len(blocks)} blocks, {len(failed)} failed")
+
+  if missing:
+    run(job, missing, done)
+    progress.close()
+  if len(failed) == len(blocks):
+    raise ValueError(f"All {len(failed)} blocks failed; the first: {next(iter(failed.values()))}")
+  return failed
+
+
+def _engine(
+  loaded: LoadedModel, windows: WindowPlan, job: AreaJob, engine: Engine, method_file: str
+) -> Run:
+  """Returns what maps blocks."""
+  if engine.engine == "ray":
+    ray_engine = _ray_engine()
+    make = NetworkMaker(loaded.workdir.absolute(), windows, job.size, job.dtype, method_file)
+    return lambda job, blocks, done: ray_engine.run(job, blocks, make, engine, done)
+  maps = network.BlockNetwork(loaded, windows, job.size, job.dtype)
+  return lambda job, blocks, done: local_engine.run(job, blocks, maps, engine.attempts, done)
+
+
+def _ray_engine():
+  """Imports what needs Ray; raises ValueError if it is not installed."""
+  try:
+    from lgag_jax.blocks import ray_engine
+  except ModuleNotFoundError as error:
+    raise ValueError(
+      f"--engine=ray needs Ray ({error}): pip install 'lgag_jax[ray]', on all machines."
+    ) from error
+  return ray_engine
+
+
+def _summary(result: AreaResult, output: pathlib.Path) -> str:
+  """Returns what was mapped, and which blocks were not, in words."""
+  mapped = result.blocks - len(result.failed)
+  lines = [f"{mapped} of {result.blocks} blocks mapped."]
+  if result.landslides is not None:
+    lines[0] = (
+      f"{mapped} of {result.blocks} blocks mapped, {result.landslides} landslides. For a GIS see "
+      f"{output}/polygons/landslides.parquet and {output}/mask/."
+    )
+  return "\n".join([*lines, *(f"Skipped block {name}: {why}" for name, why in result.failed.items())])
+
+
+def _maker(
+  loaded: LoadedModel, imagery: Imagery, area: Area, resolution: float, windows: WindowPlan
+) -> str:
+  """Identifies all that a block depends on, except its images."""
+  options = Options(probability=area.probability, training_gsd=area.training_gsd, overlap=area.overlap)
+  parts = [
+    *scene_plans.map_maker(loaded, options), resolution, windows, area.block_size, imagery.composite,
+    imagery.cloud_mask, imagery.cloud_classes, imagery.values,
+  ]
+  return hashlib.sha256("\n".join(map(str, parts)).encode()).hexdigest()
+
+
+def _tracing(
+  loaded: LoadedModel, area: Area, windows: WindowPlan, resolution: float, images: Sequence[Image],
+  source: str,
+) -> Tracing:
+  options = area.maps()
+  days = {image.time.date().isoformat() if image.time else "" for image in images}
+  provenance = scene_plans.provenance(loaded, options, resolution, source)
+  if len(days) == 1:
+    provenance = dataclasses.replace(provenance, image_date=next(iter(days)))
+  return Tracing(
+    loaded.config.data.classes, scene_plans.min_area(options, windows, resolution), options.simplify,
+    provenance, schemas.PROFILES[options.schema],
+  )
+
+
+def _remove_unfinished(output: pathlib.Path) -> None:
+  folder = output / map_block.UNFINISHED
+  for path in folder.glob("*") if folder.is_dir() else ():
+    try:
+      if time.time() - path.stat().st_mtime > _STALE_SECONDS:
+        shutil.rmtree(path, ignore_errors=True)
+    except FileNotFoundError:
+      continue
+
+

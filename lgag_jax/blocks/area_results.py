@@ -1,0 +1,135 @@
+"""The results of an area: polygons, a STAC collection, a manifest and a page, from its whole blocks."""
+
+import dataclasses
+import datetime
+import itertools
+import json
+import os
+import pathlib
+import platform
+import shutil
+import uuid
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from shapely.geometry.base import BaseGeometry
+
+from lgag_jax import __version__
+from lgag_jax.blocks import inventory, map_block, stac_items
+from lgag_jax.blocks.inventory import Tracing
+from lgag_jax.blocks.map_block import AreaJob
+from lgag_jax.blocks.plan import Block, block_grid
+from lgag_jax.runtime import files
+
+MANIFEST = "manifest.json"
+_COLLECTION = "collection.json"
+_POLYGONS = "polygons"
+_OWN = {"lock", "parts", map_block.UNFINISHED}
+_TYPES = {".parquet": "application/vnd.apache.parquet", ".gpkg": "application/geopackage+sqlite3"}
+
+
+@dataclasses.dataclass(frozen=True)
+class AreaResult:
+  """What was mapped of an area."""
+
+  blocks: int
+  failed: dict[str, str]  # Why blocks could not be mapped, by name.
+  landslides: int | None  # None for a part of the blocks.
+
+
+def require_own(output: pathlib.Path) -> None:
+  """Raises ValueError if a folder holds files that --mode=map has not written."""
+  try:
+    names = {entry.name for entry in os.scandir(output)} - _OWN
+  except FileNotFoundError:
+    return
+  except OSError as error:
+    raise OSError(f"--output={output} cannot be written to: {error.strerror}.") from error
+  if names and not _own_manifest(output):
+    raise ValueError(
+      f"--output={output} holds {min(names)}, which --mode=map has not written: use a new folder."
+    )
+
+
+def _own_manifest(output: pathlib.Path) -> dict:
+  try:
+    content = files.read_json(output / MANIFEST)
+  except (OSError, ValueError):
+    return {}
+  return content if isinstance(content, dict) and content.get("made_by") == "lgag_jax" else {}
+
+
+def begin(job: AreaJob, blocks: Sequence[Block], tracing: Tracing) -> None:
+  """Writes a manifest that says that the output is not whole; jobs of an array may do so at once."""
+  names = _own_manifest(job.output).get("files", [])
+  _write_manifest(job, blocks, tracing, {}, names, whole=False)
+
+
+def join(
+  job: AreaJob, blocks: Sequence[Block], tracing: Tracing, area: BaseGeometry | None,
+  failed: dict[str, str],
+) -> AreaResult:
+  """Joins the polygons of an area's blocks, and writes its collection and manifest."""
+  records, _ = map_block.whole_blocks(job, blocks)
+  mapped = {
+    block: not map_block.is_empty(records[block.name]) for block in blocks if block.name in records
+  }
+  earlier = _own_manifest(job.output).get("files", [])
+  count, names = inventory.write(
+    job.output / _POLYGONS, job.output, mapped, job.size.core, job.resolution, area, tracing
+  )
+  names = [f"{_POLYGONS}/{name}" for name in names]
+  for name in set(earlier) - set(names):  # Of a zone that is no longer part of the area.
+    if name.startswith(f"{_POLYGONS}/{inventory.NAME}_"):
+      (job.output / pathlib.PurePath(name)).unlink(missing_ok=True)
+  assets = {
+    pathlib.PurePath(name).stem + pathlib.PurePath(name).suffix.replace(".", "_"): {
+      "href": f"./{name}", "type": _TYPES[pathlib.PurePath(name).suffix], "roles": ["data"],
+    } for name in names
+  }
+  content = stac_items.collection(
+    [records[block.name] for block in mapped], _bounds(job, list(mapped)), job.images, assets
+  )
+  files.write_json(job.output / _COLLECTION, content)
+  _write_manifest(job, blocks, tracing, failed, [*names, _COLLECTION], whole=not failed)
+  shutil.rmtree(job.output / map_block.UNFINISHED, ignore_errors=True)  # Of workers that were killed.
+  return AreaResult(len(blocks), failed, count)
+
+
+def _bounds(job: AreaJob, blocks: Sequence[Block]) -> list[list[float]]:
+  """Returns the bounds of all blocks, then those of each zone, as STAC has them."""
+  zones = {}
+  for epsg in sorted({block.epsg for block in blocks}):
+    own = [block for block in blocks if block.epsg == epsg]
+    rows, cols = ([getattr(block, name) for block in own] for name in ("row", "col"))
+    ends = itertools.product((min(rows), max(rows)), (min(cols), max(cols)))
+    corners = [Block(epsg, row, col) for row, col in ends]
+    points = [stac_items.degrees_of(block_grid(block, job.resolution, job.size)) for block in corners]
+    longitudes, latitudes = (np.concatenate(values) for values in zip(*points, strict=True))
+    zones[epsg] = [longitudes.min(), latitudes.min(), longitudes.max(), latitudes.max()]
+  boxes = [[round(float(value), 7) for value in box] for box in zones.values()]
+  west, south, east, north = zip(*boxes, strict=True)
+  whole = [min(west), min(south), max(east), max(north)]
+  return [whole, *(boxes if len(boxes) > 1 else [])]
+
+
+def _write_manifest(
+  job: AreaJob, blocks: Sequence[Block], tracing: Tracing, failed: Mapping[str, str],
+  names: Sequence[str], *, whole: bool,
+) -> None:
+  """Writes what made the maps."""
+  made_by = {
+    "made_by": "lgag_jax", "version": __version__, "python": platform.python_version(),
+    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "whole": whole,
+    "method": tracing.provenance.method, "maker": job.maker, "classes": list(job.classes),
+    "resolution": job.resolution, "block_pixels": job.size.core, "halo_pixels": job.size.lead,
+    "imagery": dataclasses.asdict(job.imagery), "blocks": len(blocks),
+    "zones": sorted({block.epsg for block in blocks}), "failed": dict(failed), "files": list(names),
+    "min_area_m2": tracing.min_area, "simplify_m": tracing.simplify,
+    "images": [{"name": image.name, "source": image.source, "key": image.key} for image in job.images],
+  }
+  # Under a name of its own, since several jobs of an array may write it.
+  staged = job.output / map_block.UNFINISHED / f"{uuid.uuid4().hex}.json"
+  staged.parent.mkdir(parents=True, exist_ok=True)
+  staged.write_text(json.dumps(made_by, indent=2) + "\n")
+  os.replace(staged, job.output / MANIFEST)

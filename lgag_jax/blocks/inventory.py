@@ -1,0 +1,177 @@
+"""Writes the landslides of an area: one GeoParquet of all, and a GeoPackage per UTM zone."""
+
+import contextlib
+import dataclasses
+import itertools
+import json
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import shapely
+from shapely.geometry.base import BaseGeometry
+
+from lgag_jax.blocks import plan, region_files, seams
+from lgag_jax.blocks.plan import Block
+from lgag_jax.geo.grid import Grid
+from lgag_jax.mapping import polygons, vectors
+from lgag_jax.mapping.polygons import Landslide
+from lgag_jax.mapping.schemas import Profile, Provenance
+from lgag_jax.runtime import files
+
+_AT_ONCE = 5000  # Landslides in memory.
+_NEAR_BORDER = 0.05  # Degrees from a zone's border within which another zone may show a landslide, too.
+NAME = "landslides"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tracing:
+  """How regions become landslides."""
+
+  classes: tuple[str, ...]
+  min_area: float  # Square metres.
+  simplify: float  # Metres.
+  provenance: Provenance
+  profile: Profile
+
+
+def write(
+  folder: pathlib.Path, output: pathlib.Path, blocks: Mapping[Block, bool], side: int,
+  resolution: float, area: BaseGeometry | None, tracing: Tracing,
+) -> tuple[int, list[str]]:
+  """Writes landslides.parquet and a GeoPackage per zone; returns their number and the files.
+
+  `blocks` are the mapped ones, and whether they have regions. A landslide over several blocks is one
+  polygon, and one over two zones belongs to one of them. Those that do not touch the area are left out.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  numbers, claimed, names = itertools.count(1), _Claimed(), [f"{NAME}.parquet"]
+  zones = sorted({block.epsg for block in blocks})
+  with _parquet(folder / names[0], tracing) as add:
+    for epsg in zones:
+      grid = zone_grid(epsg, resolution)
+      own = {(block.row, block.col): has for block, has in blocks.items() if block.epsg == epsg}
+
+      def read(row: int, col: int, epsg=epsg, own=own) -> region_files.BlockRegions | None:
+        name = Block(epsg, row, col).name
+        return region_files.read(output / "regions" / f"{name}.npz") if own[row, col] else None
+
+      groups = seams.join(own, side, read)
+      found = polygons.describe(
+        groups, grid, tracing.classes, f"EPSG:{epsg}", min_area=tracing.min_area,
+        simplify=tracing.simplify, thresholds=tracing.provenance.thresholds,
+      )
+      unique = claimed.unclaimed(_on_area(found, grid, area), epsg)
+      numbered = (
+        dataclasses.replace(one, id=next(numbers), source=tracing.provenance.source) for one in unique
+      )
+      names.append(f"{NAME}_{epsg}.gpkg")
+      vectors.write(
+        _also(numbered, grid, add), grid, folder / names[-1], provenance=tracing.provenance,
+        profile=tracing.profile,
+      )
+  return next(numbers) - 1, names
+
+
+def zone_grid(epsg: int, resolution: float) -> Grid:
+  """Returns the grid of a whole zone, in whose pixels regions are joined."""
+  transform = plan.zone_transform(resolution)
+  width, height = round(1e6 / resolution), round(1e7 / resolution)
+  return Grid(height, width, plan.zone_crs(epsg), transform)
+
+
+class _Claimed:
+  """The landslides near the borders of zones, so that the next zone does not repeat them."""
+
+  def __init__(self):
+    self._polygons: list[BaseGeometry] = []
+
+  def unclaimed(
+    self, landslides: Iterable[tuple[Landslide, BaseGeometry]], epsg: int
+  ) -> Iterator[Landslide]:
+    """Yields the landslides, given with their polygon in degrees, that reach into a zone.
+
+    Leaves out those that overlap one of an earlier zone.
+    """
+    strip = plan.zone_strip(epsg)
+    inner = shapely.buffer(strip, -_NEAR_BORDER)
+    shapely.prepare([strip, inner])
+    tree = shapely.STRtree(self._polygons)
+    for landslide, polygon in landslides:
+      if shapely.contains_properly(inner, polygon):
+        yield landslide
+      elif shapely.intersects(strip, polygon):
+        near = tree.geometries[tree.query(polygon, predicate="intersects")]
+        if not shapely.area(shapely.intersection(near, polygon)).any():
+          self._polygons.append(polygon)
+          yield landslide
+
+
+def _on_area(
+  landslides: Iterable[Landslide], grid: Grid, area: BaseGeometry | None
+) -> Iterator[tuple[Landslide, BaseGeometry]]:
+  """Yields the landslides on an area, with their polygons in degrees."""
+  if area is not None:
+    shapely.prepare(area)
+  landslides = iter(landslides)
+  while batch := list(itertools.islice(landslides, _AT_ONCE)):
+    outlines = vectors.to_degrees(np.array([one.geometry for one in batch], object), grid)
+    inside = np.ones(len(batch), bool) if area is None else shapely.intersects(area, outlines)
+    yield from ((batch[i], outlines[i]) for i in np.flatnonzero(inside))
+
+
+def _also(landslides: Iterable[Landslide], grid: Grid, add) -> Iterator[Landslide]:
+  """Yields the landslides, and adds them to the GeoParquet."""
+  landslides = iter(landslides)
+  while batch := list(itertools.islice(landslides, _AT_ONCE)):
+    add(batch, grid)
+    yield from batch
+
+
+@contextlib.contextmanager
+def _parquet(path: pathlib.Path, tracing: Tracing):
+  """Yields the function that adds landslides to a GeoParquet 1.1 in longitude and latitude."""
+  fields, provenance = tracing.profile.fields, tracing.provenance
+  schema = pa.schema([*((f.name, _arrow_type(f.dtype)) for f in fields), ("geometry", pa.binary())])
+  bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
+  with (
+    files.atomic_path(path) as partial,
+    pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer,
+  ):
+
+    def add(landslides: Sequence[Landslide], grid: Grid) -> None:
+      outlines = vectors.to_degrees(np.array([one.geometry for one in landslides], object), grid)
+      columns = [
+        _arrow_column(field.column(list(landslides), provenance), schema.field(field.name).type)
+        for field in fields
+      ]
+      table = [*columns, pa.array(shapely.to_wkb(outlines), pa.binary())]
+      writer.write_table(pa.Table.from_arrays(table, schema=schema))
+      bounds[:2] = np.minimum(bounds[:2], shapely.total_bounds(outlines)[:2])
+      bounds[2:] = np.maximum(bounds[2:], shapely.total_bounds(outlines)[2:])
+
+    yield add
+    column: dict = {"encoding": "WKB", "geometry_types": ["Polygon", "MultiPolygon"]}
+    if np.isfinite(bounds).all():
+      column["bbox"] = bounds.tolist()
+    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
+    writer.add_key_value_metadata({"geo": json.dumps(geo)})
+
+
+def _arrow_type(dtype: str) -> pa.DataType:
+  if dtype == "object":
+    return pa.string()
+  if dtype.startswith("datetime64"):
+    return pa.date32()
+  return pa.from_numpy_dtype(np.dtype(dtype))
+
+
+def _arrow_column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
+  """Returns a column of `Field.column`; unknown values, NaN among them, are null."""
+  if isinstance(values, np.ma.MaskedArray):
+    return pa.array(values.data, kind, mask=np.ma.getmaskarray(values))
+  return pa.array(values, kind, from_pandas=True)
+
+
