@@ -67,6 +67,7 @@ def test_commands_are_understood(page, command, monkeypatch, tmp_path):
   method_file = re.search(r"```python\n(.*?)```", (ROOT / "docs/research.md").read_text(), re.DOTALL)
   (tmp_path / "nearest.py").write_text(method_file[1])
   arguments = ["lgag", *command.replace("'", "").replace("$i", "0").split()]
+  arguments = [a.replace("$SLURM_ARRAY_TASK_ID", "1") for a in arguments]
   arguments = [a.replace("=nearest.py", f"={tmp_path}/nearest.py") for a in arguments]
   monkeypatch.setattr(sys, "argv", arguments)  # Fields of a config are looked for there.
   with flagsaver.flagsaver():
