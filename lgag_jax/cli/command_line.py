@@ -25,10 +25,11 @@ _FLAGS = flags.FLAGS
 _PROCESS_FLAGS = ("distributed", "coordinator", "processes", "process")
 _PATH_FLAGS = (
   "config", "workdir", "input", "output", "labels", "negative_labels", "merge", "review",
-  "method_file", "dem", "area",
+  "method_file", "dem", "area", "before",
 )
 _PATH_FIELDS = (  # Of the config's group "data".
   "directory", "builder", "original", "manifest", "pseudo_masks", "feature_cache_directory",
+  "before",
 )
 _HELP_WORDS = {f"{dash}{word}" for dash in ("-", "--") for word in ("h", "help", "helpshort")}
 _WIDTH = 100
