@@ -13,6 +13,7 @@ import scipy.stats
 
 _LEAST_TAIL = 50  # Landslides that a fit needs.
 _CANDIDATES = 200  # Areas that are tried as the beginning of the law.
+_TINY = 0.01  # Share of the landslides, the smallest, that the rollover does not depend on.
 _NODES = 512  # Of the grid of areas that the rollover is sought on.
 
 
@@ -65,9 +66,9 @@ def rollover(areas: np.ndarray) -> float:
   logs = np.log(areas)
   if logs.min() == logs.max():
     return float(areas[0])
-  # Twice as narrow as Scott's rule, which takes the long tail for a wide peak.
-  estimate = scipy.stats.gaussian_kde(logs, lambda kde: kde.scotts_factor() / 2)
-  nodes = np.linspace(logs.min(), logs.max(), _NODES)
+  estimate = scipy.stats.gaussian_kde(logs)
+  # Division by A would make a peak of a single tiny polygon.
+  nodes = np.linspace(np.quantile(logs, _TINY), logs.max(), _NODES)
   return float(np.exp(nodes[np.argmax(np.log(estimate(nodes) + 1e-300) - nodes)]))
 
 
