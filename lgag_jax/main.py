@@ -82,16 +82,13 @@ def _run_in_workdir(*arguments) -> None:
     from lgag_jax.imagery import listing
 
     listing.scene_files(_FLAGS.input)  # Reports a wrong name before the slow imports.
-  import jax
   import tensorflow as tf
 
   from lgag_jax.runtime import compiled_programs, preemption, processes
 
   _log_only_this_package()
   tf.config.set_visible_devices([], "GPU")  # Leaves the accelerator to JAX.
-  if _FLAGS.engine == "ray":  # Its workers need the accelerator.
-    jax.config.update("jax_platforms", "cpu")
-  compiled_programs.enable_cache()
+  compiled_programs.enable_cache(cpu_only=_FLAGS.engine == "ray")  # Its workers need the accelerator.
   processes.start(_FLAGS.distributed, _FLAGS.coordinator, _FLAGS.processes, _FLAGS.process)
   if not processes.is_first():
     python_logging.getLogger("lgag_jax").setLevel(python_logging.WARNING)

@@ -391,7 +391,7 @@ def test_only_an_output_of_its_own_is_written(catalogue, tmp_path, stub):
 
 
 @pytest.mark.parametrize(("options", "message"), [
-  ({"resolution": 0.5}, "--resolution=0.5 is finer than the network sees: use 2 metres"),
+  ({"resolution": 0.2}, "--resolution=0.2 is finer than the network sees: use 2 metres"),
   ({"resolution": 50.0}, "times as coarse"),
 ])
 def test_a_resolution_that_does_not_suit_is_an_error(catalogue, tmp_path, stub, options, message):

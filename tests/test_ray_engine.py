@@ -71,6 +71,7 @@ def assert_same(folder, other, without=()):
     np.testing.assert_array_equal(values, second[name], err_msg=name)
 
 
+@pytest.mark.longest
 def test_failures_cost_themselves_alone_and_the_rest_is_the_same(cluster, tmp_path):
   source = area_data.tiles(tmp_path / "stac")
   job, blocks = area(tmp_path / "one", source)
@@ -168,6 +169,7 @@ def test_the_command_maps_over_a_faulty_server_as_one_process_does(image_folder,
   assert one == far and len(one) > 3
 
 
+@pytest.mark.longest
 def test_the_driver_holds_few_blocks(cluster, tmp_path, monkeypatch):
   source = area_data.tiles(tmp_path / "stac", 1, 2)
   job, blocks = area(tmp_path / "out", source)

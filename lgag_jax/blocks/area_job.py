@@ -60,6 +60,11 @@ def map_area(
   output_folder.require_usable(output)
   outline = search.area_of(imagery.area)
   loaded = load_model(workdir)
+  if loaded.config.data.paired:
+    raise ValueError(
+      f"{workdir} compares images before and after an event, and --mode=map reads one image: use "
+      "--mode=predict with --before."
+    )
   resolution, windows, size = network.plan_windows(loaded.training_scale, loaded.config, area)
   images = search.find_images(source, outline, loaded.config.data.channels, imagery)
   blocks = plan.plan_blocks(outline, resolution, size, [image.footprint for image in images])

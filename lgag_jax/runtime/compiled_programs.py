@@ -8,8 +8,13 @@ import platform
 import jax
 
 
-def enable_cache() -> None:
-  """Enables JAX's persistent cache of programs, unless JAX_COMPILATION_CACHE_DIR and others set it."""
+def enable_cache(*, cpu_only: bool = False) -> None:
+  """Enables JAX's persistent cache of programs, unless JAX_COMPILATION_CACHE_DIR and others set it.
+
+  `cpu_only` leaves accelerators to other processes.
+  """
+  if cpu_only:
+    jax.config.update("jax_platforms", "cpu")
   directory = _cache_folder()
   if jax.config.values["jax_compilation_cache_dir"] is None and directory:
     jax.config.update("jax_compilation_cache_dir", str(directory))
