@@ -38,7 +38,7 @@ finally:
      "--threshold=high: must be numbers such as 0.6"),
     (["--mode=eval", "--workdir=a", "--labels=b"], 1, "needs --input"),
     (["--mode=datasets"], 0, "configs/gvlm.py"),
-    (["--mode=report", "--workdir=a", "--overlap=0.5"], 1, "it is for predict, eval"),
+    (["--mode=report", "--workdir=a", "--overlap=0.5"], 1, "it is for predict, map, eval"),
     (["--config=configs/image_folder.py", "--config.train.epochs=0", "--workdir=a"], 1, "epochs=0"),
     (["--config=configs/image_folder.py", "--config.data.diretory=b", "--workdir=a"], 1,
      "no field 'diretory'. Did you mean 'directory'?"),

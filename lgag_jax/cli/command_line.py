@@ -28,8 +28,7 @@ _PATH_FLAGS = (
   "method_file", "dem", "area", "before",
 )
 _PATH_FIELDS = (  # Of the config's group "data".
-  "directory", "builder", "original", "manifest", "pseudo_masks", "feature_cache_directory",
-  "before",
+  "directory", "builder", "original", "manifest", "pseudo_masks", "feature_cache_directory", "before",
 )
 _HELP_WORDS = {f"{dash}{word}" for dash in ("-", "--") for word in ("h", "help", "helpshort")}
 _WIDTH = 100
