@@ -143,7 +143,7 @@ def manifests() -> list[bytes]:
      "col_start": 4, "col_stop": 20},
   ]
   result = []
-  for part in (rows[:2], rows[2:], [{**rows[0], **rows[2]}, rows[1]]):
+  for part in (rows[:2], rows[2:], [{"file": "", **rows[2]}, rows[1]]):
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, list(part[0]))
     writer.writeheader()

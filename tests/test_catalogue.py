@@ -146,11 +146,8 @@ SMALL = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", [
-  name if name == "landslide4sense" else pytest.param(name, marks=pytest.mark.longest)
-  for name in catalogue.TABLE
-])
+@pytest.mark.longest
+@pytest.mark.parametrize("name", list(catalogue.TABLE))
 def test_training_and_evaluation_from_the_original(tmp_path, name):
   getattr(originals, name)(tmp_path / "original", **SMALL.get(name, {}))
   result = call(

@@ -126,6 +126,7 @@ def test_loaders_refuse_images_of_another_shape(exported, tmp_path):
   assert "images are uint8[4, 32, 64, 3], not uint8[B, *(64, 64, 3)]" in errors
 
 
+@pytest.mark.longest
 def test_loops_convert_to_onnx(rng):
   """Converts what is hardest for a converter, and a sigmoid near zero."""
   image = rng.random((2, 96, 96, 3), np.float32)

@@ -237,6 +237,7 @@ assert "tensorflow" not in sys.modules
 """
 
 
+@pytest.mark.longest
 def test_python_alone_needs_no_tensorflow(directory, model, tmp_path):
   """Nor do the parts in docs/api.md, whose script this runs."""
   text = (DOCS / "api.md").read_text()

@@ -82,7 +82,8 @@ def test_light_and_haze_of_the_whole_image_are_no_change(rng):
   assert np.isfinite(flat).all() and np.asarray(flat[..., 3:]).std(axis=(1, 2)).max() < 1e-3
 
 
-@pytest.mark.parametrize("stage", [4, pytest.param(5, marks=pytest.mark.longest)])
+@pytest.mark.longest
+@pytest.mark.parametrize("stage", [4, 5])
 def test_the_network_compares_its_features_of_both_dates(small_config, stage):
   small_config.data.before, small_config.data.augment = "before", "image"
   small_config.model.first_trainable_stage, small_config.model.weights = stage, "random"

@@ -46,7 +46,7 @@ PAGE = {
   "events": (), "title": "", "maps_digest": "", "cards": [], "skipped_count": 0, "evaluation": None,
   "histograms": [], "flat_counts": False,
   "warnings": rendering.Table((), []), "scenes": [], "names": [], "more_scenes": 0, "pictures": [],
-  "legend_classes": [], "all_pictures": True,
+  "legend_classes": [], "all_pictures": True, "findings": [],
 }
 
 

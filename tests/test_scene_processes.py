@@ -46,6 +46,7 @@ def prediction(workdir, scene, output, *flags):
   return arguments, {"JAX_NUM_CPU_DEVICES": "2", "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"}
 
 
+@pytest.mark.longest
 def test_two_processes_draw_the_map_of_one(workdir, tmp_path):
   scene, shape = tmp_path / "scene.tif", (int(3.3 * SIDE), int(1.5 * SIDE))
   rng = np.random.default_rng(1)

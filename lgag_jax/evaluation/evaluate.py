@@ -118,7 +118,7 @@ def _class_result(
   main, gate = main_map_name(config), config.localize.gate
   training = {
     "image": metrics.image_rates(trained.probabilities[:, c], trained.labels[:, c], gate),
-    "coverage": _coverage(trained, main, config, c),
+    "coverage": _coverage(trained, main, config, c, masks=False),
   }
   return {
     "diagnosis": diagnose.findings(image, maps[main], config, index, training), "image": image,
@@ -126,9 +126,12 @@ def _class_result(
   }
 
 
-def _coverage(measured: Measurements, name: str, config: Config, c: int) -> dict:
+def _coverage(measured: Measurements, name: str, config: Config, c: int, *, masks: bool) -> dict:
   called_positive = measured.probabilities[:, c] > config.localize.gate
-  return metrics.coverage(_image_counts(measured, name, c), measured.labels[:, c], called_positive)
+  counts = _image_counts(measured, name, c)
+  if not masks:  # Training images may have masks, or pseudo-masks: only their labels count.
+    counts |= {name: np.zeros_like(counts[name]) for name in ("truth", "known")}
+  return metrics.coverage(counts, measured.labels[:, c], called_positive)
 
 
 def _image_counts(measured: Measurements, name: str, c: int) -> dict[str, np.ndarray]:
@@ -149,7 +152,7 @@ def _map_result(
     "label_free": at(threshold),
     "oracle": {"threshold": oracle_threshold, **oracle},
     "rules": {rule: at(values[c]) for rule, values in rules.items()},
-    "coverage": _coverage(measured, name, config, c),
+    "coverage": _coverage(measured, name, config, c, masks=True),
     "per_image_iou": {
       "images": len(iou), "mean": float(iou.mean()) if len(iou) else 0.0,
       "counts": np.histogram(iou, bins=10, range=(0, 1))[0].tolist(),
