@@ -37,6 +37,13 @@ def write(
   return text
 
 
+def main_map(path: pathlib.Path) -> tuple[dict, dict]:
+  """Returns an evaluation's values of the first class, and of them those of the method's main map."""
+  content = files.read_json(path)
+  values = next(iter(content["classes"].values()))
+  return values, values["maps"][content["map"]]
+
+
 def _runs(paths: list[tuple[int, pathlib.Path]]) -> dict[str, dict]:
   """Returns the metrics of each finished seed, for the first class and the method's main map."""
   runs = {}

@@ -1,7 +1,7 @@
 """Measures mapping beyond one machine: what Ray costs, and what many blocks cost the driver.
 
-python -m benchmarks.engine overhead --workdir=runs/demo --output=/tmp/overhead
-python -m benchmarks.engine many --output=/tmp/many --blocks=100000 --run=100000
+python -m benchmarks.engine overhead --workdir=runs/demo --output=runs/overhead
+python -m benchmarks.engine many --output=runs/many --blocks=100000 --run=100000
 
 `overhead` maps a drawn area by the single-process path and by Ray with one mapper, and compares their
 rates. Both rates are those between the first and the last block: loading the network is left out.

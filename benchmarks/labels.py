@@ -22,7 +22,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from benchmarks import accuracy
+from benchmarks import accuracy, accuracy_table
 from lgag_jax.config import Config
 from lgag_jax.imagery import scaling
 from lgag_jax.inputs.patches import PatchSource
@@ -155,9 +155,7 @@ def _measure(plan: accuracy.Plan, data: str, count: int, seed: int, order: str =
     overrides={data: {**plan.overrides[data], **changes}},
   )
   accuracy.run(own, data, "lgag", seed)
-  content = files.read_json(own.result(data, "lgag", seed))
-  values = next(iter(content["classes"].values()))
-  best = values["maps"][content["map"]]
+  values, best = accuracy_table.main_map(own.result(data, "lgag", seed))
   index = (values.get("colour_index") or {}).get("label_free", {}).get("iou")
   return {
     "order": order, "count": count, "seed": seed, "label_free": best["label_free"]["iou"],

@@ -15,7 +15,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from benchmarks import accuracy, labels
+from benchmarks import accuracy, accuracy_table, labels
 from data.synthetic_landslides import drawing
 from lgag_jax.imagery import reading
 from lgag_jax.runtime import files
@@ -125,10 +125,8 @@ def measure(case: Case, count: int, seed: int, plan: accuracy.Plan) -> dict:
   )
   own = dataclasses.replace(own, overrides={_CONFIG: {**changes, **chosen}})
   accuracy.run(own, _CONFIG, "lgag", seed)
-  content = files.read_json(own.result(_CONFIG, "lgag", seed))
-  values = next(iter(content["classes"].values()))
-  best, index = values["maps"][content["map"]], values["colour_index"]
-  free = best["label_free"]
+  values, best = accuracy_table.main_map(own.result(_CONFIG, "lgag", seed))
+  index, free = values["colour_index"], best["label_free"]
   return {
     "case": case.name, "count": count, "seed": seed, "auc": values["image"]["auc"] or float("nan"),
     "iou": free["iou"], "oracle": best["oracle"]["iou"],

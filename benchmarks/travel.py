@@ -13,7 +13,7 @@ import pathlib
 
 import numpy as np
 
-from benchmarks import accuracy
+from benchmarks import accuracy, accuracy_table
 from lgag_jax.runtime import files
 
 _CONFIG = "landslide4sense_rgb"
@@ -43,9 +43,7 @@ def measure(folder: pathlib.Path, output: pathlib.Path, trained: str, judged: st
     path.parent, {_CONFIG: str(folder)}, {_CONFIG: {"data.manifest": str(path)}}, output / "features"
   )
   accuracy.run(plan, _CONFIG, "lgag", seed)
-  content = files.read_json(plan.result(_CONFIG, "lgag", seed))
-  values = next(iter(content["classes"].values()))
-  best = values["maps"][content["map"]]
+  values, best = accuracy_table.main_map(plan.result(_CONFIG, "lgag", seed))
   return {
     "iou": best["label_free"]["iou"], "oracle": best["oracle"]["iou"], "auc": values["image"]["auc"],
     "index": values["colour_index"]["label_free"]["iou"],

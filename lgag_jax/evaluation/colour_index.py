@@ -53,13 +53,12 @@ class ColourIndex:
   weight: float = 0.0  # Log odds of landslide per unit of the index, beyond the threshold.
 
   def scores(self, colours: np.ndarray) -> np.ndarray:
-    """Returns sign * index of colours f32[H, W, 3], f32[H, W]."""
+    """Returns sign * index of colours f32[..., 3], f32[...]."""
     return self.sign * INDICES[self.name](*np.moveaxis(colours, -1, 0))
 
   def log_odds(self, colours: np.ndarray) -> np.ndarray:
-    """Returns weight * (score - threshold) of colours f32[n, 3], f32[n]: log odds for a map."""
-    scores = self.sign * INDICES[self.name](*colours.T)
-    return self.weight * (scores - self.threshold)
+    """Returns weight * (score - threshold) of colours f32[..., 3], f32[...]: log odds for a map."""
+    return self.weight * (self.scores(colours) - self.threshold)
 
   def describe(self) -> str:
     """Returns the rule in words."""

@@ -26,7 +26,7 @@ class DrawnShapes:
 
 
 def layers(path: pathlib.Path) -> dict[str, set[str]]:
-  """Returns the fields of each layer of a file that holds shapes; {} if it is no layer file.
+  """Returns the field names of each layer in a file; {} for a file that is not a vector layer.
 
   Raises ValueError naming a file that cannot be read.
   """
