@@ -24,10 +24,11 @@ import numpy as np
 
 from benchmarks import accuracy, accuracy_table
 from lgag_jax.config import Config
+from lgag_jax.evaluation import image_classifier
 from lgag_jax.imagery import scaling
 from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.inputs.sources import Source, open_source
-from lgag_jax.labelling import classifier, features, suggestions
+from lgag_jax.labelling import features, suggestions
 from lgag_jax.runtime import files
 
 _LEAST = 2  # Images of each kind in every draw.
@@ -59,14 +60,14 @@ def active_draw(labels: np.ndarray, features: np.ndarray, count: int, seed: int)
   `labels` is bool[n], `features` f[n, D]. The first are random; later ones follow the classifier.
   """
   random_order = np.random.default_rng(seed).permutation(len(labels))
-  rows, answered = classifier.Scaler(features)(features), dict[int, bool]()
+  rows, answered = image_classifier.Scaler(features)(features), dict[int, bool]()
   while len(answered) < count:
     numbers = np.array(list(answered), int)
     positive = labels[numbers]
     chances = None
-    if min(positive.sum(), (~positive).sum()) >= classifier.LEAST:
-      weights = classifier.fit(rows[numbers], positive)
-      chances = np.rint(100 * classifier.chances(rows, weights)).astype(np.int16)
+    if min(positive.sum(), (~positive).sum()) >= image_classifier.LEAST:
+      weights = image_classifier.fit(rows[numbers], positive)
+      chances = np.rint(100 * image_classifier.chances(rows, weights)).astype(np.int16)
     wanted = min(_QUEUE, count - len(answered))
     queue = list(itertools.islice(suggestions.ordered(random_order, answered, chances), wanted))
     for number in queue:

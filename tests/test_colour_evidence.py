@@ -11,7 +11,7 @@ import scipy.ndimage
 
 from lgag_jax import config as configs
 from lgag_jax.evaluation import threshold_rules
-from lgag_jax.inference import colour_evidence
+from lgag_jax.inference import colour_evidence, colour_histograms
 from lgag_jax.inference.colour_evidence import BINS, ColourEvidence
 from lgag_jax.inference.localize import Maps
 from lgag_jax.mapping import predict
@@ -24,10 +24,21 @@ from tests.conftest import make_small_config
 def evidence_of(rng, classes=1, **changes):
   fields = {
     "log_ratio": rng.normal(size=(classes, BINS, BINS, BINS)).astype(np.float32),
+    "network_weight": np.ones(classes, np.float32),
     "low": np.float32([-1, -1, 0]), "high": np.float32([1, 1, 1]), "bands": (1, 2, 3),
     "in_unit_range": True, **changes,
   }
   return ColourEvidence(**fields)
+
+
+def fit(batch, config, prior=None):
+  """The evidence of one batch, as evaluation has it of many images."""
+  network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
+  batches, folds = lambda: (each for each in [batch]), np.zeros(len(batch["label"]), int)
+  given = colour_histograms.begin(batches(), config, [prior])
+  mesh = sharding.make_mesh()
+  counts = colour_histograms.count(given, network, None, batches(), config, mesh, folds)
+  return colour_histograms.conclude(given, counts[0])
 
 
 def slow_index(image, evidence):
@@ -50,8 +61,9 @@ def blocks(rng, count, side=32):
   return coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
 
 
-def test_the_evidence_is_added_to_the_logit(rng):
-  image, evidence = blocks(rng, 2), evidence_of(rng, classes=2)
+@pytest.mark.parametrize("weight", [(1.0, 1.0), (0.2, 1.0)])
+def test_the_evidence_is_added_to_the_weighted_logit(rng, weight):
+  image, evidence = blocks(rng, 2), evidence_of(rng, classes=2, network_weight=np.float32(weight))
   scores = np.full((2, 32, 32, 2), 0.3, np.float32)
   value = np.asarray(jax.jit(evidence)(jnp.asarray(scores), jnp.asarray(image)))
   index = np.stack([slow_index(one, evidence) for one in image])
@@ -61,7 +73,7 @@ def test_the_evidence_is_added_to_the_logit(rng):
     blurred = scipy.ndimage.gaussian_filter1d(blurred, 0.7, axis=2, mode="nearest", radius=3)
     # At the centre of four cells the bilinear resize is known by hand.
     centre = value[:, 4:-4, 4:-4, c]
-    logit = np.log(centre) - np.log1p(-centre) - np.log(0.3 / 0.7)
+    logit = np.log(centre) - np.log1p(-centre) - weight[c] * np.log(0.3 / 0.7)
     coarse = logit.reshape(2, 6, 4, 6, 4).mean((2, 4))
     near = np.asarray(jax.image.resize(blurred, (2, 32, 32), "bilinear"))[:, 4:-4, 4:-4]
     np.testing.assert_allclose(coarse, near.reshape(2, 6, 4, 6, 4).mean((2, 4)), atol=2e-3)
@@ -79,7 +91,7 @@ def test_counts_are_those_of_a_loop(rng):
   scores = rng.uniform(0.1, 0.9, (3, 8, 8, 1)).repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
   label, weight = np.float32([[1], [0], [1]]), np.float32([1, 1, 0])
   arrays = map(jnp.asarray, (scores, image, label, weight))
-  value = np.asarray(colour_evidence._count(evidence, *arrays))
+  value = np.asarray(colour_histograms._count(evidence, *arrays))
   expected = np.zeros((2, 1, BINS**3))
   for b in range(2):  # The third is padding.
     index = slow_index(image[b], evidence)
@@ -100,16 +112,14 @@ def test_fitted_evidence_tells_the_colour_of_landslides(rng, monkeypatch, small_
   scores[::2, 4:32, 4:32] = 0.6
   batch = {
     "image": image.astype(np.float32), "label": np.float32([[1], [0]] * 4),
-    "weight": np.ones(8, np.float32),
+    "weight": np.ones(8, np.float32), "index": np.arange(8),
   }
   maps = Maps(
     probabilities=jnp.ones((8, 1)), seeds=jnp.zeros((8, 4, 4), int),
     scores={"anchor_guided": jnp.asarray(scores)},
   )
-  monkeypatch.setattr(colour_evidence, "make_localize", lambda *_: lambda state, inputs: maps)
-  network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
-  batches = lambda at_most: (each for each in [batch])
-  evidence = colour_evidence.fit(network, None, batches, config, sharding.make_mesh(), [None])
+  monkeypatch.setattr(colour_histograms, "make_localize", lambda *_: lambda state, inputs: maps)
+  evidence = fit(batch, config)
   value = np.asarray(evidence(jnp.asarray(scores), jnp.asarray(batch["image"])))[::2, ..., 0]
   assert value[:, 12:20, 12:20].min() > 0.9
   assert value[:, 40:].max() < 0.05
@@ -121,7 +131,10 @@ def test_a_prior_is_the_evidence_of_a_map_that_says_nothing(rng, monkeypatch, sm
   config = configs.from_mapping(small_config)
   image = rng.uniform(0.1, 0.9, (4, 64, 64, 3)).astype(np.float32)
   scores = jnp.full((4, 64, 64, 1), 0.5)
-  batch = {"image": image, "label": np.ones((4, 1), np.float32), "weight": np.ones(4, np.float32)}
+  batch = {
+    "image": image, "label": np.ones((4, 1), np.float32), "weight": np.ones(4, np.float32),
+    "index": np.arange(4),
+  }
   networks = []
 
   def localize(network, *_):
@@ -130,12 +143,9 @@ def test_a_prior_is_the_evidence_of_a_map_that_says_nothing(rng, monkeypatch, sm
       probabilities=jnp.ones((4, 1)), seeds=jnp.zeros((4, 4, 4), int), scores={"anchor_guided": scores}
     )
 
-  monkeypatch.setattr(colour_evidence, "make_localize", localize)
-  network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
+  monkeypatch.setattr(colour_histograms, "make_localize", localize)
   prior = lambda colours: 4.0 * np.log((colours[:, 0] + 1 / 255) / (colours[:, 1] + 1 / 255))
-  evidence = colour_evidence.fit(
-    network, None, lambda at_most: (each for each in [batch]), config, sharding.make_mesh(), [prior]
-  )
+  evidence = fit(batch, config, prior)
   for found in (evidence, networks[0].evidence):  # The map that is counted has the prior, too.
     cells = np.asarray(colour_evidence.cell_means(jnp.asarray(image))).reshape(-1, 3)
     value = found.log_ratio.reshape(-1)[np.asarray(found.bin_index(jnp.asarray(image))).ravel()]
@@ -169,6 +179,7 @@ def test_a_workdir_keeps_the_evidence_that_its_thresholds_belong_to(trained, ima
 
 @pytest.mark.parametrize(("damage", "words"), [
   ("missing", "is missing"), ("other", "does not belong"), ("shape", "is not what"),
+  ("weight", "does not belong"), ("weights", "is not what"),
   ("nan", "is not what"), ("text", "cannot be read"),
 ])
 def test_evidence_that_is_not_that_of_the_thresholds_is_refused(trained, tmp_path, damage, words):
@@ -180,6 +191,9 @@ def test_evidence_that_is_not_that_of_the_thresholds_is_refused(trained, tmp_pat
     path.unlink()
   elif damage == "text":
     path.write_text("nothing")
+  elif damage in ("weight", "weights"):
+    arrays["network_weight"] = np.full(1 if damage == "weight" else 2, 0.5, np.float32)
+    np.savez(path, **arrays)
   else:
     arrays["log_ratio"] = {
       "other": arrays["log_ratio"] + 1, "shape": arrays["log_ratio"][:, :3],

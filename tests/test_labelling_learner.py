@@ -9,10 +9,10 @@ import rasterio
 from scipy.special import expit
 from starlette.testclient import TestClient
 
-from lgag_jax.evaluation import ranking
-from lgag_jax.labelling import classifier, server
+from lgag_jax.evaluation import image_classifier, ranking
+from lgag_jax.evaluation.image_classifier import Scaler
+from lgag_jax.labelling import server
 from lgag_jax.labelling.answers import Answer
-from lgag_jax.labelling.classifier import Scaler
 from lgag_jax.labelling.learner import Learner
 from lgag_jax.labelling.session import Session
 from tests.test_labelling import NO, SECRET, UNSURE, YES, settings
@@ -32,12 +32,12 @@ def test_the_auc_counts_pairs(rng):
 def test_the_fit_is_the_minimum_of_the_balanced_loss(rng):
   features = rng.normal(size=(30, 7))
   labels = features[:, 0] + rng.normal(size=30) > 0.5
-  weights = classifier.fit(features, labels)
+  weights = image_classifier.fit(features, labels)
 
   def loss(w):
     chance = expit(features @ w[:-1] + w[-1])
     per_kind = -np.log(chance[labels]).mean() - np.log(1 - chance[~labels]).mean()
-    return 0.5 * per_kind + classifier._PENALTY * np.sum(w[:-1] ** 2)
+    return 0.5 * per_kind + image_classifier._PENALTY * np.sum(w[:-1] ** 2)
 
   for i in range(8):
     for step in (-0.05, 0.05):
@@ -45,7 +45,7 @@ def test_the_fit_is_the_minimum_of_the_balanced_loss(rng):
       moved[i] += step
       assert loss(moved) >= loss(weights) - 1e-6
   np.testing.assert_allclose(
-    classifier.chances(features, weights), expit(features @ weights[:-1] + weights[-1]))
+    image_classifier.chances(features, weights), expit(features @ weights[:-1] + weights[-1]))
 
 
 def test_the_scaler_standardises(rng):
@@ -60,15 +60,15 @@ def test_the_estimate_is_of_tiles_drawn_at_random_alone(rng):
   signal = labels * 2.0 - 1
   features = np.stack([signal + rng.normal(size=300), rng.normal(size=300)], 1)
   at_random = rng.random(300) < 0.5
-  honest = classifier.estimate(features, labels, at_random)
+  honest = image_classifier.estimate(features, labels, at_random)
   assert honest.auc == pytest.approx(expit(4.2 * 0.6), abs=0.06)  # Phi(2 / sqrt 2) = 0.92.
   assert honest.tiles == at_random.sum()
   assert 0.01 < honest.error < 0.06
-  noise = classifier.estimate(rng.normal(size=(300, 60)), labels, at_random)
+  noise = image_classifier.estimate(rng.normal(size=(300, 60)), labels, at_random)
   assert abs(noise.auc - 0.5) < 4 * noise.error  # It never sees the tiles that it scores.
   few = at_random & (np.cumsum(labels & at_random) <= 4)
-  assert classifier.estimate(features, labels, few & (labels | ~labels)) is None
-  perfect = classifier.estimate(np.stack([signal, signal], 1), labels, at_random)
+  assert image_classifier.estimate(features, labels, few & (labels | ~labels)) is None
+  perfect = image_classifier.estimate(np.stack([signal, signal], 1), labels, at_random)
   assert perfect.auc == 1
   assert perfect.error > 0
   assert perfect.is_flat

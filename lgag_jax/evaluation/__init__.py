@@ -1,4 +1,4 @@
 """Metrics, label-free thresholds, diagnosis and the report.
 
-May import: config, imagery, inference, inputs, method, pages, runtime, settings, state.
+May import: config, imagery, inference, inputs, method, pages, runtime, settings, state, trunks.
 """

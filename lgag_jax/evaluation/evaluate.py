@@ -9,9 +9,16 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import colour_index, diagnose, metrics, ranking, tables, threshold_rules
+from lgag_jax.evaluation import (
+  colour_index,
+  diagnose,
+  fit_evidence,
+  metrics,
+  ranking,
+  tables,
+  threshold_rules,
+)
 from lgag_jax.evaluation.measure import IMAGE_COUNTS, Measurements, measure
-from lgag_jax.inference import colour_evidence
 from lgag_jax.inference.colour_evidence import ColourEvidence
 from lgag_jax.inference.localize import main_map_name, make_localize, map_names
 from lgag_jax.inputs.split import Split
@@ -36,9 +43,8 @@ def evaluate(
   """
   evidence, indices = None, colour_index.fit_images(train.source, config)
   if network.method.takes_colour_evidence(config):
-    images = lambda at_most: train.eval_batches(config, at_most=at_most)
     priors = [index and index.log_odds for index in indices]
-    evidence = colour_evidence.fit(network, state, images, config, mesh, priors)
+    evidence = fit_evidence.fit(network, state, train, config, mesh, priors)
   network = dataclasses.replace(network, evidence=evidence)
   localize = make_localize(network, config, mesh)
   at_most = config.localize.calibration_images

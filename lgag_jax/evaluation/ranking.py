@@ -16,6 +16,26 @@ def area_under_curve(scores: np.ndarray, labels: np.ndarray) -> float | None:
   return float(below.mean() / 2.0 / len(negative))
 
 
+def area_within_folds(scores: np.ndarray, labels: np.ndarray, folds: np.ndarray) -> float:
+  """Returns the area under the ROC curve over pairs of the same fold, i[n] from 0; 0.5 without any.
+
+  Scores of different folds are not compared: a positive image left out lowers the scores of its fold.
+  """
+  total, pairs = 0.0, 0
+  for fold in range(folds.max() + 1):
+    here = folds == fold
+    count = np.count_nonzero(labels[here]) * np.count_nonzero(labels[here] == 0)
+    total += count * (area_under_curve(scores[here], labels[here]) or 0.0)
+    pairs += count
+  return float(total / pairs) if pairs else 0.5
+
+
+def smoothed(auc: float, positives: int, negatives: int) -> float:
+  """Returns an area with one pair of each order added, so that its error is above 0 for 1, too."""
+  pairs = positives * negatives
+  return (auc * pairs + 1) / (pairs + 2)
+
+
 def auc_error(auc: float, positives: int, negatives: int) -> float:
   """Returns the standard error of an area under the ROC curve (Hanley and McNeil 1982)."""
   auc = max(auc, 0.5)

@@ -14,9 +14,9 @@ from PIL import Image
 from lgag_jax.config import Config
 from lgag_jax.method import network as networks
 from lgag_jax.trunks import pretrained
+from lgag_jax.trunks.layers import pooled
 
 _TAPS = (1, 2, 3)  # Of the trunk's four outputs, those of strides 8 and 16.
-_TOP_SHARE = 0.1  # Of the cells with the highest values of a channel: what covers little of a tile.
 _SIDES = (128, 256)  # Pixels of a tile as the trunk sees it.
 BATCH = 8
 
@@ -63,7 +63,7 @@ def make_summary(tile_size: int) -> Callable[[list[np.ndarray]], np.ndarray]:
   @jax.jit
   def summarise(images: jax.Array) -> jax.Array:
     taps = network.frozen({"trunk": variables["params"]}, variables["batch_stats"], images / 255.0)
-    return jnp.concatenate([_pooled(taps[tap]) for tap in _TAPS], axis=-1).astype(jnp.float16)
+    return jnp.concatenate([pooled(taps[tap]) for tap in _TAPS], axis=-1).astype(jnp.float16)
 
   def run(pictures: list[np.ndarray]) -> np.ndarray:
     images = np.zeros((BATCH, side, side, 3), np.float32)
@@ -73,14 +73,6 @@ def make_summary(tile_size: int) -> Callable[[list[np.ndarray]], np.ndarray]:
     return np.asarray(summarise(images))[: len(pictures)]
 
   return run
-
-
-def _pooled(tap: jax.Array) -> jax.Array:
-  """Returns the mean and the mean of the highest cells of each channel, [B, 2 E]."""
-  cells = tap.reshape(tap.shape[0], -1, tap.shape[-1])
-  count = max(1, round(_TOP_SHARE * cells.shape[1]))
-  top = jax.lax.top_k(jnp.moveaxis(cells, 1, 2), count)[0].mean(-1)
-  return jnp.concatenate([cells.mean(1), top], axis=-1)
 
 
 def lower_priority() -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lgag_jax.labelling import classifier, suggestions
+from lgag_jax.evaluation import image_classifier
+from lgag_jax.evaluation.image_classifier import Estimate
+from lgag_jax.labelling import suggestions
 from lgag_jax.labelling.answers import Answers
-from lgag_jax.labelling.classifier import Estimate
 from lgag_jax.labelling.pictures import Pictures
 from lgag_jax.labelling.tile_index import TileIndex
 from lgag_jax.options.tiling import UNKNOWN_LABEL
@@ -148,14 +149,15 @@ class Learner:
     numbers = np.array([n for n, label in labels.items() if label != UNKNOWN_LABEL and known[n]], int)
     positive = np.array([labels[n] != self._background for n in numbers.tolist()], bool)
     chances = estimate = None
-    if min(positive.sum(), (~positive).sum()) >= classifier.LEAST:
-      scaler = classifier.Scaler(values[np.flatnonzero(known)[:: max(1, known.sum() // _SAMPLE)]])
+    if min(positive.sum(), (~positive).sum()) >= image_classifier.LEAST:
+      scaler = image_classifier.Scaler(values[np.flatnonzero(known)[:: max(1, known.sum() // _SAMPLE)]])
       rows = scaler(values[numbers])
-      weights = classifier.fit(rows, positive)
+      weights = image_classifier.fit(rows, positive)
       chances = np.full(len(known), -1, np.int16)
       for part in np.array_split(np.flatnonzero(known), -(-known.sum() // _CHUNK)):
-        chances[part] = np.rint(100 * classifier.chances(scaler(values[part]), weights))
-      estimate = classifier.estimate(rows, positive, np.isin(numbers, self._drawn_at_random(labels)))
+        chances[part] = np.rint(100 * image_classifier.chances(scaler(values[part]), weights))
+      at_random = np.isin(numbers, self._drawn_at_random(labels))
+      estimate = image_classifier.estimate(rows, positive, at_random)
     suggested = tuple(self._suggestions(labels, chances))
     self._learned = Learned(self._learned.revision + 1, chances, suggested, estimate)
 

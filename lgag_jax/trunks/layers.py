@@ -19,6 +19,9 @@ from jaxtyping import Array, Float, Shaped
 init_kernel = nn.initializers.he_normal()
 
 
+_TOP_SHARE = 0.1  # Of the cells with the highest values of a channel: what covers little of an image.
+
+
 class Affine(NamedTuple):
   """What a batch norm comes to: x * factor + shift."""
 
@@ -129,3 +132,11 @@ def turned(x: Shaped[Array, "B h w *rest"], number: int) -> Array:
   """Applies one of the eight flips and quarter turns; 0 changes nothing."""
   x = jnp.rot90(x, number % 4, axes=(1, 2))
   return jnp.flip(x, 2) if number >= 4 else x
+
+
+def pooled(tap: Float[Array, "B h w E"]) -> Float[Array, "B E2"]:
+  """Returns a summary of each image: the mean and the mean of the highest tenth of each channel."""
+  cells = tap.reshape(tap.shape[0], -1, tap.shape[-1])
+  count = max(1, round(_TOP_SHARE * cells.shape[1]))
+  top = jax.lax.top_k(jnp.moveaxis(cells, 1, 2), count)[0].mean(-1)
+  return jnp.concatenate([cells.mean(1), top], axis=-1)

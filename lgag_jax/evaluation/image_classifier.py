@@ -1,4 +1,7 @@
-"""A small logistic regression from a tile's features to its label, and the estimate of its quality."""
+"""A small logistic regression from an image's features to its label, and the estimate of its quality.
+
+Imports no JAX: the page of --mode=label starts without it.
+"""
 
 import dataclasses
 
@@ -81,31 +84,24 @@ def estimate(features: np.ndarray, labels: np.ndarray, at_random: np.ndarray) ->
     folds[kind] = np.arange(np.count_nonzero(kind)) % count
   early = np.arange(len(labels)) < round(_EARLIER * len(labels))
   value, earlier = (
-    _cross_validated(features, labels, folds, use) for use in (np.ones(len(labels), bool), early)
+    cross_validated_auc(features, labels, folds, use) for use in (np.ones(len(labels), bool), early)
   )
-  # With one pair of each order added, the error is above 0 also for an AUC of 1.
-  smoothed = (value * positives * negatives + 1) / (positives * negatives + 2)
+  smoothed = ranking.smoothed(value, positives, negatives)
   error = ranking.auc_error(smoothed, positives, negatives)
   return Estimate(value, error, earlier, positives + negatives)
 
 
-def _cross_validated(
+def cross_validated_auc(
   features: np.ndarray, labels: np.ndarray, folds: np.ndarray, use: np.ndarray
 ) -> float:
-  """Returns the AUC over pairs of the same fold, weighted by their number, fitted on `use` elsewhere.
+  """Returns the image AUC over pairs of the same fold, fitted on `use` elsewhere.
 
-  Scores of different folds are not compared: leaving out a positive tile lowers the scores of its fold.
+  Features are f[n, D], labels bool[n], folds i[n], -1 for rows that are only fitted on, `use` bool[n].
   """
-  total, pairs = 0.0, 0
+  margins = np.zeros(len(labels))  # Not chances, which may round to the same number.
   for fold in range(folds.max() + 1):
     here, elsewhere = folds == fold, use & (folds != fold)
-    value = 0.5
     if labels[elsewhere].any() and not labels[elsewhere].all():
       weights = fit(features[elsewhere], labels[elsewhere])
-      # Margins, since chances may round to the same number.
-      margins = features[here] @ weights[:-1] + weights[-1]
-      area = ranking.area_under_curve(margins, labels[here])
-      value = value if area is None else area
-    count = np.count_nonzero(labels[here]) * np.count_nonzero(~labels[here])
-    total, pairs = total + value * count, pairs + count
-  return float(total / pairs)
+      margins[here] = features[here] @ weights[:-1] + weights[-1]
+  return ranking.area_within_folds(margins, labels, folds)

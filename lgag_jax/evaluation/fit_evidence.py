@@ -1,0 +1,159 @@
+"""Fits a network's colour evidence, and how much the network's own map counts beside it.
+
+A network that knows few images by heart is surer of any others than it should be. How far it can be
+trusted, images without their labels would have to tell. What its trunk makes of an image tells it
+nearly as well and at once: where colours predict the labels of left-out images as well as the trunk's
+features do, the network has little to add, and its log odds count a fifth.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Generator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from lgag_jax.config import Config
+from lgag_jax.evaluation import image_classifier, ranking
+from lgag_jax.evaluation.colour_index import SHARES
+from lgag_jax.inference import colour_histograms
+from lgag_jax.inference.colour_evidence import ColourEvidence
+from lgag_jax.inference.colour_histograms import Prior
+from lgag_jax.inference.localize import inputs_of
+from lgag_jax.inputs.split import Split
+from lgag_jax.method.network import Network, full_precision
+from lgag_jax.runtime import preemption, processes, sharding
+from lgag_jax.state import TrainState
+from lgag_jax.trunks.layers import pooled
+
+_LOG = logging.getLogger(__name__)
+
+_FEW = 500  # Training images. Of more, a network knows less by heart.
+_FOLDS = 3
+_LEAST = 6  # Images of each kind, to compare by.
+_WEIGHT = 0.2  # Of the network's log odds where the colours predict the labels as well.
+_SAMPLE = 64  # Images that the range of colours is taken from.
+
+
+def fit(
+  network: Network, state: TrainState, train: Split, config: Config, mesh: Mesh,
+  priors: Sequence[Prior | None],
+) -> ColourEvidence:
+  """Returns the evidence of training images and labels; `priors` as in `colour_histograms.begin`.
+
+  No mask is read.
+  """
+  labels, at_most = train.source.labels, config.localize.calibration_images
+  batches = lambda number: train.eval_batches(config, at_most=number)
+  given = colour_histograms.begin(batches(_SAMPLE), config, priors)
+  few = len(labels) <= (min(_FEW, at_most) if at_most else _FEW)
+  folds = folds_of(labels) if few else np.zeros(len(labels), int)
+  counts = colour_histograms.count(given, network, state, batches(at_most), config, mesh, folds)
+  if few:
+    weights = _network_weights(network, state, batches, given, counts, folds, config, mesh)
+    if (weights != 1.0).any():
+      given = dataclasses.replace(given, network_weight=weights)
+      counts = colour_histograms.count(given, network, state, batches(at_most), config, mesh, folds)
+  return colour_histograms.conclude(given, counts.sum(axis=0))
+
+
+def folds_of(labels: np.ndarray) -> np.ndarray:
+  """Returns the fold of each example, i64[n], of labels f32[n, C] of zeros and ones.
+
+  Of the examples with the same labels, each fold has a run, since neighbours often look alike.
+  """
+  _, kinds, counts = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+  kinds = kinds.reshape(-1)
+  position = np.empty(len(labels), np.int64)
+  position[np.argsort(kinds, kind="stable")] = np.concatenate([np.arange(count) for count in counts])
+  return position * _FOLDS // counts[kinds]
+
+
+def _network_weights(
+  network: Network, state: TrainState, batches: Callable[[int], Generator[dict, None, None]],
+  given: ColourEvidence, counts: np.ndarray, folds: np.ndarray, config: Config, mesh: Mesh,
+) -> np.ndarray:
+  """Returns the weight of the network's log odds, f32[C]."""
+  others = counts.sum(axis=0) - counts  # Each fold's images are judged by the colours of the others.
+  none = dataclasses.replace(given, log_ratio=np.zeros_like(given.log_ratio))
+  tables = np.stack([colour_histograms.conclude(none, of_others).log_ratio for of_others in others])
+  rows = _describe(network, state, batches(0), given, tables, folds, config, mesh)
+  features = image_classifier.Scaler(rows["features"])(rows["features"])
+  own = folds[rows["number"]]
+  weights = np.ones(len(given.log_ratio), np.float32)
+  for c, name in enumerate(config.data.classes):
+    labels = rows["label"][:, c] > 0
+    positives, negatives = int(labels.sum()), int((~labels).sum())
+    if min(positives, negatives) < _LEAST:
+      continue
+    everywhere = np.ones(len(labels), bool)
+    trunk = image_classifier.cross_validated_auc(features, labels, own, everywhere)
+    colours = max(ranking.area_within_folds(x, labels, own) for x in rows["levels"][:, c].T)
+    weights[c] = _weight(trunk, colours, positives, negatives)
+    _LOG.info(
+      "%s: of left-out images, the trunk's features tell the label with an AUC of %.3f, colours with "
+      "%.3f: the network's log odds count %g.", name, trunk, colours, weights[c],
+    )
+  return weights
+
+
+def _weight(trunk: float, colours: float, positives: int, negatives: int) -> float:
+  """Returns the weight by the image AUCs of trunk and colours: less than 1 needs colours that tell."""
+  trunk, colours = (ranking.smoothed(auc, positives, negatives) for auc in (trunk, colours))
+  trunk_error, error = (ranking.auc_error(auc, positives, negatives) for auc in (trunk, colours))
+  tell = colours > 0.5 + 2 * error
+  as_well = colours > trunk - np.hypot(trunk_error, error)
+  return _WEIGHT if tell and as_well else 1.0
+
+
+def _describe(
+  network: Network, state: TrainState, batches: Generator[dict, None, None], given: ColourEvidence,
+  tables: np.ndarray, folds: np.ndarray, config: Config, mesh: Mesh,
+) -> dict[str, np.ndarray]:
+  """Returns "number", "label", the trunk's "features" f32[n, D] and "levels" f32[n, C, F] of images.
+
+  Levels are the log ratio of colours that each of SHARES of its cells reaches, by its fold's table.
+  """
+  split = sharding.batch_sharding(mesh)
+
+  @full_precision
+  def summaries(state, inputs):
+    frozen = inputs.get("taps")
+    if frozen is None:
+      frozen = network.frozen(state.params, state.statistics, inputs["image"])
+    taps = network.taps(state.params, state.statistics, frozen)
+    return jnp.concatenate([pooled(tap) for tap in taps], axis=-1)
+
+  summarise = jax.jit(summaries, in_shardings=(None, split), out_shardings=split)
+  levels = jax.jit(lambda image, fold: share_levels(given, tables, image, fold), out_shardings=split)
+  rows: dict[str, list] = {"number": [], "label": [], "features": [], "levels": []}
+  for batch in preemption.until_stopped(batches):
+    real = batch["weight"] > 0
+    inputs = sharding.to_global(inputs_of(batch, config), mesh)
+    fold = sharding.to_global(folds[batch["index"]].astype(np.int32), mesh)
+    values = {
+      "number": batch["index"], "label": batch["label"],
+      "features": sharding.local_rows(summarise(state, inputs)),
+      "levels": sharding.local_rows(levels(inputs["image"], fold)),
+    }
+    for name, value in values.items():
+      rows[name].append(value[real])
+  return processes.gather({name: np.concatenate(values) for name, values in rows.items()})
+
+
+def share_levels(
+  given: ColourEvidence, tables: np.ndarray, image: Float[Array, "B H W E"], fold: Array
+) -> Float[Array, "B C F"]:
+  """Returns the log ratio that each of SHARES of an image's cells reaches.
+
+  `tables` are f32[folds, C, BINS, BINS, BINS]; the image's own is that of its `fold`, i32[B].
+  """
+  of_bin = jnp.moveaxis(jnp.asarray(tables).reshape(*tables.shape[:2], -1), 1, -1)  # folds bins C
+  index = given.bin_index(image)
+  values = of_bin[fold[:, None], index.reshape(len(index), -1)]  # B cells C
+  ordered = jnp.sort(jnp.moveaxis(values, -1, 1), axis=-1)
+  counts = np.maximum(1, np.round(np.array(SHARES) * ordered.shape[-1]).astype(int))
+  return ordered[..., -counts]

@@ -1,0 +1,110 @@
+"""Counts colours of labelled images by a network's maps of them: what colour evidence is made of."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Generator, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.ndimage
+from jax.sharding import Mesh
+
+from lgag_jax.config import Config
+from lgag_jax.inference.colour_evidence import (
+  BINS,
+  EDGE,
+  ColourEvidence,
+  cell_means,
+  colour_features,
+)
+from lgag_jax.inference.localize import inputs_of, main_map_name, make_localize
+from lgag_jax.method.network import Network
+from lgag_jax.runtime import preemption, processes, sharding
+from lgag_jax.state import TrainState
+
+_SMOOTHING = 1.0  # Standard deviation in bins, of the histograms.
+_RARE = 1e-7  # Share of a bin that no pixel was seen in.
+Prior = Callable[[np.ndarray], np.ndarray]  # Log odds f32[n] of colours f32[n, 3].
+
+
+def begin(
+  batches: Generator[dict, None, None], config: Config, priors: Sequence[Prior | None]
+) -> ColourEvidence:
+  """Returns what is known before any map is seen: the range of the colours, and the priors.
+
+  `priors` return log odds f32[n] of colours f32[n, 3] in [0, 1]; they do not apply to standardised
+  images and to pairs.
+  """
+  bands, unit_range = config.model.rgb_bands, config.data.normalise == "trunk"
+  paired = config.data.paired
+  features = jax.jit(lambda image: colour_features(image, bands, unit_range, paired)[:, ::2, ::2])
+  sample = [
+    np.asarray(features(batch["image"]))[batch["weight"] > 0]
+    for batch in preemption.until_stopped(batches)
+  ]
+  sample = processes.gather({"features": np.concatenate(sample).reshape(-1, 3)})["features"]
+  low, high = np.quantile(sample, (0.002, 0.998), axis=0).astype(np.float32)
+  high, classes = np.maximum(high, low + 1e-3), len(config.data.classes)
+  prior = np.zeros((classes, BINS, BINS, BINS), np.float32)
+  for c, log_odds in enumerate(priors if unit_range and not paired else ()):
+    if log_odds:
+      prior[c] = log_odds(_bin_colours(low, high)).reshape(BINS, BINS, BINS)
+  weights = np.ones(classes, np.float32)
+  return ColourEvidence(prior, weights, low, high, bands, unit_range, paired)
+
+
+def count(
+  given: ColourEvidence, network: Network, state: TrainState,
+  batches: Generator[dict, None, None], config: Config, mesh: Mesh, folds: np.ndarray,
+) -> np.ndarray:
+  """Returns counts of landslide and background colours, f64[F, 2, C, BINS^3], of images by their fold.
+
+  The map is the network's main one with what is given. `folds` are i[n] from 0, of the examples'
+  numbers. No mask is read.
+  """
+  network = dataclasses.replace(network, evidence=given)
+  localize, name = make_localize(network, config, mesh), main_map_name(config)
+  whole = sharding.replicated_sharding(mesh)
+  add = jax.jit(functools.partial(_count, given), out_shardings=whole)
+  total = np.zeros((folds.max() + 1, 2, len(given.log_ratio), BINS**3))
+  for batch in preemption.until_stopped(batches):
+    inputs = sharding.to_global(inputs_of(batch, config), mesh)
+    scores = localize(state, inputs).scores[name]
+    for fold, counts in enumerate(total):
+      weight = batch["weight"] * (folds[batch["index"]] == fold)
+      labels = sharding.to_global({"label": batch["label"], "weight": weight}, mesh)
+      counts += np.asarray(add(scores, inputs["image"], labels["label"], labels["weight"]))
+  return total
+
+
+def conclude(given: ColourEvidence, counts: np.ndarray) -> ColourEvidence:
+  """Returns what is given with the log ratio of the counts f64[2, C, BINS^3] added."""
+  ratios = [[_log_share(of_class) for of_class in kind] for kind in counts]
+  log_ratio = given.log_ratio + np.float32(np.array(ratios[0]) - np.array(ratios[1]))
+  return dataclasses.replace(given, log_ratio=log_ratio)
+
+
+def _bin_colours(low: np.ndarray, high: np.ndarray) -> np.ndarray:
+  """Returns red, green and blue of the bins' centres, f32[BINS^3, 3]: `colour_features` undone."""
+  centres = [a + (np.arange(BINS) + 0.5) / BINS * (b - a) for a, b in zip(low, high, strict=True)]
+  red, blue, brightness = (x.ravel() for x in np.meshgrid(*centres, indexing="ij"))
+  green = 3 * brightness / (np.exp(red) + 1.0 + np.exp(blue))
+  colours = np.stack([green * np.exp(red), green, green * np.exp(blue)], axis=-1)
+  return np.maximum(colours - 1 / 255, 0.0).astype(np.float32)
+
+
+def _count(evidence, scores, image, label, weight):
+  """Returns counts of landslide and background colours, f32[2, C, BINS^3], of a batch."""
+  index = evidence.bin_index(image)
+  share = jnp.clip(cell_means(scores), EDGE, 1.0 - EDGE) * label[:, None, None, :]  # B h w C
+  weight = weight[:, None, None, None]
+  weights = jnp.stack([share * weight, (1.0 - share) * weight])  # 2 B h w C
+  add = lambda w: jnp.zeros(BINS**3).at[index.ravel()].add(w.ravel())
+  over_classes = jax.vmap(add, in_axes=-1)
+  return jax.vmap(over_classes)(weights)
+
+
+def _log_share(counts: np.ndarray) -> np.ndarray:
+  smooth = scipy.ndimage.gaussian_filter(counts.reshape(BINS, BINS, BINS), _SMOOTHING)
+  return np.log(smooth / max(smooth.sum(), 1e-9) + _RARE)

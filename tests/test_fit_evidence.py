@@ -1,0 +1,139 @@
+"""How much a network's map counts: by what colours and the trunk's features say of left-out labels."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lgag_jax import config as configs
+from lgag_jax.evaluation import fit_evidence, ranking
+from lgag_jax.evaluation.colour_index import SHARES
+from lgag_jax.inference import colour_evidence, colour_histograms
+from lgag_jax.inference.colour_evidence import BINS
+from lgag_jax.inference.localize import Maps
+from lgag_jax.inputs.split import Split
+from lgag_jax.runtime import files, sharding
+from tests.test_colour_evidence import blocks, evidence_of, slow_index
+
+
+@pytest.mark.parametrize("labels", [
+  np.float32([[1], [0]] * 10), np.float32([[0, 0], [1, 0], [1, 1], [0, 1], [1, 1]] * 7),
+  np.float32([[1]] * 4 + [[0]] * 26),
+])
+def test_each_fold_has_its_share_of_every_kind_in_runs(labels):
+  folds = fit_evidence.folds_of(labels)
+  for kind in np.unique(labels, axis=0):
+    of_kind = folds[(labels == kind).all(axis=1)]
+    assert (np.diff(of_kind) >= 0).all()  # Neighbours stay together.
+    counts = np.bincount(of_kind, minlength=3)
+    assert counts.max() - counts.min() <= 1
+
+
+@pytest.mark.parametrize(("trunk", "colours", "positives", "negatives", "weight"), [
+  (0.93, 0.95, 40, 60, 0.2),  # Colours tell more than the trunk.
+  (0.82, 0.78, 70, 30, 0.2),  # As much, within the error of so few images.
+  (0.94, 0.82, 28, 72, 1.0),
+  (0.94, 0.64, 52, 48, 1.0),
+  (0.82, 0.78, 7000, 3000, 1.0),  # The same difference is certain of many images.
+  (0.47, 0.60, 40, 4, 1.0),  # Neither tells anything.
+])
+def test_the_network_counts_less_where_colours_predict_as_well(
+  trunk, colours, positives, negatives, weight
+):
+  assert fit_evidence._weight(trunk, colours, positives, negatives) == weight
+
+
+def test_levels_are_those_of_a_sort(rng):
+  image, given = blocks(rng, 4), evidence_of(rng, classes=2)
+  tables = rng.normal(size=(3, 2, BINS, BINS, BINS)).astype(np.float32)
+  fold = np.int32([2, 0, 1, 2])
+  value = np.asarray(jax.jit(
+    lambda image, fold: fit_evidence.share_levels(given, tables, image, fold)
+  )(jnp.asarray(image), jnp.asarray(fold)))
+  assert value.shape == (4, 2, len(SHARES))
+  for i in range(4):
+    index = slow_index(image[i], given).ravel()
+    for c in range(2):
+      ordered = np.sort(tables[fold[i], c].ravel()[index])[::-1]
+      for share, level in zip(SHARES, value[i, c], strict=True):
+        assert level == ordered[max(1, round(share * 64)) - 1]
+
+
+def test_only_pairs_of_one_fold_are_compared():
+  labels, folds = np.array([1, 0, 1, 0, 1, 0]), np.array([0, 0, 1, 1, 1, 2])
+  scores = np.array([0.1, 0.0, 9.0, 8.0, 7.0, 99.0])
+  assert ranking.area_within_folds(scores, labels, folds) == pytest.approx((1 + 1) / 3)
+  assert ranking.area_within_folds(scores, np.ones(6), folds) == 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+  """Maps that know every label, and features that tell them where `informed` is set."""
+
+  informed: bool
+  evidence: object = None
+
+  def frozen(self, params, statistics, image):
+    return image
+
+  def taps(self, params, statistics, image):
+    red = image[:, ::16, ::16, :1]  # Of a corner pixel: see `examples`.
+    return (red,) if self.informed else (red * 0,)
+
+
+class Source:
+  def __init__(self, labels):
+    self.labels = labels
+
+
+def examples(rng, colours_tell, count=60):
+  """Images of which positives have a spot, reddish or not; the label is also in their corner pixels."""
+  label = np.float32([[1], [0]] * (count // 2))
+  image = rng.normal(0.4, 0.02, (count, 64, 64, 3)).astype(np.float32)
+  spot = np.s_[20:36, 20:36]
+  image[:, *spot, 0] += 0.2 * label[:, :, None] if colours_tell else 0.2 * rng.random((count, 1, 1))
+  image[:, ::16, ::16, 0] = 0.3 + 0.1 * label[:, :, None]
+  scores = np.full((count, 64, 64, 1), 0.02, np.float32)
+  scores[:, *spot] = np.where(label > 0, 0.98, 0.02)[:, None, None]
+  return {
+    "image": image, "label": label, "weight": np.ones(count, np.float32), "index": np.arange(count),
+    "scores": scores,
+  }
+
+
+@pytest.mark.parametrize(("colours_tell", "informed", "weight"), [
+  (True, True, 0.2), (True, False, 0.2), (False, True, 1.0),
+])
+def test_a_network_s_weight_follows_what_the_labels_say(
+  rng, monkeypatch, small_config, colours_tell, informed, weight
+):
+  config, batch = configs.from_mapping(small_config), examples(rng, colours_tell)
+  maps = Maps(
+    probabilities=batch["label"], seeds=None, scores={"anchor_guided": jnp.asarray(batch["scores"])}
+  )
+  monkeypatch.setattr(colour_histograms, "make_localize", lambda *_: lambda state, inputs: maps)
+  monkeypatch.setattr(
+    Split, "eval_batches", lambda self, config, at_most: (each for each in [batch])
+  )
+  state = dataclasses.make_dataclass("State", ["params", "statistics"])(0, 0)
+  jax.tree_util.register_dataclass(type(state), ["params", "statistics"], [])
+  found = fit_evidence.fit(
+    Network(informed), state, Split(Source(batch["label"]), None, None), config,
+    sharding.make_mesh(), [None],
+  )
+  assert found.network_weight.tolist() == [np.float32(weight)]
+
+
+def test_a_weight_is_kept_and_older_evidence_has_none(rng, tmp_path, small_config):
+  config = configs.from_mapping(small_config)
+  for weight in (0.2, 1.0):
+    evidence = evidence_of(rng, network_weight=np.float32([weight]))
+    evidence.save(tmp_path)
+    loaded = colour_evidence.load(tmp_path, config, evidence.digest())
+    assert loaded.network_weight == evidence.network_weight
+  arrays = files.read_arrays(tmp_path / colour_evidence.FILE)
+  del arrays["network_weight"]  # As earlier releases wrote it.
+  np.savez(tmp_path / colour_evidence.FILE, **arrays)
+  assert colour_evidence.load(tmp_path, config, evidence.digest()).network_weight == [1.0]
