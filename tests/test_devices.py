@@ -26,7 +26,9 @@ def run(platform, *arguments):
 
 
 @pytest.mark.parametrize(("platform", "mode"), [
-  ("cuda", "predict"), ("tpu", "report"), ("nonsense", "eval"), ("cuda,nonsense", "train"),
+  ("cuda", "predict"), ("nonsense", "eval"),
+  pytest.param("tpu", "report", marks=pytest.mark.longest),
+  pytest.param("cuda,nonsense", "train", marks=pytest.mark.longest),
 ])
 def test_a_missing_device_is_one_line_that_names_the_variable(tmp_path, platform, mode):
   arguments = {

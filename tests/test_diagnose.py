@@ -236,6 +236,7 @@ def test_predictions_that_are_all_black_or_white_are_doubted():
     assert predict.blank_maps_warning(rows(*((0.9, share) for share in shares)), CONFIG) == ""
 
 
+@pytest.mark.longest
 def test_an_evaluation_of_constant_images_says_what_is_wrong(
   small_config, tmp_path, caplog, monkeypatch
 ):

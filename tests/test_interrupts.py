@@ -34,11 +34,14 @@ def command(place, arguments, **options):
 
 
 @pytest.mark.parametrize(("place", "arguments"), [
-  ("lgag_jax.cli.command_line:parse_flags", ["--help"]),
-  ("lgag_jax.imagery.listing:scene_files", PREDICT),
-  ("lgag_jax.runtime.processes:start", ["--mode=report", "--workdir=none"]),
-  ("lgag_jax.tiling.tile:cut", TILE),
-], ids=["flags", "input", "start", "tile"])
+  pytest.param(
+    "lgag_jax.cli.command_line:parse_flags", ["--help"], id="flags", marks=pytest.mark.longest),
+  pytest.param("lgag_jax.imagery.listing:scene_files", PREDICT, id="input"),
+  pytest.param(
+    "lgag_jax.runtime.processes:start", ["--mode=report", "--workdir=none"], id="start",
+    marks=pytest.mark.longest),
+  pytest.param("lgag_jax.tiling.tile:cut", TILE, id="tile"),
+])
 def test_an_interrupt_ends_every_mode_without_a_traceback(tmp_path, place, arguments):
   process = command(place, [word.format(tmp_path) for word in arguments])
   seen = ""
@@ -69,6 +72,7 @@ def test_an_interrupt_leaves_nothing_in_any_mode(tmp_path, mode):
   assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.longest
 def test_an_interrupt_while_libraries_are_imported_ends_the_command():
   for delay in (0.8, 1.6, 2.4):
     process = command("", ["--mode=report", "--workdir=none"])

@@ -146,6 +146,7 @@ def test_a_file_without_a_sound_method_is_refused(fresh, tmp_path, content, word
     registry.load_file(tmp_path / "nothing.py")
 
 
+@pytest.mark.longest
 def test_a_workdir_needs_the_file_that_it_was_trained_with(parts, small_config, tmp_path, monkeypatch):
   config = with_method(small_config, "lengthened")
   workdir = tmp_path / "work"

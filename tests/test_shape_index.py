@@ -91,7 +91,8 @@ def test_points_are_those_of_whole_features():
     np.testing.assert_array_equal(index.read(window), expected)
 
 
-@pytest.mark.parametrize("kind", ["vertices", "holes", "points"])
+@pytest.mark.parametrize(
+  "kind", ["vertices", *(pytest.param(k, marks=pytest.mark.longest) for k in ("holes", "points"))])
 def test_work_follows_what_lies_in_the_window(kind, monkeypatch):
   """A million vertices, ninety thousand holes or a million points: a window draws only its own."""
   if kind == "points":

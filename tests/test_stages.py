@@ -130,6 +130,7 @@ def test_a_second_run_changes_nothing(both, image_folder):
   assert {p: p.stat().st_mtime_ns for p in (first / "pseudo").rglob("*")} == before
 
 
+@pytest.mark.longest
 def test_masks_are_drawn_again_where_maps_are_made_otherwise(both, tmp_path):
   config, first, _ = both
   workdir = tmp_path / "first"

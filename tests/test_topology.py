@@ -318,6 +318,7 @@ def test_a_cache_of_two_processes_is_read_by_one(stopped, config, reference):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.longest
 def test_an_error_of_one_process_ends_both(config, image_folder, tmp_path):
   folder = tmp_path / "images"
   shutil.copytree(image_folder, folder)

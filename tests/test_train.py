@@ -85,6 +85,7 @@ def told(workdir):
     "thresholds.json", "eval/validation.json"))
 
 
+@pytest.mark.longest
 def test_three_stops_leave_nothing_different(trained, module_config, tmp_path):
   """Between lines of the log, at a checkpoint, at an epoch's last step before its validation."""
   reference, final = trained

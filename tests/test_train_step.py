@@ -145,7 +145,8 @@ def test_turn_moves_taps_and_masks_alike(number):
   np.testing.assert_array_equal(turned["taps"][1][..., 0], expected * 2)
 
 
-@pytest.mark.parametrize("where", ["image", "loss", "gradient"])
+@pytest.mark.parametrize(
+  "where", ["image", pytest.param("loss", marks=pytest.mark.longest), "gradient"])
 def test_a_step_that_is_not_finite_changes_nothing_but_its_number(config, monkeypatch, where):
   classification = losses.classification
 
