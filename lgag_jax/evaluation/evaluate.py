@@ -63,7 +63,9 @@ def evaluate(
     "map": main_map_name(config),
     "threshold_rule": network.method.rule(config),
     "classes": {
-      name: _class_result(measured, trained, rules, thresholds, config, c, of_indices[c])
+      name: _class_result(measured, trained, rules, thresholds, config, c, of_indices[c]) | {
+        "network_weight": float(evidence.network_weight[c]) if evidence else 1.0
+      }
       for c, name in enumerate(config.data.classes)
     },
   }

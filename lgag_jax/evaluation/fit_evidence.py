@@ -81,17 +81,23 @@ def _network_weights(
   none = dataclasses.replace(given, log_ratio=np.zeros_like(given.log_ratio))
   tables = np.stack([colour_histograms.conclude(none, of_others).log_ratio for of_others in others])
   rows = _describe(network, state, batches(0), given, tables, folds, config, mesh)
+  # One process decides: another machine's arithmetic may differ in the last bit.
+  found = processes.run_on_first(lambda: _compare(rows, folds[rows["number"]], config.data.classes))
+  return np.array(found, np.float32)
+
+
+def _compare(rows: dict[str, np.ndarray], folds: np.ndarray, classes: Sequence[str]) -> list[float]:
+  """Returns the weight of each class by what `_describe` returns of the images, each with its fold."""
   features = image_classifier.Scaler(rows["features"])(rows["features"])
-  own = folds[rows["number"]]
-  weights = np.ones(len(given.log_ratio), np.float32)
-  for c, name in enumerate(config.data.classes):
+  weights = [1.0] * len(classes)
+  for c, name in enumerate(classes):
     labels = rows["label"][:, c] > 0
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if min(positives, negatives) < _LEAST:
       continue
     everywhere = np.ones(len(labels), bool)
-    trunk = image_classifier.cross_validated_auc(features, labels, own, everywhere)
-    colours = max(ranking.area_within_folds(x, labels, own) for x in rows["levels"][:, c].T)
+    trunk = image_classifier.cross_validated_auc(features, labels, folds, everywhere)
+    colours = max(ranking.area_within_folds(x, labels, folds) for x in rows["levels"][:, c].T)
     weights[c] = _weight(trunk, colours, positives, negatives)
     _LOG.info(
       "%s: of left-out images, the trunk's features tell the label with an AUC of %.3f, colours with "
