@@ -103,6 +103,8 @@ def open_with_driver(
   try:
     with error_context(path):
       check_structure(raster, path, max_block_bytes, allow_scale=allow_scale)
+      if driver == "GTiff":
+        _check_colours(raster, path)
       for offset in others:
         _check_directory(path, offset, max_block_bytes)
   except BaseException:
@@ -161,6 +163,16 @@ def check_structure(
     if (scale, offset) != (1.0, 0.0) and not allow_scale:
       refuse_scale(path, band, scale, offset)
   _check_blocks(raster, path, max_block_bytes)
+
+
+def _check_colours(raster: rasterio.DatasetReader, path: pathlib.Path) -> None:
+  """Raises ImageError for colours that GDAL does not convert to RGB, or not to those of viewers."""
+  space = tiff.other_colour_space(path)
+  if space and not (space == "CMYK" == raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE")):
+    raise ImageError(
+      f"{path} holds colours as {space}, which lgag does not convert: save it as RGB. If its bands are "
+      "measurements, correct the tag: gdal_translate -co PHOTOMETRIC=MINISBLACK in.tif out.tif."
+    )
 
 
 def _check_directory(path: pathlib.Path, offset: int, max_block_bytes: int) -> None:

@@ -1,7 +1,7 @@
-"""Finds the directories of a TIFF file, which hold its image, masks and overviews.
+"""Finds the colour space of a TIFF file, and its directories, which hold image, masks and overviews.
 
-GDAL reads any of them, but only tells the blocks of the first. tifffile was considered: it decodes all
-tags, and a file can have millions.
+GDAL reads any directory, but only tells the blocks of the first, and only a colour space that it
+converts. tifffile was considered: it decodes all tags, and a file can have millions.
 """
 
 import contextlib
@@ -11,7 +11,12 @@ from typing import BinaryIO
 
 _MAX_DIRECTORIES = 256
 _MAX_ENTRIES = 1 << 16  # More are invalid.
-_SUB_DIRECTORIES = 330  # The tag.
+_SUB_DIRECTORIES, _COLOUR_SPACE = 330, 262  # The tags.
+# Values of the latter whose pixels are neither measured bands nor red, green and blue.
+_OTHER_SPACES = {
+  5: "CMYK", 8: "CIELAB", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a camera's raw pattern",
+  32844: "LogL", 32845: "LogLuv",
+}
 _TYPE_BYTES = {3: 2, 8: 2, 4: 4, 9: 4, 11: 4, 13: 4, 5: 8, 16: 8, 18: 8}
 
 
@@ -19,11 +24,8 @@ def directories(path: pathlib.Path) -> list[int]:
   """Returns the offsets of a file's directories up to one that is cut off; ValueError for too many."""
   offsets: dict[int, None] = {}
   with path.open("rb") as file, contextlib.suppress(struct.error):  # Of a file cut off in its head.
-    order = "<" if file.read(2) == b"II" else ">"
-    (version,) = struct.unpack(f"{order}H", file.read(2))
-    word = f"{order}{'Q' if version == 43 else 'I'}"
-    file.seek(8 if version == 43 else 4)
-    queue = [_number(file, word)]
+    word, first = _head(file)
+    queue = [first]
     while queue:
       offset = queue.pop()
       if offset and offset not in offsets:
@@ -34,22 +36,49 @@ def directories(path: pathlib.Path) -> list[int]:
   return list(offsets)
 
 
+def other_colour_space(path: pathlib.Path) -> str:
+  """Returns the colour space of a file's image; "" if it has bands, or red, green and blue."""
+  with path.open("rb") as file, contextlib.suppress(struct.error, OSError, OverflowError):
+    word, offset = _head(file)
+    for tag, _, _, field in _read_directory(file, offset, word)[0]:
+      if tag == _COLOUR_SPACE:
+        return _OTHER_SPACES.get(struct.unpack_from(f"{word[0]}H", field)[0], "")
+  return ""
+
+
+def _head(file: BinaryIO) -> tuple[str, int]:
+  """Returns the format of the file's offsets, for `struct`, and that of the first directory."""
+  order = "<" if file.read(2) == b"II" else ">"
+  (version,) = struct.unpack(f"{order}H", file.read(2))
+  word = f"{order}{'Q' if version == 43 else 'I'}"
+  file.seek(8 if version == 43 else 4)
+  return word, _number(file, word)
+
+
+def _read_directory(
+  file: BinaryIO, offset: int, word: str
+) -> tuple[list[tuple[int, int, int, bytes]], int]:
+  """Returns a directory's entries (tag, type, number of values, field), and the offset of the next."""
+  size = struct.calcsize(word)
+  file.seek(offset)
+  count = _number(file, word if size == 8 else f"{word[0]}H")
+  data = file.read(min(count, _MAX_ENTRIES) * (2 * size + 4))
+  following = _number(file, word)
+  entries = struct.iter_unpack(f"{word[0]}HH{word[1]}{size}s", data)
+  return list(entries), following
+
+
 def _next_directories(file: BinaryIO, offset: int, word: str, *, is_first: bool) -> list[int]:
   """Returns the offsets that a directory gives, those of subdirectories only if it is the first."""
-  size = struct.calcsize(word)
-  head = f"{word[0]}HH{word[1]}"
   try:
-    file.seek(offset)
-    count = _number(file, word if size == 8 else f"{word[0]}H")
-    data = file.read(min(count, _MAX_ENTRIES) * (2 * size + 4))
-    following = [_number(file, word)]
+    entries, next_offset = _read_directory(file, offset, word)
   except (struct.error, OSError, OverflowError):  # Cut off: GDAL says so, or skips it.
     return []
-  for at in range(0, len(data), 2 * size + 4):
-    tag, kind, values = struct.unpack_from(head, data, at)
+  following = [next_offset]
+  for tag, kind, values, field in entries:
     if tag == _SUB_DIRECTORIES and is_first:
       width = _TYPE_BYTES.get(kind, 1)
-      raw = _values(file, data[at + 4 + size :][:size], values * width, word)
+      raw = _values(file, field, values * width, word)
       form = {2: "H", 4: "I", 8: "Q"}.get(width, "B")
       whole = raw[: len(raw) // width * width]
       following += [value for (value,) in struct.iter_unpack(word[0] + form, whole)]
