@@ -1,12 +1,16 @@
 """TFDS builders: images of any type and number of channels, several classes per image."""
 
+import hashlib
+import shutil
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from lgag_jax.config import DataConfig
+from lgag_jax.config import Config, DataConfig
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
-from lgag_jax.inputs import tfds_source
+from lgag_jax.inputs import image_bytes, tfds_source
+from lgag_jax.training import examples_record
 
 CLASSES = ("fall", "flow", "scar")
 
@@ -72,3 +76,33 @@ def test_images_of_many_bands_come_back_in_their_own_type(tmp_path, monkeypatch,
     tfds_source.TfdsSource(DataConfig(source="tfds", classes=CLASSES), "train").read(0)
   with pytest.raises(ValueError, match=r"data\.classes names 'slide'.*choose from \['fall'"):
     tfds_source.TfdsSource(DataConfig(source="tfds", classes=("slide",)), "train")
+
+
+class Rebuilt(Builder):
+  """The same set, built anew from other pixels."""
+
+  name = Builder.name
+
+  def _generate_examples(self):
+    for i, example in super()._generate_examples():
+      yield i, example | {"image": example["image"] + np.float32(i == 2)}
+
+
+def test_a_set_built_anew_under_the_same_version_is_noticed(tmp_path, monkeypatch):
+  def source(builder, folder):
+    monkeypatch.setattr(tfds_source, "open_builder", lambda _: builder(data_dir=tmp_path / folder))
+    return tfds_source.TfdsSource(config.data, "train")
+
+  config = Config(data=DataConfig(source="tfds", builder="toy", channels=14, classes=CLASSES))
+  first = source(Builder, "a")
+  examples_record.write({"train": first}, tmp_path, config)
+  shutil.copytree(tmp_path / "a", tmp_path / "copy")  # With other times, or elsewhere: no change.
+  copy = source(Builder, "copy")
+  examples_record.check({"train": copy}, tmp_path, config)
+  shutil.rmtree(tmp_path / "a")
+  rebuilt = source(Rebuilt, "a")
+  assert rebuilt.ids == first.ids and rebuilt.keys != first.keys != copy.keys  # Cached outputs differ.
+  with pytest.raises(ValueError, match="other pixels in images of the same names"):
+    examples_record.check({"train": rebuilt}, tmp_path, config)
+  earlier = dict.fromkeys(("state", "content"), hashlib.sha256().hexdigest())
+  assert not image_bytes.has_changed(earlier, rebuilt)  # Of a release that recorded no such files.

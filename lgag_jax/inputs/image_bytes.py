@@ -7,6 +7,9 @@ from typing import Any
 
 from lgag_jax.imagery import listing, opening, side_files
 
+# What earlier releases recorded of TFDS sets: the content of no files.
+_NOTHING = hashlib.sha256().hexdigest()
+
 
 def record(source, *, masks: bool = False) -> dict[str, str]:
   """Returns what `has_changed` compares: digests of the files' states and of their bytes.
@@ -21,17 +24,20 @@ def has_changed(recorded: Any, source, *, masks: bool = False) -> bool:
 
   Earlier releases wrote none. Files are only read if paths, sizes or times differ from the record's.
   """
-  if recorded is None or (
-    isinstance(recorded, dict) and recorded.get("state") == _state(source, masks)
-  ):
+  if recorded is None:
     return False
-  return not isinstance(recorded, dict) or recorded.get("content") != _content(source, masks)
+  if not isinstance(recorded, dict):
+    return True
+  if recorded.get("content") == _NOTHING or recorded.get("state") == _state(source, masks):
+    return False
+  return recorded.get("content") != _content(source, masks)
 
 
 def _files(source, masks: bool) -> Iterator[pathlib.Path]:
-  """Yields the files of a source, each once; the examples of a TFDS set have none."""
+  """Yields the files of a source, each once; those of a TFDS set hold images and masks together."""
   pairs = (source.files(index) for index in range(len(source.ids)))
   yield from dict.fromkeys(path for pair in pairs if (path := pair[masks]))
+  yield from getattr(source, "shards", ())
 
 
 def _state(source, masks: bool) -> str:

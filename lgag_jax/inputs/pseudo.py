@@ -64,7 +64,7 @@ class PseudoSource:
         "the images as they are now, or restore them."
       )
     self.ids, self.keys, self.labels = source.ids, source.keys, source.labels
-    self.skipped = getattr(source, "skipped", {})
+    self.skipped, self.shards = getattr(source, "skipped", {}), getattr(source, "shards", ())
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, valid = self._source.read_valid_pixels(index)

@@ -1,5 +1,6 @@
 """Examples from TensorFlow Datasets builders; refuses builders and data sets that run foreign code."""
 
+import hashlib
 import importlib
 import logging
 import os
@@ -15,7 +16,7 @@ import tensorflow_datasets as tfds
 from lgag_jax.config import DataConfig
 from lgag_jax.geo import coregistration
 from lgag_jax.geo.coregistration import Shift
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs.dates import STACKED
 from lgag_jax.runtime import archives, download, files, packaged, processes
 
@@ -41,7 +42,7 @@ class TfdsSource:
 
   An image is u8, u16 or f32 with any number of channels: an Image, or a Tensor [H, W, channels]. Values
   that are not finite are nodata. A label is a class or a list of classes. A mask holds class indices;
-  255 and data.mask_ignore mean unknown.
+  255 and data.mask_ignore mean unknown. `shards` are the files of the examples.
   """
 
   def __init__(self, config: DataConfig, spec: str):
@@ -72,7 +73,10 @@ class TfdsSource:
       labels.append([float(c in present) for c in config.classes])
     self.has_masks = "mask" in features
     dates = f" {config.before} moved within {config.max_shift:g}" if config.paired else ""
-    self.keys = [f"{builder.info.full_name} {spec} {i}{dates}" for i in range(len(self.ids))]
+    self.shards = [pathlib.Path(path) for path in builder.info.splits[spec].filepaths]
+    state = hashlib.sha256("\0".join(map(listing.file_key, self.shards)).encode()).hexdigest()
+    name = f"{builder.info.full_name} {spec} {state}"
+    self.keys = [f"{name} {i}{dates}" for i in range(len(self.ids))]
     self.labels = np.array(labels, np.float32)
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
