@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator
 
 import numpy as np
+import pyogrio.raw
 import rasterio
 from PIL import Image
 
@@ -47,40 +48,48 @@ class Mode:
   settings: tuple[str, ...]  # The arguments of A and B; for "pseudo" a field of config.json.
 
 
-_MODES = (
+MODES = (
   Mode("tile", ("--input={f}/scene.tif", "--labels={f}/labels.tiff", "--output={r}/out",
                 "--tile_size=32"), "out", False, ("--max_nodata=0.5",) * 2),
   Mode("export", ("--workdir={f}/work", "--output={r}/out", "--what=model,stablehlo"), "out", False,
        ("--onnx_batch=1",) * 2),
   Mode("pseudo", ("--workdir={r}/work",), "work/pseudo", True, ("0.04", "0.15")),
   Mode("predict", ("--workdir={f}/work", "--input={f}/*.tif", "--output={r}/out"), "out", True,
-       ("--min_area=0", "--min_area=400")),
+       ("--threshold=0.3", "--threshold=0.5")),
 )
+
+
+def arguments(mode: Mode, folder: pathlib.Path, root: pathlib.Path, setting: int) -> list[str]:
+  """Returns the command line of a mode with setting A (0) or B (1), whose output lies in `root`."""
+  words = [f"--mode={mode.name}", *(word.format(f=folder, r=root) for word in mode.arguments)]
+  if mode.name != "pseudo":
+    return [*words, mode.settings[setting]]
+  path = root / "work" / "config.json"
+  config = json.loads(path.read_text())
+  config["refine"]["ignore_band"] = float(mode.settings[setting])
+  path.write_text(json.dumps(config))
+  return words
 
 
 def start(mode: Mode, folder: pathlib.Path, root: pathlib.Path, setting: int) -> subprocess.Popen:
   """Starts a mode with setting A (0) or B (1), whose output lies in `root`."""
-  arguments = [word.format(f=folder, r=root) for word in mode.arguments]
-  if mode.name == "pseudo":
-    path = root / "work" / "config.json"
-    config = json.loads(path.read_text())
-    config["refine"]["ignore_band"] = float(mode.settings[setting])
-    path.write_text(json.dumps(config))
-  else:
-    arguments.append(mode.settings[setting])
   return subprocess.Popen(
-    [sys.executable, "-m", "lgag_jax.main", f"--mode={mode.name}", *arguments], text=True,
+    [sys.executable, "-m", "lgag_jax.main", *arguments(mode, folder, root, setting)], text=True,
     stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
     env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
   )
 
 
 def contents(output: pathlib.Path) -> dict[str, bytes]:
-  """Returns the files under final names whose bytes do not depend on the clock."""
-  return {
-    path.relative_to(output).as_posix(): path.read_bytes() for path in output.rglob("*")
-    if path.suffix in _COMPARED and not any(p.startswith(".") for p in path.relative_to(output).parts)
-  }
+  """Returns the files under final names that do not depend on the clock, and the features of layers."""
+  names = [path.relative_to(output) for path in output.rglob("*") if path.is_file()]
+  names = [name for name in names if not any(part.startswith(".") for part in name.parts)]
+  found = {str(name): (output / name).read_bytes() for name in names if name.suffix in _COMPARED}
+  for name in names:
+    if name.suffix == ".gpkg":
+      _, _, geometries, fields = pyogrio.raw.read(output / name)
+      found[str(name)] = repr((geometries.tolist(), [field.tolist() for field in fields])).encode()
+  return found
 
 
 def leftovers(root: pathlib.Path) -> list[str]:
@@ -225,8 +234,8 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument("what", nargs="*", default=["kill", "interrupt", "disk"])
   parser.add_argument("--count", type=int, default=20, help="signals, or disks, for each mode")
-  parser.add_argument("--modes", default=",".join(mode.name for mode in _MODES))
-  arguments = parser.parse_args()
+  parser.add_argument("--modes", default=",".join(mode.name for mode in MODES))
+  options = parser.parse_args()
   runs = {
     "kill": functools.partial(disturb, number=signal.SIGKILL),
     "interrupt": functools.partial(disturb, number=signal.SIGINT), "disk": fill,
@@ -234,10 +243,10 @@ def main() -> None:
   with tempfile.TemporaryDirectory() as name:
     folder = pathlib.Path(name)
     prepare(folder)
-    for what in arguments.what:
-      for mode in (mode for mode in _MODES if mode.name in arguments.modes.split(",")):
+    for what in options.what:
+      for mode in (mode for mode in MODES if mode.name in options.modes.split(",")):
         found: collections.Counter[str] = collections.Counter()
-        for key, number in runs[what](mode, folder, arguments.count):
+        for key, number in runs[what](mode, folder, options.count):
           found[key] += number
         print(f"{what}, {mode.name}: {dict(found)}", flush=True)
         for path in folder.glob(f"{mode.name}-*"):

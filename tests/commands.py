@@ -8,6 +8,7 @@ import atexit
 import functools
 import gc
 import json
+import math
 import os
 import pathlib
 import runpy
@@ -27,10 +28,11 @@ def call(*arguments, **environment):
   return run([(arguments, environment)])[0]
 
 
-def run(commands, *, module="lgag_jax.main", timeout=300):
+def run(commands, *, module="lgag_jax.main", timeout=300, since=None):
   """Runs commands, pairs of arguments and variables, in parallel; returns their CompletedProcesses.
 
-  Kills those that have not ended after `timeout` seconds.
+  Kills those that have not ended after `timeout` seconds. With the folder `since`, the time counts from
+  when a new file there has the name of an unfinished one.
   """
   with tempfile.TemporaryDirectory() as name:
     places = [str(pathlib.Path(name, str(i))) for i in range(len(commands))]
@@ -39,7 +41,7 @@ def run(commands, *, module="lgag_jax.main", timeout=300):
       for (arguments, environment), place in zip(commands, places, strict=True)
     ]
     server = _server()
-    server.stdin.write(json.dumps([request, timeout]) + "\n")
+    server.stdin.write(json.dumps([request, timeout, str(since or "")]) + "\n")
     server.stdin.flush()
     codes = json.loads(server.stdout.readline())
     read = lambda place, kind: pathlib.Path(f"{place}.{kind}").read_text()
@@ -70,16 +72,18 @@ def _server():
 
 def _serve():
   for line in sys.stdin:
-    request, timeout = json.loads(line)
+    request, timeout, since = json.loads(line)
     children = []
     for command in request:
       if child := os.fork():
         children.append(child)
       else:
         return _become(*command)
-    codes, end = {}, time.monotonic() + timeout
+    codes, end = {}, math.inf if since else time.monotonic() + timeout
     while len(codes) < len(children):
-      time.sleep(0.02)
+      time.sleep(0.002 if since else 0.02)
+      if end == math.inf and _has_begun(pathlib.Path(since)):
+        end = time.monotonic() + timeout
       for child in set(children) - set(codes):
         if time.monotonic() > end:
           os.kill(child, signal.SIGKILL)
@@ -87,6 +91,10 @@ def _serve():
         if ended:
           codes[child] = os.waitstatus_to_exitcode(status)
     print(json.dumps([codes[child] for child in children]), flush=True)
+
+
+def _has_begun(folder):
+  return any(path.name.startswith((".partial-", ".unfinished")) for path in folder.rglob(".*"))
 
 
 def _become(module, arguments, environment, place):

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import os
+import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -20,8 +22,10 @@ from lgag_jax.inference import exclusive_classes, refine
 from lgag_jax.mapping import predict, window_scores
 from lgag_jax.method import sol
 from lgag_jax.options.export import Settings
+from lgag_jax.runtime import files
 from tests import conftest
 from tests.commands import call
+from tests.full_disk import fill_at
 from tests.untrained import GSD, SIDE, THRESHOLD, make_workdir, pictures
 
 RUN = """
@@ -206,3 +210,25 @@ def test_small_systems_are_solved(rng):
   with jax.enable_x64(True):
     solved = refine._solve(jnp.asarray(matrix), jnp.asarray(right))
     np.testing.assert_allclose(solved, np.linalg.solve(matrix, right), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("place", "name", "call"), [
+  (pathlib.Path, "write_bytes", 1), (pathlib.Path, "write_bytes", 2), (shutil, "copyfile", 1),
+  (files, "write_json", 1), (files, "write_json", 2), (files, "write_text", 2), (os, "fsync", 2),
+  (pathlib.Path, "rename", 1), (pathlib.Path, "rename", 4),
+])
+def test_a_full_disk_leaves_no_export(model, tmp_path, monkeypatch, place, name, call):
+  monkeypatch.setattr(export.predict, "load_model", lambda _: model)
+  monkeypatch.setattr(export, "stablehlo_program", lambda *_: b"program")  # Takes long.
+  write = lambda: export.export(
+    model.workdir, tmp_path / "out", Settings(what=("model", "stablehlo"))
+  )
+  with monkeypatch.context() as patch:
+    fill_at(patch, place, name, call)
+    with pytest.raises(OSError, match=r"No space left on device, nothing was written.*out'"):
+      write()
+  assert list(tmp_path.iterdir()) == []
+  write()
+  assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+    "facts.json", "load_stablehlo.py", "model", "model_uint8.stablehlo",
+  ]

@@ -52,22 +52,26 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     if processes.run_on_first(lambda: _is_complete(folder, index)):
       return folder
     processes.run_on_first(lambda: _prepare(folder, staged, index))
-    train = fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
-    localize = make_localize(network, config, mesh)
-    progress = Progress("pseudo-masks", len(source.ids))
-    for batch in preemption.until_stopped(train.eval_batches(config)):
-      maps = localize(state, sharding.to_global(inputs_of(batch, config), mesh))
-      maps = sharding.local_rows(maps)
-      real = (batch["index"] >= 0) & (batch["weight"] > 0)
-      masks = pseudo_masks(maps, batch["label"], thresholds, config)
-      for i in np.flatnonzero(real):
-        path = pseudo.mask_file(staged, int(batch["index"][i]))
-        with files.atomic_path(path) as partial:
-          Image.fromarray(masks[i]).save(partial, format="PNG")
-      progress.advance(len(real) * jax.process_count())
-    progress.close()
-    processes.barrier("pseudo-masks")
-    processes.run_on_first(lambda: _publish(folder, staged, index))
+    try:
+      train = fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
+      localize = make_localize(network, config, mesh)
+      progress = Progress("pseudo-masks", len(source.ids))
+      for batch in preemption.until_stopped(train.eval_batches(config)):
+        maps = localize(state, sharding.to_global(inputs_of(batch, config), mesh))
+        maps = sharding.local_rows(maps)
+        real = (batch["index"] >= 0) & (batch["weight"] > 0)
+        masks = pseudo_masks(maps, batch["label"], thresholds, config)
+        for i in np.flatnonzero(real):
+          path = pseudo.mask_file(staged, int(batch["index"][i]))
+          with files.atomic_path(path) as partial:
+            Image.fromarray(masks[i]).save(partial, format="PNG")
+        progress.advance(len(real) * jax.process_count())
+      progress.close()
+      processes.barrier("pseudo-masks")
+      processes.run_on_first(lambda: _publish(folder, staged, index))
+    except BaseException:
+      shutil.rmtree(staged, ignore_errors=True)  # No run resumes it, and the disk may be full.
+      raise
   return folder
 
 
