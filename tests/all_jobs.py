@@ -2,8 +2,8 @@
 
     python -m tests.all_jobs FOLDER EVENTS
 
-FOLDER holds images/, scene.tif and labels.gpkg; all outputs go to FOLDER/out. Libraries in C open files
-without Python's knowledge: run it under strace for these.
+FOLDER holds images/, scene.tif, labels.gpkg, and a prepared TFDS set with its builder. All outputs go
+to FOLDER/out. Libraries in C open files without Python's knowledge: run it under strace for these.
 """
 
 import json
@@ -25,6 +25,16 @@ def _record(event, arguments):
       _found.add((event, os.fsdecode(value) if isinstance(value, bytes | os.PathLike) else str(value)))
 
 
+def tfds_config(folder):
+  """Returns the config of the TFDS set in a folder."""
+  from lgag_jax.config import DataConfig
+
+  return DataConfig(
+    source="tfds", builder=str(folder / "builders" / "tiny"), directory=str(folder / "prepared"),
+    validation_split="train",
+  )
+
+
 def main(folder, events):
   sys.addaudithook(_record)
   import numpy as np
@@ -35,6 +45,7 @@ def main(folder, events):
   from lgag_jax.doctor import examine
   from lgag_jax.evaluation import report
   from lgag_jax.export import export
+  from lgag_jax.inputs.sources import open_source
   from lgag_jax.mapping import judge, predict
   from lgag_jax.options import export as export_options
   from lgag_jax.options import tiling
@@ -48,10 +59,13 @@ def main(folder, events):
   out, scene, labels = folder / "out", str(folder / "scene.tif"), str(folder / "labels.gpkg")
   tile.cut(tiling.Settings(scene, str(out / "tiles"), labels=labels, tile_size=32))
   mapping = conftest.make_small_config(folder / "images")
-  mapping.model.method = "class_activation"
+  mapping.model.method = "class_activation"  # Quick to compile.
+  mapping.refine.method = "none"
+  mapping.localize.anchor_stride = 16
   mapping.train.epochs = 1
   config, workdir = configs.from_mapping(mapping), out / "run"
   examine.examine(config, out / "doctor")
+  open_source(tfds_config(folder), "train").read(0)
   loop.train_and_evaluate(config, workdir)
   loop.evaluate_workdir(workdir)
   report.write_report(workdir)

@@ -12,19 +12,42 @@ import sys
 import pytest
 import shapely
 
+from lgag_jax.inputs.sources import open_source
+from tests import all_jobs
 from tests.test_reading import pixels, write_tiff
 from tests.test_reference import write_layer
 from tests.test_scene import NORTH_UP
 
 ROOT = pathlib.Path(__file__).parent.parent
 STRACE = shutil.which("strace")
-GIVEN = {"scene.tif", "labels.gpkg"}
+GIVEN = {"scene.tif", "labels.gpkg", "builders", "prepared"}
 # Files that GDAL and others would open if they were allowed to look beside a file.
 DECOYS = ("scene.tif.ovr", "scene.ovr", "scene.tfw.tmp", "scene.imd", "labels.gpkg.aux.xml")
 # Programs of the system: matplotlib asks once for the fonts, and Python for the machine.
 PROGRAMS = {"fc-list", "uname"}
 INSTALLED = ("/usr", "/lib", "/lib64", "/bin", "/etc", "/proc", "/sys", "/dev", "/opt",
              "/var/cache/fontconfig")
+# Of a TFDS set.
+BUILDER = """
+import numpy as np
+import tensorflow_datasets as tfds
+
+class Builder(tfds.core.GeneratorBasedBuilder):
+  VERSION = tfds.core.Version("1.0.0")
+
+  def _info(self):
+    return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
+      "image": tfds.features.Image(shape=(8, 8, 3)),
+      "label": tfds.features.ClassLabel(names=["non-landslide", "landslide"]),
+    }))
+
+  def _split_generators(self, dl_manager):
+    return {"train": self._generate_examples()}
+
+  def _generate_examples(self):
+    for i in range(4):
+      yield i, {"image": np.full((8, 8, 3), i, np.uint8), "label": i % 2}
+"""
 _SYSTEM_CALL = re.compile(r'(open|openat|execve|connect)\((?:AT_FDCWD, |-?\d+, )?(?:"([^"]*)"|(.*))')
 
 
@@ -32,7 +55,13 @@ _SYSTEM_CALL = re.compile(r'(open|openat|execve|connect)\((?:AT_FDCWD, |-?\d+, )
 def seen(image_folder, tmp_path_factory):
   """Runs all jobs; returns the folder, Python's events and the system calls, None without strace."""
   folder = tmp_path_factory.mktemp("jobs")
-  shutil.copytree(image_folder, folder / "images")
+  for path in sorted(image_folder.glob("*/*")):
+    if path.stem.endswith(("0", "1", "2", "3", "4")):  # Half of them.
+      (folder / "images" / path.parent.name).mkdir(parents=True, exist_ok=True)
+      shutil.copy(path, folder / "images" / path.parent.name)
+  (folder / "builders" / "tiny").mkdir(parents=True)
+  (folder / "builders" / "tiny" / "tiny_dataset_builder.py").write_text(BUILDER)
+  assert len(open_source(all_jobs.tfds_config(folder), "train").ids) == 4  # Prepares the set.
   write_tiff(folder / "scene.tif", pixels(128, 128), transform=NORTH_UP, crs="EPSG:32644")
   corners = [NORTH_UP @ corner for corner in ((8, 8), (50, 8), (50, 60), (8, 60))]
   write_layer(folder / "labels.gpkg", [shapely.Polygon(corners)])
@@ -43,7 +72,7 @@ def seen(image_folder, tmp_path_factory):
   environment = {
     "PATH": os.environ["PATH"], "HOME": str(folder / "home"), "TMPDIR": str(folder / "tmp"),
     "TF_CPP_MIN_LOG_LEVEL": "3", "JAX_PLATFORMS": "cpu", "PYTHONDONTWRITEBYTECODE": "1",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
   }
   trace = folder / "trace"
   tracer = [STRACE, "-f", "--seccomp-bpf", "-qq", "-s", "300", "-e", "trace=open,openat,execve,connect",
@@ -81,6 +110,7 @@ def test_python_opens_only_what_is_named(seen):
   folder, events, _ = seen
   opened = [value for event, value in events if event == "open"]
   assert any(path.endswith("scene.tif") for path in opened)  # The hook sees files.
+  assert any("/prepared/tiny/" in path for path in opened)
   assert unnamed(opened, folder) == []
   others = [event for event in events if event[0] != "open"]
   assert {event for event, _ in others} <= {"subprocess.Popen"}
