@@ -37,8 +37,8 @@ def shares(workdir: pathlib.Path, *, max_shift: int, patches: int) -> dict[str, 
   counts = np.zeros(4)
   for seed in config.seeds("validation")[:patches]:
     pair = pairs.draw_patch(seed, size=config.size, landslide=seed % 2 == 0, max_shift=max_shift)
-    before = {"before": pair.before} if model.config.data.paired else {}
-    mapped = model.predict(pair.after, options=options, **before).mask == 1
+    before = pair.before if model.config.data.paired else None
+    mapped = model.predict(pair.after, before=before, options=options).mask == 1
     new, old = pair.mask == 1, pair.old == 1
     counts += [(mapped & new).sum(), (mapped | new).sum(), (mapped & old).sum(), old.sum()]
   return {"iou": counts[0] / counts[1], "old": counts[2] / counts[3]}
