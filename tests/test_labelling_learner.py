@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import rasterio
+import threadpoolctl
 from scipy.special import expit
 from starlette.testclient import TestClient
 
@@ -46,6 +47,18 @@ def test_the_fit_is_the_minimum_of_the_balanced_loss(rng):
       assert loss(moved) >= loss(weights) - 1e-6
   np.testing.assert_allclose(
     image_classifier.chances(features, weights), expit(features @ weights[:-1] + weights[-1]))
+
+
+def test_the_fit_keeps_to_one_thread(rng, monkeypatch):
+  threads, minimise = set(), image_classifier.minimize
+
+  def noted(*arguments, **options):
+    threads.update(each["num_threads"] for each in threadpoolctl.threadpool_info())
+    return minimise(*arguments, **options)
+
+  monkeypatch.setattr(image_classifier, "minimize", noted)
+  image_classifier.fit(rng.normal(size=(8, 3)), np.arange(8) < 4)
+  assert threads == {1}
 
 
 def test_the_scaler_standardises(rng):

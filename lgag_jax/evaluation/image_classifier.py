@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
+from threadpoolctl import threadpool_limits
 
 from lgag_jax.evaluation import ranking
 
@@ -50,7 +51,10 @@ def fit(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     gradient = np.append(features.T @ slopes + 2 * _PENALTY * weights[:-1], slopes.sum())
     return value, gradient
 
-  return minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
+  begin, options = np.zeros(count + 1), {"maxiter": 100}
+  # Rows are few. More threads would wait for each other, on a busy processor for seconds.
+  with threadpool_limits(1, "blas"):
+    return minimize(loss, begin, jac=True, method="L-BFGS-B", options=options).x
 
 
 def chances(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
