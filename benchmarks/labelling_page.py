@@ -34,7 +34,6 @@ _MEASURED = 20  # Answers.
 # Resolves as soon as the pictures of all visible tiles are loaded.
 _FIRST_TILES = """
 const done = arguments[0], sheet = document.getElementById("sheet").getBoundingClientRect();
-performance.setResourceTimingBufferSize(1e6);
 (function look() {
   const shown = [...document.querySelectorAll(".tile .picture img:first-child")].filter((image) => {
     const place = image.getBoundingClientRect();
@@ -58,20 +57,32 @@ requestAnimationFrame(function step(now) {
   else done(frames);
 });
 """
+# Notes the server's replies to the page.
+_WATCH = """
+window.replies = [];
+const original = window.fetch;
+window.fetch = async (...request) => {
+  const response = await original(...request), path = String(request[0]);
+  const { revision } = path.startsWith("learned") ? await response.clone().json() : {};
+  window.replies.push({ path, revision, time: performance.now() });
+  return response;
+};
+"""
 # Presses a key; resolves with the seconds to the reply about the answer and to newer suggestions.
 _ANSWER = """
-const [key, done] = arguments, begin = performance.now();
-const entries = (part) => performance.getEntriesByType("resource").filter(
-  ({ name, startTime, responseEnd }) => name.includes(part) && startTime >= begin && responseEnd);
-const revision = (entry) => parseInt(new URL(entry.name).searchParams.get("revision"));
-const known = performance.getEntriesByType("resource").filter(
-  ({ name }) => name.includes("learned?")).map(revision).pop();
-document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-(function look() {
-  const saved = entries("/answers")[0], newer = entries("learned?").find((e) => revision(e) > known);
-  // The page asks with the number of the suggestions that it has: those came with its question before.
-  if (saved && newer) done([(saved.responseEnd - begin) / 1000, (newer.startTime - begin) / 1000]);
-  else setTimeout(look, 20);
+const [key, done] = arguments;
+window.replies = [];
+(function press() {
+  const before = window.replies.find(({ revision }) => revision !== undefined);
+  if (!before) return setTimeout(press, 20);
+  const begin = performance.now();
+  document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+  (function look() {
+    const saved = window.replies.find(({ path }) => path === "answers");
+    const newer = window.replies.find(({ revision }) => revision > before.revision);
+    if (!saved || !newer) return setTimeout(look, 20);
+    done([(saved.time - begin) / 1000, (newer.time - begin) / 1000]);
+  })();
 })();
 """
 
@@ -132,6 +143,7 @@ def measure(address: str, browser: webdriver.Chrome) -> dict[str, float]:
   after = memory(browser.service.process.pid)
   elements = browser.execute_script("return document.querySelectorAll('.tile').length")
   browser.execute_script("document.getElementById('sheet').scrollTop = 0")
+  browser.execute_script(_WATCH)
   answers = [browser.execute_async_script(_ANSWER, "yn"[n % 2]) for n in range(_WARM_UP + _MEASURED)]
   saved, suggested = np.array(answers[_WARM_UP:]).T
   return {
