@@ -6,7 +6,7 @@ Starts --mode=label on the scene and answers as the page would, with what a mask
 script reads: yes for a tile with a twentieth or more of landslide, no for one without any, unsure
 between. It follows the page's suggestions, or answers tiles drawn at random (--draw 16 30: so many with
 and without landslide). Then it asks for the map. Beside the map's figures are those of the colour index
-that the same answers choose. Writes labelling.md. Runs that have finished are not done again.
+that the same answers choose. Writes suggested.md or drawn.md. Finished runs are not done again.
 """
 
 import argparse
@@ -174,8 +174,7 @@ def judge_map(maps: pathlib.Path, mask: pathlib.Path) -> dict[str, dict[str, flo
 
 def measure(arguments: argparse.Namespace, seed: int) -> dict:
   """Labels and maps the scene unless it is done; returns the figures."""
-  kind = "drawn" if arguments.draw else "suggested"
-  folder = arguments.output.absolute() / f"{kind}_{arguments.tile_size or 'default'}_{seed}"
+  folder = arguments.output.absolute() / f"{arguments.kind}_{arguments.tile_size or 'default'}_{seed}"
   if (folder / "figures.json").exists():
     return files.read_json(folder / "figures.json")
   folder.mkdir(parents=True, exist_ok=True)
@@ -239,10 +238,11 @@ def main() -> None:
                       help="answer so many random tiles, instead of those suggested")
   parser.add_argument("--seeds", type=int, nargs="+", default=[0])
   arguments = parser.parse_args()
+  arguments.kind = "drawn" if arguments.draw else "suggested"
   rows = []
   for seed in arguments.seeds:
     rows.append(measure(arguments, seed))
-    files.write_text(arguments.output / "labelling.md", f"{table(rows)}\n")
+    files.write_text(arguments.output / f"{arguments.kind}.md", f"{table(rows)}\n")
   print(table(rows))
 
 
