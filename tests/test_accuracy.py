@@ -29,7 +29,10 @@ def test_a_variant_is_a_valid_config_that_differs_from_the_whole_method(plan, na
   assert dataclasses.replace(variant.data, augment=whole.data.augment) == whole.data
 
 
-@pytest.mark.parametrize("name", TRAINED)
+@pytest.mark.parametrize("name", [
+  name if name in ("fusion: concat", "classifier: decoder", "structure from g")
+  else pytest.param(name, marks=pytest.mark.longest) for name in TRAINED
+])
 def test_a_variant_has_a_training_step(name):
   method = TRAINED[name].get("model.method", "lgag")
   config = named("image_folder", "lgag", {

@@ -96,6 +96,7 @@ def one_step(config):
   return before, after, metrics
 
 
+@pytest.mark.longest
 def test_sol_gaa_bank_and_loss_are_swapped_by_a_file(parts, small_config):
   """Each part is seen at work: by its parameter, its anchors or its term."""
   _, after, metrics = one_step(with_method(small_config, "located"))
@@ -200,7 +201,10 @@ def test_a_workdir_makes_nothing_be_imported(fresh, tmp_path, small_config):
   assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=["nearest", "moving_average"])
+@pytest.mark.parametrize("code", [
+  pytest.param(EXAMPLES[0], id="nearest"),
+  pytest.param(EXAMPLES[1], id="moving_average", marks=pytest.mark.longest),
+])
 def test_the_examples_of_the_docs_define_a_method(fresh, tmp_path, code, small_config):
   assert len(code.splitlines()) < 40
   path = tmp_path / "mine.py"

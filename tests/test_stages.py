@@ -123,6 +123,7 @@ def test_it_is_evaluated_and_predicts_like_any_other(both, image_folder, tmp_pat
   assert len(rows) == 20
 
 
+@pytest.mark.longest
 def test_a_second_run_changes_nothing(both, image_folder):
   config, first, _ = both
   before = {p: p.stat().st_mtime_ns for p in (first / "pseudo").rglob("*")}
