@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pathlib
 import shutil
 import time
 
@@ -59,7 +60,7 @@ def run(mode, folder, root, setting, timeout=300.0):
 
 def kept(root, output):
   """Returns the bytes of what a mode must not touch: the rest of a workdir, and a user's notes."""
-  own = (output, root / "work" / "features", root / "work" / ".unfinished-pseudo")
+  own = (output, root / "work" / "features", *map(pathlib.Path, outputs.leftovers(root)))
   rest = [path for path in root.rglob("*") if not any(path.is_relative_to(place) for place in own)]
   return {
     path: path.read_bytes() for path in (*rest, output / "notes.txt")
