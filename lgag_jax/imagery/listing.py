@@ -4,6 +4,7 @@ import contextlib
 import functools
 import glob
 import pathlib
+from collections.abc import Iterable
 
 from PIL import Image
 
@@ -30,6 +31,17 @@ def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
       raise ValueError(f"{path} and {files[path.stem].name} differ only in their suffix: keep one.")
     files[path.stem] = path
   return files
+
+
+def check_own_masks(pairs: Iterable[tuple[pathlib.Path, pathlib.Path | None]]) -> None:
+  """Raises ValueError naming two images that would have one mask, since their names are the same."""
+  owners: dict[pathlib.Path, pathlib.Path] = {}
+  for image, mask in pairs:
+    if mask is not None and (other := owners.setdefault(mask, image)) != image:
+      raise ValueError(
+        f"{image} and {other} would both have the mask {mask}: give them different names, and each a "
+        "mask of its own."
+      )
 
 
 @functools.cache

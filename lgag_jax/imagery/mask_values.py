@@ -125,12 +125,13 @@ def _clean_rule(
 ) -> MaskRule:
   marked = {value for value in counts if value not in (0, _NONE)}  # -1 is unknown in any case.
   others = marked - {UNKNOWN}
-  declared = next((path for path, found in values.items() if found.nodata == UNKNOWN), None)
+  declared = next((item for item in values.items() if item[1].nodata in (1, UNKNOWN)), None)
   if declared and not marked:
+    path, value = declared[0], int(declared[1].nodata or 0)
+    unknown = f" If it means unknown, set {option}=255." if value == UNKNOWN else ""
     raise ValueError(
-      f"{declared} declares 255 as nodata, and no mask holds a landslide. If 255 means landslide, "
-      f"remove the declaration: gdal_edit.py -unsetnodata {declared}. If it means unknown, set "
-      f"{option}=255."
+      f"{path} declares {value} as nodata, and no mask holds a landslide. If {value} means landslide, "
+      f"remove the declaration: gdal_edit.py -unsetnodata {path}.{unknown}"
     )
   strange = {value for value in others if value < 0 or value != int(value)}
   if len(others) > 1:

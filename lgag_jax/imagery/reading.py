@@ -76,7 +76,14 @@ def _palette(raster, path):
   if dtype not in ("uint8", "uint16"):
     raise ImageError(f"{path} has a palette for {dtype}, which is unsupported: save its colours.")
   palette = np.zeros((np.iinfo(dtype).max + 1, 3), np.uint8)
-  for index, colour in raster.colormap(1).items():
+  colours = raster.colormap(1)
+  # GDAL takes one transparent colour for nodata, and several for opaque ones.
+  if any(colour[3] < 255 for index, colour in colours.items() if index != raster.nodata):
+    raise ImageError(
+      f"{path} has a palette with several transparent colours, which lgag does not read: save it as "
+      "RGB with an alpha band: gdal_translate -expand rgba in.png out.tif."
+    )
+  for index, colour in colours.items():
     if index < len(palette):
       palette[index] = colour[:3]
   return palette

@@ -81,15 +81,25 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
     text, skipped = rest, 1
   header = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
   delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
-  reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-  rows = []
+  reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+  rows, marks = [], header.count(delimiter)
   for row in reader:
     cells = [_content(cell.strip()) for cell in row]
+    if any(_holds_rows(cell, delimiter, marks) for cell in cells):
+      raise csv.Error(
+        f"a cell that ends in line {reader.line_num + skipped} holds what look like rows; is a "
+        "quotation mark before it not closed?"
+      )
     if any(cells):
       rows.append((reader.line_num + skipped, cells))
   if rows:
     rows[0] = rows[0][0], [name.lower() for name in rows[0][1]]
   return rows
+
+
+def _holds_rows(cell: str, delimiter: str, marks: int) -> bool:
+  """Whether a line of a cell, from the second on, has as many separators as the header."""
+  return marks > 0 and any(line.count(delimiter) >= marks for line in cell.splitlines()[1:])
 
 
 def _canonical(name: str, header: list[str]) -> str:

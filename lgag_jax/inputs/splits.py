@@ -81,7 +81,7 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   """
   manifest, table = read_manifest(config, root)
   if table is not None:
-    names = [line.get("split", "") for _, line in table]
+    names = [_split_name(line.get("split", "")) for _, line in table]
     if any(names) and "" in names:
       raise ValueError(
         f"{manifest}, row {table[names.index('')][0]} has no split, but other rows have: add it."
@@ -93,6 +93,7 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   rows = [(p, masks.get(p.stem), ()) for p in listing.image_files(root / "images")]
   if not rows:
     raise ValueError(f"{root / 'images'} has no images ({', '.join(opening.SUFFIXES)}).")
+  listing.check_own_masks((image, mask) for image, mask, _ in rows)
   return rows, [""] * len(rows)
 
 
@@ -111,7 +112,7 @@ def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
         f"{manifest} needs the columns image and split; its columns are: {', '.join(line)}. Rename "
         "them, or rename the file if it does not say which image is in which split."
       )
-    split, name = line["split"], pathlib.PurePath(path).name
+    split, name = _split_name(line["split"]), pathlib.PurePath(path).name
     label, folders = _label(line.get("label", ""), config), _folders_of(path, config, root)
     if label and folders and label not in folders:
       raise ValueError(
@@ -126,6 +127,11 @@ def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
         "give images of different splits different names."
       )
   return split_by_name
+
+
+def _split_name(text: str) -> str:
+  """Returns a split's name as a manifest means it: `Train` is train."""
+  return text.lower() if text.lower() in ("train", "validation") else text
 
 
 def _label(text: str, config: DataConfig) -> str:
