@@ -18,6 +18,7 @@ from benchmarks import accuracy, accuracy_table
 from data.synthetic_landslides import pairs
 from data.synthetic_landslides.synthetic_landslides_dataset_builder import Builder
 from lgag_jax.options.mapping import Options
+from lgag_jax.pages import rendering
 from lgag_jax.runtime import files
 
 _CONFIG = "synthetic_pairs"
@@ -62,17 +63,17 @@ def measure(seed: int, dates: str, output: pathlib.Path, data: str, patches: int
 
 def table(rows: list[dict]) -> str:
   """Returns mean and standard deviation over seeds, a line per input, as Markdown."""
-  lines = [
-    "| input | seeds | IoU, label-free | IoU, oracle | image AUC | up to 3 pixels apart | "
-    "old landslides mapped |", "| --- | --- | --- | --- | --- | --- | --- |",
-  ]
+  cells = []
   for dates in _DATES:
     own = [row for row in rows if row["dates"] == dates]
     if own:
       columns = np.array([[row[name] for name in _COLUMNS] for row in own])
-      cells = [f"{m:.3f} ± {s:.3f}" for m, s in zip(columns.mean(0), columns.std(0), strict=True)]
-      lines.append(f"| {dates} | {len(own)} | {' | '.join(cells)} |")
-  return "\n".join(lines)
+      moments = zip(columns.mean(0), columns.std(0), strict=True)
+      cells.append((dates, len(own), *(f"{mean:.3f} ± {spread:.3f}" for mean, spread in moments)))
+  return rendering.markdown_table((
+    "input", "seeds", "IoU, label-free", "IoU, oracle", "image AUC", "up to 3 pixels apart",
+    "old landslides mapped",
+  ), cells)
 
 
 def main() -> None:

@@ -31,13 +31,15 @@ def test_a_note_with_line_breaks_is_read(tmp_path):
   assert rows[0][1]["note"].startswith("steep,")
 
 
-@pytest.mark.parametrize("transparent", [[0, 1], [40, 20, 0], list(range(32))])
-def test_a_palette_with_several_transparent_colours_is_refused(tmp_path, transparent):
+@pytest.mark.parametrize(("transparent", "opacity"), [
+  ([0, 1], 0), ([40, 20, 0], 0), (list(range(32)), 0), ([7], 128),
+])
+def test_a_palette_whose_transparency_gdal_drops_is_refused(tmp_path, transparent, opacity):
   path = tmp_path / "p.png"
   pixels = np.arange(64 * 64 * 3, dtype=np.uint8).reshape(64, 64, 3)
-  alpha = bytes(0 if i in transparent else 255 for i in range(max(transparent) + 1))
+  alpha = bytes(opacity if i in transparent else 255 for i in range(max(transparent) + 1))
   Image.fromarray(pixels).quantize(64).save(path, transparency=alpha)
-  with pytest.raises(reading.ImageError, match=r"p\.png has a palette with several transparent"):
+  with pytest.raises(reading.ImageError, match=r"p\.png has a palette with transparent"):
     reading.read_image(path, 3)
 
 

@@ -1,9 +1,9 @@
 """Fits a network's colour evidence, and how much the network's own map counts beside it.
 
-A network that knows few images by heart is surer of any others than it should be. How far it can be
-trusted, images without their labels would have to tell. What its trunk makes of an image tells it
-nearly as well and at once: where colours predict the labels of left-out images as well as the trunk's
-features do, the network has little to add, and its log odds count a fifth.
+A network that knows few images by heart is surer of any others than it should be. Only images that it
+has not learned from could tell how far to trust it, at the price of more trainings. The features of its
+trunk stand in for it: where colours predict the labels of left-out images as well as they do, the
+network has little to add, and its log odds count a fifth.
 """
 
 import dataclasses

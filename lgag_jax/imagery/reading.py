@@ -77,11 +77,11 @@ def _palette(raster, path):
     raise ImageError(f"{path} has a palette for {dtype}, which is unsupported: save its colours.")
   palette = np.zeros((np.iinfo(dtype).max + 1, 3), np.uint8)
   colours = raster.colormap(1)
-  # GDAL takes one transparent colour for nodata, and several for opaque ones.
+  # GDAL takes one fully transparent colour for nodata, and any others for opaque ones.
   if any(colour[3] < 255 for index, colour in colours.items() if index != raster.nodata):
     raise ImageError(
-      f"{path} has a palette with several transparent colours, which lgag does not read: save it as "
-      "RGB with an alpha band: gdal_translate -expand rgba in.png out.tif."
+      f"{path} has a palette with transparent colours, which lgag does not read: save it as RGB "
+      "with an alpha band: gdal_translate -expand rgba in.png out.tif."
     )
   for index, colour in colours.items():
     if index < len(palette):
