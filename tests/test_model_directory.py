@@ -95,6 +95,10 @@ def test_files_and_arrays_give_the_same_map(model, scene, mapped, tmp_path):
   halved = model.predict(values.repeat(2, 0).repeat(2, 1), gsd=GSD / 2).probability
   np.testing.assert_array_equal(np.isnan(halved[::2, ::2]), np.isnan(mapped[0]))
   np.testing.assert_allclose(halved, wanted, atol=1e-5)
+  for kind in (np.float64, np.longdouble):
+    np.testing.assert_array_equal(
+      model.predict(values.astype(kind), gsd=GSD).probability, model.predict(values, gsd=GSD).probability
+    )
 
 
 @pytest.mark.parametrize(("array", "message"), [
@@ -102,6 +106,7 @@ def test_files_and_arrays_give_the_same_map(model, scene, mapped, tmp_path):
   (np.zeros((5, 5, 4), np.uint8), r"\[5, 5, 4\]"), (np.zeros((0, 5, 3)), r"\[0, 5, 3\]"),
   *((np.zeros((5, 5, 3), t), f"The array holds {t}, of which images fill only a part.*data.max_value")
     for t in ("int64", "int32", "uint32", "uint64")),
+  (np.zeros((5, 5, 3), np.int8), r"The array holds int8.*array\.view\(np\.uint8\)"),
   (np.zeros((5, 5, 3), complex), "holds complex128"), (np.zeros((5, 5, 3), bool), "holds bool"),
 ])
 def test_arrays_are_checked(model, array, message):

@@ -47,8 +47,16 @@ def scales_by_type(dtype: np.dtype, config: DataConfig) -> bool:
 
 
 def check_type(dtype: np.dtype, config: DataConfig, name: str) -> None:
-  """Raises ImageError for integers of over 16 bits that would be divided by their type's maximum."""
-  if scales_by_type(dtype, config) and dtype.itemsize > 2:
+  """Raises ImageError for integers that would be divided by a maximum which images do not have."""
+  if not scales_by_type(dtype, config):
+    return
+  if dtype == np.int8:
+    raise ImageError(
+      f"{name} holds int8, whose values are from -128 to 127: most likely bytes from 0 to 255, read as "
+      "signed. Give them as uint8 (gdal_calc.py -A in.tif --allBands=A --type=Byte "
+      "--calc='A.astype(uint8)' --outfile=out.tif, or array.view(np.uint8))."
+    )
+  if dtype.itemsize > 2:
     raise ImageError(
       f"{name} holds {dtype}, of which images fill only a part of the range, and data.max_value is not "
       "set: give the type of the training images (gdal_translate -ot Byte in.tif out.tif, or "

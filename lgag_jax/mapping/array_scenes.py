@@ -70,7 +70,7 @@ def as_batch(array: np.ma.MaskedArray, data: DataConfig, name: str) -> np.ma.Mas
     raise ValueError(
       f"{name} is {list(array.shape)}: give [H, W, {channels}] or [B, H, W, {channels}]."
     )
-  if array.dtype == np.float16:
+  if array.dtype.kind == "f" and array.dtype.itemsize not in (4, 8):  # 16 and 128 bits.
     array = np.ma.asarray(array.astype(np.float32))
   if array.dtype.kind not in "uif":
     raise ValueError(f"{name} holds {array.dtype}: give integers as read, or floats.")
