@@ -170,17 +170,27 @@ def _other_size(where: str, size: str, settings: Settings) -> ValueError:
 
 
 def _tile_of_row(where: str, line: dict, grid: Grid, settings: Settings) -> tuple[int, int]:
-  names = ("row", "col") if line.get("row") else ("x", "y")
+  pairs = [names for names in (("row", "col"), ("x", "y")) if line.get(names[0])] or [("x", "y")]
   try:
-    first, second = (float(line[name]) for name in names)
-    tile = (first, second) if names[0] == "row" else _tile_at(first, second, grid, settings)
+    places = [(float(line[first]), float(line[second])) for first, second in pairs]
+    tiles = [
+      place if names[0] == "row" else _tile_at(*place, grid, settings)
+      for names, place in zip(pairs, places, strict=True)
+    ]
   except (KeyError, TypeError, ValueError, OverflowError) as error:
     raise ValueError(
       f"{where} needs numbers in row and col, or in x and y, with decimal points: {line}."
     ) from error
-  counts = tile_grid.counts(grid, settings)
+  apart = max(abs(a - b) for a, b in zip(tiles[0], tiles[-1], strict=True))
+  if apart * settings.stride >= settings.tile_size:  # Tiles that overlap share a place.
+    raise ValueError(
+      f"{where} means two tiles, one by row and col, another by x and y: {line}. Remove the columns "
+      "that do not hold."
+    )
+  tile, counts = tiles[0], tile_grid.counts(grid, settings)
   if not all(n in range(count) for n, count in zip(tile, counts, strict=True)):
-    raise ValueError(f"{where} means no tile of the scene: {names[0]}={first:g}, {names[1]}={second:g}")
+    (a, b), (first, second) = pairs[0], places[0]
+    raise ValueError(f"{where} means no tile of the scene: {a}={first:g}, {b}={second:g}")
   return int(tile[0]), int(tile[1])
 
 
