@@ -86,18 +86,23 @@ def test_scores_at_their_ends_stay_finite(rng, score):
   assert 0 <= float(value.min()) <= float(value.max()) <= 1
 
 
-def test_counts_are_those_of_a_loop(rng):
+@pytest.mark.parametrize("drawn", [False, True])
+def test_counts_are_those_of_a_loop(rng, drawn):
   image, evidence = blocks(rng, 3), evidence_of(rng)
   scores = rng.uniform(0.1, 0.9, (3, 8, 8, 1)).repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
   label, weight = np.float32([[1], [0], [1]]), np.float32([1, 1, 0])
   arrays = map(jnp.asarray, (scores, image, label, weight))
-  value = np.asarray(colour_histograms._count(evidence, *arrays))
+  # Of each cell a half may be drawn as landslide, and a quarter as none.
+  mask = rng.permutation([255] * 4 + [1] * 8 + [0] * 4).reshape(4, 4)
+  mask = np.tile(mask, (3, 8, 8)).astype(np.uint8)
+  value = np.asarray(colour_histograms._count(evidence, *arrays, jnp.asarray(mask) if drawn else None))
   expected = np.zeros((2, 1, BINS**3))
   for b in range(2):  # The third is padding.
     index = slow_index(image[b], evidence)
     for i in range(8):
       for j in range(8):
         share = float(scores[b, 4 * i, 4 * j, 0]) * label[b, 0]
+        share = 0.5 + 0.25 * share if drawn else share
         expected[0, 0, index[i, j]] += share
         expected[1, 0, index[i, j]] += 1 - share
   np.testing.assert_allclose(value, expected, atol=1e-4)

@@ -125,6 +125,9 @@ def test_what_is_drawn_counts_before_other_labels_but_denies_no_landslide_beside
     rows = cut(place, labels, review=str(drawn), min_pixels=10)
     expected = {(1, 0): NO, (1, 1): NO, (1, 2): YES, (1, 3): NO, (0, 6): YES, (5, 5): YES}
     assert labels_of(rows) == expected
+    with rasterio.open(place / "tiles" / rows[1, 2].mask) as file:  # The landslide is beside the road.
+      assert {tuple(row) for row in file.read(1).tolist()} == {(255,) * SIDE, (0,) * SIDE}
+    assert {at for at, row in rows.items() if row.mask} == {(1, 2), (0, 6)}
     return
   thin = shapely.box(17, 24, 31, 25)  # All of it is road.
   labels = write_layer(place / "inventory.gpkg", [SLIDE, thin])
@@ -206,3 +209,31 @@ def test_an_inventory_stays_one(place):
     assert rows[1, 2].label == YES
     assert sum(row.label == NO for row in rows.values()) > 40
     assert not any(row.label == UNKNOWN for row in rows.values())
+
+
+@pytest.mark.parametrize(("labels", "review", "taught"), [
+  ("table", True, True), ("drawn", False, True), ("table", False, False), ("inventory", True, False),
+])
+def test_only_what_is_drawn_teaches_pixels(place, labels, review, taught):
+  """Masks of an inventory are for evaluation: its labels stay yes and no."""
+  (place / "table.csv").write_text("row,col,label\n1,2,yes\n0,6,no\n")
+  paths = {
+    "table": place / "table.csv", "inventory": write_layer(place / "inventory.gpkg", [SLIDE]),
+    "drawn": write_layer(place / "drawn.gpkg", [SLIDE, ROAD], decision=["missed", "not_landslide"]),
+  }
+  decisions = {"review": str(paths["drawn"])} if review else {}
+  settings = options(place, labels=str(paths[labels]), validation_fraction=0.0, **decisions)
+  _, command = tile.cut(settings)
+  assert ("--config.loss.drawn_pixel_weight=1.0" in command) == taught
+
+
+def test_a_mask_without_a_landslide_judges_nothing(place):
+  """Validation has no mask that knows only what is none."""
+  drawn = write_layer(place / "drawn.gpkg", [ROAD], decision=["not_landslide"])
+  labels = place / "labels.csv"
+  labels.write_text("row,col,label\n" + "".join(f"1,{col},yes\n0,{col},no\n" for col in range(4)))
+  rows, _ = tile.cut(options(place, labels=str(labels), review=str(drawn), min_pixels=10))
+  of = lambda split: [bool(row.mask) for row in rows if row.split == split and row.label == YES]
+  assert any(of("train"))
+  assert of("validation")
+  assert not any(of("validation"))

@@ -155,6 +155,36 @@ def test_negative_pixels_by_hand():
   np.testing.assert_allclose(losses.negative_pixels(logits, labels), expected, rtol=1e-6)
 
 
+def test_drawn_pixels_by_hand():
+  """One row of two cells, of 2 x 2 pixels each; logits of log 3 and of 0."""
+  logits = jnp.array([[[[math.log(3)], [0.0]]]] * 4)
+  masks = jnp.array([
+    [[1, 1, 0, 255], [1, 1, 255, 255]], [[0, 0, 255, 255], [1, 255, 255, 255]],
+    [[0] * 4] * 2, [[255] * 4] * 2,
+  ], jnp.uint8)
+  labels = jnp.array([[1.0], [1.0], [0.0], [1.0]])
+  right, wrong = math.log(4 / 3), math.log(4)  # Of the cell with a logit of log 3.
+  # A whole cell and a quarter; three quarters, which count as a whole cell; no class; nothing known.
+  expected = [(right + LOG2 / 4) / 1.25, wrong / 2 + right / 4, 0.0, 0.0]
+  np.testing.assert_allclose(losses.drawn_pixels(logits, masks, labels), expected, rtol=1e-5)
+
+
+def test_drawn_pixels_of_one_class_deny_the_others():
+  logits = jnp.array([[[[math.log(3), 0.0]]]])
+  value = lambda number, label: losses.drawn_pixels(
+    logits, jnp.full((1, 2, 2), number, jnp.uint8), jnp.array([label])
+  )[0]
+  np.testing.assert_allclose(value(1, [1.0, 1.0]), (math.log(4 / 3) + LOG2) / 2, rtol=1e-5)
+  np.testing.assert_allclose(value(2, [1.0, 0.0]), math.log(4) / 2, rtol=1e-5)
+
+
+def test_cells_need_not_divide_a_mask():
+  masks = jnp.array([[[1, 1, 1, 0, 0]] * 5], jnp.uint8)
+  of_class, other = losses.known_shares(masks, (2, 2), 1)
+  np.testing.assert_allclose(of_class[0, :, :, 0], [[1, 1 / 3]] * 2, atol=1e-6)
+  np.testing.assert_allclose(of_class + other, 1.0)
+
+
 def test_segmentation_ignores_unknown_pixels():
   masks = jnp.array([[[0, 1], [255, 1]], [[255, 255], [255, 255]]], jnp.uint8)
   logits = jnp.array([[[0.0, math.log(3)], [50.0, -math.log(3)]], [[9.0, 9.0], [9.0, 9.0]]])

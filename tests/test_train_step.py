@@ -97,6 +97,17 @@ def test_state_is_donated_and_frozen_weights_stay(config):
 
 
 @pytest.mark.longest
+def test_drawn_pixels_teach_if_told(config):
+  told = dataclasses.replace(config, loss=dataclasses.replace(config.loss, drawn_pixel_weight=2.0))
+  (_, plain), (_, drawn) = (run(each, 1, steps=2) for each in (config, told))
+  own = {"drawn_pixels", "drawn_pixels_auxiliary"}
+  assert not own & set(plain[0]) and own <= set(drawn[0])
+  added = sum(2.0 * drawn[0][name] for name in own)  # Of equal states.
+  np.testing.assert_allclose(drawn[0]["loss"], plain[0]["loss"] + added, rtol=1e-5)
+  assert drawn[1]["drawn_pixels"] < drawn[0]["drawn_pixels"]
+  assert added > 0
+
+
 def test_the_whole_trunk_but_its_stem_trains_if_told(config):
   """test_topology.py trains the last stage alone."""
   model = dataclasses.replace(config.model, first_trainable_stage=1, method="class_activation")

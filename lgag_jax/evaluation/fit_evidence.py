@@ -44,12 +44,13 @@ def fit(
 ) -> ColourEvidence:
   """Returns the evidence of training images and labels; `priors` as in `colour_histograms.begin`.
 
-  No mask is read.
+  No mask is read, unless the network has learned from drawn pixels.
   """
   labels, at_most = train.source.labels, config.localize.calibration_images
   batches = lambda number: train.eval_batches(config, at_most=number)
   given = colour_histograms.begin(batches(_SAMPLE), config, priors)
-  few = len(labels) <= (min(_FEW, at_most) if at_most else _FEW)
+  # What a network has learned from drawn pixels, image labels cannot tell.
+  few = len(labels) <= (min(_FEW, at_most) if at_most else _FEW) and not config.loss.drawn_pixel_weight
   folds = folds_of(labels) if few else np.zeros(len(labels), int)
   counts = colour_histograms.count(given, network, state, batches(at_most), config, mesh, folds)
   if few:

@@ -19,6 +19,7 @@ from lgag_jax.inference.colour_evidence import (
   colour_features,
 )
 from lgag_jax.inference.localize import inputs_of, main_map_name, make_localize
+from lgag_jax.method import losses
 from lgag_jax.method.network import Network
 from lgag_jax.runtime import preemption, processes, sharding
 from lgag_jax.state import TrainState
@@ -61,7 +62,7 @@ def count(
   """Returns counts of landslide and background colours, f64[F, 2, C, BINS^3], of images by their fold.
 
   The map is the network's main one with what is given. `folds` are i[n] from 0, of the examples'
-  numbers. No mask is read.
+  numbers. No mask is read, unless the network has learned from drawn pixels.
   """
   network = dataclasses.replace(network, evidence=given)
   localize, name = make_localize(network, config, mesh), main_map_name(config)
@@ -73,8 +74,13 @@ def count(
     scores = localize(state, inputs).scores[name]
     for fold, counts in enumerate(total):
       weight = batch["weight"] * (folds[batch["index"]] == fold)
-      labels = sharding.to_global({"label": batch["label"], "weight": weight}, mesh)
-      counts += np.asarray(add(scores, inputs["image"], labels["label"], labels["weight"]))
+      known = {"label": batch["label"], "weight": weight}
+      if config.loss.drawn_pixel_weight:
+        known["mask"] = batch["mask"]
+      known = sharding.to_global(known, mesh)
+      counts += np.asarray(
+        add(scores, inputs["image"], known["label"], known["weight"], known.get("mask"))
+      )
   return total
 
 
@@ -94,10 +100,16 @@ def _bin_colours(low: np.ndarray, high: np.ndarray) -> np.ndarray:
   return np.maximum(colours - 1 / 255, 0.0).astype(np.float32)
 
 
-def _count(evidence, scores, image, label, weight):
-  """Returns counts of landslide and background colours, f32[2, C, BINS^3], of a batch."""
+def _count(evidence, scores, image, label, weight, mask):
+  """Returns counts of landslide and background colours, f32[2, C, BINS^3], of a batch.
+
+  What a mask u8[B, H, W] knows counts instead of the map; it may be None.
+  """
   index = evidence.bin_index(image)
   share = jnp.clip(cell_means(scores), EDGE, 1.0 - EDGE) * label[:, None, None, :]  # B h w C
+  if mask is not None:
+    of_class, other = losses.known_shares(mask, (share.shape[1], share.shape[2]), share.shape[3])
+    share = of_class + (1.0 - of_class - other) * share
   weight = weight[:, None, None, None]
   weights = jnp.stack([share * weight, (1.0 - share) * weight])  # 2 B h w C
   add = lambda w: jnp.zeros(BINS**3).at[index.ravel()].add(w.ravel())

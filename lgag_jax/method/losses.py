@@ -65,6 +65,37 @@ def negative_pixels(logits: Float[Array, "B h w C"], labels: Float[Array, "B C"]
   return jnp.mean(jnp.mean(pixel, axis=(1, 2)) * (1.0 - labels), axis=-1)
 
 
+def drawn_pixels(
+  logits: Float[Array, "B h w C"], masks: Integer[Array, "B H W"], labels: Float[Array, "B C"]
+) -> Float[Array, " B"]:
+  """Cross-entropy against the masks' known pixels, of the classes that the image label affirms.
+
+  A cell counts by the shares of it that are known to be of the class and of something else. The mean is
+  over all that is known, and over a whole cell at least.
+  """
+  _, rows, cols, classes = logits.shape
+  of_class, other = known_shares(masks, (rows, cols), classes)
+  pixel = of_class * jax.nn.softplus(-logits) + other * jax.nn.softplus(logits)
+  known = jnp.maximum(jnp.sum(of_class + other, axis=(1, 2)), 1.0)
+  return jnp.mean(jnp.sum(pixel, axis=(1, 2)) / known * labels, axis=-1)
+
+
+def known_shares(
+  masks: Integer[Array, "B H W"], grid: tuple[int, int], classes: int
+) -> tuple[Float[Array, "B h w C"], Float[Array, "B h w C"]]:
+  """Returns which share of each cell masks know to be of each class, and to be of something else.
+
+  Where the cells do not divide the masks, the masks are enlarged.
+  """
+  (batch, height, width), (rows, cols) = masks.shape, grid
+  down, across = -(-height // rows), -(-width // cols)  # Pixels of a cell.
+  masks = jax.image.resize(masks.astype(jnp.int32), (batch, rows * down, cols * across), "nearest")
+  cells = masks.reshape(batch, rows, down, cols, across)
+  shares = jnp.mean(jax.nn.one_hot(cells, classes + 1), axis=(2, 4))  # Zeros where unknown.
+  of_class = shares[..., 1:]
+  return of_class, jnp.sum(shares, axis=-1, keepdims=True) - of_class
+
+
 def segmentation(
   logits: Float[Array, "B H W C"], masks: Integer[Array, "B H W"], known: Bool[Array, "B H W"]
 ) -> Float[Array, " B"]:
@@ -117,5 +148,16 @@ CONTRAST = LossTerm(
 AUXILIARY = LossTerm(
   "auxiliary", lambda config, epoch: config.loss.auxiliary_weight,
   lambda outputs, batch, bank, config: of_labels(outputs.fused_logits, batch["label"], config),
+)
+DRAWN_PIXELS = LossTerm(
+  "drawn_pixels", lambda config, epoch: config.loss.drawn_pixel_weight,
+  lambda outputs, batch, bank, config: drawn_pixels(outputs.logits, batch["mask"], batch["label"]),
+)
+DRAWN_PIXELS_AUXILIARY = LossTerm(
+  "drawn_pixels_auxiliary",
+  lambda config, epoch: config.loss.drawn_pixel_weight * config.loss.auxiliary_weight,
+  lambda outputs, batch, bank, config: drawn_pixels(
+    outputs.fused_logits, batch["mask"], batch["label"]
+  ),
 )
 SEGMENTATION = LossTerm("segmentation", lambda config, epoch: 1.0, _segmentation)

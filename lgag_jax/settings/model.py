@@ -109,6 +109,9 @@ class LossConfig:
   consistency_weight: float = 0.1
   auxiliary_weight: float = 1.0  # Of the label terms on the fused features' class activation.
   negative_pixel_weight: float = 1.0  # On images without the class, every pixel is background.
+  # On images with the class, the pixels that masks know. 0: masks of training images are not read.
+  # For masks of what a person has drawn (--mode=review), not for inventories that labels replace.
+  drawn_pixel_weight: float = 0.0
 
   def __post_init__(self):
     not_negative("loss", self, *(field.name for field in dataclasses.fields(self)))

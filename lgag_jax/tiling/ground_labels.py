@@ -61,8 +61,8 @@ class GroundLabels:
     own_name, mask = self._label(window, valid, buffer)
     background = self._settings.background
     if own_name == background and self._is_partial and name in self._settings.classes:
-      if other_mask is None:  # The landslide may be beside what was drawn.
-        return name, None
+      if other_mask is None:  # The landslide is beside what was drawn.
+        return name, mask if self._has_outlines else None
       other_mask = np.where(mask == reading.UNKNOWN, other_mask, mask)
       return (name if self._has_landslide(other_mask) else background), other_mask
     if own_name != UNKNOWN_LABEL:

@@ -106,6 +106,14 @@ def _reference_labeller(reference: Reference, buffer: float, settings: Settings)
   return label
 
 
+def are_drawn(settings: Settings) -> bool:
+  """Returns whether masks hold what a person has decided of pixels, and not a whole inventory."""
+  path = pathlib.Path(settings.labels)
+  if tile_labels.are_of_tiles(path, settings):
+    return bool(settings.review)
+  return bool(review_files.find(path)) or drawn_labels.are_drawn(path, settings)
+
+
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   """Raises ValueError if labels have another format, or are of tiles of none of the scenes."""
   path = pathlib.Path(settings.labels)

@@ -23,7 +23,7 @@ from lgag_jax.imagery import tables
 from lgag_jax.inputs.splits import TILE_COLUMNS
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files
-from lgag_jax.tiling import tile_labels
+from lgag_jax.tiling import labels, tile_labels
 
 _SPLITS = ("train", "validation")
 _FOOTPRINT_FIELDS = ("label", "split", "image", "scene", "row", "col")
@@ -213,5 +213,7 @@ def training_flags(settings: Settings, channels: int) -> list[str]:
   if settings.background != Settings.background:
     data["background"] = settings.background
   fields = {f"data.{name}": value for name, value in data.items()}
+  if labels.are_drawn(settings):
+    fields["loss.drawn_pixel_weight"] = 1.0
   words = [f"--config.{name}={value}" for name, value in fields.items()]
   return ["--config=configs/image_folder.py", *words]

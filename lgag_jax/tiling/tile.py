@@ -190,7 +190,7 @@ def _cut_tile(
     image = output.write_raster(folder, f"{label}/{name}", after, transform, grid.crs)
     if before is not None:
       output.write_raster(folder, f"before/{name}", before, transform, grid.crs)
-    if mask is not None and label != settings.background:  # A negative without a mask is background.
+    if mask is not None and _is_of_use(mask, label, split, settings):
       mask_name = output.write_raster(folder, f"masks/{name}", mask[..., None], transform, grid.crs)
       known = mask != reading.UNKNOWN
       if known.sum() >= valid.sum() / 2:  # A review may only know the landslides.
@@ -199,3 +199,13 @@ def _cut_tile(
     scene.path.name, tile.row, tile.col, label, split, image, mask_name,
     tile_grid.corners(grid, tile), grid.crs, fraction,
   )
+
+
+def _is_of_use(mask: np.ndarray, label: str, split: str, settings: Settings) -> bool:
+  """Returns whether a mask says more than its label: a negative is background without one.
+
+  A tile with a landslide may have a mask that knows only what is none. Nothing is judged by it.
+  """
+  if label == settings.background:
+    return False
+  return split == "train" or bool(np.any((mask > 0) & (mask != reading.UNKNOWN)))

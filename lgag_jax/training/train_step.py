@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.method import memory_bank
+from lgag_jax.method import losses, memory_bank
 from lgag_jax.method.method import Method, Outputs
 from lgag_jax.method.network import Network, full_precision
 from lgag_jax.runtime import random_streams, sharding
@@ -143,15 +143,22 @@ def loss_terms(
   method: Method, outputs: Outputs, batch: dict, bank: MemoryBank, config: Config,
   epoch: jax.Array | float,
 ) -> dict[str, jax.Array]:
-  """Returns the method's terms before weighting, f32[B] each, and their weighted sum as "loss"."""
-  terms = {term.name: term.value(outputs, batch, bank, config) for term in method.losses}
+  """Returns the method's terms before weighting, f32[B] each, and their weighted sum as "loss".
+
+  Any method that learns from labels also learns from drawn pixels, where the config says so.
+  """
+  listed = method.losses
+  if config.loss.drawn_pixel_weight and method.supervision == "labels":
+    listed = (*listed, losses.DRAWN_PIXELS)
+    listed = (*listed, losses.DRAWN_PIXELS_AUXILIARY) if method.classifies_fused else listed
+  terms = {term.name: term.value(outputs, batch, bank, config) for term in listed}
   for name, value in terms.items():
     if value.shape != batch["weight"].shape:
       raise ValueError(
         f"Method {method.name!r}: the loss term {name!r} returned an array of shape "
         f"{list(value.shape)}, but one number per image is needed: {list(batch['weight'].shape)}."
       )
-  weighted = (term.weight(config, epoch) * terms[term.name] for term in method.losses)
+  weighted = (term.weight(config, epoch) * terms[term.name] for term in listed)
   total = sum(weighted, jnp.zeros(()))
   return {"loss": total, **terms}
 
