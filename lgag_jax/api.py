@@ -111,6 +111,10 @@ class Model:
       return self._map([source], options)[0]
     if output is not None:
       raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
+    if options.bands or options.before:
+      name = "bands" if options.bands else "before"
+      remedy = "index the array" if options.bands else "give the array before the event as `before`"
+      raise ValueError(f"`options.{name}` is for files: {remedy}.")
     array = arrays.masked(image)
     batch = array_scenes.as_batch(array, self.config.data, "The array")
     if before is not None or self.config.data.paired:
@@ -132,7 +136,7 @@ class Model:
 
   def _map(self, sources: list[tuple], options: Options) -> list[Result]:
     """Maps scenes as --mode=predict does; a source is (name, type, Grid, function to open it)."""
-    loaded, results = self.loaded, []
+    loaded, results = self.loaded.at(options), []
     training_scale = loaded.scale_for(options)
 
     def finish(rows: _MemoryRows, name: str, dtype: np.dtype, job: SceneJob) -> None:

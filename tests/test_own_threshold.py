@@ -9,6 +9,7 @@ import pyogrio.raw
 import pytest
 import rasterio
 
+from lgag_jax.api import Model
 from lgag_jax.inference.localize import Maps, gated
 from lgag_jax.mapping import judge, predict, window_pipeline
 from lgag_jax.options.mapping import Options, References
@@ -30,6 +31,9 @@ def test_the_map_follows_and_every_file_names_the_threshold(model, scene, tmp_pa
     result = predict.map_scenes(model, scene, maps, Options(threshold=flag, min_area=0))
     clear = np.abs(scores - level) > 1e-5
     np.testing.assert_array_equal(read(maps / "mask/a_tif.tif")[0][clear], (scores >= level)[clear])
+    for image in (scene, picture(64, 80)):  # In memory it is the same map.
+      in_memory = Model(model).predict(image, options=Options(threshold=flag))
+      np.testing.assert_array_equal(in_memory.mask[clear], (scores >= level)[clear])
     set_by_hand = bool(flag)
     meta, _, _, columns = pyogrio.raw.read(maps / "polygons/a_tif.gpkg")
     (method,) = set(dict(zip(meta["fields"], columns, strict=True))["method"])
@@ -77,6 +81,8 @@ def test_the_gate_decides_whether_a_window_is_mapped(model, scene, tmp_path, mon
   monkeypatch.setattr(window_pipeline, "make_window_scores", make_window_scores)
   result = predict.map_scenes(model, scene, tmp_path / "maps", Options(gate=gate))
   assert (read(tmp_path / "maps/mask/a_tif.tif")[0] == 1).any() == mapped
+  in_memory = Model(model).predict(picture(64, 80), options=Options(gate=gate))
+  assert (in_memory.mask == 1).any() == mapped
   page = (tmp_path / "maps/report.html").read_text()
   assert (f"Gate: {gate:g}, set with --gate." if gate >= 0 else "Gate: 0.5.") in page
   assert result.config.localize.gate == (0.5 if gate < 0 else gate)
@@ -88,5 +94,13 @@ def test_the_gate_decides_whether_a_window_is_mapped(model, scene, tmp_path, mon
   ({"gate": 1.0}, "--gate=1.0: must be -1, or from 0"), ({"gate": -0.5}, "--gate=-0.5"),
 ])
 def test_wrong_values_are_named(model, scene, tmp_path, fields, message):  # noqa: F811
-  with pytest.raises(ValueError, match=message):
-    predict.map_scenes(model, scene, tmp_path / "maps", Options(**fields))
+  for image, output in ((scene, tmp_path / "maps"), (picture(64, 80), None)):
+    with pytest.raises(ValueError, match=message):
+      Model(model).predict(image, output, options=Options(**fields))
+
+
+@pytest.mark.parametrize("fields", [{"bands": (3, 2, 1)}, {"before": "before.tif"}])
+def test_options_of_files_are_refused_for_arrays(model, fields):  # noqa: F811
+  (name,) = fields
+  with pytest.raises(ValueError, match=rf"`options\.{name}` is for files: "):
+    Model(model).predict(picture(64, 80), options=Options(**fields))
