@@ -119,6 +119,26 @@ def test_other_answers_set_the_earlier_map_aside(place):
   assert not (earlier / "1" / "run" / "features").exists()
 
 
+def test_decisions_on_the_map_count_for_the_next_one(place):
+  folder, session = place
+  review = folder / "labels" / "maps" / "review"
+  session.map_job.start()
+  wait(session, "done")
+  review.mkdir()
+  (review / "scene_tif.jsonl").touch()
+  assert not session.map_state()["outdated"]  # Nothing was decided.
+  (review / "scene_tif.jsonl").write_text("{}\n")
+  assert session.map_state()["outdated"]
+  session.map_job.start()
+  assert not wait(session, "done")["outdated"]
+  first, second = calls(folder)[:3], calls(folder)[3:]
+  flags = f"--review={review}", "--config.loss.drawn_pixel_weight=1.0"
+  assert [flag in call for flag, call in zip(flags, second, strict=False)] == [True, True]
+  assert not any(flag in call for flag in flags for call in first)
+  for place_of_map in (review, folder / "labels" / "earlier" / "1" / "maps" / "review"):
+    assert (place_of_map / "scene_tif.jsonl").read_text() == "{}\n"
+
+
 def test_a_stopped_map_is_resumed_by_a_new_server(place):
   folder, session = place
   (folder / "slow").touch()

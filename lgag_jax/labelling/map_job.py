@@ -1,4 +1,7 @@
-"""Makes a map from the answers: tiles, a training and maps, each by the command line in a process."""
+"""Makes a map from the answers: tiles, a training and maps, each by the command line in a process.
+
+Decisions on the polygons of an earlier map (--mode=review) count beside the answers.
+"""
 
 import contextlib
 import dataclasses
@@ -20,13 +23,15 @@ from lgag_jax.options.labelling import Settings
 from lgag_jax.options.tiling import UNKNOWN_LABEL
 from lgag_jax.runtime import files
 from lgag_jax.tiling import output as tiling_output
+from lgag_jax.tiling import review_files
 
 _LOG = logging.getLogger(__name__)
 
 LEAST = 4  # Answers of each kind: both splits need some.
 _COMMAND = (sys.executable, "-m", "lgag_jax.main")
 _FOLDERS = ("tiles", "run", "maps")
-_RECORD = "map.json"  # Which answers the folders were made from.
+_REVIEW = "maps/review"
+_RECORD = "map.json"  # Which answers and decisions the folders were made from.
 _COUNT = re.compile(r"(\d+)/(\d+) ")
 _LOG_PREFIX = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ \S+\] ")  # Time and place in the code.
 _TAIL = 4096  # Bytes of a log that the last line is looked for in.
@@ -51,7 +56,7 @@ class Progress:
   step: int = 0
   line: str = ""
   started: float = 0.0
-  answers: str = ""  # The digest of the answers that it is made from.
+  answers: str = ""  # The digest of the answers and decisions that it is made from.
 
 
 class MapJob:
@@ -129,17 +134,26 @@ class MapJob:
     latest = self._answers.latest
     labels = sorted((key, a.label) for key, a in latest.items() if a.label != UNKNOWN_LABEL)
     content = (labels, self._answers.tile_size, self._settings.bands)
-    return hashlib.sha256(repr(content).encode()).hexdigest()
+    decisions = b"".join(log.read_bytes() for log in self._decisions())
+    return hashlib.sha256(repr(content).encode() + decisions).hexdigest()
+
+  def _decisions(self) -> list[pathlib.Path]:
+    """Returns the logs of what was decided on the map's polygons (--mode=review)."""
+    logs = sorted((self._folder / _REVIEW).glob(f"*{review_files.LOG_SUFFIX}"))
+    return [log for log in logs if log.stat().st_size]
 
   def _steps(self) -> list[Step]:
     settings = self._settings
     tiling = settings.tiling(self._answers.tile_size or 256)
+    if self._decisions():
+      tiling = dataclasses.replace(tiling, review=str(self._folder / _REVIEW))
+    review = (f"--review={tiling.review}",) if tiling.review else ()
     bands = (f"--bands={','.join(map(str, settings.bands))}",) if settings.bands else ()
     source = f"--input={settings.input}"
     cut = (
       "--mode=tile", source, f"--labels={tiling.labels}", f"--output={tiling.output}",
       f"--tile_size={tiling.tile_size}", f"--max_nodata={tiling.max_nodata}",
-      f"--classes={','.join(tiling.classes)}", f"--background={tiling.background}", *bands,
+      f"--classes={','.join(tiling.classes)}", f"--background={tiling.background}", *bands, *review,
     )
     train = tiling_output.training_flags(tiling, self._channels)
     workdir = f"--workdir={settings.output}/run"
@@ -198,6 +212,8 @@ class MapJob:
         for folder in present:
           folder.rename(place / folder.name)
         shutil.rmtree(place / "run" / "features", ignore_errors=True)  # Computed again where needed.
+        if (place / _REVIEW).is_dir():  # What was decided counts for the new map, too.
+          shutil.copytree(place / _REVIEW, self._folder / _REVIEW)
     files.write_json(record, {"answers": digest, "done": False})
     return int((self._folder / "tiles" / "manifest.csv").exists())
 

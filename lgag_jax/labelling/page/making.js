@@ -46,7 +46,7 @@ export class Making {
         : state === "stopped" ? "The map was stopped. What was done is kept."
           : missing || (state === "done"
             ? `Done: see maps/report.html and run/report.html in ${output}.`
-              + `${outdated ? " Answers have changed since." : ""}`
+              + `${outdated ? " Answers or decisions have changed since." : ""}`
             : "Trains on your answers and maps the scenes, in some minutes. You can label meanwhile.");
     this.label.hidden = !version;
     if (version !== this.model.layer.version || scenes.length !== this.model.layer.scenes.length) {
