@@ -29,6 +29,7 @@ from lgag_jax.imagery import scaling
 from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.inputs.sources import Source, open_source
 from lgag_jax.labelling import features, suggestions
+from lgag_jax.pages import rendering
 from lgag_jax.runtime import files
 
 _LEAST = 2  # Images of each kind in every draw.
@@ -166,17 +167,17 @@ def _measure(plan: accuracy.Plan, data: str, count: int, seed: int, order: str =
 
 def table(rows: list[dict]) -> str:
   """Returns mean and standard deviation over draws, a line per number of images, as Markdown."""
-  lines = [
-    "| order | labelled images | draws | IoU, label-free | worst | IoU, oracle | colour index | AUC |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- |",
-  ]
+  lines = []
   for order, count in dict.fromkeys((row["order"], row["count"]) for row in rows):
     group = [row for row in rows if (row["order"], row["count"]) == (order, count)]
     cells = [_spread(group, name) for name in ("label_free", "oracle", "colour_index", "auc")]
     worst = min(row["label_free"] for row in group)
     cells.insert(1, f"{worst:.3f}")
-    lines.append(f"| {order} | {count or 'all'} | {len(group)} | {' | '.join(cells)} |")
-  return "\n".join(lines)
+    lines.append((order, count or "all", len(group), *cells))
+  return rendering.markdown_table((
+    "order", "labelled images", "draws", "IoU, label-free", "worst", "IoU, oracle", "colour index",
+    "AUC",
+  ), lines)
 
 
 def _spread(rows: list[dict], name: str) -> str:

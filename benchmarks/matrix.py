@@ -18,6 +18,7 @@ from PIL import Image
 from benchmarks import accuracy, accuracy_table, labels
 from data.synthetic_landslides import drawing
 from lgag_jax.imagery import reading
+from lgag_jax.pages import rendering
 from lgag_jax.runtime import files
 
 _CONFIG = "scene"  # Of configs/: as a user would take it, without settings of its own.
@@ -139,18 +140,17 @@ def measure(case: Case, count: int, seed: int, plan: accuracy.Plan) -> dict:
 
 def table(rows: list[dict]) -> str:
   """Returns a line per case, number of training tiles and seed, as Markdown."""
-  lines = [
-    "| data, tile | trained on | seed | colour index, label-free (oracle) | whole method, label-free "
-    "| oracle | mapped : landslide | image AUC |",
-    "| --- | --- | --- | --- | --- | --- | --- | --- |",
-  ]
+  lines = []
   for row in rows:
     index = "-" if row["index"] is None else f"{row['index']:.3f} ({row['index_oracle']:.3f})"
-    lines.append(
-      f"| {row['case']} | {row['count'] or 'all'} | {row['seed']} | {index} | {row['iou']:.3f} | "
-      f"{row['oracle']:.3f} | {row['too_large']:.2f} | {row['auc']:.3f} |"
-    )
-  return "\n".join(lines)
+    lines.append((
+      row["case"], row["count"] or "all", row["seed"], index, f"{row['iou']:.3f}",
+      f"{row['oracle']:.3f}", f"{row['too_large']:.2f}", f"{row['auc']:.3f}",
+    ))
+  return rendering.markdown_table((
+    "data, tile", "trained on", "seed", "colour index, label-free (oracle)", "whole method, label-free",
+    "oracle", "mapped : landslide", "image AUC",
+  ), lines)
 
 
 def main() -> None:

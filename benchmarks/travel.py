@@ -14,6 +14,7 @@ import pathlib
 import numpy as np
 
 from benchmarks import accuracy, accuracy_table
+from lgag_jax.pages import rendering
 from lgag_jax.runtime import files
 
 _CONFIG = "landslide4sense_rgb"
@@ -57,10 +58,11 @@ def main() -> None:
   parser.add_argument("--output", type=pathlib.Path, required=True)
   parser.add_argument("--seeds", nargs="+", type=int, default=[0])
   arguments = parser.parse_args()
-  lines = [
-    "| trained on | judged on | seeds | colour index | whole method, label-free | oracle | image AUC |",
-    "| --- | --- | --- | --- | --- | --- | --- |",
-  ]
+  columns = (
+    "trained on", "judged on", "seeds", "colour index", "whole method, label-free", "oracle",
+    "image AUC",
+  )
+  lines = []
   for trained, judged in (("E", "E"), ("A", "E"), ("A", "A"), ("E", "A")):
     rows = [
       measure(arguments.landslide4sense.absolute(), arguments.output.absolute(), trained, judged, seed)
@@ -68,9 +70,11 @@ def main() -> None:
     ]
     names = ("index", "iou", "oracle", "auc")
     means = [f"{np.mean([row[name] for row in rows]):.3f}" for name in names]
-    lines.append(f"| {trained} | {judged} | {len(rows)} | {' | '.join(means)} |")
-    files.write_text(arguments.output / "travel.md", "\n".join(lines) + "\n")
-  print("\n".join(lines))
+    lines.append((trained, judged, len(rows), *means))
+    files.write_text(
+      arguments.output / "travel.md", f"{rendering.markdown_table(columns, lines)}\n"
+    )
+  print(rendering.markdown_table(columns, lines))
 
 
 if __name__ == "__main__":
