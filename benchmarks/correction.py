@@ -2,14 +2,15 @@
 
 python -m benchmarks.correction --mask=landslides.tif --output=runs/labelling
 
-Takes each labelled scene that `benchmarks.labelling` has left below --output. In the tiles where its
-map is most wrong it draws "not a landslide" as a person would, inside the false parts by a mask that
-only this script reads. Then it trains and maps again with these drawings as --review. It judges the
+Takes each labelled scene that `benchmarks.labelling` has left below --output. Of the tiles that were
+answered with yes, it takes those where the map is most wrong, and draws "not a landslide" as a person
+would, inside the false parts by a mask that only this script reads. Then it trains and maps again with these drawings as --review. It judges the
 whole scene, and the ground on which nothing was drawn; beside it stand the first map, and the first
 map with the drawings cut out of it. Writes correction.md. Finished runs are not done again.
 """
 
 import argparse
+import csv
 import pathlib
 import subprocess
 import sys
@@ -30,7 +31,7 @@ from lgag_jax.tiling import output as tiling_output
 
 _UNKNOWN = 255  # In the mask and in the map.
 _INSET = 8  # Pixels that a person keeps away from an edge.
-_LEAST = 1500  # Pixels of a part that a person would draw.
+_LEAST = 500  # Pixels of a part that a person would draw.
 _SIMPLER = 4.0  # Pixels by which drawn corners leave the edge.
 
 
@@ -40,10 +41,19 @@ def read(path: pathlib.Path) -> tuple[np.ndarray, Affine, CRS]:
     return raster.read(1), raster.transform, raster.crs
 
 
-def draw(mapped: np.ndarray, truth: np.ndarray, side: int, count: int) -> np.ndarray:
-  """Returns where a person draws "not a landslide", bool[H, W], in `count` tiles of `side` pixels."""
+def positives(labels: pathlib.Path) -> list[tuple[int, int]]:
+  """Returns row and column of the tiles that a table of answers calls landslides."""
+  with labels.open(newline="", encoding="utf-8") as file:
+    answers = {(int(row["row"]), int(row["col"])): row["label"] for row in csv.DictReader(file)}
+  return [tile for tile, label in answers.items() if label == Settings.classes[0]]
+
+
+def draw(
+  mapped: np.ndarray, truth: np.ndarray, tiles: list[tuple[int, int]], side: int, count: int
+) -> np.ndarray:
+  """Returns where a person draws "not a landslide", bool[H, W], in `count` of the tiles."""
   wrong = scipy.ndimage.binary_erosion((mapped == 1) & (truth == 0), iterations=_INSET)
-  corners = [(i, j) for i in range(0, len(wrong), side) for j in range(0, wrong.shape[1], side)]
+  corners = [(row * side, col * side) for row, col in tiles]
   corners.sort(key=lambda corner: -np.sum(wrong[_tile(*corner, side)]))
   drawn = np.zeros_like(wrong)
   for corner in corners[:count]:
@@ -92,7 +102,7 @@ def measure(labelled: pathlib.Path, mask: pathlib.Path, count: int) -> dict:
   (first,) = (labelled / "labels" / "maps" / "mask").glob("*.tif")
   truth, transform, crs = read(mask)
   before, side = read(first)[0], files.read_json(labelled / "figures.json")["tile_size"]
-  drawn = draw(before, truth, side, count)
+  drawn = draw(before, truth, positives(labelled / "labels" / "labels.csv"), side, count)
   drawings = write(drawn, transform, crs, folder / "drawn.gpkg")
   labels, tiles = labelled / "labels" / "labels.csv", folder / "tiles"
   source, workdir = f"--input={scene}", f"--workdir={folder / 'run'}"

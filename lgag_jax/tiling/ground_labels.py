@@ -60,6 +60,9 @@ class GroundLabels:
     """Returns the label and the mask of a tile that has others, which count where nobody decided."""
     own_name, mask = self._label(window, valid, buffer)
     background = self._settings.background
+    if own_name == background and self._is_partial and name == UNKNOWN_LABEL:
+      undecided = np.count_nonzero((mask == reading.UNKNOWN) & valid)  # May hold a landslide.
+      return (name, None) if undecided >= self._least(mask) else (background, mask)
     if own_name == background and self._is_partial and name in self._settings.classes:
       if other_mask is None:  # The landslide is beside what was drawn.
         return name, mask if self._has_outlines else None
@@ -71,6 +74,8 @@ class GroundLabels:
       return UNKNOWN_LABEL, mask
     if other_mask is not None:
       other_mask = np.where(mask == reading.UNKNOWN, other_mask, mask)
+    elif name in self._settings.classes and np.any(mask != reading.UNKNOWN):
+      other_mask = mask if self._has_outlines else None
     return name, other_mask
 
   def _label(self, window: Window, valid: np.ndarray, buffer: float) -> tuple[str, np.ndarray]:
@@ -78,7 +83,7 @@ class GroundLabels:
     mask = np.where(valid, self.read(window), np.uint8(reading.UNKNOWN))
     pixels = {number: np.count_nonzero(mask == number) for number in range(len(settings.classes) + 1)}
     classes = [number for number, count in pixels.items() if count and number]
-    minimum = max(settings.min_pixels, settings.min_fraction * mask.size)
+    minimum = self._least(mask)
     hits = self._hits(window)
     certain = set(self._values[hits[self._always_enough[hits]]].tolist())
     enough = {n: count >= (1 if n in certain else minimum) for n, count in pixels.items()}
@@ -91,6 +96,10 @@ class GroundLabels:
     ):
       name = settings.background
     return name, mask
+
+  def _least(self, mask: np.ndarray) -> float:
+    """Returns the pixels of a landslide below which a tile is not called one."""
+    return max(self._settings.min_pixels, self._settings.min_fraction * mask.size)
 
   def _hits(self, window: Window) -> np.ndarray:
     """Returns the shapes in a window, in their order."""
