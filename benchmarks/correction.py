@@ -4,9 +4,10 @@ python -m benchmarks.correction --mask=landslides.tif --output=runs/labelling
 
 Takes each labelled scene that `benchmarks.labelling` has left below --output. Of the tiles that were
 answered with yes, it takes those where the map is most wrong, and draws "not a landslide" as a person
-would, inside the false parts by a mask that only this script reads. Then it trains and maps again with these drawings as --review. It judges the
-whole scene, and the ground on which nothing was drawn; beside it stand the first map, and the first
-map with the drawings cut out of it. Writes correction.md. Finished runs are not done again.
+would, inside the false parts by a mask that only this script reads. Then it trains and maps again with
+these drawings as --review. It judges the whole scene, and the ground on which nothing was drawn; beside
+it stand the first map, and the first map with the drawings cut out of it. Writes correction.md.
+Finished runs are not done again.
 """
 
 import argparse
