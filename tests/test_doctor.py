@@ -247,6 +247,20 @@ def test_masks_that_contradict_labels(tmp_path):
   assert named(report, "positive images of the train split have no mask")["count"] == 17
 
 
+def test_drawn_masks_need_not_show_a_whole_landslide(tmp_path):
+  root = folder(tmp_path / "data")
+  mask = np.full((SIDE, SIDE), 255, np.uint8)
+  mask[:4] = 0
+  save(root / "masks" / "l02.png", mask)
+  words = "without a pixel of the class", "positive images of the train split have no mask"
+  findings = lambda **settings: [
+    f["what"] for f in visit(root, tmp_path, settings, mask_ignore=255)[1]["findings"]
+    if any(word in f["what"] for word in words)
+  ]
+  assert len(findings()) == 2
+  assert not findings(**{"loss.drawn_pixel_weight": 1.0})
+
+
 @pytest.mark.parametrize(("rows", "fraction", "words"), [
   (3, 0.3, "6.25 % of the median positive training image, but localize.agreement_fraction=0.3"),
   (3, 0.0, None), (18, 0.3, None), (18, 0.0, None),

@@ -88,7 +88,7 @@ def _check_masks_against_labels(survey: Survey, config: Config) -> list[Finding]
   from_masks = config.data.source == "patches"
   empty = [
     e.name for e in examples
-    if not from_masks and (e.known_pixels or e.mask_file)
+    if not from_masks and (e.known_pixels or e.mask_file) and not _is_drawn(e.split, config)
     and any(label and not n for label, n in zip(e.label, e.pixels_per_class, strict=True))
   ]
   full = [
@@ -114,6 +114,11 @@ def _check_masks_against_labels(survey: Survey, config: Config) -> list[Finding]
       "class.", "Correct the label or the mask.", full,
     ))
   return findings + _check_masks_of_negatives(survey)
+
+
+def _is_drawn(split: str, config: Config) -> bool:
+  """Returns whether masks hold what a person has drawn: they need not show all of a landslide."""
+  return split == "train" and config.loss.drawn_pixel_weight > 0
 
 
 def _check_masks_of_negatives(survey: Survey) -> list[Finding]:
@@ -157,7 +162,7 @@ def _check_masks(survey: Survey, config: Config) -> list[Finding]:
       WARNING, f"{images(len(invalid))} {have(len(invalid))} mask values that are not a class.",
       "Use class indices, and 255 for unknown.", invalid,
     ))
-  return findings + _check_coverage(survey, config) + _check_missing_masks(survey)
+  return findings + _check_coverage(survey, config) + _check_missing_masks(survey, config)
 
 
 def _problem(mask: MaskValues, config: Config) -> str:
@@ -181,6 +186,8 @@ def _description(mask: MaskValues) -> str:
 
 def _check_coverage(survey: Survey, config: Config) -> list[Finding]:
   # Only training masks: settings must not follow the masks that maps are evaluated on.
+  if _is_drawn("train", config):
+    return []
   fractions = [
     sum(e.pixels_per_class) / e.known_pixels
     for e in survey.of("train") if e.positive and e.known_pixels
@@ -202,12 +209,12 @@ def _check_coverage(survey: Survey, config: Config) -> list[Finding]:
   return []
 
 
-def _check_missing_masks(survey: Survey) -> list[Finding]:
+def _check_missing_masks(survey: Survey, config: Config) -> list[Finding]:
   findings = []
   for split in SPLITS:
     positives = [e for e in survey.of(split) if e.positive]
     without = [e.name for e in positives if not e.known_pixels and e.mask_file is None]
-    if 0 < len(without) < len(positives):
+    if 0 < len(without) < len(positives) and not _is_drawn(split, config):
       findings.append(finding(
         NOTE, f"{len(without):,} of {len(positives):,} positive images of the {split} split "
         f"{have(len(without))} no mask.",
