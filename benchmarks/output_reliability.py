@@ -32,7 +32,9 @@ from PIL import Image
 
 from benchmarks import small
 
-_COMPARED = (".tif", ".png", ".geojson", ".qml", ".csv", ".safetensors")  # Others contain times.
+_COMPARED = (  # Others contain times.
+  ".tif", ".png", ".jpg", ".geojson", ".qml", ".csv", ".safetensors",
+)
 _LATEST = 12.0  # Seconds after a start by which a kill comes.
 _DISK = 64  # MiB.
 

@@ -167,14 +167,14 @@ def test_an_output_that_is_no_text_is_refused(model, tmp_path):
 def test_a_scene_whose_map_cannot_be_written_costs_itself_alone(model, tmp_path, monkeypatch, error):
   for seed, name in enumerate(("bad", "good")):
     write(tmp_path / "in" / f"{name}.tif", seed)
-  overlay_image = products.overlay.overlay_image
+  pictures = products.overlay.pictures
 
   def fail(path, *rest):
     if path.stem == "bad":
       raise error
-    return overlay_image(path, *rest)
+    return pictures(path, *rest)
 
-  monkeypatch.setattr(products.overlay, "overlay_image", fail)
+  monkeypatch.setattr(products.overlay, "pictures", fail)
   result = map_scenes(model, tmp_path / "in", tmp_path / "maps")
   assert [row["file"] for row in result.rows] == ["good.tif"] and len(result.skipped) == 1
   page = (tmp_path / "maps" / "report.html").read_text()

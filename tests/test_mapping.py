@@ -110,7 +110,7 @@ def test_a_map_equals_that_of_the_whole_scene_at_once(batch_sizes, tmp_path, sha
       assert (raster.crs.to_epsg(), raster.transform, raster.shape) == (32633, TRANSFORM, shape)
       assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
   assert sorted(p.name for p in tmp_path.iterdir()) == [
-    ".unfinished", "mask", "overlay", "polygons", "probability", "scene.tif", "scenes"
+    ".unfinished", "image", "mask", "overlay", "polygons", "probability", "scene.tif", "scenes"
   ]
   assert not any((tmp_path / ".unfinished").iterdir())
   result = json.loads((tmp_path / "scenes/scene.json").read_text())

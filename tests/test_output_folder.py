@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("batch_sizes")
 PRODUCTS = (
   "mask/scene_tif.tif", "mask/scene_tif.qml", "probability/scene_tif.tif", "probability/scene_tif.qml",
   "polygons/scene_tif.gpkg", "polygons/scene_tif.geojson", "polygons/scene_tif.qml",
-  "overlay/scene_tif.png",
+  "overlay/scene_tif.png", "image/scene_tif.jpg",
 )
 OTHERS = ("scenes/scene_tif.json", "report.html", "predictions.csv", "lock")
 
@@ -117,7 +117,7 @@ def test_an_output_of_an_earlier_release_goes_on(model, tmp_path, state):
   assert ('name="maps"' in page.read_text()) == (state != "whole") == (page.read_text() != old)
 
 
-@pytest.mark.parametrize("step", range(1, 16))
+@pytest.mark.parametrize("step", range(1, 17))
 def test_a_kill_between_any_two_files_loses_nothing(model, tmp_path, monkeypatch, step):
   scene, output = write(tmp_path / "in" / "scene.tif", 1), tmp_path / "maps"
   map_scenes(model, scene, output)
@@ -139,11 +139,11 @@ def test_a_kill_between_any_two_files_loses_nothing(model, tmp_path, monkeypatch
   record = json.loads((output / "scenes" / "scene_tif.json").read_text())
   assert all((output / name).exists() for name in record["files"])
   mixed = np.array_equal(read(output / "mask" / "scene_tif.tif"), old_mask) != (step < 4)
-  assert record["key"] == "" or step == 1 or not mixed or step > 10
+  assert record["key"] == "" or step == 1 or not mixed or step > 11
   map_scenes(model, scene, output)
   now = content(output)
   for name in (*PRODUCTS, "report.html"):
-    if name.endswith((".tif", ".png", ".geojson", ".qml")):
+    if name.endswith((".tif", ".png", ".jpg", ".geojson", ".qml")):
       assert now[name] == expected[name], name
   same = lambda data: {**json.loads(data), "effort": 0, "seconds": 0}
   (row,) = csv.DictReader(now["predictions.csv"].decode().splitlines())
@@ -154,7 +154,7 @@ def test_a_kill_between_any_two_files_loses_nothing(model, tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize(("module", "function"), [
-  (rasters, "_convert"), (vectors, "_write_layers"), (overlay, "overlay_image"),
+  (rasters, "_convert"), (vectors, "_write_layers"), (overlay, "pictures"),
   (output_folder.files, "write_json"), (products, "_figures"),
 ])
 def test_a_full_disk_leaves_the_earlier_map(model, tmp_path, monkeypatch, module, function):

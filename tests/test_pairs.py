@@ -359,6 +359,9 @@ def test_maps_of_pairs(workdir, tmp_path):
   with rasterio.open(tmp_path / "maps" / "probability" / "a_tif.tif") as raster:
     scores = raster.read(1)
     assert (raster.transform, raster.shape) == (PLACE, (100, 90))
+  names = {path.parent.name for path in tmp_path.glob("maps/*/a_tif.jpg")}
+  assert names == {"image", "image_before"}
+  assert "<figcaption>Before</figcaption>" in (tmp_path / "maps" / "report.html").read_text()
   in_python = model.predict(a, before=b, options=options)
   np.testing.assert_allclose(in_python.probability[..., 0], scores, atol=1e-6)
   assert np.isnan(in_python.probability[45:, 65:]).all() and (in_python.mask[45:, 65:] == 255).all()

@@ -5,7 +5,7 @@ import json
 import pathlib
 
 _PAGES = ("predictions.csv", "report.html", "lock")
-_PRODUCT_FOLDERS = ("mask", "probability", "polygons", "overlay")
+PRODUCT_FOLDERS = ("mask", "probability", "polygons", "overlay", "image", "image_before")
 _EVALUATION = "eval"
 _REVIEW = "review"
 _RECORDS = "scenes"
@@ -15,7 +15,7 @@ def is_product(path: pathlib.Path) -> bool:
   """Returns whether a file lies in an output of mapping, and a record there names it."""
   path = path.absolute()
   folder, output = path.parent, path.parent.parent
-  if folder.name in _PRODUCT_FOLDERS:
+  if folder.name in PRODUCT_FOLDERS:
     return f"{folder.name}/{path.name}" in recorded_files(output / _RECORDS / f"{path.stem}.json")
   if folder.name == _EVALUATION:
     is_table = path.name in ("scenes.json", "scenes.md") and is_output(output)

@@ -13,11 +13,11 @@ import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
 from lgag_jax.imagery import map_products
+from lgag_jax.imagery.map_products import PRODUCT_FOLDERS
 from lgag_jax.mapping import vectors
 from lgag_jax.runtime import files
 
-PRODUCT_FOLDERS = ("mask", "probability", "polygons", "overlay")
-_SUFFIXES = (".tif", ".png", ".gpkg", ".geojson", ".qml")
+_SUFFIXES = (".tif", ".png", ".jpg", ".gpkg", ".geojson", ".qml")
 _PAGES = ("report.html", "predictions.csv")
 _EVALUATION = ("eval/scenes.json", "eval/scenes.md")
 _UNFINISHED = ".unfinished"

@@ -59,7 +59,7 @@ def write(
   - probability/ and mask/: cloud-optimised GeoTIFFs on the scene's grid, or PNGs.
   - polygons/: GeoPackage and GeoJSON, if the scene has a georeference; QGIS styles beside all three.
     Regions that are too flat are neither in them nor in the mask.
-  - overlay/: a picture.
+  - overlay/, image/ and image_before/: pictures of the scene with the map, and of each date without it.
   - scenes/<stem>.json: figures.
 
   All are written into the working folder first: until they are whole, an earlier map stays as it is.
@@ -92,8 +92,7 @@ def write(
     with write_mask(mask_path, _mask_rows(stores, pixel_counts, terrain)) as mask:
       if plan.grid.georeferenced and areas is None:
         areas = _write_polygons(plan, mask, probability, terrain, staged, names, options)
-      with files.atomic_path(staged / "overlay" / f"{plan.stem}.png") as partial:
-        overlay.overlay_image(plan.path, mask, config, options).save(partial)
+      _write_pictures(plan, mask, staged, config, options)
   figures = _figures(plan, pixel_counts, image_scores, areas, terrain, config) | effort
   figures |= {"workdir": plan.workdir, "flags": options.flags()}
   for text in (terrain.finish() if terrain else ()):
@@ -121,6 +120,15 @@ def _write_polygons(
       profile=schemas.PROFILES[options.schema],
     )
   return areas
+
+
+def _write_pictures(
+  plan: ScenePlan, mask: MapRaster, folder: pathlib.Path, config: Config, options: Options
+) -> None:
+  pictures = overlay.pictures(plan.path, plan.before, mask, config, options)
+  for name, picture in zip(overlay.file_names(plan.stem, plan.dates), pictures, strict=True):
+    with files.atomic_path(folder / name) as partial:
+      picture.save(partial, quality=overlay.QUALITY)
 
 
 def _write_styles(

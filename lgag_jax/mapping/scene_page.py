@@ -18,7 +18,8 @@ from lgag_jax.pages.pictures import Picture
 from lgag_jax.runtime import files
 
 _MAX_PICTURES = 12
-_PICTURE_SIDE = 1080  # Pixels.
+_CAPTIONS = {"image_before": "Before", "image": "After"}  # By the folder of the picture.
+Pictures = list[tuple[str, Picture]]  # Each with its caption, the map's last.
 
 
 def write(
@@ -37,6 +38,7 @@ def write(
   largest = sorted(results, key=mapped_pixels, reverse=True)[:_MAX_PICTURES]
   labels, short = scene_tables.names_of(results), _short_names(sorted(skipped)[:MAX_ROWS])
   reasons = [(name, skipped[path].replace(path, name)) for path, name in short.items()]
+  shown = _pictures(largest, labels, output)
   page = rendering.html(
     "scene_report.html", title="1 scene" if len(results) == 1 else f"{len(results):,} scenes",
     description=description, events=_events(results), maps_digest=maps_digest,
@@ -50,8 +52,8 @@ def write(
     ),
     more_scenes=len(results) - min(len(results), MAX_ROWS),
     legend_classes=list(zip(names, itertools.cycle(qgis_style.COLOURS), strict=False)),
-    all_pictures=len(largest) == len(results),
-    pictures=[_picture(result, labels, output / "overlay", "mapped") for result in largest],
+    all_pictures=len(largest) == len(results), pictures=shown,
+    comparisons=sum(len(content) > 1 for _, content in shown if isinstance(content, list)),
   )
   files.write_text(output / "report.html", page)
 
@@ -116,7 +118,10 @@ def _evaluation(evaluation: dict, output: pathlib.Path) -> dict:
   labels = scene_tables.names_of(evaluation["scenes"])
   return {
     "notes": scene_tables.notes(evaluation), "tables": scene_tables.tables(evaluation),
-    "pictures": [_picture(scene, labels, output / "eval", "evaluated") for scene in largest],
+    "pictures": [
+      (labels[scene["stem"]], _map_pictures(scene, labels, output / "eval", "evaluated"))
+      for scene in largest
+    ],
   }
 
 
@@ -138,22 +143,57 @@ def _histograms(
   return parts
 
 
-def _picture(
+def _pictures(
+  results: Sequence[dict], labels: dict[str, str], output: pathlib.Path
+) -> list[tuple[str, Pictures | str]]:
+  """Returns each scene's name and its pictures, or the path of a map's picture that is missing.
+
+  The first scenes also show the image without the map, in at most as many pictures more as scenes may
+  have maps here. Maps of earlier releases have no such pictures.
+  """
+  scenes, left = [], _MAX_PICTURES
+  for result in results:
+    shown = _map_pictures(result, labels, output / "overlay", "mapped")
+    names = [f"{folder}/{result['stem']}.jpg" for folder in _CAPTIONS]
+    dates = [name for name in names if name in result.get("files", ())]
+    whole = all((output / name).exists() for name in dates)
+    if whole and not isinstance(shown, str) and len(dates) <= left:
+      left -= len(dates)
+      shown = [*_date_pictures(dates, labels[result["stem"]], output), *shown]
+    scenes.append((labels[result["stem"]], shown))
+  return scenes
+
+
+def _date_pictures(names: Sequence[str], label: str, output: pathlib.Path) -> Pictures:
+  """Returns the pictures of a scene without the map, in the order of the dates."""
+  captions = [_CAPTIONS[pathlib.PurePath(name).parts[0]] for name in names]
+  if len(names) == 1:
+    captions = ["Image"]
+  return [
+    (caption, pictures.from_image(
+      _read_picture(output / name, "JPEG"), overlay.DATE_SIDE, f"{label}, {caption.lower()}",
+      kind="jpeg",
+    )) for caption, name in zip(captions, names, strict=True)
+  ]
+
+
+def _map_pictures(
   result: dict, labels: dict[str, str], folder: pathlib.Path, state: str
-) -> tuple[str, Picture | str]:
-  """Returns a scene's name and its picture, or the path of a picture that is missing."""
+) -> Pictures | str:
+  """Returns the picture of a map, or the path of a picture that is missing."""
   name, path = labels[result["stem"]], folder / f"{result['stem']}.png"
   if not path.exists():
-    return name, str(path)
-  return name, pictures.from_image(_overlay(path), _PICTURE_SIDE, f"{name}, {state}", kind="jpeg")
+    return str(path)
+  image = _read_picture(path, "PNG")
+  return [("Map", pictures.from_image(image, overlay.DATE_SIDE, f"{name}, {state}", kind="jpeg"))]
 
 
-def _overlay(path: pathlib.Path) -> Image.Image:
-  """Reads a picture of an earlier run; raises ImageError if it is not one of `overlay`'s PNGs."""
+def _read_picture(path: pathlib.Path, kind: str) -> Image.Image:
+  """Reads a picture of an earlier run; raises ImageError if it is not one of `overlay`'s."""
   opening.read_signature(path)  # Refuses pipes.
   try:
     # By its content alone, Pillow would run other programs for some formats.
-    with Image.open(path, formats=["PNG"]) as image:
+    with Image.open(path, formats=[kind]) as image:
       if max(image.size) > overlay.MAX_SIDE:
         raise ValueError(f"it is {image.size[0]} x {image.size[1]}")
       return image.convert("RGB")

@@ -17,7 +17,7 @@ from lgag_jax.geo.pair_files import open_dates
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import listing
-from lgag_jax.mapping import output_folder, rasters, terrain_filter
+from lgag_jax.mapping import output_folder, overlay, rasters, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.schemas import Provenance
@@ -43,6 +43,11 @@ class ScenePlan:
   workdir: str = ""  # Of the network.
   before: pathlib.Path | None = None  # The image before the event.
 
+  @property
+  def dates(self) -> int:
+    """Returns the number of images of the scene: 2 with one before the event."""
+    return 2 if self.before else 1
+
   def working_folder(self, output: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the map's rows until the map is whole."""
     return output_folder.working_folder(output, self.stem)
@@ -62,7 +67,7 @@ class ScenePlan:
       names.append(f"polygons/{self.stem}.gpkg")
       if self.grid.to_wgs84() is not None:
         names.append(f"polygons/{self.stem}.geojson")
-    return [*names, f"overlay/{self.stem}.png"]
+    return [*names, *overlay.file_names(self.stem, self.dates)]
 
   def min_area(self, options: Options) -> float:
     """Returns the smallest area of a polygon in square metres, or in pixels without a CRS."""
