@@ -18,7 +18,7 @@ from lgag_jax.evaluation import metrics
 from lgag_jax.geo import placement, scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import judge, predict, products, rasters, scene_tables
+from lgag_jax.mapping import judge, maps_table, predict, products, rasters, scene_tables
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.options.mapping import Options, References
@@ -308,8 +308,8 @@ def test_bad_references_are_reported_before_anything_is_mapped(tmp_path, monkeyp
 def test_small_areas_are_no_zero(value, text):
   assert scene_tables.area(value) == text
   if value:
-    assert products._rounded(value, 2) > 0
-    assert products._rounded(value, 1) == pytest.approx(value, abs=0.05)
+    assert maps_table.rounded(value, 2) > 0
+    assert maps_table.rounded(value, 1) == pytest.approx(value, abs=0.05)
 
 
 def test_an_unknown_area_is_not_zero_square_metres(tmp_path):

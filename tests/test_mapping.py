@@ -19,7 +19,7 @@ from lgag_jax.config import Config, DataConfig, LocalizeConfig
 from lgag_jax.geo import scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import reading
-from lgag_jax.mapping import output_folder, products, rasters, row_store, window_pipeline
+from lgag_jax.mapping import maps_table, output_folder, products, rasters, row_store, window_pipeline
 from lgag_jax.mapping import predict as prediction
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore, SavedState
@@ -340,8 +340,10 @@ def test_table_and_numbers_are_of_all_inputs_to_an_output(batch_sizes, tmp_path)
     plan, _ = predict(write_scene(tmp_path / f"{name}.tif", picture(40, 50)), tmp_path / "out")
     plans.append(plan)
   scenes = output_folder.read_figures(tmp_path / "out", CONFIG.data.classes)
-  rows = products.write_table(plans[1:], tmp_path / "out", scenes)
-  assert [row["file"] for row in rows] == ["second.tif"]
+  table = maps_table.write(tmp_path / "out", scenes)
+  assert {stem: row["file"] for stem, row in table.items()} == {
+    "first": "first.tif", "second": "second.tif"
+  }
   table = (tmp_path / "out/predictions.csv").read_text()
   assert "first.tif" in table and "second.tif" in table
   assert len(scenes) == 2

@@ -49,6 +49,14 @@ class Grid:
   def gsd(self) -> float | None:
     """Returns the ground resolution at the centre in metres per pixel, the geometric mean of both axes.
 
+    It is None if `pixel_size` is.
+    """
+    size = self.pixel_size()
+    return math.sqrt(size[0] * size[1]) if size else None
+
+  def pixel_size(self) -> tuple[float, float] | None:
+    """Returns the length of a pixel at the centre in metres, along a row and along a column.
+
     Measures on the ellipsoid, which accounts for degrees, feet and a projection's distortion.
     Returns None if `to_wgs84` does, or if the centre has no valid longitude and latitude.
     """
@@ -62,5 +70,5 @@ class Grid:
     if not all(map(math.isfinite, (*longitudes, *latitudes))):
       return None
     lengths = [GEOD.inv(longitudes[0], latitudes[0], longitudes[i], latitudes[i])[2] for i in (1, 2)]
-    gsd = math.sqrt(lengths[0] * lengths[1])
-    return gsd if gsd > 0 else None  # It is NaN beyond a pole, where coordinates do not fit the CRS.
+    # They are NaN beyond a pole, where coordinates do not fit the CRS.
+    return (lengths[0], lengths[1]) if lengths[0] * lengths[1] > 0 else None

@@ -5,7 +5,7 @@ import json
 import pathlib
 
 _PAGES = ("predictions.csv", "report.html", "lock")
-PRODUCT_FOLDERS = ("mask", "probability", "polygons", "overlay", "image", "image_before")
+PRODUCT_FOLDERS = ("mask", "probability", "polygons", "overlay", "image", "image_before", "density")
 _EVALUATION = "eval"
 _REVIEW = "review"
 _RECORDS = "scenes"

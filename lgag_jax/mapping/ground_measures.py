@@ -55,6 +55,29 @@ def inner_points(outlines: np.ndarray, grid: Grid) -> np.ndarray:
   return degrees
 
 
+def central_pixels(outlines: np.ndarray) -> np.ndarray:
+  """Returns row and column of the pixel at each outline's centroid, i64[N, 2].
+
+  If the centroid of a bent outline lies outside of it, the pixel is that of a point inside.
+  """
+  centres = shapely.centroid(outlines)
+  outside = ~shapely.contains(outlines, centres)  # On its edge, the pixel may be a neighbour.
+  centres[outside] = shapely.point_on_surface(outlines[outside])
+  return np.floor(shapely.get_coordinates(centres)[:, ::-1]).astype(np.int64)
+
+
+def pixel_areas(points: np.ndarray, grid: Grid) -> np.ndarray:
+  """Returns the areas in m² of pixels that have points f64[n, 2] as their centres; NaN if unknown."""
+  transformer = grid.to_wgs84()
+  if transformer is None:
+    return np.full(len(points), np.nan)
+  ends = [transformer.transform(*apply(grid.transform, points + half).T)
+          for half in ((-0.5, 0), (0.5, 0), (0, -0.5), (0, 0.5))]
+  bearing, _, length = zip(*(GEOD.inv(*ends[i], *ends[i + 1]) for i in (0, 2)), strict=True)
+  areas = np.abs(length[0] * length[1] * np.sin(np.radians(np.subtract(*bearing))))
+  return np.where(np.isfinite(areas), areas, np.nan)
+
+
 def rectangles(outlines: np.ndarray, grid: Grid) -> np.ndarray:
   """Returns length, width and bearing of the smallest rectangle around each outline, f64[N, 3].
 

@@ -46,6 +46,7 @@ class Landslide:
   terrain: Terrain = Terrain()
   longitude: float | None = None  # Of a point inside it, in degrees of WGS84; None if unknown.
   latitude: float | None = None
+  pixel: tuple[int, int] = (0, 0)  # Row and column of its centroid, or if outside, of a point inside.
 
 
 def trace(
@@ -113,14 +114,15 @@ def _details(
   outlines = group.outlines[numbers]
   rectangles = ground_measures.rectangles(outlines, grid)
   points = ground_measures.inner_points(outlines, grid)
+  pixels = ground_measures.central_pixels(outlines)
   left, top, right, bottom = shapely.bounds(outlines).T
   at_border = (left <= 0) | (top <= 0) | (right >= grid.width) | (bottom >= grid.height)
   if group.at_border is not None:
     at_border = group.at_border[numbers]
   # Where a block of rows began is no part of a landslide's identity, so corners are put in order.
   outline_bytes = shapely.to_wkb(shapely.normalize(outlines), byte_order=1)
-  for i, rectangle, point, border, outline in zip(
-    numbers, rectangles, points, at_border, outline_bytes, strict=True
+  for i, rectangle, point, (row, col), border, outline in zip(
+    numbers, rectangles, points, pixels.tolist(), at_border, outline_bytes, strict=True
   ):
     c = int(group.class_index[i]) - 1
     place = f"{source}\n{tuple(grid.transform[:6])}\n{classes[c]}\n".encode(errors="backslashreplace")
@@ -130,7 +132,7 @@ def _details(
       "stable_id": hashlib.sha256(place + outline).hexdigest()[:_ID_DIGITS],
       "confidence": _confidence(float(group.mean[i]), thresholds[c]) if thresholds else None,
       "length_m": length, "width_m": width, "bearing_deg": bearing,
-      "longitude": longitude, "latitude": latitude,
+      "longitude": longitude, "latitude": latitude, "pixel": (row, col),
       "touches_missing": bool(group.touches_missing[i]), "touches_border": bool(border),
     }
 

@@ -12,7 +12,14 @@ from lgag_jax.config import Config
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
 from lgag_jax.geo.pair_files import before_files
 from lgag_jax.imagery import listing, reading
-from lgag_jax.mapping import model_findings, output_folder, products, scene_page, terrain_filter
+from lgag_jax.mapping import (
+  maps_table,
+  model_findings,
+  output_folder,
+  products,
+  scene_page,
+  terrain_filter,
+)
 from lgag_jax.mapping.loaded_model import LoadedModel, load_model
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.scene_mapper import SceneMapper
@@ -124,7 +131,8 @@ def _write_table_and_page(result: MappingResult, output: pathlib.Path) -> list[d
   with contextlib.suppress(OSError):  # Not empty, if a scene is unfinished.
     (output / ".unfinished").rmdir()
   scenes = output_folder.read_figures(output, result.config.data.classes)  # Once: they may be long.
-  rows = products.write_table(result.plans, output, scenes)
+  table = maps_table.write(output, scenes)
+  rows = [table[plan.stem] for plan in result.plans if products.is_complete(plan, output)]
   if blank := blank_maps_warning(rows, result.config):
     result = dataclasses.replace(result, findings=(("warning", blank, ""), *result.findings))
   if rows and not output_folder.is_page_current(output, output_folder.digest(scenes, result.skipped)):

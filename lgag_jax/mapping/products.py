@@ -1,10 +1,6 @@
-"""Writes the products of a scene's map, and predictions.csv, the table of all maps.
-
-The products are rasters, polygons, styles, an overlay and figures.
-"""
+"""Writes the products of a scene's map: rasters, polygons, styles, pictures and figures."""
 
 import contextlib
-import csv
 import ctypes
 import dataclasses
 import logging
@@ -17,9 +13,10 @@ from contextlib import AbstractContextManager
 import numpy as np
 
 from lgag_jax.config import Config
-from lgag_jax.imagery import tables
 from lgag_jax.mapping import (
+  density,
   map_names,
+  maps_table,
   output_folder,
   overlay,
   polygons,
@@ -28,6 +25,7 @@ from lgag_jax.mapping import (
   schemas,
   vectors,
 )
+from lgag_jax.mapping.density import Cells
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.rasters import NO_DATA, MapRaster
 from lgag_jax.mapping.row_store import RowStore
@@ -60,6 +58,7 @@ def write(
   - polygons/: GeoPackage and GeoJSON, if the scene has a georeference; QGIS styles beside all three.
     Regions that are too flat are neither in them nor in the mask.
   - overlay/, image/ and image_before/: pictures of the scene with the map, and of each date without it.
+  - density/: landslides per cell of a grid, if the map has any and the scene's pixels are small enough.
   - scenes/<stem>.json: figures.
 
   All are written into the working folder first: until they are whole, an earlier map stays as it is.
@@ -68,6 +67,7 @@ def write(
   _release_memory()
   names, pixel_counts = config.data.classes, np.zeros(256, np.int64)
   areas, staged = None, plan.working_folder(output) / "products"
+  cells = density.cells_of(plan.grid)
   shutil.rmtree(staged, ignore_errors=True)
 
   def write_mask(path: pathlib.Path, rows: Iterator) -> AbstractContextManager[MapRaster]:
@@ -86,24 +86,30 @@ def write(
   ):
     if terrain and terrain.drops:  # Which regions are flat is known when all have been traced.
       whole_path = plan.working_folder(output) / "unfiltered"
-      with write_mask(whole_path, _mask_rows(stores, np.zeros(256, np.int64), None)) as whole:
-        areas = _write_polygons(plan, whole, probability, terrain, staged, names, options)
+      with write_mask(whole_path, _mask_rows(stores, None)) as whole:
+        areas = _write_polygons(plan, whole, probability, terrain, cells, staged, names, options)
     mask_path = staged / "mask" / plan.stem
-    with write_mask(mask_path, _mask_rows(stores, pixel_counts, terrain)) as mask:
+    with write_mask(mask_path, _counted(_mask_rows(stores, terrain), pixel_counts, cells)) as mask:
       if plan.grid.georeferenced and areas is None:
-        areas = _write_polygons(plan, mask, probability, terrain, staged, names, options)
+        areas = _write_polygons(plan, mask, probability, terrain, cells, staged, names, options)
       _write_pictures(plan, mask, staged, config, options)
   figures = _figures(plan, pixel_counts, image_scores, areas, terrain, config) | effort
   figures |= {"workdir": plan.workdir, "flags": options.flags()}
   for text in (terrain.finish() if terrain else ()):
     _LOG.warning("%s: %s", plan.path, text)
     figures["warnings"] = [*figures.get("warnings", ()), text]
-  output_folder.publish(output, plan.stem, staged, plan.product_names(len(names), options), figures)
+  written = plan.product_names(len(names), options)
+  if cells and cells.landslides:
+    figures["density_cell_m"] = cells.side
+    density.write(cells, staged, plan.stem)
+  else:
+    written = [name for name in written if name not in density.file_names(plan.stem)]
+  output_folder.publish(output, plan.stem, staged, written, figures)
 
 
 def _write_polygons(
   plan: ScenePlan, mask: MapRaster, probability: MapRaster, terrain: TerrainFilter | None,
-  folder: pathlib.Path, names: tuple[str, ...], options: Options,
+  cells: Cells | None, folder: pathlib.Path, names: tuple[str, ...], options: Options,
 ) -> dict[str, list[float]]:
   """Writes polygons and styles; returns the polygons' areas per class."""
   areas = {name: [] for name in names}
@@ -114,7 +120,7 @@ def _write_polygons(
   )
   vector_paths = [folder / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
   with contextlib.closing(landslides):
-    collected = _collect_areas(landslides, areas)
+    collected = _collected(landslides, areas, cells)
     vectors.write(
       collected, plan.grid, *vector_paths, provenance=plan.provenance,
       profile=schemas.PROFILES[options.schema],
@@ -157,22 +163,33 @@ def _read_rows(stores: Sequence[RowStore]) -> Iterator[tuple[int, np.ndarray, np
 
 
 def _mask_rows(
-  stores: Sequence[RowStore], pixel_counts: np.ndarray, terrain: TerrainFilter | None
+  stores: Sequence[RowStore], terrain: TerrainFilter | None
 ) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields (first row, mask [n, W, 1]), and adds the number of pixels of each value to the counts."""
+  """Yields (first row, mask [n, W, 1]), without flat regions if `terrain` drops them."""
   for first, _, mask in _read_rows(stores):
-    mask = terrain.without_flat(first, mask) if terrain else mask
+    yield first, (terrain.without_flat(first, mask) if terrain else mask)[..., None]
+
+
+def _counted(
+  rows: Iterator[tuple[int, np.ndarray]], pixel_counts: np.ndarray, cells: Cells | None
+) -> Iterator[tuple[int, np.ndarray]]:
+  """Yields rows of a mask; adds the number of pixels of each value to the counts, and to the cells."""
+  for first, mask in rows:
     pixel_counts += np.bincount(mask.ravel(), minlength=256)
-    yield first, mask[..., None]
+    if cells:
+      cells.add_rows(first, mask[..., 0])
+    yield first, mask
 
 
-def _collect_areas(
-  landslides: Iterator[Landslide], areas: dict[str, list[float]]
+def _collected(
+  landslides: Iterator[Landslide], areas: dict[str, list[float]], cells: Cells | None
 ) -> Iterator[Landslide]:
-  """Yields the landslides, and appends their areas in square metres, NaN if unknown, per class."""
+  """Yields the landslides; adds their areas in square metres, NaN if unknown, and them to the cells."""
   for landslide in landslides:
     area = landslide.area_m2
     areas[landslide.class_name].append(math.nan if area is None else area)
+    if cells:
+      cells.add_landslide(landslide)
     yield landslide
 
 
@@ -191,7 +208,7 @@ def _figures(
       "share": round(float(pixel_counts[c + 1]) / max(valid, 1), 6), "pixels": int(pixel_counts[c + 1]),
       "landslides": None if areas is None else len(class_areas),
       "flat": terrain.flat_regions[c + 1] if terrain and terrain.drops else None,
-      "areas_m2": [_rounded(area, 2) for area in class_areas.tolist()] if metric else None,
+      "areas_m2": [maps_table.rounded(area, 2) for area in class_areas.tolist()] if metric else None,
     }
   grid = plan.grid
   return {
@@ -203,35 +220,3 @@ def _figures(
     "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.windows),
     "classes": classes,
   }
-
-
-def _rounded(area: float, decimals: int) -> float:
-  """Rounds an area in square metres; an area of its own never becomes zero."""
-  return round(area, decimals) or float(f"{area:.3g}")
-
-
-def write_table(
-  plans: Sequence[ScenePlan], output: pathlib.Path, scenes: Sequence[dict]
-) -> list[dict]:
-  """Writes predictions.csv of what `read_figures` returns; returns the rows of the plans."""
-  rows = {}
-  for scene in scenes:
-    row = {"file": scene["file"]}
-    for name, values in scene["classes"].items():
-      row |= {f"{name}_{key}": values[key] for key in ("probability", "share", "landslides")}
-      areas = values["areas_m2"]
-      row[f"{name}_area_m2"] = None if areas is None else _rounded(sum(areas), 1)
-      row[f"{name}_flat"] = values.get("flat")  # Earlier releases dropped none.
-      row[f"{name}_threshold"] = values.get("threshold")
-    row["no_data_share"] = round(scene["no_data_share"], 6)
-    rows[scene["stem"]] = row | {"path": scene.get("path", "")}  # Earlier releases recorded no path.
-  if rows:
-    path = output / "predictions.csv"
-    with (
-      files.atomic_path(path) as partial,
-      partial.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-      writer = csv.writer(file)
-      for row in (next(iter(rows.values())), *(row.values() for row in rows.values())):
-        writer.writerow(map(tables.cell, row))
-  return [rows[plan.stem] for plan in plans if is_complete(plan, output)]

@@ -25,6 +25,11 @@ def probability_style(percent: bool) -> str:
   return rendering.html("probability.qml", ramp=_RAMP, top=100 if percent else 1)
 
 
+def density_style(top: float) -> str:
+  """Returns a style that draws the second band of `density`, the number per km², up to `top`."""
+  return rendering.html("density.qml", ramp=_RAMP, top=top)
+
+
 def polygon_style(classes: Iterable[str], class_field: str = "class") -> str:
   """Returns a style that draws polygons outlined and translucent, one colour per class, unlabelled.
 

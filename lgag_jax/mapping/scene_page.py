@@ -11,7 +11,7 @@ from PIL import Image
 from lgag_jax.evaluation import size_distribution, size_figures
 from lgag_jax.imagery import opening
 from lgag_jax.imagery.opening import ImageError
-from lgag_jax.mapping import overlay, qgis_style, rasters, scene_tables
+from lgag_jax.mapping import density, density_figure, overlay, qgis_style, rasters, scene_tables
 from lgag_jax.mapping.scene_tables import MAX_ROWS, area
 from lgag_jax.pages import pictures, rendering
 from lgag_jax.pages.pictures import Picture
@@ -52,6 +52,7 @@ def write(
     ),
     more_scenes=len(results) - min(len(results), MAX_ROWS),
     legend_classes=list(zip(names, itertools.cycle(qgis_style.COLOURS), strict=False)),
+    densities=_densities(largest, labels, output),
     all_pictures=len(largest) == len(results), pictures=shown,
     comparisons=sum(len(content) > 1 for _, content in shown if isinstance(content, list)),
   )
@@ -140,6 +141,19 @@ def _histograms(
       size_figures.density(values, law), f"Density of {name} polygons by area"
     )
     parts.append((name, sizes, drawn, size_distribution.in_words(law)))
+  return parts
+
+
+def _densities(
+  results: Sequence[dict], labels: dict[str, str], output: pathlib.Path
+) -> list[tuple[str, float, Picture]]:
+  """Returns name, side of the cells in metres and picture of each scene that has a density."""
+  parts = []
+  for result in results:
+    path, name = output / density.file_names(result["stem"])[0], labels[result["stem"]]
+    if side := path.exists() and result.get("density_cell_m"):
+      figure = density_figure.density(density.read(path), side)
+      parts.append((name, side, pictures.from_figure(figure, f"Density of landslides, {name}")))
   return parts
 
 

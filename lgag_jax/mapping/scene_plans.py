@@ -17,7 +17,7 @@ from lgag_jax.geo.pair_files import open_dates
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import listing
-from lgag_jax.mapping import output_folder, overlay, rasters, terrain_filter
+from lgag_jax.mapping import density, output_folder, overlay, rasters, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.schemas import Provenance
@@ -67,6 +67,8 @@ class ScenePlan:
       names.append(f"polygons/{self.stem}.gpkg")
       if self.grid.to_wgs84() is not None:
         names.append(f"polygons/{self.stem}.geojson")
+      if density.cells_of(self.grid) is not None:
+        names += density.file_names(self.stem)  # If there is a landslide.
     return [*names, *overlay.file_names(self.stem, self.dates)]
 
   def min_area(self, options: Options) -> float:

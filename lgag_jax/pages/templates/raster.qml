@@ -1,7 +1,7 @@
 <!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>
 <qgis version="3.0.0" styleCategories="Symbology">
   <pipe>
-    <rasterrenderer {% block type %}{% endblock %} band="1" opacity="1" alphaBand="-1" nodataColor="">
+    <rasterrenderer {% block type %}{% endblock %} band="{% block band %}1{% endblock %}" opacity="1" alphaBand="-1" nodataColor="">
       <rasterTransparency/>
 {% block colours %}{% endblock %}
     </rasterrenderer>
