@@ -188,7 +188,7 @@ def landslides(grid):
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_polygons_across_the_meridian_are_cut_in_geojson_alone(tmp_path, monkeypatch, name):
-  monkeypatch.setattr(vectors, "_LANDSLIDES_AT_ONCE", 3)
+  monkeypatch.setattr(vectors, "FEATURES_AT_ONCE", 3)
   code, transform = GRIDS[name]
   grid = Grid(24, 30, CRS.from_epsg(code), transform or place_at_180(code))
   shapes = landslides(grid)

@@ -74,7 +74,9 @@ def _read_layer(
 ) -> DrawnShapes:
   source = layer_files.source(path)[1]
   with shapes.error_context(path):
-    present = set(pyogrio.read_info(source, layer=layer)["fields"])
+    info = pyogrio.read_info(source, layer=layer)
+    shapes.refuse_points(info)
+    present = set(info["fields"])
     columns = [field for field in fields if field in present]
     meta, _, wkb, data = pyogrio.raw.read(source, layer=layer, columns=columns, force_2d=True)
     with np.errstate(invalid="ignore"):  # Coordinates may be NaN.

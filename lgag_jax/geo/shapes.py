@@ -23,6 +23,7 @@ _LOG = logging.getLogger(__name__)
 
 _MOST = 0.5  # Of a layer's points.
 DECISION, NOT_LANDSLIDE = "decision", "not_landslide"
+POINT_FIELDS = ("stable_id", "kind", "elevation_m")  # `mapping.extreme_points` explains them.
 REVIEW_FIELDS = {"feature", "number", DECISION, "class"}  # `tiling.review_files` explains them.
 
 
@@ -58,6 +59,7 @@ def read_shapes(
       )
     if not (where or field) and DECISION in info["fields"]:
       _refuse_decisions(source, layer)
+    refuse_points(info)
     _check_field(info["fields"], field, classes)
     columns = [field] if field else []
     meta, _, wkb, data = pyogrio.raw.read(
@@ -99,6 +101,16 @@ def error_context(path: pathlib.Path) -> Iterator[None]:
     yield
   except (RuntimeError, ValueError) as error:  # pyogrio raises either.
     raise ValueError(f"{path} cannot be read as labels: {str(error).rstrip('.')}.") from error
+
+
+def refuse_points(info: dict[str, Any]) -> None:
+  """Raises ValueError for the points that a map has beside its polygons, or a GIS's copy of them."""
+  shown = {name[:10].lower() for name in info["fields"]}  # A shapefile cuts longer names.
+  if "Point" in str(info["geometry_type"]) and shown >= {name[:10] for name in POINT_FIELDS}:
+    raise ValueError(
+      "it holds the highest and the lowest points of mapped polygons, which are no inventory. Give the "
+      "polygons: those of a map lie in its folder polygons/"
+    )
 
 
 def _layer(path: pathlib.Path, source: str | bytes, layer: str) -> str:

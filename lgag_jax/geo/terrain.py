@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from lgag_jax.geo import antimeridian, crs_relation
 from lgag_jax.geo.grid import GEOD, Grid
 from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.geo.terrain_sums import Sums, Terrain
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery.opening import ImageError
 
@@ -30,25 +31,6 @@ _NODES = 5  # On a side of a block, where the size of a pixel on the ground is c
 _METRE_NAMES = ("", "m", "metre", "meter", "metres", "meters")
 _HEIGHTS = (-11_000.0, 9_000.0)  # Metres. Other values mean missing where a file declares no nodata.
 _VOID = -9999.0  # So does this one.
-_LEVEL = 1e-9  # A mean gradient below it has no direction.
-
-
-@dataclasses.dataclass(frozen=True)
-class Terrain:
-  """The terrain under a polygon; None where the DEM has no data."""
-
-  slope_mean: float | None = None  # Degrees.
-  slope_max: float | None = None
-  aspect: float | None = None  # Where the mean gradient descends: 0..360 clockwise from true north.
-  lowest: float | None = None  # Metres.
-  highest: float | None = None
-  share: float = 0.0  # Of the DEM's pixels under the polygon, those that have a slope.
-
-  @property
-  def height_range(self) -> float | None:
-    if self.lowest is None or self.highest is None:
-      return None
-    return self.highest - self.lowest
 
 
 class Dem:
@@ -69,7 +51,31 @@ class Dem:
     inside = np.all((bounds[:, 2:] > 0) & (bounds[:, :2] < (self.grid.width, self.grid.height)), axis=1)
     for number in np.flatnonzero(inside):
       copies[owners[number]].append(shapes[number])
-    return [self._under(shapes) if shapes else Terrain() for shapes in copies]
+    terrains = [self._under(shapes) if shapes else Terrain() for shapes in copies]
+    return self._placed(terrains, outlines, grid)
+
+  def _placed(self, terrains: list[Terrain], outlines: np.ndarray, grid: Grid) -> list[Terrain]:
+    """Returns terrains with the places of their lowest and highest pixels, in coordinates of `grid`."""
+    numbers = [number for number, under in enumerate(terrains) if under.lowest is not None]
+    if not numbers:
+      return terrains
+    assert grid.crs is not None and self.grid.crs is not None
+    transformer = crs_relation.transformer(self.grid.crs, grid.crs)
+    assert transformer is not None  # There is one the other way.
+    pixels = [pixel for n in numbers for pixel in (terrains[n].lowest_pixel, terrains[n].highest_pixel)]
+    centres: Any = tuple(np.array(pixels).T + 0.5)
+    x, y = transformer.transform(*(self.grid.transform @ centres))
+    if width := antimeridian.period(grid):  # The DEM may count longitudes from elsewhere.
+      inside: Any = tuple(shapely.get_coordinates(shapely.centroid(outlines[numbers])).T)
+      middle = np.repeat(np.asarray((grid.transform @ inside)[0]), 2)
+      x = x + width * np.round((middle - x) / width)
+    placed = list(terrains)
+    for n, (lowest, highest) in zip(numbers, np.stack([x, y], axis=1).reshape(-1, 2, 2), strict=True):
+      if np.isfinite([lowest, highest]).all():
+        placed[n] = dataclasses.replace(
+          terrains[n], lowest_place=tuple(lowest.tolist()), highest_place=tuple(highest.tolist())
+        )
+    return placed
 
   def _in_own_pixels(self, outlines: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     """Returns polygons in the DEM's pixels, moved around the Earth to it, and their numbers."""
@@ -92,7 +98,7 @@ class Dem:
   def _under(self, copies: Sequence[shapely.Polygon]) -> Terrain:
     terrain = Terrain()
     for all_touched in (False, True):
-      sums = _Sums()
+      sums = Sums()
       for shape in copies:
         geometry = shapely.geometry.mapping(shape)
         for window in _windows(shape):
@@ -101,7 +107,10 @@ class Dem:
             transform=Affine.translation(window.col_off, window.row_off),
           )
           if inside.any():
-            sums.add(*(values[inside] for values in self._ground(window)))
+            rows, cols = np.nonzero(inside)
+            pixels = np.stack([cols + window.col_off, rows + window.row_off], axis=1)
+            heights, east, north = (values[inside] for values in self._ground(window))
+            sums.add(heights, east, north, pixels)
       terrain = sums.terrain()
       if sums.pixels:  # A polygon smaller than a pixel may cover no centre.
         break
@@ -204,40 +213,3 @@ def _weights(length: int) -> np.ndarray:
   """Returns the weights f64[length, _NODES] that interpolate nodes linearly at centres of pixels."""
   places = (np.arange(length) + 0.5) / length * (_NODES - 1)
   return np.maximum(0.0, 1.0 - np.abs(places[:, None] - np.arange(_NODES)))
-
-
-@dataclasses.dataclass
-class _Sums:
-  """What the pixels of a polygon add up to."""
-
-  pixels: int = 0
-  sloping: int = 0  # Pixels with a slope.
-  slope: float = 0.0
-  steepest: float = 0.0
-  gradient: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(2))  # East, north.
-  lowest: float = np.inf
-  highest: float = -np.inf
-
-  def add(self, heights: np.ndarray, east: np.ndarray, north: np.ndarray) -> None:
-    slopes = np.degrees(np.arctan(np.hypot(east, north)))
-    known = np.isfinite(slopes)
-    self.pixels += len(heights)
-    self.sloping += int(known.sum())
-    self.slope += slopes[known].sum()
-    self.steepest = max(self.steepest, slopes[known].max(initial=0.0))
-    self.gradient += east[known].sum(), north[known].sum()
-    heights = heights[np.isfinite(heights)]
-    self.lowest = min(self.lowest, heights.min(initial=np.inf))
-    self.highest = max(self.highest, heights.max(initial=-np.inf))
-
-  def terrain(self) -> Terrain:
-    heights = (float(self.lowest), float(self.highest)) if np.isfinite(self.lowest) else (None, None)
-    if not self.sloping:
-      return Terrain(lowest=heights[0], highest=heights[1])
-    east, north = self.gradient / self.sloping
-    level = np.hypot(east, north) < _LEVEL
-    return Terrain(
-      float(self.slope / self.sloping), float(self.steepest),
-      None if level else float(np.degrees(np.arctan2(-east, -north)) % 360),
-      *heights, self.sloping / self.pixels,
-    )

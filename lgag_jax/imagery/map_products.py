@@ -5,7 +5,9 @@ import json
 import pathlib
 
 _PAGES = ("predictions.csv", "report.html", "lock")
-PRODUCT_FOLDERS = ("mask", "probability", "polygons", "overlay", "image", "image_before", "density")
+PRODUCT_FOLDERS = (
+  "mask", "probability", "polygons", "points", "density", "overlay", "image", "image_before",
+)
 _EVALUATION = "eval"
 _REVIEW = "review"
 _RECORDS = "scenes"

@@ -7,7 +7,7 @@ import logging
 import math
 import pathlib
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from lgag_jax.config import Config
 from lgag_jax.mapping import (
   density,
+  extreme_points,
   map_names,
   maps_table,
   output_folder,
@@ -57,6 +58,7 @@ def write(
   - probability/ and mask/: cloud-optimised GeoTIFFs on the scene's grid, or PNGs.
   - polygons/: GeoPackage and GeoJSON, if the scene has a georeference; QGIS styles beside all three.
     Regions that are too flat are neither in them nor in the mask.
+  - points/: the highest and the lowest point of each polygon, if there is a DEM.
   - overlay/, image/ and image_before/: pictures of the scene with the map, and of each date without it.
   - density/: landslides per cell of a grid, if the map has any and the scene's pixels are small enough.
   - scenes/<stem>.json: figures.
@@ -119,8 +121,14 @@ def _write_polygons(
     simplify=options.simplify, thresholds=plan.provenance.thresholds, terrain=terrain,
   )
   vector_paths = [folder / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
-  with contextlib.closing(landslides):
-    collected = _collected(landslides, areas, cells)
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(contextlib.closing(landslides))
+    takers = [cells.add_landslide] if cells else []
+    if terrain:
+      path = folder / "points" / f"{plan.stem}.gpkg"
+      takers.append(stack.enter_context(extreme_points.create(path, plan.grid)).add)
+      files.write_text(path.with_suffix(".qml"), qgis_style.point_style(extreme_points.KINDS))
+    collected = _collected(landslides, areas, takers)
     vectors.write(
       collected, plan.grid, *vector_paths, provenance=plan.provenance,
       profile=schemas.PROFILES[options.schema],
@@ -182,14 +190,15 @@ def _counted(
 
 
 def _collected(
-  landslides: Iterator[Landslide], areas: dict[str, list[float]], cells: Cells | None
+  landslides: Iterator[Landslide], areas: dict[str, list[float]],
+  takers: Sequence[Callable[[Landslide], None]],
 ) -> Iterator[Landslide]:
-  """Yields the landslides; adds their areas in square metres, NaN if unknown, and them to the cells."""
+  """Yields the landslides; adds their areas in m², NaN if unknown, and gives each to `takers`."""
   for landslide in landslides:
     area = landslide.area_m2
     areas[landslide.class_name].append(math.nan if area is None else area)
-    if cells:
-      cells.add_landslide(landslide)
+    for take in takers:
+      take(landslide)
     yield landslide
 
 

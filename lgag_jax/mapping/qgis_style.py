@@ -12,6 +12,7 @@ COLOURS = ("#e63c28", "#fabe28", "#a03cc8", "#288cfa")  # Of the classes in turn
 # Probability, colour and opacity 0..255: unlikely pixels are transparent, so that the image shows.
 _RAMP = ((0.0, "#ffffb2", 0), (0.25, "#fecc5c", 90), (0.5, "#fd8d3c", 170), (0.75, "#f03b20", 220),
          (1.0, "#bd0026", 255))
+_POINT_COLOURS = ("120,20,20", "20,60,140")
 _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -23,6 +24,11 @@ def mask_style(classes: Iterable[str]) -> str:
 def probability_style(percent: bool) -> str:
   """Returns a style that draws the first class's probability, 0..100 if `percent`, else 0..1."""
   return rendering.html("probability.qml", ramp=_RAMP, top=100 if percent else 1)
+
+
+def point_style(kinds: Iterable[str]) -> str:
+  """Returns a style that draws two kinds of points as triangles, upwards and downwards."""
+  return rendering.html("points.qml", kinds=list(zip(kinds, _POINT_COLOURS, ("0", "180"), strict=True)))
 
 
 def density_style(top: float) -> str:

@@ -36,7 +36,7 @@ _GEOJSON: dict[str, Any] = {"RFC7946": "YES", "WRAPDATELINE": "NO"}
 _CENTIMETRE = 7  # Decimals of degrees.
 _MOST_DECIMALS = 13  # That a double has for degrees.
 _METRES_PER_DEGREE = 111_320  # Along the equator.
-_LANDSLIDES_AT_ONCE = 5000
+FEATURES_AT_ONCE = 5000
 _SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
 
 
@@ -68,17 +68,17 @@ def _write_files(
 ) -> None:
   in_degrees = geojson_path and _temporary_path(geojson_path)
   try:
-    with _beside(gpkg_path) as partial:
+    with beside(gpkg_path) as partial:
       count, with_area = _write_layers(partial, in_degrees, landslides, grid, provenance, profile)
       _write_sources(partial, provenance, profile)
-      _check_count(partial, count)
+      check_count(partial, count)
       info = pyogrio.read_info(partial, layer=LAYER)
       if _can_index() and not info["capabilities"]["fast_spatial_filter"]:
         raise pyogrio.errors.DataLayerError("the spatial index was not written")
       remove_side_files(gpkg_path)
     if geojson_path is None:
       return
-    with _beside(geojson_path) as partial:
+    with beside(geojson_path) as partial:
       # GDAL takes nines before the last decimals, as in 179.9999998, for a rounding error.
       decimals = str(min(_MOST_DECIMALS, _decimals(grid) + 5))
       with pyogrio.raw.open_arrow(in_degrees) as (meta, stream):
@@ -86,10 +86,10 @@ def _write_files(
           stream, partial, layer=LAYER, driver="GeoJSON", geometry_type="Unknown", crs="EPSG:4326",
           geometry_name=meta["geometry_name"], COORDINATE_PRECISION=decimals, **_GEOJSON,
         )
-      _check_count(partial, with_area)
+      check_count(partial, with_area)
   finally:
     if in_degrees:
-      _remove(in_degrees)
+      remove(in_degrees)
 
 
 def _temporary_path(path: pathlib.Path) -> pathlib.Path:
@@ -105,10 +105,10 @@ def _decimals(grid: Grid) -> int:
 
 
 @contextlib.contextmanager
-def _beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """Does what `files.atomic_path` does; removes SQLite's side files before and after."""
   with files.atomic_path(path) as partial:
-    _remove(partial)  # GDAL would append to the file of a killed run.
+    remove(partial)  # GDAL would append to the file of a killed run.
     try:
       yield partial
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
@@ -134,7 +134,8 @@ def _can_index() -> bool:
   return indexed
 
 
-def _remove(path: pathlib.Path) -> None:
+def remove(path: pathlib.Path) -> None:
+  """Removes a GeoPackage that may not exist, and SQLite's files beside it."""
   path.unlink(missing_ok=True)
   remove_side_files(path)
 
@@ -158,17 +159,17 @@ def _write_layers(
   projection: it has no coordinates in WGS84.
   """
   for one in filter(None, (path, in_degrees)):
-    _remove(one)  # GDAL would append to the file of a killed run.
+    remove(one)  # GDAL would append to the file of a killed run.
   landslides, count, with_area = iter(landslides), 0, 0
-  while (batch := list(itertools.islice(landslides, _LANDSLIDES_AT_ONCE))) or not path.exists():
+  while (batch := list(itertools.islice(landslides, FEATURES_AT_ONCE))) or not path.exists():
     geometries = np.array([landslide.geometry for landslide in batch], object)
     columns = {field.name: field.column(batch, provenance) for field in profile.fields}
-    _write_batch(path, columns, geometries, grid.crs.to_wkt() if grid.crs else None, "Polygon")
+    write_batch(path, columns, geometries, grid.crs.to_wkt() if grid.crs else None, "Polygon")
     measured = [number for number, landslide in enumerate(batch) if landslide.area_m2 is not None]
     if in_degrees:
       polygons = to_degrees(geometries[measured], grid)
       columns = {name: column[measured] for name, column in columns.items()}
-      _write_batch(in_degrees, columns, polygons, "EPSG:4326", "Unknown")
+      write_batch(in_degrees, columns, polygons, "EPSG:4326", "Unknown")
     count += len(batch)
     with_area += len(measured)
   return count, with_area
@@ -193,18 +194,19 @@ def _transformed(polygons: np.ndarray, grid: Grid) -> np.ndarray:
   return shapely.set_coordinates(polygons.copy(), points)
 
 
-def _write_batch(
+def write_batch(
   path: pathlib.Path, columns: dict[str, np.ndarray], geometries: np.ndarray, crs: str | None,
-  kind: str,
+  kind: str, layer: str = LAYER,
 ) -> None:
+  """Writes features of a kind of geometry to a GeoPackage, or appends them to the layer there."""
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", message="'crs' was not provided")  # Some scenes have none.
     pyogrio.raw.write(
       path, shapely.to_wkb(geometries), [np.ma.getdata(column) for column in columns.values()],
-      list(columns), layer=LAYER, driver="GPKG", crs=crs,
+      list(columns), layer=layer, driver="GPKG", crs=crs,
       field_mask=[np.ma.getmaskarray(c) if np.ma.is_masked(c) else None for c in columns.values()],
       append=path.exists(), geometry_type=kind, promote_to_multi=False,
-      layer_options={"SPATIAL_INDEX": "YES" if kind == "Polygon" and _can_index() else "NO"},
+      layer_options={"SPATIAL_INDEX": "YES" if kind != "Unknown" and _can_index() else "NO"},
     )
 
 
@@ -221,8 +223,8 @@ def _write_sources(path: pathlib.Path, provenance: Provenance, profile: Profile)
   )
 
 
-def _check_count(path: pathlib.Path, count: int) -> None:
-  """Raises DataLayerError if polygons are missing: GDAL does not report that the disk was full."""
-  written = pyogrio.read_info(path, layer=LAYER, force_feature_count=True)["features"]
+def check_count(path: pathlib.Path, count: int, layer: str = LAYER) -> None:
+  """Raises DataLayerError if features are missing: GDAL does not report that the disk was full."""
+  written = pyogrio.read_info(path, layer=layer, force_feature_count=True)["features"]
   if written != count:
-    raise pyogrio.errors.DataLayerError(f"{written} of {count} polygons written (is the disk full?)")
+    raise pyogrio.errors.DataLayerError(f"{written} of {count} features written (is the disk full?)")
