@@ -13,9 +13,8 @@ import numpy as np
 from affine import Affine
 
 from lgag_jax.config import Config
-from lgag_jax.geo import scale
+from lgag_jax.geo import companions, scale
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.pair_files import before_files, open_dates
 from lgag_jax.geo.windows import cover_scene
 from lgag_jax.imagery import arrays, listing
 from lgag_jax.mapping import array_scenes, predict, scene_plans, window_pipeline
@@ -26,6 +25,11 @@ from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import devices, user_paths
 
 _LOG = logging.getLogger(__name__)
+
+_FOR_FILES = {  # Options that arrays do not take, and what to do instead.
+  "bands": "index the array", "before": "give the array before the event as `before`",
+  "clouds": "mask the pixels under clouds, as with numpy.ma",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +92,12 @@ class Model:
     """
     if isinstance(before, str | os.PathLike):
       options = dataclasses.replace(options, before=user_paths.expanded(before, "before"))
-    dem = user_paths.expanded(options.dem, "options.dem") if options.dem else ""
-    options = dataclasses.replace(options, gsd=gsd or options.gsd, dem=dem)
-    if dem and output is None:
+    named = {
+      name: user_paths.expanded(path, f"options.{name}")
+      for name in ("dem", "clouds") if (path := getattr(options, name))
+    }
+    options = dataclasses.replace(options, gsd=gsd or options.gsd, **named)
+    if options.dem and output is None:
       raise ValueError("`options.dem` needs `output`: slopes belong to polygons, which are files.")
     if isinstance(image, str | os.PathLike):
       image = user_paths.expanded(image, "image")
@@ -101,20 +108,18 @@ class Model:
       if len(paths) > 1:
         raise ValueError(f"{image} is {len(paths)} images: name a folder for their maps as `output`.")
       scene_plans.check_dates(self.config, options)
-      ((path, date),) = before_files(paths, options.before).items()
+      (found,) = companions.find(paths, options)
       open_file = functools.partial(
-        open_dates, path, date, self.config.data.channels, bands=options.bands,
-        max_shift=options.max_shift,
+        found.open, self.config.data.channels, bands=options.bands, max_shift=options.max_shift
       )
       with open_file() as scene:
-        source = str(path), scene.dtype, scene.grid, open_file
+        source = str(found.path), scene.dtype, scene.grid, open_file
       return self._map([source], options)[0]
     if output is not None:
       raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
-    if options.bands or options.before:
-      name = "bands" if options.bands else "before"
-      remedy = "index the array" if options.bands else "give the array before the event as `before`"
-      raise ValueError(f"`options.{name}` is for files: {remedy}.")
+    for name, remedy in _FOR_FILES.items():
+      if getattr(options, name):
+        raise ValueError(f"`options.{name}` is for files: {remedy}.")
     array = arrays.masked(image)
     batch = array_scenes.as_batch(array, self.config.data, "The array")
     if before is not None or self.config.data.paired:

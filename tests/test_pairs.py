@@ -18,7 +18,8 @@ from data.synthetic_landslides import terrain, write_event
 from lgag_jax import config as configs
 from lgag_jax.config import DataConfig
 from lgag_jax.export import export, load_stablehlo
-from lgag_jax.geo import coregistration, pair_files
+from lgag_jax.geo import companions, coregistration
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.geo.pair import open_pair, shift_warnings
 from lgag_jax.imagery import reading
@@ -229,18 +230,19 @@ def test_images_that_are_no_pair_are_refused(tmp_path):
 def test_images_before_are_found_by_name(tmp_path):
   scenes = [write(tmp_path / "after" / name, texture(1)) for name in ("x.tif", "y.tif")]
   one = write(tmp_path / "one.tif", texture(1))
-  assert pair_files.before_files(scenes, "") == dict.fromkeys(scenes)
-  assert pair_files.before_files([*scenes, one], str(one)) == dict.fromkeys(scenes, one)
+  assert companions.find(scenes, Options()) == [SceneFiles(path) for path in scenes]
+  with_one = companions.find([*scenes, one], Options(before=str(one)))
+  assert with_one == [SceneFiles(path, one) for path in scenes]
   write(tmp_path / "before" / "x.tif", texture(2))
   with pytest.raises(FileNotFoundError, match=r"no image named y for .*y\.tif"):
-    pair_files.before_files(scenes, str(tmp_path / "before"))
+    companions.find(scenes, Options(before=str(tmp_path / "before")))
   write(tmp_path / "before" / "y.tif", texture(2))
-  found = pair_files.before_files(scenes, str(tmp_path / "before"))
-  assert [found[path].parent.name for path in scenes] == ["before", "before"]
+  found = companions.find(scenes, Options(before=str(tmp_path / "before")))
+  assert [files.before for files in found] == [tmp_path / "before" / path.name for path in scenes]
   with pytest.raises(FileNotFoundError, match="--before="):
-    pair_files.before_files(scenes, str(tmp_path / "none"))
+    companions.find(scenes, Options(before=str(tmp_path / "none")))
   with pytest.raises(ValueError, match="the scene itself"):
-    pair_files.before_files(scenes[:1], str(scenes[0]))
+    companions.find(scenes[:1], Options(before=str(scenes[0])))
 
 
 # Sources.

@@ -25,7 +25,7 @@ _FLAGS = flags.FLAGS
 _PROCESS_FLAGS = ("distributed", "coordinator", "processes", "process")
 _PATH_FLAGS = (
   "config", "workdir", "input", "output", "labels", "negative_labels", "merge", "review",
-  "method_file", "dem", "area", "before",
+  "method_file", "dem", "area", "before", "clouds",
 )
 _PATH_FIELDS = (  # Of the config's group "data".
   "directory", "builder", "original", "manifest", "pseudo_masks", "feature_cache_directory", "before",

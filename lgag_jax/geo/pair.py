@@ -8,7 +8,6 @@ import contextlib
 import logging
 import math
 import pathlib
-from typing import Any
 
 import numpy as np
 import pyproj
@@ -22,13 +21,12 @@ from lgag_jax.geo import coregistration, crs_relation
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.geo.windows import window_below
 from lgag_jax.imagery import listing, reading
 from lgag_jax.imagery.opening import ImageError
 
 _LOG = logging.getLogger(__name__)
 
-_NODES = 21  # On each edge of a window, where it is projected into the image before.
-_MARGIN = 2  # Pixels of the image before around a window, for interpolation.
 _PLAIN = CRS.from_epsg(3857)  # Stands for the pixels of two images without a place.
 _SAME = 1e-6  # Pixels between the corners of two grids that are the same.
 
@@ -36,7 +34,8 @@ _SAME = 1e-6  # Pixels between the corners of two grids that are the same.
 class Pair:
   """Both dates of a scene, which reads like a `Scene` of twice the bands: after, then before."""
 
-  def __init__(self, after: Scene, before: Scene, max_shift: float):
+  def __init__(self, after: Scene, before: Scene, max_shift: float, keys: tuple[str, ...]):
+    """Finds the shift, which `keys` identify, unless `max_shift` is 0; raises ImageError."""
     self.path, self.grid, self.dtype = after.path, after.grid, after.dtype
     self.channels = after.channels + before.channels
     self._after, self._before, self._shift = after, before, (0.0, 0.0)
@@ -45,7 +44,7 @@ class Pair:
     self._check()
     self.shift = Shift()
     if max_shift:
-      self.shift = _shift(self, listing.file_key(after.path), listing.file_key(before.path))
+      self.shift = _shift(self, *keys)
       self._shift = self.shift.within(max_shift)
 
   def __enter__(self) -> "Pair":
@@ -118,30 +117,8 @@ class Pair:
 
   def _box(self, transform: Affine, window: Window) -> Window | None:
     """Returns the window of the image before that holds one of the image after, None if none does."""
-    along = np.linspace(0, 1, _NODES)
-    edge = np.concatenate([
-      np.stack([along * window.width, np.full(_NODES, side * window.height)], -1) for side in (0, 1)
-    ] + [
-      np.stack([np.full(_NODES, side * window.width), along * window.height], -1) for side in (0, 1)
-    ])
-    places: Any = transform @ (*edge.T,)
-    x, y = places
-    if self._to_before is not None:
-      x, y = self._to_before.transform(x, y)
-    points: Any = np.asarray(x), np.asarray(y)
-    cols, rows = map(np.asarray, ~self._before.grid.transform @ points)
-    known = np.isfinite(cols) & np.isfinite(rows)
-    if not known.any():
-      return None
-    grid = self._before.grid
-    left, right = cols[known].min(), cols[known].max()
-    top, bottom = rows[known].min(), rows[known].max()
-    if right <= 0 or bottom <= 0 or left >= grid.width or top >= grid.height:
-      return None
-    left, top = max(0, math.floor(left) - _MARGIN), max(0, math.floor(top) - _MARGIN)
-    right = min(grid.width, math.ceil(right) + _MARGIN)
-    bottom = min(grid.height, math.ceil(bottom) + _MARGIN)
-    return Window(left, top, right - left, bottom - top)
+    size = int(window.height), int(window.width)
+    return window_below(transform, size, self._to_before, self._before.grid)
 
   def _check(self) -> None:
     """Raises ImageError unless the images can be laid over each other."""
@@ -171,7 +148,7 @@ def open_pair(
     first, second = (
       stack.enter_context(open_scene(path, channels, bands=bands)) for path in (after, before)
     )
-    pair = Pair(first, second, max_shift)
+    pair = Pair(first, second, max_shift, (listing.file_key(after), listing.file_key(before)))
     stack.pop_all()
   return pair
 

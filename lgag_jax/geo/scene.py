@@ -11,6 +11,7 @@ them open the file, and checks its size.
 import contextlib
 import pathlib
 from collections.abc import Iterator
+from typing import Protocol
 
 import numpy as np
 import rasterio
@@ -29,6 +30,17 @@ _MOST_PIXELS = 1 << 36
 _REMEDY = "Restore it."
 
 
+class Hiding(Protocol):
+  """Hides parts of a scene, as `clouds.Clouds` does."""
+
+  def hidden(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
+    """Returns where a window of the scene, read at `shape`, is hidden, bool[h, w]."""
+    ...
+
+  def close(self) -> None:
+    ...
+
+
 class Scene:
   """An open scene, a context manager for one thread at a time; `open_scene` creates it."""
 
@@ -41,6 +53,7 @@ class Scene:
     self.channels = len(bands) if palette is None else palette.shape[1]
     self.dtype = _dtype(raster, bands) if palette is None else palette.dtype
     self._raster, self._bands, self._palette = raster, bands, palette
+    self._clouds: Hiding | None = None
 
   def __enter__(self) -> "Scene":
     return self
@@ -50,6 +63,12 @@ class Scene:
 
   def close(self) -> None:
     self._raster.close()
+    if self._clouds:
+      self._clouds.close()
+
+  def hide(self, clouds: Hiding) -> None:
+    """Makes pixels under clouds missing from now on; closes `clouds` with the scene."""
+    self._clouds = clouds
 
   def read(
     self, window: Window, out_shape: tuple[int, int] | None = None
@@ -66,6 +85,7 @@ class Scene:
     inside, target = _intersect(window, shape, self.grid)
     if inside is not None:
       pixels[target], valid[target] = self._read_inside(inside, valid[target].shape)
+      valid &= ~self._hidden(window, shape)
     if not valid.all():
       reading.fill_invalid(pixels, valid)
     return pixels, valid
@@ -81,7 +101,11 @@ class Scene:
     if inside is not None:
       with _gdal_context(self.path):
         valid[target] = reading.valid_pixels(self._raster, self._bands, inside)
+      valid &= ~self._hidden(window, shape)
     return valid
+
+  def _hidden(self, window: Window, shape: tuple[int, int]) -> np.ndarray:
+    return self._clouds.hidden(window, shape) if self._clouds else np.zeros(shape, bool)
 
   def _check_size(self, shape: tuple[int, int]) -> None:
     part = f"a window of {shape[0]} x {shape[1]}"

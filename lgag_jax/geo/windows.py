@@ -1,12 +1,20 @@
-"""Windows that cover a scene, and the weights that blend their values at a pixel."""
+"""Windows that cover a scene or lie below those of another, and the weights that blend their values."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import pyproj
+from affine import Affine
+from rasterio.windows import Window
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import WindowPlan
+
+_NODES = 21  # On each edge of a window, where it is projected into another file.
+_MARGIN = 2  # Pixels of the other file around a window, for interpolation.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,3 +71,37 @@ def cover_scene(grid: Grid, windows: WindowPlan, overlap: float) -> tuple[Axis, 
   lengths = (max(1, size // windows.reduction) for size in (grid.height, grid.width))
   rows, cols = (cover(length, windows.side, overlap, windows.stride) for length in lengths)
   return rows, cols
+
+
+def window_below(
+  transform: Affine, shape: tuple[int, int], to_file: pyproj.Transformer | None, file: Grid
+) -> Window | None:
+  """Returns the window of a file that holds the pixels of another grid, None if it holds none.
+
+  The pixels, `shape` of them, lie where `transform` says; `to_file` leads from their coordinates to the
+  file's, None where these are the same.
+  """
+  height, width = shape
+  along = np.linspace(0, 1, _NODES)
+  edge = np.concatenate([
+    np.stack([along * width, np.full(_NODES, side * height)], -1) for side in (0, 1)
+  ] + [
+    np.stack([np.full(_NODES, side * width), along * height], -1) for side in (0, 1)
+  ])
+  places: Any = transform @ (*edge.T,)
+  x, y = places
+  if to_file is not None:
+    x, y = to_file.transform(x, y)
+  points: Any = np.asarray(x), np.asarray(y)
+  cols, rows = map(np.asarray, ~file.transform @ points)
+  known = np.isfinite(cols) & np.isfinite(rows)
+  if not known.any():
+    return None
+  left, right = cols[known].min(), cols[known].max()
+  top, bottom = rows[known].min(), rows[known].max()
+  if right <= 0 or bottom <= 0 or left >= file.width or top >= file.height:
+    return None
+  left, top = max(0, math.floor(left) - _MARGIN), max(0, math.floor(top) - _MARGIN)
+  right = min(file.width, math.ceil(right) + _MARGIN)
+  bottom = min(file.height, math.ceil(bottom) + _MARGIN)
+  return Window(left, top, right - left, bottom - top)

@@ -133,7 +133,7 @@ class MapJob:
   def _digest(self) -> str:
     latest = self._answers.latest
     labels = sorted((key, a.label) for key, a in latest.items() if a.label != UNKNOWN_LABEL)
-    content = (labels, self._answers.tile_size, self._settings.bands)
+    content = (labels, self._answers.tile_size, self._settings.bands, *self._settings.cloud_flags)
     decisions = b"".join(log.read_bytes() for log in self._decisions())
     return hashlib.sha256(repr(content).encode() + decisions).hexdigest()
 
@@ -149,15 +149,15 @@ class MapJob:
       tiling = dataclasses.replace(tiling, review=str(self._folder / _REVIEW))
     review = (f"--review={tiling.review}",) if tiling.review else ()
     bands = (f"--bands={','.join(map(str, settings.bands))}",) if settings.bands else ()
-    source = f"--input={settings.input}"
+    source = f"--input={settings.input}", *settings.cloud_flags
     cut = (
-      "--mode=tile", source, f"--labels={tiling.labels}", f"--output={tiling.output}",
+      "--mode=tile", *source, f"--labels={tiling.labels}", f"--output={tiling.output}",
       f"--tile_size={tiling.tile_size}", f"--max_nodata={tiling.max_nodata}",
       f"--classes={','.join(tiling.classes)}", f"--background={tiling.background}", *bands, *review,
     )
     train = tiling_output.training_flags(tiling, self._channels)
     workdir = f"--workdir={settings.output}/run"
-    maps = "--mode=predict", workdir, source, f"--output={settings.output}/maps", *bands
+    maps = "--mode=predict", workdir, *source, f"--output={settings.output}/maps", *bands
     return [
       Step("Cut the tiles", "tiles", cut), Step("Train", "run", (*train, workdir)),
       Step("Map", "maps", maps),

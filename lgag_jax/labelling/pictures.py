@@ -4,7 +4,6 @@ import collections
 import contextlib
 import functools
 import io
-import pathlib
 import threading
 from collections.abc import Iterator
 
@@ -12,7 +11,8 @@ import numpy as np
 from PIL import Image
 from rasterio.windows import Window
 
-from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.geo.pair import Pair
+from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import scaling
 from lgag_jax.labelling.tile_index import TileIndex
 
@@ -33,7 +33,7 @@ class Pictures:
     self, index: TileIndex, channels: int, bands: tuple[int, ...], rgb_bands: tuple[int, ...]
   ):
     self._index, self._channels, self._bands, self._rgb_bands = index, channels, bands, rgb_bands
-    self._idle: collections.deque[tuple[int, Scene]] = collections.deque()
+    self._idle: collections.deque[tuple[int, Scene | Pair]] = collections.deque()
     self._lock, self._slots = threading.Lock(), threading.BoundedSemaphore(_AT_ONCE)
     self._limits: dict[int, np.ndarray | None] = {}
     self._draw = functools.lru_cache(maxsize=_MAX_PICTURES)(self._drawn)
@@ -110,7 +110,7 @@ class Pictures:
     picture[~valid] = _NO_DATA_GREY
     return picture
 
-  def _limits_of(self, scene: int, opened: Scene) -> np.ndarray | None:
+  def _limits_of(self, scene: int, opened: Scene | Pair) -> np.ndarray | None:
     """Returns the values shown as black and white, the same in all tiles of a scene."""
     if opened.dtype == np.uint8:
       self._limits[scene] = None
@@ -125,14 +125,14 @@ class Pictures:
     return self._limits[scene]
 
   @contextlib.contextmanager
-  def _open(self, number: int) -> Iterator[Scene]:
+  def _open(self, number: int) -> Iterator[Scene | Pair]:
     """Yields a scene that no other thread reads."""
     with self._lock:
       found = next((pair for pair in self._idle if pair[0] == number), None)
       if found:
         self._idle.remove(found)
-    path = self._index.paths[number]
-    scene = found[1] if found else open_scene(pathlib.Path(path), self._channels, bands=self._bands)
+    files = self._index.scenes[number]
+    scene = found[1] if found else files.open(self._channels, bands=self._bands)
     try:
       yield scene
     except BaseException:

@@ -40,14 +40,14 @@ class Session:
     self.settings = settings
     self.output = pathlib.Path(settings.output)
     probe = settings.tiling(settings.tile_size or 256)
-    self._paths = tile.scene_paths(probe)
-    for path in self._paths:
+    self._scenes = tile.find_scenes(probe)
+    for path in (scene.path for scene in self._scenes):
       try:
         path.name.encode()
       except UnicodeEncodeError as error:
         raise ValueError(f"{path!s:.200} has a name that is not UTF-8: rename it.") from error
-    self._channels = tile.channels_of(self._paths[0], probe)
-    self._grids = tile_index.read_grids(self._paths, self._channels, settings.bands)
+    self._channels = tile.channels_of(self._scenes[0].path, probe)
+    self._grids = tile_index.read_grids(self._scenes, self._channels, settings.bands)
     self.answers = Answers(self.output, probe)
     self.merged = None
     if settings.merge:
@@ -69,7 +69,7 @@ class Session:
 
   def _build(self, side: int) -> View:
     settings = self.settings
-    index = tile_index.build(self._paths, self._grids, self._channels, settings.tiling(side))
+    index = tile_index.build(self._scenes, self._grids, self._channels, settings.tiling(side))
     pictures = Pictures(index, self._channels, settings.bands, settings.rgb_bands)
     learner = None
     if settings.learn:

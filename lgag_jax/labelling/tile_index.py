@@ -2,18 +2,24 @@
 
 import dataclasses
 import hashlib
+import logging
 import math
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 from rasterio.windows import Window
 
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.geo.pair import Pair
+from lgag_jax.geo.scene import Scene
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.tiling import tile_grid
 from lgag_jax.tiling.tile_grid import SceneTile
+
+_LOG = logging.getLogger(__name__)
 
 MAX_TILES = 100_000
 _GROUND_SIDE = 128.0  # Metres. A tile should show a landslide and its surroundings.
@@ -37,17 +43,21 @@ class Overview:
 class TileIndex:
   """All tiles to label, in the order of the scenes and of their rows."""
 
-  paths: tuple[pathlib.Path, ...]
+  scenes: tuple[SceneFiles, ...]
   grids: tuple[Grid, ...]
   tile_size: int
   tiles: tuple[tuple[int, SceneTile], ...]  # The scene's number, and the tile.
   overviews: tuple[Overview, ...]
   version: str  # Differs for other scenes or another size.
 
+  @property
+  def paths(self) -> list[pathlib.Path]:
+    return [scene.path for scene in self.scenes]
+
   def key(self, number: int) -> tuple[str, int, int]:
     """Returns the scene's file name, the row and the column of a tile."""
     scene, tile = self.tiles[number]
-    return self.paths[scene].name, tile.row, tile.col
+    return self.scenes[scene].path.name, tile.row, tile.col
 
 
 def default_side(grids: list[Grid]) -> int:
@@ -59,17 +69,21 @@ def default_side(grids: list[Grid]) -> int:
   return int(np.clip(int(_TOLERANCE * wanted) // _STEP * _STEP, *_SIDES))
 
 
-def read_grids(paths: list[pathlib.Path], channels: int, bands: tuple[int, ...]) -> list[Grid]:
+def read_grids(
+  scenes: Sequence[SceneFiles], channels: int, bands: tuple[int, ...]
+) -> list[Grid]:
   """Returns the grids of scenes; raises ImageError naming a scene that cannot be read."""
   grids = []
-  for path in paths:
-    with open_scene(path, channels, bands=bands) as scene:
+  for files in scenes:
+    with files.open(channels, bands=bands) as scene:
       grids.append(scene.grid)
+    if cover := files.cover(grids[-1]):
+      _LOG.info("%s: %s.", files.path, cover)
   return grids
 
 
 def build(
-  paths: list[pathlib.Path], grids: list[Grid], channels: int, settings: Settings
+  scenes: Sequence[SceneFiles], grids: list[Grid], channels: int, settings: Settings
 ) -> TileIndex:
   """Lists the tiles that --mode=tile would cut; raises ValueError if there are too many, or none."""
   counts = [tile_grid.counts(grid, settings) for grid in grids]
@@ -82,14 +96,14 @@ def build(
   tiles: list[tuple[int, SceneTile]] = []
   overviews = []
   progress = Progress("tiles", total, unit="tiles")
-  for number, (path, grid) in enumerate(zip(paths, grids, strict=True)):
-    with open_scene(path, channels, bands=settings.bands) as scene:
+  for number, (files, grid) in enumerate(zip(scenes, grids, strict=True)):
+    with files.open(channels, bands=settings.bands) as scene:
       every = tile_grid.tiles(grid, settings)
       (rows, cols), strips = counts[number], []
       for row in range(rows):
         members = every[row * cols : (row + 1) * cols]
         strips.append(_read_row(scene, members, settings))
-        with_data = _with_data(scene, members, strips[-1][1], settings)
+        with_data = _with_data(scene, members, strips[-1][1], settings, bool(files.clouds))
         tiles += [(number, tile) for tile in with_data]
         progress.advance(cols)
       pixels, valid = (np.concatenate(parts) for parts in zip(*strips, strict=True))
@@ -99,30 +113,39 @@ def build(
       f"--input={settings.input} has no tile with data: set a larger --max_nodata or "
       "another --tile_size."
     )
+  paths = [path for files in scenes for path in (files.path, files.clouds) if path]
   status = [path.stat() for path in paths]
   parts = [(p.name, s.st_size, s.st_mtime_ns) for p, s in zip(paths, status, strict=True)]
   digest = hashlib.sha256(repr((parts, settings.tile_size, settings.bands, len(tiles))).encode())
   return TileIndex(
-    tuple(paths), tuple(grids), settings.tile_size, tuple(tiles), tuple(overviews),
+    tuple(scenes), tuple(grids), settings.tile_size, tuple(tiles), tuple(overviews),
     digest.hexdigest()[:16],
   )
 
 
 def _read_row(
-  scene: Scene, row: list[SceneTile], settings: Settings
+  scene: Scene | Pair, row: list[SceneTile], settings: Settings
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Reads a row of tiles in cells, and their valid mask: a cell is valid if any of its pixels is."""
+  """Reads a row of tiles in cells, and their valid mask: a cell is valid if any of its pixels is.
+
+  With a cloud mask it also must not hold a pixel under a cloud.
+  """
   side = settings.tile_size
   cells = min(_CELLS, side)
   return scene.read(Window(0, row[0].row * side, len(row) * side, side), (cells, cells * len(row)))
 
 
 def _with_data(
-  scene: Scene, row: list[SceneTile], cells: np.ndarray, settings: Settings
+  scene: Scene | Pair, row: list[SceneTile], cells: np.ndarray, settings: Settings, has_clouds: bool
 ) -> list[SceneTile]:
   """Returns the tiles of a row of tiles whose fraction of nodata pixels --mode=tile would accept."""
   least, kept = 1.0 - settings.max_nodata, []
   for tile, part in zip(row, np.split(cells, len(row), axis=1), strict=True):
-    if part.all() or (part.any() and scene.valid(tile.window).mean() >= least):
-      kept.append(tile)
+    if not part.all():
+      if not part.any() and not has_clouds:  # One pixel under a cloud hides its whole cell.
+        continue
+      valid = scene.valid(tile.window)
+      if not valid.any() or valid.mean() < least:
+        continue
+    kept.append(tile)
   return kept

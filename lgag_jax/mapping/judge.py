@@ -16,9 +16,8 @@ from lgag_jax import config as configs
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
 from lgag_jax.evaluation.evaluate import SIZE_EDGES
-from lgag_jax.geo import layer_formats
+from lgag_jax.geo import companions, layer_formats
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.pair_files import before_files
 from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, opening, reading
@@ -45,8 +44,8 @@ def evaluate(
   Scenes without a reference are logged and skipped. Raises ValueError or OSError naming the file or the
   flag, if possible before anything is mapped.
   """
-  scenes = list(before_files(listing.scene_files(source), options.before))
-  references = find_references(scenes, reference_options.labels)
+  scenes = companions.find(listing.scene_files(source), options)
+  references = find_references([scene.path for scene in scenes], reference_options.labels)
   config = configs.load(workdir / "config.json")
   processes.run_on_first(lambda: _check_references(references, config, options, reference_options))
   result = predict.map_scenes(workdir, source, output, options)

@@ -25,6 +25,8 @@ def write(output: pathlib.Path, scenes: Sequence[dict]) -> dict[str, dict]:
       row[f"{name}_flat"] = values.get("flat")  # Earlier releases dropped none.
       row[f"{name}_threshold"] = values.get("threshold")
     row["no_data_share"] = round(scene["no_data_share"], 6)
+    clouds = scene.get("clouds")  # Earlier releases hid none.
+    row["cloud_share"] = round(clouds["clouded"], 6) if clouds else None
     rows[scene["stem"]] = row | {"path": scene.get("path", "")}  # Earlier releases recorded no path.
   if rows:
     path = output / "predictions.csv"

@@ -10,7 +10,7 @@ import jax
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
-from lgag_jax.geo.pair_files import before_files
+from lgag_jax.geo import companions
 from lgag_jax.imagery import listing, reading
 from lgag_jax.mapping import (
   maps_table,
@@ -71,8 +71,8 @@ def map_scenes(
   """
   terrain_filter.check(options)
   paths, products_of_maps = listing.scenes_and_products(source)
-  dates = before_files(terrain_filter.without_dem(paths, options), options.before)
-  paths = list(dates)
+  scenes = companions.find(terrain_filter.without_dem(paths, options), options)
+  paths = [scene.path for scene in scenes]
   if products_of_maps:
     _LOG.warning(
       "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
@@ -93,7 +93,7 @@ def map_scenes(
     state = jax.tree.map(sharding.gather_to_host, state)
   with lock.hold(output, "output"):
     skipped = _SkippedImages()
-    plans = list(plan_scenes(dates, loaded, options, MapNames(output), skipped.add))
+    plans = list(plan_scenes(scenes, loaded, options, MapNames(output), skipped.add))
     classes = len(config.data.classes)
     names = {plan.stem: plan.product_names(classes, options) for plan in plans}
     processes.run_on_first(lambda: output_folder.prepare(output, names))

@@ -226,6 +226,7 @@ def _figures(
     "method": plan.provenance.method, "gate": config.localize.gate,
     "event": plan.provenance.event, "image_date": plan.provenance.image_date,
     "georeferenced": grid.georeferenced, "valid_pixels": valid,
-    "no_data_share": 1.0 - valid / (grid.height * grid.width), "view": dataclasses.asdict(plan.windows),
-    "classes": classes,
+    "no_data_share": 1.0 - valid / (grid.height * grid.width),
+    "clouds": dataclasses.asdict(plan.cover) if plan.cover else None,
+    "view": dataclasses.asdict(plan.windows), "classes": classes,
   }

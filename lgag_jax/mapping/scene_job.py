@@ -158,7 +158,7 @@ class SceneJob:
 def value_warnings(brightest: float | None, dtype: np.dtype, config: DataConfig) -> list[str]:
   """Returns what to check in a scene of which `brightest` is the largest value, None without data."""
   if brightest is None:
-    return ["it has no data: every pixel is nodata, so its map is empty. Check its nodata value."]
+    return ["it has no data: every pixel is nodata or under clouds, so its map is empty. Check both."]
   return [text for text in [scaling.dark_warning(brightest, dtype, config)] if text]
 
 

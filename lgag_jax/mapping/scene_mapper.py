@@ -14,7 +14,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.geo.pair_files import open_dates
 from lgag_jax.geo.windows import Axis, cover_scene
 from lgag_jax.mapping import products, window_pipeline
 from lgag_jax.mapping.row_store import RowStore
@@ -68,7 +67,7 @@ class SceneMapper:
       store = self._store(plan, spans[part])
       job = SceneJob(
         functools.partial(
-          open_dates, plan.path, plan.before, self.config.data.channels, bands=self.options.bands,
+          plan.source.open, self.config.data.channels, bands=self.options.bands,
           max_shift=self.options.max_shift,
         ),
         plan.windows, rows, cols, spans[part], store, np.array(self.thresholds, np.float32),

@@ -50,6 +50,7 @@ def write(
     labels=labels, flat_counts=any(
       values.get("flat") is not None for result in results for values in result["classes"].values()
     ),
+    cloud_counts=any(result.get("clouds") for result in results),
     more_scenes=len(results) - min(len(results), MAX_ROWS),
     legend_classes=list(zip(names, itertools.cycle(qgis_style.COLOURS), strict=False)),
     densities=_densities(largest, labels, output),

@@ -5,15 +5,16 @@ import hashlib
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
 from lgag_jax.config import Config
 from lgag_jax.geo import crs_relation, placement, scale
+from lgag_jax.geo.clouds import Cover
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair, shift_warnings
-from lgag_jax.geo.pair_files import open_dates
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import listing
@@ -41,7 +42,13 @@ class ScenePlan:
   warnings: tuple[str, ...] = ()  # What its header tells the reader of its map to check.
   provenance: Provenance = Provenance()
   workdir: str = ""  # Of the network.
-  before: pathlib.Path | None = None  # The image before the event.
+  files: SceneFiles | None = None  # What is read with it, if anything.
+  cover: Cover | None = None  # Of its cloud mask.
+
+  @property
+  def source(self) -> SceneFiles:
+    """The files that the scene's pixels are read from."""
+    return self.files or SceneFiles(self.path)
 
   @property
   def dates(self) -> int:
@@ -99,13 +106,10 @@ def check_dates(config: Config, options: Options) -> None:
 
 
 def plan_scenes(
-  dates: dict[pathlib.Path, pathlib.Path | None], loaded: LoadedModel, options: Options,
-  names: MapNames, skip: Callable[[pathlib.Path, Exception], None],
+  scenes: Sequence[SceneFiles], loaded: LoadedModel, options: Options, names: MapNames,
+  skip: Callable[[pathlib.Path, Exception], None],
 ) -> Iterator[ScenePlan]:
-  """Yields a plan for each scene whose header can be read; calls `skip` with the others.
-
-  `dates` are the scenes, each with its image before or None.
-  """
+  """Yields a plan for each scene whose header can be read; calls `skip` with the others."""
   config, training_scale = loaded.config, loaded.scale_for(options)
   maker = map_maker(loaded, options)
   if training_scale.gsd is None:
@@ -113,13 +117,15 @@ def plan_scenes(
       "The ground resolution of training is unknown (--training_gsd): scenes are assumed to have the "
       "same."
     )
-  for path, before in dates.items():
+  for source in scenes:
+    path = source.path
     try:
-      with open_dates(
-        path, before, config.data.channels, bands=options.bands, max_shift=options.max_shift
+      with source.open(
+        config.data.channels, bands=options.bands, max_shift=options.max_shift
       ) as scene:
         grid, dtype = scene.grid, scene.dtype
         of_dates = _date_warnings(scene, options)
+      cover = source.cover(grid)
       gsd = grid.gsd() or options.gsd or None
       shape = grid.height, grid.width
       windows = scale.plan_windows(training_scale, config, gsd, options.tile_size, shape)
@@ -139,13 +145,14 @@ def plan_scenes(
       )
     if gsd is None and training_scale.gsd:
       _LOG.info("%s does not give its ground resolution (--gsd): assuming that of training.", path.name)
-    files = [listing.file_key(file) for file in (path, before) if file]
-    parts = json.dumps([*maker, *files])
+    if cover:
+      _LOG.info("%s: %s.", path, cover)
+    parts = json.dumps([*maker, *source.keys()])
     key = hashlib.sha256(parts.encode()).hexdigest()
     made_by = provenance(loaded, options, gsd, path.name)
     stem = names.stem(path, grid, key)
     yield ScenePlan(
-      path, stem, grid, windows, key, dtype, warnings, made_by, str(loaded.workdir), before
+      path, stem, grid, windows, key, dtype, warnings, made_by, str(loaded.workdir), source, cover
     )
 
 

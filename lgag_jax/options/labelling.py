@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from lgag_jax.options import serving, tiling
+from lgag_jax.options import cloud_masks, serving, tiling
 from lgag_jax.options.fields import flag, require
 
 TABLE = "labels.csv"  # The answers, in the output folder.
@@ -22,6 +22,8 @@ class Settings:
   background: str = flag("non-landslide", "the name for tiles without any class.")
   max_nodata: float = flag(0.5, "tiles with a larger fraction of nodata pixels are not shown.")
   bands: tuple[int, ...] = flag((), "bands of the scenes to train with, such as 4,3,2.")
+  clouds: str = flag("", cloud_masks.FILES)
+  cloud_kind: str = flag(cloud_masks.AUTO, cloud_masks.KIND)
   rgb_bands: tuple[int, ...] = flag((1, 2, 3), (
     "which of these bands the page shows as red, green and blue, counted from 1."))
   positives: int = flag(20, "the number of positive answers to ask for, per class.")
@@ -58,13 +60,19 @@ class Settings:
     return cls(
       input=settings.input, output=settings.output, tile_size=settings.tile_size,
       classes=settings.classes, background=settings.background, max_nodata=settings.max_nodata,
-      bands=settings.bands, learn=False, sheets=True,
+      bands=settings.bands, clouds=settings.clouds, cloud_kind=settings.cloud_kind, learn=False,
+      sheets=True,
     )
+
+  @property
+  def cloud_flags(self) -> tuple[str, ...]:
+    """The flags that name the cloud masks in other modes."""
+    return (f"--clouds={self.clouds}", f"--cloud_kind={self.cloud_kind}") if self.clouds else ()
 
   def tiling(self, tile_size: int) -> tiling.Settings:
     """Returns the settings of --mode=tile that cut the same tiles; raises ValueError naming a flag."""
     return tiling.Settings(
       input=self.input, output=f"{self.output}/tiles", labels=f"{self.output}/{TABLE}",
       tile_size=tile_size, classes=self.classes, background=self.background,
-      max_nodata=self.max_nodata, bands=self.bands,
+      max_nodata=self.max_nodata, bands=self.bands, clouds=self.clouds, cloud_kind=self.cloud_kind,
     )

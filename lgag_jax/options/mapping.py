@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import datetime
 
+from lgag_jax.options import cloud_masks
 from lgag_jax.options.fields import flag, require
 
 SCHEMAS = ("plain", "usgs", "copernicus_ems")
@@ -20,6 +21,8 @@ class Options:
     "scenes, or a folder or glob of files with the scenes' names. Any grid and CRS."))
   max_shift: float = flag(5.0, (
     "with --before, the longest shift between the dates that is corrected, in pixels. 0: none is."))
+  clouds: str = flag("", cloud_masks.FILES)
+  cloud_kind: str = flag(cloud_masks.AUTO, cloud_masks.KIND)
   gsd: float = flag(0.0, (
     "ground resolution of the scenes in metres per pixel, if their files do not state it."))
   training_gsd: float = flag(0.0, (
@@ -64,6 +67,7 @@ class Options:
     require(0 <= self.min_slope < 90, self, "min_slope", "at least 0 and below 90 degrees")
     if self.min_slope and not self.dem:
       raise ValueError(f"--min_slope={self.min_slope:g} needs --dem, the DEM that gives the slope.")
+    cloud_masks.check(self)
     require(self.event.isprintable(), self, "event", "text on one line")
     require(_is_date(self.image_date), self, "image_date", "a date such as 2015-04-26")
     for name in ("gsd", "training_gsd", "simplify", "max_shift"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from lgag_jax.options import cloud_masks
 from lgag_jax.options.fields import flag, require
 
 UNKNOWN_LABEL, NO_DATA = "unknown", "no data"  # Of tiles without a certain label, or without data.
@@ -9,6 +10,7 @@ _AUTO = -1
 # The flags that also matter where tiles are only shown.
 _WITHOUT_LABELS = (
   "input", "output", "labels", "tile_size", "max_nodata", "bands", "classes", "background",
+  "clouds", "cloud_kind",
 )
 
 
@@ -35,6 +37,8 @@ class Settings:
     "scenes' names. Any grid and CRS. Tiles of it go to before/."))
   max_shift: float = flag(5.0, (
     "with --before, the longest shift between the dates that is corrected, in pixels. 0: none is."))
+  clouds: str = flag("", cloud_masks.FILES)
+  cloud_kind: str = flag(cloud_masks.AUTO, cloud_masks.KIND)
   review: str = flag("", (
     "the folder or a GeoPackage of a review (--mode=review), used together with --labels. Where "
     "somebody decided in the review, the decision counts. Or a layer of points, lines and polygons "
@@ -76,6 +80,7 @@ class Settings:
     for field in dataclasses.fields(self) if not self.labels else ():
       if field.name not in _WITHOUT_LABELS and getattr(self, field.name) != field.default:
         raise ValueError(f"--{field.name} needs --labels: without, no tile is cut to train on.")
+    cloud_masks.check(self)
     require(self.tile_size > 0, self, "tile_size", "positive")
     require(0 <= self.max_shift < float("inf"), self, "max_shift", "0 or more")
     for name in ("tile_stride", "min_pixels", "unknown_buffer", "block_size"):

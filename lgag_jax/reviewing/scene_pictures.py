@@ -7,6 +7,7 @@ import threading
 
 from rasterio.windows import Window
 
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery.opening import ImageError
@@ -52,7 +53,8 @@ class ScenePictures:
     rows, cols = (-(-length // scale) for length in (grid.height, grid.width))
     with open_scene(self._path, channels, bands=bands) as scene:
       pixels, valid = scene.read(Window(0, 0, cols * scale, rows * scale), (rows, cols))
-    index = TileIndex((self._path,), (grid,), SQUARE, (), (Overview(pixels, valid, scale),), "")
+    overview = Overview(pixels, valid, scale)
+    index = TileIndex((SceneFiles(self._path),), (grid,), SQUARE, (), (overview,), "")
     return Pictures(index, channels, bands, self._settings.rgb_bands)
 
 

@@ -21,9 +21,10 @@ from affine import Affine
 from rasterio.enums import ColorInterp
 
 from lgag_jax.config import DataConfig
+from lgag_jax.geo import companions
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair, shift_warnings
-from lgag_jax.geo.pair_files import before_files, open_dates
 from lgag_jax.geo.scene import Scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery import listing, reading
@@ -49,8 +50,8 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   Raises ValueError or OSError that names the file or the flag, and writes nothing in that case.
   """
   files.require_utf8(pathlib.Path(settings.output), f"--output={settings.output}")
-  before = before_files(scene_paths(settings), settings.before)
-  scenes = list(before)
+  sources = find_scenes(settings)
+  scenes = [source.path for source in sources]
   if products := listing.scenes_and_products(settings.input)[1]:
     _LOG.warning(
       "%d files of --input=%s are no scenes, since lgag wrote them, such as %s.", len(products),
@@ -61,9 +62,12 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   labels.check_scenes(scenes, settings)
   channels = channels_of(scenes[0], settings)
   grids = {}
-  for path in scenes:
-    with open_dates(path, before[path], channels, bands=settings.bands) as scene:
+  for source in sources:
+    path = source.path
+    with source.open(channels, bands=settings.bands) as scene:
       grids[path], dtype = scene.grid, scene.dtype
+    if cover := source.cover(grids[path]):
+      _LOG.info("%s: %s.", path, cover)
     if dtype.kind in "ui" and dtype.itemsize > 2:
       _LOG.warning(
         "%s holds %s, and so will its tiles. To train on them, set data.max_value to the largest valid "
@@ -75,11 +79,10 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   split_of = _splits(grids, settings)
   rows, progress = [], Progress("tiles", int(total), unit="tiles")
   with folders.atomic_folder(pathlib.Path(settings.output)) as folder:
-    for path, grid in grids.items():
+    for source in sources:
+      path, grid = source.path, grids[source.path]
       with (
-        open_dates(
-          path, before[path], channels, bands=settings.bands, max_shift=settings.max_shift
-        ) as scene,
+        source.open(channels, bands=settings.bands, max_shift=settings.max_shift) as scene,
         labels.open_labels(path, grid, settings) as label,
       ):
         for text in shift_warnings(scene.shift, settings.max_shift) if isinstance(scene, Pair) else ():
@@ -97,7 +100,12 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   return rows, output.command(settings, channels)
 
 
-def scene_paths(settings: Settings) -> list[pathlib.Path]:
+def find_scenes(settings: Settings) -> list[SceneFiles]:
+  """Lists the scenes of --input, with what is read with them; raises ValueError or OSError."""
+  return companions.find(_scene_paths(settings), settings)
+
+
+def _scene_paths(settings: Settings) -> list[pathlib.Path]:
   """Lists the scenes of --input (a file, a folder or a glob), without the file of labels."""
   label_path = pathlib.Path(settings.labels).absolute()
   scenes = [path for path in listing.scene_files(settings.input) if path.absolute() != label_path]

@@ -1,0 +1,102 @@
+"""What the values of a cloud mask mean: Sentinel-2's SCL, Landsat's QA_PIXEL, or a mask of 0 and 1.
+
+SCL is the scene classification of Sentinel-2 L2A, QA_PIXEL the quality band of Landsat Collection 2.
+"""
+
+import pathlib
+import re
+
+import numpy as np
+
+from lgag_jax.imagery.opening import ImageError
+
+UNKNOWN = -1  # Stands for a pixel without a value: nodata, or outside the file.
+LARGEST = (1 << 16) - 1
+NAMES = {
+  "scl": "a scene classification of Sentinel-2 (SCL)", "qa_pixel": "a QA_PIXEL of Landsat",
+  "mask": "a mask in which 1 is cloud",
+}
+SCL_NO_DATA = 0
+SCL_CLOUDED = (1, 3, 8, 9, 10)  # Saturated, cloud shadow, medium and high clouds, cirrus.
+_SCL_LARGEST = 11
+# Classes from this one on tell that it is SCL. Other products number theirs 0..4 (clear, water, cloud).
+_SCL_CERTAIN = 5
+_QA_FILL = 0b1
+_QA_CLOUDED = 0b11110  # Dilated cloud, cirrus, cloud, cloud shadow.
+# First bits of the confidences of cloud, shadow and snow: two bits each, never 0 in measured pixels.
+_QA_CONFIDENCES = (8, 10, 12)
+_NAMED = {
+  "scl": re.compile(r"(?<![a-z0-9])(scl|scene[ _-]?classification)(?![a-z0-9])"),
+  "qa_pixel": re.compile(r"(?<![a-z0-9])qa[ _-]?pixel(?![a-z0-9])"),
+}
+_SHOWN = 8  # Values in a message.
+
+
+def clouded(values: np.ndarray, kind: str) -> np.ndarray:
+  """Returns where values, i32 of any shape, mean cloud, cloud shadow, cirrus or saturated."""
+  if kind == "scl":
+    return np.isin(values, SCL_CLOUDED)
+  if kind == "qa_pixel":
+    return ~unknown(values, kind) & (values & _QA_CLOUDED != 0)
+  return values == 1
+
+
+def unknown(values: np.ndarray, kind: str) -> np.ndarray:
+  """Returns where values, i32 of any shape, do not tell whether there is a cloud."""
+  missing = values == UNKNOWN
+  if kind == "scl":
+    return missing | (values == SCL_NO_DATA)
+  if kind == "qa_pixel":  # No measured pixel has the value 0, with which some exports fill.
+    return missing | (values & _QA_FILL != 0) | (values == 0)
+  return missing
+
+
+def kind_of(values: np.ndarray, path: pathlib.Path, description: str = "", asked: str = "auto") -> str:
+  """Returns the kind of a file with these values i64[n], all different and known.
+
+  `description` is that of its band, `asked` the flag --cloud_kind. Raises ImageError if the values are
+  not of the kind that was asked for, or could be of two kinds.
+  """
+  if asked != "auto":
+    largest = {"scl": _SCL_LARGEST, "qa_pixel": LARGEST, "mask": 1}[asked]
+    if values.max() > largest:
+      raise ImageError(
+        f"--clouds={path} holds {_shown(values)}, so it is not {NAMES[asked]}, whose largest value is "
+        f"{largest}: correct --cloud_kind={asked}. {_remedy(path)}"
+      )
+    return asked
+  named = [kind for kind, words in _NAMED.items() if words.search(f"{path.stem} {description}".lower())]
+  is_mask, is_scl = values.max() <= 1, values.max() <= _SCL_LARGEST
+  if is_mask and not named:
+    return "mask"
+  if not is_mask and is_scl and (named == ["scl"] or (not named and values.max() >= _SCL_CERTAIN)):
+    return "scl"
+  if not is_scl and named in ([], ["qa_pixel"]) and _are_qa_pixel(values):
+    return "qa_pixel"
+  fits = {"mask": is_mask, "scl": is_scl, "qa_pixel": not is_scl or "qa_pixel" in named}
+  possible = [kind for kind, fit in fits.items() if fit]
+  choices = " or ".join(f"--cloud_kind={kind} ({NAMES[kind]})" for kind in possible)
+  raise ImageError(
+    f"What is --clouds={path}? Where the scene lies it holds {_shown(values)}, which does not tell. "
+    f"Say what it is: {choices}. {_remedy(path)}"
+  )
+
+
+def _are_qa_pixel(values: np.ndarray) -> bool:
+  """Returns whether all values have the bits of a QA_PIXEL, or are its fill."""
+  measured = values[(values != _QA_FILL) & (values != 0)]
+  set_bits = [(measured >> bit) & 0b11 != 0 for bit in _QA_CONFIDENCES]
+  return bool(np.all(measured & _QA_FILL == 0) and np.all(set_bits))
+
+
+def _shown(values: np.ndarray) -> str:
+  listed = ", ".join(map(str, values[:_SHOWN].tolist()))
+  word = "only the value" if len(values) == 1 else "the values"
+  return f"{word} {listed}{f' and {len(values) - _SHOWN} more' if len(values) > _SHOWN else ''}"
+
+
+def _remedy(path: pathlib.Path) -> str:
+  return (
+    "Of any other product, write a mask, 1 for cloud and 0 for clear, such as gdal_calc.py "
+    f"-A {path.name} --calc='(A==2)|(A==4)' --type=Byte --hideNoData --outfile=mask.tif"
+  )
