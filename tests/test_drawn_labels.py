@@ -44,18 +44,19 @@ def place(tmp_path):
   return tmp_path
 
 
-@pytest.mark.parametrize("form", ["field", "two files", "decision", "numbers"])
+@pytest.mark.parametrize("form", ["field", "two files", "decision", "DECISION", "numbers", "reals"])
 def test_clicks_on_landslides_and_on_none_label_their_tiles(place, form, caplog):
   points, fields = shapely.points(YES_POINTS + NO_POINTS), {}
-  words = {"field": (YES, NO), "decision": ("missed", "not_landslide"), "numbers": ("1", "0")}
+  words = {"field": (YES, NO), "decision": ("missed", "not_landslide"), "numbers": ("1", "0"),
+           "reals": (1.0, 0.0)}
   if form == "two files":
     labels = write_layer(place / "slides.gpkg", points[:2])
     fields["negative_labels"] = str(write_layer(place / "none.gpkg", points[2:]))
   else:
-    column = [words[form][0]] * 2 + [words[form][1]] * 3
-    name = "decision" if form == "decision" else "kind"
-    labels = write_layer(place / "clicks.gpkg", points, **{name: column})
-    fields["field"] = "" if form == "decision" else name
+    yes, no = words[form.lower()]
+    name = form if form.lower() == "decision" else "kind"
+    labels = write_layer(place / "clicks.gpkg", points, **{name: [yes] * 2 + [no] * 3})
+    fields["field"] = "kind" if name == "kind" else ""
   caplog.set_level(logging.INFO)
   rows = cut(place, labels, **fields)
   expected = dict.fromkeys(tiles_of(NO_POINTS), NO) | dict.fromkeys(tiles_of(YES_POINTS), YES)
@@ -177,6 +178,7 @@ def test_a_layer_of_roads_added_to_a_review_in_a_gis_counts(tmp_path, caplog):
   ([SLIDE, ROAD], {"decision": ["accepted", "not_landslide"]}, {}, "has the decision 'accepted'"),
   ([SLIDE, ROAD], {"decision": ["missed", "not_landslide"]}, {"classes": ("a", "b")},
    "a missed landslide has the class ''"),
+  ([SLIDE, ROAD], {"Decision": ["missed", "not landslide"]}, {}, "has the decision 'not landslide'"),
   ([shapely.Point()], {"decision": ["not_landslide"]}, {}, "holds no shape that can be read"),
   ([SLIDE], {}, {"negative_labels": "nowhere.gpkg"}, "--negative_labels=nowhere.gpkg: no such file"),
   ([SLIDE], {}, {"negative_labels": "drawn.gpkg"}, "is the file of --labels"),
@@ -193,16 +195,28 @@ def test_nothing_is_taken_in_silence(place, shapes, column, fields, message, mon
     cut(place, **{"labels": labels, **fields})
 
 
-def test_decisions_are_no_inventory(place):
-  labels = write_layer(place / "drawn.gpkg", [SLIDE, SLIDE], decision=["missed", "not_landslide"])
-  with (
-    pytest.raises(ValueError, match=r"some of its shapes are not_landslide.*Only --mode=tile"),
-    open_reference(labels, GRID, (YES,)),
-  ):
+@pytest.mark.parametrize(("name", "words", "fields", "said"), [
+  ("decision", ["missed", "not_landslide"], {}, "not_landslide"),
+  ("decision", ["accepted", "rejected"], {}, "rejected"),
+  ("DECISION", ["accepted", "Rejected"], {"field": "kind"}, "Rejected"),
+  ("Decision", ["redrawn", None], {}, "undecided"),
+  ("decision", ["ours", "No landslide"], {}, "No landslide"),
+  ("decision", [1, 0], {}, "0"),
+])
+def test_decisions_are_no_inventory(place, name, words, fields, said):
+  labels = write_layer(
+    place / "drawn.gpkg", [SLIDE, SLIDE], **{"kind": [YES, YES], name: words})
+  message = rf"some of its shapes are {said},.*Only --mode=tile"
+  with pytest.raises(ValueError, match=message), open_reference(labels, GRID, (YES,), **fields):
     pass
+  if said != "not_landslide":
+    none = write_layer(place / "none.gpkg", [ROAD])
+    for more in (fields, {"negative_labels": str(none), **fields}):
+      with pytest.raises(ValueError, match=message if said != "undecided" else "undecided|no label"):
+        cut(place, labels, **more)
 
 
-def test_an_inventory_stays_one(place):
+def test_an_inventory_stays_one(place, caplog):
   """A landslide's tile is positive and all others are negative, whatever other fields it has."""
   labels = write_layer(place / "inventory.gpkg", [SLIDE], kind=[YES], decision=["accepted by me"])
   for field in ("", "kind"):
@@ -210,6 +224,7 @@ def test_an_inventory_stays_one(place):
     assert rows[1, 2].label == YES
     assert sum(row.label == NO for row in rows.values()) > 40
     assert not any(row.label == UNKNOWN for row in rows.values())
+    assert "whose field decision says 'accepted by me'" in caplog.text
 
 
 @pytest.mark.parametrize(("labels", "review", "taught"), [

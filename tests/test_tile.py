@@ -56,7 +56,9 @@ def write_scene(path, *, bands=3, dtype="uint8", crs=32644, place=PLACE):
 
 def write_layer(path, geometries, **fields):
   moved = shapely.transform(np.array(geometries), lambda p: np.array([PLACE @ tuple(q) for q in p]))
-  values = [np.array(value, object) for value in fields.values()]
+  values = [
+    np.array(value, float if isinstance(value[0], float) else object) for value in fields.values()
+  ]
   pyogrio.raw.write(
     path, shapely.to_wkb(moved), values, list(fields), crs="EPSG:32644", geometry_type="Unknown"
   )

@@ -9,7 +9,14 @@ import pyogrio
 import pyogrio.raw
 import shapely
 
-from lgag_jax.geo import antimeridian, geometry_parts, layer_files, layer_formats, shapes
+from lgag_jax.geo import (
+  antimeridian,
+  geometry_parts,
+  layer_fields,
+  layer_files,
+  layer_formats,
+  shapes,
+)
 from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
 
@@ -41,7 +48,8 @@ def layers(path: pathlib.Path) -> dict[str, set[str]]:
 def with_decisions(path: pathlib.Path) -> bool:
   """Returns whether a file holds shapes with a field `decision`, and is no exported review."""
   return any(
-    shapes.DECISION in fields and not fields >= shapes.REVIEW_FIELDS for fields in layers(path).values()
+    layer_fields.name_in(fields, layer_fields.DECISION) and not layer_fields.of_review(fields)
+    for fields in layers(path).values()
   )
 
 
@@ -50,14 +58,14 @@ def values(path: pathlib.Path, layer: str, field: str) -> set[str]:
   source = layer_files.source(path)[1]
   with shapes.error_context(path):
     data = pyogrio.raw.read(source, layer=layer, columns=[field], read_geometry=False)[3]
-  return set(map(_text, data[0].tolist()))
+  return {layer_fields.text(value).strip() for value in data[0].tolist()}
 
 
 def read(
   path: pathlib.Path, names: Sequence[str], fields: Sequence[str], grid: Grid,
   scene: pathlib.Path | str,
 ) -> DrawnShapes:
-  """Reads layers of a file, with `fields` of those layers that have them.
+  """Reads layers of a file, with `fields`, in any case, of those layers that have them.
 
   Skips parts that are empty or have no position in the scene's coordinates, repairs invalid polygons,
   and warns with the number of features of each. Raises ValueError naming the file.
@@ -77,8 +85,9 @@ def _read_layer(
     info = pyogrio.read_info(source, layer=layer)
     shapes.refuse_points(info)
     present = set(info["fields"])
-    columns = [field for field in fields if field in present]
-    meta, _, wkb, data = pyogrio.raw.read(source, layer=layer, columns=columns, force_2d=True)
+    columns = {field: name for field in fields if (name := layer_fields.name_in(present, field))}
+    meta, _, wkb, data = pyogrio.raw.read(
+      source, layer=layer, columns=list(columns.values()), force_2d=True)
     with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
       features = shapely.from_wkb(wkb, on_invalid="ignore")
   texts = dict(zip(meta["fields"].tolist(), data, strict=True))
@@ -100,10 +109,7 @@ def _read_layer(
   geometries, index = antimeridian.copies_in_scene(parts[usable], grid)
   owners = owners[usable][index]
   return DrawnShapes(geometries, {
-    field: np.array([_text(texts[field][n]) if field in texts else "" for n in owners], object)
-    for field in fields
+    field: np.array([
+      layer_fields.text(texts[columns[field]][n]).strip() if field in columns else "" for n in owners
+    ], object) for field in fields
   })
-
-
-def _text(value: object) -> str:
-  return "" if value is None or value != value else str(value).strip()

@@ -15,16 +15,21 @@ import pyogrio.raw
 import pyproj
 import shapely
 
-from lgag_jax.geo import antimeridian, crs_relation, geometry_parts, layer_files, tile_outlines
+from lgag_jax.geo import (
+  antimeridian,
+  crs_relation,
+  geometry_parts,
+  layer_fields,
+  layer_files,
+  tile_outlines,
+)
 from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
 
 _LOG = logging.getLogger(__name__)
 
 _MOST = 0.5  # Of a layer's points.
-DECISION, NOT_LANDSLIDE = "decision", "not_landslide"
 POINT_FIELDS = ("stable_id", "kind", "elevation_m")  # `mapping.extreme_points` explains them.
-REVIEW_FIELDS = {"feature", "number", DECISION, "class"}  # `tiling.review_files` explains them.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,21 +57,23 @@ def read_shapes(
     info = pyogrio.read_info(source, layer=layer)
     if info["driver"] != driver:
       raise ValueError(f"GDAL opens it with {info['driver']}, not {driver}")
-    if not where and set(info["fields"]) >= REVIEW_FIELDS:
+    if not where and layer_fields.of_review(info["fields"]):
       raise ValueError(
         "it holds a review, in which rejected polygons would count as landslides. For --mode=tile give "
         "the whole file that --mode=review wrote. Otherwise give its inventory, <scene>_reviewed.gpkg"
       )
-    if not (where or field) and DECISION in info["fields"]:
-      _refuse_decisions(source, layer)
     refuse_points(info)
+    decision = layer_fields.name_in(info["fields"], layer_fields.DECISION)
     _check_field(info["fields"], field, classes)
-    columns = [field] if field else []
+    columns = [name for name in (field, decision) if name]
     meta, _, wkb, data = pyogrio.raw.read(
       source, layer=layer, columns=columns, force_2d=True, where=where or None
     )
     with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
       features = shapely.from_wkb(wkb, on_invalid="ignore")
+  values = dict(zip(meta["fields"].tolist(), data, strict=True))
+  if decision and decision != field and not where:
+    layer_fields.check_decisions(path, values[decision].tolist())
   readable = np.flatnonzero(~(shapely.is_missing(features) | shapely.is_empty(features)))
   unreadable = np.setdiff1d(np.arange(len(features)), readable)
   warn(path, unreadable, "have no readable geometry; skipping them")
@@ -76,7 +83,7 @@ def read_shapes(
     raise ValueError(f"{path} holds no {kind} that can be read. Save the layer again from its source.")
   numbers = np.ones(len(geometries), np.uint8)
   if field:
-    numbers = _class_numbers(path, data[0][readable], field, classes)[index]
+    numbers = _class_numbers(path, values[field][readable], field, classes)[index]
   geometries, located = to_pixels(path, geometries, meta["crs"], grid, scene)
   if not located.any():
     raise ValueError(
@@ -126,15 +133,6 @@ def _layer(path: pathlib.Path, source: str | bytes, layer: str) -> str:
   raise ValueError(f"it has {problem}: choose one with --layer, of {', '.join(names) or 'none'}")
 
 
-def _refuse_decisions(source: str | bytes, layer: str) -> None:
-  decisions = pyogrio.raw.read(source, layer=layer, columns=[DECISION], read_geometry=False)[3][0]
-  if NOT_LANDSLIDE in decisions:
-    raise ValueError(
-      f"its field {DECISION} says that some of its shapes are {NOT_LANDSLIDE}, and all would count as "
-      "landslides. Only --mode=tile reads such a layer. Give one of landslides alone"
-    )
-
-
 def _check_field(fields: np.ndarray, field: str, classes: tuple[str, ...]) -> None:
   if field and field not in fields:
     raise ValueError(f"it has no field {field!r}: choose one with --field, of {', '.join(fields)}")
@@ -146,7 +144,8 @@ def _check_field(fields: np.ndarray, field: str, classes: tuple[str, ...]) -> No
 
 
 def _class_numbers(path, values: np.ndarray, field: str, classes: tuple[str, ...]) -> np.ndarray:
-  names, inverse = np.unique([str(value) for value in values], return_inverse=True)
+  texts = [layer_fields.text(value) for value in values.tolist()]
+  names, inverse = np.unique(texts, return_inverse=True)
   for name in names:
     if name not in classes:
       raise ValueError(

@@ -13,7 +13,7 @@ import pyogrio
 import pyogrio.raw
 import shapely
 
-from lgag_jax.geo import layer_files, layer_formats
+from lgag_jax.geo import layer_fields, layer_files, layer_formats
 
 FIELDS = ("label", "scene", "row", "col")
 SIZE_FIELD = "tile_size"  # Of the outlines that are written to be labelled.
@@ -71,13 +71,6 @@ def read(path: pathlib.Path, layer: str) -> tuple[list[Outline], str | None]:
     raise ValueError(f"{path} cannot be read as labels: {str(error).rstrip('.')}.") from error
   names = [name.lower() for name in meta["fields"]]
   shapes = shapely.from_wkb(wkb, on_invalid="ignore")
-  cells = (map(_text, values) for values in zip(*(column.tolist() for column in columns), strict=True))
+  cells = zip(*(map(layer_fields.text, column.tolist()) for column in columns), strict=True)
   rows = (dict(zip(names, values, strict=True)) for values in cells)
   return list(zip(np.asarray(numbers).tolist(), rows, shapes, strict=True)), meta["crs"]
-
-
-def _text(value: object) -> str:
-  """Returns a field's value as a table has it: null as "", and whole numbers without a point."""
-  if value is None or value != value:
-    return ""
-  return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)

@@ -9,8 +9,9 @@ import pathlib
 import numpy as np
 import shapely
 
-from lgag_jax.geo import drawn_shapes, placement, shapes, tile_outlines
+from lgag_jax.geo import drawn_shapes, layer_fields, placement, tile_outlines
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.layer_fields import DECISION
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
 from lgag_jax.tiling import review_files, tile_labels
 from lgag_jax.tiling.ground_labels import GroundLabels
@@ -26,13 +27,14 @@ def are_drawn(path: pathlib.Path, settings: Settings) -> bool:
   if settings.negative_labels:
     return True
   layers = _layers(path, settings.layer)
-  if any(fields >= shapes.REVIEW_FIELDS for fields in layers.values()):  # An exported review.
+  if any(map(layer_fields.of_review, layers.values())):  # An exported review.
     return False
-  field = settings.field or shapes.DECISION
-  words = {word for name, fields in layers.items() if field in fields
-           for word in drawn_shapes.values(path, name, field)}
+  words: set[str] = set()
+  for name, fields in layers.items():
+    field = settings.field or layer_fields.name_in(fields, DECISION)
+    words |= drawn_shapes.values(path, name, field) if field in fields else set()
   if not settings.field:
-    return bool(words & {MISSED, NOT_LANDSLIDE})
+    return bool(set(map(layer_fields.decision_word, words)) & {MISSED, NOT_LANDSLIDE})
   return any(_is_background(word, settings) for word in words)
 
 
@@ -43,13 +45,16 @@ def open_drawn(
   _require_place(path, grid)
   names = list(_layers(path, settings.layer))
   if settings.field or not settings.negative_labels:
-    field = settings.field or shapes.DECISION
+    field = settings.field or DECISION
     read = _read_field if settings.field else read_decisions
     _require_field(path, names, field, settings)
     geometries, values = read(path, names, grid, settings, scene)
   else:
     if len(settings.classes) > 1:
       raise ValueError(f"{path}: set --field to the field that holds the class.")
+    for name, fields in _layers(path, settings.layer).items():
+      if field := layer_fields.name_in(fields, DECISION):
+        layer_fields.check_decisions(path, drawn_shapes.values(path, name, field))
     geometries = drawn_shapes.read(path, names, (), grid, scene).geometries
     values = np.ones(len(geometries), np.uint8)
   if settings.negative_labels:
@@ -71,7 +76,7 @@ def open_decisions(
   """Opens shapes with a field `decision`, which --review names."""
   _require_place(path, grid)
   names = list(_layers(path, ""))
-  _require_field(path, names, shapes.DECISION, settings)
+  _require_field(path, names, DECISION, settings)
   geometries, values = read_decisions(path, names, grid, settings, scene)
   _log(path, scene, grid, geometries, values)
   return GroundLabels(geometries, values, np.array([], object), settings, is_partial=True)
@@ -86,8 +91,8 @@ def read_decisions(
   path: pathlib.Path, names: list[str], grid: Grid, settings: Settings, scene: pathlib.Path | str
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns shapes and values: `missed` is a landslide, of the class in the field `class`."""
-  drawn = drawn_shapes.read(path, names, (shapes.DECISION, "class"), grid, scene)
-  words = zip(drawn.words[shapes.DECISION], drawn.words["class"], strict=True)
+  drawn = drawn_shapes.read(path, names, (DECISION, "class"), grid, scene)
+  words = zip(drawn.words[DECISION], drawn.words["class"], strict=True)
   numbers = [_decided(path, decision, class_name, settings) for decision, class_name in words]
   return drawn.geometries, np.array(numbers, np.uint8)
 
@@ -97,7 +102,7 @@ def _decided(path: pathlib.Path, decision: str, class_name: str, settings: Setti
     return 0
   if decision != MISSED:
     raise ValueError(
-      f"{path}: a shape has the {shapes.DECISION} {decision!r}: write {MISSED} or {NOT_LANDSLIDE} "
+      f"{path}: a shape has the {DECISION} {decision!r}: write {MISSED} or {NOT_LANDSLIDE} "
       "into the field, or delete the shape."
     )
   if not class_name and len(settings.classes) == 1:
@@ -113,8 +118,8 @@ def _decided(path: pathlib.Path, decision: str, class_name: str, settings: Setti
 def _read_field(
   path: pathlib.Path, names: list[str], grid: Grid, settings: Settings, scene: pathlib.Path | str
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Returns shapes and values by the field --field."""
-  drawn = drawn_shapes.read(path, names, (settings.field,), grid, scene)
+  """Returns shapes and values by the field --field; a field `decision` may not deny a landslide."""
+  drawn = drawn_shapes.read(path, names, (settings.field, DECISION), grid, scene)
   numbers = {settings.background: 0, UNKNOWN_LABEL: _UNDECIDED}
   numbers |= {name: number for number, name in enumerate(settings.classes, 1)}
   labels = [
@@ -122,7 +127,11 @@ def _read_field(
     else tile_labels.read_label(f"{path}: a shape", word, settings)
     for word in drawn.words[settings.field]
   ]
-  return drawn.geometries, np.array([numbers[label] for label in labels], np.uint8)
+  values = np.array([numbers[label] for label in labels], np.uint8)
+  if settings.field != DECISION:
+    decisions = drawn.words[DECISION][(values > 0) & (values != _UNDECIDED)]
+    layer_fields.check_decisions(path, decisions[decisions != ""].tolist())
+  return drawn.geometries, values
 
 
 def check_negatives(settings: Settings, *, of_tiles: bool) -> None:
@@ -140,7 +149,9 @@ def check_negatives(settings: Settings, *, of_tiles: bool) -> None:
     raise ValueError(f"--negative_labels={path} is no layer of shapes (.gpkg, .shp, .geojson).")
   if path.samefile(positives):
     raise ValueError(f"--negative_labels={path} is the file of --labels. Give that of the negatives.")
-  if tile_outlines.tile_layers(path) or any(shapes.DECISION in fields for fields in layers.values()):
+  if tile_outlines.tile_layers(path) or any(
+    layer_fields.name_in(fields, DECISION) for fields in layers.values()
+  ):
     raise ValueError(
       f"--negative_labels={path} holds outlines of tiles or decisions of a review. Give a layer in "
       "which every shape is no landslide."
@@ -158,7 +169,7 @@ def _layers(path: pathlib.Path, layer: str) -> dict[str, set[str]]:
 def _require_field(path: pathlib.Path, names: list[str], field: str, settings: Settings) -> None:
   layers = _layers(path, settings.layer if path == pathlib.Path(settings.labels) else "")
   for name in names:
-    if field not in layers[name]:
+    if not (layer_fields.name_in(layers[name], field) if field == DECISION else field in layers[name]):
       raise ValueError(
         f"{path}: its layer {name} has no field {field!r}, which says what is a landslide and what is "
         "none. Add it, or remove the layer from the file."

@@ -10,12 +10,12 @@ import pathlib
 
 import pyogrio
 
-from lgag_jax.geo import drawn_shapes, layer_files, layer_formats, shapes
+from lgag_jax.geo import drawn_shapes, layer_fields, layer_files, layer_formats
 from lgag_jax.geo.grid import Grid
 from lgag_jax.options.tiling import Settings
 
 LAYER, ORIGINALS = "review", "originals"
-NOT_LANDSLIDE = shapes.NOT_LANDSLIDE  # A decision, and the class of what has it.
+NOT_LANDSLIDE = layer_fields.NOT_LANDSLIDE  # A decision, and the class of what has it.
 LANDSLIDES = ("accepted", "redrawn")  # Decisions on mapped polygons.
 REJECTED, MISSED = "rejected", "missed"
 COLUMNS = ("feature", "number", "decision", "class")

@@ -6,7 +6,7 @@ import pathlib
 import numpy as np
 import pyogrio.raw
 
-from lgag_jax.geo import drawn_shapes, shapes
+from lgag_jax.geo import drawn_shapes, layer_fields, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.options.tiling import Settings
 from lgag_jax.tiling import drawn_labels, review_files
@@ -68,12 +68,12 @@ def _added_layers(review: ReviewFile, grid: Grid, settings: Settings) -> _Shapes
   for name, fields in drawn_shapes.layers(review.path).items():
     if name in (LAYER, ORIGINALS):
       continue
-    if shapes.DECISION in fields:
+    if layer_fields.name_in(fields, layer_fields.DECISION):
       names.append(name)
     else:
       _LOG.warning(
         "%s: its layer %s is not used, since it has no field %s.", review.path, name,
-        shapes.DECISION,
+        layer_fields.DECISION,
       )
   if not names:
     return np.array([], object), np.array([], np.uint8)
