@@ -12,9 +12,9 @@ from rasterio.windows import Window
 from lgag_jax.geo import placement
 from lgag_jax.geo.reference import open_reference
 from lgag_jax.geo.scene import open_scene
-from lgag_jax.imagery import listing, reading
+from lgag_jax.imagery import listing, reading, reduction
 from lgag_jax.imagery.reading import ImageError
-from tests.test_reading import pixels, write_png, write_tiff
+from tests.test_reading import mask_of, pixels, write_png, write_tiff
 from tests.test_scene import NORTH_UP, H, W
 
 UTM = rasterio.CRS.from_epsg(32644)
@@ -91,6 +91,77 @@ def test_a_nodata_value_in_notes_is_missing_data(tmp_path):
   np.testing.assert_array_equal(reading.read_pixels(path, 3)[1], VALID)
   with open_scene(path, 3) as scene:
     np.testing.assert_array_equal(scene.valid(Window(0, 0, W, H)), VALID)
+
+
+SCATTERED = np.random.default_rng(3).random((H, W)) > 0.02
+REDUCED = (13, 20)
+
+
+def strictly_reduced(valid, shape):
+  """Returns which reduced pixels have only valid contributions, pixel by pixel."""
+  (h, w), result = shape, np.zeros(shape, bool)
+  for row, col in np.ndindex(*shape):
+    rows = [r for r in range(H) if row * H < (r + 1) * h and r * h < (row + 1) * H]
+    cols = [c for c in range(W) if col * W < (c + 1) * w and c * w < (col + 1) * W]
+    result[row, col] = valid[np.ix_(rows, cols)].all()
+  return result
+
+
+@pytest.mark.parametrize(("dtype", "largest", "options"), [
+  (np.uint8, 1, {}), (np.uint8, 1, {"nbits": 1}), (np.uint8, 255, {}), (np.uint16, 255, {}),
+  (np.float32, 0.5, {}), (np.float32, np.nan, {}),
+])
+def test_only_zero_in_a_mask_beside_an_image_is_missing(tmp_path, dtype, largest, options):
+  path = write_tiff(tmp_path / "a.tif", pixels(H, W))
+  values = np.where(SCATTERED, 1 if np.isnan(largest) else largest, 0).astype(dtype)
+  if np.isnan(largest):
+    values[~SCATTERED] = np.nan
+  write_tiff(tmp_path / "m.tif", values, **options).rename(f"{path}.msk")
+  with open_scene(path, 3) as scene:
+    for shape in ((H, W), REDUCED):
+      expected = strictly_reduced(SCATTERED, shape)
+      np.testing.assert_array_equal(scene.read(Window(0, 0, W, H), shape)[1], expected)
+      assert 0.2 < expected.mean() < 1
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NodataShadowWarning")
+@pytest.mark.parametrize("case", ["notes", "file and notes", "mask and nodata", "alpha and nodata"])
+def test_no_missing_value_is_averaged_into_a_valid_pixel(tmp_path, case, monkeypatch):
+  monkeypatch.setattr(reduction, "_PIECE", 400)  # Several strips.
+  array = np.where(SCATTERED[..., None], 200, -9999).astype(np.int16).repeat(4, axis=-1)
+  array[::9, ::13][SCATTERED[::9, ::13]] = -1  # Nodata of the file: GDAL does not average it.
+  known = SCATTERED & (array[..., 0] != -1)
+  own = None if case == "notes" else -1
+  array = array[..., :3] if case != "alpha and nodata" else array
+  if case == "alpha and nodata":
+    array[..., 3] = np.where(SCATTERED, 255, 0)
+  with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True):
+    path = write_tiff(
+      tmp_path / "a.tif", array, nodata=own, alpha="YES" if array.shape[-1] == 4 else "NO",
+      photometric="RGB")
+    if case == "mask and nodata":
+      with rasterio.open(path, "r+") as raster:
+        raster.write_mask(SCATTERED)
+  if "notes" in case:
+    band = '<PAMRasterBand band="{}"><NoDataValue>{}</NoDataValue></PAMRasterBand>'
+    more = "".join(band.format(number, -9999) for number in (1, 2, 3))
+    notes(path, crs=None, transform=None, more=more)
+  with open_scene(path, 3) as scene:
+    valid = scene.valid(Window(0, 0, W, H))
+    reduced, where = scene.read(Window(0, 0, W, H), REDUCED)
+  np.testing.assert_array_equal(valid, SCATTERED if case == "notes" else known)
+  assert set(np.unique(reduced[where])) <= ({200} if own else set(range(-1, 201)))
+  assert where.mean() > 0.2
+  if case == "notes":
+    np.testing.assert_array_equal(where, strictly_reduced(SCATTERED, REDUCED))
+
+
+def test_both_nodata_values_of_a_mask_mean_unknown(tmp_path):
+  mask = np.array([[0, 1, 1], [254, 255, 1]], np.uint8)
+  path = write_tiff(tmp_path / "m.tif", mask, nodata=255)
+  band = '<PAMRasterBand band="1"><NoDataValue>254</NoDataValue></PAMRasterBand>'
+  notes(path, crs=None, transform=None, more=band)
+  np.testing.assert_array_equal(mask_of(path), [[0, 1, 1], [255, 255, 1]])
 
 
 def test_a_prj_completes_a_world_file_unless_it_is_a_shapefile_s(tmp_path):

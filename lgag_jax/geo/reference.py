@@ -163,7 +163,7 @@ def _same_transform(transform: Affine, grid: Grid) -> bool:
 
 
 def _reference_from_raster(
-  views, grid: Grid, rule: MaskRule, *, classes: int, nodata: float | None
+  views, grid: Grid, rule: MaskRule, *, classes: int, nodata: list[float]
 ) -> Reference:
   def read(window: Window) -> np.ndarray:
     values = np.full((int(window.height), int(window.width)), reading.UNKNOWN, np.uint8)
@@ -179,8 +179,8 @@ def _reference_from_raster(
       part = reading.read_mask(
         view, classes=classes, ignore=rule.ignore, threshold=rule.threshold, window=inside
       )
-      if nodata:  # A warped view does not state it.
-        part[view.read(1, window=inside) == nodata] = reading.UNKNOWN
+      for value in nodata:  # A warped view does not state it.
+        part[view.read(1, window=inside) == value] = reading.UNKNOWN
       if isinstance(view, WarpedVRT):
         part[view.read(view.count, window=inside) == 0] = reading.UNKNOWN
       values[rows, cols] = np.where(values[rows, cols] == reading.UNKNOWN, part, values[rows, cols])

@@ -196,9 +196,9 @@ def _values(path: pathlib.Path, key: str) -> _Values:
       counts.update(_count(array if labelled is None else array[labelled]))
       if len(counts) >= _MAX_VALUES:
         break
-    declared = nodata if nodata and nodata in counts else None
-    if nodata:
-      counts.pop(nodata, None)
+    declared = next((value for value in nodata if value in counts), None)
+    for value in nodata:
+      counts.pop(value, None)
     return _Values(tuple(counts.most_common(_MAX_VALUES)), _is_lossy(raster), declared, problem)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.windows import Window
 
-from lgag_jax.imagery import side_files
+from lgag_jax.imagery import reduction, side_files
 from lgag_jax.imagery.opening import ImageError, check_window, error_context, open_raster
 from lgag_jax.imagery.orientation import Raster
 
@@ -115,8 +115,8 @@ def read_mask(
   """
   values = _read_bands(raster, raster.name, [1], window)[0]
   unknown = values == ignore
-  if nodata := mask_nodata(raster):
-    unknown |= values == nodata
+  for value in mask_nodata(raster):
+    unknown |= values == value
   if (labelled := labelled_pixels(raster, window)) is not None:
     unknown |= ~labelled
   if np.issubdtype(values.dtype, np.inexact):
@@ -136,9 +136,10 @@ def read_mask(
   return mask
 
 
-def mask_nodata(raster: Raster) -> float | None:
-  """Returns the nodata value of a mask's first band: by the notes beside the file, or by the file."""
-  return dict(side_files.read_notes(pathlib.Path(raster.name)).nodata).get(1, raster.nodata)
+def mask_nodata(raster: Raster) -> list[float]:
+  """Returns the nodata values of a mask's first band, by its file and the notes beside it, except 0."""
+  declared = dict(side_files.read_notes(pathlib.Path(raster.name)).nodata).get(1)
+  return [value for value in (raster.nodata, declared) if value]
 
 
 def labelled_pixels(raster: Raster, window: Window | None = None) -> np.ndarray | None:
@@ -171,7 +172,8 @@ def valid_pixels(
   """Returns where all `bands` are valid by masks, alpha and nodata values, bool [H, W].
 
   A pixel must be valid by each of them; GDAL uses only the first that a file has. An alpha band among
-  `bands` is data. With a smaller `shape`, a pixel is valid if any valid pixel contributes to it.
+  `bands` is data. With a smaller `shape`, GDAL leaves pixels that it knows as missing out of averages:
+  there a pixel is valid if any valid pixel contributes to it. By all else, all of them must be valid.
   """
   height, width = (window.height, window.width) if window else (raster.height, raster.width)
   # The average of a mask of 0 and 255 is the valid fraction, to within 1/510.
@@ -183,19 +185,35 @@ def valid_pixels(
   declared = {} if raster.driver == "VRT" else dict(side_files.read_notes(path).nodata)
   alphas = [i for i, kind in enumerate(raster.colorinterp, 1) if kind == ColorInterp.alpha]
   shared_mask_read = False  # One mask for all bands is read once.
+  missing: list[tuple[int, float]] = []  # Bands, and values that GDAL does not take for missing data.
   for band in bands:
     flags = raster.mask_flag_enums[band - 1]
     is_alpha, is_shared = MaskFlags.alpha in flags, MaskFlags.per_dataset in flags
     if MaskFlags.all_valid not in flags and not is_alpha and not (is_shared and shared_mask_read):
       valid &= raster.read_masks(band, **options) > 0
       shared_mask_read |= is_shared
-    own = raster.nodatavals[band - 1]
-    nodata = declared.get(band, own)
-    if nodata is not None and (MaskFlags.nodata not in flags or nodata != own):
-      values = raster.read(band, **options)
-      valid &= ~(np.isnan(values) if np.isnan(nodata) else values == nodata)
-  for band in set(alphas) - set(bands):
-    valid &= raster.read(band, **options) > 0
+    own, other = raster.nodatavals[band - 1], declared.get(band)
+    missing += [(band, value) for value in (own, other) if value is not None and not (
+      MaskFlags.nodata in flags and value == own)]
+  transparent = set(alphas) - set(bands)
+  if all(MaskFlags.alpha in raster.mask_flag_enums[band - 1] for band in bands):
+    for band in transparent:
+      valid &= raster.read(band, **options) > 0
+  else:
+    missing += [(band, 0.0) for band in transparent]
+  if missing:
+    valid &= reduction.all_valid(
+      lambda part: _without(raster, missing, part), window or Window(0, 0, width, height), valid.shape
+    )
+  return valid
+
+
+def _without(raster: Raster, missing: list[tuple[int, float]], window: Window) -> np.ndarray:
+  """Returns where none of the bands has its value of missing data, bool [H, W]."""
+  valid = np.ones((int(window.height), int(window.width)), bool)
+  for band, value in missing:
+    values = raster.read(band, window=window)
+    valid &= ~(np.isnan(values) if np.isnan(value) else values == value)
   return valid
 
 

@@ -15,10 +15,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lgag_jax.imagery import opening, orientation, plain_crs
+from lgag_jax.imagery import opening, orientation, plain_crs, reduction
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
@@ -100,12 +99,14 @@ def valid_pixels(
         f"{file} is a {mask.driver} of {mask.shape} with {mask.count} bands, not a TIFF mask of its "
         f"image, {raster.shape}: restore or remove it."
       )
-    height, width = (window.height, window.width) if window else mask.shape
+    window = window or Window(0, 0, mask.width, mask.height)
+    height, width = int(window.height), int(window.width)
     opening.check_size(mask, file, height * width * mask.count, opening.MAX_BYTES, "a window", (
       "read smaller windows"))
+
+    def read(part: Window) -> np.ndarray:
+      values = mask.read(window=part)
+      return np.all((values < 0) | (values > 0), axis=0)  # NaN is neither.
+
     with opening.error_context(file):
-      largest = np.iinfo(mask.dtypes[0]).max if shape else 1
-      values = mask.read(
-        window=window, out_shape=(mask.count, *shape) if shape else None, resampling=Resampling.average
-      )
-    return np.all(values >= largest, axis=0)
+      return reduction.all_valid(read, window, shape or (height, width))
