@@ -84,8 +84,8 @@ def _read_layer(path: pathlib.Path) -> None:
 
 
 def _prepare_shapefile(folder: pathlib.Path) -> None:
-  """Writes the other parts of the shapefile, of which only x.shp is damaged."""
-  polygon = shapely.box(5e5, 4_999_960, 500_020, 5e6)
+  """Writes the other parts of the shapefile, of which only x.shp is damaged; both hold triangles."""
+  polygon = shapely.Polygon([(5e5, 4_999_960), (500_020, 4_999_960), (5e5, 5e6)])
   pyogrio.raw.write(
     folder / "x.shp", shapely.to_wkb(np.array([polygon] * 2, object)),
     [np.array(["a", "b"], object)], ["type"], crs="EPSG:32633", geometry_type="Polygon",

@@ -16,7 +16,7 @@ from typing import Any
 
 import pyogrio
 
-from lgag_jax.geo import layer_formats
+from lgag_jax.geo import layer_formats, shapefile_parts
 from lgag_jax.imagery import plain_crs
 
 # Otherwise GDAL reads notes in a file beside a layer.
@@ -69,7 +69,11 @@ def source(path: pathlib.Path) -> tuple[str, str | bytes]:
   try:
     if driver == "GeoJSON":
       return driver, _plain_json(content, path)
-    _check_prj(path) if driver == "ESRI Shapefile" else check_geopackage(path)
+    if driver == "ESRI Shapefile":
+      _check_prj(path)
+      shapefile_parts.check(path)
+    else:
+      check_geopackage(path)
   except ValueError as error:
     raise ValueError(f"{path} cannot be read as labels: {error}. Save the layer again.") from error
   except (TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -177,6 +181,7 @@ def check_geopackage(path: pathlib.Path) -> None:
       database.set_progress_handler(lambda: next(steps, -1) < 0, 1000)  # A view can be endless.
       database.text_factory = lambda data: data.decode("latin-1")
       _check_tables(database)
+      _check_counts(database)
       for row in database.execute("SELECT * FROM gpkg_spatial_ref_sys"):
         _check_crs(" ".join(value for value in row if isinstance(value, str)))
   except sqlite3.Error as error:
@@ -195,11 +200,28 @@ def _check_tables(database: sqlite3.Connection) -> None:
         f"it holds a view or a virtual table ({text[:100]!r}), which may open other files or never "
         "end: save its features as a layer"
       )
-  tables = database.execute("SELECT name FROM pragma_table_list WHERE type = 'table'").fetchall()
-  for (name,) in tables:
-    hidden = database.execute("SELECT max(hidden) FROM pragma_table_xinfo(?)", (name,)).fetchone()[0]
+  for name, hidden in database.execute(
+    "SELECT t.name, max(x.hidden) FROM pragma_table_list t, pragma_table_xinfo(t.name) x "
+    "WHERE t.type = 'table' GROUP BY t.name"
+  ):
     if hidden:
       raise ValueError(f"its table {name!r} holds generated columns, which may take any memory")
+
+
+def _check_counts(database: sqlite3.Connection) -> None:
+  """Raises ValueError if a layer has more features than it says, since GDAL reads no more."""
+  tables = {name for (name,) in database.execute("SELECT lower(name) FROM sqlite_master")}
+  if "gpkg_ogr_contents" not in tables:
+    return
+  rows = database.execute("SELECT lower(table_name), feature_count FROM gpkg_ogr_contents").fetchall()
+  for table, stated in rows:
+    if stated is None or table not in tables:
+      continue
+    name = table.encode("latin-1").decode()
+    quoted = name.replace('"', '""')
+    count = database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0]
+    if count > stated:
+      raise ValueError(f"its layer {name!r} has {count} features, but says that it only has {stated}")
 
 
 def _check_crs(text: str) -> None:

@@ -1,0 +1,76 @@
+"""Checks that the parts of a shapefile (.shp, .shx, .dbf) are whole and of one version.
+
+GDAL reads the features that .shx lists, and no more than .dbf has rows: with parts of different
+versions, the others are lost without an error.
+"""
+
+import pathlib
+import struct
+
+import numpy as np
+
+_HEADER = 100  # Bytes of .shp and .shx.
+_LENGTH = 24  # Where the header of .shx has the file's length in words of two bytes.
+_RECORD = 8  # Bytes of the header of a record, and of an entry of .shx.
+
+
+def check(path: pathlib.Path) -> None:
+  """Raises ValueError saying which part of a shapefile is cut, or does not fit the others."""
+  if (index := _part(path, ".shx")) is None:
+    return  # GDAL asks for it.
+  shapes, entries = np.memmap(path, np.uint8, "r"), np.fromfile(index, np.uint8)
+  if len(entries) < (stated := max(_HEADER, 2 * _number(entries, _LENGTH))):
+    raise ValueError(f"{index.name} is cut: it has {len(entries)} of {stated} bytes")
+  count = max(0, 2 * _number(entries, _LENGTH) - _HEADER) // _RECORD
+  starts = entries[_HEADER : _HEADER + count * _RECORD].view(">u4")[::2]
+  _check_records(path, shapes, 2 * starts.astype(np.int64))
+  if table := _part(path, ".dbf"):
+    _check_table(path, table, count)
+
+
+def _check_records(path: pathlib.Path, shapes: np.ndarray, starts: np.ndarray) -> None:
+  """Checks that records begin where .shx says, and that none follows them that it does not know."""
+  end = _HEADER
+  if len(starts):
+    if starts.max() + _RECORD + 4 > len(shapes):
+      raise ValueError(f"{path.name} is cut, or its .shx is of another version")
+    lengths, kinds = (
+      np.ascontiguousarray(shapes[starts[:, None] + np.arange(first, first + 4)]).view(order)[:, 0]
+      for first, order in ((4, ">u4"), (_RECORD, "<u4"))
+    )
+    if (kind := shapes[32:36].tobytes()) != bytes(4) and not np.isin(kinds, (0, kind[0])).all():
+      raise ValueError(f"its .shx lists shapes where {path.name} has none. {_other_version(path)}")
+    ends = starts + _RECORD + 2 * lengths.astype(np.int64)
+    end = int(ends[starts.argmax()])
+    if ends.max() > len(shapes):
+      raise ValueError(f"{path.name} is cut in the middle of a shape")
+  # A record that an editor has replaced may stay behind. It has the number of the new one.
+  if end + _RECORD <= len(shapes) and _number(shapes, end) > len(starts):
+    raise ValueError(
+      f"its .shx lists {len(starts)} shapes, but {path.name} has more. {_other_version(path)}")
+
+
+def _check_table(path: pathlib.Path, table: pathlib.Path, count: int) -> None:
+  with table.open("rb") as file:
+    header = file.read(12)
+  if len(header) < 12:
+    raise ValueError(f"{table.name} is cut: it has {len(header)} bytes")
+  rows, header_length, row_length = struct.unpack("<IHH", header[4:])
+  if rows != count:
+    raise ValueError(
+      f"{table.name} has {rows} rows, but {path.name} {count} shapes. {_other_version(path)}")
+  if (size := table.stat().st_size) < (stated := header_length + rows * row_length):
+    raise ValueError(f"{table.name} is cut: it has {size} of {stated} bytes")
+
+
+def _part(path: pathlib.Path, suffix: str) -> pathlib.Path | None:
+  files = (path.with_suffix(s) for s in (suffix, suffix.upper()))
+  return next((file for file in files if file.is_file()), None)
+
+
+def _number(content: np.ndarray, at: int) -> int:
+  return int.from_bytes(content[at : at + 4].tobytes(), "big")
+
+
+def _other_version(path: pathlib.Path) -> str:
+  return f"{path.stem}.shp, .shx and .dbf must be of one version"
