@@ -1,7 +1,9 @@
 """Vector layers as people have them: empty parts, collections, curves, heights, flat shapes."""
 
+import contextlib
 import json
 import logging
+import sqlite3
 import struct
 
 import numpy as np
@@ -99,7 +101,7 @@ def test_curves_are_read_as_the_outlines_that_they_mean(tmp_path, caplog, multi)
   assert not caplog.text
 
 
-def test_measures_do_not_matter_and_surfaces_are_counted(tmp_path, caplog):
+def test_measures_do_not_matter(tmp_path, caplog):
   ring = shapely.get_coordinates(on_earth(SQUARE)).tolist()
   measured = wkb(2003, [(*point, 5.0) for point in ring])
   both = wkb(3006, wkb(3003, [(*point, 1.0, 2.0) for point in ring]))
@@ -107,10 +109,66 @@ def test_measures_do_not_matter_and_surfaces_are_counted(tmp_path, caplog):
     path = write_wkb(tmp_path / f"{number}.gpkg", feature)
     np.testing.assert_array_equal(whole(path), drawn(SQUARE))
   assert not caplog.text
-  surface = wkb(1016, wkb(1017, [(*point, 1.0) for point in [*ring[:3], ring[0]]]))
-  path = write_wkb(tmp_path / "tin.gpkg", surface, measured)
+
+
+@pytest.mark.filterwarnings("ignore:Registering non-standard")
+def test_surfaces_are_the_polygons_that_they_consist_of(tmp_path, caplog):
+  ring = shapely.get_coordinates(on_earth(SQUARE)).tolist()
+  first, second = ([*ring[:3], ring[0]], [*ring[2:], ring[2]])
+  plain = shapely.to_wkb(on_earth(OTHER))
+  for number, features in enumerate((
+    (wkb(16, wkb(17, first), wkb(17, second)), plain),
+    (wkb(1016, *(wkb(1017, [(*p, 1.0) for p in part]) for part in (first, second))), plain),
+    (wkb(17, first), wkb(17, second), plain), (wkb(15, wkb(3, ring)), plain),
+    (wkb(7, plain, wkb(7, wkb(16, wkb(17, first)), wkb(15, wkb(3, second)))),),
+  )):
+    path = write_wkb(tmp_path / f"{number}.gpkg", *features)
+    np.testing.assert_array_equal(whole(path), drawn(SQUARE, OTHER))
+  assert not caplog.text
+
+
+@pytest.mark.parametrize("case", ["cut", "curves", "geojson", "kind"])
+def test_a_feature_that_cannot_be_read_is_refused(tmp_path, case):
+  ring = shapely.get_coordinates(on_earth(SQUARE)).tolist()
+  circle = [GRID.transform @ point for point in ((3, 8), (6, 11), (9, 8), (6, 5), (3, 8))]
+  collection = wkb(7, wkb(3, ring), wkb(10, wkb(8, circle)))
+  message, path = "the geometry of its feature 2 is damaged", tmp_path / "a.gpkg"
+  if case == "curves":
+    write_wkb(path, wkb(3, ring), collection)
+    message = "its feature 2 is a collection with curves.*CONVERT_TO_LINEAR"
+  elif case == "cut":
+    write_layer(path, [on_earth(SQUARE), on_earth(OTHER), None])
+    with contextlib.closing(sqlite3.connect(path)) as database, database:
+      triggers = database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall()
+      for (name,) in triggers:
+        database.execute(f'DROP TRIGGER "{name}"')
+      database.execute("UPDATE a SET geom = substr(geom, 1, length(geom) - 20) WHERE fid = 2")
+  else:
+    kind, points = ("Polygon", ring) if case == "geojson" else ("Ring", [ring])
+    shapes = [("Polygon", [ring]), ("Polygon", [ring]), (kind, points)]
+    features = [{"type": "Feature", "geometry": {"type": k, "coordinates": p}} for k, p in shapes]
+    path = tmp_path / "a.geojson"
+    crs = {"type": "name", "properties": {"name": "EPSG:32644"}}
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features, "crs": crs}))
+  with pytest.raises(ValueError, match=message):
+    whole(path)
+
+
+def test_features_without_geometry_are_skipped(tmp_path, caplog):
+  shapes = [on_earth(SQUARE), None, shapely.Polygon(), on_earth(OTHER)]
+  for suffix in ("gpkg", "shp"):
+    path = tmp_path / f"a.{suffix}"
+    raw.write(
+      path, shapely.to_wkb(np.array(shapes, object)), [np.arange(4)], ["n"], crs="EPSG:32644",
+      geometry_type="Polygon")
+    np.testing.assert_array_equal(whole(path), drawn(SQUARE, OTHER))
+    assert f"a.{suffix}: 2 of its features have no readable geometry; skipping them" in caplog.text
+
+
+def test_a_ring_that_is_not_closed_is_read(tmp_path, caplog):
+  path = write_wkb(tmp_path / "a.gpkg", wkb(3, shapely.get_coordinates(on_earth(SQUARE)).tolist()[:-1]))
   np.testing.assert_array_equal(whole(path), drawn(SQUARE))
-  assert "1 of its features have no readable geometry" in caplog.text
+  assert not caplog.text
 
 
 @pytest.mark.parametrize("root", ["feature", "collection"])

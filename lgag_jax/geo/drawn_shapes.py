@@ -15,6 +15,7 @@ from lgag_jax.geo import (
   layer_fields,
   layer_files,
   layer_formats,
+  layer_geometry,
   shapes,
 )
 from lgag_jax.geo.geometry_parts import warn
@@ -86,10 +87,9 @@ def _read_layer(
     shapes.refuse_points(info)
     present = set(info["fields"])
     columns = {field: name for field in fields if (name := layer_fields.name_in(present, field))}
-    meta, _, wkb, data = pyogrio.raw.read(
-      source, layer=layer, columns=list(columns.values()), force_2d=True)
-    with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
-      features = shapely.from_wkb(wkb, on_invalid="ignore")
+    meta, numbers, wkb, data = pyogrio.raw.read(
+      source, layer=layer, columns=list(columns.values()), force_2d=True, return_fids=True)
+  features = layer_geometry.read(path, source, layer, wkb, numbers)
   texts = dict(zip(meta["fields"].tolist(), data, strict=True))
   readable = np.flatnonzero(~(shapely.is_missing(features) | shapely.is_empty(features)))
   unreadable = np.setdiff1d(np.arange(len(features)), readable)

@@ -11,6 +11,7 @@ import numpy as np
 
 _HEADER = 100  # Bytes of .shp and .shx.
 _LENGTH = 24  # Where the header of .shx has the file's length in words of two bytes.
+_POINTS = (1, 11, 21)  # Types of single points, which have no parts.
 _RECORD = 8  # Bytes of the header of a record, and of an entry of .shx.
 
 
@@ -26,6 +27,19 @@ def check(path: pathlib.Path) -> None:
   _check_records(path, shapes, 2 * starts.astype(np.int64))
   if table := _part(path, ".dbf"):
     _check_table(path, table, count)
+
+
+def has_shape(path: pathlib.Path, number: int) -> bool:
+  """Returns whether a shape, counted from 0, is neither null nor without parts; see `check`."""
+  if (index := _part(path, ".shx")) is None:
+    return True
+  with index.open("rb") as file:
+    file.seek(_HEADER + _RECORD * number)
+    start = 2 * int.from_bytes(file.read(4), "big")
+  with path.open("rb") as file:
+    file.seek(start + _RECORD)
+    kind, parts = struct.unpack("<I32xI", file.read(40).ljust(40, b"\0"))
+  return kind in _POINTS or (kind != 0 and parts > 0)
 
 
 def _check_records(path: pathlib.Path, shapes: np.ndarray, starts: np.ndarray) -> None:

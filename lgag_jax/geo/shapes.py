@@ -21,6 +21,7 @@ from lgag_jax.geo import (
   geometry_parts,
   layer_fields,
   layer_files,
+  layer_geometry,
   tile_outlines,
 )
 from lgag_jax.geo.geometry_parts import warn
@@ -66,11 +67,10 @@ def read_shapes(
     decision = layer_fields.name_in(info["fields"], layer_fields.DECISION)
     _check_field(info["fields"], field, classes)
     columns = [name for name in (field, decision) if name]
-    meta, _, wkb, data = pyogrio.raw.read(
-      source, layer=layer, columns=columns, force_2d=True, where=where or None
+    meta, numbers, wkb, data = pyogrio.raw.read(
+      source, layer=layer, columns=columns, force_2d=True, where=where or None, return_fids=True
     )
-    with np.errstate(invalid="ignore"):  # Coordinates may be NaN.
-      features = shapely.from_wkb(wkb, on_invalid="ignore")
+  features = layer_geometry.read(path, source, layer, wkb, numbers)
   values = dict(zip(meta["fields"].tolist(), data, strict=True))
   if decision and decision != field and not where:
     layer_fields.check_decisions(path, values[decision].tolist())
@@ -81,9 +81,9 @@ def read_shapes(
   owners = readable[index]
   if not len(geometries):
     raise ValueError(f"{path} holds no {kind} that can be read. Save the layer again from its source.")
-  numbers = np.ones(len(geometries), np.uint8)
+  class_numbers = np.ones(len(geometries), np.uint8)
   if field:
-    numbers = _class_numbers(path, values[field][readable], field, classes)[index]
+    class_numbers = _class_numbers(path, values[field][readable], field, classes)[index]
   geometries, located = to_pixels(path, geometries, meta["crs"], grid, scene)
   if not located.any():
     raise ValueError(
@@ -91,14 +91,14 @@ def read_shapes(
       "coordinate reference system."
     )
   warn(path, owners[~located], "have no position in the scene's coordinates; skipping them")
-  owners, numbers = owners[located], numbers[located]
+  owners, class_numbers = owners[located], class_numbers[located]
   if kind == "polygons":
     geometries, with_area = geometry_parts.repaired(path, geometries, owners)
-    numbers = numbers[with_area]
+    class_numbers = class_numbers[with_area]
     if not len(geometries):
       raise ValueError(f"{path} holds no polygon with an area. Give the outlines of landslides.")
   geometries, index = antimeridian.copies_in_scene(geometries, grid)
-  return Shapes(kind, geometries, numbers[index])
+  return Shapes(kind, geometries, class_numbers[index])
 
 
 @contextlib.contextmanager
