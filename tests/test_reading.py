@@ -206,6 +206,17 @@ def test_masks_of_several_classes(tmp_path):
     mask_of(path, classes=3)
 
 
+@pytest.mark.parametrize("value", [0.5, 1.5, 0.999])
+def test_values_between_classes_are_refused(tmp_path, value):
+  values = np.float32([[0, 1, 2], [value, np.nan, 9]])
+  path = write_tiff(tmp_path / "m.tif", values)
+  message = rf"m\.tif holds {value:g} between classes.*nearest value"
+  with pytest.raises(ImageError, match=message):
+    mask_of(path, classes=2, ignore=9)
+  write_tiff(path, np.where(values == np.float32(value), 2, values))
+  np.testing.assert_array_equal(mask_of(path, classes=2, ignore=9), [[0, 1, 2], [2, 255, 255]])
+
+
 def test_negative_mask_values_are_not_classes(tmp_path):
   array = np.array([[0, 1], [-5, 2]], np.int16)
   path = write_tiff(tmp_path / "m.tif", array)

@@ -131,6 +131,11 @@ def read_mask(
         f"{raster.name} holds class {invalid.flat[0]}, but data.classes names {classes}: set "
         "data.mask_ignore if it means unknown."
       )
+    if values.dtype.kind == "f" and (between := values[~unknown & (values != np.rint(values))]).size:
+      raise ImageError(
+        f"{raster.name} holds {between[0]:g} between classes, as averages of classes are: resample "
+        "masks by their nearest value (gdalwarp -r near)."
+      )
     mask = np.where(unknown, 0, values).astype(np.uint8)
   mask[unknown] = UNKNOWN
   return mask
