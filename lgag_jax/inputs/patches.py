@@ -8,6 +8,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
+from lgag_jax.geo import mask_place
 from lgag_jax.imagery import mask_values, reading
 from lgag_jax.inputs import blocks, splits
 from lgag_jax.inputs.dates import DatedImages
@@ -175,8 +176,7 @@ class PatchSource:
     if mask is None:
       folder = image.parent.parent / "masks"
       raise FileNotFoundError(f"{folder} has no mask named {image.stem} for {image}: add it.")
-    reading.check_same_size(mask, reading.image_size(mask), reading.image_size(image))
-    with reading.open_raster(image) as raster, reading.open_raster(mask) as mask_raster:
+    with mask_place.open_with_mask(image, mask) as (raster, mask_raster):
       labels = (
         (tile, self._label(self._mask(raster, mask_raster, tile)))
         for tile in self._tiles_of(image, region)
@@ -200,7 +200,7 @@ class PatchSource:
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, mask, tile = self._tiles[index]
     pixels, valid = self.read_valid_pixels(index)
-    with reading.open_raster(image) as raster, reading.open_raster(mask) as mask_raster:
+    with mask_place.open_with_mask(image, mask) as (raster, mask_raster):
       values = self._mask(raster, mask_raster, tile)
     return pixels, np.where(valid, values, np.uint8(reading.UNKNOWN))
 

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from lgag_jax.config import DataConfig
+from lgag_jax.geo import mask_place
 from lgag_jax.imagery import listing, mask_values, opening, reading
 from lgag_jax.inputs import splits, tfds_source, unused_files
 from lgag_jax.inputs.dates import DatedImages
@@ -188,13 +189,11 @@ class FolderSource:
     mask_path = self._masks[index]
     if mask_path is None:
       return reading.mask_without_file(self.labels[index], shape)
-    with reading.open_raster(mask_path) as raster:
-      mask = reading.read_mask(
+    with mask_place.open_with_mask(self._paths[index], mask_path) as (_, raster):
+      return reading.read_mask(
         raster, classes=len(self._config.classes), ignore=self._rule.ignore,
         threshold=self._rule.threshold,
       )
-    reading.check_same_size(mask_path, mask.shape, shape)
-    return mask
 
   def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     return self._images.read(self._paths[index])
