@@ -12,11 +12,10 @@ _SCALES = (("scale_factor", 1), ("add_offset", 0), ("scales", 1), ("offsets", 0)
 def masked(image: Any) -> np.ma.MaskedArray:
   """Returns an image as a masked array, in which missing values are masked; raises ValueError.
 
-  Values are missing where a masked array, or one in a list, masks them, and where they equal the nodata
+  Values are missing where a masked array, or one in lists, masks them, and where they equal the nodata
   value among an array's attributes. Values that are still to be scaled are refused, as those of files.
   """
-  if isinstance(image, list | tuple) and any(isinstance(part, np.ndarray) or hasattr(part, "attrs")
-                                             for part in image):
+  if _holds_arrays(image):
     return np.ma.stack([masked(part) for part in image])
   array = np.ma.asarray(image)
   if array.dtype == object:
@@ -35,6 +34,13 @@ def masked(image: Any) -> np.ma.MaskedArray:
     if attributes.get(name) is not None:
       array = _mask_value(array, name, attributes[name])
   return array
+
+
+def _holds_arrays(image: Any) -> bool:
+  """Returns whether an image is a list of arrays, or of such lists; NumPy would drop their masks."""
+  return isinstance(image, list | tuple) and any(
+    isinstance(part, np.ndarray) or hasattr(part, "attrs") or _holds_arrays(part) for part in image
+  )
 
 
 def _mask_value(array: np.ma.MaskedArray, name: str, value: Any) -> np.ma.MaskedArray:
