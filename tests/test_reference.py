@@ -1,5 +1,6 @@
 """Reference labels on a scene's grid against a loop over pixels; files that must not be opened."""
 
+import dataclasses
 import json
 import logging
 import math
@@ -151,6 +152,26 @@ def test_a_mask_on_another_grid_gives_the_nearest_pixel_and_is_unknown_outside(t
   assert {0, 1, UNKNOWN} == set(np.unique(expected))
   # GDAL interpolates coordinates to within 1/8 pixel, so some pixels at borders differ.
   assert np.mean(values_on_grid != expected) < (0.001 if crs == 32644 else 0.04)
+
+
+@pytest.mark.parametrize("colours", ["RGBA", "LA"])
+def test_an_opaque_mask_of_colours_on_another_grid_is_read(tmp_path, colours):
+  grid = Grid(12, 15, UTM, GRID.transform @ Affine.scale(2))
+  values = np.zeros((12, 15), np.uint8)
+  values[2:9, 3:11] = 255
+  path = tmp_path / "mask.tif"
+  count = len(colours)
+  with rasterio.open(
+    path, "w", driver="GTiff", height=12, width=15, count=count, dtype="uint8", crs=UTM,
+    transform=grid.transform, photometric="RGB" if count == 4 else "MINISBLACK", alpha="YES",
+  ) as file:
+    for band in range(1, count):
+      file.write(values, band)
+    file.write(np.full_like(values, 255), count)
+  larger = dataclasses.replace(GRID, height=26)  # The mask ends above its last two rows.
+  expected = np.pad((values > 0).repeat(2, 0).repeat(2, 1), ((0, 2), (0, 0)))
+  expected = np.where(np.arange(26)[:, None] < 24, expected, UNKNOWN)
+  np.testing.assert_array_equal(whole(path, larger), expected)
 
 
 def test_grids_without_a_georeference_must_have_the_same_size(tmp_path, caplog):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 import shapely
 from affine import Affine
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
@@ -148,7 +148,7 @@ def _on_grid(
         stack.enter_context(WarpedVRT(
           raster, src_crs=crs, src_transform=transform, crs=target,
           transform=grid.transform, height=grid.height, width=grid.width,
-          resampling=Resampling.nearest, add_alpha=True,
+          resampling=Resampling.nearest, add_alpha=ColorInterp.alpha not in raster.colorinterp,
           src_nodata=None,  # Otherwise a nodata value of zero, background, would count as outside.
         )) for transform in transforms
       ]
@@ -182,7 +182,8 @@ def _reference_from_raster(
       for value in nodata:  # A warped view does not state it.
         part[view.read(1, window=inside) == value] = reading.UNKNOWN
       if isinstance(view, WarpedVRT):
-        part[view.read(view.count, window=inside) == 0] = reading.UNKNOWN
+        alpha = view.colorinterp.index(ColorInterp.alpha) + 1
+        part[view.read(alpha, window=inside) == 0] = reading.UNKNOWN
       values[rows, cols] = np.where(values[rows, cols] == reading.UNKNOWN, part, values[rows, cols])
     return values
 
