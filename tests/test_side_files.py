@@ -179,6 +179,17 @@ def test_a_prj_completes_a_world_file_unless_it_is_a_shapefile_s(tmp_path):
     open_scene(path, 3)
 
 
+def test_world_file_and_crs_may_be_named_in_capitals(tmp_path):
+  path = write_tiff(tmp_path / "X.TIF", pixels(H, W))
+  (tmp_path / "X.TFW").write_text("2 0 0 -2 500001 3099999")
+  (tmp_path / "X.PRJ").write_text(UTM.to_wkt())
+  with open_scene(path, 3) as scene:
+    assert (scene.grid.crs, scene.grid.transform) == (UTM, NORTH_UP)
+  (tmp_path / "X.SHP").touch()
+  with open_scene(path, 3) as scene:
+    assert scene.grid.crs is None
+
+
 def test_side_files_that_are_not_read_are_named(tmp_path):
   path = write_tiff(tmp_path / "a.tif", pixels(H, W))
   assert placement.unread_warning(path) == ""

@@ -1,8 +1,8 @@
 """Finds where an image lies: by its own georeference, and by the files beside it.
 
 As in GDAL, x.tif.aux.xml takes precedence over the file, and a world file serves files without a
-transform: x.pgw or x.pngw for x.png, x.jgw, x.jpgw, x.tfw and so on, x.wld for any, in lower or upper
-case. x.prj gives the CRS if none of these does, unless it belongs to a shapefile x.shp.
+transform: x.pgw or x.pngw for x.png, x.jgw, x.jpgw, x.tfw and so on, x.wld for any. x.prj gives the CRS
+if none of these does, unless it belongs to a shapefile x.shp. Both may be in lower or upper case.
 """
 
 import math
@@ -96,9 +96,10 @@ def _orientation_warning(path: pathlib.Path) -> str:
 
 
 def _read_prj(path: pathlib.Path) -> CRS | None:
-  file = path.with_suffix(".prj")
-  if not os.path.exists(file) or os.path.exists(path.with_suffix(".shp")):
+  files = [path.with_suffix(s) for s in (".prj", ".PRJ") if os.path.exists(path.with_suffix(s))]
+  if not files or any(os.path.exists(path.with_suffix(s)) for s in (".shp", ".SHP")):
     return None
+  file = files[0]
   opening.read_signature(file)  # Refuses pipes.
   try:
     if file.stat().st_size > _MAX_PRJ_BYTES:
