@@ -454,3 +454,24 @@ def test_names_of_scenes_and_folders_that_libraries_misread(tmp_path, name):
   np.testing.assert_array_equal(
     written, pixels[image.row * SIDE :, image.col * SIDE :][:SIDE, :SIDE][: len(written)]
   )
+
+
+@pytest.mark.parametrize("alpha", ["near infrared", "opaque", "soft edge", "named"])
+def test_a_band_of_data_that_is_taken_for_alpha_is_named(tmp_path, caplog, alpha):
+  values = np.random.default_rng(1).integers(1, 250, (HEIGHT, WIDTH, 4)).astype(np.uint8)
+  if alpha in ("opaque", "soft edge"):
+    values[..., 3] = 255
+    values[:, :9, 3] = 0
+    if alpha == "soft edge":
+      values[:, 9, 3] = np.arange(1, HEIGHT + 1)
+  with rasterio.open(
+    tmp_path / "scene.tif", "w", driver="GTiff", height=HEIGHT, width=WIDTH, count=4, dtype="uint8",
+    crs="EPSG:32644", transform=PLACE,
+  ) as file:
+    file.write(np.moveaxis(values, -1, 0))
+  labels = write_layer(tmp_path / "inventory.gpkg", [shapely.box(34, 18, 46, 30)])
+  bands = (1, 2, 3, 4) if alpha == "named" else ()
+  tile.cut(options(tmp_path, labels=str(labels), bands=bands))
+  named = "its band 4 is marked as alpha, so lgag takes it for transparency" in caplog.text
+  assert named == (alpha == "near infrared")
+  assert not named or "--bands=1,2,3,4" in caplog.text

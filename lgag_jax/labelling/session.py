@@ -47,6 +47,8 @@ class Session:
       except UnicodeEncodeError as error:
         raise ValueError(f"{path!s:.200} has a name that is not UTF-8: rename it.") from error
     self._channels = tile.channels_of(self._scenes[0].path, probe)
+    if warning := tile.alpha_warning(self._scenes[0].path, probe):
+      _LOG.warning("%s", warning)
     self._grids = tile_index.read_grids(self._scenes, self._channels, settings.bands)
     self.answers = Answers(self.output, probe)
     self.merged = None

@@ -19,13 +19,14 @@ from collections.abc import Callable
 import numpy as np
 from affine import Affine
 from rasterio.enums import ColorInterp
+from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
 from lgag_jax.geo import companions
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair, shift_warnings
-from lgag_jax.geo.scene import Scene
+from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import blocks
@@ -42,6 +43,8 @@ _MAX_STEM_BYTES = 200  # File systems take names of 255; the tile's number and s
 _MAX_TILES = 1 << 20
 _BLOCK_SIDES = (4, 3, 2, 1)  # In tiles. The larger the block, the fewer tiles the buffer costs.
 _MIN_BLOCKS = 8
+_SAMPLE = 256  # Pixels on a side of the windows that an alpha band is judged by.
+_DATA_VALUES, _DATA_SHARE = 64, 0.1  # Alpha is mostly 0 and 255, with few other values at the edges.
 
 
 def cut(settings: Settings) -> tuple[list[Row], str]:
@@ -61,6 +64,8 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
     _LOG.warning("%s", warning)
   labels.check_scenes(scenes, settings)
   channels = channels_of(scenes[0], settings)
+  if warning := alpha_warning(scenes[0], settings):
+    _LOG.warning("%s", warning)
   grids = {}
   for source in sources:
     path = source.path
@@ -125,6 +130,29 @@ def channels_of(path: pathlib.Path, settings: Settings) -> int:
   with open_scene_raster(path) as raster:
     kinds = raster.colorinterp
   return 3 if kinds == (ColorInterp.palette,) else len(kinds) - (kinds[-1] == ColorInterp.alpha)
+
+
+def alpha_warning(path: pathlib.Path, settings: Settings) -> str:
+  """Returns what to do if a scene's last band is marked as alpha, but holds values as data do."""
+  with open_scene_raster(path) as raster:
+    band = raster.count
+    if settings.bands or raster.colorinterp[-1] != ColorInterp.alpha:
+      return ""
+  with open_scene(path, 1, bands=(band,)) as scene:
+    height, width = scene.grid.height, scene.grid.width
+    windows = (
+      Window(part * (width - min(width, _SAMPLE)) // 4, part * (height - min(height, _SAMPLE)) // 4,
+             min(width, _SAMPLE), min(height, _SAMPLE)) for part in range(5)
+    )
+    values = np.concatenate([scene.read(window)[0].ravel() for window in windows])
+  between = values[(values > 0) & (values < values.max())]
+  if len(np.unique(between)) < _DATA_VALUES or len(between) < _DATA_SHARE * len(values):
+    return ""
+  names = ",".join(map(str, range(1, band + 1)))
+  return (
+    f"{path}: its band {band} is marked as alpha, so lgag takes it for transparency and leaves it out. "
+    f"If it is data, such as near infrared, name all bands: --bands={names}"
+  )
 
 
 def _splits(
