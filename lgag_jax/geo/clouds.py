@@ -17,12 +17,12 @@ from affine import Affine
 from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
-from lgag_jax.geo import crs_relation
+from lgag_jax.geo import crs_relation, scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.geo.windows import window_below
-from lgag_jax.imagery import cloud_kinds, listing, reading
+from lgag_jax.imagery import cloud_kinds, reading
 from lgag_jax.imagery.cloud_kinds import UNKNOWN
 from lgag_jax.imagery.opening import ImageError
 
@@ -133,7 +133,7 @@ def open_clouds(
   description, nodata = _band(path)
   with contextlib.ExitStack() as stack:
     clouds = Clouds(stack.enter_context(open_scene(path, 1, bands=(1,))), grid, scene)
-    key = listing.file_key(path), grid, asked
+    key = scene_files.key(path), grid, asked
     if key not in _covers:
       counts = clouds.count()
       values = np.flatnonzero(counts[1:])

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Protocol
 
+from lgag_jax.geo import scene_files
 from lgag_jax.geo.clouds import Cover, open_clouds
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair
@@ -54,7 +55,7 @@ class SceneFiles:
 
   def keys(self) -> tuple[str, ...]:
     """Returns what identifies the files, and changes when one of them does."""
-    files = [listing.file_key(file) for file in (self.path, self.before, self.clouds) if file]
+    files = [scene_files.key(file) for file in (self.path, self.before, self.clouds) if file]
     return *files, *([self.cloud_kind] if self.clouds else [])
 
 

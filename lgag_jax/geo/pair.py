@@ -17,12 +17,12 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lgag_jax.geo import coregistration, crs_relation
+from lgag_jax.geo import coregistration, crs_relation, scene_files
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.windows import window_below
-from lgag_jax.imagery import listing, reading
+from lgag_jax.imagery import reading
 from lgag_jax.imagery.opening import ImageError
 
 _LOG = logging.getLogger(__name__)
@@ -148,7 +148,7 @@ def open_pair(
     first, second = (
       stack.enter_context(open_scene(path, channels, bands=bands)) for path in (after, before)
     )
-    pair = Pair(first, second, max_shift, (listing.file_key(after), listing.file_key(before)))
+    pair = Pair(first, second, max_shift, (scene_files.key(after), scene_files.key(before)))
     stack.pop_all()
   return pair
 

@@ -32,7 +32,7 @@ def grid_of(raster: Raster, path: pathlib.Path) -> Grid:
   notes = side_files.Notes() if raster.driver == "VRT" else side_files.read_notes(path)
   crs, transform = notes.crs or grid.crs, notes.transform or grid.transform
   if transform.is_identity:
-    files = [file for file in _world_files(path) if os.path.exists(file)]
+    files = _world_files(path)
     transform = read_world_file(files[0]) if files else transform
   if crs is None:
     crs = _read_prj(path)
@@ -95,11 +95,23 @@ def _orientation_warning(path: pathlib.Path) -> str:
   )
 
 
-def _read_prj(path: pathlib.Path) -> CRS | None:
-  files = [path.with_suffix(s) for s in (".prj", ".PRJ") if os.path.exists(path.with_suffix(s))]
-  if not files or any(os.path.exists(path.with_suffix(s)) for s in (".shp", ".SHP")):
+def place_files(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the files beside an image that may give its place, except its .aux.xml."""
+  prj = _prj_file(path)
+  return _world_files(path)[:1] + ([prj] if prj else [])
+
+
+def _prj_file(path: pathlib.Path) -> pathlib.Path | None:
+  if any(os.path.exists(path.with_suffix(suffix)) for suffix in (".shp", ".SHP")):
     return None
-  file = files[0]
+  files = (path.with_suffix(suffix) for suffix in (".prj", ".PRJ"))
+  return next((file for file in files if os.path.exists(file)), None)
+
+
+def _read_prj(path: pathlib.Path) -> CRS | None:
+  file = _prj_file(path)
+  if file is None:
+    return None
   opening.read_signature(file)  # Refuses pipes.
   try:
     if file.stat().st_size > _MAX_PRJ_BYTES:
@@ -110,10 +122,11 @@ def _read_prj(path: pathlib.Path) -> CRS | None:
 
 
 def _world_files(path: pathlib.Path) -> list[pathlib.Path]:
-  """Returns the possible world files of an image: for x.png x.pgw, x.pngw, x.wld, also in capitals."""
+  """Returns the world files of an image: for x.png x.pgw, x.pngw, x.wld, also in capitals."""
   suffix = path.suffix.lower()
   suffixes = [f".{suffix[1]}{suffix[-1]}w", f"{suffix}w"] if len(suffix) > 2 else []
-  return [path.with_suffix(s) for low in (*suffixes, ".wld") for s in (low, low.upper())]
+  files = [path.with_suffix(s) for low in (*suffixes, ".wld") for s in (low, low.upper())]
+  return [file for file in files if os.path.exists(file)]
 
 
 def read_world_file(path: pathlib.Path) -> Affine:

@@ -64,6 +64,14 @@ def open_scene_raster(path: pathlib.Path) -> Raster:
     return opening.open_with_driver("VRT", path, text)
 
 
+def part_files(path: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the files that a VRT names, none for an image; raises ImageError as opening it does."""
+  if not _is_xml(path):
+    return []
+  names = [name for name in _copy(_parse(path), path).iter("SourceFilename") if name.text]
+  return sorted({_named_part(name, path) for name in names})
+
+
 def _is_xml(path: pathlib.Path) -> bool:
   return read_signature(path).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"<"
 
@@ -132,7 +140,7 @@ def _resolve_source(source: ET.Element, path: pathlib.Path, parts: dict) -> None
   name, band = source.find("SourceFilename"), source.findtext("SourceBand", "1").strip()
   if name is None or not (name.text and name.text.strip()):
     raise ImageError(f"{path} has a source without a file. Restore it. {_REMEDY}.")
-  part = _part_path(name.text, name.get("relativeToVRT", "0").strip() == "1", path)
+  part = _named_part(name, path)
   if part not in parts:
     parts[part] = _inspect_part(part, path)
   driver, count, properties = parts[part]
@@ -143,7 +151,8 @@ def _resolve_source(source: ET.Element, path: pathlib.Path, parts: dict) -> None
   source.insert(1, ET.Element("SourceProperties", properties))
 
 
-def _part_path(text: str, relative: bool, path: pathlib.Path) -> pathlib.Path:
+def _named_part(name: ET.Element, path: pathlib.Path) -> pathlib.Path:
+  text, relative = name.text or "", name.get("relativeToVRT", "0").strip() == "1"
   try:
     part = ((path.parent / text) if relative else pathlib.Path(text)).absolute()
   except ValueError:

@@ -7,7 +7,7 @@ import numpy as np
 from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
-from lgag_jax.geo import coregistration
+from lgag_jax.geo import coregistration, scene_files
 from lgag_jax.geo.pair import open_pair
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import splits
@@ -48,11 +48,11 @@ class DatedImages:
 
   def key(self, image: pathlib.Path) -> str:
     """Returns a string that identifies the files, and what is done with them."""
-    key = listing.file_key(image)
-    if self._config.paired:
-      before = listing.file_key(self._before[image]) if image in self._before else ""
-      key += f" before {before} moved within {self._config.max_shift:g}"
-    return key
+    if not self._config.paired:
+      return listing.file_key(image)
+    # The places of both dates decide which pixels belong together.
+    before = scene_files.key(self._before[image]) if image in self._before else ""
+    return f"{scene_files.key(image)} before {before} moved within {self._config.max_shift:g}"
 
 
 def files(config: DataConfig, root: pathlib.Path) -> set[pathlib.Path]:

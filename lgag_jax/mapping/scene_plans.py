@@ -10,14 +10,13 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from lgag_jax.config import Config
-from lgag_jax.geo import crs_relation, placement, scale
+from lgag_jax.geo import crs_relation, placement, scale, scene_files
 from lgag_jax.geo.clouds import Cover
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair, shift_warnings
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
-from lgag_jax.imagery import listing
 from lgag_jax.mapping import density, output_folder, overlay, rasters, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel
 from lgag_jax.mapping.map_names import MapNames
@@ -192,6 +191,6 @@ def map_maker(loaded: LoadedModel, options: Options) -> list[str]:
     *([evidence.digest()] if evidence else []),
     int(loaded.state.step), loaded.thresholds, (loaded.workdir / "config.json").read_text(),
     loaded.scale_for(options), options,
-    *([listing.file_key(pathlib.Path(options.dem))] if options.dem else []),
+    *([scene_files.key(pathlib.Path(options.dem))] if options.dem else []),
     (data.mean, data.std),  # With data.normalise="train" they are not in config.json.
   )]
