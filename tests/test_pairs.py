@@ -221,6 +221,10 @@ def test_images_that_are_no_pair_are_refused(tmp_path):
   loose = write(tmp_path / "loose.tif", texture(1), crs=None)
   with pytest.raises(reading.ImageError, match=r"loose\.tif has no coordinate reference system"):
     open_pair(a, loose, 3)
+  alone = write(tmp_path / "alone.tif", texture(1), place=None)
+  for pair in ((a, alone), (alone, a)):
+    with pytest.raises(reading.ImageError, match=r"alone\.tif does not fit.*CRS, but neither"):
+      open_pair(*pair, 3)
   for name, height in (("one.png", 40), ("two.png", 41)):
     Image.fromarray(texture(1, height, 40)).save(tmp_path / name)
   with pytest.raises(reading.ImageError, match=r"two\.png is \(41, 40\)"):

@@ -9,7 +9,8 @@ from rasterio.control import GroundControlPoint
 from rasterio.rpc import RPC
 from rasterio.windows import Window
 
-from lgag_jax.geo import placement
+from lgag_jax.config import Config
+from lgag_jax.geo import placement, scale
 from lgag_jax.geo.reference import open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, reading, reduction
@@ -205,28 +206,34 @@ def write_unplaced(tmp_path, case):
     line_den_coeff=[1, 0, 0, *zeros], samp_num_coeff=[0, 1, 0, *zeros],
     samp_den_coeff=[1, 0, 0, *zeros], err_bias=None, err_rand=None,
   )
-  options = {"rpcs": rpcs} if case == "rpcs" else {}
-  path = write_tiff(tmp_path / "a.tif", pixels(H, W), **options)
+  options = {"rpcs": {"rpcs": rpcs}, "crs": {"crs": UTM}, "rpcs and crs": {"rpcs": rpcs, "crs": UTM}}
+  path = write_tiff(tmp_path / "a.tif", pixels(H, W), **options.get(case, {}))
   if case == "gcps":
     with rasterio.open(path, "r+") as raster:
       points = [(0, 0), (0, W), (H, 0), (H, W)]
       raster.gcps = [GroundControlPoint(r, c, *(NORTH_UP @ (c, r)), 0) for r, c in points], UTM
-  elif case == "aux":
-    notes(path, crs=None, transform=None, more="<GCPList/>")
+  elif case.startswith("aux"):
+    notes(path, crs=UTM if "crs" in case else None, transform=None, more="<GCPList/>" * ("gcps" in case))
   elif case == "rpb":
     (tmp_path / "a.RPB").touch()
+  elif case == "prj":
+    (tmp_path / "a.prj").write_text(UTM.to_wkt())
   return path
 
 
 @pytest.mark.parametrize(("case", "words"), [
-  ("gcps", "ground control points.*gdalwarp -tps"), ("aux", "ground control points.*gdalwarp -tps"),
-  ("rpcs", "RPCs.*gdalwarp -rpc"), ("rpb", "RPCs.*gdalwarp -rpc"), ("none", "^$"),
+  ("gcps", "ground control points.*gdalwarp -tps"), ("aux gcps", "control points.*gdalwarp -tps"),
+  ("aux gcps crs", "ground control points.*gdalwarp -tps"), ("rpcs", "RPCs.*gdalwarp -rpc"),
+  ("rpb", "RPCs.*gdalwarp -rpc"), ("rpcs and crs", "RPCs.*gdalwarp -rpc"), ("none", "^$"),
+  ("crs", "a CRS, but neither.*-a_ullr"), ("aux crs", "a CRS, but neither.*-a_ullr"),
+  ("prj", "a CRS, but neither.*-a_ullr"),
 ])
-def test_a_scene_with_control_points_or_rpcs_only_has_no_place(tmp_path, case, words):
+def test_a_scene_without_a_transform_has_no_place(tmp_path, case, words):
   path = write_unplaced(tmp_path, case)
   with open_scene(path, 3) as scene:
     grid = scene.grid
-  assert (grid.crs is None or case == "gcps") and grid.transform.is_identity
+  assert not grid.georeferenced and grid.gsd() is None
+  assert scale.training_scale([path], Config()).gsd is None
   text = placement.unplaced_warning(grid)
   assert bool(text) == (case != "none")
   assert re.search(words, text)

@@ -24,7 +24,7 @@ class Grid:
   width: int
   crs: CRS | None
   transform: Affine  # From (col, row) to coordinates; may rotate.
-  unplaced: str = ""  # What gives its place, if that is not a transform: control points or RPCs.
+  unplaced: str = ""  # What it has for a place instead of a transform; then it has no CRS either.
 
   @classmethod
   def from_raster(cls, raster: Raster, path: pathlib.Path) -> "Grid":

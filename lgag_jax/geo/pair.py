@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lgag_jax.geo import coregistration, crs_relation, scene_files
+from lgag_jax.geo import coregistration, crs_relation, placement, scene_files
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
@@ -177,7 +177,10 @@ def _transformer(after: Scene, before: Scene) -> pyproj.Transformer | None:
     reading.check_same_size(before.path, (second.height, second.width), (first.height, first.width))
     return None
   if (first.crs is None) != (second.crs is None) or first.georeferenced != second.georeferenced:
-    without = before if second.crs is None else after
+    places = [(grid.georeferenced, grid.crs is not None) for grid in (first, second)]
+    without = after if places[0] < places[1] else before
+    if warning := placement.unplaced_warning(without.grid):
+      raise ImageError(f"{without.path} does not fit its image of the other date: {warning}")
     raise ImageError(
       f"{without.path} has no coordinate reference system, unlike its image of the other date: give it "
       "its own, such as gdal_edit.py -a_srs EPSG:32633."

@@ -22,7 +22,7 @@ _MAX_WORLD_BYTES = 1024
 _MAX_PRJ_BYTES = 1 << 16
 _RPC_SUFFIXES = ("_RPC.TXT", "_rpc.txt", ".RPB", ".rpb")
 _FINEST_PIXEL = 1e-4  # Metres. Coordinates in degrees that are taken for metres are finer.
-_CONTROL_POINTS, _RPCS = "ground control points", "RPCs"
+_CONTROL_POINTS, _RPCS, _CRS_ALONE = "ground control points", "RPCs", "a CRS without a transform"
 _GDALWARP = {_CONTROL_POINTS: "gdalwarp -tps", _RPCS: "gdalwarp -rpc"}
 
 
@@ -42,6 +42,9 @@ def grid_of(raster: Raster, path: pathlib.Path) -> Grid:
       unplaced = _CONTROL_POINTS
     elif raster.rpcs or any(os.path.exists(f"{path.with_suffix('')}{s}") for s in _RPC_SUFFIXES):
       unplaced = _RPCS
+    elif crs is not None:
+      unplaced = _CRS_ALONE
+    crs = None  # Without a transform, it would place pixels of one unit at its origin.
   grid = Grid(grid.height, grid.width, crs, transform, unplaced)
   if (grid.georeferenced or unplaced) and (number := orientation.of_raster(raster)) != 1:
     opening.refuse_orientation(path, number)
@@ -52,6 +55,11 @@ def unplaced_warning(grid: Grid) -> str:
   """Returns what to do with a scene that only has control points or RPCs, else ""."""
   if not grid.unplaced:
     return ""
+  if grid.unplaced == _CRS_ALONE:
+    return (
+      "it has a CRS, but neither a transform nor a world file, so it has no place on the ground. Give it "
+      "the borders of its ground: gdal_edit.py -a_ullr west north east south in.tif."
+    )
   return (
     f"it only has {grid.unplaced}, which lgag does not apply, so it has no place on the ground. Place "
     f"it first: {_GDALWARP[grid.unplaced]} in.tif out.tif."

@@ -146,7 +146,9 @@ def plan_scenes(
       _LOG.info("%s does not give its ground resolution (--gsd): assuming that of training.", path.name)
     if cover:
       _LOG.info("%s: %s.", path, cover)
-    parts = json.dumps([*maker, *source.keys()])
+    made_of = [*source.keys()]
+    made_of += [grid.unplaced] if grid.unplaced else []  # Earlier versions placed scenes with a CRS alone.
+    parts = json.dumps([*maker, *made_of])
     key = hashlib.sha256(parts.encode()).hexdigest()
     made_by = provenance(loaded, options, gsd, path.name)
     stem = names.stem(path, grid, key)
