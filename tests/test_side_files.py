@@ -213,7 +213,8 @@ def write_unplaced(tmp_path, case):
       points = [(0, 0), (0, W), (H, 0), (H, W)]
       raster.gcps = [GroundControlPoint(r, c, *(NORTH_UP @ (c, r)), 0) for r, c in points], UTM
   elif case.startswith("aux"):
-    notes(path, crs=UTM if "crs" in case else None, transform=None, more="<GCPList/>" * ("gcps" in case))
+    more = "<GCPList/>" if "gcps" in case else ""
+    notes(path, crs=UTM if "crs" in case else None, transform=None, more=more)
   elif case == "rpb":
     (tmp_path / "a.RPB").touch()
   elif case == "prj":

@@ -50,6 +50,15 @@ def transformer(crs: CRS | str, target: CRS | str) -> pyproj.Transformer | None:
     return None
 
 
+def kind(crs: CRS | str) -> str:
+  """Returns "projected", "geographic", or "" for a system of neither kind."""
+  try:
+    system = _system(crs)
+  except (ProjError, RasterioError):
+    return ""
+  return "projected" if system.is_projected else "geographic" if system.is_geographic else ""
+
+
 def full_name(crs: CRS | str) -> str:
   """Returns the name of a system for messages, with its code if it has one."""
   try:

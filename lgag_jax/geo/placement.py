@@ -57,8 +57,8 @@ def unplaced_warning(grid: Grid) -> str:
     return ""
   if grid.unplaced == _CRS_ALONE:
     return (
-      "it has a CRS, but neither a transform nor a world file, so it has no place on the ground. Give it "
-      "the borders of its ground: gdal_edit.py -a_ullr west north east south in.tif."
+      "it has a CRS, but neither a transform nor a world file, so it has no place on the ground. Give "
+      "it the borders of its ground: gdal_edit.py -a_ullr west north east south in.tif."
     )
   return (
     f"it only has {grid.unplaced}, which lgag does not apply, so it has no place on the ground. Place "

@@ -163,6 +163,7 @@ def to_pixels(
 
   Logs if layer or scene has no CRS; raises ValueError naming both if their CRSs are unrelated.
   """
+  _check_pixels(path, geometries, crs, grid, scene)
   transformer = _transformer(path, crs, grid, scene)
   points, owners = shapely.get_coordinates(geometries, return_index=True)
   x, y = points.T
@@ -176,6 +177,31 @@ def to_pixels(
   if not _inside(pixels, grid).any():
     _check_axes(path, points, crs, grid, scene)
   return shapely.set_coordinates(geometries[located], pixels), located
+
+
+def _check_pixels(path, geometries: np.ndarray, crs: str | None, grid: Grid, scene) -> None:
+  """Raises ValueError if coordinates on the Earth would count as pixels of a scene without a place.
+
+  GeoJSON always says that it holds degrees, and may still hold pixels. Outlines of landslides are
+  narrower than a degree.
+  """
+  if crs is None or grid.georeferenced:
+    return
+  kind = crs_relation.kind(crs)
+  if kind == "geographic":
+    bounds = shapely.bounds(geometries)
+    bounds = bounds[np.isfinite(bounds).all(axis=1)]
+    widest = np.max(bounds[:, 2:] - bounds[:, :2], initial=0)
+    are_degrees = np.all(np.abs(bounds) <= (180, 90, 180, 90)) and widest < 1
+    if not are_degrees or (widest == 0 and path.suffix.lower() in (".geojson", ".json")):
+      return
+  elif kind != "projected":
+    return
+  raise ValueError(
+    f"{path} is in {crs_relation.full_name(crs)}, but {scene} has no place on the ground. Add the "
+    "files that place the scene, such as a world file and a .prj. If the layer is in pixels of the "
+    "scene, save it without a CRS."
+  )
 
 
 def _inside(pixels: np.ndarray, grid: Grid) -> np.ndarray:

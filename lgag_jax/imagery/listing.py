@@ -12,6 +12,7 @@ from lgag_jax.imagery import map_products, orientation, side_files
 from lgag_jax.imagery.opening import SUFFIXES, ImageError
 
 _SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
+_SIDE_SUFFIXES = (".msk", ".ovr")  # TIFFs beside x.tif, such as x.tif.ovr.
 # Formats of images that Pillow does not know.
 _OTHER_SUFFIXES = (".dng", ".ecw", ".heic", ".img", ".jxl", ".nc", ".npy", ".npz", ".sid", ".vrt")
 
@@ -103,10 +104,16 @@ def _matched_files(source: str | pathlib.Path) -> list[pathlib.Path]:
       raise FileNotFoundError(f"--input={source} holds no image ({', '.join(_SCENE_SUFFIXES)}).")
     return paths
   paths = sorted(pathlib.Path(name) for name in glob.glob(str(source), recursive=True))
-  paths = [path for path in paths if path.is_file()]
+  matched = set(paths)
+  paths = [path for path in paths if path.is_file() and not _is_beside(path, matched)]
   if not paths:
     raise FileNotFoundError(f"--input={source}: no such file or folder.")
   return paths
+
+
+def _is_beside(path: pathlib.Path, matched: set[pathlib.Path]) -> bool:
+  """Returns whether a file is the mask or the overviews of one of the matched images."""
+  return path.suffix.lower() in _SIDE_SUFFIXES and path.with_suffix("") in matched
 
 
 def file_key(path: pathlib.Path) -> str:

@@ -18,7 +18,7 @@ from lgag_jax.evaluation import metrics
 from lgag_jax.evaluation.evaluate import SIZE_EDGES
 from lgag_jax.geo import companions, layer_formats
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.reference import Reference, check_format, open_reference
+from lgag_jax.geo.reference import Reference, check_format, check_shared, open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, opening, reading
 from lgag_jax.imagery.reading import UNKNOWN
@@ -110,12 +110,17 @@ def _few(paths: Sequence[pathlib.Path]) -> str:
 def _check_references(
   references: dict, config: Config, options: Options, reference_options: References
 ) -> None:
-  for path, labels in references.items():
+  grids: dict[pathlib.Path, Grid] = {}
+  for path in references:
     try:
       with open_scene(path, config.data.channels, bands=options.bands) as scene:
-        grid = scene.grid
+        grids[path] = scene.grid
     except reading.ImageError:  # Mapping reports it.
       continue
+  for labels in dict.fromkeys(references.values()):
+    check_shared(labels, {path: grid for path, grid in grids.items() if references[path] == labels})
+  for path, grid in grids.items():
+    labels = references[path]
     with _open_reference(labels, path, grid, config, reference_options, references):
       pass
 

@@ -147,7 +147,7 @@ def plan_scenes(
     if cover:
       _LOG.info("%s: %s.", path, cover)
     made_of = [*source.keys()]
-    made_of += [grid.unplaced] if grid.unplaced else []  # Earlier versions placed scenes with a CRS alone.
+    made_of += [grid.unplaced] if grid.unplaced else []  # Earlier versions placed them by a CRS alone.
     parts = json.dumps([*maker, *made_of])
     key = hashlib.sha256(parts.encode()).hexdigest()
     made_by = provenance(loaded, options, gsd, path.name)

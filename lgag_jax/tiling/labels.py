@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.reference import Reference, check_format, open_reference
+from lgag_jax.geo.reference import Reference, check_format, check_shared, open_reference
 from lgag_jax.imagery import reading
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
 from lgag_jax.tiling import drawn_labels, review_files, tile_labels
@@ -112,6 +112,15 @@ def are_drawn(settings: Settings) -> bool:
   if tile_labels.are_of_tiles(path, settings):
     return bool(settings.review)
   return bool(review_files.find(path)) or drawn_labels.are_drawn(path, settings)
+
+
+def check_places(grids: dict[pathlib.Path, Grid], settings: Settings) -> None:
+  """Raises ValueError if a file labels several scenes, and one of them or a mask has no place."""
+  path, review = pathlib.Path(settings.labels), pathlib.Path(settings.review)
+  if not (tile_labels.are_of_tiles(path, settings) or review_files.find(path)):
+    check_shared(path, grids)
+  if settings.review and not review_files.find(review, "review"):
+    check_shared(review, grids)
 
 
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:

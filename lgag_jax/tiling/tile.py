@@ -78,6 +78,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
         "%s holds %s, and so will its tiles. To train on them, set data.max_value to the largest valid "
         "value, or first convert the scene: gdal_translate -ot Byte or -ot UInt16.", path, dtype,
       )
+  labels.check_places(grids, settings)
   total = sum(np.prod(tile_grid.counts(grid, settings)) for grid in grids.values())
   if total > _MAX_TILES:
     raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
