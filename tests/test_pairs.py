@@ -31,8 +31,10 @@ from lgag_jax.method import pairs
 from lgag_jax.options import export as export_options
 from lgag_jax.options.mapping import Options
 from lgag_jax.options.tiling import Settings
+from lgag_jax.runtime import sealed_json
 from lgag_jax.tiling import output as tiling_output
 from lgag_jax.tiling import tile
+from lgag_jax.training import examples_record
 from tests import untrained
 from tests.conftest import make_small_config
 
@@ -441,3 +443,36 @@ def test_a_synthetic_event_is_written(tmp_path):
   fine = terrain.heights_at(plan.after.ground, np.arange(68.0), np.arange(88.0)) * 0.5
   means = fine.reshape(17, 4, 22, 4).mean((1, 3))  # The relief is smooth.
   np.testing.assert_allclose(heights[:17, :22], means, atol=0.05 * np.ptp(means))
+
+
+def change_before(root):
+  Image.fromarray(texture(99, 64, 64)).save(root / "before" / "image_0.png")
+
+
+def change_notes(root):
+  (root / "before" / "image_0.png.aux.xml").write_text(
+    '<PAMDataset><PAMRasterBand band="1"><NoDataValue>90</NoDataValue></PAMRasterBand></PAMDataset>'
+  )
+
+
+def place_one_date(root):
+  (root / "landslide" / "image_0.pgw").write_text("1\n0\n0\n-1\n0.5\n-0.5\n")
+
+
+@pytest.mark.parametrize("change", [change_before, change_notes, place_one_date])
+def test_images_before_that_changed_between_two_starts_are_refused(dated_folder, tmp_path, change):
+  config = configs.from_mapping(make_small_config(dated_folder))
+  config = dataclasses.replace(config, data=dataclasses.replace(config.data, before="before"))
+  opened = lambda: {split: sources.make_source(config.data, split) for split in ("train", "validation")}
+  examples_record.write(opened(), tmp_path, config)
+  examples_record.check(opened(), tmp_path, config)
+  (dated_folder / "before" / "image_0.png").touch()
+  examples_record.check(opened(), tmp_path, config)
+  change(dated_folder)
+  with pytest.raises(ValueError, match="the train split has other images before the event"):
+    examples_record.check(opened(), tmp_path, config)
+  record = sealed_json.read(tmp_path / examples_record.FILE, "")
+  for entry in record.values():
+    del entry["before"]
+  sealed_json.write(tmp_path / examples_record.FILE, record)  # As earlier releases wrote it.
+  examples_record.check(opened(), tmp_path, config)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
-from lgag_jax.inputs import patches
+from lgag_jax.inputs import image_tiles, patches
 
 
 def make_data(root, masks, *, suffix=".png", images=None):
@@ -40,7 +40,7 @@ def source(root, spec="train", **fields):
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (8, 20), (5, 9), (3, 17), (1, 1)])
 def test_tiles_cover_every_pixel_exactly_once(height, width, side):
   known_count = np.zeros((height, width), int)
-  for tile in patches.tiles(height, width, side):
+  for tile in image_tiles.tiles(height, width, side):
     assert tile.height == min(side, height)
     assert tile.width == min(side, width)
     assert 0 <= tile.row <= height - tile.height
@@ -53,12 +53,12 @@ def test_tiles_cover_every_pixel_exactly_once(height, width, side):
 
 
 def test_tiles_of_side_zero_are_whole_images():
-  assert patches.tiles(30, 20, 0) == [patches.Tile(0, 0, 30, 20)]
-  assert len(patches.tiles(30, 20, 10)) == 6
+  assert image_tiles.tiles(30, 20, 0) == [image_tiles.Tile(0, 0, 30, 20)]
+  assert len(image_tiles.tiles(30, 20, 10)) == 6
 
 
 def test_the_key_of_a_tile_does_not_change():
-  assert patches.Tile(1, 2, 3, 4, 5, 6).key() == (
+  assert image_tiles.Tile(1, 2, 3, 4, 5, 6).key() == (
     "Tile(row=1, col=2, height=3, width=4, seen_rows=5, seen_cols=6)"
   )
 

@@ -3,23 +3,27 @@
 import hashlib
 import pathlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
+from lgag_jax.geo import placement, scene_files
 from lgag_jax.imagery import listing, opening, side_files
+
+# The files of a source: its images, its masks, or the images before with what places both dates.
+Kind = Literal["images", "masks", "before"]
 
 # What earlier releases recorded of TFDS sets: the content of no files.
 _NOTHING = hashlib.sha256().hexdigest()
 
 
-def record(source, *, masks: bool = False) -> dict[str, str]:
+def record(source, kind: Kind = "images") -> dict[str, str]:
   """Returns what `has_changed` compares: digests of the files' states and of their bytes.
 
-  `source` is a `sources.Source`; with `masks`, the files are those of its masks, otherwise its images.
+  `source` is a `sources.Source`.
   """
-  return {"state": _state(source, masks), "content": _content(source, masks)}
+  return {"state": _state(source, kind), "content": _content(source, kind)}
 
 
-def has_changed(recorded: Any, source, *, masks: bool = False) -> bool:
+def has_changed(recorded: Any, source, kind: Kind = "images") -> bool:
   """Returns whether files hold other bytes than those of a record; False without one.
 
   Earlier releases wrote none. Files are only read if paths, sizes or times differ from the record's.
@@ -28,32 +32,56 @@ def has_changed(recorded: Any, source, *, masks: bool = False) -> bool:
     return False
   if not isinstance(recorded, dict):
     return True
-  if recorded.get("content") == _NOTHING or recorded.get("state") == _state(source, masks):
+  if recorded.get("content") == _NOTHING or recorded.get("state") == _state(source, kind):
     return False
-  return recorded.get("content") != _content(source, masks)
+  return recorded.get("content") != _content(source, kind)
 
 
-def _files(source, masks: bool) -> Iterator[pathlib.Path]:
+def has_before(source) -> bool:
+  """Returns whether a source has images before in files of their own."""
+  return next(_pairs(source), None) is not None
+
+
+def _files(source, kind: Kind) -> Iterator[pathlib.Path]:
   """Yields the files of a source, each once; those of a TFDS set hold images and masks together."""
   pairs = (source.files(index) for index in range(len(source.ids)))
-  yield from dict.fromkeys(path for pair in pairs if (path := pair[masks]))
+  yield from dict.fromkeys(path for pair in pairs if (path := pair[kind == "masks"]))
   yield from getattr(source, "shards", ())
 
 
-def _state(source, masks: bool) -> str:
+def _pairs(source) -> Iterator[tuple[pathlib.Path, pathlib.Path]]:
+  """Yields each image with the one before it, if that is a file of its own."""
+  pairs = ((source.files(index)[0], source.before(index)) for index in range(len(source.ids)))
+  yield from (pair for pair in dict.fromkeys(pairs) if None not in pair)
+
+
+def _state(source, kind: Kind) -> str:
   digest = hashlib.sha256()
-  for path in _files(source, masks):
-    digest.update(listing.file_key(path).encode(errors="surrogateescape") + b"\0")
+  if kind == "before":
+    keys = (scene_files.key(path) for pair in _pairs(source) for path in pair)
+  else:
+    keys = map(listing.file_key, _files(source, kind))
+  for key in keys:
+    digest.update(key.encode(errors="surrogateescape") + b"\0")
   return digest.hexdigest()
 
 
-def _content(source, masks: bool) -> str:
+def _content(source, kind: Kind) -> str:
   digest = hashlib.sha256()
-  for path in _files(source, masks):
-    parts = [path, *(file for s in (".msk", ".aux.xml") if (file := side_files.beside(path, s)))]
-    for part in parts:
-      digest.update(_digest(part))
+  if kind == "before":
+    for image, before in _pairs(source):
+      places = placement.place_files(image), placement.place_files(before)
+      for part in (*_with_side_files(before), *places[0], *places[1]):
+        digest.update(_digest(part))
+  else:
+    for path in _files(source, kind):
+      for part in _with_side_files(path):
+        digest.update(_digest(part))
   return digest.hexdigest()
+
+
+def _with_side_files(path: pathlib.Path) -> list[pathlib.Path]:
+  return [path, *(file for s in (".msk", ".aux.xml") if (file := side_files.beside(path, s)))]
 
 
 def _digest(path: pathlib.Path) -> bytes:

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from lgag_jax.imagery import reading
-from lgag_jax.inputs import catalogue, patches
+from lgag_jax.inputs import catalogue, image_tiles
 from lgag_jax.runtime import archives, download
 
 _LOG = logging.getLogger(__name__)
@@ -163,7 +163,7 @@ def cut_tiles(name: str, image: np.ndarray, mask: np.ndarray, side: int) -> Exam
   shows a landslide, these pixels included.
   """
   height, width = mask.shape
-  for tile in patches.tiles(height, width, side):
+  for tile in image_tiles.tiles(height, width, side):
     rows, cols = slice(tile.row, tile.row + tile.height), slice(tile.col, tile.col + tile.width)
     yield make_example(
       f"{name}[{tile.row}:{tile.col}]" if side else name, image[rows, cols], mask[rows, cols],

@@ -1,68 +1,21 @@
 """Images and scenes with masks, whole or cut into tiles; the masks give the image labels."""
 
-import dataclasses
 import logging
 import pathlib
 
 import numpy as np
-from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
 from lgag_jax.geo import mask_place
 from lgag_jax.imagery import mask_values, reading
-from lgag_jax.inputs import blocks, splits
+from lgag_jax.inputs import blocks, image_tiles, splits
 from lgag_jax.inputs.dates import DatedImages
+from lgag_jax.inputs.image_tiles import Tile
 from lgag_jax.runtime import preemption
 
 _LOG = logging.getLogger(__name__)
 
 _MAX_TILES = 1 << 20  # Per image: a header may state any size, and each tile takes memory.
-
-
-@dataclasses.dataclass(frozen=True)
-class Tile:
-  """A window of an image. Its first `overlap_rows` and `overlap_cols` belong to the tile before it."""
-
-  row: int
-  col: int
-  height: int
-  width: int
-  overlap_rows: int = 0
-  overlap_cols: int = 0
-
-  def window(self) -> Window:
-    return Window(self.col, self.row, self.width, self.height)
-
-  def key(self) -> str:
-    """Returns the text that identifies the tile in caches on disk; it must never change."""
-    return (
-      f"Tile(row={self.row}, col={self.col}, height={self.height}, width={self.width}, "
-      f"seen_rows={self.overlap_rows}, seen_cols={self.overlap_cols})"
-    )
-
-
-def tiles(height: int, width: int, side: int) -> list[Tile]:
-  """Returns square tiles of `side` pixels that cover an image; the last ones are moved inwards to fit.
-
-  An image smaller than a tile is one tile of its own size. So is any image if `side` is 0.
-  """
-  if side == 0:
-    return [Tile(0, 0, height, width)]
-  rows, cols = _starts(height, side), _starts(width, side)
-  return [
-    Tile(row, col, min(side, height), min(side, width), overlap_rows, overlap_cols)
-    for row, overlap_rows in rows for col, overlap_cols in cols
-  ]
-
-
-def _starts(length: int, side: int) -> list[tuple[int, int]]:
-  """Returns the start and the overlap with the previous tile, in pixels, of each tile along an axis."""
-  regular = list(range(0, max(length - side, 0) + 1, side))
-  starts = [(start, 0) for start in regular]
-  covered = regular[-1] + side
-  if covered < length:
-    starts.append((length - side, covered - (length - side)))
-  return starts
 
 
 class PatchSource:
@@ -113,6 +66,9 @@ class PatchSource:
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path]:
     return self._tiles[index][:2]
 
+  def before(self, index: int) -> pathlib.Path | None:
+    return self._images.before(self._tiles[index][0])
+
   def tile(self, index: int) -> tuple[pathlib.Path, pathlib.Path, Tile]:
     """Returns the image, the mask and the part of them that an example is."""
     return self._tiles[index]
@@ -144,9 +100,9 @@ class PatchSource:
   def _tiles_of(self, image: pathlib.Path, region: tuple) -> list[Tile]:
     extent, side = _extent(image, region, self._config.tile_size), self._config.tile_size
     if self._plan is None:
-      return _cut(extent, side)
+      return image_tiles.cut(extent, side)
     name, (top, bottom, left, right) = self._names[image], extent
-    block_tiles = [tile for part in self._plan.parts(name, extent) for tile in _cut(part, side)]
+    block_tiles = [t for part in self._plan.parts(name, extent) for t in image_tiles.cut(part, side)]
     # The border of a block may cut a narrow strip from a part of an image; a strip shows too little.
     full_size = (min(side, bottom - top), min(side, right - left))
     usable = [
@@ -240,11 +196,3 @@ def _extent(image: pathlib.Path, region: tuple, side: int) -> blocks.Region:
       f"data.tile_size={side}. Use larger tiles, or divide the image."
     )
   return top, bottom, left, right
-
-
-def _cut(region: blocks.Region, side: int) -> list[Tile]:
-  top, bottom, left, right = region
-  return [
-    dataclasses.replace(tile, row=tile.row + top, col=tile.col + left)
-    for tile in tiles(bottom - top, right - left, side)
-  ]

@@ -58,7 +58,7 @@ class PseudoSource:
         f"{len(source.ids)} examples of {config.directory or config.builder}: train both stages on "
         "the same data, or run --mode=pseudo again."
       )
-    if image_bytes.has_changed(index.get("images"), source):
+    if any(image_bytes.has_changed(index.get(kind), source, kind) for kind in ("images", "before")):
       raise ValueError(
         f"{path} was written for other pixels in images of the same names: train the first stage on "
         "the images as they are now, or restore them."
@@ -79,3 +79,6 @@ class PseudoSource:
 
   def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
     return self._source.files(index)[0], mask_file(self._folder, index)
+
+  def before(self, index: int) -> pathlib.Path | None:
+    return self._source.before(index)

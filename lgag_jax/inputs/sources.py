@@ -48,6 +48,10 @@ class Source(Protocol):
     """Returns the files of an example's image and mask, None for a file that does not exist."""
     ...
 
+  def before(self, index: int) -> pathlib.Path | None:
+    """Returns the file of an example's image before, None if there is no file of its own."""
+    ...
+
 
 def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -> Source:
   """Opens the examples of `split` ("train" or "validation") of `config.source`.
@@ -200,3 +204,6 @@ class FolderSource:
 
   def files(self, index: int) -> tuple[pathlib.Path, pathlib.Path | None]:
     return self._paths[index], self._masks[index]
+
+  def before(self, index: int) -> pathlib.Path | None:
+    return self._images.before(self._paths[index])

@@ -141,6 +141,9 @@ class TfdsSource:
     del index  # Examples lie in shards, not in files of their own.
     return None, None
 
+  def before(self, index: int) -> None:
+    del index  # Both dates are in one image.
+
 
 def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
   """Builds the data set unless it exists, from data.original if that is set."""

@@ -17,15 +17,18 @@ from lgag_jax.runtime import sealed_json
 _LOG = logging.getLogger(__name__)
 
 FILE = "examples.json"
+_CHANGED = {
+  "images": "pixels in images of the same names", "masks": "masks",
+  "before": "images before the event, or another place of them",
+}
 
 
 def write(sources: dict[str, Source], workdir: pathlib.Path, config: Config) -> None:
   """Writes number and digests (names, labels, order; bytes) of each split's examples into a workdir."""
   record = {}
   for split, source in sources.items():
-    record[split] = _entry(source) | {"images": image_bytes.record(source)}
-    if _learns_masks(source, config):
-      record[split]["masks"] = image_bytes.record(source, masks=True)
+    kinds = _kinds(source, config)
+    record[split] = _entry(source) | {kind: image_bytes.record(source, kind) for kind in kinds}
   sealed_json.write(workdir / FILE, record)
 
 
@@ -73,6 +76,16 @@ def _entry(source: Source) -> dict[str, Any]:
   return {"examples": len(source.ids), "positives": positives, "digest": pseudo.digest(source)}
 
 
+def _kinds(source: Source, config: Config) -> list[image_bytes.Kind]:
+  """Returns the files of a source whose bytes matter."""
+  kinds: list[image_bytes.Kind] = ["images"]
+  if _learns_masks(source, config):
+    kinds.append("masks")
+  if config.data.paired and image_bytes.has_before(source):
+    kinds.append("before")
+  return kinds
+
+
 def _learns_masks(source: Source, config: Config) -> bool:
   """Returns whether training learns from the masks of a source; evaluation opens no pseudo-masks."""
   is_own = bool(config.data.pseudo_masks) == isinstance(source, pseudo.PseudoSource)
@@ -84,10 +97,9 @@ def _find_change(split: str, old: Any, source: Source, config: Config) -> str:
   new = _entry(source)
   if not isinstance(old, dict) or any(old.get(name) != value for name, value in new.items()):
     return _change(split, old, new)
-  if image_bytes.has_changed(old.get("images"), source):
-    return f"the {split} split has other pixels in images of the same names."
-  if _learns_masks(source, config) and image_bytes.has_changed(old.get("masks"), source, masks=True):
-    return f"the {split} split has other masks."
+  for kind in _kinds(source, config):
+    if image_bytes.has_changed(old.get(kind), source, kind):
+      return f"the {split} split has other {_CHANGED[kind]}."
   return ""
 
 

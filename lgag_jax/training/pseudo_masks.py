@@ -47,6 +47,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     index = {
       "step": int(state.step), "examples": len(source.ids), "source": pseudo.digest(source),
       "images": image_bytes.record(source),
+      **({"before": image_bytes.record(source, "before")} if image_bytes.has_before(source) else {}),
       "classes": list(config.data.classes), "thresholds": thresholds, "settings": _settings(config),
     }
     if processes.run_on_first(lambda: _is_complete(folder, index)):
