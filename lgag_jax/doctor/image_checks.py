@@ -20,8 +20,9 @@ from lgag_jax.doctor.findings import (
   plural,
   unless_all,
 )
-from lgag_jax.doctor.survey import Example, Survey
+from lgag_jax.doctor.survey import SPLITS, Example, Survey
 from lgag_jax.imagery import orientation
+from lgag_jax.inputs import shared_ground
 from lgag_jax.method.network import Network
 
 _MAX_ENLARGEMENT, _LARGE_ENLARGEMENT = 4, 2  # Larger factors give a warning, and a note.
@@ -33,13 +34,23 @@ _BLANK = 0.9  # Fraction of pixels at one extreme value. Beyond it, an image is 
 
 def check(survey: Survey, config: Config, network: Network) -> list[Finding]:
   """Returns the findings about images."""
-  findings = _check_reading(survey, config)
+  findings = _check_reading(survey, config) + _check_shared_ground(survey)
   if survey.examples:
     findings += _check_orientation(survey)
     findings += _check_sizes(survey.examples, config) + _check_types(survey.examples, config)
     findings += _check_contrast(survey.examples)
     findings += value_checks.check(survey.examples, config, network)
   return findings
+
+
+def _check_shared_ground(survey: Survey) -> list[Finding]:
+  sources = [survey.sources[split] for split in SPLITS if split in survey.sources]
+  text = shared_ground.between(*sources) if len(sources) == len(SPLITS) else ""
+  return [finding(
+    ERROR, f"Both splits show the same ground: {text}.",
+    "Name the split of each row in the column split of the manifest, or set data.block_size. It stops "
+    "training too.",
+  )] if text else []
 
 
 def _check_reading(survey: Survey, config: Config) -> list[Finding]:

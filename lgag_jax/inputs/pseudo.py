@@ -65,6 +65,8 @@ class PseudoSource:
       )
     self.ids, self.keys, self.labels = source.ids, source.keys, source.labels
     self.skipped, self.shards = getattr(source, "skipped", {}), getattr(source, "shards", ())
+    if hasattr(source, "tile"):
+      self.tile = source.tile
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, valid = self._source.read_valid_pixels(index)

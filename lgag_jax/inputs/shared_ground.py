@@ -1,8 +1,9 @@
-"""Refuses manifests that list one part of an image twice, or in two splits."""
+"""Finds parts of images that are listed twice, or that two splits share."""
 
 import collections
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import shapely
@@ -37,6 +38,41 @@ def check(
         f"{manifest}, row {numbers[second]} puts a part of {image.name} into {names[second]} that row "
         f"{numbers[first]} puts into {names[first]}: parts of different splits must not overlap."
       )
+
+
+def between(train: Any, validation: Any) -> str:
+  """Returns which part of an image in one split overlaps another part in the other split, else "".
+
+  The arguments are sources; those without tiles share no parts. Equal parts do not count.
+  """
+  if not (hasattr(train, "tile") and hasattr(validation, "tile")):
+    return ""
+  parts = {"train": _parts(train), "validation": _parts(validation)}
+  shared = parts["train"].keys() & parts["validation"].keys()
+  rows, names = [], []
+  members: dict[pathlib.Path, list[int]] = collections.defaultdict(list)
+  for split, own in parts.items():
+    for image, region in own:
+      if (image, region) not in shared:
+        members[image].append(len(rows))
+        rows.append((image, None, region))
+        names.append(split)
+  for image, indices in members.items():
+    if len({names[index] for index in indices}) > 1 and (pair := _overlap(indices, rows, names)):
+      first, second = (rows[index][2] for index in sorted(pair))
+      return (
+        f"the part {list(first)} of {image}, a training example, overlaps the part {list(second)}, a "
+        "validation example (row_start, row_stop, col_start, col_stop)"
+      )
+  return ""
+
+
+def _parts(source: Any) -> dict[tuple, None]:
+  tiles = (source.tile(index) for index in range(len(source.ids)))
+  return dict.fromkeys(
+    (image, (t.row + t.overlap_rows, t.row + t.height, t.col + t.overlap_cols, t.col + t.width))
+    for image, _, t in tiles
+  )
 
 
 def _overlap(

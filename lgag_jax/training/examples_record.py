@@ -9,7 +9,7 @@ import pathlib
 from typing import Any
 
 from lgag_jax.config import Config
-from lgag_jax.inputs import image_bytes, pseudo
+from lgag_jax.inputs import image_bytes, pseudo, shared_ground
 from lgag_jax.inputs.sources import Source
 from lgag_jax.method.registry import method_of
 from lgag_jax.runtime import sealed_json
@@ -68,6 +68,22 @@ def warn_of_shared(sources: dict[str, Source]) -> None:
     _LOG.warning(
       "%d of %d validation images are training images, too: figures on them are too good "
       "(data.train_split, data.validation_split).", len(shared), len(validation),
+    )
+
+
+def warn_of_overlap(sources: dict[str, Source]) -> None:
+  """Logs a warning if parts of an image in both splits overlap; `refuse_overlap` explains it."""
+  if text := shared_ground.between(sources["train"], sources["validation"]):
+    _LOG.warning("Figures on validation images are too good: %s.", text)
+
+
+def refuse_overlap(sources: dict[str, Source], config: Config) -> None:
+  """Raises ValueError if a part of an image in one split overlaps another part in the other one."""
+  if text := shared_ground.between(sources["train"], sources["validation"]):
+    raise ValueError(
+      f"{config.data.directory}: {text}. Figures on validation images would be too good. Name the "
+      "split of each row in the column split of the manifest, without parts of different splits that "
+      "overlap, or split by blocks (data.block_size)."
     )
 
 

@@ -187,6 +187,7 @@ def evaluate_workdir(workdir: pathlib.Path) -> dict:
     }
     examples_record.check(sources, workdir, config)
     examples_record.warn_of_shared(sources)
+    examples_record.warn_of_overlap(sources)
     train, validation = (
       fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
       for source in sources.values()
@@ -224,7 +225,9 @@ def _claim(
       )
   if started:
     examples_record.check(sources, workdir, config)
+    examples_record.warn_of_overlap(sources)
   else:
+    examples_record.refuse_overlap(sources, config)
     examples_record.write(sources, workdir, config)
   files.write_json(path, dataclasses.asdict(config))
 
