@@ -1,6 +1,7 @@
 """Files that no example uses are counted and named, in folders, patches and beside scenes."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from lgag_jax.inputs import unused_files
 from lgag_jax.inputs.sources import open_source
 from lgag_jax.inputs.unused_files import UnusedFiles
 from lgag_jax.mapping import judge
+from lgag_jax.training import loop
 
 YES, NO = "landslide", "non-landslide"
 
@@ -180,3 +182,60 @@ def test_images_of_a_folder_of_scenes_that_are_not_read_are_named(tmp_path, name
   assert f"1 images of {tmp_path}" in listing.unread_warning(tmp_path)
   assert name in listing.unread_warning(tmp_path)
   assert listing.unread_warning(tmp_path / "s.tif") == ""
+
+
+def rows_of(names):
+  """Returns a manifest of the folder's images, whose splits are `names` in each class."""
+  rows = [f"{n[0]}{i}.png,{split}\n" for n in (YES, NO) for i, split in enumerate(names)]
+  return "image,split\n" + "".join(rows)
+
+
+@pytest.mark.parametrize(("names", "fields", "counts"), [
+  (["train", "train", "validation", "val", "valid"], {}, {"val": 2, "valid": 2}),
+  (["train", "train", "validation", "test", "test"], {}, {"test": 4}),
+  (["Train", "train", "VALIDATION", "val", "val"], {"validation_split": "validation+val"}, {}),
+  (["train", "train", "validation", "validation", "train"], {}, {}),
+])
+@pytest.mark.parametrize("source", ["folder", "patches"])
+def test_splits_of_a_manifest_that_nothing_uses_are_named(
+  tmp_path, caplog, source, names, fields, counts
+):
+  folder(tmp_path)
+  (tmp_path / "manifest.csv").write_text(rows_of(names))
+  if source == "patches":
+    for i in range(len(names)):
+      save(tmp_path / "images" / f"p{i}.png")
+      save_mask(tmp_path / "masks" / f"p{i}.png")
+    (tmp_path / "manifest.csv").write_text(
+      "file,split\n" + "".join(f"p{i}.png,{split}\n" for i, split in enumerate(names)))
+    counts = {name: count // 2 for name, count in counts.items()}
+  data = config(tmp_path, source=source, **fields)
+  assert unused(tmp_path, source=source, **fields).splits == counts
+  with caplog.at_level(logging.WARNING):
+    unused_files.log(data.data)
+  text = ", ".join(f"{name} ({count})" for name, count in counts.items())
+  told = [m for m in caplog.messages if f"rows of the manifest in these splits: {text}. Training" in m]
+  assert len(told) == len(caplog.messages) == bool(counts)
+  found = [f.severity for f in file_checks.check(data) if "these splits" in f.what]
+  assert found == ([] if not counts else [NOTE] if set(counts) == {"test"} else [WARNING])
+
+
+@pytest.mark.parametrize(("change", "words"), [
+  (lambda root: (root / YES / "l0.png").rename(root / YES / "l0.webp"), "1 image has a format.*l0"),
+  (lambda root: (root / NO / "n0.png").rename(root / NO / "n0.jpe"), "1 image has a format.*n0.jpe"),
+  (lambda root: save(root / YES / "more" / "l9.png"), "1 image lies in folders inside.*more/l9.png"),
+  (lambda root: (root / "manifest.csv").write_text(
+    rows_of(["train"] * 4 + ["validation"]).replace("split", "split,row_begin,row_end")
+    .replace("train\n", "train,0,8\n").replace("validation\n", "validation,0,8\n")),
+   "does not read 2 columns of the manifest: row_begin, row_end"),
+  (lambda root: None, ""),
+])
+def test_training_names_what_it_does_not_use(tmp_path, caplog, change, words):
+  folder(tmp_path)
+  change(tmp_path)
+  values = config_dict()
+  values.data.directory = str(tmp_path)
+  with caplog.at_level(logging.WARNING):
+    loop._open_sources(from_mapping(values))
+  assert len(caplog.messages) == bool(words)
+  assert re.search(words, caplog.text)

@@ -1,5 +1,7 @@
 """Decides which examples belong to which split."""
 
+import collections
+import contextlib
 import os
 import pathlib
 import types
@@ -71,6 +73,16 @@ def select(spec: str, names: Sequence[str], config: DataConfig, known: Sequence[
       f"Split {spec!r} of {where}: {error} The splits are {', '.join(lengths)}."
     ) from error
   return [i for part in parts for i in members[part.splitname][part.from_ : part.to]]
+
+
+def unused_names(names: Sequence[str], config: DataConfig) -> dict[str, int]:
+  """Returns the splits of which neither split of the training has an example, with their examples."""
+  used: set[str] = set()
+  for spec in (config.train_split, config.validation_split):
+    with contextlib.suppress(ValueError):  # Opening the split reports it.
+      used |= {names[i] for i in select(spec, names, config)}
+  counts = collections.Counter(names)
+  return {name: count for name, count in counts.items() if name and name not in used}
 
 
 def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]]:

@@ -1,6 +1,7 @@
-"""Finds the files of a data set that no example uses, so that the doctor can name them."""
+"""Finds the files of a data set that no example uses, and says so: to the doctor and to training."""
 
 import dataclasses
+import logging
 import os
 import pathlib
 import re
@@ -9,6 +10,8 @@ from collections.abc import Iterator
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing, opening
 from lgag_jax.inputs import dates, splits
+
+_LOG = logging.getLogger(__name__)
 
 _SIDE_FILE = re.compile(r".*\.(msk|ovr|xml|prj|wld|\w{1,4}w)", re.IGNORECASE)  # Of an image.
 
@@ -25,6 +28,17 @@ class UnusedFiles:
   others: list[str] = dataclasses.field(default_factory=list)  # Hidden files, and no images.
   rows: list[str] = dataclasses.field(default_factory=list)  # Names in the manifest without a file.
   columns: list[str] = dataclasses.field(default_factory=list)  # Of the manifest.
+  splits: dict[str, int] = dataclasses.field(default_factory=dict)  # Of the manifest, with their rows.
+
+
+@dataclasses.dataclass(frozen=True)
+class Remark:
+  """What is unused for one reason, in words."""
+
+  reason: str  # A field of UnusedFiles.
+  what: str  # A sentence.
+  remedy: str
+  names: list[str]  # Of files; none for columns.
 
 
 def find(config: DataConfig) -> UnusedFiles:
@@ -33,7 +47,8 @@ def find(config: DataConfig) -> UnusedFiles:
   manifest, table = splits.read_manifest(config, root)
   unused.columns = splits.unread_columns(config, table)
   if config.source == "patches" and table is not None:
-    rows, _ = splits.listed(config, root)
+    rows, names = splits.listed(config, root)
+    unused.splits = splits.unused_names(names, config)
     listed = {path for image, mask, _ in rows for path in (image, mask)} | dates.files(config, root)
     for path in _files(root, set()):
       if path not in listed and not _is_hidden(path, root) and _is_image(path):
@@ -46,8 +61,78 @@ def find(config: DataConfig) -> UnusedFiles:
       getattr(unused, reason).append(str(path.relative_to(root)))
   if table is not None:
     names = {path.name for folder in folders for path in listing.image_files(folder)}
-    unused.rows = [name for name in splits.of_files(config, root) if name not in names]
+    split_of = splits.of_files(config, root)
+    unused.rows = [name for name in split_of if name not in names]
+    if splits.split_folders(root) == [root]:  # Otherwise the folders are the splits.
+      unused.splits = splits.unused_names([s for n, s in split_of.items() if n in names], config)
   return unused
+
+
+def log(config: DataConfig) -> None:
+  """Logs what a training on a data set in folders does not use."""
+  if config.source == "tfds":
+    return
+  try:
+    remarks = explain(find(config), config)
+  except (ValueError, OSError):  # Opening the splits reports it.
+    return
+  for remark in remarks:
+    # Opening a folder of images says which of its masks are unused.
+    if remark.reason != "others" and (remark.reason, config.source) != ("masks", "folder"):
+      level = logging.INFO if remark.reason in ("elsewhere", "unlisted", "rows") else logging.WARNING
+      example = f", such as {remark.names[0]}" if remark.names else ""
+      text = f"{remark.what.removesuffix('.')}{example}. {remark.remedy}"
+      _LOG.log(level, "%s: %s", config.directory, text.rstrip())
+
+
+def explain(unused: UnusedFiles, config: DataConfig) -> list[Remark]:
+  """Returns a remark for each reason that something is unused."""
+  formats = ", ".join(opening.SUFFIXES)
+  texts = (
+    ("masks", "mask", "{has} the name of no image, so nothing uses {them}.",
+     "Give each mask the name of its image, such as masks/a1.png for the image a1.jpg."),
+    ("formats", "image", "{has} a format that lgag does not read.",
+     f"Convert them to one of: {formats}."),
+    ("nested", "image", "{lies} in folders inside the folders of images or masks, which lgag does not "
+     "read.", "Move them up, under names that no other image has."),
+    ("elsewhere", "image", "{lies} in folders that lgag does not read.",
+     "If they belong to the data, move them into the folders of images or masks. Or set data.classes "
+     "and data.background to the names of your folders."),
+    ("unlisted", "image or mask", "{has} no row in the manifest, so nothing uses {them}.",
+     "Add rows for them if they belong to the data."),
+    ("rows", "row", "of the manifest {names} no image.",
+     "Correct the names if the images belong to the data."),
+    ("others", "file", "among the images or masks {is} hidden or no image. lgag ignores {them}.", ""),
+  )
+  remarks = []
+  for reason, noun, text, remedy in texts:
+    if names := getattr(unused, reason):
+      what = f"{_plural(len(names), noun)} {_agree(text, len(names))}"
+      remarks.append(Remark(reason, what, remedy, names))
+  if unused.splits:
+    counts = ", ".join(f"{name} ({count:,})" for name, count in unused.splits.items())
+    remarks.append(Remark(
+      "splits", f"lgag does not use the rows of the manifest in these splits: {counts}.",
+      f"Training uses data.train_split={config.train_split!r} and data.validation_split="
+      f"{config.validation_split!r}. Rename the splits in the manifest, or name them there.", [],
+    ))
+  if unused.columns:
+    remarks.append(Remark(
+      "columns", f"lgag does not read {_plural(len(unused.columns), 'column')} of the manifest: "
+      f"{', '.join(unused.columns)}.",
+      "If one of them holds the split, call it split. Labels come from folders, or from masks.", [],
+    ))
+  return remarks
+
+
+def _plural(count: int, noun: str) -> str:
+  return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _agree(text: str, count: int) -> str:
+  one = {"has": "has", "lies": "lies", "names": "names", "is": "is", "them": "it"}
+  many = {"has": "have", "lies": "lie", "names": "name", "is": "are", "them": "them"}
+  return text.format(**(one if count == 1 else many))
 
 
 def _folders(

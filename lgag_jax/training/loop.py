@@ -14,7 +14,7 @@ from lgag_jax.config import Config
 from lgag_jax.evaluation import evaluate
 from lgag_jax.geo import scale
 from lgag_jax.imagery import map_products
-from lgag_jax.inputs import normalisation
+from lgag_jax.inputs import normalisation, unused_files
 from lgag_jax.inputs.pipeline import steps_per_epoch
 from lgag_jax.inputs.sources import Source, open_source
 from lgag_jax.inputs.split import Split
@@ -165,6 +165,7 @@ def _prepare(
 def _open_sources(config: Config) -> dict[str, Source]:
   sources = {split: open_source(config.data, split) for split in ("train", "validation")}
   examples_record.warn_of_shared(sources)
+  processes.run_on_first(lambda: unused_files.log(config.data))
   method = method_of(config)
   if method.supervision == "masks" and not sources["train"].has_masks:
     raise ValueError(f"{config.data.directory}: method {method.name!r} needs masks to learn from.")
