@@ -228,3 +228,18 @@ def test_too_few_images_name_class_count_and_setting(tmp_path, name, count, frac
   words = rf"validation_fraction={fraction} of the images in {name}/, {count} in all.*none for {split}"
   with pytest.raises(ValueError, match=words):
     open_(tmp_path, split, validation_fraction=fraction)
+
+
+@pytest.mark.parametrize(("shown", "absent"), [
+  ((1, 1, 0, 0), ["river"]), ((2, 0, 2, 0), ["landslide"]), ((1, 2, 0, 0), []), ((3, 0, 0, 0), []),
+])
+def test_a_class_that_no_example_shows_is_named(tmp_path, caplog, shown, absent):
+  for i, value in enumerate((*shown, 1, 2)):
+    write(tmp_path / "images" / f"{i}.png")
+    halves = np.repeat([[value & 1], [value & 2]], 24, axis=1)
+    write_mask(tmp_path / "masks" / f"{i}.png", halves.reshape(6, 8))
+  fields = {"source": "patches", "classes": ("landslide", "river"), "validation_fraction": 0.34}
+  for split, names in (("train", absent), ("validation", [])):
+    caplog.clear()
+    open_(tmp_path, split, **fields)
+    assert [text.split(" shows the class ")[1].split(",")[0] for text in caplog.messages] == names

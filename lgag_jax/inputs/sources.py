@@ -77,7 +77,20 @@ def open_source(config: DataConfig, split: str, *, from_workdir: bool = False) -
       f"{config.directory or config.builder}: the training split has no {missing} examples. "
       "Yes/no labels need both: add images without a landslide and images with one."
     )
+  _warn_of_absent_classes(source, config, split)
   return source
+
+
+def _warn_of_absent_classes(source: Source, config: DataConfig, split: str) -> None:
+  """Logs a warning for each of several classes that no example shows."""
+  effect = {"train": "the network cannot learn it", "validation": "its maps cannot be evaluated"}[split]
+  for name, count in zip(config.classes, np.sum(source.labels > 0, axis=0), strict=True):
+    if len(config.classes) > 1 and not count:
+      _LOG.warning(
+        "%s: none of the %d examples of the %s split shows the class %s, so %s. Add examples of it, or "
+        "remove it from data.classes.", config.directory or config.builder, len(source.ids), split,
+        name, effect,
+      )
 
 
 def make_source(config: DataConfig, split: str, skipped: dict[str, str] | None = None) -> Source:
