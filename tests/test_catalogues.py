@@ -307,3 +307,49 @@ def test_what_is_not_stac_is_named(tmp_path, text):
   (tmp_path / "bad.json").write_text(text)
   with pytest.raises(ValueError, match=r"bad\.json"):
     search.find_images(str(tmp_path / "bad.json"), None, 3, Imagery())
+
+
+def ring(*points):
+  return {"type": "Polygon", "coordinates": [[*map(list, points), list(points[0])]]}
+
+
+FIJI = ((179.5, -18), (-179.5, -18), (-179.5, -16), (179.5, -16))
+INSIDE, OUTSIDE = ((179.7, -17), (-179.7, -17)), ((0.5, -17), (179.3, -17), (-179.3, -17))
+
+
+@pytest.mark.parametrize(("geometry", "inside", "outside"), [
+  (ring(*FIJI), INSIDE, OUTSIDE), (ring(*FIJI[::-1]), INSIDE, OUTSIDE),
+  ({"type": "MultiPolygon", "coordinates": [ring(*FIJI)["coordinates"], ring(
+    (10, 1), (11, 1), (11, 2), (10, 2))["coordinates"]]}, (*INSIDE, (10.5, 1.5)), OUTSIDE),
+  ({"type": "GeometryCollection", "geometries": [ring(*FIJI)]}, INSIDE, OUTSIDE),
+  (ring((-180, -60), (180, -60), (180, 60), (-180, 60)), ((0, 0), (179, 1), (-179, 1)), ((0, 61),)),
+  (ring((-80, -60), (90, -60), (90, 60), (-80, 60)), ((0, 0),), ((100, 0),)),
+])
+def test_footprints_across_the_180th_meridian_are_cut(geometry, inside, outside):
+  polygon = areas.polygon_of(geometry)
+  assert polygon.is_valid and polygon.bounds[0] >= -180 and polygon.bounds[2] <= 180
+  for points, meets in ((inside, True), (outside, False)):
+    assert [polygon.intersects(shapely.Point(p)) for p in points] == [meets] * len(points)
+
+
+@pytest.mark.parametrize(("points", "inside", "warned"), [
+  (FIJI, INSIDE, False), (((-170, -60), (170, -60), (170, 60), (-170, 60)), ((0, 0), (169, 0)), True),
+  (((-180, -60), (180, -60), (180, 60), (-180, 60)), ((0, 0), (179, 0)), False),
+])
+def test_wide_areas_stay_and_areas_across_the_180th_meridian_are_cut(
+  tmp_path, caplog, points, inside, warned
+):
+  path = tmp_path / "area.geojson"
+  path.write_text(json.dumps(ring(*points)))
+  area = areas.read_area(path)
+  assert all(area.intersects(shapely.Point(p)) for p in inside)
+  assert area.intersects(shapely.Point(0.5, -17)) == (points != FIJI)
+  assert ("more than 180 degrees" in caplog.text) == warned
+
+
+@pytest.mark.parametrize("west", [180.5, 200])
+def test_areas_beyond_180_degrees_are_refused(tmp_path, west):
+  path = tmp_path / "area.geojson"
+  path.write_text(json.dumps(shapely.geometry.mapping(shapely.box(west, 1, west + 1, 2))))
+  with pytest.raises(ValueError, match="not degrees of longitude"):
+    areas.read_area(path)

@@ -1,15 +1,21 @@
 """Reads the area to map from GeoJSON, as nothing but shapes."""
 
+import logging
 import pathlib
 from typing import Any
 
+import numpy as np
 import shapely
 import shapely.geometry
 from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
+from lgag_jax.geo import antimeridian
 from lgag_jax.runtime import files
 
+_LOG = logging.getLogger(__name__)
+
+_PRECISION = 1e-9  # Degrees, a tenth of a millimetre.
 _MAX_BYTES = 64 << 20
 _WGS84 = ("urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:EPSG::4326", "EPSG:4326")
 
@@ -28,25 +34,53 @@ def read_area(path: pathlib.Path) -> BaseGeometry:
     crs = content.get("crs")
     if crs and crs["properties"]["name"] not in _WGS84:
       raise ValueError(f"its CRS is {str(crs['properties']['name'])[:80]}")
-    area = shapely.union_all([polygon_of(geometry) for geometry in _geometries(content)])
+    geometries = _geometries(content)
+    west, south, east, north = shapely.total_bounds([shapely.geometry.shape(g) for g in geometries])
+    area = shapely.union_all([polygon_of(g, keeps_wide=True) for g in geometries])
   except (ShapelyError, ValueError, LookupError, TypeError, AttributeError) as error:
     raise ValueError(
       f"--area={path} is no GeoJSON of polygons in longitude and latitude: {error}. Convert it: "
       "ogr2ogr -t_srs EPSG:4326 area.geojson in.gpkg"
     ) from error
-  west, south, east, north = area.bounds
   if west < -180 or east > 180 or south < -90 or north > 90:
-    raise ValueError(f"--area={path}: {area.bounds} are not degrees of longitude and latitude.")
+    bounds = tuple(map(float, (west, south, east, north)))
+    raise ValueError(f"--area={path}: {bounds} are not degrees of longitude and latitude.")
+  if antimeridian.jumps(_polygons(area)).any():
+    _LOG.warning(
+      "--area=%s has an edge of more than 180 degrees, which is taken as it is. If the area crosses "
+      "the 180th meridian, divide it there: ogr2ogr -wrapdateline new.geojson area.geojson", path,
+    )
   return area
 
 
-def polygon_of(geometry: Any) -> BaseGeometry:
-  """Returns a valid polygon of GeoJSON's geometry; raises ValueError for one without area."""
-  shape = shapely.geometry.shape(geometry)
+def polygon_of(geometry: Any, *, keeps_wide: bool = False) -> BaseGeometry:
+  """Returns a valid polygon of GeoJSON's geometry; raises ValueError for one without area.
+
+  A polygon with an edge of more than 180 degrees, such as from 179 to -179, crosses the 180th meridian:
+  it is cut there, as RFC 7946 asks. With `keeps_wide` it stays as it is if its points are in the order
+  that RFC 7946 asks for, counterclockwise: only then can it be meant.
+  """
+  shape = _cut(shapely.geometry.shape(geometry), keeps_wide)
   shape = shape if shape.is_valid else shapely.make_valid(shape)
   if shape.is_empty or shape.area == 0:
     raise ValueError(f"a {shape.geom_type} has no area")
   return shapely.force_2d(shape)
+
+
+def _cut(shape: BaseGeometry, keeps_wide: bool) -> BaseGeometry:
+  polygons = _polygons(shape)
+  crossing = antimeridian.jumps(polygons)
+  if keeps_wide:
+    crossing &= ~shapely.is_ccw(shapely.get_exterior_ring(polygons))
+  if not crossing.any():
+    return shape
+  polygons[crossing] = antimeridian.cut(polygons[crossing], _PRECISION)
+  return shapely.union_all(polygons)
+
+
+def _polygons(shape: BaseGeometry) -> np.ndarray:
+  parts = shapely.get_parts(shapely.get_parts(shape))  # A collection may hold multipolygons.
+  return parts[shapely.get_type_id(parts) == shapely.GeometryType.POLYGON]
 
 
 def _geometries(content: Any) -> list:

@@ -148,6 +148,17 @@ def cut(polygons: np.ndarray, precision: float) -> np.ndarray:
   return snapped
 
 
+def jumps(polygons: np.ndarray) -> np.ndarray:
+  """Returns bool [n], which polygons in longitude and latitude have an edge of over 180 degrees.
+
+  An edge from -180 to 180, as of an outline of the whole Earth, does not count.
+  """
+  steps, owners = _steps(polygons)
+  found = np.zeros(len(polygons), bool)
+  found[owners[(np.abs(steps) > 180.0) & (np.abs(steps) < 360.0)]] = True
+  return found
+
+
 def _steps(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   """Returns how far along x each edge of polygons goes, and i64[n], the polygon of each edge."""
   rings, polygon = shapely.get_rings(polygons, return_index=True)
