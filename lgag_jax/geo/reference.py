@@ -108,7 +108,7 @@ def check_shared(path: pathlib.Path, grids: Mapping[pathlib.Path, Grid]) -> None
       if not grid_of(raster, path).georeferenced:
         raise ValueError(
           f"{one} it has no place on the ground, so each scene would get the labels of one. Give each "
-          "scene a mask of its own, or give the mask its CRS and transform."
+          "scene a mask of its own (in --mode=tile, in a run of its own), or give the mask its place."
         )
   for scene, grid in grids.items():
     if not grid.georeferenced:
