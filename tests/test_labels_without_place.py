@@ -2,6 +2,8 @@
 
 import json
 
+import numpy as np
+import pyogrio.raw
 import pytest
 import shapely
 from affine import Affine
@@ -15,7 +17,7 @@ from lgag_jax.mapping import judge, predict
 from lgag_jax.options.mapping import Options, References
 from lgag_jax.tiling import tile
 from tests.test_reference import write_layer
-from tests.test_tile import NO, YES, options, outlines, write_labels, write_scene
+from tests.test_tile import NO, PLACE, YES, options, outlines, write_labels, write_scene
 
 PIXELS = shapely.box(20, 20, 40, 30)
 PLAIN = Grid(100, 128, None, Affine.identity())
@@ -73,7 +75,7 @@ def test_labels_that_belong_to_their_scenes_are_read(tmp_path, scenes, labels):
   ("l.gpkg", shapely.Point(13.1, 46.1), "EPSG:4326", False),
   ("l.geojson", shapely.box(13.1, 46.1, 13.11, 46.11), "EPSG:4326", False),
   ("l.geojson", PIXELS, "EPSG:4326", True), ("l.geojson", shapely.Point(13.5, 46.5), "EPSG:4326", True),
-  ("l.gpkg", PIXELS, None, True),
+  ("l.gpkg", PIXELS, None, True), ("l.gpkg", PIXELS, "EPSG:32644", True),
 ])
 def test_coordinates_on_the_earth_are_no_pixels(tmp_path, name, geometry, crs, read):
   path = write_layer(tmp_path / name, [geometry], crs=crs)
@@ -108,3 +110,20 @@ def test_masks_and_overviews_of_scenes_are_no_scenes(tmp_path, names, scenes):
   for name in names:
     (tmp_path / name).touch()
   assert [path.name for path in listing.scene_files(f"{tmp_path}/*")] == scenes
+
+
+def test_outlines_of_tiles_of_a_scene_with_a_crs_alone_are_still_read(tmp_path):
+  folder = write_scenes(tmp_path / "in", "a.tif")
+  fields = {"input": folder, "labels": str(write_labels(tmp_path, "polygons"))}
+  rows, _ = tile.cut(options(tmp_path, **fields))
+  place = lambda points: np.array([~PLACE @ tuple(point) for point in points])
+  meta, _, wkb, data = pyogrio.raw.read(tmp_path / "tiles" / "tiles.gpkg")
+  moved = shapely.to_wkb(shapely.transform(shapely.from_wkb(wkb), place))
+  earlier = tmp_path / "earlier.gpkg"  # Such scenes counted as placed at the origin of their CRS.
+  pyogrio.raw.write(
+    earlier, moved, data, meta["fields"], crs="EPSG:32644", geometry_type="Polygon", layer="tiles",
+    layer_metadata=pyogrio.read_info(tmp_path / "tiles" / "tiles.gpkg")["layer_metadata"],
+  )
+  write_scene(tmp_path / "in" / "a.tif", place=None)
+  again, _ = tile.cut(options(tmp_path, input=folder, labels=str(earlier), output=str(tmp_path / "b")))
+  assert [row.label for row in again] == [row.label for row in rows]

@@ -183,7 +183,7 @@ def _check_pixels(path, geometries: np.ndarray, crs: str | None, grid: Grid, sce
   """Raises ValueError if coordinates on the Earth would count as pixels of a scene without a place.
 
   GeoJSON always says that it holds degrees, and may still hold pixels. Outlines of landslides are
-  narrower than a degree.
+  narrower than a degree. Layers of earlier releases may hold pixels in a projected system.
   """
   if crs is None or grid.georeferenced:
     return
@@ -195,7 +195,7 @@ def _check_pixels(path, geometries: np.ndarray, crs: str | None, grid: Grid, sce
     are_degrees = np.all(np.abs(bounds) <= (180, 90, 180, 90)) and widest < 1
     if not are_degrees or (widest == 0 and path.suffix.lower() in (".geojson", ".json")):
       return
-  elif kind != "projected":
+  elif kind != "projected" or _inside(shapely.get_coordinates(geometries), grid).any():
     return
   raise ValueError(
     f"{path} is in {crs_relation.full_name(crs)}, but {scene} has no place on the ground. Add the "
