@@ -374,7 +374,8 @@ def test_maps_of_pairs(workdir, tmp_path):
   np.testing.assert_allclose(in_python.probability[..., 0], scores, atol=1e-6)
   assert np.isnan(in_python.probability[45:, 65:]).all() and (in_python.mask[45:, 65:] == 255).all()
   hidden = np.ma.array(other, mask=np.repeat((other == 0).all(-1)[..., None], 3, -1))
-  arrays = model.predict(image, before=hidden, gsd=2.0, options=options)
+  in_memory = dataclasses.replace(options, before="")
+  arrays = model.predict(image, before=hidden, gsd=2.0, options=in_memory)
   np.testing.assert_allclose(arrays.probability[..., 0], scores, atol=1e-5)
   same = model.predict(image, before=image, gsd=2.0)
   assert np.nanmax(np.abs(same.probability[..., 0] - scores)) > 0.01  # The other date counts.
