@@ -21,6 +21,7 @@ import pyogrio.raw
 import rasterio
 import scipy.ndimage
 import shapely.geometry
+import skimage.morphology
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.features import shapes
@@ -59,8 +60,7 @@ def draw(
   drawn = np.zeros_like(wrong)
   for corner in corners[:count]:
     drawn[_tile(*corner, side)] = wrong[_tile(*corner, side)]
-  parts, _ = scipy.ndimage.label(drawn)
-  return drawn & (np.bincount(parts.ravel())[parts] >= _LEAST)
+  return skimage.morphology.remove_small_objects(drawn, max_size=_LEAST - 1, connectivity=1)
 
 
 def _tile(row: int, col: int, side: int) -> tuple[slice, slice]:

@@ -22,7 +22,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.geo.windows import window_below
-from lgag_jax.imagery import cloud_kinds, reading
+from lgag_jax.imagery import cloud_kinds, side_files
 from lgag_jax.imagery.cloud_kinds import UNKNOWN
 from lgag_jax.imagery.opening import ImageError
 
@@ -154,7 +154,8 @@ def _band(path: pathlib.Path) -> tuple[str, float | None]:
         f"--clouds={path} has {len(bands)} bands, but a cloud mask has one. If band 1 holds the "
         "classes: gdal_translate -b 1 in.tif clouds.tif"
       )
-    return raster.descriptions[0] or "", reading.mask_nodata(raster)
+    declared = dict(side_files.read_notes(path).nodata).get(1, raster.nodata)
+    return raster.descriptions[0] or "", declared
 
 
 def _relation(

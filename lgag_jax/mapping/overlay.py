@@ -7,8 +7,8 @@ from PIL import Image, ImageColor
 from rasterio.windows import Window
 
 from lgag_jax.config import Config
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.pair import Pair
-from lgag_jax.geo.pair_files import open_dates
 from lgag_jax.geo.scene import Scene
 from lgag_jax.imagery import scaling
 from lgag_jax.mapping import qgis_style
@@ -39,19 +39,19 @@ def overlay_image(
   colours: np.ndarray = _CLASS_COLOURS,
 ) -> Image.Image:
   """Returns a scene, at most 2048 pixels on a side, with the classes of `mask` tinted and outlined."""
-  (pixels,) = _read_dates(path, None, config, options)
+  (pixels,) = _read_dates(SceneFiles(path), config, options)
   classes = mask.read(1, shape=pixels.shape[:2])
   return _paint(scaling.picture(pixels, config.model.rgb_bands, classes != NO_DATA), classes, colours)
 
 
 def pictures(
-  path: pathlib.Path, before: pathlib.Path | None, mask: MapRaster, config: Config, options: Options
+  source: SceneFiles, mask: MapRaster, config: Config, options: Options
 ) -> list[Image.Image]:
   """Returns a scene with the classes of `mask`, the scene alone, and its image before if it has one.
 
   The first is what `overlay_image` returns. The others are at most 1080 pixels on a side.
   """
-  dates = _read_dates(path, before, config, options)
+  dates = _read_dates(source, config, options)
   classes = mask.read(1, shape=dates[0].shape[:2])
   valid = classes != NO_DATA
   shown = [scaling.picture(pixels, config.model.rgb_bands, valid) for pixels in dates]
@@ -61,12 +61,10 @@ def pictures(
   return [_paint(shown[0], classes, _CLASS_COLOURS), *alone]
 
 
-def _read_dates(
-  path: pathlib.Path, before: pathlib.Path | None, config: Config, options: Options
-) -> list[np.ndarray]:
+def _read_dates(source: SceneFiles, config: Config, options: Options) -> list[np.ndarray]:
   """Returns the pixels [h, w, channels] of each date, the one after first, at most 2048 on a side."""
-  with open_dates(
-    path, before, config.data.channels, bands=options.bands, max_shift=options.max_shift
+  with source.open(
+    config.data.channels, bands=options.bands, max_shift=options.max_shift
   ) as scene:
     height, width = scene.grid.height, scene.grid.width
     reduction = max(1, -(-max(height, width) // MAX_SIDE))

@@ -139,7 +139,7 @@ def _write_polygons(
 def _write_pictures(
   plan: ScenePlan, mask: MapRaster, folder: pathlib.Path, config: Config, options: Options
 ) -> None:
-  pictures = overlay.pictures(plan.path, plan.before, mask, config, options)
+  pictures = overlay.pictures(plan.source, mask, config, options)
   for name, picture in zip(overlay.file_names(plan.stem, plan.dates), pictures, strict=True):
     with files.atomic_path(folder / name) as partial:
       picture.save(partial, quality=overlay.QUALITY)

@@ -52,7 +52,7 @@ class ScenePlan:
   @property
   def dates(self) -> int:
     """Returns the number of images of the scene: 2 with one before the event."""
-    return 2 if self.before else 1
+    return 2 if self.source.before else 1
 
   def working_folder(self, output: pathlib.Path) -> pathlib.Path:
     """Returns the folder of the map's rows until the map is whole."""
