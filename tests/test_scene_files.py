@@ -9,6 +9,7 @@ import rasterio
 
 from lgag_jax.config import Config
 from lgag_jax.geo import scale, scene_files
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.imagery import listing
 from lgag_jax.mapping import map_names, scene_plans
 from lgag_jax.options.mapping import Options
@@ -70,7 +71,7 @@ def plan_key(tmp_path):
     def fail(path, error):
       raise error
 
-    (plan,) = scene_plans.plan_scenes({path: before}, loaded, options, names, fail)
+    (plan,) = scene_plans.plan_scenes([SceneFiles(path, before)], loaded, options, names, fail)
     return plan.key, plan.grid.transform.c, str(plan.grid.crs)
 
   return key
