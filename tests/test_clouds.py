@@ -17,6 +17,7 @@ from lgag_jax.geo import companions
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.imagery import cloud_kinds
 from lgag_jax.imagery.opening import ImageError
+from lgag_jax.labelling import sheets
 from lgag_jax.labelling.session import Session
 from lgag_jax.mapping import judge, predict
 from lgag_jax.options import area, cloud_masks, labelling
@@ -298,5 +299,6 @@ def test_tiles_under_clouds_are_neither_cut_nor_shown(tmp_path, caplog, most):
   assert {index.key(n)[1:] for n in range(len(index.tiles))} == kept
   shown = session.view.pictures.whole(0, WIDTH)
   assert (shown[hidden] == 232).all() and (shown[~hidden] == pixels[~hidden]).all()
+  assert f" --clouds={clouds}\n" in sheets.text(session, [tmp_path], None)
   flags = {f"--clouds={clouds}", "--cloud_kind=auto"}
   assert [flags <= set(step.flags) for step in steps] == [True, False, True]

@@ -56,6 +56,7 @@ def text(session: Session, paths: list[pathlib.Path], layer: pathlib.Path | None
   flags = {
     "input": settings.input, "labels": str(layer or table), "tile_size": str(cut.tile_size),
     "output": cut.output, "max_nodata": f"{cut.max_nodata:g}", "background": cut.background,
+    "clouds": cut.clouds, "cloud_kind": cut.cloud_kind,
     **{name: ",".join(map(str, getattr(cut, name))) for name in ("bands", "classes")},
   }
   defaults = {field.name: field.default for field in dataclasses.fields(cut)}
