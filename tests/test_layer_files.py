@@ -108,19 +108,23 @@ def test_a_relative_name_is_a_file(tmp_path, monkeypatch, name):
   assert whole(pathlib.Path(name)).any()
 
 
-@pytest.mark.parametrize("kind", ["nadgrids", "geoidgrids", "bound"])
-@pytest.mark.parametrize("suffix", [".shp", ".gpkg"])
-def test_the_crs_of_a_layer_names_no_file(tmp_path, suffix, kind):
+@pytest.mark.parametrize(("suffix", "kind", "change"), [
+  *((s, kind, None) for s in (".shp", ".gpkg") for kind in ("nadgrids", "geoidgrids", "bound")),
+  (".shp", "nadgrids", "lines"), (".gpkg", "nadgrids", "bytes"),
+])
+def test_the_crs_of_a_layer_names_no_file(tmp_path, suffix, kind, change):
   pipe = make_pipe(tmp_path)
   path = write_layer(tmp_path / f"a{suffix}", [on_earth(SQUARE)], kind="Polygon")
   text = definition(kind, pipe)
+  if change == "lines":  # GDAL joins them.
+    text = text.replace("nadgrids", "nadgr\nids")
   if suffix == ".shp":
     path.with_suffix(".prj").write_text(text)
   else:
     with contextlib.closing(sqlite3.connect(path)) as database, database:
       database.execute(
         "UPDATE gpkg_spatial_ref_sys SET organization='x', organization_coordsys_id=7, definition=? "
-        "WHERE srs_id=32644", (text,))
+        "WHERE srs_id=32644", (text.encode() if change == "bytes" else text,))
   crs = "import sys, pyogrio, pyproj\ncrs = pyogrio.read_info(sys.argv[1])['crs']\n"
   transform = 'pyproj.Transformer.from_crs(crs, "EPSG:4326").transform(5e5, 3e6)'
   opened, _ = opens(pipe, crs + transform, path)

@@ -95,11 +95,12 @@ def definition(kind, pipe):
     "geoidgrids": PROJECTED.format(f"+proj=bonne +lat_1=30 +ellps=bessel +geoidgrids={pipe} +wktext"),
     "init": PROJECTED.format(f"proj=bonne lat_1=30 ellps=bessel init={pipe}:x"),
     "bound": BOUND.format(pipe),
+    "list": PROJECTED.format(f"+proj=bonne +lat_1=30 +ellps=bessel +nadgrids=@null,{pipe} +wktext"),
   }
   return texts[kind]
 
 
-@pytest.mark.parametrize("kind", ["nadgrids", "geoidgrids", "init", "bound"])
+@pytest.mark.parametrize("kind", ["nadgrids", "geoidgrids", "init", "bound", "list"])
 def test_files_that_a_crs_names_are_not_opened(tmp_path, kind):
   pipe = make_pipe(tmp_path)
   text = definition(kind, pipe)
@@ -151,6 +152,20 @@ def test_heights_that_name_files_are_left_out_of_a_crs(tmp_path):
 def test_crss_of_registers_are_plain(code):
   crs = CRS.from_epsg(code)
   assert plain_crs.parse(crs.to_wkt()) == plain_crs.parse(f"EPSG:{code}") == crs
+
+
+@pytest.mark.parametrize("end", [",{}", " ,{}", '"",{}', "\xa0+x,{}", "\x1c+x,{}", ";,{}", " +,{}"])
+def test_a_list_of_grids_does_not_hide_behind_none(end):
+  text = PROJECTED.format("+proj=tmerc +ellps=bessel +nadgrids=@null{} +no_defs")
+  with pytest.raises(ValueError, match="its CRS names other files"):
+    plain_crs.parse(text.format(end.format("/tmp/x")))
+
+
+@pytest.mark.parametrize("end", [" +wktext  +no_defs", " +no_defs", "", " no_defs"])
+def test_a_crs_without_grids_may_say_so(end):
+  text = PROJECTED.format(f"+proj=merc +a=6378137 +b=6378137 +units=m +nadgrids=@null{end}")
+  assert not plain_crs.names_files(text)
+  assert plain_crs.plain(plain_crs.parse(text)) == CRS.from_wkt(text)
 
 
 def test_proj_downloads_nothing():

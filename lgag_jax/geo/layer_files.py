@@ -158,7 +158,11 @@ def _check_prj(path: pathlib.Path) -> None:
       continue
     if not file.is_file() or file.stat().st_size > _MAX_PRJ_BYTES:
       raise ValueError(f"{file.name} is no CRS")
-    _check_crs(file.read_bytes().decode("latin-1"))
+    text = file.read_bytes().decode("latin-1")
+    # GDAL joins the lines, each of which ends at a zero.
+    joined = "".join(line.partition("\0")[0] for line in re.split(r"[\r\n]", text))
+    _check_crs(text)
+    _check_crs(joined)
 
 
 def _is_geopackage(header: bytes) -> bool:
@@ -183,7 +187,11 @@ def check_geopackage(path: pathlib.Path) -> None:
       _check_tables(database)
       _check_counts(database)
       for row in database.execute("SELECT * FROM gpkg_spatial_ref_sys"):
-        _check_crs(" ".join(value for value in row if isinstance(value, str)))
+        for value in row:
+          if isinstance(value, bytes):  # GDAL takes them for text.
+            value = database.execute("SELECT CAST(? AS TEXT)", (value,)).fetchone()[0]
+          if isinstance(value, str):
+            _check_crs(value)
   except sqlite3.Error as error:
     raise ValueError(str(error)) from error
 

@@ -26,6 +26,7 @@ from lgag_jax.geo import (
 )
 from lgag_jax.geo.geometry_parts import warn
 from lgag_jax.geo.grid import Grid
+from lgag_jax.imagery import plain_crs
 
 _LOG = logging.getLogger(__name__)
 
@@ -161,8 +162,11 @@ def to_pixels(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the geometries with a position in a scene's pixels, and bool[n], which ones have one.
 
-  Logs if layer or scene has no CRS; raises ValueError naming both if their CRSs are unrelated.
+  Logs if layer or scene has no CRS; raises ValueError naming both if their CRSs are unrelated, or the
+  file if `crs` names others.
   """
+  if crs is not None and plain_crs.names_files(crs):  # As GDAL has understood the file.
+    raise ValueError(f"{path} cannot be read as labels: its CRS names other files: {crs!r:.300}.")
   _check_pixels(path, geometries, crs, grid, scene)
   transformer = _transformer(path, crs, grid, scene)
   points, owners = shapely.get_coordinates(geometries, return_index=True)

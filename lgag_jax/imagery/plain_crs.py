@@ -22,7 +22,9 @@ _BEGINNING = re.compile(r"\s*([A-Za-z_]+\s*[\[(]|EPSG:\d+\s*$)")  # Other text m
 _NAMES_FILES = re.compile(
   r"grids|parameterfile|\b(init|file|model|catalog)\s*=|geoidmodel\s*[\[(]\s*\"\s*PROJ\s", re.IGNORECASE
 )
-_NO_GRIDS = "+nadgrids=@null"  # In GDAL's WKT of web Mercator.
+# In GDAL's WKT of web Mercator. The next option or the end of the text must follow: PROJ would take
+# anything else, also after a space that only Python knows, for more of the list.
+_NO_GRIDS = re.compile(r'\+nadgrids=@null(?=[ \t\r\n]+\+?[A-Za-z]|"[ \t\r\n]*[\])])')
 
 
 def parse(text: str) -> CRS:
@@ -47,7 +49,7 @@ def plain(crs: CRS | None) -> CRS | None:
 
 def names_files(text: str) -> bool:
   """Returns whether the definition of a CRS may name files."""
-  return _NAMES_FILES.search(text.replace(_NO_GRIDS, "")) is not None
+  return _NAMES_FILES.search(_NO_GRIDS.sub("", text)) is not None
 
 
 def _horizontal(text: str) -> str:
