@@ -302,6 +302,47 @@ def test_areas(tmp_path):
       areas.read_area(path)
 
 
+def test_outlines_that_cross_themselves_often_are_refused(tmp_path):
+  """Repairing them would take hours."""
+  crossing, few = (
+    np.random.default_rng(0).uniform(0, 10, (n, 2)).tolist() for n in (300, 40)
+  )
+  polygon = {"type": "Polygon", "coordinates": [[*crossing, crossing[0]]]}
+  several = {"type": "MultiPolygon", "coordinates": [
+    [[*crossing[n : n + 60], crossing[n]]] for n in range(0, 300, 60)]}
+  path = tmp_path / "area.geojson"
+  for content in (polygon, several, {"type": "GeometryCollection", "geometries": [several]}):
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"area\.geojson .* crosses itself more than 2000 times"):
+      areas.read_area(path)
+  path.write_text(json.dumps({"type": "Polygon", "coordinates": [[*few, few[0]]]}))
+  assert areas.read_area(path).is_valid
+  item = {
+    "type": "Feature", "stac_version": "1.0.0", "id": "i", "geometry": polygon, "links": [],
+    "properties": {"datetime": "2020-01-01T00:00:00Z"}, "assets": {"visual": {"href": "a.tif"}},
+  }
+  path = tmp_path / "item.json"
+  path.write_text(json.dumps(item))
+  with pytest.raises(ValueError, match=r"item\.json: the item 'i' .* crosses itself more than 2000"):
+    search.find_images(str(path), shapely.box(0, 0, 1, 1), 3, Imagery())
+
+
+@pytest.mark.parametrize("change", [
+  {"id": ["a"]}, {"collection": ["a"]}, {"geometry": {"type": "Polygon"}},
+  {"geometry": {"type": "GeometryCollection"}}, {"assets": {"a": {"href": "a.tif", "type": 7}}},
+  {"assets": {"a": {"href": "a.tif", "roles": 7}}},
+])
+def test_an_item_with_values_of_other_types_is_named(tmp_path, change):
+  outline = shapely.geometry.mapping(shapely.box(0, 0, 1, 1))
+  item = {
+    "type": "Feature", "stac_version": "1.0.0", "id": "i", "geometry": outline, "links": [],
+    "properties": {"datetime": "2020-01-01T00:00:00Z"}, "assets": {"a": {"href": "a.tif"}},
+  }
+  (tmp_path / "bad.json").write_text(json.dumps(item | change))
+  with pytest.raises(ValueError, match=r"bad\.json.*(is not STAC|no outline that can be used)"):
+    search.find_images(str(tmp_path / "bad.json"), shapely.box(0, 0, 1, 1), 3, Imagery())
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"type": "Point"}', '{"type": "Feature", "id": 3}'])
 def test_what_is_not_stac_is_named(tmp_path, text):
   (tmp_path / "bad.json").write_text(text)

@@ -11,7 +11,7 @@ import pytest
 import shapely
 from pyogrio.errors import DataSourceError
 
-from lgag_jax.geo import layer_files
+from lgag_jax.geo import geometry_parts, layer_files
 from lgag_jax.tiling import review_files
 from tests.opened_files import make_pipe, opens
 from tests.test_hostile_images import server  # noqa: F401
@@ -209,19 +209,31 @@ def test_a_geojson_of_many_parts_is_refused_before_it_is_parsed(tmp_path, monkey
   assert whole(geojson(tmp_path, "b.geojson")).any()
 
 
-@pytest.mark.parametrize("kind", ["few", "many", "holes", "gigantic"])
+@pytest.mark.parametrize("kind", ["few", "many", "holes", "gigantic", "spikes", "twice"])
 def test_polygons_that_cross_themselves_often_are_refused(tmp_path, kind):
   """Repairing them would take hours."""
   rng = np.random.default_rng(0)
   ring = lambda count: rng.uniform(0, 24, (count, 2))
+  whole_ring = shapely.get_coordinates(shapely.Point(12, 12).buffer(9, quad_segs=1000))
   polygon = {
     "few": lambda: shapely.Polygon(ring(60)), "many": lambda: shapely.Polygon(ring(400)),
     "holes": lambda: shapely.Polygon(ring(4), [ring(3) for _ in range(150)]),
     "gigantic": lambda: shapely.Polygon(ring(100_000)),
+    "spikes": lambda: shapely.Polygon([(0, 9), *((24 * (n % 2), 4) for n in range(2000)), (24, 9)]),
+    "twice": lambda: shapely.Polygon(whole_ring, [whole_ring]),
   }[kind]()
   path = write_layer(tmp_path / "a.gpkg", [on_earth(polygon)])
-  if kind == "few":
+  if kind in ("few", "twice"):  # Repairing these takes no time.
     assert whole(path).any()
   else:
-    with pytest.raises(ValueError, match=r"a\.gpkg holds a polygon of \d+ vertices that crosses"):
+    how = "runs along itself" if kind == "spikes" else "crosses itself"
+    with pytest.raises(ValueError, match=rf"a\.gpkg holds a polygon of \d+ vertices that {how}"):
       whole(path)
+
+
+def test_edges_on_one_line_are_counted():
+  numbers = np.random.default_rng(0).integers(0, 10_000, 600)
+  line = lambda count: shapely.Polygon([(0, 9), *((x, 4) for x in numbers[:count]), (24, 9)])
+  with pytest.raises(ValueError, match="603 vertices that runs along itself more than 65536 times"):
+    geometry_parts.valid(shapely.MultiPolygon([line(600)]))
+  assert geometry_parts.valid(line(100)).is_valid

@@ -10,7 +10,7 @@ import shapely.geometry
 from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
-from lgag_jax.geo import antimeridian
+from lgag_jax.geo import antimeridian, geometry_parts
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
@@ -18,6 +18,9 @@ _LOG = logging.getLogger(__name__)
 _PRECISION = 1e-9  # Degrees, a tenth of a millimetre.
 _MAX_BYTES = 64 << 20
 _WGS84 = ("urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:EPSG::4326", "EPSG:4326")
+
+# What shapely raises for what is no geometry of GeoJSON.
+UNREADABLE = (ShapelyError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 def read_area(path: pathlib.Path) -> BaseGeometry:
@@ -37,7 +40,7 @@ def read_area(path: pathlib.Path) -> BaseGeometry:
     geometries = _geometries(content)
     west, south, east, north = shapely.total_bounds([shapely.geometry.shape(g) for g in geometries])
     area = shapely.union_all([polygon_of(g, keeps_wide=True) for g in geometries])
-  except (ShapelyError, ValueError, LookupError, TypeError, AttributeError) as error:
+  except UNREADABLE as error:
     raise ValueError(
       f"--area={path} is no GeoJSON of polygons in longitude and latitude: {error}. Convert it: "
       "ogr2ogr -t_srs EPSG:4326 area.geojson in.gpkg"
@@ -54,14 +57,16 @@ def read_area(path: pathlib.Path) -> BaseGeometry:
 
 
 def polygon_of(geometry: Any, *, keeps_wide: bool = False) -> BaseGeometry:
-  """Returns a valid polygon of GeoJSON's geometry; raises ValueError for one without area.
+  """Returns a valid polygon of GeoJSON's geometry; raises one of UNREADABLE for what is none.
 
-  A polygon with an edge of more than 180 degrees, such as from 179 to -179, crosses the 180th meridian:
-  it is cut there, as RFC 7946 asks. With `keeps_wide` it stays as it is if its points are in the order
-  that RFC 7946 asks for, counterclockwise: only then can it be meant.
+  ValueError for one without area, and one that crosses itself too often to be repaired. A polygon with
+  an edge of more than 180 degrees, such as from 179 to -179, crosses the 180th meridian: it is cut there,
+  as RFC 7946 asks. With `keeps_wide` it stays as it is if its points are in the order that RFC 7946 asks
+  for, counterclockwise: only then can it be meant.
   """
-  shape = _cut(shapely.geometry.shape(geometry), keeps_wide)
-  shape = shape if shape.is_valid else shapely.make_valid(shape)
+  shape = shapely.geometry.shape(geometry)
+  geometry_parts.valid(shape)  # Before cutting, which would take as long.
+  shape = geometry_parts.valid(_cut(shape, keeps_wide))
   if shape.is_empty or shape.area == 0:
     raise ValueError(f"a {shape.geom_type} has no area")
   return shapely.force_2d(shape)

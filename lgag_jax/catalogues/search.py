@@ -73,11 +73,16 @@ def _from_stac(
   for item, base in stac.read_items(absolute, area, settings):
     count += 1
     identity = (item.collection_id, item.id)
-    if identity in seen or not _passes(item, area, settings):
-      continue
-    seen.add(identity)
-    resolve = lambda href, base=base: addresses.resolve(href, base, allow_remote=allow_remote)
-    images.append(_image(item, channels, settings, resolve, base))
+    try:
+      if identity in seen or not _passes(item, area, settings, base):
+        continue
+      seen.add(identity)
+      resolve = lambda href, base=base: addresses.resolve(href, base, allow_remote=allow_remote)
+      images.append(_image(item, channels, settings, resolve, base))
+    except (TypeError, AttributeError, LookupError) as error:  # Of values of types that STAC has not.
+      raise ValueError(
+        f"{base}: the item {str(item.id)[:80]!r} is not STAC: {error!r:.200}. Restore it."
+      ) from error
   return images, count
 
 
@@ -87,12 +92,22 @@ def _image(item: pystac.Item, channels: int, settings: Imagery, resolve, base: s
   files = dict.fromkeys(band.address for band in (*bands, *([classes] if classes else ())))
   version = [str(item.properties.get("updated", "")), *map(image_lists.file_version, files)]
   return Image(
-    item.id, bands, areas.polygon_of(item.geometry), _time(item), _cloud_cover(item), classes, base,
+    item.id, bands, _footprint(item, base), _time(item), _cloud_cover(item), classes, base,
     "\n".join(version),
   )
 
 
-def _passes(item: pystac.Item, area: BaseGeometry | None, settings: Imagery) -> bool:
+def _footprint(item: pystac.Item, base: str) -> BaseGeometry:
+  try:
+    return areas.polygon_of(item.geometry)
+  except areas.UNREADABLE as error:
+    raise ValueError(
+      f"{base}: the item {str(item.id)[:80]!r} has no outline that can be used: {error!s:.200}. "
+      "Restore or remove the item."
+    ) from error
+
+
+def _passes(item: pystac.Item, area: BaseGeometry | None, settings: Imagery, base: str) -> bool:
   if settings.collections and item.collection_id not in settings.collections:
     return False
   if settings.days:
@@ -104,7 +119,7 @@ def _passes(item: pystac.Item, area: BaseGeometry | None, settings: Imagery) -> 
     return False
   if item.geometry is None:
     return False
-  return area is None or areas.polygon_of(item.geometry).intersects(area)
+  return area is None or _footprint(item, base).intersects(area)
 
 
 def _time(item: pystac.Item) -> datetime.datetime | None:

@@ -12,8 +12,10 @@ from shapely import GeometryType
 
 _LOG = logging.getLogger(__name__)
 
-# The time of a repair grows with the square of the crossings. This many take some seconds.
+# The time of a repair grows with the square of the crossings. This many take some seconds. Edges that
+# run along each other take less time, and a hole may repeat the whole outline.
 _MAX_CROSSINGS = 2000
+_MAX_OVERLAPS = 1 << 16
 _FEW_VERTICES = 64  # So few edges cross less often.
 _MAX_EDGES_AT_ONCE = 1 << 10
 _KINDS = ("polygons", "points", "lines")  # A collection counts as the first of these that it holds.
@@ -92,11 +94,9 @@ def repaired(path, polygons: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray
   invalid = ~shapely.is_valid(polygons)
   warn(path, owners[invalid], "are invalid; repairing them")
   for polygon in polygons[invalid & (shapely.get_num_coordinates(polygons) > _FEW_VERTICES)]:
-    if _crosses_itself_often(polygon):
+    if problem := _repair_problem(polygon):
       raise ValueError(
-        f"{path} holds a polygon of {shapely.get_num_coordinates(polygon)} vertices that crosses "
-        f"itself more than {_MAX_CROSSINGS} times. Repair or remove it, such as with Fix geometries "
-        "in QGIS."
+        f"{path} holds {problem}. Repair or remove it, such as with Fix geometries in QGIS."
       )
   valid = polygons.copy()
   valid[invalid] = [_polygons_of(geometry) for geometry in shapely.make_valid(polygons[invalid])]
@@ -105,15 +105,36 @@ def repaired(path, polygons: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray
   return valid[with_area], with_area
 
 
-def _crosses_itself_often(polygon: shapely.Polygon) -> bool:
-  points, ring = shapely.get_coordinates(shapely.get_rings(polygon), return_index=True)
+def valid(geometry: shapely.Geometry) -> shapely.Geometry:
+  """Returns a geometry, repaired if it is invalid; raises ValueError if that would take too long."""
+  if geometry.is_valid:
+    return geometry
+  parts = _single(np.array([geometry], object))[0]
+  if problem := _repair_problem(parts[shapely.get_type_id(parts) == GeometryType.POLYGON]):
+    raise ValueError(f"it holds {problem}: repair it, such as with Fix geometries in QGIS")
+  return shapely.make_valid(geometry)
+
+
+def _repair_problem(polygons: shapely.Polygon | np.ndarray) -> str:
+  """Returns why polygons that are repaired together would take too long, "" if they do not."""
+  points, ring = shapely.get_coordinates(shapely.get_rings(polygons), return_index=True)
+  if len(points) <= _FEW_VERTICES:
+    return ""
   ends = np.stack([points[:-1], points[1:]], axis=1)[ring[:-1] == ring[1:]]
   edges = np.asarray(shapely.linestrings(ends))
-  tree, found, start, step = shapely.STRtree(edges), 0, 0, 1
-  while start < len(edges) and found <= 2 * _MAX_CROSSINGS:  # Each is found from both edges.
-    found += tree.query(edges[start : start + step], predicate="crosses").shape[1]
+  tree, crossings, overlaps, start, step = shapely.STRtree(edges), 0, 0, 0, 1
+  count = lambda kind: tree.query(edges[start : start + step], predicate=kind).shape[1]
+  while start < len(edges):  # Each of two edges finds the other.
+    crossings += count("crosses")
+    if crossings <= 2 * _MAX_CROSSINGS:
+      overlaps += count("overlaps") + 2 * (count("covers") - len(edges[start : start + step]))
+    if crossings > 2 * _MAX_CROSSINGS or overlaps > 2 * _MAX_OVERLAPS:
+      how = f"crosses itself more than {_MAX_CROSSINGS} times"
+      if crossings <= 2 * _MAX_CROSSINGS:
+        how = f"runs along itself more than {_MAX_OVERLAPS} times"
+      return f"a polygon of {len(points)} vertices that {how}"
     start, step = start + step, min(2 * step, _MAX_EDGES_AT_ONCE)  # An edge may cross all others.
-  return found > 2 * _MAX_CROSSINGS
+  return ""
 
 
 def _polygons_of(geometry: shapely.Geometry) -> shapely.Geometry:
