@@ -1,6 +1,7 @@
 """Catalogues and lists give the right images, and their pixels come right onto a block's grid."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pyproj
@@ -10,7 +11,7 @@ import shapely
 from affine import Affine
 from PIL import Image
 
-from lgag_jax.catalogues import addresses, areas, composites, search
+from lgag_jax.catalogues import addresses, areas, composites, search, stac
 from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
@@ -231,6 +232,50 @@ def test_relative_addresses():
   assert addresses.gdal_name("s3://k/a/x.tif") == "/vsis3/k/a/x.tif"
   with pytest.raises(addresses.AddressError, match="password"):
     addresses.gdal_name("https://me:secret@h/x.tif")
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [
+  ("http://h/a/../b.json", "HTTP://H/b.json#x", True), ("http://h/b?n=1", "http://h/b", False),
+  ("http://h//a/x.json", "http://h//b/x.json", False), ("s3://k/a/../b", "s3://k/b", False),
+  ("/a/../b.json", "/b.json", True),
+])
+def test_spellings_of_an_address(one, other, same):
+  assert (addresses.identity(one) == addresses.identity(other)) == same
+
+
+def test_each_file_of_a_catalogue_is_read_once(tmp_path, monkeypatch):
+  folder, read = tmp_path / "a", []
+  folder.mkdir()
+  (tmp_path / "link").symlink_to(folder)
+  box = shapely.geometry.mapping(shapely.box(0, 0, 1, 1))
+  item = {
+    "type": "Feature", "stac_version": "1.0.0", "id": "i", "geometry": box, "links": [],
+    "properties": {"datetime": "2020-01-01T00:00:00Z"}, "assets": {},
+  }
+  names = ["i.json", "./i.json", "../a/i.json", "../link/i.json"]
+  links = [{"rel": "item", "href": name} for name in names]
+  links += [{"rel": "child", "href": f"{'../a/' * n}c.json"} for n in range(30)]
+  catalogue = {"type": "Catalog", "id": "c", "stac_version": "1.0.0", "description": "", "links": links}
+  (folder / "i.json").write_text(json.dumps(item))
+  (folder / "c.json").write_text(json.dumps(catalogue))
+  original = stac._JsonReader._bytes
+  monkeypatch.setattr(
+    stac._JsonReader, "_bytes", lambda self, address: read.append(address) or original(self, address)
+  )
+  items = list(stac.read_items(str(folder / "c.json"), None, Imagery()))
+  assert [one.id for one, _ in items] == ["i"]
+  assert sorted(read) == [str(folder / "c.json"), str(folder / "i.json")]
+
+
+def test_few_files_of_a_catalogue_are_read_ahead(tmp_path, monkeypatch):
+  read = []
+  monkeypatch.setattr(stac._JsonReader, "read", lambda self, address: read.append(address) or {})
+  reader = stac._JsonReader(Imagery(readers=2), allow_remote=False)
+  names = [str(n) for n in range(50)]
+  with ThreadPoolExecutor(2) as pool:
+    files = reader._read_ahead(names, pool)
+    assert next(files) == ("0", {}) and len(read) <= 5
+    assert [name for name, _ in files] == names[1:]
 
 
 def test_a_local_catalogue_never_reaches_out(tmp_path):

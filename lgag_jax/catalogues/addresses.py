@@ -4,9 +4,12 @@ A local file never makes lgag reach out, unless the user allows it (`--remote`),
 never names a local file.
 """
 
+import os
 import pathlib
 import re
 import urllib.parse
+
+from urllib3.util import parse_url
 
 SCHEMES = ("http", "https", "s3")
 _MAX_LENGTH = 8192
@@ -51,6 +54,13 @@ def resolve(address: str, base: str, *, allow_remote: bool) -> str:
   if any(re.match("/+vsi", name) for name in (address, str(path))):
     raise AddressError(f"{base} names {address[:200]!r}, which is not a plain file. Name its path.")
   return str(path)
+
+
+def identity(address: str) -> str:
+  """Returns what all spellings of an absolute address have in common."""
+  if not is_remote(address):
+    return os.path.realpath(address)
+  return parse_url(address)._replace(fragment=None).url  # As requests asks for it.
 
 
 def gdal_name(address: str) -> str:

@@ -1,9 +1,10 @@
 """Reads STAC: static catalogues, on this disk or at a server, and the search of a STAC API."""
 
+import collections
 import json
 import pathlib
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pyarrow.fs
@@ -80,20 +81,37 @@ class _JsonReader:
 
   def items(self, address: str, root: dict) -> Iterator[tuple[pystac.Item, str]]:
     """Yields the items below a file, level by level; each file is read once, so cycles end."""
-    level, seen = [(address, root)], {address}
+    level: Iterable[tuple[str, dict]] = [(address, root)]
+    seen, unread = {addresses.identity(address)}, True
     with ThreadPoolExecutor(self._settings.readers) as pool:
-      while level:
-        children = []
+      while unread:
+        children: list[str] = []
         for base, content in level:
           yield from ((item, base) for item in _items_in(content, base))
           for href in _children_of(content):
             child = addresses.resolve(href, base, allow_remote=self._allow_remote)
-            if child not in seen:
-              seen.add(child)
+            if (identity := addresses.identity(child)) not in seen:
+              seen.add(identity)
               children.append(child)
-        if len(seen) > _MAX_FILES:
-          raise ValueError(f"{address} has more than {_MAX_FILES} files: name one of its collections.")
-        level = list(zip(children, pool.map(self.read, children), strict=True))
+          if len(seen) > _MAX_FILES:
+            raise ValueError(
+              f"{address} has more than {_MAX_FILES} files: name one of its collections."
+            )
+        level, unread = self._read_ahead(children, pool), bool(children)
+
+  def _read_ahead(
+    self, children: Iterable[str], pool: ThreadPoolExecutor
+  ) -> Iterator[tuple[str, dict]]:
+    """Yields files with what they hold, in order, and holds no more than the readers need."""
+    reading: collections.deque[tuple[str, Future[dict]]] = collections.deque()
+    for child in children:
+      reading.append((child, pool.submit(self.read, child)))
+      if len(reading) > 2 * self._settings.readers:
+        first, content = reading.popleft()
+        yield first, content.result()
+    while reading:
+      first, content = reading.popleft()
+      yield first, content.result()
 
   def read(self, address: str) -> dict:
     """Returns a JSON object; raises ValueError naming a file that is none, OSError if it is missing."""
@@ -151,4 +169,7 @@ def _items_in(content: dict, address: str) -> Iterator[pystac.Item]:
       item = pystac.Item.from_dict(feature, href=address, migrate=True)
     except Exception as error:  # pystac raises many kinds for content that is not STAC.
       raise ValueError(f"{address} holds an item that is not STAC: {error!r:.200}.") from error
+    if not isinstance(item.id, str) or not isinstance(item.collection_id, str | None):
+      name = f"{item.id!r:.80} of the collection {item.collection_id!r:.80}"
+      raise ValueError(f"{address} holds an item that is not STAC: its id is {name}.")
     yield item
