@@ -13,13 +13,26 @@ import jax
 import numpy as np
 import pytest
 import rasterio
+import shapely
+from affine import Affine
 from PIL import Image
+from rasterio.crs import CRS
 
 from lgag_jax.config import Config, DataConfig, LocalizeConfig
 from lgag_jax.geo import scale
+from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import reading
-from lgag_jax.mapping import maps_table, output_folder, products, rasters, row_store, window_pipeline
+from lgag_jax.mapping import (
+  maps_table,
+  output_folder,
+  products,
+  rasters,
+  row_store,
+  scene_job,
+  vectors,
+  window_pipeline,
+)
 from lgag_jax.mapping import predict as prediction
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore, SavedState
@@ -326,6 +339,28 @@ def test_windows_follow_the_ground_resolution():
   assert scale.plan_windows(training, config, 0.5, shape=(3000, 2000)) == scale.WindowPlan(5, 384, 384)
   with pytest.raises(ValueError, match="10 times as coarse"):
     scale.plan_windows(training, config, 100.0)
+  assert scale.plan_windows(training, config, 0.05, shape=(50, 50)).reduction == 50
+  for gsd, shape in ((0.05, (49, 500)), (9e-5, (128, 128)), (0.01, (500, 128))):
+    with pytest.raises(ValueError, match=rf"it has {shape[0]} x {shape[1]} pixels of {gsd:g} m, and"):
+      scale.plan_windows(training, config, gsd, shape=shape)
+
+
+@pytest.mark.parametrize("shape", [(17, 24), (15, 20), (2, 3)])
+def test_scores_of_reduced_pixels_are_repeated_to_the_border(shape):
+  scores = np.random.default_rng(0).random((3, 4, 2))
+  whole = scores.repeat(5, axis=0).repeat(5, axis=1)
+  whole = np.pad(whole, ((0, 9), (0, 9), (0, 0)), mode="edge")[: shape[0], : shape[1]]
+  parts = [
+    scene_job._enlarged(scores, 5, start, (min(7, shape[0] - start), shape[1]))
+    for start in range(0, shape[0], 7)
+  ]
+  np.testing.assert_array_equal(np.concatenate(parts), whole)
+
+
+def test_narrow_pixels_beyond_a_pole_need_no_points_without_number():
+  grid = Grid(128, 128, CRS.from_epsg(32633), Affine(1e-6, 0, 500_000, 0, -1e9, 5_000_000))
+  polygons = np.array([shapely.box(500_000, 5e6 - 128e9, 500_000.000_128, 5e6)], object)
+  assert vectors.to_degrees(polygons, grid).shape == (1,)
 
 
 def test_options_are_checked():

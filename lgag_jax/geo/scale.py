@@ -91,7 +91,7 @@ def plan_windows(
   If either ground resolution is unknown, assumes that they are equal. `tile_size` sets the side of the
   windows in pixels of the scene; it changes how much the model sees, but not the resolution. By default
   windows are 1.5 times as wide as training images if `shape`, the scene's (height, width), allows.
-  Raises ValueError if the scene is too coarse.
+  Raises ValueError if the scene is too coarse, or smaller than one pixel of the network.
   """
   ratio = scale.gsd / gsd if scale.gsd and gsd else 1.0
   training_side = scale.side * ratio  # Pixels of the scene that cover as much as a training image.
@@ -106,4 +106,10 @@ def plan_windows(
   if side != training_side:
     model_side = max(STRIDE, round(model_side * side / training_side / STRIDE) * STRIDE)
   reduction = max(1, int(1.01 * side / model_side))  # Map projections distort lengths a little.
+  if shape and reduction > min(shape):
+    raise ValueError(
+      f"it has {shape[0]} x {shape[1]} pixels{f' of {gsd:g} m' if gsd else ''}, and the network sees "
+      f"{reduction} x {reduction} of them as one, as in training: use a larger scene, or set the true "
+      "resolutions with --gsd and --training_gsd"
+    )
   return WindowPlan(reduction, max(1, round(side / reduction)), model_side)

@@ -130,13 +130,16 @@ class SceneJob:
     started = time.monotonic()
     reduction, top = self.windows.reduction, self.rows.starts[row]
     first, scores = self.canvas.finish_row(row)
+    written = 0
     if len(scores):
       is_last = first + len(scores) == self.rows.length
       valid = valid[(first - top) * reduction :][: None if is_last else len(scores) * reduction]
-      if reduction > 1:
-        scores = _enlarge(scores, reduction, valid.shape)
-      for start in range(0, len(scores), _ROWS_AT_ONCE):
-        part, part_valid = scores[start : start + _ROWS_AT_ONCE], valid[start : start + _ROWS_AT_ONCE]
+      written = valid.size
+      for start in range(0, len(valid), _ROWS_AT_ONCE):
+        part_valid = valid[start : start + _ROWS_AT_ONCE]
+        part = scores[start : start + _ROWS_AT_ONCE]
+        if reduction > 1:
+          part = _enlarged(scores, reduction, start, part_valid.shape)
         mask = exclusive_classes.drawn(part, self.thresholds)
         mask[~part_valid] = NO_DATA
         stored_scores = encode(part, part_valid, self.store.dtype)
@@ -145,7 +148,7 @@ class SceneJob:
       self.store.save(self.state_before(row + 1))
     self.seconds["write"] += time.monotonic() - started
     if self.on_progress:
-      self.on_progress(scores.shape[0] * scores.shape[1])
+      self.on_progress(written)
 
   def effort(self) -> dict:
     """Returns the number of windows, the seconds in all, and the seconds of each part of the work."""
@@ -162,8 +165,15 @@ def value_warnings(brightest: float | None, dtype: np.dtype, config: DataConfig)
   return [text for text in [scaling.dark_warning(brightest, dtype, config)] if text]
 
 
-def _enlarge(scores: np.ndarray, reduction: int, shape: tuple[int, int]) -> np.ndarray:
-  """Repeats scores to the file's pixels; at the border to `shape`, by less than a reduced pixel."""
-  scores = scores.repeat(reduction, axis=0).repeat(reduction, axis=1)
-  down, across = (shape[axis] - scores.shape[axis] for axis in (0, 1))
-  return np.pad(scores, ((0, down), (0, across), (0, 0)), mode="edge")
+def _enlarged(
+  scores: np.ndarray, reduction: int, start: int, shape: tuple[int, int]
+) -> np.ndarray:
+  """Returns the scores of the file's pixels from row `start` on, [*shape, C].
+
+  Those beyond the last reduced pixel, at the scene's border, have its scores.
+  """
+  rows, cols = (
+    np.minimum((np.arange(size) + first) // reduction, count - 1)
+    for size, first, count in zip(shape, (start, 0), scores.shape[:2], strict=True)
+  )
+  return scores[rows[:, None], cols]

@@ -182,7 +182,8 @@ def to_degrees(polygons: np.ndarray, grid: Grid) -> np.ndarray:
   """
   degrees = _transformed(polygons, grid)
   if (near_pole := antimeridian.needs_more_points(degrees)).any():
-    pixel = min(math.hypot(*grid.transform[:4:3]), math.hypot(*grid.transform[1:5:3]))
+    # The longer side: by the shorter one of a very narrow pixel the points would be without number.
+    pixel = max(math.hypot(*grid.transform[:4:3]), math.hypot(*grid.transform[1:5:3]))
     degrees[near_pole] = _transformed(shapely.segmentize(polygons[near_pole], pixel), grid)
   return antimeridian.cut(degrees, 10.0 ** -_decimals(grid))
 
