@@ -316,6 +316,7 @@ def test_nothing_is_served_without_the_secret(session, secret):
   ({"Content-Type": "application/x-www-form-urlencoded"}, b"a=1", 415),
   ({}, b" " * ((1 << 20) + 1), 413), ({"Content-Length": "9" * 30}, b"{}", 413),
   ({"Content-Length": "-1"}, b"{}", 411), ({}, iter([b"{}"]), 411),
+  *(({"Content-Length": "2", "Transfer-Encoding": e}, b"{}", 411) for e in ("chunked", "Chunked", "")),
   ({}, b"{", 400), ({}, b"[]", 400), ({}, b"\xff", 400), ({}, b"[" * 100_000, 400),
   ({}, b'{"version": 1, "answers": []}', 400), ({}, b'{"version": "a", "answers": [[0]]}', 400),
   ({}, b'{"version": "a", "answers": [[true, "landslide"]]}', 400),

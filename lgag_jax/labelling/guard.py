@@ -65,6 +65,8 @@ class Guard:
     if headers.get("content-type", "").split(";")[0] != "application/json":
       return 415, "The request must be JSON."
     length = headers.get("content-length", "")
+    if "transfer-encoding" in headers:  # It would count, and not the length.
+      return 411, "The request must have a Content-Length and come whole."
     if not length.isascii() or not length.isdigit():  # The server holds the body to this length.
       return 411, "The request has no Content-Length."
     if len(length) > 12 or int(length) > MAX_BODY:
