@@ -10,9 +10,19 @@ import pathlib
 import numpy as np
 import pytest
 
-from lgag_jax.mapping import judge, output_folder, overlay, predict, products, rasters, vectors
+from lgag_jax.mapping import (
+  judge,
+  map_names,
+  output_folder,
+  overlay,
+  predict,
+  products,
+  rasters,
+  vectors,
+)
 from lgag_jax.mapping.predict import map_scenes
 from lgag_jax.options.mapping import Options
+from lgag_jax.reviewing import maps
 from tests.test_map_names import model, write
 from tests.test_mapping import batch_sizes, read
 
@@ -140,6 +150,7 @@ def test_a_kill_between_any_two_files_loses_nothing(model, tmp_path, monkeypatch
   assert all((output / name).exists() for name in record["files"])
   mixed = np.array_equal(read(output / "mask" / "scene_tif.tif"), old_mask) != (step < 4)
   assert record["key"] == "" or step == 1 or not mixed or step > 11
+  assert len(output_folder.read_figures(output, ("landslide",))) == (record["key"] != "")
   map_scenes(model, scene, output)
   now = content(output)
   for name in (*PRODUCTS, "report.html"):
@@ -151,6 +162,35 @@ def test_a_kill_between_any_two_files_loses_nothing(model, tmp_path, monkeypatch
   assert float(row["landslide_share"]) == numbers["classes"]["landslide"]["share"]
   assert numbers["classes"] == same(expected["scenes/scene_tif.json"])["classes"]
   assert set(now) == set(expected)
+
+
+def test_a_map_that_is_half_replaced_is_not_reported(model, tmp_path, caplog):
+  output = tmp_path / "maps"
+  map_scenes(model, write(tmp_path / "in" / "a.tif", 1), output)
+  record = output / "scenes" / "a_tif.json"
+  record.write_text(json.dumps(json.loads(record.read_text()) | {"key": ""}))
+  map_scenes(model, write(tmp_path / "in" / "b.tif", 2), output)
+  assert "the map of a.tif is not whole, since a run was killed" in caplog.text
+  assert [row["file"] for row in csv.DictReader((output / "predictions.csv").open())] == ["b.tif"]
+  assert "a.tif" not in (output / "report.html").read_text()
+  with pytest.raises(ValueError, match=r"maps: the map of a\.tif is not whole.*map the scene again"):
+    maps.read(output)
+
+
+def test_a_record_with_wrong_values_is_named(model, tmp_path):
+  output = tmp_path / "maps"
+  map_scenes(model, write(tmp_path / "in" / "a.tif", 1), output)
+  record = output / "scenes" / "a_tif.json"
+  whole = json.loads(record.read_text())
+  assert output_folder.read_figures(output, ("landslide",)) == [whole]
+  for change in (
+    {"path": [1]}, {"file": None}, {"classes": 5}, {"classes": None}, {"classes": ["landslide"]},
+    {"classes": {"landslide": {}}}, {"valid_pixels": "many"},
+  ):
+    record.write_text(json.dumps(whole | change))
+    map_names.MapNames(output)
+    with pytest.raises(ValueError, match=r"a_tif\.json is damaged: .*Delete it, and map its scene"):
+      output_folder.read_figures(output, ("landslide",))
 
 
 @pytest.mark.parametrize(("module", "function"), [

@@ -73,7 +73,7 @@ def _record(path: pathlib.Path) -> dict:
   """Returns the parts of a map's record that identify its scene; {} if the record is damaged."""
   with contextlib.suppress(OSError, ValueError):
     content = files.read_json(path)
-    if isinstance(content, dict):
+    if isinstance(content, dict) and isinstance(content.get("path", ""), str):
       return {name: content[name] for name in _RECORD_FIELDS if name in content}
   return {}
 

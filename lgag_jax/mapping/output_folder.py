@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -17,6 +18,9 @@ from lgag_jax.imagery.map_products import PRODUCT_FOLDERS
 from lgag_jax.mapping import vectors
 from lgag_jax.runtime import files
 
+_LOG = logging.getLogger(__name__)
+
+HALF_REPLACED = "is not whole, since a run was killed while it replaced it: map the scene again"
 _SUFFIXES = (".tif", ".png", ".jpg", ".gpkg", ".geojson", ".qml")
 _PAGES = ("report.html", "predictions.csv")
 _EVALUATION = ("eval/scenes.json", "eval/scenes.md")
@@ -45,13 +49,45 @@ def read_record(output: pathlib.Path, stem: str) -> dict:
 
 
 def read_figures(output: pathlib.Path, classes: tuple[str, ...]) -> list[dict]:
-  """Returns the records of all whole maps of these classes, those of earlier runs included."""
+  """Returns the records of all whole maps of these classes, those of earlier runs included.
+
+  Logs which maps are not whole. Raises ValueError naming a record that is damaged.
+  """
   figures = []
   for path in sorted((output / "scenes").glob("*.json")):
     content = files.read_json(path)  # A damaged one is an error, not a map less.
     if isinstance(content, dict) and content.get("stem") == path.stem and "classes" in content:
-      figures += [content] * (tuple(content["classes"]) == classes)
+      if is_half_replaced(content):
+        _LOG.warning("%s: the map of %s %s.", output, content.get("file", path.stem), HALF_REPLACED)
+        continue
+      if not isinstance(content["classes"], dict) or tuple(content["classes"]) == classes:
+        _check_record(path, content)
+        figures.append(content)
   return figures
+
+
+def is_half_replaced(record: dict) -> bool:
+  """Returns whether a run was killed while it replaced the files of a map, which are of two maps."""
+  return record.get("key") == ""
+
+
+def _check_record(path: pathlib.Path, record: dict) -> None:
+  """Raises ValueError if a record of a map does not hold what its table and its page show."""
+  try:
+    if not isinstance(record["file"], str) or not isinstance(record.get("path", ""), str):
+      raise TypeError("its file is no name")
+    for name in ("no_data_share", "valid_pixels", "height", "width"):
+      float(record[name])
+    for values in record["classes"].values():
+      for name in ("probability", "share", "pixels"):
+        float(values[name])
+      if values["landslides"] is not None:
+        int(values["landslides"])
+      sum(values["areas_m2"] or ())
+  except (TypeError, ValueError, LookupError, AttributeError) as error:
+    raise ValueError(
+      f"{path} is damaged: {error!r:.100}. Delete it, and map its scene again (--mode=predict)."
+    ) from error
 
 
 def prepare(output: pathlib.Path, products: Mapping[str, Sequence[str]]) -> None:

@@ -13,7 +13,7 @@ import shapely
 
 from lgag_jax.geo import layer_files
 from lgag_jax.geo.grid import Grid
-from lgag_jax.mapping import polygons, rasters, vectors
+from lgag_jax.mapping import output_folder, polygons, rasters, vectors
 from lgag_jax.reviewing.decisions import Mapped
 from lgag_jax.runtime import files
 
@@ -75,6 +75,8 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
     raise ValueError(
       f"{output}/scenes/{stem}.json is damaged: {error}. Make the map again (--mode=predict)."
     ) from error
+  if output_folder.is_half_replaced(record):
+    raise ValueError(f"{output}: the map of {name} {output_folder.HALF_REPLACED} (--mode=predict).")
   with rasters.open_map_raster(mask) as opened, rasters.open_map_raster(scores) as probability:
     grid = opened.grid
     path = output / "polygons" / f"{stem}.gpkg"
