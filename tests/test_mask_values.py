@@ -8,6 +8,7 @@ import pathlib
 import numpy as np
 import pytest
 import rasterio
+from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -20,6 +21,7 @@ from lgag_jax.imagery import mask_values, reading
 from lgag_jax.imagery.mask_values import MaskRule
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.inputs import sources
+from lgag_jax.mapping.rasters import open_map_raster
 
 AUTO = mask_values.BY_VALUES
 SLIDES = np.zeros((64, 64), np.uint8)
@@ -264,3 +266,32 @@ def test_a_warped_mask_follows_the_rule_of_the_whole_file(tmp_path):
     np.testing.assert_array_equal(reference.read(Window(0, 0, 32, 32)), SLIDES[1::2, 1::2])
     # A window that shows only 255 is landslide all the same.
     assert reference.read(Window(6, 6, 4, 4)).tolist() == [[1] * 4] * 4
+
+
+@pytest.mark.parametrize(("height", "width"), [(1 << 20, 1 << 20), (1 << 21, 16), (16, 1 << 21)])
+def test_a_mask_without_an_end_is_refused(tmp_path, height, width):
+  """A sparse file of a few bytes may claim any size."""
+  path = tmp_path / "a.tif"
+  place = {"crs": CRS.from_epsg(32633), "transform": Affine(10, 0, 5e5, 0, -10, 5e6)}
+  with rasterio.open(
+    path, "w", driver="GTiff", height=height, width=width, count=1, dtype="uint8", tiled=True,
+    blockxsize=8192, blockysize=8192, SPARSE_OK="TRUE", BIGTIFF="YES", **place,
+  ):
+    pass
+  grid = Grid(64, 64, place["crs"], place["transform"])
+  with pytest.raises(reading.ImageError, match=r"a\.tif is \d+ x \d+, more than"), open_reference(
+    path, grid, ("landslide",)
+  ):
+    pass
+  with pytest.raises(reading.ImageError, match=r"a\.tif .*more than"), open_map_raster(path):
+    pass
+  assert mask_values.decide([path], classes=1, ignore=AUTO) == BINARY  # Reading it reports it.
+
+
+def test_a_mask_of_another_size_is_not_read(tmp_path, monkeypatch):
+  path = write(tmp_path / "a.tif", SLIDES)
+  monkeypatch.setattr(mask_values, "_values", None)
+  with pytest.raises(reading.ImageError, match=r"a\.tif is \(64, 64\), its image \(32, 64\)"), (
+    open_reference(path, Grid(32, 64, None, Affine.identity()), ("landslide",))
+  ):
+    pass

@@ -66,11 +66,14 @@ def open_reference(
                    "they count as no landslide.", path, hidden)
     yield reference_from_shapes(layer_shapes)
     return
-  rule = mask_values.decide(
-    [path, *(mask for mask in masks if mask.suffix.lower() not in layer_formats.SUFFIXES)],
-    classes=len(classes), ignore=ignore, option="--mask_ignore",
-  )
-  with reading.open_raster(path) as raster, _on_grid(raster, path, grid, scene) as views:
+  with contextlib.ExitStack() as stack:
+    raster = stack.enter_context(reading.open_raster(path))
+    opening.check_extent(raster, path)
+    views = stack.enter_context(_on_grid(raster, path, grid, scene))  # Before all of it is read.
+    rule = mask_values.decide(
+      [path, *(mask for mask in masks if mask.suffix.lower() not in layer_formats.SUFFIXES)],
+      classes=len(classes), ignore=ignore, option="--mask_ignore",
+    )
     nodata = reading.mask_nodata(raster)
     yield _reference_from_raster(views, grid, rule, classes=len(classes), nodata=nodata)
 

@@ -25,8 +25,6 @@ from lgag_jax.imagery import opening, reading
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
-_LONGEST_SIDE = 1 << 20
-_MOST_PIXELS = 1 << 36
 _REMEDY = "Restore it."
 
 
@@ -131,28 +129,16 @@ class Scene:
     return np.stack(bands).astype(_dtype(self._raster, self._bands), copy=False)
 
 
-def open_scene(
-  path: pathlib.Path, channels: int, *, bands: tuple[int, ...] = (), side_limit: int = _LONGEST_SIDE
-) -> Scene:
+def open_scene(path: pathlib.Path, channels: int, *, bands: tuple[int, ...] = ()) -> Scene:
   """Opens a scene; raises ImageError naming the file, what is wrong with it and the remedy.
 
-  `bands` are numbers from 1 in the model's order; by default `reading.choose_bands` chooses them. A
-  side above `side_limit` is refused, since a header may claim any size and reading would never end.
+  `bands` are numbers from 1 in the model's order; by default `reading.choose_bands` chooses them.
   """
   path = pathlib.Path(path)
   raster = open_scene_raster(path)
   try:
     with _gdal_context(path):
-      if max(raster.height, raster.width) > side_limit:
-        raise ImageError(
-          f"{path} is {raster.height} x {raster.width}, more than {side_limit} on a side: restore "
-          "it, or cut it with gdal_translate -srcwin."
-        )
-      if raster.height * raster.width > _MOST_PIXELS:
-        raise ImageError(
-          f"{path} is {raster.height} x {raster.width}, more than {_MOST_PIXELS} pixels: cut it with "
-          "gdal_translate -srcwin."
-        )
+      opening.check_extent(raster, path)
       numbers, palette = _choose_bands(raster, path, channels, bands)
       return Scene(path, raster, grid_of(raster, path), numbers, palette)
   except BaseException:

@@ -17,7 +17,7 @@ from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing
-from lgag_jax.imagery.opening import ImageError, error_context, open_raster
+from lgag_jax.imagery.opening import ImageError, check_extent, error_context, open_raster
 from lgag_jax.imagery.orientation import Raster
 from lgag_jax.imagery.reading import UNKNOWN, labelled_pixels, mask_nodata
 
@@ -188,6 +188,7 @@ def _values(path: pathlib.Path, key: str) -> _Values:
   del key
   counts: collections.Counter = collections.Counter()
   with open_raster(path) as raster, error_context(path):
+    check_extent(raster, path)
     nodata, problem = mask_nodata(raster), _colour_problem(raster)
     for window in _pieces(raster):
       array = raster.read(1, window=window)

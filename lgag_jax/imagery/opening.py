@@ -37,6 +37,8 @@ _DRIVERS = {
 # Without a listing of the folder GDAL opens no side files. A side file may be a VRT of any file.
 OPTIONS: dict[str, Any] = {"GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR"}
 MAX_BYTES = 1 << 30  # A larger window is refused before memory is allocated for it.
+_LONGEST_SIDE = 1 << 20
+_MOST_PIXELS = 1 << 36
 _MAX_BLOCK_BYTES = 1 << 27  # Of a block, which is decoded whole, into two copies, for any window.
 _MAX_MESSAGE = 300  # Characters of GDAL's messages, which may quote a whole VRT.
 _REMEDY = "Restore it or set data.on_bad_image='skip'."
@@ -210,6 +212,20 @@ def refuse_orientation(path, number: int) -> NoReturn:
     "other viewers turn the image, so it is unclear which of them its masks fit. Remove the tag: "
     "gdal_translate in.tif out.tif keeps the image as a GIS shows it."
   )
+
+
+def check_extent(raster, path: pathlib.Path | str) -> None:
+  """Raises ImageError if a raster is larger than any scene: its windows would never come to an end.
+
+  A header may claim any size, and a file of some hundred bytes may have it.
+  """
+  size = f"{path} is {raster.height} x {raster.width}, more than"
+  if max(raster.height, raster.width) > _LONGEST_SIDE:
+    raise ImageError(
+      f"{size} {_LONGEST_SIDE} on a side: restore it, or cut it with gdal_translate -srcwin."
+    )
+  if raster.height * raster.width > _MOST_PIXELS:
+    raise ImageError(f"{size} {_MOST_PIXELS} pixels: cut it with gdal_translate -srcwin.")
 
 
 def check_size(raster, path, values: int, limit: int, part: str, remedy: str) -> None:

@@ -55,6 +55,7 @@ class MapRaster:
 def open_map_raster(path: pathlib.Path) -> Iterator[MapRaster]:
   """Opens a raster for reading; raises ImageError naming a file that is missing or damaged."""
   with rasterio.Env(**SCENE_OPTIONS), opening.open_raster(path) as dataset:
+    opening.check_extent(dataset, path)
     yield MapRaster(path, dataset)
 
 
