@@ -83,6 +83,44 @@ def test_the_first_bytes_of_a_mosaics_file_decide_its_driver(tmp_path, server): 
   np.testing.assert_array_equal(value, reading.read_image(tmp_path / "p.jpg", 3))
 
 
+def resampled(folder, source, result, resampling="lanczos"):
+  """Writes a mosaic that resamples (width, height) of a sparse file to another size."""
+  with rasterio.open(
+    folder / "s.tif", "w", driver="GTiff", width=65536, height=65536, count=1, dtype="uint8",
+    tiled=True, blockxsize=512, blockysize=512, SPARSE_OK="TRUE",
+  ):
+    pass
+  rects = "".join(
+    f'<{tag} xOff="0" yOff="0" xSize="{size[0]}" ySize="{size[1]}"/>'
+    for tag, size in (("SrcRect", source), ("DstRect", result)) if size
+  )
+  path = folder / "a.vrt"
+  path.write_text(
+    '<VRTDataset rasterXSize="64" rasterYSize="64"><VRTRasterBand dataType="Byte" band="1">'
+    f'<SimpleSource resampling="{resampling}"><SourceFilename relativeToVRT="1">s.tif</SourceFilename>'
+    f"<SourceBand>1</SourceBand>{rects}</SimpleSource></VRTRasterBand></VRTDataset>"
+  )
+  return path
+
+
+@pytest.mark.parametrize(("source", "result"), [
+  ((65536, 65536), (1, 1)), (None, None), ((65536, 65536), (64, 64)), ((65536, 65536), (0, 0)),
+  (("nan", 4), (4, 4)), (("x", 4), (4, 4)),
+])
+def test_a_mosaic_that_shrinks_too_much_at_once_is_refused(tmp_path, source, result):
+  with pytest.raises(ImageError, match=r"a\.vrt shrinks .* too many to read at once.*gdalbuildvrt"):
+    open_scene(resampled(tmp_path, source, result), 1)
+
+
+@pytest.mark.parametrize(("source", "result", "resampling"), [
+  ((128, 128), (64, 64), "average"), ((2048, 2048), (64, 64), "average"), ((8, 8), (64, 64), "cubic"),
+  ((65536, 65536), (64, 64), "nearest"),
+])
+def test_a_mosaic_may_resample(tmp_path, source, result, resampling):
+  with open_scene(resampled(tmp_path, source, result, resampling), 1) as scene:
+    assert scene.read(Window(0, 0, 64, 64))[0].shape == (64, 64, 1)
+
+
 @pytest.mark.parametrize("name", ["secret.tif", "a.vrt"])
 def test_side_files_of_a_scene_or_its_parts_are_not_opened(tmp_path, server, name):  # noqa: F811
   url, requests = server

@@ -7,6 +7,7 @@ GDAL's own VRT reader opens any file or URL, and defusedxml only guards the pars
 """
 
 import functools
+import math
 import pathlib
 import re
 import xml.etree.ElementTree as ET
@@ -24,6 +25,10 @@ from lgag_jax.imagery.side_files import beside
 SCENE_OPTIONS = {**opening.OPTIONS, "GDAL_CACHEMAX": 128 << 20, "GDAL_VRT_ENABLE_PYTHON": "NO"}
 _MAX_XML_BYTES = 8 << 20  # About 5000 tiles of three bands. Parsed, they take thirty times the memory.
 _MAX_PART_BLOCK_BYTES = 1 << 25  # GDAL keeps up to 100 files of a mosaic open, with a block each.
+# To resample a file, GDAL reads all pixels of it that become part of what is read, at 4 bytes each.
+_MAX_RESAMPLED = 1 << 29
+_ROWS_AT_ONCE = 512  # Of a mosaic, about those of a row of windows.
+_FEW_IN_ONE = 4  # Pixels of a file in one of the mosaic's. Bands of half the resolution are common.
 _RECT = ("xOff", "yOff", "xSize", "ySize")
 _SOURCE = ("SourceFilename", "SourceBand", "SrcRect", "DstRect")
 # Elements that are copied: (their attributes, their child elements).
@@ -85,6 +90,7 @@ def _plain_vrt(path: pathlib.Path) -> ET.Element:
   for element in copy.iter():
     for source in element.findall("SimpleSource") + element.findall("ComplexSource"):
       _resolve_source(source, path, parts)
+      _check_shrinking(source, root, path)
   return copy
 
 
@@ -149,6 +155,36 @@ def _resolve_source(source: ET.Element, path: pathlib.Path, parts: dict) -> None
     raise ImageError(f"{path} refers to band {band!r:.40} of {part}, which has {count}. {_REMEDY}.")
   name.text, name.attrib = f"vrt://{part}?if={driver}", {"relativeToVRT": "0", "shared": "0"}
   source.insert(1, ET.Element("SourceProperties", properties))
+
+
+def _check_shrinking(source: ET.Element, root: ET.Element, path: pathlib.Path) -> None:
+  """Raises ImageError if a mosaic shrinks so much of a file at once that it may not fit in memory."""
+  properties = source.find("SourceProperties")
+  if properties is None or source.get("resampling", "near").lower() in ("near", "nearest"):
+    return
+  lengths = []
+  for side, of_file, of_mosaic in (
+    ("xSize", "RasterXSize", "rasterXSize"), ("ySize", "RasterYSize", "rasterYSize")
+  ):
+    whole = properties.get(of_file, ""), root.get(of_mosaic, "")  # Where there is no rectangle.
+    lengths += [
+      default if (rect := source.find(tag)) is None else rect.get(side, "")
+      for tag, default in zip(("SrcRect", "DstRect"), whole, strict=True)
+    ]
+  try:
+    sizes = tuple(map(float, lengths))
+  except ValueError:
+    sizes = (math.nan,) * 4
+  in_one = pixels = math.inf
+  if all(0 < size < math.inf for size in sizes):
+    of_width, width, of_height, height = sizes
+    in_one = max(1.0, of_width / width) * max(1.0, of_height / height)
+    pixels = in_one * width * min(height, _ROWS_AT_ONCE)
+  if in_one > _FEW_IN_ONE and pixels > _MAX_RESAMPLED:
+    raise ImageError(
+      f"{path} shrinks {lengths[0]} x {lengths[2]} pixels of a file to {lengths[1]} x {lengths[3]}, "
+      f"with resampling={source.get('resampling')!r:.40}, too many to read at once. {_REMEDY}."
+    )
 
 
 def _named_part(name: ET.Element, path: pathlib.Path) -> pathlib.Path:
