@@ -95,6 +95,23 @@ def test_a_clean_folder_and_clean_patches_have_notes_only(tmp_path):
   assert estimate["cached"] and estimate["cache_bytes"] > 0 and estimate["read_rate"] > 0
 
 
+@pytest.mark.parametrize("kind", ["page", "record", "both", "folder"])
+def test_a_report_of_another_origin_is_named_and_kept(tmp_path, kind):
+  root, folder = patches(tmp_path / "data"), tmp_path / "work" / "doctor"
+  kept = tmp_path / "kept"
+  kept.mkdir()
+  files = [kept / name for name in ("report.html", "report.json") if kind in ("both", "folder")]
+  files += {"page": [kept / "report.html"], "record": [kept / "report.json"]}.get(kind, [])
+  for file in files:
+    file.write_text('{"precious": 1}')
+  folder.parent.mkdir()
+  folder.symlink_to(kept) if kind == "folder" else kept.rename(folder)
+  with pytest.raises(ValueError, match=r"doctor(/report\.\w+)? would be replaced.*Move it, or use"):
+    visit(root, tmp_path)
+  here = kept if kind == "folder" else folder
+  assert {file.read_text() for file in here.iterdir()} == {'{"precious": 1}'}
+
+
 def test_unreadable_files_are_named_and_the_others_read(tmp_path):
   root = folder(tmp_path / "data")
   data = (root / YES / "l03.png").read_bytes()
