@@ -60,9 +60,9 @@ def polygon_of(geometry: Any, *, keeps_wide: bool = False) -> BaseGeometry:
   """Returns a valid polygon of GeoJSON's geometry; raises one of UNREADABLE for what is none.
 
   ValueError for one without area, and one that crosses itself too often to be repaired. A polygon with
-  an edge of more than 180 degrees, such as from 179 to -179, crosses the 180th meridian: it is cut there,
-  as RFC 7946 asks. With `keeps_wide` it stays as it is if its points are in the order that RFC 7946 asks
-  for, counterclockwise: only then can it be meant.
+  an edge of more than 180 degrees, such as from 179 to -179, crosses the 180th meridian: it is cut
+  there, as RFC 7946 asks. With `keeps_wide` it stays as it is if its points are in the order that
+  RFC 7946 asks for, counterclockwise: only then can it be meant.
   """
   shape = shapely.geometry.shape(geometry)
   geometry_parts.valid(shape)  # Before cutting, which would take as long.

@@ -9,6 +9,7 @@ import logging
 import numpy as np
 import shapely
 from shapely import GeometryType
+from shapely.geometry.base import BaseGeometry
 
 _LOG = logging.getLogger(__name__)
 
@@ -105,7 +106,7 @@ def repaired(path, polygons: np.ndarray, owners: np.ndarray) -> tuple[np.ndarray
   return valid[with_area], with_area
 
 
-def valid(geometry: shapely.Geometry) -> shapely.Geometry:
+def valid(geometry: BaseGeometry) -> BaseGeometry:
   """Returns a geometry, repaired if it is invalid; raises ValueError if that would take too long."""
   if geometry.is_valid:
     return geometry
