@@ -258,7 +258,7 @@ def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog
     assert "&lt;b&gt;a" in written and "<b>a" not in written and "<i>s" not in written
     assert "No reference shows the class" in written
   assert "a\\|b.tif" in text
-  assert page.count("data:image/jpeg") == 3  # Two maps, one of them evaluated.
+  assert page.count("data:image/jpeg") == 5  # Two maps with their images, one map evaluated.
   with pytest.raises(ValueError, match="no reference of this name"):
     evaluate(plans, [None, None], output, options, config)
 

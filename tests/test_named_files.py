@@ -143,7 +143,9 @@ def test_heights_that_name_files_are_left_out_of_a_crs(tmp_path):
   assert plain_crs.parse(text) == plain
   write_tiff(tmp_path / "a.tif", pixels(H, W), transform=NORTH_UP)
   vrt = vrt_of(tmp_path / "a.vrt", [("a.tif", 0, 0, H, W)], H, W)
-  vrt.write_text(vrt.read_text().replace('41">', f'41"><SRS>{text}</SRS>', 1))
+  place = ", ".join(map(str, NORTH_UP.to_gdal()))
+  located = f'41"><SRS>{text}</SRS><GeoTransform>{place}</GeoTransform>'
+  vrt.write_text(vrt.read_text().replace('41">', located, 1))
   with open_scene(vrt, 3) as scene:
     assert scene.grid.crs == plain
 
@@ -199,7 +201,7 @@ def test_a_picture_in_an_output_is_only_read_as_a_png(tmp_path, monkeypatch, kin
     started.clear()
   result = {"stem": "scene", "name": "scene.tif"}
   with pytest.raises(ImageError, match=r"scene\.png (is not a picture.*Delete it|cannot be opened)"):
-    scene_page._picture(result, {"scene": "scene.tif"}, tmp_path, "mapped")
+    scene_page._map_pictures(result, {"scene": "scene.tif"}, tmp_path, "mapped")
   assert not started
 
 
