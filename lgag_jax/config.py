@@ -78,6 +78,8 @@ def load(path: pathlib.Path) -> Config:
   that it had and this one has not.
   """
   try:
+    if path.exists() and not path.is_file():  # A pipe would block.
+      raise ValueError("it is not a regular file.")
     mapping = json.loads(path.read_text())
     if not isinstance(mapping, dict):
       raise ValueError("it holds no JSON object.")

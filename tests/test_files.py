@@ -5,11 +5,17 @@ import json
 import os
 import resource
 import signal
+import struct
+import zipfile
 
 import numpy as np
 import pytest
 
+from lgag_jax import config
+from lgag_jax.geo import scale
 from lgag_jax.runtime import files
+
+CONFIG = config.Config()
 
 
 def test_a_failed_write_leaves_the_old_json(tmp_path):
@@ -67,3 +73,24 @@ def test_a_line_is_appended_completely_or_not_at_all(tmp_path):
     signal.signal(signal.SIGXFSZ, old)
   files.append_line(path, "three")
   assert path.read_text() == "one\nthree\n"
+
+
+@pytest.mark.parametrize("header", [
+  "{'descr': '|u1', 'fortran_order': False, 'shape': (1099511627776, 99999)}", "-" * 9000 + "1",
+  "{'descr': '|u1', 'fortran_order': False, 'shape': (" + "(" * 4000, "{'shape'",
+])
+def test_headers_of_arrays_are_not_believed(tmp_path, header):
+  data = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header) + 1) + header.encode() + b"\n"
+  with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+    archive.writestr("a.npy", data)
+  with pytest.raises(ValueError, match=r"x\.npz cannot be read: .*Run --mode=eval again"):
+    files.read_arrays(tmp_path / "x.npz")
+
+
+@pytest.mark.parametrize("read", [
+  files.read_json, files.read_json_lines, config.load, lambda path: scale.load(path.parent, CONFIG),
+])
+def test_a_pipe_is_not_waited_for(tmp_path, read):
+  os.mkfifo(tmp_path / "scale.json")
+  with pytest.raises(ValueError, match=r"scale\.json is .*not a regular file"):
+    read(tmp_path / "scale.json")

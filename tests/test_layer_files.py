@@ -181,6 +181,26 @@ def test_a_table_of_another_file_in_a_geopackage_is_not_opened(tmp_path):
     whole(path)
 
 
+@pytest.mark.parametrize("suffix", [".cpg", ".DBF", ".qix"])
+def test_a_pipe_beside_a_shapefile_is_not_opened(tmp_path, suffix):
+  path = write_layer(tmp_path / "a.shp", [on_earth(SQUARE)], kind="Polygon")
+  path.with_suffix(suffix).unlink(missing_ok=True)
+  make_pipe(tmp_path).rename(path.with_suffix(suffix))
+  with pytest.raises(ValueError, match=rf"a\.shp cannot be read .*: a\{suffix} beside it is not a reg"):
+    whole(path)
+
+
+def test_a_geopackage_of_very_many_tables_is_refused(tmp_path, monkeypatch):
+  path = write_layer(tmp_path / "a.gpkg", [on_earth(SQUARE)])
+  with contextlib.closing(sqlite3.connect(path)) as database, database:
+    for number in range(20):
+      database.execute(f"CREATE TABLE t{number} (a)")
+  assert whole(path).any()
+  monkeypatch.setattr(layer_files, "_MAX_TABLES", 20)
+  with pytest.raises(ValueError, match=r"a\.gpkg cannot be read .*holds \d+ tables, more than the 20"):
+    whole(path)
+
+
 def test_generated_columns_in_a_geopackage_are_refused(tmp_path):
   path = write_layer(tmp_path / "a.gpkg", [on_earth(SQUARE)])
   with contextlib.closing(sqlite3.connect(path)) as database, database:

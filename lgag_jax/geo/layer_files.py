@@ -30,6 +30,8 @@ _PLAIN = re.compile(
   r'CREATE (TABLE|TRIGGER|INDEX|UNIQUE INDEX|VIRTUAL TABLE ("[^"]+"|\w+) USING rtree\s*\()'
 )
 _VIEW = re.compile(r'CREATE VIEW "?((?:st_)?(?:spatial_ref_sys|geometry_columns))"? AS ')
+_PARTS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind")
+_MAX_TABLES = 600  # GDAL lists all of them for each layer that it opens.
 _GPKG_IDS = (b"GPKG", b"GP10", b"GP11")  # At byte 68 of an SQLite file.
 _TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
   kind + name for name in ("Polygon", "Point") for kind in ("", "Multi")
@@ -70,7 +72,7 @@ def source(path: pathlib.Path) -> tuple[str, str | bytes]:
     if driver == "GeoJSON":
       return driver, _plain_json(content, path)
     if driver == "ESRI Shapefile":
-      _check_prj(path)
+      _check_shapefile(path)
       shapefile_parts.check(path)
     else:
       check_geopackage(path)
@@ -151,7 +153,11 @@ def _crs_name(crs: dict) -> str:
   return name
 
 
-def _check_prj(path: pathlib.Path) -> None:
+def _check_shapefile(path: pathlib.Path) -> None:
+  for suffix in _PARTS:  # GDAL would wait for a pipe.
+    for part in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
+      if part.exists() and not (part.is_file() or part.is_dir()):
+        raise ValueError(f"{part.name} beside it is not a regular file")
   for suffix in (".prj", ".PRJ"):
     file = path.with_suffix(suffix)
     if not file.exists():
@@ -208,6 +214,12 @@ def _check_tables(database: sqlite3.Connection) -> None:
         f"it holds a view or a virtual table ({text[:100]!r}), which may open other files or never "
         "end: save its features as a layer"
       )
+  count = database.execute("SELECT count(*) FROM pragma_table_list WHERE type = 'table'").fetchone()[0]
+  if count > _MAX_TABLES:
+    raise ValueError(
+      f"it holds {count} tables, more than the {_MAX_TABLES} that are supported: save the layer with "
+      "the labels alone"
+    )
   for name, hidden in database.execute(
     "SELECT t.name, max(x.hidden) FROM pragma_table_list t, pragma_table_xinfo(t.name) x "
     "WHERE t.type = 'table' GROUP BY t.name"

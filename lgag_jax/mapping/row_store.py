@@ -58,7 +58,7 @@ class RowStore:
       state = files.read_json(self._path("json"))
     if not isinstance(state, dict) or state.get("key") != self._key:
       return None
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, MemoryError):
       band = np.load(self._folder / state["band"], allow_pickle=False)
       return SavedState(state["row"], band, state["found"], state.get("brightest"))
     return None

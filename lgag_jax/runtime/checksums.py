@@ -8,6 +8,8 @@ import os
 import pathlib
 import stat
 
+from lgag_jax.runtime import files
+
 # In the format of sha256sum, so that `sha256sum -c` reads it; the last line is the others' digest.
 FILE_NAME = "SHA256SUMS"
 
@@ -33,10 +35,10 @@ def has_checksums(folder: pathlib.Path) -> bool:
 def find_damage(folder: pathlib.Path) -> str | None:
   """Returns a description of the first damaged file of a folder with checksums, or None."""
   try:
-    text = (folder / FILE_NAME).read_text()
+    text = files.read_text(folder / FILE_NAME)
   except FileNotFoundError:
     return f"it has no {FILE_NAME}: it is unfinished or incomplete"
-  except (OSError, UnicodeDecodeError) as error:
+  except (OSError, ValueError) as error:
     return f"its {FILE_NAME} cannot be read ({error})"
   lines, _, own_digest = text.rpartition("# ")
   if own_digest != hashlib.sha256(lines.encode()).hexdigest() + "\n":
