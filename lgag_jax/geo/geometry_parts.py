@@ -5,6 +5,7 @@ shapely calls such a feature valid. Therefore unusable parts are removed here, c
 """
 
 import logging
+from typing import Any
 
 import numpy as np
 import shapely
@@ -113,7 +114,8 @@ def valid(geometry: BaseGeometry) -> BaseGeometry:
   parts = _single(np.array([geometry], object))[0]
   if problem := _repair_problem(parts[shapely.get_type_id(parts) == GeometryType.POLYGON]):
     raise ValueError(f"it holds {problem}: repair it, such as with Fix geometries in QGIS")
-  return shapely.make_valid(geometry)
+  repaired_geometry: Any = shapely.make_valid(geometry)
+  return repaired_geometry
 
 
 def _repair_problem(polygons: shapely.Polygon | np.ndarray) -> str:
