@@ -18,7 +18,6 @@ _LOG = logging.getLogger(__name__)
 _PRECISION = 1e-9  # Degrees, a tenth of a millimetre.
 _MAX_BYTES = 64 << 20
 _WGS84 = ("urn:ogc:def:crs:OGC:1.3:CRS84", "urn:ogc:def:crs:EPSG::4326", "EPSG:4326")
-
 # What shapely raises for what is no geometry of GeoJSON.
 UNREADABLE = (ShapelyError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
@@ -59,14 +58,12 @@ def read_area(path: pathlib.Path) -> BaseGeometry:
 def polygon_of(geometry: Any, *, keeps_wide: bool = False) -> BaseGeometry:
   """Returns a valid polygon of GeoJSON's geometry; raises one of UNREADABLE for what is none.
 
-  ValueError for one without area, and one that crosses itself too often to be repaired. A polygon with
-  an edge of more than 180 degrees, such as from 179 to -179, crosses the 180th meridian: it is cut
-  there, as RFC 7946 asks. With `keeps_wide` it stays as it is if its points are in the order that
-  RFC 7946 asks for, counterclockwise: only then can it be meant.
+  ValueError for one without area, and one that crosses itself too often to be repaired.
+  A polygon with an edge of more than 180 degrees, such as from 179 to -179, crosses the 180th meridian:
+  it is cut there, as RFC 7946 asks. With `keeps_wide` it stays as it is if its points are in the order
+  that RFC 7946 asks for, counterclockwise: only then can it be meant.
   """
-  shape = shapely.geometry.shape(geometry)
-  geometry_parts.valid(shape)  # Before cutting, which would take as long.
-  shape = geometry_parts.valid(_cut(shape, keeps_wide))
+  shape = geometry_parts.valid(_cut(shapely.geometry.shape(geometry), keeps_wide))
   if shape.is_empty or shape.area == 0:
     raise ValueError(f"a {shape.geom_type} has no area")
   return shapely.force_2d(shape)
@@ -79,7 +76,8 @@ def _cut(shape: BaseGeometry, keeps_wide: bool) -> BaseGeometry:
     crossing &= ~shapely.is_ccw(shapely.get_exterior_ring(polygons))
   if not crossing.any():
     return shape
-  polygons[crossing] = antimeridian.cut(polygons[crossing], _PRECISION)
+  polygons[crossing] = antimeridian.cut(polygons[crossing], _PRECISION, geometry_parts.valid)
+  polygons[~crossing] = [geometry_parts.valid(polygon) for polygon in polygons[~crossing]]
   return shapely.union_all(polygons)
 
 

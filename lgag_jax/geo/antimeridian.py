@@ -5,6 +5,7 @@ longitude and latitude are cut where RFC 7946 asks for it.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -129,12 +130,14 @@ def needs_more_points(polygons: np.ndarray) -> np.ndarray:
   return found
 
 
-def cut(polygons: np.ndarray, precision: float) -> np.ndarray:
+def cut(
+  polygons: np.ndarray, precision: float, repair: Callable = shapely.make_valid
+) -> np.ndarray:
   """Cuts polygons in longitude and latitude into parts between -180 and 180 degrees.
 
   A polygon around a pole reaches up to the pole's latitude on all longitudes. Coordinates become
   multiples of `precision`, in degrees. The parts stay valid, but those that are narrower than it
-  vanish, unless nothing else is left of the polygon.
+  vanish, unless nothing else is left of the polygon. `repair` makes invalid polygons valid.
   """
   steps, owners = _steps(polygons)
   left, _, right, _ = shapely.bounds(polygons).T
@@ -144,7 +147,7 @@ def cut(polygons: np.ndarray, precision: float) -> np.ndarray:
   snapped[whole] = shapely.set_precision(polygons[whole], precision)
   broken = (shapely.get_type_id(snapped) != GeometryType.POLYGON) | shapely.is_empty(snapped)
   for i in np.flatnonzero(~whole | broken):
-    snapped[i] = _parts(polygons[i], precision)
+    snapped[i] = _parts(polygons[i], precision, repair)
   return snapped
 
 
@@ -167,17 +170,17 @@ def _steps(polygons: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
   return np.diff(points[:, 0])[is_edge], polygon[ring[1:][is_edge]]
 
 
-def _parts(polygon: shapely.Polygon, precision: float) -> shapely.Geometry:
+def _parts(polygon: shapely.Polygon, precision: float, repair: Callable) -> shapely.Geometry:
   """Returns the parts of a polygon between -180 and 180 degrees."""
   rings = (polygon.exterior, *polygon.interiors)
-  covered, *holes = (_enclosed(np.asarray(ring.coords)) for ring in rings)
+  covered, *holes = (_enclosed(np.asarray(ring.coords), repair) for ring in rings)
   if holes:
     covered = covered.difference(shapely.union_all(holes))
   parts = _polygons_in(shapely.set_precision(covered, precision)) or _polygons_in(covered)
   return parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts)
 
 
-def _enclosed(points: np.ndarray) -> Any:
+def _enclosed(points: np.ndarray, repair: Callable) -> Any:
   """Returns what a ring encloses, between -180 and 180 degrees; edges take the short way around."""
   x, y = points[:, 0].copy(), points[:, 1]
   x[1:] -= 360.0 * np.cumsum(np.rint(np.diff(x) / 360.0))
@@ -186,7 +189,7 @@ def _enclosed(points: np.ndarray) -> Any:
     x, y = np.r_[x, x[-1], x[0]], np.r_[y, pole, pole]
   area: Any = shapely.Polygon(np.stack([x, y], axis=1))
   if not area.is_valid:
-    area = shapely.make_valid(area)
+    area = repair(area)
   parts = []
   for turn in range(math.floor((x.min() + 180) / 360), math.ceil((x.max() + 180) / 360)):
     part = area.intersection(shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90))
