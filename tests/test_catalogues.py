@@ -355,8 +355,13 @@ def test_outlines_that_cross_themselves_often_are_refused(tmp_path):
   polygon = {"type": "Polygon", "coordinates": [[*crossing, crossing[0]]]}
   several = {"type": "MultiPolygon", "coordinates": [
     [[*crossing[n : n + 60], crossing[n]]] for n in range(0, 300, 60)]}
+  across = [[x + 175 - 360 * (x > 5), y] for x, y in crossing]  # The 180th meridian.
+  wide = {"type": "Polygon", "coordinates": [[*across, across[0]]]}
+  beside = {"type": "MultiPolygon", "coordinates": [
+    polygon["coordinates"], [[[179, 1], [179, 2], [-179, 2], [-179, 1], [179, 1]]]]}
   path = tmp_path / "area.geojson"
-  for content in (polygon, several, {"type": "GeometryCollection", "geometries": [several]}):
+  collection = {"type": "GeometryCollection", "geometries": [several]}
+  for content in (polygon, several, collection, wide, beside):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"area\.geojson .* crosses itself more than 2000 times"):
       areas.read_area(path)
