@@ -169,10 +169,10 @@ def test_a_scene_whose_map_cannot_be_written_costs_itself_alone(model, tmp_path,
     write(tmp_path / "in" / f"{name}.tif", seed)
   pictures = products.overlay.pictures
 
-  def fail(path, *rest):
-    if path.stem == "bad":
+  def fail(scene, *rest):
+    if scene.path.stem == "bad":
       raise error
-    return pictures(path, *rest)
+    return pictures(scene, *rest)
 
   monkeypatch.setattr(products.overlay, "pictures", fail)
   result = map_scenes(model, tmp_path / "in", tmp_path / "maps")
