@@ -44,7 +44,7 @@ def test_names_are_escaped_in_logs_pages_and_messages(name, shown):
 
 PAGE = {
   "events": (), "title": "", "maps_digest": "", "cards": [], "skipped_count": 0, "evaluation": None,
-  "histograms": [], "flat_counts": False,
+  "histograms": [], "flat_counts": False, "cloud_counts": False, "densities": [], "comparisons": 0,
   "warnings": rendering.Table((), []), "scenes": [], "names": [], "more_scenes": 0, "pictures": [],
   "legend_classes": [], "all_pictures": True, "findings": [],
 }

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.mapping import overlay, rasters, scene_page
 from lgag_jax.mapping.predict import map_scenes
 from lgag_jax.options.mapping import Options
@@ -39,8 +40,8 @@ def test_pictures_of_both_dates_show_the_same_place(tmp_path, mask, monkeypatch,
   after, before = (picture(70, 90, seed) for seed in (1, 2))
   paths = [write_scene(tmp_path / f"{i}.tif", image) for i, image in enumerate((after, before))]
   options = Options(max_shift=0.0)
-  shown = overlay.pictures(*paths, mask, CONFIG, options)
-  alone = overlay.pictures(paths[0], None, mask, CONFIG, options)
+  shown = overlay.pictures(SceneFiles(*paths), mask, CONFIG, options)
+  alone = overlay.pictures(SceneFiles(paths[0]), mask, CONFIG, options)
   assert len(shown) == 3 and len(alone) == 2
   factor = -(-90 // limit)
   rows, cols = -(-70 // factor), -(-90 // factor)

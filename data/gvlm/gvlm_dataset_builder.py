@@ -13,7 +13,7 @@ from rasterio.windows import Window
 sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))  # `tfds build` runs here.
 
 from lgag_jax.imagery import listing, reading
-from lgag_jax.inputs import catalogue, originals, patches
+from lgag_jax.inputs import catalogue, image_tiles, originals
 
 _NAMES = {"before": ("im1", "img1"), "after": ("im2", "img2"), "mask": ("ref",)}
 
@@ -81,7 +81,8 @@ def _strips(site: str, paths: list[pathlib.Path], mask_path: pathlib.Path, side:
       reading.check_same_size(mask_path, (height, width), (raster.height, raster.width))
       if min(height, width) < side:
         raise ValueError(f"{path} is {height} x {width}, smaller than a tile of {side}: remove it.")
-    for row, strip in itertools.groupby(patches.tiles(height, width, side), lambda tile: tile.row):
+    tiles = image_tiles.tiles(height, width, side)
+    for row, strip in itertools.groupby(tiles, lambda tile: tile.row):
       window = Window(0, row, width, side)
       image = np.concatenate([
         reading.read_raster(raster, path, 3, window)[0]

@@ -122,11 +122,14 @@ def write_json(path: pathlib.Path, content: dict) -> None:
 
 
 def read_text(path: pathlib.Path) -> str:
-  """Reads text; raises ValueError naming a pipe or a device, which may never end."""
+  """Reads text; raises ValueError naming what is none, or a pipe or device, which may never end."""
   mode = path.stat().st_mode
   if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
     raise ValueError(f"{path} is not a regular file. Remove or restore it.")
-  return path.read_text()
+  try:
+    return path.read_text()
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{path} is not valid text: {error}") from error
 
 
 def read_json(path: pathlib.Path) -> Any:
