@@ -13,7 +13,7 @@ from lgag_jax.config import Config
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.method.classifiers import pool
 from lgag_jax.method.memory_bank import to_unit_length
-from lgag_jax.method.method import LossTerm, Outputs
+from lgag_jax.method.method import LossTerm, Method, Outputs
 from lgag_jax.state import MemoryBank
 from lgag_jax.trunks.layers import resize
 
@@ -161,3 +161,11 @@ DRAWN_PIXELS_AUXILIARY = LossTerm(
   ),
 )
 SEGMENTATION = LossTerm("segmentation", lambda config, epoch: 1.0, _segmentation)
+
+
+def of_method(method: Method, config: Config) -> tuple[LossTerm, ...]:
+  """Returns a method's terms, and those of drawn pixels where a method of labels learns from them."""
+  if method.supervision != "labels" or not config.loss.drawn_pixel_weight:
+    return method.losses
+  fused = (DRAWN_PIXELS_AUXILIARY,) if method.classifies_fused else ()
+  return (*method.losses, DRAWN_PIXELS, *fused)

@@ -143,14 +143,8 @@ def loss_terms(
   method: Method, outputs: Outputs, batch: dict, bank: MemoryBank, config: Config,
   epoch: jax.Array | float,
 ) -> dict[str, jax.Array]:
-  """Returns the method's terms before weighting, f32[B] each, and their weighted sum as "loss".
-
-  Any method that learns from labels also learns from drawn pixels, where the config says so.
-  """
-  listed = method.losses
-  if config.loss.drawn_pixel_weight and method.supervision == "labels":
-    listed = (*listed, losses.DRAWN_PIXELS)
-    listed = (*listed, losses.DRAWN_PIXELS_AUXILIARY) if method.classifies_fused else listed
+  """Returns the method's terms before weighting, f32[B] each, and their weighted sum as "loss"."""
+  listed = losses.of_method(method, config)
   terms = {term.name: term.value(outputs, batch, bank, config) for term in listed}
   for name, value in terms.items():
     if value.shape != batch["weight"].shape:
