@@ -150,6 +150,7 @@ def on_one(shared, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.longest
 def test_one_device(on_one, reference):
   assert_same_run(on_one, reference)
 

@@ -108,6 +108,7 @@ def test_drawn_pixels_teach_if_told(config):
   assert added > 0
 
 
+@pytest.mark.longest
 def test_the_whole_trunk_but_its_stem_trains_if_told(config):
   """test_topology.py trains the last stage alone."""
   model = dataclasses.replace(config.model, first_trainable_stage=1, method="class_activation")
