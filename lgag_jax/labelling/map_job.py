@@ -157,7 +157,7 @@ class MapJob:
     )
     train = tiling_output.training_flags(tiling, self._channels)
     workdir = f"--workdir={settings.output}/run"
-    maps = "--mode=predict", workdir, *source, f"--output={settings.output}/maps", *bands
+    maps = "--mode=predict", workdir, *source, f"--output={settings.output}/maps", *bands, *review
     return [
       Step("Cut the tiles", "tiles", cut), Step("Train", "run", (*train, workdir)),
       Step("Map", "maps", maps),

@@ -11,8 +11,10 @@ import jax
 from lgag_jax.config import Config
 from lgag_jax.evaluation.metrics import BLACK_SHARE, WHITE_SHARE
 from lgag_jax.geo import companions
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.imagery import listing, reading
 from lgag_jax.mapping import (
+  decided_ground,
   maps_table,
   model_findings,
   output_folder,
@@ -69,17 +71,8 @@ def map_scenes(
   divide the scenes, or the rows of each if there are fewer scenes than processes; they need a disk that
   all of them see. An image that cannot be read is logged and skipped; raises ImageError if none can.
   """
-  terrain_filter.check(options)
-  paths, products_of_maps = listing.scenes_and_products(source)
-  scenes = companions.find(terrain_filter.without_dem(paths, options), options)
+  scenes = _find_scenes(source, options)
   paths = [scene.path for scene in scenes]
-  if products_of_maps:
-    _LOG.warning(
-      "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
-      source, products_of_maps[0],
-    )
-  if warning := listing.unread_warning(source):
-    _LOG.warning("%s", warning)
   output_folder.require_usable(output)
   try:
     output.mkdir(parents=True, exist_ok=True)
@@ -118,6 +111,22 @@ def map_scenes(
   if warning := blank_maps_warning(rows, config):
     _LOG.warning("%s", warning)
   return dataclasses.replace(result, rows=rows)
+
+
+def _find_scenes(source: str | pathlib.Path, options: Options) -> list[SceneFiles]:
+  """Returns the scenes with the files that are read with them; warns of what is not mapped."""
+  terrain_filter.check(options)
+  paths, products_of_maps = listing.scenes_and_products(source)
+  scenes = companions.find(terrain_filter.without_dem(paths, options), options)
+  decided_ground.check([scene.path for scene in scenes], options)
+  if products_of_maps:
+    _LOG.warning(
+      "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
+      source, products_of_maps[0],
+    )
+  if warning := listing.unread_warning(source):
+    _LOG.warning("%s", warning)
+  return scenes
 
 
 def _write_table_and_page(result: MappingResult, output: pathlib.Path) -> list[dict]:

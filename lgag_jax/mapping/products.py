@@ -14,6 +14,7 @@ import numpy as np
 
 from lgag_jax.config import Config
 from lgag_jax.mapping import (
+  decided_ground,
   density,
   extreme_points,
   map_names,
@@ -34,6 +35,7 @@ from lgag_jax.mapping.scene_plans import ScenePlan
 from lgag_jax.mapping.terrain_filter import TerrainFilter, open_filter
 from lgag_jax.options.mapping import Options
 from lgag_jax.runtime import files
+from lgag_jax.tiling.ground_labels import GroundLabels
 
 _LOG = logging.getLogger(__name__)
 
@@ -88,10 +90,11 @@ def write(
   ):
     if terrain and terrain.drops:  # Which regions are flat is known when all have been traced.
       whole_path = plan.working_folder(output) / "unfiltered"
-      with write_mask(whole_path, _mask_rows(stores, None)) as whole:
+      with write_mask(whole_path, _mask_rows(stores, plan.decided, None)) as whole:
         areas = _write_polygons(plan, whole, probability, terrain, cells, staged, names, options)
     mask_path = staged / "mask" / plan.stem
-    with write_mask(mask_path, _counted(_mask_rows(stores, terrain), pixel_counts, cells)) as mask:
+    rows = _mask_rows(stores, plan.decided, terrain)
+    with write_mask(mask_path, _counted(rows, pixel_counts, cells)) as mask:
       if plan.grid.georeferenced and areas is None:
         areas = _write_polygons(plan, mask, probability, terrain, cells, staged, names, options)
       _write_pictures(plan, mask, staged, config, options)
@@ -171,10 +174,11 @@ def _read_rows(stores: Sequence[RowStore]) -> Iterator[tuple[int, np.ndarray, np
 
 
 def _mask_rows(
-  stores: Sequence[RowStore], terrain: TerrainFilter | None
+  stores: Sequence[RowStore], decided: GroundLabels | None, terrain: TerrainFilter | None
 ) -> Iterator[tuple[int, np.ndarray]]:
-  """Yields (first row, mask [n, W, 1]), without flat regions if `terrain` drops them."""
+  """Yields (first row, mask [n, W, 1]) as decided, without flat regions if `terrain` drops them."""
   for first, _, mask in _read_rows(stores):
+    mask = decided_ground.follow(decided, first, mask)
     yield first, (terrain.without_flat(first, mask) if terrain else mask)[..., None]
 
 

@@ -17,11 +17,12 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair, shift_warnings
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
-from lgag_jax.mapping import density, output_folder, overlay, rasters, terrain_filter
+from lgag_jax.mapping import decided_ground, density, output_folder, overlay, rasters, terrain_filter
 from lgag_jax.mapping.loaded_model import LoadedModel
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.schemas import Provenance
 from lgag_jax.options.mapping import Options
+from lgag_jax.tiling.ground_labels import GroundLabels
 
 _LOG = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ class ScenePlan:
   workdir: str = ""  # Of the network.
   files: SceneFiles | None = None  # What is read with it, if anything.
   cover: Cover | None = None  # Of its cloud mask.
+  decided: GroundLabels | None = None  # What somebody has decided of it.
 
   @property
   def source(self) -> SceneFiles:
@@ -125,6 +127,7 @@ def plan_scenes(
         grid, dtype = scene.grid, scene.dtype
         of_dates = _date_warnings(scene, options)
       cover = source.cover(grid)
+      decided = decided_ground.find(path, grid, options, config)
       gsd = grid.gsd() or options.gsd or None
       shape = grid.height, grid.width
       windows = scale.plan_windows(training_scale, config, gsd, options.tile_size, shape)
@@ -148,12 +151,14 @@ def plan_scenes(
       _LOG.info("%s: %s.", path, cover)
     made_of = [*source.keys()]
     made_of += [grid.unplaced] if grid.unplaced else []  # Earlier versions placed them by a CRS alone.
+    made_of += [decided.digest] if decided else []
     parts = json.dumps([*maker, *made_of])
     key = hashlib.sha256(parts.encode()).hexdigest()
     made_by = provenance(loaded, options, gsd, path.name)
     stem = names.stem(path, grid, key)
     yield ScenePlan(
-      path, stem, grid, windows, key, dtype, warnings, made_by, str(loaded.workdir), source, cover
+      path, stem, grid, windows, key, dtype, warnings, made_by, str(loaded.workdir), source, cover,
+      decided,
     )
 
 
@@ -192,7 +197,7 @@ def map_maker(loaded: LoadedModel, options: Options) -> list[str]:
   return [str(part) for part in (
     *([evidence.digest()] if evidence else []),
     int(loaded.state.step), loaded.thresholds, (loaded.workdir / "config.json").read_text(),
-    loaded.scale_for(options), options,
+    loaded.scale_for(options), dataclasses.replace(options, review=""),  # Of which scenes, each says.
     *([scene_files.key(pathlib.Path(options.dem))] if options.dem else []),
     (data.mean, data.std),  # With data.normalise="train" they are not in config.json.
   )]

@@ -44,6 +44,9 @@ class Options:
   gate: float = flag(-1.0, (
     "the image score that a window must exceed for a class to be mapped in it. -1: the workdir's "
     "(localize.gate)."))
+  review: str = flag("", (
+    "the folder or a GeoPackage of a review (--mode=review), or a layer of shapes with missed or "
+    "not_landslide in its field decision. Where somebody decided, the map follows the decision."))
   dem: str = flag("", (
     "a DEM in metres, of any grid and CRS; each polygon carries slope, aspect and heights."))
   min_slope: float = flag(0.0, (

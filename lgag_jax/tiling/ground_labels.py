@@ -1,5 +1,7 @@
 """Labels of the ground where somebody has decided; everything else is unknown."""
 
+import hashlib
+
 import numpy as np
 import shapely
 from affine import Affine
@@ -31,6 +33,17 @@ class GroundLabels:
     # Of a point only one pixel is known, and of a line few: what is named at all is certain.
     self._always_enough = (dimensions == 0) | ((dimensions == 1) & (values > 0))
     self._has_outlines = bool(np.any(dimensions > 0))
+
+  @property
+  def count(self) -> int:
+    """The number of shapes."""
+    return len(self._geometries)
+
+  @property
+  def digest(self) -> str:
+    """What tells these shapes and values from any others."""
+    content = b"".join(shapely.to_wkb(self._geometries).tolist()) + self._values.tobytes()
+    return hashlib.sha256(content).hexdigest()[:16]
 
   def read(self, window: Window) -> np.ndarray:
     """Returns u8[h, w] of a window: k for class k, 0 for certain background, else UNKNOWN."""

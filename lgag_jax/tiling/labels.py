@@ -16,6 +16,7 @@ from lgag_jax.geo.reference import Reference, check_format, check_shared, open_r
 from lgag_jax.imagery import reading
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
 from lgag_jax.tiling import drawn_labels, review_files, tile_labels
+from lgag_jax.tiling.ground_labels import GroundLabels
 from lgag_jax.tiling.review_labels import open_review
 from lgag_jax.tiling.tile_grid import SceneTile
 
@@ -33,15 +34,21 @@ def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator
     if not settings.review:
       yield label
       return
-    path = pathlib.Path(settings.review)
-    if review_files.find(path, "review"):
-      decisions = open_review(path, scene, grid, settings, "review")
-    else:
-      decisions = drawn_labels.open_decisions(path, scene, grid, settings)
-    buffer = _buffer_pixels(scene, grid, settings)
+    decisions, buffer = open_decisions(scene, grid, settings), _buffer_pixels(scene, grid, settings)
     yield label if decisions is None else lambda tile, valid: decisions.label_over(
       *label(tile, valid), tile.window, valid, buffer
     )
+
+
+def open_decisions(scene: pathlib.Path, grid: Grid, settings: Settings) -> GroundLabels | None:
+  """Opens what --review says of a scene; None if it says nothing.
+
+  Raises ValueError that names the file and the remedy.
+  """
+  path = pathlib.Path(settings.review)
+  if review_files.find(path, "review"):
+    return open_review(path, scene, grid, settings, "review")
+  return drawn_labels.open_decisions(path, scene, grid, settings)
 
 
 @contextlib.contextmanager

@@ -72,12 +72,13 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   """Raises ValueError or FileNotFoundError if --labels or --review are of none of the scenes."""
   labels = pathlib.Path(settings.labels)
   if labels.is_dir() or labels.suffix.lower() == ".gpkg":
-    _check(labels, scenes, "labels")
+    check(labels, scenes, "labels")
   if settings.review:
-    _check(pathlib.Path(settings.review), scenes, "review")
+    check(pathlib.Path(settings.review), scenes, "review")
 
 
-def _check(labels: pathlib.Path, scenes: list[pathlib.Path], flag: str) -> None:
+def check(labels: pathlib.Path, scenes: list[pathlib.Path], flag: str) -> None:
+  """Raises ValueError or FileNotFoundError if `labels`, which `--flag` names, are of no scene."""
   if not labels.exists():
     raise FileNotFoundError(f"--{flag}={labels}: no such file.")
   reviews = find(labels, flag)

@@ -1,0 +1,139 @@
+"""Maps that follow what somebody has decided of the ground: --mode=predict --review."""
+
+import json
+
+import numpy as np
+import pytest
+import rasterio
+import shapely
+
+from lgag_jax import config as configs
+from lgag_jax.mapping import predict
+from lgag_jax.options.mapping import Options
+from tests.conftest import make_small_config
+from tests.test_reviewing import (  # noqa: F401
+  BOXES,
+  HEIGHT,
+  NEW,
+  OTHER,
+  WIDTH,
+  box,
+  decide,
+  decision,
+  keys_of,
+  maps,
+  on_ground,
+  session,
+)
+from tests.untrained import make_workdir
+
+EVERYTHING = {"threshold": (1e-6,), "gate": 0.0, "min_area": 0.0}
+NOTHING = {"threshold": (1.0,), "min_area": 0.0}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+  config = configs.from_mapping(make_small_config(tmp_path_factory.mktemp("unused")))
+  return predict.load_model(make_workdir(tmp_path_factory.mktemp("work"), config))
+
+
+def mapped(model, scene, output, **options):
+  """Maps a scene; returns its mask and its polygons in the scene's pixels."""
+  result = predict.map_scenes(model, scene, output, Options(**options))
+  with rasterio.open(next((output / "mask").glob("*.tif"))) as file:
+    return file.read(1), result
+
+
+def inside(*numbers):
+  mask = np.zeros((HEIGHT, WIDTH), bool)
+  for number in numbers:
+    left, top, right, bottom = BOXES[number][:4]
+    mask[top:bottom, left:right] = True
+  return mask
+
+
+def test_rejected_ground_is_empty_and_accepted_ground_is_mapped(session, maps, tmp_path, model):  # noqa: F811
+  keys = keys_of(session)
+  decide(session, (keys[1], decision("rejected")), (keys[2], decision("accepted")))
+  decide(session, (f"0/{NEW}", decision("not_landslide", box(60, 60, 80, 70))))
+  decide(session, (f"0/{OTHER}", decision("missed", box(20, 60, 30, 70))))
+  session.close()
+  scene, review = tmp_path / "scene.tif", str(maps / "review")
+  drawn, missed = np.zeros((2, HEIGHT, WIDTH), bool)
+  drawn[60:70, 60:80] = missed[60:70, 20:30] = True
+  mask, result = mapped(model, scene, tmp_path / "all", review=review, **EVERYTHING)
+  np.testing.assert_array_equal(mask == 0, inside(1) | drawn)
+  (row,) = result.rows
+  assert row["landslide_share"] == pytest.approx((mask == 1).mean(), abs=1e-6)
+  mask, result = mapped(model, scene, tmp_path / "none", review=review, **NOTHING)
+  np.testing.assert_array_equal(mask == 1, inside(2) | missed)
+  assert result.rows[0]["landslide_landslides"] == 2
+  record = json.loads((tmp_path / "none/scenes/scene_tif.json").read_text())
+  assert f"--review={review}" in record["flags"]
+
+
+def test_a_map_is_made_anew_when_decisions_change(session, maps, tmp_path, model):  # noqa: F811
+  keys, scene, review = keys_of(session), tmp_path / "scene.tif", str(maps / "review")
+  decide(session, (keys[2], decision("accepted")))
+  session.write()
+  output = tmp_path / "out"
+  mask, _ = mapped(model, scene, output, review=review, **NOTHING)
+  np.testing.assert_array_equal(mask == 1, inside(2))
+  decide(session, (keys[2], decision("rejected")), (keys[3], decision("accepted")))
+  session.write()
+  mask, _ = mapped(model, scene, output, review=review, **NOTHING)
+  np.testing.assert_array_equal(mask == 1, inside(3))
+
+
+def test_shapes_with_decisions_drawn_in_a_gis_count_too(maps, tmp_path, model):  # noqa: F811
+  shapes = [(on_ground(*BOXES[4][:4]), "missed"), (on_ground(100, 70, 104, 74), "not_landslide")]
+  features = [
+    {"type": "Feature", "properties": {"decision": word}, "geometry": shapely.geometry.mapping(shape)}
+    for shape, word in shapes
+  ]
+  crs = {"type": "name", "properties": {"name": "urn:ogc:def:crs:EPSG::32644"}}
+  content = {"type": "FeatureCollection", "crs": crs, "features": features}
+  (tmp_path / "drawn.geojson").write_text(json.dumps(content))
+  mask, _ = mapped(
+    model, tmp_path / "scene.tif", tmp_path / "out", review=str(tmp_path / "drawn.geojson"), **NOTHING)
+  expected = inside(4)
+  expected[70:74, 100:104] = False
+  np.testing.assert_array_equal(mask == 1, expected)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "of another scene", "no review", "unfinished"])
+def test_a_review_that_does_not_fit_is_refused(session, maps, tmp_path, model, wrong):  # noqa: F811
+  scene, review = tmp_path / "scene.tif", maps / "review"
+  decide(session, (keys_of(session)[1], decision("rejected")))
+  if wrong != "unfinished":
+    session.close()
+  if wrong == "missing":
+    review = tmp_path / "nowhere"
+  elif wrong == "of another scene":
+    scene = scene.rename(tmp_path / "other.tif")
+  elif wrong == "no review":
+    review = maps / "polygons" / "scene_tif.gpkg"
+  words = {
+    "missing": "--review=.*no such file", "no review": "--review=.*is no review",
+    "of another scene": r"reviews of scene\.tif, which --input does not name",
+    "unfinished": "lacks the last decisions",
+  }[wrong]
+  with pytest.raises((ValueError, OSError), match=words):
+    mapped(model, scene, tmp_path / "out", review=str(review), **NOTHING)
+  assert not list((tmp_path / "out").glob("mask/*"))
+
+
+def test_missing_data_stay_missing(session, maps, tmp_path, model):  # noqa: F811
+  with rasterio.open(tmp_path / "scene.tif", "r+") as file:
+    pixels = file.read()
+    pixels[:, 4:8] = 0
+    file.write(pixels)
+    file.nodata = 0
+  decide(session, (keys_of(session)[2], decision("accepted")))
+  session.close()
+  scene, review = tmp_path / "scene.tif", str(maps / "review")
+  mask, _ = mapped(model, scene, tmp_path / "out", review=review, **NOTHING)
+  expected = inside(2)
+  expected[4:8] = False
+  np.testing.assert_array_equal(mask == 1, expected)
+  assert (mask[4:8] == 255).all()
