@@ -7,9 +7,12 @@ computed at once. A function whose scores differ between windows shows seams.
 import dataclasses
 import json
 import logging
+import os
 import pathlib
+import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import rasterio
@@ -88,7 +91,7 @@ def picture(height, width, seed=0):
   return np.repeat(whole[..., None], 3, -1)
 
 
-def predict(path, output, options=Options(), *, split_scenes=False, key="key"):
+def predict(path, output, options=Options(), *, split_scenes=False, key="key", mesh=None):
   with open_scene(path, 3) as scene:
     grid, dtype = scene.grid, scene.dtype
   windows = scale.plan_windows(scale.Scale(SIDE, 2.0), CONFIG, grid.gsd(), options.tile_size)
@@ -97,7 +100,7 @@ def predict(path, output, options=Options(), *, split_scenes=False, key="key"):
   mapper = SceneMapper(
     output, CONFIG, options, [0.5], split_scenes, lambda path, error: skipped.append(str(error))
   )
-  mapper.map_scenes([plan], None, None, sharding.make_mesh())
+  mapper.map_scenes([plan], None, None, mesh or sharding.make_mesh())
   return plan, skipped
 
 
@@ -134,6 +137,35 @@ def test_a_map_equals_that_of_the_whole_scene_at_once(batch_sizes, tmp_path, sha
     assert not products.is_complete(plan, tmp_path)
     (tmp_path / "away").rename(tmp_path / name)
   assert products.is_complete(plan, tmp_path)
+
+
+@pytest.mark.parametrize("programs", [1, 2, 5])
+def test_programs_that_end_out_of_order_draw_the_same_map(batch_sizes, tmp_path, monkeypatch, programs):
+  compute, running, most, delays = window_pipeline.make_window_scores, set(), [], iter(range(99))
+
+  def make_window_scores(*arguments):
+    scores = compute(*arguments)
+
+    def late_scores(state, batch):
+      number = next(delays)
+      running.add(number)
+      most.append(len(running))
+      time.sleep(0.02 * (number % 3))
+      running.remove(number)
+      return tuple(map(jnp.asarray, scores(state, batch)))
+
+    return late_scores
+
+  monkeypatch.setattr(window_pipeline, "make_window_scores", make_window_scores)
+  monkeypatch.setattr(os, "cpu_count", lambda: programs)
+  pixels, mesh = picture(200, 140), sharding.make_mesh(jax.devices()[:1])
+  path = write_scene(tmp_path / "scene.tif", pixels)
+  assert window_pipeline.programs_at_once(mesh) == programs
+  predict(path, tmp_path, Options(probability="float32"), mesh=mesh)
+  assert set(batch_sizes) == {1}
+  assert max(most) == programs
+  np.testing.assert_allclose(
+    read(tmp_path / "probability/scene.tif")[0], brightness(pixels)[..., 0], atol=1e-6)
 
 
 def test_a_scene_that_loses_its_georeference_leaves_no_older_products(batch_sizes, tmp_path):

@@ -7,9 +7,10 @@ that are final. Windows of one scene, or of many small ones, share batches of on
 import collections
 import dataclasses
 import functools
+import os
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import jax
 import numpy as np
@@ -25,8 +26,9 @@ from lgag_jax.method.network import Network
 from lgag_jax.runtime import preemption
 from lgag_jax.state import TrainState
 
-# Windows of the training size per batch. On CPUs more are no faster, and take more memory.
-_MAX_CPU_BATCH = 8
+# On a CPU a program for one window finds its data in the cache. Several such programs at once use the
+# cores better than one program for several windows, whose operations are too small to divide.
+_MAX_CPU_PROGRAMS = 8  # At once: each takes memory.
 _BATCHES_AHEAD = 2  # Batches read before they are needed, and computed before they are written.
 
 
@@ -65,6 +67,11 @@ class _Batch:
   windows: WindowPlan | None
   steps: list[_Window | _RowEnd | _SceneEnd]
 
+  @property
+  def kind(self) -> tuple:
+    """What a program is compiled for."""
+    return self.windows, *((self.pixels.shape, self.pixels.dtype) if self.pixels is not None else ())
+
 
 def compiled_scores(network: Network, config: Config, mesh: Mesh) -> Callable[..., Callable]:
   """Returns the function that gives the scores of windows of a plan; it compiles each plan once."""
@@ -82,17 +89,24 @@ def run(
   Several calls that share `scores_at`, made by `compiled_scores`, compile once.
   """
   scores_at = scores_at or compiled_scores(network, config, mesh)
-  batches = _read_batches(jobs, config, mesh)
-  writing: collections.deque = collections.deque()
-  with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-    reading_ahead = collections.deque(reader.submit(next, batches, None) for _ in range(_BATCHES_AHEAD))
+  batches, programs = _read_batches(jobs, config, mesh), programs_at_once(mesh)
+  ahead = _BATCHES_AHEAD * programs
+  writing, compiled = collections.deque(), set()
+  with (
+    ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(programs) as computer,
+    ThreadPoolExecutor(1) as writer,
+  ):
+    reading_ahead = collections.deque(reader.submit(next, batches, None) for _ in range(ahead))
     try:
       while (batch := reading_ahead.popleft().result()) is not None:
         preemption.check()
         reading_ahead.append(reader.submit(next, batches, None))
-        outputs = None if batch.pixels is None else scores_at(batch.windows)(state, batch.pixels)
+        outputs = computer.submit(_compute, batch, scores_at, state, wait=programs > 1)
+        if batch.kind not in compiled:  # Threads that begin together would each compile it.
+          compiled.add(batch.kind)
+          outputs.result()
         writing.append(writer.submit(_take_steps, batch.steps, outputs))
-        if len(writing) > _BATCHES_AHEAD:
+        if len(writing) > ahead:
           writing.popleft().result()
       for future in writing:
         future.result()
@@ -101,19 +115,32 @@ def run(
         future.cancel()
 
 
-def batch_size(config: Config, mesh: Mesh, windows: WindowPlan) -> int:
+def programs_at_once(mesh: Mesh) -> int:
+  """Returns how many batches are computed at the same time."""
+  if mesh.devices.flat[0].platform != "cpu" or mesh.size > 1:  # Devices wait for each other.
+    return 1
+  return min(_MAX_CPU_PROGRAMS, os.cpu_count() or 1)
+
+
+def batch_size(config: Config, mesh: Mesh) -> int:
   """Returns the number of windows per batch, on all devices together."""
-  size = config.localize.batch_size
-  if mesh.devices.flat[0].platform == "cpu":
-    limit = max(1, round(_MAX_CPU_BATCH * (config.data.image_size / windows.model_side) ** 2))
-    size = min(size, -(-limit // mesh.size) * mesh.size)
-  return size
+  return mesh.size if mesh.devices.flat[0].platform == "cpu" else config.localize.batch_size
 
 
-def _take_steps(steps: list, outputs: tuple[jax.Array, jax.Array] | None) -> None:
+def _compute(
+  batch: _Batch, scores_at: Callable[..., Callable], state: TrainState, *, wait: bool
+) -> tuple[jax.Array, jax.Array] | None:
+  """Returns the scores and the image scores of a batch's windows, which `wait` says to wait for."""
+  if batch.pixels is None:
+    return None
+  outputs = scores_at(batch.windows)(state, batch.pixels)
+  return jax.block_until_ready(outputs) if wait else outputs
+
+
+def _take_steps(steps: list, outputs: Future[tuple[jax.Array, jax.Array] | None]) -> None:
   """Waits for a batch's scores and image scores, then takes its steps."""
   started = time.monotonic()
-  scores, image_scores = map(np.asarray, outputs or ((), ()))
+  scores, image_scores = map(np.asarray, outputs.result() or ((), ()))
   waited = time.monotonic() - started
   for step in steps:
     step.job.seconds["compute"] += waited / len(steps)
@@ -133,7 +160,7 @@ def _read_batches(jobs: Iterator[SceneJob], config: Config, mesh: Mesh) -> Itera
   def batch() -> _Batch:
     if not pixels or windows is None:
       return _Batch(None, windows, steps)
-    padding = [pixels[-1]] * (batch_size(config, mesh, windows) - len(pixels))
+    padding = [pixels[-1]] * (batch_size(config, mesh) - len(pixels))
     return _Batch(np.stack(pixels + padding), windows, steps)
 
   for job in jobs:
@@ -141,7 +168,7 @@ def _read_batches(jobs: Iterator[SceneJob], config: Config, mesh: Mesh) -> Itera
       if isinstance(step, _Window) and step.pixels is not None:
         window = step.pixels
         if pixels and (
-          len(pixels) == batch_size(config, mesh, job.windows)
+          len(pixels) == batch_size(config, mesh)
           or (job.windows, window.shape, window.dtype) != (windows, pixels[0].shape, pixels[0].dtype)
         ):
           yield batch()
