@@ -74,7 +74,7 @@ def _bare(workdir: pathlib.Path, tile_size: int) -> float:
   config, network, state = restore.restore(workdir, mesh)
   windows = scale.plan_windows(scale.load(workdir, config), config, None, tile_size, (_DRAWN, _DRAWN))
   compute_scores = window_scores.make_window_scores(network, config, mesh, windows)
-  size = window_pipeline.batch_size(config, mesh, windows)
+  size = window_pipeline.batch_size(config, mesh)
   pixels, _ = drawing.draw_scene(0, windows.side, windows.side)
   batch = np.stack([pixels] * size)
   rates = []
