@@ -104,7 +104,7 @@ def test_a_row_torn_by_a_kill_is_repaired_and_no_other_is_lost(answers, tmp_path
   (";", "\r\n", "utf-8-sig"), ("\t", "\n", "utf-16"), (",", "\r\n", "utf-8"),
 ])
 def test_a_table_that_a_spreadsheet_saved_goes_on(tmp_path, mark, end, encoding):
-  rows = [COLUMNS, ("a.tif", 0, 1, "Yes", SIDE, "2026-01-01"), ("a.tif", 0, 2, "0", SIDE, "")]
+  rows = [COLUMNS, ("a.tif", 0, 1, "Yes", SIDE, "", "2026-01-01"), ("a.tif", 0, 2, "0", SIDE, "", "")]
   text = end.join(mark.join(map(str, row)) for row in rows)  # Without a last line break.
   (tmp_path / "labels.csv").write_text(text, encoding=encoding, newline="")
   before = (tmp_path / "labels.csv").read_bytes()
@@ -118,7 +118,7 @@ def test_a_table_that_a_spreadsheet_saved_goes_on(tmp_path, mark, end, encoding)
 def test_a_table_is_kept_before_it_is_written_again_and_each_time(tmp_path, monkeypatch):
   path, header = tmp_path / "labels.csv", ",".join(reversed(COLUMNS))
   for name in ("labels.original.csv", "labels.original_1.csv"):
-    path.write_text(content := f"{header}\n2026-11-29T10:00:00,{SIDE},{YES},1,0,{name}.tif\n")
+    path.write_text(content := f"{header}\n2026-11-29T10:00:00,,{SIDE},{YES},1,0,{name}.tif\n")
     Answers(tmp_path, Settings(input="s", output=str(tmp_path)).tiling(SIDE))
     assert (tmp_path / name).read_text() == content
   path.write_text(content := f"{header}\n")
@@ -141,8 +141,8 @@ def test_names_of_scenes_are_no_formulas(tmp_path):
 
 
 @pytest.mark.parametrize(("row", "message"), [
-  ("a.tif,x,1,landslide,16,", "row 2 needs whole numbers"),
-  ("a.tif,0,1,perhaps,16,", "row 2 has the label 'perhaps'"), ("a.tif,0,1", "row 2 has 3 cells"),
+  ("a.tif,x,1,landslide,16,,", "row 2 needs whole numbers"),
+  ("a.tif,0,1,perhaps,16,,", "row 2 has the label 'perhaps'"), ("a.tif,0,1", "row 2 has 3 cells"),
 ])
 def test_a_wrong_row_is_named(tmp_path, row, message):
   (tmp_path / "labels.csv").write_text(f"{','.join(COLUMNS)}\n{row}\n")

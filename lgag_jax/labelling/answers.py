@@ -10,8 +10,10 @@ import io
 import logging
 import pathlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+from lgag_jax.geo import scene_ground
+from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import tables
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
@@ -19,7 +21,8 @@ from lgag_jax.tiling import tile_labels
 
 _LOG = logging.getLogger(__name__)
 
-COLUMNS = ("scene", "row", "col", "label", "tile_size", "time")
+_EARLIER_COLUMNS = ("scene", "row", "col", "label", "tile_size", "time")
+COLUMNS = (*_EARLIER_COLUMNS[:5], scene_ground.COLUMN, "time")
 _HEADER = ",".join(COLUMNS)
 _DISPUTES = "disagreements.csv"
 
@@ -33,6 +36,7 @@ class Answer:
   label: str
   tile_size: int
   time: str
+  scene_grid: str = ""  # Of the scene when the answer was given (`SceneGround.text`).
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,14 +52,19 @@ class Merged:
 class Answers:
   """The answers of an output folder, for several threads."""
 
-  def __init__(self, folder: pathlib.Path, settings: Settings):
-    """Reads the table of a folder, and repairs it; raises ValueError naming what is wrong in it."""
+  def __init__(
+    self, folder: pathlib.Path, settings: Settings, grounds: Mapping[str, SceneGround] | None = None
+  ):
+    """Reads the table of a folder, and repairs it; raises ValueError naming what is wrong in it.
+
+    `grounds` has the scenes by file name: answers to tiles of another ground are refused.
+    """
     self.path = folder / pathlib.Path(settings.labels).name
-    self._settings, self._lock = settings, threading.Lock()
+    self._settings, self._lock, self._grounds = settings, threading.Lock(), grounds or {}
     self._latest: dict[Key, Answer] = {}
     if self.path.exists():
       _repair(self.path)
-      self._latest = read(self.path, settings)
+      self._latest = read(self.path, settings, self._grounds)
     else:
       files.write_text(self.path, _HEADER + "\n")
 
@@ -84,7 +93,10 @@ class Answers:
   def give(self, labels_by_tile: Iterable[tuple[Key, str]], tile_size: int) -> None:
     """Appends answers, which are on disk when it returns; raises OSError, and keeps none of them."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    given = {key: Answer(label, tile_size, now) for key, label in labels_by_tile}
+    given = {
+      key: Answer(label, tile_size, now, ground.text if (ground := self._grounds.get(key[0])) else "")
+      for key, label in labels_by_tile
+    }
     with self._lock:
       files.append_line(self.path, "\n".join(map(_line, given.items())), sync=True)
       self._latest |= given
@@ -104,7 +116,8 @@ class Answers:
     """
     if not path.is_file():
       raise FileNotFoundError(f"--merge={path}: no such file.")
-    theirs = {key: answer for key, answer in read(path, self._settings).items() if answer.label}
+    read_answers = read(path, self._settings, self._grounds)
+    theirs = {key: answer for key, answer in read_answers.items() if answer.label}
     sizes = {answer.tile_size for answer in theirs.values()} | ({self.tile_size} - {0})
     if len(sizes) > 1:
       raise ValueError(
@@ -150,9 +163,12 @@ class Answers:
     files.append_line(path, "\n".join(lines), sync=True)
 
 
-def read(path: pathlib.Path, settings: Settings) -> dict[Key, Answer]:
+def read(
+  path: pathlib.Path, settings: Settings, grounds: Mapping[str, SceneGround]
+) -> dict[Key, Answer]:
   """Reads the last answer of each tile; raises ValueError naming the table and the row."""
   latest: dict[Key, Answer] = {}
+  places: dict[Key, str] = {}  # In the table, for messages.
   for number, line in tables.read_table(path, COLUMNS[:5]):
     where = f"{path}, row {number}"
     try:
@@ -160,26 +176,25 @@ def read(path: pathlib.Path, settings: Settings) -> dict[Key, Answer]:
     except ValueError as error:
       raise ValueError(f"{where} needs whole numbers in row, col and tile_size: {line}.") from error
     label = tile_labels.read_label(where, line["label"], settings) if line["label"] else ""
-    latest[line["scene"], row, col] = Answer(label, side, line.get("time", ""))
+    key = line["scene"], row, col
+    grid = line.get(scene_ground.COLUMN, "")
+    latest[key], places[key] = Answer(label, side, line.get("time", ""), grid), where
+  for key, answer in latest.items():
+    if answer.label and (ground := grounds.get(key[0])):
+      tile_labels.check_ground(places[key], answer.scene_grid, ground)
   return latest
 
 
 def _repair(path: pathlib.Path) -> None:
   """Brings a table into the form that rows are appended to: a killed server may have torn its last row.
 
-  A table that a spreadsheet wrote is kept beside it as it was.
+  A table that a spreadsheet or an earlier release wrote is kept beside it as it was.
   """
   content = path.read_bytes()
+  for columns in (COLUMNS, _EARLIER_COLUMNS):
+    if content.startswith(f"{','.join(columns)}\n".encode()):
+      content = _end_last_row(path, content, len(columns))
   if content.startswith(f"{_HEADER}\n".encode()):
-    if not content.endswith(b"\n"):
-      end = content.rfind(b"\n") + 1
-      torn = content[end:].decode(errors="replace")
-      if _is_whole(torn):
-        files.append_line(path, "", sync=True)
-      else:
-        _LOG.warning("%s: removed its last row, which was not written whole: %r.", path, torn)
-        with path.open("r+b") as file:
-          file.truncate(end)
     return
   if not content.strip():
     files.write_text(path, _HEADER + "\n")
@@ -188,17 +203,35 @@ def _repair(path: pathlib.Path) -> None:
   kept, number = path.with_suffix(".original.csv"), 1
   while kept.exists():  # Of an earlier time.
     kept, number = path.with_suffix(f".original_{number}.csv"), number + 1
-  _LOG.warning("%s was written by another program: kept as %s, and written again.", path, kept)
+  _LOG.warning(
+    "%s was written by another program or an earlier release: kept as %s, and written again.", path,
+    kept,
+  )
   with files.atomic_path(kept) as partial:  # First: a killed server must not lose it.
     partial.write_bytes(content)
   files.write_text(path, "\n".join([
     _HEADER, *(_csv([line.get(name, "") for name in COLUMNS]) for _, line in rows)]) + "\n")
 
 
-def _is_whole(row: str) -> bool:
+def _end_last_row(path: pathlib.Path, content: bytes, columns: int) -> bytes:
+  """Completes the last row if it is whole, else removes it; returns what the table holds then."""
+  if content.endswith(b"\n"):
+    return content
+  end = content.rfind(b"\n") + 1
+  torn = content[end:].decode(errors="replace")
+  if _is_whole(torn, columns):
+    files.append_line(path, "", sync=True)
+    return content + b"\n"
+  _LOG.warning("%s: removed its last row, which was not written whole: %r.", path, torn)
+  with path.open("r+b") as file:
+    file.truncate(end)
+  return content[:end]
+
+
+def _is_whole(row: str, columns: int) -> bool:
   cells = next(csv.reader([row]), [])
   try:
-    datetime.datetime.fromisoformat(cells[len(COLUMNS) - 1])
+    datetime.datetime.fromisoformat(cells[columns - 1])  # The last cell.
   except (IndexError, ValueError):
     return False
   return True
@@ -206,7 +239,7 @@ def _is_whole(row: str) -> bool:
 
 def _line(item: tuple[Key, Answer]) -> str:
   key, answer = item
-  return _csv((*key, answer.label, answer.tile_size, answer.time))
+  return _csv((*key, answer.label, answer.tile_size, answer.scene_grid, answer.time))
 
 
 def _csv(cells: Iterable) -> str:

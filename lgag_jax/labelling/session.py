@@ -6,6 +6,7 @@ import os
 import pathlib
 import threading
 
+from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.labelling import tile_index
 from lgag_jax.labelling.answers import Answers, Merged
 from lgag_jax.labelling.learner import Learner
@@ -50,7 +51,10 @@ class Session:
     if warning := tile.alpha_warning(self._scenes[0].path, probe):
       _LOG.warning("%s", warning)
     self._grids = tile_index.read_grids(self._scenes, self._channels, settings.bands)
-    self.answers = Answers(self.output, probe)
+    self.answers = Answers(self.output, probe, {
+      files.path.name: SceneGround(files.path, grid)
+      for files, grid in zip(self._scenes, self._grids, strict=True)
+    })
     self.merged = None
     if settings.merge:
       self.merged = self.answers.merge(pathlib.Path(settings.merge), UNKNOWN_LABEL)

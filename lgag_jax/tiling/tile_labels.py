@@ -7,8 +7,9 @@ import pathlib
 import numpy as np
 import shapely
 
-from lgag_jax.geo import antimeridian, layer_formats, shapes, tile_outlines
+from lgag_jax.geo import antimeridian, layer_formats, scene_ground, shapes, tile_outlines
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import tables
 from lgag_jax.inputs import splits
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
@@ -62,7 +63,8 @@ def read(
   """Returns the labels by row and column of the scene's tiles.
 
   In a table of --mode=label, which has the column tile_size, the last row of a tile counts. There and
-  in a layer an empty label means that there is no answer.
+  in a layer an empty label means that there is no answer. Raises ValueError naming a row that does not
+  fit the scene.
   """
   labels: dict[tuple[int, int], str] = {}
   rows = [
@@ -71,6 +73,10 @@ def read(
   ]
   if is_layer := _is_layer(path):
     _check_outlines(path, rows, scene, grid, settings)
+  ground = SceneGround(scene, grid)
+  for row in {(row.cells.get("row"), row.cells.get("col")): row for row in rows}.values():  # The last.
+    if tile_outlines.SIZE_FIELD in row.cells and row.cells["label"]:
+      check_ground(row.where, row.cells.get(scene_ground.COLUMN, ""), ground)
   for row in rows:
     where, cells = row.where, row.cells
     answered = tile_outlines.SIZE_FIELD in cells
@@ -88,6 +94,23 @@ def read(
         "remove one of them."
       )
   return labels
+
+
+def check_ground(where: str, text: str, ground: SceneGround) -> None:
+  """Raises ValueError, naming `where` it stands, if a tile was labelled on another ground."""
+  try:
+    difference = ground.difference(text)
+  except ValueError as error:
+    raise ValueError(
+      f"{where} holds {text!r} in {scene_ground.COLUMN}, which is no grid: restore it, or empty the "
+      "column."
+    ) from error
+  if difference:
+    raise ValueError(
+      f"{where} labels a tile of another {ground.scene}: {difference}. Use the scene that was "
+      "labelled, or label anew into another folder. If each tile shows the same as it did, empty the "
+      f"column {scene_ground.COLUMN}."
+    )
 
 
 def _is_layer(path: pathlib.Path) -> bool:

@@ -1,0 +1,159 @@
+"""Labels and decisions belong to the ground on which they were given."""
+
+import contextlib
+import dataclasses
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from rasterio.crs import CRS
+
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scene_ground import SceneGround
+from lgag_jax.labelling.answers import Answers
+from lgag_jax.labelling.session import Session
+from lgag_jax.options.labelling import Settings
+from lgag_jax.tiling import tile
+
+YES, NO = "landslide", "non-landslide"
+SIDE, COUNT = 16, 4  # Pixels of a tile, and tiles along a side of the scene.
+PLACE = Affine(10, 0, 500000, 0, -10, 5000000)
+PIXELS = np.random.default_rng(0).integers(1, 255, (SIDE * COUNT, SIDE * COUNT, 3), np.uint8)
+
+
+def write(path, pixels=PIXELS, place=PLACE, crs=32633):
+  located = {} if place is None else {"transform": place, "crs": CRS.from_epsg(crs)}
+  with rasterio.open(
+    path, "w", driver="GTiff" if path.suffix == ".tif" else "PNG", height=pixels.shape[0],
+    width=pixels.shape[1], count=3, dtype=pixels.dtype, **located,
+  ) as file:
+    file.write(np.moveaxis(pixels, -1, 0))
+
+
+CHANGES = {  # From the scene, and to which one.
+  "twice the resolution": (
+    {}, {"pixels": PIXELS.repeat(2, 0).repeat(2, 1), "place": PLACE @ Affine.scale(0.5)},
+    "it had 64 x 64 pixels, and now has 128 x 128"),
+  "a cut": ({}, {"pixels": PIXELS[SIDE:]}, "it had 64 x 64 pixels, and now has 64 x 48"),
+  "moved": (
+    {}, {"place": PLACE @ Affine.translation(0, -5)},
+    "it lay at 500000, 5000000 with pixels of 10 x 10, and now lies at 500000, 5000050 with"),
+  "another pixel size": (
+    {}, {"place": PLACE @ Affine.scale(2)}, "it lay .* now lies at .* pixels of 20 x 20"),
+  "no place": ({}, {"place": None}, "it had a place on the ground, and now has none"),
+  "another photograph": (
+    {"place": None}, {"place": None, "pixels": PIXELS[::-1]}, "its file has other content now"),
+}
+SAME = {
+  "the same": ({}, {}),
+  "another CRS": ({}, {"crs": 32634}),
+  "a rounded place": ({}, {"place": PLACE @ Affine.translation(1e-6, 0.2)}),
+  "another image": ({}, {"pixels": 255 - PIXELS}),
+  "the same photograph": ({"place": None}, {"place": None}),
+}
+
+
+def settings(folder, **fields):
+  scene = next(folder.glob("s.*"))
+  return Settings(
+    input=str(scene), output=str(folder / "labels"), tile_size=SIDE, learn=False, **fields)
+
+
+@contextlib.contextmanager
+def labelling(folder, **fields):
+  session = Session(settings(folder, **fields))
+  yield session
+  session.close()
+
+
+def answer(session):
+  """Labels the upper half of the tiles as landslides."""
+  view = session.view.index
+  session.answer(
+    view.version, [(n, YES if place.row < 2 else NO) for n, (_, place) in enumerate(view.tiles)])
+
+
+def positives(folder):
+  cut = dataclasses.replace(settings(folder).tiling(SIDE), block_buffer=0)
+  rows, _ = tile.cut(dataclasses.replace(cut, output=str(folder / "tiles")))
+  return {(row.row, row.col) for row in rows if row.label == YES}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_labels_of_another_ground_are_refused(tmp_path, change):
+  before, after, words = CHANGES[change]
+  scene = tmp_path / ("s.tif" if before.get("place", PLACE) else "s.png")
+  write(scene, **before)
+  with labelling(tmp_path) as session:
+    answer(session)
+  write(scene, **after)
+  table = tmp_path / "labels/labels.csv"
+  content = table.read_bytes()
+  message = rf"labels\.csv, row 2 labels a tile of another .*s\.\w+: {words}"
+  with pytest.raises(ValueError, match=message):
+    positives(tmp_path)
+  with pytest.raises(ValueError, match=message), labelling(tmp_path):
+    pass
+  other = tmp_path / "other.csv"
+  table.rename(other)
+  words = message.replace("labels", "other", 1)
+  with pytest.raises(ValueError, match=words), labelling(tmp_path, merge=str(other)):
+    pass
+  assert other.read_bytes() == content
+  assert not Answers(tmp_path / "labels", settings(tmp_path).tiling(SIDE)).latest
+
+
+@pytest.mark.parametrize("change", SAME)
+def test_labels_of_the_same_ground_are_read(tmp_path, change):
+  before, after = SAME[change]
+  scene = tmp_path / ("s.tif" if before.get("place", PLACE) else "s.png")
+  write(scene, **before)
+  with labelling(tmp_path) as session:
+    answer(session)
+  write(scene, **after)
+  with labelling(tmp_path, merge=str(tmp_path / "labels/labels.csv")) as session:
+    assert len(session.answers.latest) == COUNT**2
+    assert session.merged and session.merged.agreed == COUNT**2
+  assert positives(tmp_path) == {(row, col) for row in (0, 1) for col in range(COUNT)}
+
+
+def test_an_earlier_table_is_read_and_goes_on_with_the_ground(tmp_path, caplog):
+  write(scene := tmp_path / "s.tif")
+  table = tmp_path / "labels/labels.csv"
+  table.parent.mkdir()
+  whole = f"scene,row,col,label,tile_size,time\ns.tif,0,0,{YES},{SIDE},2026-01-01T00:00:00\n"
+  table.write_text(f"{whole}s.tif,0,1,{YES},{SIDE},20")  # Torn.
+  with labelling(tmp_path) as session:
+    assert set(session.answers.latest) == {("s.tif", 0, 0)}
+    assert "removed its last row" in caplog.text
+    assert table.with_suffix(".original.csv").read_text() == whole
+    session.answer(session.view.index.version, [(5, NO)])
+  time = session.answers.latest["s.tif", 1, 1].time
+  assert table.read_text().splitlines()[1:] == [
+    f"s.tif,0,0,{YES},{SIDE},,2026-01-01T00:00:00",
+    f"s.tif,1,1,{NO},{SIDE},64x64 10 0 500000 0 -10 5000000,{time}",
+  ]
+  write(scene, place=PLACE @ Affine.translation(SIDE, 0))
+  with pytest.raises(ValueError, match=r"labels\.csv, row 3 labels a tile of another"):
+    positives(tmp_path)
+  table.write_text(table.read_text().replace("64x64 10 0 500000 0 -10 5000000", "64x64 10"))
+  with pytest.raises(ValueError, match=r"row 3 holds '64x64 10' in scene_grid, which is no grid"):
+    positives(tmp_path)
+  table.write_text(table.read_text().replace("64x64 10", ""))  # The remedy.
+  assert positives(tmp_path) == {(0, 0)}
+
+
+@pytest.mark.parametrize(
+  "text", ["x", "64", "64x", "64x64 1", "64x64 a b c d e f", "64x64 1 2 3 4 5 6 7"])
+def test_a_damaged_grid_is_no_grid(tmp_path, text):
+  with pytest.raises(ValueError, match=r"values to unpack|invalid literal|could not convert"):
+    SceneGround(tmp_path / "s.tif", Grid(64, 64, None, PLACE)).difference(text)
+
+
+def test_a_scene_that_is_gone_is_told_by_its_size(tmp_path):
+  ground = SceneGround(tmp_path / "s.png", Grid(64, 64, None, Affine.identity()))
+  assert ground.text == "64x64"
+  assert not ground.difference("64x64 sha256:0")
+  assert not SceneGround(tmp_path / "s.tif", Grid(64, 64, None, PLACE)).difference("64x64")
+  assert ground.difference("64x32 sha256:0")
