@@ -169,19 +169,20 @@ def test_decisions_come_back_and_the_last_one_counts(session, client, maps):
 
 def test_a_torn_last_line_loses_no_other_decision(session, maps):
   keys, path = keys_of(session), maps / "review/scene_tif.jsonl"
+  ground = session.scenes[0].log.ground
   decide(session, (keys[1], decision("accepted")))
   decide(session, (keys[2], decision("rejected")))
   whole = path.read_bytes()
   first = whole.index(b"\n") + 1
   for end in (first + 1, first + 20, len(whole) - 2, len(whole) - 1):
     path.write_bytes(whole[:end])
-    latest = DecisionLog(path).state()[0]
+    latest = DecisionLog(path, ground).state()[0]
     expected = {keys[1][2:]: "accepted"} | ({keys[2][2:]: "rejected"} if end == len(whole) - 1 else {})
     assert {name: d.decision for name, d in latest.items()} == expected
     assert path.read_bytes().endswith(b"\n")
   path.write_bytes(b"{}\n" + whole)
   with pytest.raises(ValueError, match=r"scene_tif\.jsonl, line 1 is damaged"):
-    DecisionLog(path)
+    DecisionLog(path, ground)
 
 
 def test_a_gis_gets_every_original_and_the_final_inventory(session, maps):

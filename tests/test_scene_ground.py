@@ -2,6 +2,10 @@
 
 import contextlib
 import dataclasses
+import json
+import sqlite3
+import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +17,12 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.labelling.answers import Answers
 from lgag_jax.labelling.session import Session
+from lgag_jax.mapping import decided_ground
+from lgag_jax.options import mapping, reviewing
 from lgag_jax.options.labelling import Settings
-from lgag_jax.tiling import tile
+from lgag_jax.reviewing import session as reviews
+from lgag_jax.tiling import labels, tile
+from tests import test_reviewing
 
 YES, NO = "landslide", "non-landslide"
 SIDE, COUNT = 16, 4  # Pixels of a tile, and tiles along a side of the scene.
@@ -22,7 +30,7 @@ PLACE = Affine(10, 0, 500000, 0, -10, 5000000)
 PIXELS = np.random.default_rng(0).integers(1, 255, (SIDE * COUNT, SIDE * COUNT, 3), np.uint8)
 
 
-def write(path, pixels=PIXELS, place=PLACE, crs=32633):
+def write(path, pixels=PIXELS, place: Affine | None = PLACE, crs=32633):
   located = {} if place is None else {"transform": place, "crs": CRS.from_epsg(crs)}
   with rasterio.open(
     path, "w", driver="GTiff" if path.suffix == ".tif" else "PNG", height=pixels.shape[0],
@@ -157,3 +165,119 @@ def test_a_scene_that_is_gone_is_told_by_its_size(tmp_path):
   assert not ground.difference("64x64 sha256:0")
   assert not SceneGround(tmp_path / "s.tif", Grid(64, 64, None, PLACE)).difference("64x64")
   assert ground.difference("64x32 sha256:0")
+
+
+IN_PIXELS = {"crs": None, "place": Affine.identity(), "name": "scene.png"}
+MAPPED = test_reviewing.PLACE
+MAP_CHANGES = {  # From one scene and its map, and to which.
+  "moved": (
+    {}, {"place": MAPPED @ Affine.translation(SIDE, 0)}, "it lay at 500000, 3000000 .* at 500032"),
+  "reprojected": (
+    {}, {"crs": 3857, "place": Affine(2.2, 0, 9e6, 0, -2.2, 3.1e6)}, "it lay at .* at 9000000, 3"),
+  "another pixel size": ({}, {"place": MAPPED @ Affine.scale(2)}, "it lay .* with pixels of 4 x 4"),
+  "another photograph": (IN_PIXELS, IN_PIXELS, "its file has other content now"),
+  "no place": ({}, {"place": Affine.identity(), "crs": None}, "it had a place on the ground, and now"),
+}
+
+
+@contextlib.contextmanager
+def reviewing_maps(folder):
+  session = reviews.Session(reviewing.Settings(input=str(folder / "maps")))
+  yield session
+  session.close()
+
+
+def accept_first(folder):
+  with reviewing_maps(folder) as session:
+    key = test_reviewing.keys_of(session)[1]
+    test_reviewing.decide(session, (key, test_reviewing.decision("accepted")))
+
+
+def uses(folder):
+  """Returns what reads a review: labels of tiles, decisions beside other labels, and a map."""
+  review, scene = str(folder / "maps/review"), next(folder.glob("scene.*"))
+  cut = test_reviewing.tiles(folder / "maps", input=str(scene))
+  with rasterio.open(scene) as file:
+    grid = Grid(file.height, file.width, file.crs, file.transform)
+  config: Any = types.SimpleNamespace(data=types.SimpleNamespace(classes=(YES,), background=NO))
+
+  def positives():
+    with labels.open_labels(scene, grid, cut) as label:
+      every = tile.tile_grid.tiles(grid, cut)
+      return {
+        (t.row, t.col) for t in every if label(t, np.ones((SIDE, SIDE), bool))[0] == YES}
+
+  return (
+    positives,
+    lambda: labels.open_decisions(scene, grid, dataclasses.replace(cut, review=review)),
+    lambda: decided_ground.find(scene, grid, mapping.Options(review=review), config),
+  )
+
+
+@pytest.mark.parametrize("change", MAP_CHANGES)
+def test_decisions_on_another_ground_are_refused(tmp_path, change):
+  before, after, words = MAP_CHANGES[change]
+  maps = test_reviewing.write_maps(tmp_path, **before)
+  accept_first(tmp_path)
+  assert uses(tmp_path)[0]() == {(0, 0)}
+  test_reviewing.write_maps(tmp_path, key="second", **after)
+  scene = next(tmp_path.glob("scene.*"))
+  if before:  # The same map of other pixels.
+    with rasterio.open(scene) as file:
+      pixels = file.read()
+    write(scene, np.moveaxis(255 - pixels, 0, -1), place=None)
+  for use in uses(tmp_path):
+    with pytest.raises(ValueError, match=rf"\.gpkg is a review of another .*{scene.name}: {words}"):
+      use()
+  log = next((maps / "review").glob("*.jsonl"))
+  content = log.read_bytes()
+  message = rf"\.jsonl holds decisions on another .*{scene.name}: {words}"
+  with pytest.raises(ValueError, match=message), reviewing_maps(tmp_path):
+    pass
+  assert log.read_bytes() == content
+  log.write_text("".join(
+    json.dumps({k: v for k, v in json.loads(line).items() if k != "scene_grid"}) + "\n"
+    for line in content.decode().splitlines()))
+  with reviewing_maps(tmp_path) as session:  # The remedy; so is the log of an earlier release read.
+    assert len(session.scenes[0].log.state()[0]) == 1
+
+
+@pytest.mark.parametrize("after", [
+  {}, {"place": MAPPED @ Affine.translation(1e-6, 0.2)}, {"boxes": {1: (2, 2, 14, 12, 90)}},
+])
+def test_decisions_on_the_same_ground_are_read(tmp_path, after):
+  test_reviewing.write_maps(tmp_path)
+  accept_first(tmp_path)
+  test_reviewing.write_maps(tmp_path, key="second", **after)
+  for _ in range(2):
+    for use in uses(tmp_path):
+      assert use()
+    assert uses(tmp_path)[0]() == {(0, 0)}
+    with reviewing_maps(tmp_path) as session:
+      assert len(session.scenes[0].log.state()[0]) == 1
+
+
+def test_a_corrected_crs_needs_a_review_of_the_new_map(tmp_path):
+  test_reviewing.write_maps(tmp_path, crs=32643)
+  accept_first(tmp_path)
+  test_reviewing.write_maps(tmp_path, key="second", crs=32644)
+  for use in uses(tmp_path):
+    with pytest.raises(ValueError, match=r"holds outlines in .*EPSG:32643.* is in .*EPSG:32644.* now"):
+      use()
+  with reviewing_maps(tmp_path):
+    pass
+  assert uses(tmp_path)[0]() == {(0, 0)}
+
+
+def test_a_review_of_an_earlier_release_is_read(tmp_path):
+  maps = test_reviewing.write_maps(tmp_path)
+  accept_first(tmp_path)
+  database = sqlite3.connect(maps / "review/scene_tif.gpkg")
+  for number, text in database.execute("SELECT id, metadata FROM gpkg_metadata").fetchall():
+    assert "scene_grid" in text
+    old = text.replace("scene_grid", "unknown_1").replace("crs", "unknown_2")
+    database.execute("UPDATE gpkg_metadata SET metadata = ? WHERE id = ?", (old, number))
+  database.commit()
+  database.close()
+  for use in uses(tmp_path):
+    assert use()

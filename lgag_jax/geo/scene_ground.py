@@ -13,6 +13,7 @@ import pathlib
 import numpy as np
 from affine import Affine
 
+from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import Grid
 
 COLUMN = "scene_grid"  # Of a table or a log.
@@ -71,6 +72,16 @@ class SceneGround:
     if not self.grid.georeferenced:
       return "it had a place on the ground, and now has none"
     return f"it lay at {_place(other)}, and now lies at {_place(self.grid.transform)}"
+
+  def fits_crs(self, crs: str) -> bool:
+    """Returns whether coordinates in a CRS, "" if it is unknown, mean the same place in the scene's."""
+    if not (crs and self.grid.crs) or crs_relation.same(crs, self.grid.crs):
+      return True
+    transformer, transform = crs_relation.transformer(crs, self.grid.crs), self.grid.transform
+    if transformer is None:
+      return False
+    moved = ~transform @ transformer.transform(transform.c, transform.f)
+    return np.allclose(moved, (0, 0), rtol=0, atol=_TOLERANCE)
 
 
 def _place(transform: Affine) -> str:

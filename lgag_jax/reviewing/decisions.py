@@ -17,6 +17,8 @@ from typing import Any
 
 import shapely
 
+from lgag_jax.geo import scene_ground
+from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
@@ -49,14 +51,18 @@ class Decision:
   comment: str
   geometry: shapely.Geometry | None  # Of what was drawn or redrawn, in the scene's coordinates.
   time: str = ""
+  scene_grid: str = ""  # Of the scene when it was decided (`SceneGround.text`).
 
 
 class DecisionLog:
   """The decisions on the map of a scene, for several threads."""
 
-  def __init__(self, path: pathlib.Path):
-    """Reads a log, and repairs a torn last line; raises ValueError naming a damaged line."""
-    self.path, self._lock = path, threading.Lock()
+  def __init__(self, path: pathlib.Path, ground: SceneGround):
+    """Reads a log, and repairs a torn last line.
+
+    Raises ValueError naming a damaged line, or a log of decisions on another ground.
+    """
+    self.path, self._lock, self.ground = path, threading.Lock(), ground
     self._latest: dict[str, Decision] = {}
     self._mapped: dict[str, Mapped] = {}
     if path.exists():
@@ -68,6 +74,7 @@ class DecisionLog:
           raise ValueError(
             f"{path}, line {number} is damaged: {error}. Restore the file, or remove the line."
           ) from error
+      self._check_ground()
     else:
       path.parent.mkdir(parents=True, exist_ok=True)
       files.write_text(path, "")
@@ -86,19 +93,38 @@ class DecisionLog:
     with self._lock:
       lines, known = [], set(self._mapped)
       for decision, mapped in given:
+        decision = dataclasses.replace(decision, time=now, scene_grid=self.ground.text)
         is_new = mapped is not None and decision.feature not in known
-        lines.append(_line(dataclasses.replace(decision, time=now), mapped if is_new else None))
+        lines.append(_line(decision, mapped if is_new else None))
         known.add(decision.feature)
       text = [json.dumps(line, allow_nan=False) for line in lines]
       files.append_line(self.path, "\n".join(text), sync=True)
       for line in lines:
         self._take(line)
 
+  def _check_ground(self) -> None:
+    grids = {decision.scene_grid for decision in self.state()[0].values()}
+    for text in sorted(grids):
+      try:
+        difference = self.ground.difference(text)
+      except ValueError as error:
+        raise ValueError(
+          f"{self.path} holds {text!r} as {scene_ground.COLUMN}, which is no grid: restore the file."
+        ) from error
+      if difference:
+        raise ValueError(
+          f"{self.path} holds decisions on another {self.ground.scene}: {difference}. Map this scene "
+          "into another folder (--mode=predict --output) and review that map, or restore the scene "
+          "that was reviewed. If it shows the same at the same coordinates, remove every "
+          f"{scene_ground.COLUMN} from the log."
+        )
+
   def _take(self, line: dict[str, Any]) -> None:
     outline = line["geometry"]
     decision = Decision(
       str(line["feature"]), str(line["decision"]), str(line["class"]), str(line["comment"]),
       shapely.from_wkt(outline) if outline else None, str(line["time"]),
+      str(line.get(scene_ground.COLUMN, "")),
     )
     if original := line.get("original"):
       self._mapped[decision.feature] = Mapped(
@@ -113,7 +139,7 @@ def _line(decision: Decision, mapped: Mapped | None) -> dict[str, Any]:
   line: dict[str, Any] = {
     "feature": decision.feature, "decision": decision.decision, "class": decision.class_name,
     "comment": decision.comment, "geometry": None if shape is None else _wkt(shape),
-    "time": decision.time,
+    "time": decision.time, scene_ground.COLUMN: decision.scene_grid,
   }
   if mapped is not None:
     line["original"] = {

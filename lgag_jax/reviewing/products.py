@@ -45,12 +45,13 @@ def write(scene_map: SceneMap, log: DecisionLog, folder: pathlib.Path) -> None:
   latest, mapped, log_bytes = log.state()
   rows, originals = _rows(scene_map, latest, mapped)
   path = folder / f"{scene_map.stem}.gpkg"
+  crs = scene_map.grid.crs.to_wkt() if scene_map.grid.crs else None
   note = {
     "scene": scene_map.file, "source": str(scene_map.scene.absolute()),
-    "height": scene_map.grid.height, "width": scene_map.grid.width, "log_bytes": log_bytes,
+    "height": scene_map.grid.height, "width": scene_map.grid.width, "scene_grid": log.ground.text,
+    "crs": crs, "log_bytes": log_bytes,
     "digest": _digest([(g, row["decision"], row["class"], row["comment"]) for g, row in rows]),
   }
-  crs = scene_map.grid.crs.to_wkt() if scene_map.grid.crs else None
   with files.atomic_path(path) as partial:
     partial.unlink(missing_ok=True)
     metadata = {"lgag_review": json.dumps(note)}

@@ -10,6 +10,7 @@ from typing import Any
 
 import shapely
 
+from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.labelling.web import OutdatedPageError
 from lgag_jax.mapping import preview
 from lgag_jax.options.reviewing import Settings
@@ -49,7 +50,8 @@ class Session:
     self.folder = pathlib.Path(settings.input) / FOLDER
     self.scenes: list[SceneReview] = []
     for scene_map in maps.read(pathlib.Path(settings.input)):
-      log = DecisionLog(self.folder / f"{scene_map.stem}{review_files.LOG_SUFFIX}")
+      path = self.folder / f"{scene_map.stem}{review_files.LOG_SUFFIX}"
+      log = DecisionLog(path, SceneGround(scene_map.scene, scene_map.grid))
       products.keep_edited(self.folder / f"{scene_map.stem}.gpkg")
       pictures = ScenePictures(scene_map, settings)
       polygons = {polygon.feature: polygon for polygon in scene_map.polygons}

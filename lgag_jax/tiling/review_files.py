@@ -10,8 +10,9 @@ import pathlib
 
 import pyogrio
 
-from lgag_jax.geo import drawn_shapes, layer_fields, layer_files, layer_formats
+from lgag_jax.geo import crs_relation, drawn_shapes, layer_fields, layer_files, layer_formats
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.options.tiling import Settings
 
 LAYER, ORIGINALS = "review", "originals"
@@ -32,6 +33,8 @@ class ReviewFile:
   size: tuple[int, int]  # Rows and columns.
   log_bytes: int  # The length of the log that it was written from.
   digest: str  # Of its features as they were written.
+  scene_grid: str  # Of the scene that was mapped (`SceneGround.text`); "" in earlier releases.
+  crs: str  # In WKT; "" for none, or in earlier releases.
 
 
 def describe(path: pathlib.Path) -> ReviewFile | None:
@@ -44,7 +47,8 @@ def describe(path: pathlib.Path) -> ReviewFile | None:
     note = json.loads((info["layer_metadata"] or {})["lgag_review"])
     return ReviewFile(
       path, str(note["scene"]), str(note["source"]), (int(note["height"]), int(note["width"])),
-      int(note["log_bytes"]), str(note["digest"]),
+      int(note["log_bytes"]), str(note["digest"]), str(note.get("scene_grid") or ""),
+      str(note.get("crs") or ""),
     )
   except (RuntimeError, ValueError, LookupError, TypeError):  # pyogrio raises the first two.
     return None
@@ -110,6 +114,7 @@ def of_scene(reviews: list[ReviewFile], scene: pathlib.Path, grid: Grid) -> Revi
       f"{review.path} is a review of {review.size[0]} x {review.size[1]} pixels, but {scene} has "
       f"{size[0]} x {size[1]}: use the scene that was mapped."
     )
+  _check_ground(review, SceneGround(scene, grid))
   log = review.path.with_suffix(LOG_SUFFIX)
   if log.exists() and log.stat().st_size != review.log_bytes:
     raise ValueError(
@@ -117,3 +122,25 @@ def of_scene(reviews: list[ReviewFile], scene: pathlib.Path, grid: Grid) -> Revi
       "once more if it was killed."
     )
   return review
+
+
+def _check_ground(review: ReviewFile, ground: SceneGround) -> None:
+  """Raises ValueError if the outlines of a review do not lie in the scene as they lay in its map."""
+  try:
+    difference = ground.difference(review.scene_grid)
+  except ValueError as error:
+    raise ValueError(
+      f"{review.path} is a review of the grid {review.scene_grid!r}, which is none: run --mode=review "
+      "once more."
+    ) from error
+  if difference:
+    raise ValueError(
+      f"{review.path} is a review of another {ground.scene}: {difference}. Use the scene that was "
+      "mapped, or map this one into another folder and review that map."
+    )
+  if not ground.fits_crs(review.crs):
+    was, now = (crs_relation.full_name(crs) for crs in (review.crs, ground.grid.crs or ""))
+    raise ValueError(
+      f"{review.path} holds outlines in {was}, but {ground.scene} is in {now} now. "
+      "Map the scene again into the same folder, and run --mode=review once more."
+    )
