@@ -66,9 +66,9 @@ def _check_reading(survey: Survey, config: Config) -> list[Finding]:
   tolerated = data.on_bad_image == "skip" and len(faults) <= data.max_bad_images
   kinds = collections.defaultdict(list)
   for name, reason in faults:
-    channels = re.search(r"has (\d+) channels, (?:not|but data)", reason)
+    channels = re.search(r"has (\d+) channels, (?:not |but data\.channels=)(\d+)", reason)
     if channels:
-      kinds[f"with {plural(int(channels[1]), 'channel')}, not {data.channels}"].append(name)
+      kinds[f"with {plural(int(channels[1]), 'channel')}, not {channels[2]}"].append(name)
     else:
       kinds[""].append(f"{name}: {reason.replace(f'{pathlib.Path(data.directory) / name} ', '')}")
   for kind, names in kinds.items():

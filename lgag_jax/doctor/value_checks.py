@@ -20,14 +20,18 @@ def check(examples: Sequence[Example], config: Config, network: Network) -> list
   if data.normalise == "train":
     return _check_measured(examples)
   mean, std = _pooled(examples)
-  by_mean, by_std = (network.mean, network.std) if data.normalise == "trunk" else (data.mean, data.std)
+  by_mean, by_std, dates = data.mean, data.std, ""
+  if data.normalise == "trunk":
+    by_mean, by_std = network.mean, network.std
+    if data.paired:  # The network gives the image before the mean and the deviation of the one after.
+      mean, std, dates = mean[: data.channels], std[: data.channels], " of the images after the event"
   shift = (mean - np.array(by_mean)) / np.array(by_std)
   normalised_std = std / np.array(by_std)
   unit = " of full scale" if data.normalise == "trunk" else ""
   text = (
-    f"The channels have means {_listed(mean)} and standard deviations {_listed(std)}{unit}. After "
-    f"normalisation with {_listed(by_mean)} and {_listed(by_std)}, the means are {_listed(shift)} and "
-    f"the standard deviations {_listed(normalised_std)}."
+    f"The channels{dates} have means {_listed(mean)} and standard deviations {_listed(std)}{unit}. "
+    f"After normalisation with {_listed(by_mean)} and {_listed(by_std)}, the means are "
+    f"{_listed(shift)} and the standard deviations {_listed(normalised_std)}."
   )
   findings = _check_scaling(examples, config) if data.normalise == "trunk" else []
   fits = not (np.any(np.abs(shift) > _MAX_SHIFT) or np.any(normalised_std < _MIN_STD))
