@@ -1,6 +1,6 @@
 """Ties labels and decisions to the ground of a scene: its grid as a text, for tables and logs.
 
-A scene without a place is told by the digest of its file. The CRS is left out: pixels keep their labels
+A scene without a place is told by a digest of its pixels. The CRS is left out: pixels keep their labels
 if only the name of their system is corrected.
 """
 
@@ -12,13 +12,15 @@ import pathlib
 
 import numpy as np
 from affine import Affine
+from rasterio.windows import Window
 
-from lgag_jax.geo import crs_relation
+from lgag_jax.geo import crs_relation, vrt
 from lgag_jax.geo.grid import Grid
+from lgag_jax.imagery import opening
 
 COLUMN = "scene_grid"  # Of a table or a log.
 _TOLERANCE = 0.5  # Pixels that a corner may be off, after another program has saved the scene.
-_DIGEST = "sha256:"
+_DIGEST, _ROWS = "sha256:", 64  # At most so many rows of pixels are in a digest.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,9 +32,9 @@ class SceneGround:
 
   @functools.cached_property
   def text(self) -> str:
-    """Returns "<width>x<height>" and the transform's six numbers, or the digest of the scene's file.
+    """Returns "<width>x<height>" and the transform's six numbers, or a digest of pixels.
 
-    A scene without a place and without a file, such as a folder, has its size only.
+    A scene without a place that cannot be read, such as one that was removed, has its size only.
     """
     size = f"{self.grid.width}x{self.grid.height}"
     if self.grid.georeferenced:
@@ -42,10 +44,14 @@ class SceneGround:
 
   @functools.cached_property
   def _digest(self) -> str:
-    if not self.scene.is_file():
+    digest = hashlib.sha256()  # Not of the file, which overviews and tags change.
+    try:
+      with vrt.open_scene_raster(self.scene) as raster, opening.error_context(self.scene):
+        for row in range(0, raster.height, -(-raster.height // _ROWS)):
+          digest.update(raster.read(window=Window(0, row, raster.width, 1)).tobytes())
+    except (opening.ImageError, OSError):
       return ""
-    with self.scene.open("rb") as file:
-      return hashlib.file_digest(file, "sha256").hexdigest()[:32]
+    return digest.hexdigest()[:32]
 
   def difference(self, text: str) -> str:
     """Returns how the scene of a `text` differs from this one, in words; "" if it does not.
@@ -60,7 +66,7 @@ class SceneGround:
       return f"it had {width} x {height} pixels, and now has {self.grid.width} x {self.grid.height}"
     if place and place[0].startswith(_DIGEST):
       digest = self._digest
-      return "" if digest in ("", place[0].removeprefix(_DIGEST)) else "its file has other content now"
+      return "" if digest in ("", place[0].removeprefix(_DIGEST)) else "it showed something else"
     if not place:
       return ""
     corners = [(x, y) for x in (0, width) for y in (0, height)]
