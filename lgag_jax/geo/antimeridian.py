@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import shapely
 from affine import Affine
+from rasterio.windows import Window
 from shapely import GeometryType
 
 from lgag_jax.geo import crs_relation
@@ -110,6 +111,32 @@ def mask_transforms(mask: Grid, grid: Grid) -> list[Affine]:
     if len(x) and left + turn * width < x.max() and right + turn * width > x.min()
   ]
   return [Affine.translation(turn * width, 0) @ mask.transform for turn in turns or (0,)]
+
+
+def turned(grid: Grid) -> list[Affine]:
+  """Returns a grid's transform, also moved once around the Earth in both directions if x repeats."""
+  width = period(grid)
+  turns = _TURNS if width else (0,)
+  return [Affine.translation(turn * width, 0) @ grid.transform for turn in turns]
+
+
+def in_first_turn(grid: Grid, window: Window) -> list[Affine]:
+  """Returns a grid's transforms with which a window of it lies between -180 and 180 degrees, in part.
+
+  Between systems, GDAL computes such longitudes.
+  """
+  width = period(grid)
+  if not width:
+    return [grid.transform]
+  left, top, right, bottom = (
+    window.col_off, window.row_off, window.col_off + window.width, window.row_off + window.height
+  )
+  found = []
+  for transform in turned(grid):
+    x = [(transform @ (col, row))[0] for col in (left, right) for row in (top, bottom)]
+    if min(x) < width / 2 and max(x) > -width / 2:
+      found.append(transform)
+  return found
 
 
 def _sample(grid: Grid) -> tuple[np.ndarray, np.ndarray]:

@@ -21,7 +21,7 @@ from lgag_jax.geo import crs_relation, scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
-from lgag_jax.geo.windows import window_below
+from lgag_jax.geo.windows import windows_below
 from lgag_jax.imagery import cloud_kinds, side_files
 from lgag_jax.imagery.cloud_kinds import UNKNOWN
 from lgag_jax.imagery.opening import ImageError
@@ -50,10 +50,11 @@ class Clouds:
 
   def __init__(self, file: Scene, grid: Grid, scene: pathlib.Path):
     self._file, self._grid = file, grid
-    self._to_file, whole = _relation(file, grid, scene)
+    self._to_file, windows = _relation(file, grid, scene)
     assert grid.crs is not None and file.grid.crs is not None
-    self._crs = file.grid.crs, grid.crs
-    finer = max(whole.width / grid.width, whole.height / grid.height, 1.0)
+    self._crs = file.grid.crs, grid.crs if self._to_file else file.grid.crs
+    width = sum(window.width for window in windows)
+    finer = max(width / grid.width, max(w.height for w in windows) / grid.height, 1.0)
     self._block = max(1, round(_BLOCK / finer))
     self.kind = ""
 
@@ -94,14 +95,14 @@ class Clouds:
   def _values(self, transform: Affine, shape: tuple[int, int]) -> np.ndarray:
     """Returns the nearest values i32[h, w] of pixels that lie where `transform` says."""
     values = np.full(shape, UNKNOWN, np.int32)
-    box = window_below(transform, shape, self._to_file, self._file.grid)
-    if box is not None:
-      source = self._file.grid.transform @ Affine.translation(box.col_off, box.row_off)
+    for box, place in windows_below(transform, shape, self._to_file, self._file.grid):
+      part = np.full(shape, UNKNOWN, np.int32)
       rasterio.warp.reproject(
-        self._read(box), values, src_transform=source, src_crs=self._crs[0], src_nodata=UNKNOWN,
+        self._read(box), part, src_transform=place, src_crs=self._crs[0], src_nodata=UNKNOWN,
         dst_transform=transform, dst_crs=self._crs[1], dst_nodata=UNKNOWN,
         resampling=Resampling.nearest,
       )
+      values = np.where(values == UNKNOWN, part, values)  # The first that knows a pixel decides.
     return values
 
   def _read(self, window: Window) -> np.ndarray:
@@ -160,8 +161,8 @@ def _band(path: pathlib.Path) -> tuple[str, float | None]:
 
 def _relation(
   file: Scene, grid: Grid, scene: pathlib.Path
-) -> tuple[pyproj.Transformer | None, Window]:
-  """Returns what leads from a scene's coordinates to the file's, and the file's window below it.
+) -> tuple[pyproj.Transformer | None, list[Window]]:
+  """Returns what leads from a scene's coordinates to the file's, and the file's windows below it.
 
   The transformer is None where the coordinates are the same. Raises ImageError.
   """
@@ -181,13 +182,13 @@ def _relation(
         f"--clouds={file.path} is in {crs_relation.full_name(file.grid.crs)}, which does not relate to "
         f"{crs_relation.full_name(grid.crs)} of {scene}: give both a CRS that lies on the Earth."
       )
-  window = window_below(grid.transform, (grid.height, grid.width), to_file, file.grid)
-  if window is None:
+  below = windows_below(grid.transform, (grid.height, grid.width), to_file, file.grid)
+  if not below:
     raise ImageError(
       f"--clouds={file.path} does not overlap {scene}: name the cloud mask of the same place, or "
       "correct its CRS (gdal_edit.py -a_srs)."
     )
-  return to_file, window
+  return to_file, [window for window, _ in below]
 
 
 def _check_values(

@@ -21,7 +21,7 @@ from lgag_jax.geo import coregistration, crs_relation, placement, scene_files
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
-from lgag_jax.geo.windows import window_below
+from lgag_jax.geo.windows import share_below, windows_below
 from lgag_jax.imagery import reading
 from lgag_jax.imagery.opening import ImageError
 
@@ -39,8 +39,9 @@ class Pair:
     self.path, self.grid, self.dtype = after.path, after.grid, after.dtype
     self.channels = after.channels + before.channels
     self._after, self._before, self._shift = after, before, (0.0, 0.0)
-    self._crs = after.grid.crs or _PLAIN, before.grid.crs or _PLAIN
     self._to_before = _transformer(after, before)
+    own = before.grid.crs or _PLAIN
+    self._crs = (after.grid.crs or _PLAIN) if self._to_before else own, own
     self._check()
     self.shift = Shift()
     if max_shift:
@@ -73,6 +74,11 @@ class Pair:
     valid = self._after.valid(window)
     return valid & self._read_before(window, valid.shape)[1]
 
+  def covered(self) -> float:
+    """Returns the fraction of the image after that lies in the image before, to about a hundredth."""
+    size = self.grid.height, self.grid.width
+    return share_below(self.grid.transform, size, self._to_before, self._before.grid)
+
   def estimate_shift(self) -> Shift:
     """Returns the shift between the dates, from blocks over the whole scene."""
     blocks = coregistration.blocks_of((self.grid.height, self.grid.width))
@@ -94,31 +100,30 @@ class Pair:
     rows, cols = window.height / shape[0], window.width / shape[1]
     down, across = self._shift
     target = self.grid.transform @ Affine.translation(window.col_off - across, window.row_off - down)
-    box = self._box(target, window)
     pixels, valid = np.zeros((*shape, self._before.channels), self.dtype), np.zeros(shape, bool)
-    if box is None:
-      return pixels, valid
+    size = int(window.height), int(window.width)
+    for box, place in windows_below(target, size, self._to_before, self._before.grid):
+      values, known = self._resampled(box, place, target @ Affine.scale(cols, rows), shape)
+      pixels[known & ~valid] = values[known & ~valid]
+      valid |= known
+    return pixels, valid
+
+  def _resampled(
+    self, box: Window, place: Affine, target: Affine, shape: tuple[int, int]
+  ) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a window of the image before, which lies at `place`, on pixels that lie at `target`."""
     factor = max(1, math.floor(min(box.width / shape[1], box.height / shape[0])))
     small = max(1, box.height // factor), max(1, box.width // factor)
     source, known = self._before.read(box, small)
-    transform = self._before.grid.transform @ Affine.translation(box.col_off, box.row_off)
-    transform @= Affine.scale(box.width / small[1], box.height / small[0])
     bands = np.moveaxis(source.astype(np.float64 if source.dtype.itemsize > 2 else np.float32), -1, 0)
     bands = np.concatenate([bands, known[None].astype(bands.dtype)])
     warped = np.zeros((len(bands), *shape), bands.dtype)
     rasterio.warp.reproject(
-      bands, warped, src_transform=transform, src_crs=self._crs[1],
-      dst_transform=target @ Affine.scale(cols, rows), dst_crs=self._crs[0],
-      resampling=Resampling.bilinear,
+      bands, warped, src_transform=place @ Affine.scale(box.width / small[1], box.height / small[0]),
+      src_crs=self._crs[1], dst_transform=target, dst_crs=self._crs[0], resampling=Resampling.bilinear,
     )
-    valid = warped[-1] > 1 - 1e-3
     values = np.rint(warped[:-1]) if np.issubdtype(self.dtype, np.integer) else warped[:-1]
-    return np.moveaxis(values, 0, -1).astype(self.dtype), valid
-
-  def _box(self, transform: Affine, window: Window) -> Window | None:
-    """Returns the window of the image before that holds one of the image after, None if none does."""
-    size = int(window.height), int(window.width)
-    return window_below(transform, size, self._to_before, self._before.grid)
+    return np.moveaxis(values, 0, -1).astype(self.dtype), warped[-1] > 1 - 1e-3
 
   def _check(self) -> None:
     """Raises ImageError unless the images can be laid over each other."""
@@ -128,7 +133,8 @@ class Pair:
         f"{before.path} holds {before.dtype}, but {after.path}, the image after, holds {after.dtype}: "
         "give both the same type and range of values, such as with gdal_translate -ot -scale."
       )
-    if self._box(self.grid.transform, Window(0, 0, self.grid.width, self.grid.height)) is None:
+    size = self.grid.height, self.grid.width
+    if not windows_below(self.grid.transform, size, self._to_before, before.grid):
       raise ImageError(
         f"{before.path} does not overlap {after.path}, the image after: name the image before of the "
         "same place, or correct its CRS (gdal_edit.py -a_srs)."
@@ -151,6 +157,19 @@ def open_pair(
     pair = Pair(first, second, max_shift, (scene_files.key(after), scene_files.key(before)))
     stack.pop_all()
   return pair
+
+
+def warnings(scene: Scene | Pair, max_shift: float) -> list[str]:
+  """Returns what to check in the image before of a scene; nothing if it has none."""
+  if not isinstance(scene, Pair):
+    return []
+  texts, share = shift_warnings(scene.shift, max_shift), scene.covered()
+  if share < 1.0:
+    texts.append(
+      f"the image before covers {100 * share:.0f} % of the image after. The rest counts as nodata. For "
+      "a whole map, give an image before that covers all of it."
+    )
+  return texts
 
 
 def shift_warnings(shift: Shift, max_shift: float) -> list[str]:

@@ -10,10 +10,12 @@ import pyproj
 from affine import Affine
 from rasterio.windows import Window
 
+from lgag_jax.geo import antimeridian
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import WindowPlan
 
 _NODES = 21  # On each edge of a window, where it is projected into another file.
+_SHARE_NODES = 100  # Along each side of a scene.
 _MARGIN = 2  # Pixels of the other file around a window, for interpolation.
 
 
@@ -73,13 +75,15 @@ def cover_scene(grid: Grid, windows: WindowPlan, overlap: float) -> tuple[Axis, 
   return rows, cols
 
 
-def window_below(
+def windows_below(
   transform: Affine, shape: tuple[int, int], to_file: pyproj.Transformer | None, file: Grid
-) -> Window | None:
-  """Returns the window of a file that holds the pixels of another grid, None if it holds none.
+) -> list[tuple[Window, Affine]]:
+  """Returns the windows of a file that hold the pixels of another grid, [] if none does.
 
   The pixels, `shape` of them, lie where `transform` says; `to_file` leads from their coordinates to the
-  file's, None where these are the same.
+  file's, None where these are the same. There are several windows where the pixels reach the file from
+  both sides of the 180th meridian. Each comes with its transform from its own pixels to coordinates, as
+  resampling needs it.
   """
   height, width = shape
   along = np.linspace(0, 1, _NODES)
@@ -88,17 +92,61 @@ def window_below(
   ] + [
     np.stack([np.full(_NODES, side * width), along * height], -1) for side in (0, 1)
   ])
-  places: Any = transform @ (*edge.T,)
+  x, y = _in_file(edge, transform, to_file, file)
+  found = []
+  for turned in antimeridian.turned(file):
+    cols, rows = _pixels_of(x, y, turned)
+    if window := _window(cols, rows, file):
+      corner = Affine.translation(window.col_off, window.row_off)
+      places = [turned] if to_file is None else antimeridian.in_first_turn(file, window)
+      found += [(window, place @ corner) for place in places]
+  return found
+
+
+def share_below(
+  transform: Affine, shape: tuple[int, int], to_file: pyproj.Transformer | None, file: Grid
+) -> float:
+  """Returns the fraction of another grid's pixels that lie in a file, to about a hundredth.
+
+  The arguments are those of `windows_below`.
+  """
+  centres = (np.arange(_SHARE_NODES) + 0.5) / _SHARE_NODES
+  cols, rows = np.meshgrid(centres * shape[1], centres * shape[0])
+  x, y = _in_file(np.stack([cols.ravel(), rows.ravel()], -1), transform, to_file, file)
+  inside = np.zeros(len(x), bool)
+  for turned in antimeridian.turned(file):
+    cols, rows = _pixels_of(x, y, turned)
+    inside |= (cols >= 0) & (rows >= 0) & (cols <= file.width) & (rows <= file.height)
+  return float(inside.sum() / centres.size**2)
+
+
+def _in_file(
+  points: np.ndarray, transform: Affine, to_file: pyproj.Transformer | None, file: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the known coordinates in a file's system of pixels [n, 2] of another grid."""
+  places: Any = transform @ (*points.T,)
   x, y = places
   if to_file is not None:
     x, y = to_file.transform(x, y)
-  points: Any = np.asarray(x), np.asarray(y)
-  cols, rows = map(np.asarray, ~file.transform @ points)
-  known = np.isfinite(cols) & np.isfinite(rows)
-  if not known.any():
+  x, y = np.asarray(x), np.asarray(y)
+  known = np.isfinite(x) & np.isfinite(y)
+  x, y = x[known], y[known]
+  if to_file is not None:  # PROJ returns longitudes from -180 to 180 degrees.
+    x = antimeridian.unwrapped(x, np.zeros(len(x), int), antimeridian.period(file))
+  return x, y
+
+
+def _pixels_of(x: np.ndarray, y: np.ndarray, transform: Affine) -> tuple[np.ndarray, np.ndarray]:
+  points: Any = x, y
+  cols, rows = map(np.asarray, ~transform @ points)
+  return cols, rows
+
+
+def _window(cols: np.ndarray, rows: np.ndarray, file: Grid) -> Window | None:
+  """Returns the window of a file around points in its pixels, None if they lie beside it."""
+  if not len(cols):
     return None
-  left, right = cols[known].min(), cols[known].max()
-  top, bottom = rows[known].min(), rows[known].max()
+  left, right, top, bottom = cols.min(), cols.max(), rows.min(), rows.max()
   if right <= 0 or bottom <= 0 or left >= file.width or top >= file.height:
     return None
   left, top = max(0, math.floor(left) - _MARGIN), max(0, math.floor(top) - _MARGIN)

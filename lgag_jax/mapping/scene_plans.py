@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from lgag_jax.config import Config
-from lgag_jax.geo import crs_relation, placement, scale, scene_files
+from lgag_jax.geo import crs_relation, pair, placement, scale, scene_files
 from lgag_jax.geo.clouds import Cover
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.pair import Pair, shift_warnings
+from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
 from lgag_jax.mapping import decided_ground, density, output_folder, overlay, rasters, terrain_filter
@@ -163,16 +163,13 @@ def plan_scenes(
 
 
 def _date_warnings(scene: Scene | Pair, options: Options) -> list[str]:
-  if not isinstance(scene, Pair):
-    return []
-  shift = scene.shift
-  if shift.length is not None:
+  if isinstance(scene, Pair) and (shift := scene.shift).length is not None:
     corrected = " and is moved there" if any(shift.within(options.max_shift)) else ""
     _LOG.info(
       "%s: the image before lies %.1f pixels beside it, by %d of %d blocks%s.", scene.path.name,
       shift.length, shift.agreeing, shift.blocks, corrected,
     )
-  return shift_warnings(shift, options.max_shift)
+  return pair.warnings(scene, options.max_shift)
 
 
 def provenance(

@@ -22,10 +22,10 @@ from rasterio.enums import ColorInterp
 from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
-from lgag_jax.geo import companions
+from lgag_jax.geo import companions, pair
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.pair import Pair, shift_warnings
+from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery import listing, reading
@@ -91,7 +91,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
         source.open(channels, bands=settings.bands, max_shift=settings.max_shift) as scene,
         labels.open_labels(path, grid, settings) as label,
       ):
-        for text in shift_warnings(scene.shift, settings.max_shift) if isinstance(scene, Pair) else ():
+        for text in pair.warnings(scene, settings.max_shift):
           _LOG.warning("%s: %s", path, text)
         for tile in tile_grid.tiles(grid, settings):
           rows.append(_cut_tile(scene, tile, label, split_of(path.name, tile), folder, settings))
