@@ -41,7 +41,7 @@ class Reference:
 def open_reference(
   path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = "",
   ignore: int = mask_values.BY_VALUES, masks: Sequence[pathlib.Path] = (),
-  scene: pathlib.Path | str = "the scene",
+  scene: pathlib.Path | str = "the scene", background: str = "",
 ) -> Iterator[Reference]:
   """Opens a raster mask, or polygons or points (.gpkg, .shp, .geojson), as labels of a scene.
 
@@ -56,7 +56,8 @@ def open_reference(
   if path.suffix.lower() in layer_formats.SUFFIXES:
     if warning := unplaced_warning(grid):  # All of the scene would count as background.
       raise ValueError(f"{path} cannot label the scene: {warning}")
-    layer_shapes = shapes.read_shapes(path, grid, classes, layer=layer, field=field, scene=scene)
+    layer_shapes = shapes.read_shapes(
+      path, grid, classes, layer=layer, field=field, scene=scene, background=background)
     scene_box = shapely.box(0, 0, grid.width, grid.height)
     if not np.any(shapely.intersects(layer_shapes.geometries, scene_box)):
       _LOG.warning("%s: none of its %d %s lies in the scene. Check its coordinates.",

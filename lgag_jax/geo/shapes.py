@@ -17,6 +17,7 @@ import shapely
 
 from lgag_jax.geo import (
   antimeridian,
+  class_fields,
   crs_relation,
   geometry_parts,
   layer_fields,
@@ -45,13 +46,15 @@ class Shapes:
 
 def read_shapes(
   path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = "",
-  scene: pathlib.Path | str = "the scene", where: str = "",
+  scene: pathlib.Path | str = "the scene", where: str = "", background: str = "",
 ) -> Shapes:
   """Reads a layer's polygons or points; `field` holds their class names, "" if there is one class.
 
-  `where`, an SQL condition, chooses features. Each part of a feature is a geometry of its own. Skips
-  parts that are empty, have no area or no position in the scene's coordinates, repairs invalid ones,
-  and warns with the number of features of each. Raises ValueError naming the file and the remedy.
+  Without it, `class_fields` refuses layers whose own fields deny that a shape is a landslide, such as
+  with the name `background`. `where`, an SQL condition, chooses features. Each part of a feature is a
+  geometry of its own. Skips parts that are empty, have no area or no position in the scene's
+  coordinates, repairs invalid ones, and warns with the number of features of each. Raises ValueError
+  naming the file and the remedy.
   """
   driver, source = layer_files.source(path)
   with error_context(path):
@@ -59,15 +62,13 @@ def read_shapes(
     info = pyogrio.read_info(source, layer=layer)
     if info["driver"] != driver:
       raise ValueError(f"GDAL opens it with {info['driver']}, not {driver}")
-    if not where and layer_fields.of_review(info["fields"]):
-      raise ValueError(
-        "it holds a review, in which rejected polygons would count as landslides. For --mode=tile give "
-        "the whole file that --mode=review wrote. Otherwise give its inventory, <scene>_reviewed.gpkg"
-      )
+    if not where:
+      _refuse_review(info)
     refuse_points(info)
     decision = layer_fields.name_in(info["fields"], layer_fields.DECISION)
-    _check_field(info["fields"], field, classes)
-    columns = [name for name in (field, decision) if name]
+    class_fields.check_field(info["fields"], field, classes)
+    kinds = [] if field or where else class_fields.of_kinds(info["fields"])
+    columns = [name for name in (field, decision, *kinds) if name]
     meta, numbers, wkb, data = pyogrio.raw.read(
       source, layer=layer, columns=columns, force_2d=True, where=where or None, return_fids=True
     )
@@ -75,6 +76,7 @@ def read_shapes(
   values = dict(zip(meta["fields"].tolist(), data, strict=True))
   if decision and decision != field and not where:
     layer_fields.check_decisions(path, values[decision].tolist())
+  class_fields.check_kinds(path, {name: values[name].tolist() for name in kinds}, classes, background)
   readable = np.flatnonzero(~(shapely.is_missing(features) | shapely.is_empty(features)))
   unreadable = np.setdiff1d(np.arange(len(features)), readable)
   warn(path, unreadable, "have no readable geometry; skipping them")
@@ -82,9 +84,9 @@ def read_shapes(
   owners = readable[index]
   if not len(geometries):
     raise ValueError(f"{path} holds no {kind} that can be read. Save the layer again from its source.")
-  class_numbers = np.ones(len(geometries), np.uint8)
+  class_numbers = np.ones(len(features), np.uint8)
   if field:
-    class_numbers = _class_numbers(path, values[field][readable], field, classes)[index]
+    class_numbers[readable] = class_fields.class_numbers(path, values[field][readable], field, classes)
   geometries, located = to_pixels(path, geometries, meta["crs"], grid, scene)
   if not located.any():
     raise ValueError(
@@ -92,7 +94,8 @@ def read_shapes(
       "coordinate reference system."
     )
   warn(path, owners[~located], "have no position in the scene's coordinates; skipping them")
-  owners, class_numbers = owners[located], class_numbers[located]
+  owners = owners[located]
+  class_numbers = class_numbers[owners]
   if kind == "polygons":
     geometries, with_area = geometry_parts.repaired(path, geometries, owners)
     class_numbers = class_numbers[with_area]
@@ -121,6 +124,14 @@ def refuse_points(info: dict[str, Any]) -> None:
     )
 
 
+def _refuse_review(info: dict[str, Any]) -> None:
+  if layer_fields.of_review(info["fields"]):
+    raise ValueError(
+      "it holds a review, in which rejected polygons would count as landslides. For --mode=tile give "
+      "the whole file that --mode=review wrote. Otherwise give its inventory, <scene>_reviewed.gpkg"
+    )
+
+
 def _layer(path: pathlib.Path, source: str | bytes, layer: str) -> str:
   names = [name for name, kind in pyogrio.list_layers(source) if kind is not None]
   if tile_outlines.tile_layers(path, layer):
@@ -132,28 +143,6 @@ def _layer(path: pathlib.Path, source: str | bytes, layer: str) -> str:
     return layer or names[0]
   problem = f"no layer {layer!r}" if layer else f"{len(names)} layers"
   raise ValueError(f"it has {problem}: choose one with --layer, of {', '.join(names) or 'none'}")
-
-
-def _check_field(fields: np.ndarray, field: str, classes: tuple[str, ...]) -> None:
-  if field and field not in fields:
-    raise ValueError(f"it has no field {field!r}: choose one with --field, of {', '.join(fields)}")
-  if not field and len(classes) > 1:
-    raise ValueError(
-      f"set --field to the one of its fields ({', '.join(fields)}) that holds the class, of "
-      f"{', '.join(classes)}"
-    )
-
-
-def _class_numbers(path, values: np.ndarray, field: str, classes: tuple[str, ...]) -> np.ndarray:
-  texts = [layer_fields.text(value) for value in values.tolist()]
-  names, inverse = np.unique(texts, return_inverse=True)
-  for name in names:
-    if name not in classes:
-      raise ValueError(
-        f"{path}: the field {field} holds {str(name)!r}, which is not among the classes "
-        f"({', '.join(classes)}): add it to the classes, or change the layer."
-      )
-  return np.array([classes.index(name) + 1 for name in names], np.uint8)[inverse]
 
 
 def to_pixels(

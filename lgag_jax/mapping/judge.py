@@ -133,6 +133,7 @@ def _open_reference(
   with open_reference(
     path, grid, config.data.classes, layer=options.layer, field=options.field,
     ignore=options.mask_ignore, masks=list(references.values()), scene=scene,
+    background=config.data.background,
   ) as reference:
     if reference.kind == "points":
       raise ValueError(

@@ -9,7 +9,7 @@ import pathlib
 import numpy as np
 import shapely
 
-from lgag_jax.geo import drawn_shapes, layer_fields, placement, tile_outlines
+from lgag_jax.geo import class_fields, drawn_shapes, layer_fields, placement, tile_outlines
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.layer_fields import DECISION
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
@@ -55,6 +55,7 @@ def open_drawn(
     for name, fields in _layers(path, settings.layer).items():
       if field := layer_fields.name_in(fields, DECISION):
         layer_fields.check_decisions(path, drawn_shapes.values(path, name, field))
+      class_fields.check_kinds(path, _kinds(path, name, fields), settings.classes, settings.background)
     geometries = drawn_shapes.read(path, names, (), grid, scene).geometries
     values = np.ones(len(geometries), np.uint8)
   if settings.negative_labels:
@@ -156,6 +157,12 @@ def check_negatives(settings: Settings, *, of_tiles: bool) -> None:
       f"--negative_labels={path} holds outlines of tiles or decisions of a review. Give a layer in "
       "which every shape is no landslide."
     )
+  for name, fields in layers.items():
+    class_fields.check_negatives(path, _kinds(path, name, fields), settings.classes)
+
+
+def _kinds(path: pathlib.Path, layer: str, fields: set[str]) -> dict[str, set[str]]:
+  return {field: drawn_shapes.values(path, layer, field) for field in class_fields.of_kinds(fields)}
 
 
 def _layers(path: pathlib.Path, layer: str) -> dict[str, set[str]]:

@@ -71,7 +71,7 @@ def _open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterato
     return
   with open_reference(
     path, grid, settings.classes, layer=settings.layer, field=settings.field,
-    ignore=settings.mask_ignore, scene=scene,
+    ignore=settings.mask_ignore, scene=scene, background=settings.background,
   ) as reference:
     if reference.kind == "points" and not settings.unknown_buffer:
       _LOG.warning(
