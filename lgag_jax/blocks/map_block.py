@@ -177,11 +177,12 @@ def _write_rasters(
   with (
     rasters.write_and_open(
       staged / "probability" / block.name, grid, len(job.classes), np.dtype(job.dtype),
-      iter([(0, block_map.scores)]), job.classes, averaged=True,
+      iter([(0, block_map.scores)]), job.classes, averaged=True, product="probability",
     ) as probability,
     rasters.write_and_open(
       staged / "mask" / block.name, grid, 1, np.dtype(np.uint8),
       iter([(0, block_map.mask[..., None])]), ("class",), averaged=False,
+      product="mask",
     ) as mask,
   ):
     return list(regions.find_regions(mask, probability, len(job.classes)))

@@ -14,7 +14,7 @@ import numpy as np
 from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of
-from lgag_jax.imagery import reading, side_files
+from lgag_jax.imagery import own_rasters, reading, side_files
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
@@ -25,10 +25,14 @@ _TOLERANCE = 0.75  # Pixels. Writers that take a pixel's corner for its centre a
 def open_with_mask(
   image_path: pathlib.Path, mask_path: pathlib.Path
 ) -> Iterator[tuple[Raster, Raster]]:
-  """Opens an image and its mask; raises ImageError if their sizes differ, or their places."""
+  """Opens an image and its mask; raises ImageError if their sizes differ, or their places.
+
+  Also if the mask is another raster of a map by lgag.
+  """
   with reading.open_raster(image_path) as image, reading.open_raster(mask_path) as mask:
     sizes = (mask.height, mask.width), (image.height, image.width)
     reading.check_same_size(mask_path, *sizes)
+    own_rasters.refuse_other_than_masks(mask_path, mask)
     _check_place(image, image_path, mask, mask_path)
     yield image, mask
 

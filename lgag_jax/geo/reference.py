@@ -18,7 +18,7 @@ from lgag_jax.geo import antimeridian, crs_relation, layer_formats, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.geo.shape_index import INSET, ShapeIndex
-from lgag_jax.imagery import mask_values, opening, reading, side_files
+from lgag_jax.imagery import mask_values, opening, own_rasters, reading, side_files
 from lgag_jax.imagery.mask_values import MaskRule
 from lgag_jax.imagery.orientation import Raster
 
@@ -70,6 +70,8 @@ def open_reference(
   with contextlib.ExitStack() as stack:
     raster = stack.enter_context(reading.open_raster(path))
     opening.check_extent(raster, path)
+    own_rasters.refuse_other_than_masks(path, raster)
+    own_rasters.refuse_probabilities(path, raster, classes)
     views = stack.enter_context(_on_grid(raster, path, grid, scene))  # Before all of it is read.
     rule = mask_values.decide(
       [path, *(mask for mask in masks if mask.suffix.lower() not in layer_formats.SUFFIXES)],

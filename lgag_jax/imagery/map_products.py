@@ -4,6 +4,7 @@ import functools
 import json
 import pathlib
 
+TAG = "LGAG_PRODUCT"  # Of a raster: its folder, which gdal_translate and gdalwarp keep in copies.
 _PAGES = ("predictions.csv", "report.html", "lock")
 PRODUCT_FOLDERS = (
   "mask", "probability", "polygons", "points", "density", "overlay", "image", "image_before",

@@ -27,7 +27,8 @@ _MAX_EXIF_BYTES = 1 << 16
 _FORMATS = {1: "B", 3: "H", 4: "I"}  # Of a value, by the type in its entry.
 # Attributes of a raster that do not depend on how it is turned.
 _UNTURNED = {
-  "close", "closed", "colorinterp", "colormap", "compression", "count", "crs", "driver", "dtypes",
+  "close", "closed", "colorinterp", "colormap", "compression", "count", "crs", "descriptions",
+  "driver", "dtypes",
   "gcps", "mask_flag_enums", "name", "nodata", "nodatavals", "rpcs", "tags", "transform",
 }
 

@@ -102,6 +102,7 @@ def write(cells: Cells, output: pathlib.Path, stem: str) -> None:
   bands, path = cells.bands(), output / "density" / stem
   with rasters.write_and_open(
     path, cells.grid, len(BANDS), bands.dtype, iter([(0, bands)]), BANDS, averaged=True,
+    product="density",
     description=(
       f"Landslides in cells of {cells.side:g} m. Band 1: share of the area with data that is mapped. "
       "Band 2: landslides per km2 of area with data."

@@ -78,13 +78,14 @@ def write(
     colours = overlay.mask_colours(len(names))
     return rasters.write_and_open(
       path, plan.grid, 1, np.dtype(np.uint8), rows, ("class",), averaged=False, colours=colours,
-      description=plan.provenance.method,
+      description=plan.provenance.method, product="mask",
     )
 
   with (
     rasters.write_and_open(
       staged / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype),
       ((first, scores) for first, scores, _ in _read_rows(stores)), names, averaged=True,
+      product="probability",
     ) as probability,
     open_filter(plan.path, plan.grid, options, plan.working_folder(output)) as terrain,
   ):

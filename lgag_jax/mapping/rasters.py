@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.vrt import SCENE_OPTIONS
-from lgag_jax.imagery import opening
+from lgag_jax.imagery import map_products, opening
 from lgag_jax.runtime import files
 
 NO_DATA = 255  # In masks, and in scores as whole percent.
@@ -79,26 +79,28 @@ def path_with_suffix(path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype
 def write_and_open(
   path: pathlib.Path, grid: Grid, bands: int, dtype: np.dtype, rows: Iterator[tuple[int, np.ndarray]],
   names: tuple[str, ...], *, averaged: bool, colours: dict[int, tuple[int, int, int]] | None = None,
-  description: str = "",
+  description: str = "", product: str = "",
 ) -> Iterator[MapRaster]:
   """Writes a raster and yields it, open for reading, once its file is whole and in place.
 
   `rows` are (first row, [n, W, bands]) from top to bottom. The suffix is that of `path_with_suffix`.
   Overviews are averages if `averaged`, else the nearest pixels. Viewers show a PNG in `colours`, and
-  the `description` of a GeoTIFF.
+  the `description` of a GeoTIFF. `product`, its folder in a map, tells copies of it from masks.
   Raises OSError naming the file if it cannot be written, for example because the disk is full.
   """
   # GDAL takes a relative path such as s3:x for an address.
   final = path_with_suffix(path.absolute(), grid, bands, dtype)
+  tags = {"TIFFTAG_IMAGEDESCRIPTION": description, map_products.TAG: product}
+  tags = {name: text for name, text in tags.items() if text}
   with contextlib.ExitStack() as stack:
     stack.enter_context(rasterio.Env(**SCENE_OPTIONS))
     with files.atomic_path(final) as partial:
       uncompressed = final.with_name(f".rows-{final.name[:200]}")
       try:
         _write_rows(uncompressed, grid, bands, dtype, rows, names, colours, png=final.suffix == ".png")
-        if description and final.suffix == ".tif":
+        if tags and final.suffix == ".tif":
           with rasterio.open(uncompressed, "r+") as raster:
-            raster.update_tags(TIFFTAG_IMAGEDESCRIPTION=description)
+            raster.update_tags(**tags)
         _convert(uncompressed, partial, averaged=averaged)
         driver = "PNG" if final.suffix == ".png" else "GTiff"
         dataset = stack.enter_context(rasterio.open(partial, driver=driver))
