@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax.geo import antimeridian, crs_relation, layer_formats, shapes
+from lgag_jax.geo import antimeridian, crs_relation, label_reach, layer_formats, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.geo.shape_index import INSET, ShapeIndex
@@ -35,6 +35,7 @@ class Reference:
   read: Callable[[Window], np.ndarray]  # u8[h, w]: 0 background, k class k, or UNKNOWN.
   # Returns whether any class, however small, lies in a window or within so many pixels of it.
   near: Callable[[Window, float], bool]
+  inside: bool = True  # Whether any of it lies in the scene, as far as its place is known.
 
 
 @contextlib.contextmanager
@@ -59,13 +60,14 @@ def open_reference(
     layer_shapes = shapes.read_shapes(
       path, grid, classes, layer=layer, field=field, scene=scene, background=background)
     scene_box = shapely.box(0, 0, grid.width, grid.height)
-    if not np.any(shapely.intersects(layer_shapes.geometries, scene_box)):
+    inside = bool(np.any(shapely.intersects(layer_shapes.geometries, scene_box)))
+    if not inside:
       _LOG.warning("%s: none of its %d %s lies in the scene. Check its coordinates.",
                    path, len(layer_shapes.geometries), layer_shapes.kind)
     if hidden := _without_a_pixel(layer_shapes, grid):
       _LOG.warning("%s: %d of its polygons in the scene are too narrow to cover the centre of a pixel: "
                    "they count as no landslide.", path, hidden)
-    yield reference_from_shapes(layer_shapes)
+    yield dataclasses.replace(reference_from_shapes(layer_shapes), inside=inside)
     return
   with contextlib.ExitStack() as stack:
     raster = stack.enter_context(reading.open_raster(path))
@@ -78,7 +80,8 @@ def open_reference(
       classes=len(classes), ignore=ignore, option="--mask_ignore",
     )
     nodata = reading.mask_nodata(raster)
-    yield _reference_from_raster(views, grid, rule, classes=len(classes), nodata=nodata)
+    reference = _reference_from_raster(views, grid, rule, classes=len(classes), nodata=nodata)
+    yield dataclasses.replace(reference, inside=label_reach.overlaps(grid_of(raster, path), grid))
 
 
 def _without_a_pixel(labels: shapes.Shapes, grid: Grid) -> int:

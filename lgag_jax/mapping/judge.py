@@ -18,6 +18,7 @@ from lgag_jax.evaluation import metrics
 from lgag_jax.evaluation.evaluate import SIZE_EDGES
 from lgag_jax.geo import companions, layer_formats
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.label_reach import Reach
 from lgag_jax.geo.reference import Reference, check_format, check_shared, open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, opening, reading
@@ -119,10 +120,11 @@ def _check_references(
       continue
   for labels in dict.fromkeys(references.values()):
     check_shared(labels, {path: grid for path, grid in grids.items() if references[path] == labels})
+  reach = Reach(grids, layer=reference_options.layer)
   for path, grid in grids.items():
     labels = references[path]
-    with _open_reference(labels, path, grid, config, reference_options, references):
-      pass
+    with _open_reference(labels, path, grid, config, reference_options, references) as reference:
+      reach.note(labels, path, inside=reference.inside)
 
 
 @contextlib.contextmanager

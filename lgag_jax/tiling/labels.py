@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.label_reach import Reach
 from lgag_jax.geo.reference import Reference, check_format, check_shared, open_reference
 from lgag_jax.imagery import reading
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
@@ -28,9 +29,14 @@ Labeller = Callable[[SceneTile, np.ndarray], tuple[str, np.ndarray | None]]
 
 
 @contextlib.contextmanager
-def open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator[Labeller]:
-  """Opens the labels of a scene; raises ValueError that names the file and the problem."""
-  with _open_labels(scene, grid, settings) as label:
+def open_labels(
+  scene: pathlib.Path, grid: Grid, settings: Settings, reach: Reach | None = None
+) -> Iterator[Labeller]:
+  """Opens the labels of a scene; raises ValueError that names the file and the problem.
+
+  So does `reach` if nothing of an inventory or a mask lies in any of its scenes.
+  """
+  with _open_labels(scene, grid, settings, reach) as label:
     if not settings.review:
       yield label
       return
@@ -52,7 +58,9 @@ def open_decisions(scene: pathlib.Path, grid: Grid, settings: Settings) -> Groun
 
 
 @contextlib.contextmanager
-def _open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterator[Labeller]:
+def _open_labels(
+  scene: pathlib.Path, grid: Grid, settings: Settings, reach: Reach | None
+) -> Iterator[Labeller]:
   path = pathlib.Path(settings.labels)
   if tile_labels.are_of_tiles(path, settings):
     table = tile_labels.read(path, scene, grid, settings)
@@ -73,6 +81,8 @@ def _open_labels(scene: pathlib.Path, grid: Grid, settings: Settings) -> Iterato
     path, grid, settings.classes, layer=settings.layer, field=settings.field,
     ignore=settings.mask_ignore, scene=scene, background=settings.background,
   ) as reference:
+    if reach:
+      reach.note(path, scene, inside=reference.inside)
     if reference.kind == "points" and not settings.unknown_buffer:
       _LOG.warning(
         "%s: landslides are larger than their points, and may reach into tiles that count as free of "

@@ -25,6 +25,7 @@ from lgag_jax.config import DataConfig
 from lgag_jax.geo import companions, pair
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.label_reach import Reach
 from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
@@ -83,13 +84,14 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   if total > _MAX_TILES:
     raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
   split_of = _splits(grids, settings)
+  reach = Reach(grids, layer=settings.layer)
   rows, progress = [], Progress("tiles", int(total), unit="tiles")
   with folders.atomic_folder(pathlib.Path(settings.output)) as folder:
     for source in sources:
       path, grid = source.path, grids[source.path]
       with (
         source.open(channels, bands=settings.bands, max_shift=settings.max_shift) as scene,
-        labels.open_labels(path, grid, settings) as label,
+        labels.open_labels(path, grid, settings, reach) as label,
       ):
         for text in pair.warnings(scene, settings.max_shift):
           _LOG.warning("%s: %s", path, text)
