@@ -116,3 +116,33 @@ def test_a_place_on_the_earth_needs_a_system_of_it(text):
 def test_coordinates_that_do_not_fit_their_system_have_no_resolution():
   for crs in (4326, 4979):
     assert Grid(24, 30, CRS.from_epsg(crs), PLACE).gsd() is None
+
+
+HAYFORD = "+proj=utm +zone=33 +ellps=intl +units=m +no_defs +type=crs"
+
+
+@pytest.mark.parametrize(("crs", "target", "ellipsoid"), [
+  (HAYFORD, "EPSG:32633", "International 1924"), ("EPSG:25833", HAYFORD, "International 1924"),
+  ("+proj=longlat +ellps=bessel +no_defs +type=crs", "EPSG:4326", "Bessel 1841"),
+  ("+proj=tmerc +lat_0=49 +lon_0=-2 +ellps=airy +type=crs", "EPSG:4326", "Airy 1830"),
+  (CRS.from_string("+proj=utm +zone=11 +ellps=clrk66"), CRS.from_epsg(32611), "Clarke 1866"),
+])
+def test_an_unknown_datum_is_named_once(caplog, crs, target, ellipsoid):
+  crs_relation._warn_of_datums.cache_clear()
+  for _ in range(3):
+    assert crs_relation.transformer(crs, target) and crs_relation.transformer(target, crs)
+  found = [line for line in caplog.messages if "does not name its datum" in line]
+  assert len(found) == 1 and ellipsoid in found[0]
+
+
+@pytest.mark.parametrize(("crs", "target"), [
+  ("+proj=tmerc +lat_0=49 +lon_0=-2 +ellps=airy +type=crs", "EPSG:27700"),  # Both on one ellipsoid.
+  ("EPSG:23033", "EPSG:32633"), ("EPSG:25833", "EPSG:32633"), ("EPSG:4490", "EPSG:32650"),
+  ("+proj=utm +zone=33 +ellps=GRS80 +type=crs", "EPSG:32633"), ("EPSG:26711", "EPSG:32611"),
+  ("+proj=sinu +R=6371007.181 +units=m +type=crs", "EPSG:4326"), ("EPSG:3857", "EPSG:4326"),
+  ("+proj=utm +zone=33 +ellps=intl +towgs84=-87,-98,-121 +type=crs", "EPSG:32633"),
+])
+def test_known_datums_and_spheres_give_no_warning(caplog, crs, target):
+  crs_relation._warn_of_datums.cache_clear()
+  assert crs_relation.transformer(crs, target) and crs_relation.transformer(target, crs)
+  assert "datum" not in caplog.text

@@ -1,5 +1,7 @@
 """Relates coordinate reference systems: whether two are the same, and how one becomes the other."""
 
+import functools
+import logging
 import pathlib
 import shlex
 
@@ -8,6 +10,10 @@ from pyproj.exceptions import ProjError
 from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
+_LOG = logging.getLogger(__name__)
+
+_BALLPARK = "Ballpark"  # What PROJ calls operations that keep longitude and latitude on other datums.
+_SAME_AXIS = 1.0  # Metres. The equatorial radii of GRS 1980 and WGS 84 are equal.
 
 def same(crs: CRS | str, other: CRS | str) -> bool:
   """Returns whether two systems are the same, up to the order of their axes.
@@ -37,7 +43,8 @@ def transformer(crs: CRS | str, target: CRS | str) -> pyproj.Transformer | None:
   """Returns what transforms (x, y) from one system to another; None if they cannot be related.
 
   A local system (engineering CRS) has no place on the Earth, and another planet has one of its own. Of
-  a compound system, such as that of a DEM with its heights, the horizontal part counts.
+  a compound system, such as that of a DEM with its heights, the horizontal part counts. Warns once of
+  two systems whose datums PROJ cannot relate.
   """
   try:
     systems = [
@@ -45,9 +52,32 @@ def transformer(crs: CRS | str, target: CRS | str) -> pyproj.Transformer | None:
     ]
     if any(one.is_engineering or one.is_vertical or one.is_geocentric for one in systems):
       return None
-    return pyproj.Transformer.from_crs(*systems, always_xy=True)
+    found = pyproj.Transformer.from_crs(*systems, always_xy=True)
+    if found.accuracy < 0 and _BALLPARK in found.description:
+      _warn_of_datums(*sorted(system.to_wkt() for system in systems))
+    return found
   except (ProjError, RasterioError):
     return None
+
+
+@functools.cache
+def _warn_of_datums(first: str, second: str) -> None:
+  """Logs that places may be wrong, unless both ellipsoids are about the same, or one is a sphere.
+
+  Datums without a name on GRS 1980 or WGS 84 are close to each other. Products on a sphere, such as
+  those of MODIS, keep the longitudes and latitudes of WGS 84.
+  """
+  systems = [pyproj.CRS.from_wkt(wkt) for wkt in (first, second)]
+  axes = [system.ellipsoid.semi_major_metre for system in systems if system.ellipsoid]
+  spheres = any(not system.ellipsoid or not system.ellipsoid.inverse_flattening for system in systems)
+  if spheres or abs(axes[0] - axes[1]) < _SAME_AXIS:
+    return
+  texts = [f"{one.name!r} on the ellipsoid {one.ellipsoid.name!r}" for one in systems if one.ellipsoid]
+  _LOG.warning(
+    "How %s relates to %s is unknown, so places may be wrong by hundreds of metres: one of them does "
+    "not name its datum. Give the file its true system, such as EPSG:23033 for ED50: gdal_edit.py "
+    "-a_srs for a raster, ogr2ogr -a_srs for a layer.", *texts,
+  )
 
 
 def kind(crs: CRS | str) -> str:
