@@ -60,3 +60,13 @@ def remedy(path: pathlib.Path) -> str:
     "lgag reads GeoPackage (.gpkg), shapefiles (.shp), GeoJSON (.geojson, .json) and raster masks. "
     f"Convert the file: {command}"
   )
+
+
+def refuse_layer_flags(path: pathlib.Path, what: str, **flags: str) -> None:
+  """Raises ValueError if flags that choose a layer or a field are set for labels that have none."""
+  for name, value in flags.items():
+    if value:
+      raise ValueError(
+        f"--{name}={value} cannot apply: {path} is {what}, which has no {name} to choose. Omit it, or "
+        "name a layer of landslides (.gpkg, .shp, .geojson)."
+      )

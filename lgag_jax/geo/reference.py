@@ -69,6 +69,8 @@ def open_reference(
                    "they count as no landslide.", path, hidden)
     yield dataclasses.replace(reference_from_shapes(layer_shapes), inside=inside)
     return
+  if not any(mask.suffix.lower() in layer_formats.SUFFIXES for mask in masks):
+    layer_formats.refuse_layer_flags(path, "a raster mask", layer=layer, field=field)
   with contextlib.ExitStack() as stack:
     raster = stack.enter_context(reading.open_raster(path))
     opening.check_extent(raster, path)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from lgag_jax.geo import layer_formats
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.label_reach import Reach
 from lgag_jax.geo.reference import Reference, check_format, check_shared, open_reference
@@ -144,6 +145,8 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   """Raises ValueError if labels have another format, or are of tiles of none of the scenes."""
   path = pathlib.Path(settings.labels)
   review_files.check_scenes(scenes, settings)
+  if review_files.find(path):
+    layer_formats.refuse_layer_flags(path, "a review", layer=settings.layer, field=settings.field)
   if path.is_dir():
     return
   if path.suffix.lower() != ".csv":
@@ -152,6 +155,9 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
     raise FileNotFoundError(f"--labels={path}: no such file.")
   of_tiles = tile_labels.are_of_tiles(path, settings)
   if of_tiles:
+    layer_formats.refuse_layer_flags(path, "of tiles", field=settings.field)
+    if path.suffix.lower() == ".csv":
+      layer_formats.refuse_layer_flags(path, "a table", layer=settings.layer)
     tile_labels.check_scenes(scenes, settings)
   if settings.negative_labels:
     drawn_labels.check_negatives(settings, of_tiles=of_tiles)
