@@ -1,6 +1,7 @@
 """Reads from the fields of a layer which class each shape has, and whether a shape is no landslide."""
 
 import pathlib
+import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -13,6 +14,7 @@ _NAMES = ("class", "label", "type", "kind", "status", "landslide")
 _LISTS = ("class", "label")  # Whoever names a class there tells it from the others.
 _YES, _NO = {"1", "yes", "y", "true", "t"}, {"0", "no", "n", "false", "f"}
 _DENIALS = {"rejected", "background", "negative", "false_positive", "false_alarm"}
+_PLAIN = re.compile(r"[\w .,'=-]+")  # What a shell leaves as it is between double quotes.
 _NEGATIONS = ("no", "non", "not", "no_", "non_", "not_", "not_a_")
 
 
@@ -64,12 +66,13 @@ def check_kinds(
       continue
     other = layer_fields.text(by_word[min(words)]).strip()
     kept = sorted(by_word.keys() - words, key=lambda word: (word not in classes, word))
-    where = shlex.quote(f"{field} = {_literal(by_word[kept[0]])}") if kept else ""
+    where = f"{field} = {_literal(by_word[kept[0]])}" if kept else ""
+    quoted = f'"{where}"' if _PLAIN.fullmatch(where) else shlex.quote(where)
     raise ValueError(
       f"{path} cannot be read as labels: its field {field} says {other!r} of some of its shapes, and "
       f"all would count as landslides. Name the field: --field={field}. In --mode=tile it may hold "
       f"{background or 'the background'}, too. Or keep only the landslides"
-      + (f": ogr2ogr -where {where} new.gpkg {shlex.quote(str(path))}" if where else "")
+      + (f": ogr2ogr -where {quoted} new.gpkg {shlex.quote(str(path))}" if where else "")
       + ". If the field says something else of the shapes, rename it."
     )
 

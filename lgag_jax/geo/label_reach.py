@@ -73,12 +73,13 @@ def overlaps(mask: Grid, grid: Grid) -> bool:
 
 
 def _places(labels: pathlib.Path, layer: str) -> tuple[np.ndarray, Any]:
-  """Returns points f64[n, 2] of labels, the centres of shapes or nodes of a mask, and their CRS."""
+  """Returns points f64[n, 2] of labels, of the boxes of shapes or all over a mask, and their CRS."""
   if labels.suffix.lower() in layer_formats.SUFFIXES:
     source = layer_files.source(labels)[1]
     layer = layer or next(name for name, kind in pyogrio.list_layers(source) if kind is not None)
     left, bottom, right, top = pyogrio.read_bounds(source, layer=layer)[1]
-    points = np.stack([(left + right) / 2, (bottom + top) / 2], axis=1)
+    x, y = np.stack([left, (left + right) / 2, right]), np.stack([bottom, (bottom + top) / 2, top])
+    points = np.stack([x.ravel(), y.ravel()], axis=1)
     return points[np.isfinite(points).all(axis=1)], pyogrio.read_info(source, layer=layer)["crs"]
   with reading.open_raster(labels) as raster:
     grid = grid_of(raster, labels)
