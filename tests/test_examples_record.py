@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -10,7 +11,10 @@ from PIL import Image
 
 from lgag_jax import config as configs
 from lgag_jax.inputs.sources import make_source
+from lgag_jax.method import losses, registry
+from lgag_jax.method.method import Outputs
 from lgag_jax.runtime import files
+from lgag_jax.state import MemoryBank
 from lgag_jax.training import examples_record, loop, pseudo_masks
 from tests.conftest import make_small_config
 from tests.untrained import make_workdir
@@ -107,18 +111,57 @@ def test_copied_and_touched_images_are_the_same_images(config, tmp_path):
   claim(config, tmp_path / "wd", started=True)
 
 
-def test_masks_count_where_they_are_learned_from(config, tmp_path):
+def learning(config, method, drawn_pixel_weight):
+  return dataclasses.replace(
+    config, model=dataclasses.replace(config.model, method=method),
+    loss=dataclasses.replace(config.loss, drawn_pixel_weight=drawn_pixel_weight),
+  )
+
+
+@pytest.mark.parametrize(("method", "weight", "learned"), [
+  ("lgag", 0.0, False), ("lgag", 1.0, True), ("class_activation", 0.5, True),
+  ("segmentation", 0.0, True),
+])
+def test_masks_count_where_they_are_learned_from(config, tmp_path, method, weight, learned):
+  config = learning(config, method, weight)
   for name in ("masks/m0.png", "masks/m1.png"):
     write(tmp_path / "set" / name, value=1)
-  learned = dataclasses.replace(config, model=dataclasses.replace(config.model, method="segmentation"))
-  for one in (config, learned):
-    examples_record.write(sources(one), tmp_path, one)
-    write(tmp_path / "set" / "masks" / "m0.png", value=0 if one is config else 1)
-    if one is config:  # They only judge maps.
-      examples_record.check(sources(one), tmp_path, one)
-    else:
-      with pytest.raises(ValueError, match="the train split has other masks"):
-        examples_record.check(sources(one), tmp_path, one)
+  claim(config, tmp_path / "wd", started=False)
+  write(tmp_path / "set" / "masks" / "m0.png", value=0)
+  if learned:
+    with pytest.raises(ValueError, match=r"the train split has other masks.*new --workdir"):
+      claim(config, tmp_path / "wd", started=True)
+  else:  # They only judge maps.
+    claim(config, tmp_path / "wd", started=True)
+
+
+class _Batch(dict):
+  """A batch that tells whether its mask is asked for."""
+
+  def __missing__(self, key):
+    raise LookupError(f"needs {key}")
+
+
+@pytest.mark.parametrize("method", registry.OWN.values(), ids=lambda method: method.name)
+def test_all_that_trains_on_masks_is_said_to(config, method):
+  outputs, bank = mock.Mock(spec=Outputs), mock.Mock(spec=MemoryBank)
+  outputs.logits = outputs.fused_logits = np.zeros((1, 2, 2, 1))
+  for weight in (0.0, 0.5):
+    one = learning(config, method.name, weight)
+    asked = set()
+    for term in losses.of_method(method, one):
+      try:
+        term.value(outputs, _Batch(), bank, one)
+      except Exception as error:  # Most terms fail on these outputs before they need the batch.
+        asked.add(str(error))
+    assert method.learns_masks(one) == ("needs mask" in asked)
+
+
+def test_drawn_masks_of_a_record_of_an_earlier_release_are_not_checked(config, tmp_path):
+  write(tmp_path / "set" / "masks/m0.png", value=1)
+  examples_record.write(sources(config), tmp_path, config)
+  write(tmp_path / "set" / "masks/m0.png", value=0)
+  examples_record.check(sources(config), tmp_path, learning(config, "lgag", 1.0))
 
 
 def test_a_record_of_an_earlier_release_says_nothing_of_pixels(config, tmp_path):

@@ -1,7 +1,7 @@
 """Sources of examples: TFDS builders, one folder per class, or patches and scenes with masks.
 
 A source gives random access to raw examples and knows all image labels in advance. The input pipeline
-does the rest. Masks are for evaluation; only method="segmentation" trains on them.
+does the rest. Masks are for evaluation, unless the method learns from them (`Method.learns_masks`).
 """
 
 import dataclasses

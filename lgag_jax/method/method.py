@@ -124,6 +124,10 @@ class Method:
       )
     return self.maps[-1].name if name == "best" else name
 
+  def learns_masks(self, config: Config) -> bool:
+    """Whether training learns from pixels of masks, and not only from labels."""
+    return self.supervision == "masks" or config.loss.drawn_pixel_weight > 0
+
   def takes_colour_evidence(self, config: Config) -> bool:
     """Whether evidence from the colours of pixels is added to the maps, which masks need not."""
     return self.supervision == "labels" and config.uses_colour_evidence

@@ -105,7 +105,7 @@ def _kinds(source: Source, config: Config) -> list[image_bytes.Kind]:
 def _learns_masks(source: Source, config: Config) -> bool:
   """Returns whether training learns from the masks of a source; evaluation opens no pseudo-masks."""
   is_own = bool(config.data.pseudo_masks) == isinstance(source, pseudo.PseudoSource)
-  return is_own and method_of(config).supervision == "masks"
+  return is_own and method_of(config).learns_masks(config)
 
 
 def _find_change(split: str, old: Any, source: Source, config: Config) -> str:
