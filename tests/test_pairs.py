@@ -308,6 +308,50 @@ def test_images_before_in_a_manifest_and_with_masks(dated_folder):
     sources.make_source(config, "train")
 
 
+FLAT = ("landslide/l.png", "non-landslide/n.png", "landslide/a.png")
+SPLIT = ("train/landslide/a.png", "train/non-landslide/n.png", "validation/non-landslide/m.png")
+
+
+def make_named_pairs(root, images, before):
+  for number, name in enumerate((*images, *before)):
+    path = root / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((8, 8, 3), 40 + number, np.uint8)).save(path)
+
+
+@pytest.mark.parametrize(("images", "second"), [
+  (FLAT, "non-landslide/a.png"), (FLAT, "landslide/a.tif"), (SPLIT, "train/non-landslide/a.png"),
+  (SPLIT, "validation/landslide/a.png"),
+])
+@pytest.mark.parametrize("kind", ["before", "manifest"])
+def test_two_images_never_share_an_image_before(tmp_path, images, second, kind):
+  names = ("a", "l", "n", "m")
+  make_named_pairs(tmp_path, (*images, second), [f"before/{name}.png" for name in names])
+  rows = [f"{name}.png,before/{name}.png,train" for name in names] + ["a.tif,before/a.png,train"]
+  if kind == "manifest":
+    (tmp_path / "manifest.csv").write_text("\n".join(["image,before,split", *rows]))
+  config = DataConfig(directory=str(tmp_path), before=kind)
+  owners = rf"{second} .*would both have the image before the event .*/before/a\.png: give them"
+  with pytest.raises(ValueError, match=owners):
+    sources.make_source(config, "train")
+
+
+@pytest.mark.parametrize(("images", "before", "unused"), [
+  ((*FLAT, "non-landslide/a.png"),
+   ("before/landslide/a.png", "before/non-landslide/a.png", "before/l.png", "before/n.png"), ()),
+  ((*SPLIT, "validation/landslide/a.png"), ("train/before/a.png", "train/before/n.png"),
+   ("validation/before/a.png", "validation/before/m.png")),
+  ((*SPLIT, "validation/landslide/a.png"), ("train/before/a.png", "train/before/n.png"),
+   ("before/a.png", "before/m.png")),
+])
+def test_images_of_one_name_have_images_before_in_folders(tmp_path, images, before, unused):
+  make_named_pairs(tmp_path, images, (*before, *unused))
+  config = DataConfig(directory=str(tmp_path), before="before", validation_fraction=0.01)
+  source = sources.make_source(config, "train")
+  found = [str(source.before(i).relative_to(tmp_path)) for i in range(len(source.ids))]
+  assert sorted(found) == sorted(before)
+
+
 def test_both_dates_in_one_image(dated_folder):
   for i in range(10):
     folder = dated_folder / ("landslide" if i < 5 else "non-landslide")

@@ -34,14 +34,16 @@ def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
   return files
 
 
-def check_own_masks(pairs: Iterable[tuple[pathlib.Path, pathlib.Path | None]]) -> None:
-  """Raises ValueError naming two images that would have one mask, since their names are the same."""
-  owners: dict[pathlib.Path, pathlib.Path] = {}
-  for image, mask in pairs:
-    if mask is not None and (other := owners.setdefault(mask, image)) != image:
+def check_own_files(
+  pairs: Iterable[tuple[pathlib.Path, pathlib.Path | None]], kind: str = "mask"
+) -> None:
+  """Raises ValueError naming two images that would have one file, since their names are the same."""
+  owners: dict[tuple[str, pathlib.Path], pathlib.Path] = {}
+  for image, file in pairs:
+    if file is not None and (other := owners.setdefault((image.stem, file), image)) != image:
       raise ValueError(
-        f"{image} and {other} would both have the mask {mask}: give them different names, and each a "
-        "mask of its own."
+        f"{image} and {other} would both have the {kind} {file}: give them different names, and each "
+        f"its own {kind}."
       )
 
 

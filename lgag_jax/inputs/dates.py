@@ -1,5 +1,6 @@
 """Reads images of one date, or of two: after an event and before (data.before)."""
 
+import functools
 import pathlib
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from lgag_jax.geo.pair import open_pair
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import splits
 
+_KIND = "image before the event"  # In messages.
 STACKED, MANIFEST = "stacked", "manifest"  # Values of data.before that are no folder.
 
 
@@ -70,29 +72,35 @@ def _of_folder(
   config: DataConfig, root: pathlib.Path, images: Sequence[pathlib.Path]
 ) -> dict[pathlib.Path, pathlib.Path]:
   """Finds files of the same name in data.before, or in a folder there that is named as the image's."""
-  stems: dict[pathlib.Path, dict[str, pathlib.Path]] = {}
+  by_stem = functools.cache(listing.files_by_stem)
+
+  def find(image: pathlib.Path) -> pathlib.Path | None:
+    folder = _folder_before(config, root, image)
+    parts = (folder / image.parent.name, folder)
+    return next((by_stem(part)[image.stem] for part in parts if image.stem in by_stem(part)), None)
+
   found = {}
   for image in images:
-    folder = image.parent.parent / config.before
-    if not folder.is_dir():
-      folder = root / config.before
+    folder = _folder_before(config, root, image)
     if not folder.is_dir():
       raise FileNotFoundError(
         f"data.before={config.before}: {folder} is missing. Name the folder of the images before, as a "
         "path below data.directory or an absolute one."
       )
-    for part in (folder / image.parent.name, folder):
-      if part not in stems:
-        stems[part] = listing.files_by_stem(part)
-      if image.stem in stems[part]:
-        found[image] = stems[part][image.stem]
-        break
-    else:
+    if not (before := find(image)):
       raise FileNotFoundError(
         f"{folder} has no image named {image.stem} for {image}: add the image before the event, or "
         "remove the image after."
       )
+    found[image] = before
+  listing.check_own_files(((i, find(i)) for i in _of_both_splits(config, root)), _KIND)
   return found
+
+
+def _folder_before(config: DataConfig, root: pathlib.Path, image: pathlib.Path) -> pathlib.Path:
+  """Returns the folder of the images before: that of the image's split, else that of the root."""
+  folder = image.parent.parent / config.before
+  return folder if folder.is_dir() else root / config.before
 
 
 def _of_manifest(
@@ -116,4 +124,17 @@ def _of_manifest(
         f"data.before='manifest', but {manifest} has no path in the column before for {image.name}: "
         "add it. Paths are below data.directory."
       )
+  listing.check_own_files(
+    ((image, by_name.get(image.name)) for image in _of_both_splits(config, root)), _KIND
+  )
   return {image: by_name[image.name] for image in images}
+
+
+def _of_both_splits(config: DataConfig, root: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the images of both splits: an image before of two of them shows the ground of one."""
+  if config.source == "patches":
+    return [image for image, _, _ in splits.listed(config, root)[0]]
+  folders = [
+    part / name for part in splits.split_folders(root) for name in splits.class_folders(config, part)
+  ]
+  return [path for folder in folders if folder.is_dir() for path in listing.image_files(folder)]

@@ -133,7 +133,7 @@ class FolderSource:
     self._masks = [
       masks[path.parent.parent].get(path.stem) if any(label) else None for path, label in rows
     ]
-    listing.check_own_masks(zip(self._paths, self._masks, strict=True))
+    listing.check_own_files(zip(self._paths, self._masks, strict=True))
     self.has_masks = any(mask is not None for mask in self._masks)
     roots = (root, root / "train", root / "validation")  # The masks of both splits mean the same.
     files = [path for folder in roots for path in listing.files_by_stem(folder / "masks").values()]

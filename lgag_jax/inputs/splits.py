@@ -105,7 +105,7 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   rows = [(p, masks.get(p.stem), ()) for p in listing.image_files(root / "images")]
   if not rows:
     raise ValueError(f"{root / 'images'} has no images ({', '.join(opening.SUFFIXES)}).")
-  listing.check_own_masks((image, mask) for image, mask, _ in rows)
+  listing.check_own_files((image, mask) for image, mask, _ in rows)
   return rows, [""] * len(rows)
 
 
