@@ -17,7 +17,7 @@ from lgag_jax.config import DataConfig
 from lgag_jax.doctor import survey
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import open_reference
-from lgag_jax.imagery import mask_values, reading
+from lgag_jax.imagery import mask_counts, mask_values, reading
 from lgag_jax.imagery.mask_values import MaskRule
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.inputs import sources
@@ -213,13 +213,34 @@ def test_masks_of_a_folder_decide_together(tmp_path):
   with_255 = write(tmp_path / "a.png", SLIDES * 255)
   with_1 = write(tmp_path / "b.png", SLIDES)
   assert rule(with_255) == BINARY
-  assert rule(with_255, with_1) == rule(with_1, with_255) == UNKNOWN_255
+  with_both = write(tmp_path / "c.png", np.where(SLIDES, 255, np.eye(64)))
+  for paths in itertools.permutations((with_255, with_1, with_both)):
+    assert rule(*paths) == UNKNOWN_255
   assert rule(with_255, with_1, ignore=-1) == BINARY
   assert rule(with_255, classes=3) == UNKNOWN_255
   (tmp_path / "bad.png").write_bytes(b"nothing")
   assert rule(with_255, tmp_path / "bad.png") == BINARY
   write(with_255, SLIDES)  # A changed file counts anew.
   assert rule(with_255) == BINARY
+
+
+@pytest.mark.parametrize(("one", "other", "dtype", "shown"), [
+  (SLIDES, SLIDES * 255, np.uint8, 1), (SLIDES * 0 + 1, SLIDES * 255, np.uint8, 1),
+  (SLIDES, SLIDES * 0 + 255, np.uint8, 1), (SLIDES, SLIDES * 255, np.float32, 1),
+  (SLIDES + 3 * np.eye(64), SLIDES * 255, np.int16, 4),
+  (SLIDES, np.where(SLIDES, 255, -1), np.int16, 1),
+])
+def test_masks_of_two_conventions_are_a_question(tmp_path, one, other, dtype, shown):
+  ones, full = (
+    write(tmp_path / f"{name}.tif", values.astype(dtype)) for name, values in (("a", one), ("b", other))
+  )
+  question = rf"b\.tif: .*a\.tif holds {shown}, and no mask holds both.*mask_ignore=-1.*mask_ignore=255"
+  for paths in ((ones, full), (full, ones), (ones, full, ones)):
+    with pytest.raises(ValueError, match=question):
+      rule(*paths)
+  assert rule(ones, full, ignore=-1) == BINARY
+  assert rule(ones, full, ignore=255) == UNKNOWN_255
+  assert rule(ones, full, classes=2) == UNKNOWN_255
 
 
 def make_data(root, kind, masks):
@@ -290,7 +311,7 @@ def test_a_mask_without_an_end_is_refused(tmp_path, height, width):
 
 def test_a_mask_of_another_size_is_not_read(tmp_path, monkeypatch):
   path = write(tmp_path / "a.tif", SLIDES)
-  monkeypatch.setattr(mask_values, "_values", None)
+  monkeypatch.setattr(mask_counts, "of_file", None)
   with pytest.raises(reading.ImageError, match=r"a\.tif is \(64, 64\), its image \(32, 64\)"), (
     open_reference(path, Grid(32, 64, None, Affine.identity()), ("landslide",))
   ):
