@@ -1,12 +1,15 @@
 """Manifests are read as a whole or refused: labels against folders, parts, repeated and shared rows."""
 
+import logging
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from lgag_jax.config import Config, DataConfig
-from lgag_jax.doctor import image_checks, survey
-from lgag_jax.inputs import shared_ground, sources
+from lgag_jax.doctor import file_checks, image_checks, survey
+from lgag_jax.inputs import shared_ground, sources, unused_files
 from lgag_jax.training import examples_record, loop
 
 YES, NO = "landslide", "non-landslide"
@@ -33,6 +36,9 @@ def read(root, text, kind="folder", split="train"):
 @pytest.mark.parametrize(("rows", "label"), [
   ("a.png,0\nb.png,0", "a.png as 0"), (f"a.png,1\n{NO}/b.png,TRUE", f"{NO}/b.png as TRUE"),
   (f"{YES}/a.png,no\nb.png,no", f"{YES}/a.png as no"), (f"a.png,{NO}\nb.png,{NO}", f"a.png as {NO}"),
+  ("a.png,yes\nb.png,Landslide", "b.png as Landslide"),
+  ("a.png,Non-Landslide\nb.png,", "a.png as Non-Landslide"),
+  (f"{NO}/b.png,LANDSLIDE\na.png,1", f"{NO}/b.png as LANDSLIDE"),
 ])
 def test_labels_that_contradict_the_folders_are_refused(root, rows, label):
   rows = rows.replace("\n", ",train\n")
@@ -42,10 +48,76 @@ def test_labels_that_contradict_the_folders_are_refused(root, rows, label):
 
 @pytest.mark.parametrize("rows", [
   "a.png,1\nb.png,0", f"{YES}/a.png,yes\n{NO}/b.png,False", f"a.png,{YES}\nb.png,", "a.png,3\nb.png,x",
+  f"a.png,Landslide\n{NO}/b.png,NON-LANDSLIDE", f"{YES}/b.png,{YES}\na.png,yes",  # Moved since.
 ])
 def test_labels_that_agree_or_are_of_another_kind_are_taken(root, rows):
   rows = rows.replace("\n", ",train\n")
   assert read(root, f"image,label,split\n{rows},train\n").ids == [f"{NO}/b.png", f"{YES}/a.png"]
+
+
+@pytest.mark.parametrize(("name", "label", "agrees"), [
+  ("l.png", "river", False), ("l.png", "Landslide+River", False), ("b.png", "RIVER", True),
+  ("b.png", "river+landslide", True), ("b.png", "none", False), ("b.png", "No", False),
+])
+def test_labels_of_several_classes_are_compared_with_the_folders(tmp_path, name, label, agrees):
+  for folder, file in (("landslide", "l"), ("river", "r"), ("none", "n"), ("landslide+river", "b")):
+    (tmp_path / folder).mkdir()
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / folder / f"{file}.png")
+  rows = "".join(f"{file}.png,,train\n" for file in "lrnb" if f"{file}.png" != name)
+  (tmp_path / "manifest.csv").write_text(f"image,label,split\n{name},{label},train\n{rows}")
+  config = DataConfig(directory=str(tmp_path), classes=("landslide", "river"), background="none")
+  if agrees:
+    assert len(sources.make_source(config, "train").ids) == 4
+  else:
+    with pytest.raises(ValueError, match=r"row 2 labels .\.png as .*The folder is the label"):
+      sources.make_source(config, "train")
+
+
+def told(root, caplog, kind="folder"):
+  """Returns what training and the doctor say of unused files, which is the same."""
+  config = DataConfig(source=kind, directory=str(root))
+  with caplog.at_level(logging.WARNING):
+    unused_files.log(config)
+  warnings = " ".join(found.what for found in file_checks.check(Config(data=config)))
+  return caplog.text, warnings
+
+
+@pytest.mark.parametrize(("labels", "words"), [
+  (("positive", "no"), "1 label of the manifest, which names no class: positive. The folders"),
+  (("3", "x"), "2 labels of the manifest, which name no class: 3, x. The folders"),
+  (("Landslide", ""), ""), (("1", "False"), ""),
+])
+def test_labels_that_name_no_class_are_told_once(root, caplog, labels, words):
+  (root / "manifest.csv").write_text(
+    f"image,label,split\na.png,{labels[0]},train\nb.png,{labels[1]},train\n"
+  )
+  for text in told(root, caplog):
+    assert text.count("of the manifest, which") == bool(words) and words in text
+
+
+@pytest.mark.parametrize(("header", "rows", "words"), [
+  ("file,split,label", "p.png,train,0\nq.png,validation,1", "does not read 1 column .*: label"),
+  ("image,mask,label", "images/p.png,masks/p.png,1", "does not read 1 column .*: label"),
+  ("file,split,label", "p.png,train,\nq.png,validation,", ""), ("file,split", "p.png,train", ""),
+])
+def test_a_column_of_labels_beside_masks_is_told(root, caplog, header, rows, words):
+  (root / "manifest.csv").write_text(f"{header}\n{rows}\n")
+  for text in told(root, caplog, "patches"):
+    assert re.search(words, text) and text.count("does not read") == bool(words)
+
+
+@pytest.mark.parametrize(("rows", "count"), [
+  ("t.png,validation\nv.png,train\n", "2 images lie"),
+  ("t.png,test\nv.png,validation\n", "1 image lies"),
+  ("t.png,Train\nv.png,\n", ""), ("v.png,validation\ngone.png,train\n", ""),
+])
+def test_splits_that_folders_override_are_told(tmp_path, caplog, rows, count):
+  for split in ("train", "validation"):
+    (tmp_path / split / YES).mkdir(parents=True)
+    Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / split / YES / f"{split[0]}.png")
+  (tmp_path / "manifest.csv").write_text(f"image,split\n{rows}")
+  for text in told(tmp_path, caplog):
+    assert text.count("another split than the manifest says") == bool(count) and count in text
 
 
 @pytest.mark.parametrize("text", ["", "image,split\n", "file,split,note\n,,\n"])

@@ -15,7 +15,9 @@ def check(config: Config) -> list[Finding]:
     unused = unused_files.find(config.data)
   except (ValueError, OSError):  # Opening the splits reports it.
     return []
-  warned = {"masks", "formats", "nested"} | ({"splits"} if unused.splits.keys() - {_TEST} else set())
+  warned = {"masks", "formats", "nested", "overridden", "labels"}
+  if unused.splits.keys() - {_TEST}:
+    warned.add("splits")
   return [
     finding(
       WARNING if remark.reason in warned else NOTE, remark.what, remark.remedy, remark.names,

@@ -14,7 +14,7 @@ import numpy as np
 from lgag_jax.config import DataConfig
 from lgag_jax.geo import mask_place
 from lgag_jax.imagery import listing, mask_values, opening, reading
-from lgag_jax.inputs import splits, tfds_source, unused_files
+from lgag_jax.inputs import file_splits, splits, tfds_source, unused_files
 from lgag_jax.inputs.dates import DatedImages
 from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.inputs.pseudo import PseudoSource
@@ -122,7 +122,7 @@ class FolderSource:
         "whole image says nothing about its parts."
       )
     rows: list[tuple[pathlib.Path, list[float]]] = []
-    self._splits = splits.of_files(config, root)
+    self._splits = file_splits.read(config, root)
     for name in self._class_folders(root, spec):
       label = [float(c in name.split("+")) if name != c else 1.0 for c in config.classes]
       rows += [(path, label) for path in self._class_paths(root, spec, name)]

@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import os
 import pathlib
 import types
 from collections.abc import Sequence
@@ -93,7 +92,7 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   """
   manifest, table = read_manifest(config, root)
   if table is not None:
-    names = [_split_name(line.get("split", "")) for _, line in table]
+    names = [split_name(line.get("split", "")) for _, line in table]
     if any(names) and "" in names:
       raise ValueError(
         f"{manifest}, row {table[names.index('')][0]} has no split, but other rows have: add it."
@@ -109,61 +108,9 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
   return rows, [""] * len(rows)
 
 
-def of_files(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
-  """Returns the split of each file name in the manifest, {} without a manifest.
-
-  Names have no folders, so that a file keeps its split if a person moves it to the folder of another
-  class. Raises ValueError if a column is missing, or if one name has two splits.
-  """
-  manifest, table = read_manifest(config, root)
-  split_by_name: dict[str, str] = {}
-  for number, line in table or []:
-    path = line.get("image") or line.get("file")
-    if "split" not in line or path is None:
-      raise ValueError(
-        f"{manifest} needs the columns image and split; its columns are: {', '.join(line)}. Rename "
-        "them, or rename the file if it does not say which image is in which split."
-      )
-    split, name = _split_name(line["split"]), pathlib.PurePath(path).name
-    label, folders = _label(line.get("label", ""), config), _folders_of(path, config, root)
-    if label and folders and label not in folders:
-      raise ValueError(
-        f"{manifest}, row {number} labels {path} as {line['label']}, but the file lies in "
-        f"{folders[0]}/. The folder is the label: move the file to {label}/, or correct the row."
-      )
-    if not (split and name):
-      continue
-    if (other := split_by_name.setdefault(name, split)) != split:
-      raise ValueError(
-        f"{manifest}, row {number} puts {name} into {split}, but an earlier row puts it into {other}: "
-        "give images of different splits different names."
-      )
-  return split_by_name
-
-
-def _split_name(text: str) -> str:
+def split_name(text: str) -> str:
   """Returns a split's name as a manifest means it: `Train` is train."""
   return text.lower() if text.lower() in ("train", "validation") else text
-
-
-def _label(text: str, config: DataConfig) -> str:
-  """Returns the folder that a label in a manifest means; "" if it is of another kind."""
-  if text in (*config.classes, config.background):
-    return text
-  if text.lower() in NO:
-    return config.background
-  return config.classes[0] if text.lower() in YES and len(config.classes) == 1 else ""
-
-
-def _folders_of(path: str, config: DataConfig, root: pathlib.Path) -> list[str]:
-  """Returns the class folders that hold a manifest's file; of a name alone, all that hold the name.
-
-  A person may have moved the file since: then its new folder counts, and there is none here.
-  """
-  names, parts = [config.background, *config.classes], pathlib.PurePath(path)
-  if parts.parent.name:
-    return [parts.parent.name] if parts.parent.name in names and (root / path).exists() else []
-  return [n for part in split_folders(root) for n in names if os.path.exists(part / n / path)]
 
 
 def read_manifest(
@@ -186,6 +133,8 @@ def unread_columns(config: DataConfig, table: list[tables.Line] | None) -> list[
   known |= {"before"} if config.before == "manifest" else set()
   if config.source == "patches":
     known |= {*_REGION}
+    if any(line.get("label") for _, line in table or []):
+      known -= {"label"}  # The masks are the labels.
   return [name for name in (table[0][1] if table else ()) if name not in known]
 
 

@@ -9,10 +9,11 @@ from collections.abc import Iterator
 
 from lgag_jax.config import DataConfig
 from lgag_jax.imagery import listing, opening
-from lgag_jax.inputs import dates, splits
+from lgag_jax.inputs import dates, file_splits, splits
 
 _LOG = logging.getLogger(__name__)
 
+_SHOWN = 3  # Labels in a message.
 _SIDE_FILE = re.compile(r".*\.(msk|ovr|xml|prj|wld|\w{1,4}w)", re.IGNORECASE)  # Of an image.
 
 
@@ -28,6 +29,8 @@ class UnusedFiles:
   others: list[str] = dataclasses.field(default_factory=list)  # Hidden files, and no images.
   rows: list[str] = dataclasses.field(default_factory=list)  # Names in the manifest without a file.
   columns: list[str] = dataclasses.field(default_factory=list)  # Of the manifest.
+  labels: list[str] = dataclasses.field(default_factory=list)  # Of the manifest, that name no class.
+  overridden: list[str] = dataclasses.field(default_factory=list)  # In the manifest's other split.
   splits: dict[str, int] = dataclasses.field(default_factory=dict)  # Of the manifest, with their rows.
 
 
@@ -38,7 +41,7 @@ class Remark:
   reason: str  # A field of UnusedFiles.
   what: str  # A sentence.
   remedy: str
-  names: list[str]  # Of files; none for columns.
+  names: list[str]  # Of files; none for columns and labels.
 
 
 def find(config: DataConfig) -> UnusedFiles:
@@ -61,10 +64,16 @@ def find(config: DataConfig) -> UnusedFiles:
       getattr(unused, reason).append(str(path.relative_to(root)))
   if table is not None:
     names = {path.name for folder in folders for path in listing.image_files(folder)}
-    split_of = splits.of_files(config, root)
+    split_of = file_splits.read(config, root)
     unused.rows = [name for name in split_of if name not in names]
-    if splits.split_folders(root) == [root]:  # Otherwise the folders are the splits.
+    unused.labels = file_splits.unread_labels(config, table)
+    if splits.split_folders(root) == [root]:
       unused.splits = splits.unused_names([s for n, s in split_of.items() if n in names], config)
+    else:  # The folders are the splits.
+      unused.overridden = sorted(
+        str(path.relative_to(root)) for folder in folders for path in listing.image_files(folder)
+        if split_of.get(path.name, folder.parent.name) != folder.parent.name
+      )
   return unused
 
 
@@ -102,6 +111,8 @@ def explain(unused: UnusedFiles, config: DataConfig) -> list[Remark]:
      "Add rows for them if they belong to the data."),
     ("rows", "row", "of the manifest {names} no image.",
      "Correct the names if the images belong to the data."),
+    ("overridden", "image", "{lies} in the folder of another split than the manifest says. The folder "
+     "counts.", "Move the images to the folders of their splits, or correct the manifest."),
     ("others", "file", "among the images or masks {is} hidden or no image. lgag ignores {them}.", ""),
   )
   remarks = []
@@ -115,6 +126,14 @@ def explain(unused: UnusedFiles, config: DataConfig) -> list[Remark]:
       "splits", f"lgag does not use the rows of the manifest in these splits: {counts}.",
       f"Training uses data.train_split={config.train_split!r} and data.validation_split="
       f"{config.validation_split!r}. Rename the splits in the manifest, or name them there.", [],
+    ))
+  if unused.labels:
+    shown = ", ".join([*unused.labels[:_SHOWN], *["..."][: len(unused.labels) > _SHOWN]])
+    remarks.append(Remark(
+      "labels", f"lgag does not read {_plural(len(unused.labels), 'label')} of the manifest, which "
+      f"{_agree('{names}', len(unused.labels))} no class: {shown}. The folders are the labels.",
+      f"Check that the images lie in the right folders. lgag compares the labels "
+      f"{', '.join((config.background, *config.classes))}, and yes or no, with the folders.", [],
     ))
   if unused.columns:
     remarks.append(Remark(
