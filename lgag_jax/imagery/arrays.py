@@ -25,7 +25,7 @@ def masked(image: Any) -> np.ma.MaskedArray:
     )
   attributes = getattr(image, "attrs", None) or {}
   for name, neutral in _SCALES:
-    if name in attributes and np.any(np.asarray(attributes[name], float) != neutral):
+    if np.any(_numbers(name, attributes.get(name), neutral) != neutral):
       raise ValueError(
         f"The array has the attribute {name}={attributes[name]}, which lgag does not apply: apply it "
         "(xarray's mask_and_scale=True), or remove it if the training images are not scaled either."
@@ -43,18 +43,23 @@ def _holds_arrays(image: Any) -> bool:
   )
 
 
-def _mask_value(array: np.ma.MaskedArray, name: str, value: Any) -> np.ma.MaskedArray:
+def _numbers(name: str, value: Any, default: float) -> np.ndarray:
+  """Returns the numbers of an attribute f64[n], `default` where it or a band's is None: not given."""
   try:
-    values = [float(number) for number in np.ravel(value)]
+    return np.array([default if part is None else float(part) for part in np.ravel(value)])
   except (TypeError, ValueError) as error:
     raise ValueError(
       f"The array has the attribute {name}={value!r:.80}, which is not a number: correct or remove it."
     ) from error
+
+
+def _mask_value(array: np.ma.MaskedArray, name: str, value: Any) -> np.ma.MaskedArray:
+  values = _numbers(name, value, np.nan)
   if len(values) > 1 and len(values) != array.shape[-1]:
     raise ValueError(
       f"The array has {len(values)} values in its attribute {name}, but {array.shape[-1]} bands: give "
       "one, or one per band."
     )
   if np.issubdtype(array.dtype, np.floating):  # 1e20 differs between 32 and 64 bits.
-    values = np.array(values).astype(array.dtype)
+    values = values.astype(array.dtype)
   return np.ma.masked_where(np.ma.getmaskarray(array) | (array.data == values), array, copy=False)
