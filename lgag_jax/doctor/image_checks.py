@@ -1,6 +1,7 @@
 """Checks of the images: whether they can be read, have similar sizes and types, and show anything."""
 
 import collections
+import contextlib
 import pathlib
 import re
 from collections.abc import Sequence
@@ -21,12 +22,15 @@ from lgag_jax.doctor.findings import (
   unless_all,
 )
 from lgag_jax.doctor.survey import SPLITS, Example, Survey
+from lgag_jax.geo import placement
 from lgag_jax.imagery import orientation
+from lgag_jax.imagery.opening import ImageError, open_raster
 from lgag_jax.inputs import shared_ground
 from lgag_jax.method.network import Network
 
 _MAX_ENLARGEMENT, _LARGE_ENLARGEMENT = 4, 2  # Larger factors give a warning, and a note.
 _MAX_SIZE_RATIO = 2.0  # Between the sides of images. Beyond it, the size of a landslide says little.
+_MAX_RESOLUTION_RATIO = 1.5  # Between the widths of pixels on the ground.
 _MAX_ASPECT_RATIO = 1.5  # Long side over short side. Beyond it, resizing to a square distorts visibly.
 _LOW_CONTRAST = 0.02  # Times the median image's contrast. Below it, an image is nearly constant.
 _BLANK = 0.9  # Fraction of pixels at one extreme value. Beyond it, an image is blank.
@@ -38,7 +42,7 @@ def check(survey: Survey, config: Config, network: Network) -> list[Finding]:
   if survey.examples:
     findings += _check_orientation(survey)
     findings += _check_sizes(survey.examples, config) + _check_types(survey.examples, config)
-    findings += _check_contrast(survey.examples)
+    findings += _check_resolutions(survey, config) + _check_contrast(survey.examples)
     findings += value_checks.check(survey.examples, config, network)
   return findings
 
@@ -153,6 +157,35 @@ def _check_types(examples: Sequence[Example], config: Config) -> list[Finding]:
     WARNING, f"Data types are mixed: {kinds}; {scale}.",
     "Convert all files to one type in one unit.", rare,
   )]
+
+
+def _check_resolutions(survey: Survey, config: Config) -> list[Finding]:
+  """Returns a finding for images of different ground resolutions, unless data.gsd names one."""
+  if config.data.gsd:
+    return []
+  files = {survey.sources[e.split].files(e.index)[0]: e.name for e in survey.examples}
+  resolutions = {}
+  for path, name in files.items():
+    with contextlib.suppress(ImageError):  # It was read a moment ago.
+      if path and (gsd := _resolution(path)):
+        resolutions[name] = gsd
+  if not resolutions or max(resolutions.values()) <= _MAX_RESOLUTION_RATIO * min(resolutions.values()):
+    return []
+  usual = float(np.median([*resolutions.values()]))
+  others = [
+    f"{name}: {gsd:.3g} m" for name, gsd in resolutions.items()
+    if max(gsd / usual, usual / gsd) > _MAX_RESOLUTION_RATIO**0.5
+  ]
+  return [finding(
+    WARNING, f"Ground resolutions are mixed: pixels of {min(resolutions.values()):.3g} to "
+    f"{max(resolutions.values()):.3g} m, so that landslides of one size look different.",
+    "Resample all images to one ground resolution (gdalwarp -tr), or train a network for each.", others,
+  )]
+
+
+def _resolution(path: pathlib.Path) -> float | None:
+  with open_raster(path) as raster:
+    return placement.grid_of(raster, path).gsd()
 
 
 def _check_contrast(examples: Sequence[Example]) -> list[Finding]:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 import numpy as np
 from affine import Affine
 from rasterio.enums import ColorInterp
-from rasterio.windows import Window
 
 from lgag_jax.config import DataConfig
 from lgag_jax.geo import companions, pair
@@ -34,7 +33,7 @@ from lgag_jax.inputs import blocks
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files, folders
 from lgag_jax.runtime.progress import Progress
-from lgag_jax.tiling import dealing, few_labels, labels, output, tile_grid
+from lgag_jax.tiling import dealing, few_labels, labels, output, scene_comparison, tile_grid
 from lgag_jax.tiling.output import Row
 from lgag_jax.tiling.tile_grid import SceneTile
 
@@ -44,7 +43,6 @@ _MAX_STEM_BYTES = 200  # File systems take names of 255; the tile's number and s
 _MAX_TILES = 1 << 20
 _BLOCK_SIDES = (4, 3, 2, 1)  # In tiles. The larger the block, the fewer tiles the buffer costs.
 _MIN_BLOCKS = 8
-_SAMPLE = 256  # Pixels on a side of the windows that an alpha band is judged by.
 _DATA_VALUES, _DATA_SHARE = 64, 0.1  # Alpha is mostly 0 and 255, with few other values at the edges.
 
 
@@ -67,19 +65,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   channels = channels_of(scenes[0], settings)
   if warning := alpha_warning(scenes[0], settings):
     _LOG.warning("%s", warning)
-  grids = {}
-  for source in sources:
-    path = source.path
-    with source.open(channels, bands=settings.bands) as scene:
-      grids[path], dtype = scene.grid, scene.dtype
-    if cover := source.cover(grids[path]):
-      _LOG.info("%s: %s.", path, cover)
-    if dtype.kind in "ui" and dtype.itemsize > 2:
-      _LOG.warning(
-        "%s holds %s, and so will its tiles. To train on them, set data.max_value to the largest valid "
-        "value, or first convert the scene: gdal_translate -ot Byte or -ot UInt16.", path, dtype,
-      )
-  labels.check_places(grids, settings)
+  grids = _read_grids(sources, channels, settings)
   total = sum(np.prod(tile_grid.counts(grid, settings)) for grid in grids.values())
   if total > _MAX_TILES:
     raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
@@ -106,6 +92,23 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
     output.write_manifest(rows, folder / "manifest.csv")
     output.write_footprints(rows, folder / "tiles.gpkg")
   return rows, output.command(settings, channels)
+
+
+def _read_grids(
+  sources: list[SceneFiles], channels: int, settings: Settings
+) -> dict[pathlib.Path, Grid]:
+  """Returns the grids of the scenes; raises ValueError if they, or the labels, do not fit together."""
+  grids, figures = {}, {}
+  for source in sources:
+    path = source.path
+    with source.open(channels, bands=settings.bands) as scene:
+      grids[path], figures[path] = scene.grid, scene_comparison.figures(scene)
+    if cover := source.cover(grids[path]):
+      _LOG.info("%s: %s.", path, cover)
+  labels.check_places(grids, settings)
+  for text in scene_comparison.compare(figures):
+    _LOG.warning("%s", text)
+  return grids
 
 
 def find_scenes(settings: Settings) -> list[SceneFiles]:
@@ -142,11 +145,7 @@ def alpha_warning(path: pathlib.Path, settings: Settings) -> str:
     if settings.bands or raster.colorinterp[-1] != ColorInterp.alpha:
       return ""
   with open_scene(path, 1, bands=(band,)) as scene:
-    height, width = scene.grid.height, scene.grid.width
-    windows = (
-      Window(part * (width - min(width, _SAMPLE)) // 4, part * (height - min(height, _SAMPLE)) // 4,
-             min(width, _SAMPLE), min(height, _SAMPLE)) for part in range(5)
-    )
+    windows = scene_comparison.sample_windows(scene.grid)
     values = np.concatenate([scene.read(window)[0].ravel() for window in windows])
   between = values[(values > 0) & (values < values.max())]
   if len(np.unique(between)) < _DATA_VALUES or len(between) < _DATA_SHARE * len(values):
