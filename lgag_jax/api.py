@@ -155,7 +155,7 @@ class Model:
     def jobs() -> Iterator[SceneJob]:
       for name, dtype, grid, open_source in sources:
         classes = len(self.classes)
-        gsd = grid.gsd() or options.gsd or None
+        gsd = scene_plans.ground_resolution(grid, options, name)
         shape = grid.height, grid.width
         windows = scale.plan_windows(training_scale, loaded.config, gsd, options.tile_size, shape)
         rows, cols = cover_scene(grid, windows, options.overlap)

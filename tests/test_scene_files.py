@@ -77,6 +77,20 @@ def plan_key(tmp_path):
   return key
 
 
+@pytest.mark.parametrize(("crs", "side", "given", "words"), [
+  ("EPSG:32633", 10.0, 2.0, "a.tif states its ground resolution, 10 m per pixel, so --gsd=2 is"),
+  ("EPSG:4326", 1e-4, 2.0, "so --gsd=2 is not used"), ("EPSG:32633", 10.0, 10.02, ""),
+  ("EPSG:32633", 10.0, 0.0, ""), (None, 10.0, 2.0, ""),
+])
+def test_a_resolution_that_a_file_states_counts_and_the_flag_is_said_to_be_unused(
+  tmp_path, plan_key, caplog, crs, side, given, words
+):
+  place = rasterio.Affine(side, 0, 10.0 if crs == "EPSG:4326" else 5e5, 0, -side, 45.0)
+  path = write_tiff(tmp_path / "a.tif", pixels(64, 64), crs=crs, transform=place)
+  plan_key(Options(gsd=given), path)
+  assert ("is not used" in caplog.text) == bool(words) and words in caplog.text
+
+
 @pytest.mark.parametrize("role", ["scene", "before", "dem"])
 def test_a_corrected_place_is_another_map(tmp_path, plan_key, role):
   path = write_tiff(tmp_path / "a.tif", pixels(64, 64), crs="EPSG:32633", transform=NORTH_UP)

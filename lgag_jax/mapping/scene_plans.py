@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 
@@ -26,6 +27,7 @@ from lgag_jax.tiling.ground_labels import GroundLabels
 
 _LOG = logging.getLogger(__name__)
 
+_SAME_RESOLUTION = 0.01  # Map projections distort lengths a little.
 _MIN_POLYGON_SIDE = 4  # In the network's pixels: the finest that its maps resolve.
 
 
@@ -128,7 +130,7 @@ def plan_scenes(
         of_dates = _date_warnings(scene, options)
       cover = source.cover(grid)
       decided = decided_ground.find(path, grid, options, config)
-      gsd = grid.gsd() or options.gsd or None
+      gsd = ground_resolution(grid, options, path.name)
       shape = grid.height, grid.width
       windows = scale.plan_windows(training_scale, config, gsd, options.tile_size, shape)
     except ValueError as error:
@@ -160,6 +162,17 @@ def plan_scenes(
       path, stem, grid, windows, key, dtype, warnings, made_by, str(loaded.workdir), source, cover,
       decided,
     )
+
+
+def ground_resolution(grid: Grid, options: Options, name: str) -> float | None:
+  """Returns metres per pixel as a scene's file states them, else as --gsd does; None without both."""
+  stated = grid.gsd()
+  if stated and options.gsd and not math.isclose(stated, options.gsd, rel_tol=_SAME_RESOLUTION):
+    _LOG.warning(
+      "%s states its ground resolution, %.3g m per pixel, so --gsd=%g is not used for it. If the file "
+      "is wrong, correct its CRS or its transform (gdal_edit.py).", name, stated, options.gsd,
+    )
+  return stated or options.gsd or None
 
 
 def _date_warnings(scene: Scene | Pair, options: Options) -> list[str]:
