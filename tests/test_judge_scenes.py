@@ -285,6 +285,22 @@ def test_references_are_found_by_name(tmp_path):
     find(scenes, str(labels))
 
 
+@pytest.mark.parametrize(("first", "second", "reference", "refused"), [
+  ("in/a.tif", "more/a.tif", "a.png", True), ("in/a.tif", "in/a.png", "a.tif", True),
+  ("in/a.tif", "more/a.tif", "a.gpkg", False), ("in/a.tif", "in/b.tif", "a.png", False),
+])
+def test_two_scenes_never_share_a_mask(tmp_path, first, second, reference, refused):
+  scenes = [tmp_path / first, tmp_path / second]
+  for path in (*scenes, tmp_path / "labels" / reference):
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+  if refused:
+    with pytest.raises(ValueError, match=rf"would both have the reference .*labels/{reference}: give"):
+      judge.find_references(scenes, str(tmp_path / "labels"))
+  else:
+    assert judge.find_references(scenes, str(tmp_path / "labels"))[scenes[0]].name == reference
+
+
 def test_bad_references_are_reported_before_anything_is_mapped(tmp_path, monkeypatch):
   scene = write_raster(tmp_path / "a.tif", np.full((3, 24, 30), 90, np.uint8))
   monkeypatch.setattr(judge.configs, "load", lambda path: config_of(("landslide",)))

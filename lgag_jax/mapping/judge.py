@@ -87,6 +87,8 @@ def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib
         f"--labels='{candidates[0].parent}/*{candidates[0].suffix}'."
       )
   references = {scene: by_stem[scene.stem][0] for scene in scenes if scene.stem in by_stem}
+  rasters = {s: file for s, file in references.items() if file.suffix.lower() in opening.SUFFIXES}
+  listing.check_own_files(rasters.items(), "reference")
   missing = {scene.stem for scene in scenes if scene not in references}
   for file in of_other_formats:
     if file.stem in missing:
