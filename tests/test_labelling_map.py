@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from lgag_jax.cli import command_line
 from lgag_jax.labelling import left_process, map_job, server
 from lgag_jax.labelling.map_layer import MapLayer
+from lgag_jax.labelling.own_files import MAP_FILES
 from lgag_jax.labelling.session import Session
 from tests.test_labelling import NO, SECRET, SIDE, UNSURE, YES, labelling_server, settings
 from tests.test_tile import write_scene
@@ -165,6 +166,7 @@ def test_a_server_takes_over_what_a_killed_one_left_running(place, caplog, is_st
   folder, session = place
   (folder / "slow").touch()
   labels = folder / "labels"
+  session.own_files.claim(MAP_FILES)
   (labels / "tiles").mkdir()
   (labels / "tiles" / "manifest.csv").touch()
   (labels / "run.log").write_text("step: 3/4 steps, 1.0/s, 0:01 left\n")

@@ -62,6 +62,8 @@ class Answers:
     self.path = folder / pathlib.Path(settings.labels).name
     self._settings, self._lock, self._grounds = settings, threading.Lock(), grounds or {}
     self._latest: dict[Key, Answer] = {}
+    for path in (self.path, folder / _DISPUTES):
+      files.require_no_link(path)
     if self.path.exists():
       _repair(self.path)
       self._latest = read(self.path, settings, self._grounds)

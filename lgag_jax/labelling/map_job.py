@@ -9,7 +9,6 @@ import hashlib
 import logging
 import pathlib
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -17,8 +16,9 @@ import threading
 import time
 from typing import Any
 
-from lgag_jax.labelling import left_process
+from lgag_jax.labelling import earlier_map, left_process, own_files
 from lgag_jax.labelling.answers import Answers
+from lgag_jax.labelling.own_files import OwnFiles
 from lgag_jax.options.labelling import Settings
 from lgag_jax.options.tiling import UNKNOWN_LABEL
 from lgag_jax.runtime import files
@@ -29,9 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 LEAST = 4  # Answers of each kind: both splits need some.
 _COMMAND = (sys.executable, "-m", "lgag_jax.main")
-_FOLDERS = ("tiles", "run", "maps")
-_REVIEW = "maps/review"
-_RECORD = "map.json"  # Which answers and decisions the folders were made from.
+_RECORD = own_files.MAP_RECORD  # Which answers and decisions the folders were made from.
 _COUNT = re.compile(r"(\d+)/(\d+) ")
 _LOG_PREFIX = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ \S+\] ")  # Time and place in the code.
 _TAIL = 4096  # Bytes of a log that the last line is looked for in.
@@ -62,9 +60,11 @@ class Progress:
 class MapJob:
   """The map of an output folder; one is made at a time."""
 
-  def __init__(self, settings: Settings, answers: Answers, channels: int):
+  def __init__(self, settings: Settings, answers: Answers, own: OwnFiles, channels: int):
     self._settings, self._answers, self._channels = settings, answers, channels
-    self._folder = pathlib.Path(settings.output)
+    self._own, self._folder = own, pathlib.Path(settings.output)
+    self._review = self._folder / earlier_map.MAPS / earlier_map.REVIEW
+    earlier_map.recover(self._folder)
     self._lock, self._process, self._ending = threading.Lock(), None, False
     self._thread: threading.Thread | None = None
     self._progress, self._left = Progress(), None
@@ -139,14 +139,14 @@ class MapJob:
 
   def _decisions(self) -> list[pathlib.Path]:
     """Returns the logs of what was decided on the map's polygons (--mode=review)."""
-    logs = sorted((self._folder / _REVIEW).glob(f"*{review_files.LOG_SUFFIX}"))
+    logs = sorted(self._review.glob(f"*{review_files.LOG_SUFFIX}"))
     return [log for log in logs if log.stat().st_size]
 
   def _steps(self) -> list[Step]:
     settings = self._settings
     tiling = settings.tiling(self._answers.tile_size or 256)
     if self._decisions():
-      tiling = dataclasses.replace(tiling, review=str(self._folder / _REVIEW))
+      tiling = dataclasses.replace(tiling, review=str(self._review))
     review = (f"--review={tiling.review}",) if tiling.review else ()
     bands = (f"--bands={','.join(map(str, settings.bands))}",) if settings.bands else ()
     source = f"--input={settings.input}", *settings.cloud_flags
@@ -180,7 +180,7 @@ class MapJob:
   def _run(self, steps: list[Step], digest: str) -> None:
     progress = self._progress
     try:
-      first = self._prepare(digest)
+      first = earlier_map.prepare(self._folder, self._own, digest)
       for number in range(first, len(steps)):
         progress.step, progress.line = number, ""
         code = self._call(number, steps[number], digest)
@@ -197,30 +197,10 @@ class MapJob:
       _LOG.warning("No map was made: %s", error, exc_info=True)
       progress.state, progress.line = "failed", str(error)
 
-  def _prepare(self, digest: str) -> int:
-    """Sets an earlier map aside unless it is of the same answers; returns the step to begin with."""
-    record = self._folder / _RECORD
-    earlier: dict[str, Any] = {}
-    with contextlib.suppress(OSError, ValueError):
-      earlier = files.read_json(record)
-    if earlier.get("answers") != digest:
-      present = [self._folder / name for name in _FOLDERS if (self._folder / name).exists()]
-      if present:
-        numbers = (int(p.name) for p in (self._folder / "earlier").glob("*") if p.name.isdigit())
-        place = self._folder / "earlier" / str(1 + max(numbers, default=0))
-        place.mkdir(parents=True)
-        for folder in present:
-          folder.rename(place / folder.name)
-        shutil.rmtree(place / "run" / "features", ignore_errors=True)  # Computed again where needed.
-        if (place / _REVIEW).is_dir():  # What was decided counts for the new map, too.
-          shutil.copytree(place / _REVIEW, self._folder / _REVIEW)
-    files.write_json(record, {"answers": digest, "done": False})
-    return int((self._folder / "tiles" / "manifest.csv").exists())
-
   def _call(self, number: int, step: Step, digest: str) -> int:
     """Runs a command, and keeps the last line of its log for the page."""
     path = self._folder / f"{step.folder}.log"
-    with path.open("wb") as log:
+    with files.new_file(path) as log:
       with self._lock:
         if self._ending:
           return -1

@@ -12,6 +12,7 @@ from lgag_jax.labelling.answers import Answers, Merged
 from lgag_jax.labelling.learner import Learner
 from lgag_jax.labelling.map_job import MapJob
 from lgag_jax.labelling.map_layer import MapLayer
+from lgag_jax.labelling.own_files import OwnFiles
 from lgag_jax.labelling.pictures import Pictures
 from lgag_jax.labelling.tile_index import TileIndex
 from lgag_jax.labelling.web import OutdatedPageError
@@ -51,6 +52,7 @@ class Session:
     if warning := tile.alpha_warning(self._scenes[0].path, probe):
       _LOG.warning("%s", warning)
     self._grids = tile_index.read_grids(self._scenes, self._channels, settings.bands)
+    self.own_files = OwnFiles(self.output)  # Before the table, which tells outputs of earlier releases.
     self.answers = Answers(self.output, probe, {
       files.path.name: SceneGround(files.path, grid)
       for files, grid in zip(self._scenes, self._grids, strict=True)
@@ -59,7 +61,7 @@ class Session:
     if settings.merge:
       self.merged = self.answers.merge(pathlib.Path(settings.merge), UNKNOWN_LABEL)
     self._lock = threading.Lock()
-    self.map_job = MapJob(settings, self.answers, self._channels)
+    self.map_job = MapJob(settings, self.answers, self.own_files, self._channels)
     self.map_layer = MapLayer(self.output / "maps")
     self.view = self._build(self._first_side())
 

@@ -3,6 +3,7 @@
 import dataclasses
 import pathlib
 import shlex
+from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -26,27 +27,35 @@ def write(session: Session) -> list[pathlib.Path]:
   Tiles that have an answer keep it. Returns the paths of the pictures.
   """
   index, folder = session.view.index, session.output / "sheets"
+  pages = list(_pages(session))
+  session.own_files.claim(f"sheets/{name}" for name, *_ in pages)
   if not session.answers.latest:  # Rows to fill in, perhaps of tiles of another size.
     session.answers.clear()
   known = session.answers.keys()
   missing = [(key, "") for key in map(index.key, range(len(index.tiles))) if key not in known]
   if missing:
     session.answers.give(missing, index.tile_size)
-  paths, progress = [], Progress("sheets", len(index.tiles), unit="tiles")
+  progress = Progress("sheets", len(index.tiles), unit="tiles")
+  for name, scene, members, title in pages:
+    picture = _sheet(session, members, title) if title else _overview(session, scene)
+    with files.atomic_path(folder / name) as partial:
+      picture.save(partial)
+    progress.advance(len(members))
+  progress.close()
+  return [folder / name for name, *_ in pages]
+
+
+def _pages(session: Session) -> Iterator[tuple[str, int, list[int], str]]:
+  """Yields each picture's file name, scene, tiles and title; an overview has no tiles and title."""
+  index = session.view.index
   for scene, path in enumerate(index.paths):
     stem = files.fitting_name(path.stem, 200, path.stem)
     numbers = [n for n, (other, _) in enumerate(index.tiles) if other == scene]
-    if not numbers:
-      continue
-    paths.append(folder / f"{stem}_overview.png")
-    _save(_overview(session, scene), paths[-1])
+    if numbers:
+      yield f"{stem}_overview.png", scene, [], ""
     for page, first in enumerate(range(0, len(numbers), _COLUMNS * _ROWS), 1):
       members = numbers[first : first + _COLUMNS * _ROWS]
-      paths.append(folder / f"{stem}_{page:03d}.png")
-      _save(_sheet(session, members, f"{path.name}, sheet {page}"), paths[-1])
-      progress.advance(len(members))
-  progress.close()
-  return paths
+      yield f"{stem}_{page:03d}.png", scene, members, f"{path.name}, sheet {page}"
 
 
 def text(session: Session, paths: list[pathlib.Path], layer: pathlib.Path | None) -> str:
@@ -114,7 +123,3 @@ def _overview(session: Session, scene: int) -> Image.Image:
     draw.text((_MARGIN + (col + 0.5) * side, 4), str(col), _INK, font, anchor="mt")
   return canvas
 
-
-def _save(image: Image.Image, path: pathlib.Path) -> None:
-  with files.atomic_path(path) as partial:
-    image.save(partial)

@@ -16,7 +16,7 @@ import stat
 import unicodedata
 import zipfile
 from collections.abc import Iterator
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -108,6 +108,20 @@ def require_free_space(folder: pathlib.Path, size: int, what: str) -> None:
       errno.ENOSPC, f"{os.strerror(errno.ENOSPC)} for {what}: {size / 2**20:.0f} MiB are needed, "
       f"{free / 2**20:.0f} MiB are free. Free some space, then run the same command again", str(folder),
     )
+
+
+def require_no_link(path: pathlib.Path) -> None:
+  """Raises ValueError for a symbolic link: what is written there would change a file elsewhere."""
+  if path.is_symlink():
+    raise ValueError(
+      f"{path} is a symbolic link, which lgag does not follow. Remove it, or use another folder."
+    )
+
+
+def new_file(path: pathlib.Path) -> IO[bytes]:
+  """Opens a new file to write in place of an older one, whose other names keep its content."""
+  path.unlink(missing_ok=True)
+  return path.open("xb")
 
 
 def write_text(path: pathlib.Path, content: str) -> None:
