@@ -3,6 +3,7 @@
 import functools
 import json
 import pathlib
+import stat
 
 TAG = "LGAG_PRODUCT"  # Of a raster: its folder, which gdal_translate and gdalwarp keep in copies.
 _PAGES = ("predictions.csv", "report.html", "lock")
@@ -12,6 +13,7 @@ PRODUCT_FOLDERS = (
 _EVALUATION = "eval"
 _REVIEW = "review"
 _RECORDS = "scenes"
+_MAX_RECORD = 256 << 20  # Bytes, as of other texts of an output.
 
 
 def is_product(path: pathlib.Path) -> bool:
@@ -38,9 +40,12 @@ def is_output(folder: pathlib.Path) -> bool:
 def recorded_files(record: pathlib.Path) -> frozenset[str]:
   """Returns the files of a map by its record; none if the file is missing or no record."""
   try:
-    return _read_record(record, record.stat().st_mtime_ns)
+    status = record.stat()
   except OSError:
     return frozenset()
+  if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_RECORD:
+    return frozenset()
+  return _read_record(record, status.st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -50,5 +55,5 @@ def _read_record(record: pathlib.Path, modified: int) -> frozenset[str]:
   try:
     content = json.loads(record.read_text(encoding="utf-8"))
     return frozenset(content["files"]) if content["stem"] == record.stem else frozenset()
-  except (ValueError, LookupError, TypeError, RecursionError):
+  except (OSError, ValueError, LookupError, TypeError, RecursionError):
     return frozenset()

@@ -63,7 +63,7 @@ class Answers:
     self._settings, self._lock, self._grounds = settings, threading.Lock(), grounds or {}
     self._latest: dict[Key, Answer] = {}
     for path in (self.path, folder / _DISPUTES):
-      files.require_no_link(path)
+      files.require_plain(path)
     if self.path.exists():
       _repair(self.path)
       self._latest = read(self.path, settings, self._grounds)
@@ -192,7 +192,7 @@ def _repair(path: pathlib.Path) -> None:
 
   A table that a spreadsheet or an earlier release wrote is kept beside it as it was.
   """
-  content = path.read_bytes()
+  content = files.read_regular(path)
   for columns in (COLUMNS, _EARLIER_COLUMNS):
     if content.startswith(f"{','.join(columns)}\n".encode()):
       content = _end_last_row(path, content, len(columns))

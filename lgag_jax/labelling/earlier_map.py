@@ -50,7 +50,7 @@ def _set_aside(folder: pathlib.Path, present: list[str]) -> None:
   recover(folder)
   copy = _copy_place(folder)
   for path in (folder / "earlier", review, copy):
-    files.require_no_link(path)
+    files.require_plain(path)
   with contextlib.ExitStack() as stack:
     for name in present:
       if name in _LOCKED:

@@ -134,7 +134,7 @@ class MapJob:
     latest = self._answers.latest
     labels = sorted((key, a.label) for key, a in latest.items() if a.label != UNKNOWN_LABEL)
     content = (labels, self._answers.tile_size, self._settings.bands, *self._settings.cloud_flags)
-    decisions = b"".join(log.read_bytes() for log in self._decisions())
+    decisions = b"".join(files.read_regular(log) for log in self._decisions())
     return hashlib.sha256(repr(content).encode() + decisions).hexdigest()
 
   def _decisions(self) -> list[pathlib.Path]:
@@ -221,7 +221,7 @@ class MapJob:
 
 
 def _last_line(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
+  with files.open_regular(path) as file:
     file.seek(max(0, path.stat().st_size - _TAIL))
     lines = file.read().decode(errors="replace").replace("\r", "\n").split("\n")
   last = next((line for line in reversed(lines) if line.strip()), "")

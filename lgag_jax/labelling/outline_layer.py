@@ -23,7 +23,7 @@ def write(index: TileIndex, answers: Answers, folder: pathlib.Path) -> pathlib.P
   A file in which somebody has filled in other labels stays as it is, and the log says so.
   """
   path, latest = folder / NAME, answers.latest
-  files.require_no_link(path)
+  files.require_plain(path)
   if path.exists() and _is_filled(path, latest):
     _LOG.warning("%s holds labels that %s lacks: it is kept as it is.", path, answers.path)
     return path

@@ -24,7 +24,7 @@ class OwnFiles:
   def __init__(self, folder: pathlib.Path):
     """Reads the record, or begins one; raises ValueError if it is a link or damaged."""
     self._folder, self._path = folder, folder / RECORD
-    files.require_no_link(self._path)
+    files.require_plain(self._path)
     if self._path.exists():
       self._names = _read(self._path)
     else:
@@ -40,7 +40,7 @@ class OwnFiles:
     for name in names:
       path = self._folder / name
       for part in (*reversed(path.relative_to(self._folder).parents[:-1]), pathlib.Path(name)):
-        files.require_no_link(self._folder / part)
+        files.require_plain(self._folder / part)
       if name not in self._names and os.path.lexists(path):
         raise ValueError(
           f"{path} would be replaced, but --mode=label has not made it. Move it, or use another "

@@ -179,7 +179,7 @@ def is_page_current(output: pathlib.Path, maps_digest: str) -> bool:
   """Returns whether report.html shows the maps of this digest; earlier releases wrote none into it."""
   page = output / "report.html"
   try:
-    with page.open("rb") as file:
+    with files.open_regular(page) as file:
       head = file.read(2000)
     written = page.stat().st_mtime_ns
     newest = max(path.stat().st_mtime_ns for path in (output / "scenes").glob("*.json"))

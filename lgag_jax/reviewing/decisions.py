@@ -67,7 +67,7 @@ class DecisionLog:
     self._mapped: dict[str, Mapped] = {}
     if path.exists():
       _repair(path)
-      for number, line in enumerate(path.read_bytes().splitlines(), 1):
+      for number, line in enumerate(files.read_regular(path).splitlines(), 1):
         try:
           self._take(json.loads(line))
         except (ValueError, LookupError, TypeError, RecursionError, shapely.GEOSException) as error:
@@ -155,7 +155,7 @@ def _wkt(geometry: shapely.Geometry) -> str:
 
 def _repair(path: pathlib.Path) -> None:
   """Ends a last line that a killed server has torn: it is completed if it is whole, else removed."""
-  content = path.read_bytes()
+  content = files.read_regular(path)
   if not content or content.endswith(b"\n"):
     return
   end = content.rfind(b"\n") + 1

@@ -9,11 +9,15 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling import web
 from lgag_jax.labelling.guard import Guard
 from lgag_jax.reviewing.session import Session
+from lgag_jax.runtime import files
 
 _MAX_TEXT = 1000  # Of thresholds.
+_PNG = b"\x89PNG\r\n\x1a\n"
+_MAX_PICTURE = 64 << 20  # Bytes; lgag writes up to some MiB.
 _HERE = pathlib.Path(__file__).parent
 # The parts that both pages use lie with that of labelling.
 _PAGE = web.PageFiles(_HERE / "page", _HERE.parent / "labelling" / "page")
@@ -64,8 +68,20 @@ async def _square(session: Session, request: Request) -> Response:
 async def _picture(session: Session, request: Request) -> Response:
   """Returns the picture in the output, for a scene whose file is not there any more."""
   path = session.scene(request.path_params["scene"]).map.overlay
-  content = await run_in_threadpool(path.read_bytes)
+  content = await run_in_threadpool(_read_png, path)
   return Response(content, media_type="image/png", headers=web.KEPT)
+
+
+def _read_png(path: pathlib.Path) -> bytes:
+  """Reads a picture of an output; raises ImageError for a link and for what is no PNG."""
+  try:
+    files.require_plain(path)
+    content = files.read_regular(path, _MAX_PICTURE)
+  except ValueError as error:
+    raise ImageError(str(error)) from error
+  if not content.startswith(_PNG):
+    raise ImageError(f"{path} is not a PNG. Make the map again (--mode=predict).")
+  return content
 
 
 async def _decide(session: Session, request: Request) -> Response:

@@ -6,6 +6,7 @@ atomicwrites was considered: it is unmaintained, and yields an open file where G
 import contextlib
 import errno
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -16,13 +17,14 @@ import stat
 import unicodedata
 import zipfile
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 
 # Partial files with those of GDAL and SQLite beside them, and the rows of a raster.
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}(?:[.-].*)?|\.rows-.*\.(?:tif|png)", re.DOTALL)
 _LITTLE_ROOM = 1 << 20  # Bytes.
+MAX_READ_BYTES = 256 << 20  # Of a text or picture of an output.
 _MAX_ARRAY_BYTES = 4 << 30  # An evaluation's examples take some megabytes.
 
 
@@ -110,12 +112,22 @@ def require_free_space(folder: pathlib.Path, size: int, what: str) -> None:
     )
 
 
-def require_no_link(path: pathlib.Path) -> None:
-  """Raises ValueError for a symbolic link: what is written there would change a file elsewhere."""
-  if path.is_symlink():
+def require_plain(path: pathlib.Path) -> None:
+  """Raises ValueError for a symbolic link, a pipe or a device; files, folders and nothing are fine.
+
+  What is written to a link would change a file elsewhere.
+  """
+  mode = path.lstat().st_mode if os.path.lexists(path) else stat.S_IFREG
+  if stat.S_ISLNK(mode):
     raise ValueError(
       f"{path} is a symbolic link, which lgag does not follow. Remove it, or use another folder."
     )
+  if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+    raise _irregular(path)
+
+
+def _irregular(path: pathlib.Path) -> ValueError:
+  return ValueError(f"{path} is not a regular file. Remove or restore it.")
 
 
 def new_file(path: pathlib.Path) -> IO[bytes]:
@@ -135,13 +147,38 @@ def write_json(path: pathlib.Path, content: dict) -> None:
   write_text(path, json.dumps(content, indent=2) + "\n")
 
 
-def read_text(path: pathlib.Path) -> str:
-  """Reads text; raises ValueError naming what is none, or a pipe or device, which may never end."""
-  mode = path.stat().st_mode
-  if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-    raise ValueError(f"{path} is not a regular file. Remove or restore it.")
+@contextlib.contextmanager
+def open_regular(path: pathlib.Path) -> Iterator[BinaryIO]:
+  """Opens a file to read; raises ValueError for a pipe or device, which may never end."""
+  descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # No pipe waits.
   try:
-    return path.read_text()
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISDIR(mode):
+      raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+      raise _irregular(path)
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+      yield file
+  finally:
+    os.close(descriptor)
+
+
+def read_regular(path: pathlib.Path, max_bytes: int = MAX_READ_BYTES) -> bytes:
+  """Reads a file; raises ValueError naming one that is larger than `max_bytes`, a pipe or a device."""
+  with open_regular(path) as file:
+    if (size := os.fstat(file.fileno()).st_size) > max_bytes:
+      raise ValueError(
+        f"{path} has {size >> 20} MiB, more than the {max_bytes >> 20} MiB allowed. Remove or restore "
+        "it."
+      )
+    return file.read()
+
+
+def read_text(path: pathlib.Path) -> str:
+  """Reads text; raises ValueError naming what is none, as `read_regular` does."""
+  content = read_regular(path)
+  try:
+    return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
   except UnicodeDecodeError as error:
     raise ValueError(f"{path} is not valid text: {error}") from error
 
