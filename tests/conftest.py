@@ -9,6 +9,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault(
   "JAX_COMPILATION_CACHE_DIR", f"{tempfile.gettempdir()}/lgag_jax_programs_{os.getpid()}"
 )
+# Tests and the processes that they start keep secrets there, not in the user's home.
+os.environ["XDG_STATE_HOME"] = f"{tempfile.gettempdir()}/lgag_jax_state_{os.getpid()}"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
@@ -38,6 +40,7 @@ SIDE = 64
 
 
 def pytest_unconfigure():
+  shutil.rmtree(f"{tempfile.gettempdir()}/lgag_jax_state_{os.getpid()}", ignore_errors=True)
   programs = os.environ["JAX_COMPILATION_CACHE_DIR"]
   if programs.endswith(f"lgag_jax_programs_{os.getpid()}"):  # Not a worker's, nor the user's.
     shutil.rmtree(programs, ignore_errors=True)

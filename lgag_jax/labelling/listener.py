@@ -1,6 +1,7 @@
 """Listens for the page's requests until Ctrl+C, under an address with a secret."""
 
 import contextlib
+import hashlib
 import os
 import pathlib
 import re
@@ -14,9 +15,10 @@ from collections.abc import Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from lgag_jax.runtime import files
+
 _PORT = 8765
 _SECRET_BYTES = 24
-_SECRET_FILE = ".secret"
 _SECRET = re.compile(r"[\w-]{32,64}", re.ASCII)
 
 
@@ -67,16 +69,37 @@ def open_socket(host: str, port: int) -> socket.socket:
 
 
 def secret_of(output: pathlib.Path) -> str:
-  """Returns the secret of an output, which stays the same so that an open page finds a new server."""
-  path = output / _SECRET_FILE
-  with contextlib.suppress(OSError):
-    if _SECRET.fullmatch(text := path.read_text().strip()) and path.stat().st_mode & 0o077 == 0:
-      return text
-  secret = secrets.token_urlsafe(_SECRET_BYTES)
-  path.unlink(missing_ok=True)
-  with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-    file.write(secret + "\n")
-  return secret
+  """Returns the secret of an output, which stays the same so that an open page finds a new server.
+
+  It is kept in the user's own state folder: an output may come from a stranger, who would know a secret
+  in it. Where that folder cannot be written or others can, each start has a new secret.
+  """
+  path = _state_folder() / hashlib.sha256(os.fsencode(output.resolve())).hexdigest()
+  with contextlib.suppress(OSError, ValueError):
+    path.parent.mkdir(0o700, parents=True, exist_ok=True)
+    if _is_private(path.parent):
+      if os.path.lexists(path):
+        files.require_plain(path)
+        text = files.read_text(path).strip()
+        if _is_private(path) and _SECRET.fullmatch(text):
+          return text
+      secret = secrets.token_urlsafe(_SECRET_BYTES)
+      path.unlink(missing_ok=True)
+      with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(secret + "\n")
+      return secret
+  return secrets.token_urlsafe(_SECRET_BYTES)
+
+
+def _state_folder() -> pathlib.Path:
+  base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+  return pathlib.Path(base, "lgag_jax", "secrets").absolute()
+
+
+def _is_private(path: pathlib.Path) -> bool:
+  """Returns whether a file or folder is this user's own, and nobody else can read or change it."""
+  status = path.lstat()
+  return status.st_uid == os.geteuid() and status.st_mode & 0o077 == 0
 
 
 def address_of(host: str, port: int, secret: str) -> str:
