@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from lgag_jax.geo import scene_ground
 from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import tables
+from lgag_jax.labelling.own_files import DISPUTES
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
 from lgag_jax.tiling import tile_labels
@@ -24,7 +25,6 @@ _LOG = logging.getLogger(__name__)
 _EARLIER_COLUMNS = ("scene", "row", "col", "label", "tile_size", "time")
 COLUMNS = (*_EARLIER_COLUMNS[:5], scene_ground.COLUMN, "time")
 _HEADER = ",".join(COLUMNS)
-_DISPUTES = "disagreements.csv"
 
 Key = tuple[str, int, int]  # The scene's file name, row and column.
 
@@ -62,8 +62,6 @@ class Answers:
     self.path = folder / pathlib.Path(settings.labels).name
     self._settings, self._lock, self._grounds = settings, threading.Lock(), grounds or {}
     self._latest: dict[Key, Answer] = {}
-    for path in (self.path, folder / _DISPUTES):
-      files.require_plain(path)
     if self.path.exists():
       _repair(self.path)
       self._latest = read(self.path, settings, self._grounds)
@@ -148,7 +146,7 @@ class Answers:
     return {key for key, *_ in self._disputes() if key in latest and latest[key].label == unknown}
 
   def _disputes(self) -> list[tuple[Key, str, str]]:
-    path = self.path.with_name(_DISPUTES)
+    path = self.path.with_name(DISPUTES)
     if not path.exists():
       return []
     rows = tables.read_table(path, ("scene", "row", "col", "label", "other_label"))
@@ -158,7 +156,7 @@ class Answers:
     ]
 
   def _write_disputes(self, disputed: list[tuple[Key, str, str]], source: pathlib.Path) -> None:
-    path = self.path.with_name(_DISPUTES)
+    path = self.path.with_name(DISPUTES)
     if not path.exists():
       files.write_text(path, "scene,row,col,label,other_label,other_table\n")
     lines = [_csv((*key, mine, other, str(source))) for key, mine, other in disputed]
@@ -205,10 +203,7 @@ def _repair(path: pathlib.Path) -> None:
   kept, number = path.with_suffix(".original.csv"), 1
   while kept.exists():  # Of an earlier time.
     kept, number = path.with_suffix(f".original_{number}.csv"), number + 1
-  _LOG.warning(
-    "%s was written by another program or an earlier release: kept as %s, and written again.", path,
-    kept,
-  )
+  _LOG.warning("%s was written by another program or release: kept as %s, and rewritten.", path, kept)
   with files.atomic_path(kept) as partial:  # First: a killed server must not lose it.
     partial.write_bytes(content)
   files.write_text(path, "\n".join([

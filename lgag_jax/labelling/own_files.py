@@ -12,6 +12,7 @@ from lgag_jax.options.labelling import TABLE
 from lgag_jax.runtime import files
 
 RECORD = ".lgag_files.json"
+DISPUTES = "disagreements.csv"
 MAP_RECORD = "map.json"
 MAP_FOLDERS = ("tiles", "run", "maps")
 MAP_FILES = (MAP_RECORD, *MAP_FOLDERS, *(f"{name}.log" for name in MAP_FOLDERS))
@@ -24,7 +25,8 @@ class OwnFiles:
   def __init__(self, folder: pathlib.Path):
     """Reads the record, or begins one; raises ValueError if it is a link or damaged."""
     self._folder, self._path = folder, folder / RECORD
-    files.require_plain(self._path)
+    for name in (RECORD, TABLE, DISPUTES):
+      files.require_plain(folder / name)
     if self._path.exists():
       self._names = _read(self._path)
     else:

@@ -10,18 +10,25 @@ import datetime
 import hashlib
 import json
 import logging
+import math
 import pathlib
+import re
 import threading
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import shapely
 
 from lgag_jax.geo import scene_ground
 from lgag_jax.geo.scene_ground import SceneGround
+from lgag_jax.reviewing import outlines
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
+
+_MAX_LINES = 1 << 18
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # A zero ends a text in a GeoPackage.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,14 +74,21 @@ class DecisionLog:
     self._mapped: dict[str, Mapped] = {}
     if path.exists():
       _repair(path)
-      for number, line in enumerate(files.read_regular(path).splitlines(), 1):
+      lines = files.read_regular(path).splitlines()
+      if len(lines) > _MAX_LINES:
+        raise ValueError(f"{path} has {len(lines)} lines, more than {_MAX_LINES}. Restore the file.")
+      for number, line in enumerate(lines, 1):
         try:
           self._take(json.loads(line))
-        except (ValueError, LookupError, TypeError, RecursionError, shapely.GEOSException) as error:
+        except (
+          ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError,
+          shapely.GEOSException,
+        ) as error:
           raise ValueError(
             f"{path}, line {number} is damaged: {error}. Restore the file, or remove the line."
           ) from error
       self._check_ground()
+      self._check_outlines()
     else:
       path.parent.mkdir(parents=True, exist_ok=True)
       files.write_text(path, "")
@@ -119,19 +133,49 @@ class DecisionLog:
           f"{scene_ground.COLUMN} from the log."
         )
 
+  def _check_outlines(self) -> None:
+    """Repairs invalid outlines; raises ValueError naming the feature of one that cannot be used."""
+    for outlined in (self._latest, self._mapped):
+      for feature, item in outlined.items():
+        if item.geometry is None:
+          continue
+        try:
+          (shape,) = outlines.usable(np.array([item.geometry], object), self.ground.grid)
+        except (ValueError, shapely.GEOSException) as error:
+          raise ValueError(
+            f"{self.path}: the outline of the feature {feature[:50]} cannot be used: {error}. Restore "
+            "the file, or remove its line."
+          ) from error
+        if shape is not item.geometry:
+          outlined[feature] = dataclasses.replace(item, geometry=shape)
+
   def _take(self, line: dict[str, Any]) -> None:
     outline = line["geometry"]
+    feature, kind, class_name, comment, time = (
+      clean(line[name]) for name in ("feature", "decision", "class", "comment", "time"))
     decision = Decision(
-      str(line["feature"]), str(line["decision"]), str(line["class"]), str(line["comment"]),
-      shapely.from_wkt(outline) if outline else None, str(line["time"]),
-      str(line.get(scene_ground.COLUMN, "")),
+      feature, kind, class_name, comment, outlines.from_wkt(outline) if outline else None, time,
+      clean(line.get(scene_ground.COLUMN, "")),
     )
     if original := line.get("original"):
-      self._mapped[decision.feature] = Mapped(
-        int(original["number"]), str(original["class"]), shapely.from_wkt(original["geometry"]),
-        original["mean_probability"], original["area_m2"],
+      self._mapped[feature] = Mapped(
+        int(original["number"]), clean(original["class"]),
+        outlines.from_wkt(original["geometry"]), _number(original["mean_probability"]),
+        _number(original["area_m2"]),
       )
-    self._latest[decision.feature] = decision
+    self._latest[feature] = decision
+
+
+def clean(text: object) -> str:
+  """Returns a text as every GeoPackage holds it: control characters and half characters are escaped."""
+  valid = str(text).encode(errors="backslashreplace").decode()
+  return CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", valid)
+
+
+def _number(value: Any) -> float | None:
+  if value is not None and not math.isfinite(value):
+    raise ValueError(f"{value!r} is not a number")
+  return value
 
 
 def _line(decision: Decision, mapped: Mapped | None) -> dict[str, Any]:

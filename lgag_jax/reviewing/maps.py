@@ -14,6 +14,7 @@ import shapely
 from lgag_jax.geo import layer_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping import output_folder, polygons, rasters, vectors
+from lgag_jax.reviewing import outlines
 from lgag_jax.reviewing.decisions import Mapped
 from lgag_jax.runtime import files
 
@@ -69,7 +70,7 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
     classes, name = tuple(record["classes"]), str(record["file"])
     scene = pathlib.Path(record.get("path") or name)
     key = str(record["key"])
-    thresholds = tuple(record["classes"][name].get("threshold") for name in classes)
+    thresholds = tuple(_threshold(record["classes"][name].get("threshold")) for name in classes)
     workdir, flags = str(record.get("workdir", "")), tuple(map(str, record.get("flags", ())))
   except (LookupError, TypeError, ValueError, AttributeError) as error:
     raise ValueError(
@@ -81,7 +82,7 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
     grid = opened.grid
     path = output / "polygons" / f"{stem}.gpkg"
     if path.exists():
-      found = _read_polygons(path)
+      found = _read_polygons(path, grid)
     else:
       found = tuple(
         Mapped(p.id, p.class_name, p.geometry, p.mean_probability, p.area_m2)
@@ -91,25 +92,34 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
     output, stem, key, name, scene, grid, classes, found, scores, thresholds, workdir, flags)
 
 
+def _threshold(value: Any) -> float | None:
+  if value is not None and not 0 <= float(value) <= 1:  # Not a NaN, either.
+    raise ValueError(f"the threshold {value!r} does not lie in 0 to 1")
+  return None if value is None else float(value)
+
+
 def _names(folder: str, stem: str) -> tuple[str, str]:
   return f"{folder}/{stem}.tif", f"{folder}/{stem}.png"
 
 
-def _read_polygons(path: pathlib.Path) -> tuple[Mapped, ...]:
+def _read_polygons(path: pathlib.Path, grid: Grid) -> tuple[Mapped, ...]:
   try:
     layer_files.check_geopackage(path)
     if pyogrio.read_info(path, layer=vectors.LAYER)["driver"] != "GPKG":
       raise ValueError("it is no GeoPackage")
     meta, _, wkb, data = pyogrio.raw.read(path, layer=vectors.LAYER, columns=_COLUMNS)
     columns = dict(zip(meta["fields"].tolist(), data, strict=True))
+    shapes = shapely.from_wkb(wkb)
+    present = ~shapely.is_missing(shapes)
+    shapes[present] = outlines.usable(shapes[present], grid)
     values = [columns[name].tolist() for name in _COLUMNS]
-  except (RuntimeError, ValueError, LookupError) as error:
+  except (RuntimeError, ValueError, LookupError, shapely.GEOSException) as error:
     raise ValueError(
       f"{path} cannot be read: {error}. Make the map again (--mode=predict --schema=plain)."
     ) from error
   return tuple(
     Mapped(int(number), str(name), geometry, _or_none(mean), _or_none(area))
-    for number, name, area, mean, geometry in zip(*values, shapely.from_wkb(wkb), strict=True)
+    for number, name, area, mean, geometry in zip(*values, shapes, strict=True)
     if geometry is not None
   )
 

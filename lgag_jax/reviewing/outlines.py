@@ -1,16 +1,47 @@
 """Outlines between the pixels of a scene, which the page uses, and the scene's coordinates."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
 import shapely
 from shapely import GeometryType
 
+from lgag_jax.geo import geometry_parts
 from lgag_jax.geo.grid import GEOD, Grid
 
 MAX_POINTS = 20_000  # Of an outline that the page sends.
 _DIGITS = 2  # Of a pixel.
+_MAX_STEPS = 1 << 17  # Points that are added to an outline to measure its area on the ellipsoid.
+_WKT = re.compile(r"(?:MULTI)?POLYGON (?:EMPTY|[-+.eE\d, ()]+)", re.ASCII)
+
+
+def from_wkt(text: Any) -> shapely.Geometry:
+  """Reads an outline of a log; raises ValueError if it is none.
+
+  Its form is checked before GEOS reads it: GEOS follows nested collections until the process crashes.
+  """
+  if not isinstance(text, str) or not _WKT.fullmatch(text):
+    raise ValueError(f"{str(text)[:50]!r} is no POLYGON or MULTIPOLYGON of numbers")
+  return shapely.from_wkt(text)
+
+
+def usable(geometries: np.ndarray, grid: Grid) -> np.ndarray:
+  """Returns outlines in a scene's coordinates, repaired where they are invalid.
+
+  Raises ValueError unless they are polygons in the scene that can be repaired in little time.
+  """
+  types = shapely.get_type_id(geometries)
+  if not np.isin(types, (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)).all():
+    raise ValueError("an outline must be a polygon")
+  pixels = _apply(~grid.transform, shapely.get_coordinates(geometries))
+  if not ((pixels >= -1) & (pixels <= (grid.width + 1, grid.height + 1))).all():  # False for NaN.
+    raise ValueError("an outline does not lie in the scene")
+  result = geometries.copy()
+  for i in np.flatnonzero(~shapely.is_valid(geometries)):
+    result[i] = as_multi(geometry_parts.valid(geometries[i]))
+  return result
 
 
 def from_page(value: Any, grid: Grid) -> shapely.MultiPolygon:
@@ -27,7 +58,7 @@ def from_page(value: Any, grid: Grid) -> shapely.MultiPolygon:
     if points > MAX_POINTS:
       raise ValueError(f"it has {points} points, more than {MAX_POINTS}")
     shape = shapely.union_all([
-      shapely.make_valid(shapely.Polygon(rings[0], rings[1:])) for rings in polygons if rings
+      geometry_parts.valid(shapely.Polygon(rings[0], rings[1:])) for rings in polygons if rings
     ])
   except (ValueError, TypeError, OverflowError, shapely.GEOSException) as error:
     raise ValueError(f"This outline cannot be used: {error}.") from error
@@ -68,7 +99,8 @@ def area_m2(geometry: shapely.Geometry, grid: Grid) -> float | None:
   inverse = ~grid.transform
   pixels = shapely.transform(geometry, lambda points: _apply(inverse, points))
   total = 0.0
-  for part in shapely.get_parts(shapely.segmentize(pixels, 1.0)):
+  step = max(1.0, shapely.length(pixels) / _MAX_STEPS)
+  for part in shapely.get_parts(shapely.segmentize(pixels, step)):
     on_earth = shapely.transform(
       shapely.orient_polygons(part),
       lambda points: np.stack(transformer.transform(*_apply(grid.transform, points).T), axis=1))

@@ -143,19 +143,22 @@ def _row(
 def _inventory(scene_map: SceneMap, rows: list[Row]) -> list[Row]:
   """Returns the landslides of a review, without the areas that were called no landslide."""
   result = []
+  excluded = [i for i, (_, row) in enumerate(rows) if row["decision"] == NOT_LANDSLIDE]
+  areas = np.array([rows[i][0] for i in excluded], object)
+  tree = shapely.STRtree(areas)
   for i, (shape, row) in enumerate(rows):
     if row["decision"] not in (*LANDSLIDES, MISSED):
       continue
+    area_m2 = row["area_m2"]
     # What is drawn later counts, as in the labels.
-    excluded = [g for g, other in rows[i + 1 :] if other["decision"] == NOT_LANDSLIDE]
-    if excluded:
-      shape = outlines.as_multi(shapely.difference(shape, shapely.union_all(excluded)))
+    over = [k for k in sorted(tree.query(shape, predicate="intersects").tolist()) if excluded[k] > i]
+    if over:
+      shape = outlines.as_multi(shapely.difference(shape, shapely.union_all(areas[over])))
       if shape.is_empty:
         continue
-    result.append((shape, {
-      **row, "status": row["decision"], "reviewed": row["time"],
-      "area_m2": outlines.area_m2(shape, scene_map.grid),
-    }))
+      area_m2 = outlines.area_m2(shape, scene_map.grid)
+    result.append((
+      shape, {**row, "status": row["decision"], "reviewed": row["time"], "area_m2": area_m2}))
   return result
 
 
