@@ -28,6 +28,7 @@ from lgag_jax.runtime import files
 _LOG = logging.getLogger(__name__)
 
 _MAX_LINES = 1 << 18
+_BEGIN = b'{"feature": "'  # Of every line.
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")  # A zero ends a text in a GeoPackage.
 
 
@@ -72,6 +73,7 @@ class DecisionLog:
     self.path, self._lock, self.ground = path, threading.Lock(), ground
     self._latest: dict[str, Decision] = {}
     self._mapped: dict[str, Mapped] = {}
+    files.require_plain(path)
     if path.exists():
       _repair(path)
       lines = files.read_regular(path).splitlines()
@@ -135,6 +137,7 @@ class DecisionLog:
 
   def _check_outlines(self) -> None:
     """Repairs invalid outlines; raises ValueError naming the feature of one that cannot be used."""
+    outlined: dict[str, Any]
     for outlined in (self._latest, self._mapped):
       for feature, item in outlined.items():
         if item.geometry is None:
@@ -203,6 +206,8 @@ def _repair(path: pathlib.Path) -> None:
   if not content or content.endswith(b"\n"):
     return
   end = content.rfind(b"\n") + 1
+  if not _BEGIN.startswith(content[end:][: len(_BEGIN)]):  # Not lgag's: reading names it.
+    return
   try:
     json.loads(content[end:])
   except ValueError:

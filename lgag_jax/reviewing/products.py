@@ -1,15 +1,13 @@
 """Writes a review for a GIS: every polygon with its decision, and the final inventory.
 
-`<stem>.gpkg` is written from the log and read by `tiling.review_labels`. If somebody has changed it in
-a GIS since, the changed file is moved to `edited/`, and the log stays what counts.
+`<stem>.gpkg` is written from the log and read by `tiling.review_labels`. If somebody has changed it or
+the inventory in a GIS since, the changed file is moved to `edited/`, and the log stays what counts.
 """
 
-import datetime
-import hashlib
 import json
-import logging
 import pathlib
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pyogrio
@@ -17,15 +15,14 @@ import pyogrio.errors
 import pyogrio.raw
 import shapely
 
+from lgag_jax.geo import layer_files
 from lgag_jax.mapping import vectors
-from lgag_jax.reviewing import outlines
+from lgag_jax.reviewing import edited_files, outlines
 from lgag_jax.reviewing.decisions import Decision, DecisionLog, Mapped
 from lgag_jax.reviewing.maps import SceneMap
 from lgag_jax.runtime import files
 from lgag_jax.tiling import review_files
 from lgag_jax.tiling.review_files import LANDSLIDES, MISSED, NOT_LANDSLIDE
-
-_LOG = logging.getLogger(__name__)
 
 _TEXT, _REAL, _WHOLE = object, np.float64, np.int64
 _REVIEW_FIELDS = {
@@ -37,20 +34,28 @@ _INVENTORY_FIELDS = {
   "class": _TEXT, "area_m2": _REAL, "status": _TEXT, "comment": _TEXT, "mean_probability": _REAL,
   "number": _WHOLE, "source": _TEXT, "reviewed": _TEXT,
 }
+_DIGESTED = ("decision", "class", "comment")  # Of a review.
+_INVENTORY_LAYER, _INVENTORY_NOTE = "landslides", "lgag_inventory"
 Row = tuple[shapely.Geometry, dict]
 
 
-def write(scene_map: SceneMap, log: DecisionLog, folder: pathlib.Path) -> None:
-  """Writes the GeoPackages of a scene; raises OSError naming a file that cannot be written."""
+def write(
+  scene_map: SceneMap, log: DecisionLog, folder: pathlib.Path, inventory_name: str
+) -> None:
+  """Writes the GeoPackages of a scene; raises OSError naming a file that cannot be written.
+
+  Files that another program has changed are moved to `edited/` first. Raises ValueError for a link.
+  """
   latest, mapped, log_bytes = log.state()
   rows, originals = _rows(scene_map, latest, mapped)
   path = folder / f"{scene_map.stem}.gpkg"
+  edited_files.keep_edited(path, _is_review_as_written)
   crs = scene_map.grid.crs.to_wkt() if scene_map.grid.crs else None
   note = {
     "scene": scene_map.file, "source": str(scene_map.scene.absolute()),
     "height": scene_map.grid.height, "width": scene_map.grid.width, "scene_grid": log.ground.text,
     "crs": crs, "log_bytes": log_bytes,
-    "digest": _digest([(g, row["decision"], row["class"], row["comment"]) for g, row in rows]),
+    "digest": edited_files.digest_of([(g, *(row[name] for name in _DIGESTED)) for g, row in rows]),
   }
   with files.atomic_path(path) as partial:
     partial.unlink(missing_ok=True)
@@ -60,39 +65,43 @@ def write(scene_map: SceneMap, log: DecisionLog, folder: pathlib.Path) -> None:
     fields = {name: _REVIEW_FIELDS[name] for name in names}
     _write_layer(partial, review_files.ORIGINALS, originals, fields, crs, append=True)
     vectors.remove_side_files(path)
-  inventory = folder / f"{scene_map.stem}_reviewed.gpkg"
+  inventory = folder / f"{inventory_name}.gpkg"
+  edited_files.keep_edited(inventory, _is_inventory_as_written)
+  landslides = _inventory(scene_map, rows)
+  digest = edited_files.digest_of([
+    (shape, *(row[name] for name in _INVENTORY_FIELDS)) for shape, row in landslides])
   with files.atomic_path(inventory) as partial:
     partial.unlink(missing_ok=True)
-    _write_layer(partial, "landslides", _inventory(scene_map, rows), _INVENTORY_FIELDS, crs)
+    metadata = {_INVENTORY_NOTE: digest}
+    _write_layer(
+      partial, _INVENTORY_LAYER, landslides, _INVENTORY_FIELDS, crs, layer_metadata=metadata)
     vectors.remove_side_files(inventory)
 
 
-def keep_edited(path: pathlib.Path) -> None:
-  """Moves a review that was changed by another program to `edited/`, before it is written again."""
-  if not path.exists():
-    return
+def inventory_names(stems: Sequence[str]) -> dict[str, str]:
+  """Returns the file name, without its suffix, of each map's inventory; none is that of a review."""
+  names: dict[str, str] = {}
+  for stem in stems:
+    name = f"{stem}_reviewed"
+    while name in stems or name in names.values():
+      name += "_"
+    names[stem] = name
+  return names
+
+
+def _is_review_as_written(path: pathlib.Path) -> bool:
   review = review_files.describe(path)
-  if review is not None:
-    names = ["decision", "class", "comment"]
-    try:
-      meta, _, wkb, data = pyogrio.raw.read(path, layer=review_files.LAYER, columns=names)
-      columns = dict(zip(meta["fields"].tolist(), data, strict=True))
-      values = (columns[name].tolist() for name in names)
-      layers = {name for name, kind in pyogrio.list_layers(path) if kind is not None}
-      same = _digest(list(zip(shapely.from_wkb(wkb), *values, strict=True))) == review.digest
-      if same and layers == {review_files.LAYER, review_files.ORIGINALS}:
-        return
-    except (RuntimeError, ValueError, LookupError):
-      pass
-  folder = path.parent / "edited"
-  folder.mkdir(exist_ok=True)
-  now = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%S")
-  kept = folder / f"{path.stem}_{now}.gpkg"
-  path.rename(kept)
-  _LOG.warning(
-    "%s was changed by another program. It is kept as %s, which --mode=tile takes as --labels. The "
-    "page does not show its changes.", path, kept,
-  )
+  layers = {review_files.LAYER, review_files.ORIGINALS}
+  return review is not None and edited_files.holds(
+    path, layers, review_files.LAYER, _REVIEW_FIELDS, _DIGESTED, review.digest)
+
+
+def _is_inventory_as_written(path: pathlib.Path) -> bool:
+  layer_files.check_geopackage(path)
+  notes = pyogrio.read_info(path, layer=_INVENTORY_LAYER)["layer_metadata"] or {}
+  return edited_files.holds(
+    path, {_INVENTORY_LAYER}, _INVENTORY_LAYER, _INVENTORY_FIELDS, tuple(_INVENTORY_FIELDS),
+    notes[_INVENTORY_NOTE])
 
 
 def _rows(
@@ -183,12 +192,3 @@ def _write_layer(
     raise OSError(f"{path.parent} cannot be written to: {error} (is the disk full?).") from error
   finally:
     vectors.remove_side_files(path)
-
-
-def _digest(rows: list[tuple]) -> str:
-  digest = hashlib.sha256()
-  for geometry, *texts in rows:
-    if geometry is not None:
-      digest.update(shapely.to_wkb(outlines.as_multi(geometry)))
-    digest.update(repr([str(text or "") for text in texts]).encode())
-  return digest.hexdigest()

@@ -15,9 +15,10 @@ from lgag_jax.labelling.web import OutdatedPageError
 from lgag_jax.mapping import preview
 from lgag_jax.options.reviewing import Settings
 from lgag_jax.reviewing import maps, outlines, products
-from lgag_jax.reviewing.decisions import Decision, DecisionLog, Mapped
+from lgag_jax.reviewing.decisions import CONTROL, Decision, DecisionLog, Mapped
 from lgag_jax.reviewing.maps import SceneMap
 from lgag_jax.reviewing.scene_pictures import ScenePictures
+from lgag_jax.runtime import files
 from lgag_jax.tiling import review_files
 from lgag_jax.tiling.review_files import LANDSLIDES, MISSED, NOT_LANDSLIDE, REJECTED
 
@@ -49,10 +50,12 @@ class Session:
     self.settings = settings
     self.folder = pathlib.Path(settings.input) / FOLDER
     self.scenes: list[SceneReview] = []
-    for scene_map in maps.read(pathlib.Path(settings.input)):
+    files.require_plain(self.folder)
+    scene_maps = maps.read(pathlib.Path(settings.input))
+    self._inventories = products.inventory_names([scene_map.stem for scene_map in scene_maps])
+    for scene_map in scene_maps:
       path = self.folder / f"{scene_map.stem}{review_files.LOG_SUFFIX}"
       log = DecisionLog(path, SceneGround(scene_map.scene, scene_map.grid))
-      products.keep_edited(self.folder / f"{scene_map.stem}.gpkg")
       pictures = ScenePictures(scene_map, settings)
       polygons = {polygon.feature: polygon for polygon in scene_map.polygons}
       self.scenes.append(SceneReview(scene_map, log, pictures, polygons))
@@ -84,7 +87,7 @@ class Session:
     for number in sorted(changed):
       scene = self.scenes[number]
       try:
-        products.write(scene.map, scene.log, self.folder)
+        products.write(scene.map, scene.log, self.folder, self._inventories[scene.map.stem])
       except BaseException:
         with self._lock:
           self._changed |= changed
@@ -97,8 +100,8 @@ class Session:
       self._wake.clear()
       try:
         self.write()
-      except OSError as error:  # The log has the decisions. The end tries again.
-        _LOG.warning("%s", error)
+      except Exception as error:  # The log has the decisions. A later try may do.
+        _LOG.warning("%s", error, exc_info=not isinstance(error, OSError))
 
   def state(self) -> dict[str, Any]:
     """Returns all that the page needs when it opens, except outlines of mapped polygons."""
@@ -212,6 +215,8 @@ def _decision(
     raise ValueError(f"There is no decision {str(decision)[:50]!r} on this feature.")
   if not isinstance(comment, str) or len(comment) > _MAX_COMMENT:
     raise ValueError(f"A comment has up to {_MAX_COMMENT} characters.")
+  if CONTROL.search(comment):
+    raise ValueError("A comment cannot hold control characters: remove them.")
   known = (*scene.map.classes, *([mapped.class_name] if mapped else []))
   if decision == NOT_LANDSLIDE:
     class_name = NOT_LANDSLIDE
