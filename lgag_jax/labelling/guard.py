@@ -60,7 +60,7 @@ class Guard:
       return 403, "Another page sent this request."
     if scope["method"] in ("GET", "HEAD"):
       return None
-    if urlsplit(headers.get("origin", "")).netloc != host:
+    if not _is_of(headers.get("origin", ""), host):
       return 403, "Another page sent this request."
     if headers.get("content-type", "").split(";")[0] != "application/json":
       return 415, "The request must be JSON."
@@ -92,6 +92,13 @@ class Guard:
     except ValueError:
       return name in {self._host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
     return True
+
+
+def _is_of(origin: str, host: str) -> bool:
+  try:
+    return urlsplit(origin).netloc == host
+  except ValueError:
+    return False
 
 
 def _with_headers(send: Send) -> Send:

@@ -1,6 +1,7 @@
 """Draws the probabilities of a map as a translucent layer over its scene."""
 
 import io
+import logging
 import os
 import pathlib
 import threading
@@ -14,6 +15,8 @@ from rasterio.windows import Window
 from lgag_jax.geo.vrt import SCENE_OPTIONS
 from lgag_jax.imagery import opening
 from lgag_jax.runtime import files
+
+_LOG = logging.getLogger(__name__)
 
 SQUARE = 256
 _COLOURS = np.array([ImageColor.getrgb(c) for c in ("#d81b00", "#8a2be2", "#00a37f", "#a3195b")])
@@ -38,11 +41,13 @@ class MapLayer:
       if version != self._version:
         self._version, self._paths = version, {}
         for record in sorted((self._folder / "scenes").glob("*.json")) if version else []:
-          figures = files.read_json(record)
-          names = [name for name in figures["files"] if name.startswith("probability/")]
-          rasters = [name for name in names if not name.endswith(".qml")]
-          if rasters and ".." not in rasters[0]:
-            self._paths[figures.get("path", "")] = self._folder / rasters[0]
+          try:
+            scene, raster = _named(files.read_json(record))
+          except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            _LOG.warning("%s is damaged, and its map is not shown: %r.", record, error)
+            continue
+          if raster:
+            self._paths[scene] = self._folder / raster
       return self._paths
 
   def version(self) -> str:
@@ -79,6 +84,15 @@ class MapLayer:
     buffer = io.BytesIO()
     Image.fromarray(shown, "RGBA").save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
+
+
+def _named(record: dict) -> tuple[str, str]:
+  """Returns the scene of a map's record and the file of its probabilities, "" if it names none."""
+  scene, names = record.get("path", ""), record["files"]
+  rasters = [n for n in names if n.startswith("probability/") and not n.endswith(".qml")]
+  if not isinstance(scene, str) or not isinstance(names, list):
+    raise TypeError("its path is no text")
+  return scene, rasters[0] if rasters and ".." not in rasters[0] else ""
 
 
 def _painted(scores: np.ndarray) -> np.ndarray:
