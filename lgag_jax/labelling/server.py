@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from lgag_jax.labelling import web
@@ -41,7 +41,7 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
 
 
 async def _state(session: Session, request: Request) -> Response:
-  return JSONResponse(await run_in_threadpool(session.state))
+  return web.Json(await run_in_threadpool(session.state))
 
 
 def _square_of(session: Session, request: Request) -> tuple[int, int, int, int]:
@@ -90,19 +90,19 @@ async def _layer(
 
 
 async def _map_state(session: Session, request: Request) -> Response:
-  return JSONResponse(await run_in_threadpool(session.map_state))
+  return web.Json(await run_in_threadpool(session.map_state))
 
 
 async def _make_map(session: Session, request: Request) -> Response:
   await web.read_json(request)
   await run_in_threadpool(session.map_job.start)
-  return JSONResponse(await run_in_threadpool(session.map_state))
+  return web.Json(await run_in_threadpool(session.map_state))
 
 
 async def _learned(session: Session, request: Request) -> Response:
   text = request.query_params.get("revision", "-1")
   revision = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else -1
-  return JSONResponse(await run_in_threadpool(session.learned, revision))
+  return web.Json(await run_in_threadpool(session.learned, revision))
 
 
 async def _tile(session: Session, request: Request) -> Response:
@@ -131,7 +131,7 @@ async def _answer(session: Session, request: Request) -> Response:
   if not isinstance(version, str) or not isinstance(given, list) or not all(map(_is_answer, given)):
     raise ValueError("Send a version and answers: pairs of the number of a tile and a label.")
   await run_in_threadpool(session.answer, version, [(number, label) for number, label in given])
-  return JSONResponse({"saved": len(given)})
+  return web.Json({"saved": len(given)})
 
 
 async def _resize(session: Session, request: Request) -> Response:
@@ -139,7 +139,7 @@ async def _resize(session: Session, request: Request) -> Response:
   if type(side) is not int:
     raise ValueError("Send a tile_size in pixels.")
   await run_in_threadpool(session.resize, side)
-  return JSONResponse({"tile_size": side})
+  return web.Json({"tile_size": side})
 
 
 def _is_answer(value: Any) -> bool:

@@ -12,9 +12,18 @@ from starlette.routing import Route
 
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling.guard import Guard
+from lgag_jax.runtime import printable
 
 _TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".txt": "text/plain"}
 KEPT = {"cache-control": "private, max-age=86400"}  # The address of a picture holds its version.
+
+
+class Json(JSONResponse):
+  """JSON whose texts control nothing in a browser; names of files may hold any characters."""
+
+  def render(self, content: Any) -> bytes:
+    rendered = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return printable.in_json(rendered).encode()
 
 
 class OutdatedPageError(ValueError):
@@ -50,7 +59,7 @@ def application(routes: list[Route], secret: str, host: str) -> Guard:
 
 def _error(status: int) -> Callable[[Request, Exception], Response]:
   """Returns a handler that answers with an exception's message."""
-  return lambda _, exception: JSONResponse({"error": str(exception)}, status)
+  return lambda _, exception: Json({"error": str(exception)}, status)
 
 
 async def read_json(request: Request) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from lgag_jax.imagery.opening import ImageError
@@ -41,11 +41,11 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
 
 
 async def _state(session: Session, request: Request) -> Response:
-  return JSONResponse(await run_in_threadpool(session.state))
+  return web.Json(await run_in_threadpool(session.state))
 
 
 async def _outlines(session: Session, request: Request) -> Response:
-  return JSONResponse(await run_in_threadpool(session.outlines, request.path_params["scene"]))
+  return web.Json(await run_in_threadpool(session.outlines, request.path_params["scene"]))
 
 
 async def _preview(session: Session, request: Request) -> Response:
@@ -54,7 +54,7 @@ async def _preview(session: Session, request: Request) -> Response:
     thresholds = [float(word) for word in text[:_MAX_TEXT].split(",")]
   except ValueError as error:
     raise ValueError("Send thresholds: numbers with commas between them.") from error
-  return JSONResponse(
+  return web.Json(
     await run_in_threadpool(session.preview, request.path_params["scene"], thresholds))
 
 
@@ -90,7 +90,7 @@ async def _decide(session: Session, request: Request) -> Response:
   if not isinstance(version, str) or not isinstance(given, list) or not all(map(_is_given, given)):
     raise ValueError("Send a version and answers: pairs of the key of a feature and a decision.")
   await run_in_threadpool(session.decide, version, [(key, value) for key, value in given])
-  return JSONResponse({"saved": len(given)})
+  return web.Json({"saved": len(given)})
 
 
 async def _cut(session: Session, request: Request) -> Response:
@@ -98,7 +98,7 @@ async def _cut(session: Session, request: Request) -> Response:
   scene = body.get("scene")
   if type(scene) is not int:
     raise ValueError("Send a scene, an outline and an area.")
-  return JSONResponse(
+  return web.Json(
     await run_in_threadpool(session.cut, scene, body.get("outline"), body.get("area")))
 
 

@@ -11,6 +11,14 @@ _CONTROL = re.compile(
 )
 
 
+# In rendered JSON: its own escapes, so that none is torn, and what it leaves as it is.
+_IN_JSON = re.compile(
+  r"\\(?:u00[01][0-9a-f]|.)"
+  r"|[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+_SHORT = {r"\b": r"\\x08", r"\f": r"\\x0c", r"\r": r"\\x0d"}
+
+
 def text(value: object) -> str:
   """Returns a value as text of any number of lines, in which nothing controls a terminal."""
   valid = str(value).encode(errors="backslashreplace").decode()
@@ -24,6 +32,19 @@ def _escaped(code: int) -> str:
 def line(value: object) -> str:
   """Returns a value as text of one line, in which nothing controls a terminal."""
   return text(value).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def in_json(rendered: str) -> str:
+  """Returns JSON with the same characters of its texts escaped as in `text`."""
+  return _IN_JSON.sub(lambda match: _escaped_in_json(match[0]), rendered)
+
+
+def _escaped_in_json(found: str) -> str:
+  if found[0] != "\\":
+    return f"\\{_escaped(ord(found))}"  # JSON doubles the backslash.
+  if found.startswith("\\u"):
+    return f"\\\\x{found[-2:]}"
+  return _SHORT.get(found, found)
 
 
 class Filter(logging.Filter):
