@@ -13,6 +13,7 @@ from lgag_jax.geo.grid import GEOD, Grid
 
 MAX_POINTS = 20_000  # Of an outline that the page sends.
 _DIGITS = 2  # Of a pixel.
+_FARTHEST = 2.0**50  # Pixels from the scene's corner. Degrees read as metres lie nearer.
 _MAX_STEPS = 1 << 17  # Points that are added to an outline to measure its area on the ellipsoid.
 _WKT = re.compile(r"(?:MULTI)?POLYGON (?:EMPTY|[-+.eE\d, ()]+)", re.ASCII)
 
@@ -30,14 +31,15 @@ def from_wkt(text: Any) -> shapely.Geometry:
 def usable(geometries: np.ndarray, grid: Grid) -> np.ndarray:
   """Returns outlines in a scene's coordinates, repaired where they are invalid.
 
-  Raises ValueError unless they are polygons in the scene that can be repaired in little time.
+  Raises ValueError unless they are polygons of finite numbers that can be repaired in little time. They
+  may lie outside the scene: decisions outlive a new map of a larger or smaller one.
   """
   types = shapely.get_type_id(geometries)
   if not np.isin(types, (GeometryType.POLYGON, GeometryType.MULTIPOLYGON)).all():
     raise ValueError("an outline must be a polygon")
   pixels = _apply(~grid.transform, shapely.get_coordinates(geometries))
-  if not ((pixels >= -1) & (pixels <= (grid.width + 1, grid.height + 1))).all():  # False for NaN.
-    raise ValueError("an outline does not lie in the scene")
+  if not (np.abs(pixels) < _FARTHEST).all():  # False for NaN.
+    raise ValueError("an outline has coordinates that are no numbers, or are far outside the scene")
   result = geometries.copy()
   for i in np.flatnonzero(~shapely.is_valid(geometries)):
     result[i] = as_multi(geometry_parts.valid(geometries[i]))
