@@ -99,6 +99,20 @@ def test_links_in_place_of_tables_are_refused(tmp_path, name):
   assert (tmp_path / "precious").read_text() == "mine"
 
 
+@pytest.mark.parametrize("is_dangling", [False, True])
+def test_features_are_not_written_through_a_link(tmp_path, is_dangling):
+  write_scene(tmp_path / "scene.tif")
+  learner = Session(settings(tmp_path, learn=True)).view.learner
+  assert learner is not None
+  path, target = learner._features_path(), tmp_path / "precious"
+  path.symlink_to(target)
+  if not is_dangling:
+    target.write_text("mine")
+  with pytest.raises(ValueError, match="is a symbolic link"):
+    learner._features_path()
+  assert target.exists() != is_dangling
+
+
 @pytest.mark.parametrize("text", ["[]", "{", '{"names": [1]}', '{"names": "map.json"}'])
 def test_a_damaged_record_is_an_error(tmp_path, text):
   (tmp_path / RECORD).write_text(text)

@@ -18,6 +18,7 @@ from lgag_jax.labelling.answers import Answers
 from lgag_jax.labelling.pictures import Pictures
 from lgag_jax.labelling.tile_index import TileIndex
 from lgag_jax.options.tiling import UNKNOWN_LABEL
+from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ class Learner:
     """Returns the file of the features; removes those of other tiles."""
     folder = self._answers.path.parent
     path = folder / f".features-{self._index.version}.npy"
+    files.require_plain(path)
     for other in folder.glob(".features-*.npy"):
       if other != path:
         other.unlink(missing_ok=True)
