@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import os
 import pathlib
 from collections.abc import Callable
@@ -13,32 +14,61 @@ from PIL import Image
 
 from lgag_jax.config import Config
 from lgag_jax.method import network as networks
+from lgag_jax.runtime import files
 from lgag_jax.trunks import pretrained
 from lgag_jax.trunks.layers import pooled
 
 _TAPS = (1, 2, 3)  # Of the trunk's four outputs, those of strides 8 and 16.
 _SIDES = (128, 256)  # Pixels of a tile as the trunk sees it.
 BATCH = 8
+_TYPE = np.dtype(np.float16)
+_ROWS = 8192  # That are read at once.
 
 
 class TileFeatures:
-  """The features f16[tiles, D] of all tiles; rows that are not known yet are NaN."""
+  """The features f16[tiles, D] of all tiles, in a file; unknown rows are zeros or NaN."""
 
   def __init__(self, path: pathlib.Path, tiles: int):
     """Opens the features that an earlier session kept in `path`, or begins them anew."""
-    width = feature_width()
-    try:
-      self.values = np.lib.format.open_memmap(path, "r+")
-      if self.values.shape != (tiles, width) or self.values.dtype != np.float16:
-        raise ValueError("features of other tiles")
-    except (OSError, ValueError):
+    self._shape = tiles, feature_width()
+    self._row_bytes = self._shape[1] * _TYPE.itemsize
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+      header, {"descr": _TYPE.str, "fortran_order": False, "shape": self._shape}
+    )
+    self._first = len(header.getvalue())
+    size = self._first + tiles * self._row_bytes
+    if not path.is_file() or path.is_symlink() or not _begins(path, header.getvalue(), size):
       path.unlink(missing_ok=True)
-      self.values = np.lib.format.open_memmap(path, "w+", np.float16, (tiles, width))
-      self.values[:] = np.nan
+      with path.open("xb") as file:
+        file.write(header.getvalue())
+        file.truncate(size)
+    self._file = path.open("r+b", buffering=0)
 
   def known(self) -> np.ndarray:
     """Returns bool[tiles]."""
-    return ~np.isnan(self.values[:, 0])
+    tiles, known = np.arange(self._shape[0]), np.zeros(self._shape[0], bool)
+    for start in range(0, len(tiles), _ROWS):
+      rows = self.read(tiles[start : start + _ROWS])
+      known[start : start + _ROWS] = rows.any(axis=1) & ~np.isnan(rows[:, 0])
+    return known
+
+  def read(self, numbers: np.ndarray) -> np.ndarray:
+    """Returns the features of tiles, f16[n, D]."""
+    at = (self._first + int(number) * self._row_bytes for number in numbers)
+    content = b"".join(os.pread(self._file.fileno(), self._row_bytes, offset) for offset in at)
+    return np.frombuffer(content, _TYPE).reshape(-1, self._shape[1])
+
+  def write(self, numbers: np.ndarray, values: np.ndarray) -> None:
+    """Keeps the features f16[n, D] of tiles; raises OSError naming the file, such as on a full disk."""
+    for number, row in zip(numbers, values.astype(_TYPE), strict=True):
+      files.write_at(self._file, row.tobytes(), self._first + int(number) * self._row_bytes)
+
+
+def _begins(path: pathlib.Path, header: bytes, size: int) -> bool:
+  """Whether a file has a size and begins with `header`."""
+  with path.open("rb") as file:
+    return path.stat().st_size == size and file.read(len(header)) == header
 
 
 def feature_width() -> int:

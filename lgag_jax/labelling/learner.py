@@ -7,7 +7,7 @@ import logging
 import pathlib
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,6 +19,9 @@ from lgag_jax.labelling.pictures import Pictures
 from lgag_jax.labelling.tile_index import TileIndex
 from lgag_jax.options.tiling import UNKNOWN_LABEL
 from lgag_jax.runtime import files
+
+if TYPE_CHECKING:
+  from lgag_jax.labelling.features import TileFeatures
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,14 +112,13 @@ class Learner:
       self._looked_at = int(known.sum())
       if self._changed.is_set():
         self._changed.clear()
-        self._learn(known_tiles.values, known)
+        self._learn(known_tiles, known)
       batch = self._next_batch(known, features.BATCH)
       if not len(batch):
-        known_tiles.values.flush()
         self._changed.wait()
         continue
       pictures = [self._pictures.array(int(number), _PICTURE_SIDE) for number in batch]
-      known_tiles.values[batch] = summary(pictures)
+      known_tiles.write(batch, summary(pictures))
       known[batch] = True
       looked_at = self._looked_at + len(batch)
       if (
@@ -146,18 +148,19 @@ class Learner:
     rest = self._random_order[~known[self._random_order]][:count].tolist()
     return np.array([*dict.fromkeys([*answered, *rest])][:count], int)
 
-  def _learn(self, values: np.ndarray, known: np.ndarray) -> None:
+  def _learn(self, features: "TileFeatures", known: np.ndarray) -> None:
     labels = self._labels()
     numbers = np.array([n for n, label in labels.items() if label != UNKNOWN_LABEL and known[n]], int)
     positive = np.array([labels[n] != self._background for n in numbers.tolist()], bool)
     chances = estimate = None
     if min(positive.sum(), (~positive).sum()) >= image_classifier.LEAST:
-      scaler = image_classifier.Scaler(values[np.flatnonzero(known)[:: max(1, known.sum() // _SAMPLE)]])
-      rows = scaler(values[numbers])
+      sample = np.flatnonzero(known)[:: max(1, known.sum() // _SAMPLE)]
+      scaler = image_classifier.Scaler(features.read(sample))
+      rows = scaler(features.read(numbers))
       weights = image_classifier.fit(rows, positive)
       chances = np.full(len(known), -1, np.int16)
       for part in np.array_split(np.flatnonzero(known), -(-known.sum() // _CHUNK)):
-        chances[part] = np.rint(100 * image_classifier.chances(scaler(values[part]), weights))
+        chances[part] = np.rint(100 * image_classifier.chances(scaler(features.read(part)), weights))
       at_random = np.isin(numbers, self._drawn_at_random(labels))
       estimate = image_classifier.estimate(rows, positive, at_random)
     suggested = tuple(self._suggestions(labels, chances))

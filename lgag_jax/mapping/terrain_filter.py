@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import logging
+import os
 import pathlib
 from collections.abc import Iterator, Sequence
 
@@ -17,6 +18,7 @@ from lgag_jax.geo.terrain import Dem, Terrain
 from lgag_jax.mapping import rasters
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.options.mapping import Options
+from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
 
@@ -72,18 +74,22 @@ class TerrainFilter:
       inside = rasterio.features.geometry_mask(
         [geometry], (stop - row, right - left), Affine.translation(left, row), invert=True
       )
-      self._flat_rows(row, stop - row)[:, left:right][inside] = 1
+      self._mark_pixels(row, left, inside)
 
-  def _flat_rows(self, first: int, count: int) -> np.memmap:
-    """Returns rows of u8[H, W], 1 where a region is flat. Only these rows are in memory."""
-    shape = count, self._grid.width
-    return np.memmap(self._flat_path, np.uint8, "r+", offset=first * shape[1], shape=shape)
+  def _mark_pixels(self, top: int, left: int, flat: np.ndarray) -> None:
+    """Sets u8[H, W] on disk to 1 where `flat`, bool[h, w] from its top left corner on, is True."""
+    with self._flat_path.open("r+b", buffering=0) as file:
+      for row, inside in enumerate(flat, top):
+        at = row * self._grid.width + left
+        marked = np.frombuffer(os.pread(file.fileno(), len(inside), at), np.uint8) | inside
+        files.write_at(file, marked.tobytes(), at)
 
   def without_flat(self, first: int, mask: np.ndarray) -> np.ndarray:
     """Returns rows of the mask u8[n, W], from row `first` on, with flat regions as background."""
     if not self.drops:
       return mask
-    flat = self._flat_rows(first, len(mask)) == 1
+    flat = np.fromfile(self._flat_path, np.uint8, mask.size, offset=first * mask.shape[1]) == 1
+    flat = flat.reshape(mask.shape)
     return np.where(flat & (mask != NO_DATA), np.uint8(0), mask)
 
   def finish(self) -> list[str]:

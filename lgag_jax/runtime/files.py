@@ -216,6 +216,20 @@ def append_line(path: pathlib.Path, line: str, *, sync: bool = False) -> None:
       raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def write_at(file: IO[bytes], content: bytes, offset: int) -> None:
+  """Writes bytes into an open file at an offset; raises OSError naming the file.
+
+  Where a file has holes, a memory map would not do: on a full disk, writing to it kills the process.
+  """
+  left = memoryview(content)
+  while left:
+    try:
+      count = os.pwrite(file.fileno(), left, offset)
+    except OSError as error:
+      raise OSError(error.errno, error.strerror, str(file.name)) from error
+    left, offset = left[count:], offset + count
+
+
 def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
   """Reads an .npz; raises ValueError naming a file that is damaged, too large, or holds objects."""
   try:
