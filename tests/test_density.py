@@ -111,7 +111,7 @@ def test_the_density_of_a_map_is_written_and_shown(model, tmp_path):
   page = (output / "report.html").read_text()
   assert "scene.tif, cells of 20 m" in page
   (output / "density" / "scene_tif.tif").write_bytes((output / "mask" / "scene_tif.tif").read_bytes())
-  with pytest.raises(ImageError, match="not the density of a map"):
+  with pytest.raises(ImageError, match="it must have 2"):
     density.read(output / "density" / "scene_tif.tif")
   write_scene(scene, np.full_like(pixels, 10))  # Now nothing is mapped.
   map_scenes(model, scene, output)

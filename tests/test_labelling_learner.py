@@ -1,7 +1,6 @@
 """What is learned from answers: the classifier, its estimate, and the tiles to ask for next."""
 
 import time
-import types
 from types import SimpleNamespace
 
 import numpy as np
@@ -110,7 +109,7 @@ def test_every_fourth_suggestion_is_the_next_of_the_random_order():
   known[150:] = False
   for number in order[:20]:
     answer(answers, number, UNSURE if number == order[3] else YES if number > 100 else NO)
-  learner._learn(types.SimpleNamespace(read=values.__getitem__), known)
+  learner._learn(SimpleNamespace(read=values.__getitem__), known)
   state = learner.state(0)
   assert state["revision"] == 1
   suggested, chances = state["suggested"], np.array(state["chances"])

@@ -304,7 +304,7 @@ def test_a_mask_without_an_end_is_refused(tmp_path, height, width):
     path, grid, ("landslide",)
   ):
     pass
-  with pytest.raises(reading.ImageError, match=r"a\.tif .*more than"), open_map_raster(path):
+  with pytest.raises(reading.ImageError, match=r"a\.tif .*more than"), open_map_raster(path, 1):
     pass
   assert mask_values.decide([path], classes=1, ignore=AUTO) == BINARY  # Reading it reports it.
 

@@ -67,7 +67,8 @@ def trace(folder, mask, scores=None, crs=_UTM[0], transform=None, **options):
 
 def trace_files(mask_path, scores_path, names=_NAMES, source="a.tif", **options):
   with (
-    rasters.open_map_raster(mask_path) as mask, rasters.open_map_raster(scores_path) as scores
+    rasters.open_map_raster(mask_path, 1) as mask,
+    rasters.open_map_raster(scores_path, len(names)) as scores,
   ):
     return list(polygons.trace(mask, scores, names, source, **options))
 
@@ -186,7 +187,10 @@ def test_landslides_come_out_where_they_end(tmp_path, rng, monkeypatch):
     regions, "_block_pieces", lambda *block: rows.append(block[2]) or block_pieces(*block)
   )
   paths = write(tmp_path, noise(rng))
-  with rasters.open_map_raster(paths[0]) as mask, rasters.open_map_raster(paths[1]) as scores:
+  with (
+    rasters.open_map_raster(paths[0], 1) as mask,
+    rasters.open_map_raster(paths[1], len(_NAMES)) as scores,
+  ):
     first = next(polygons.trace(mask, scores, _NAMES, "a.tif"))
   ends = (_UTM[1][5] - first.geometry.bounds[1]) / 10
   assert rows == list(range(int(ends) + 1))  # No row is read before it is needed.
@@ -335,8 +339,9 @@ def test_wrong_rasters_are_named(tmp_path):
   mask = drawn("130 000")
   with pytest.raises(ValueError, match=r"mask\.tif holds class 3, but only 2"):
     trace(tmp_path, mask)
-  with pytest.raises(ValueError, match=r"scores\.tif has 1 bands of uint8: it must have 2"):
+  with pytest.raises(ValueError, match=r"scores\.tif has 1 bands, but it must have 2"):
     trace(tmp_path, mask, np.zeros((1, 2, 3), np.uint8))
+  write(tmp_path, mask)
   (tmp_path / "other").mkdir()
   mask_path, _ = write(tmp_path / "other", mask, transform=(9, *_UTM[1][1:]))
   with pytest.raises(ValueError, match=r"scores\.tif and .*mask\.tif differ in size, transform or CRS"):

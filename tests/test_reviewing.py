@@ -59,7 +59,7 @@ def write_maps(folder, *, crs=32644, place=PLACE, boxes=BOXES, key="first", name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_raster(path, values[None], grid)
   if grid.georeferenced:
-    with rasters.open_map_raster(products[0]) as m, rasters.open_map_raster(products[1]) as p:
+    with rasters.open_map_raster(products[0], 1) as m, rasters.open_map_raster(products[1], 1) as p:
       (maps / "polygons").mkdir(exist_ok=True)
       paths = [maps / "polygons" / f"{stem}{suffix}" for suffix in (".gpkg", ".geojson")]
       products += vectors.write(polygons.trace(m, p, ("landslide",), name), grid, *paths)

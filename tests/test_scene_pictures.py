@@ -29,7 +29,7 @@ def close(image, expected, tolerance=6.0):
 @pytest.fixture
 def mask(tmp_path):
   write_scene(tmp_path / "mask.tif", np.repeat(MASK[..., None], 3, -1))
-  with rasters.open_map_raster(tmp_path / "mask.tif") as opened:
+  with rasters.open_map_raster(tmp_path / "mask.tif", 3) as opened:
     yield opened
 
 

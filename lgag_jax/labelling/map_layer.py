@@ -5,15 +5,13 @@ import logging
 import os
 import pathlib
 import threading
+from collections.abc import Iterable
 
 import numpy as np
-import rasterio
 from PIL import Image, ImageColor
-from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lgag_jax.geo.vrt import SCENE_OPTIONS
-from lgag_jax.imagery import opening
+from lgag_jax.mapping import rasters
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
@@ -62,9 +60,9 @@ class MapLayer:
     path = self.paths().get(os.path.abspath(scene))
     if path is None:
       raise ValueError(f"There is no map of {scene.name}.")
-    with rasterio.Env(**SCENE_OPTIONS), opening.open_raster(path) as raster:
+    with rasters.open_map_raster(path, None) as raster:
       left, top, width, height = window
-      right, bottom = min(left + width, raster.width), min(top + height, raster.height)
+      right, bottom = min(left + width, raster.dataset.width), min(top + height, raster.dataset.height)
       shown = np.zeros((side, side, 4), np.uint8)
       first = max(left, 0), max(top, 0)
       if first[0] < right and first[1] < bottom:
@@ -74,13 +72,11 @@ class MapLayer:
             (first[1], bottom, top, height), (first[0], right, left, width))
         )
         shape = max(1, rows.stop - rows.start), max(1, cols.stop - cols.start)
-        with opening.error_context(path):
-          scores = raster.read(
-            window=Window(*first, right - first[0], bottom - first[1]),
-            out_shape=(raster.count, *shape), resampling=Resampling.nearest,
-          )
-        part = shown[rows, cols]
-        part[:] = _painted(scores)[: part.shape[0], : part.shape[1]]
+        part, inside = shown[rows, cols], Window(*first, right - first[0], bottom - first[1])
+        bands = (
+          raster.read(band, inside, shape=shape) for band in range(1, raster.dataset.count + 1)
+        )
+        part[:] = _painted(bands)[: part.shape[0], : part.shape[1]]
     buffer = io.BytesIO()
     Image.fromarray(shown, "RGBA").save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()
@@ -89,17 +85,22 @@ class MapLayer:
 def _named(record: dict) -> tuple[str, str]:
   """Returns the scene of a map's record and the file of its probabilities, "" if it names none."""
   scene, names = record.get("path", ""), record["files"]
-  rasters = [n for n in names if n.startswith("probability/") and not n.endswith(".qml")]
+  found = [n for n in names if n.startswith("probability/") and not n.endswith(".qml")]
   if not isinstance(scene, str) or not isinstance(names, list):
     raise TypeError("its path is no text")
-  return scene, rasters[0] if rasters and ".." not in rasters[0] else ""
+  return scene, found[0] if found and ".." not in found[0] else ""
 
 
-def _painted(scores: np.ndarray) -> np.ndarray:
-  """Returns scores [C, h, w] as u8[h, w, 4]: the likeliest class's colour, opaque if it is likely."""
-  if scores.dtype == np.uint8:
-    scores = np.where(scores == _NO_DATA, 0.0, scores / 100.0)
-  scores = np.where(np.isnan(scores), 0.0, scores)  # No data, in probabilities as floats.
-  likeliest, score = scores.argmax(0), scores.max(0)
+def _painted(bands: Iterable[np.ndarray]) -> np.ndarray:
+  """Returns scores [h, w] of classes as u8[h, w, 4]: the likeliest's colour, opaque if it is likely.
+
+  Only one class is in memory at a time.
+  """
+  likeliest, score = np.zeros((), int), np.zeros(())
+  for number, values in enumerate(bands):
+    if values.dtype == np.uint8:
+      values = np.where(values == _NO_DATA, 0.0, values / 100.0)
+    values = np.where(np.isnan(values), 0.0, values)  # No data, in probabilities as floats.
+    likeliest, score = np.where(values > score, number, likeliest), np.maximum(score, values)
   opacity = np.where(score < _LEAST, 0.0, _OPACITY * score * 255)
   return np.dstack([_COLOURS[likeliest % len(_COLOURS)], opacity]).astype(np.uint8)

@@ -77,22 +77,23 @@ def compare(
     output / "probability" / plan.stem, plan.grid, len(names), np.dtype(options.dtype)
   )
   with (
-    rasters.open_map_raster(mask_path) as mask, rasters.open_map_raster(scores_path) as scores,
+    rasters.open_map_raster(mask_path, 1) as mask,
+    rasters.open_map_raster(scores_path, len(names)) as scores,
     _empty_folder(output / "eval" / ".unfinished") as folder,
   ):
     pixels, histograms = _count(mask, scores, reference, len(names), folder)
-    with rasters.open_map_raster(folder / _IN_TRUTH) as in_truth:
+    with rasters.open_map_raster(folder / _IN_TRUTH, len(names)) as in_truth:
       mapped = list(polygons.trace(
         mask, in_truth, names, plan.path.name, min_area=plan.min_area(options)
       ))
     _draw_polygons(mapped, names, mask, folder / _IN_POLYGONS)
     with (
-      rasters.open_map_raster(folder / _TRUTH) as truth,
-      rasters.open_map_raster(folder / _IN_POLYGONS) as in_polygons,
+      rasters.open_map_raster(folder / _TRUTH, 1) as truth,
+      rasters.open_map_raster(folder / _IN_POLYGONS, len(names)) as in_polygons,
     ):
       true = list(polygons.trace(truth, in_polygons, names, plan.path.name))
     with (
-      rasters.open_map_raster(folder / _OUTCOME) as outcome,
+      rasters.open_map_raster(folder / _OUTCOME, 1) as outcome,
       files.atomic_path(output / "eval" / f"{plan.stem}.png") as picture,
     ):
       overlay.overlay_image(plan.path, outcome, config, options, _COLOURS).save(picture)

@@ -115,8 +115,7 @@ def write(cells: Cells, output: pathlib.Path, stem: str) -> None:
 
 def read(path: pathlib.Path) -> np.ndarray:
   """Returns what `write` wrote, f32[rows, cols, 2]; raises ImageError naming a file that is damaged."""
-  with rasters.open_map_raster(path) as raster:
-    dataset = raster.dataset
-    if dataset.count != len(BANDS) or max(dataset.shape) > _MOST_CELLS:
+  with rasters.open_map_raster(path, len(BANDS)) as raster:
+    if max(raster.dataset.shape) > _MOST_CELLS:
       raise ImageError(f"{path} is not the density of a map. {rasters.REMEDY}")
     return np.stack([raster.read(band).astype(np.float32) for band in (1, 2)], axis=-1)

@@ -16,6 +16,7 @@ from lgag_jax.mapping import rasters
 from lgag_jax.mapping.rasters import NO_DATA
 
 _SIDE = 1500  # Pixels that the probabilities are read at, on the scene's longer side.
+_MOST_VALUES = 4 * _SIDE**2  # Of all classes. With more than 4, the side is smaller.
 _MIN_PIXELS = 16  # Of an outline. The map itself drops small regions, too.
 _MOST = 3000  # Outlines.
 
@@ -32,13 +33,15 @@ class Preview:
 def preview(path: pathlib.Path, thresholds: Sequence[float]) -> Preview:
   """Draws the classes of a raster of probabilities; raises ImageError if it cannot be read.
 
-  Large scenes are read at a smaller scale. Probabilities in percent are rounded.
+  It must have a band for each of the `thresholds`. Large scenes are read at a
+  smaller scale. Probabilities in percent are rounded.
   """
-  with rasters.open_map_raster(path) as raster:
+  bands = range(1, len(thresholds) + 1)
+  with rasters.open_map_raster(path, len(bands)) as raster:
     height, width = raster.dataset.shape
-    step = max(1, math.ceil(max(height, width) / _SIDE))
+    side = min(_SIDE, math.sqrt(_MOST_VALUES / len(bands)))
+    step = max(1, math.ceil(max(height, width) / side))
     shape = math.ceil(height / step), math.ceil(width / step)
-    bands = range(1, raster.dataset.count + 1)
     scores = np.stack([raster.read(band, shape=shape) for band in bands], axis=-1)
   valid = scores[..., 0] != NO_DATA if scores.dtype == np.uint8 else ~np.isnan(scores[..., 0])
   scores = scores / np.float32(100 if scores.dtype == np.uint8 else 1)

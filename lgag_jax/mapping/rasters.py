@@ -15,10 +15,12 @@ from rasterio.windows import Window
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.vrt import SCENE_OPTIONS
 from lgag_jax.imagery import map_products, opening
+from lgag_jax.imagery.opening import ImageError
 from lgag_jax.runtime import files
 
 NO_DATA = 255  # In masks, and in scores as whole percent.
 _TILE_SIDE = 512
+_MOST_BANDS = 254  # Classes that a mask can tell apart.
 PIXELS_AT_ONCE = 1 << 21
 REMEDY = "Delete it, and run the same command again."
 
@@ -52,10 +54,27 @@ class MapRaster:
 
 
 @contextlib.contextmanager
-def open_map_raster(path: pathlib.Path) -> Iterator[MapRaster]:
-  """Opens a raster for reading; raises ImageError naming a file that is missing or damaged."""
+def open_map_raster(path: pathlib.Path, bands: int | None) -> Iterator[MapRaster]:
+  """Opens a raster of `bands` bands for reading; raises ImageError naming any other file.
+
+  `bands` is None for one per class, whose number is unknown. A foreign output may name a
+  raster of any number of bands, or of blocks whose rows fill the memory.
+  """
   with rasterio.Env(**SCENE_OPTIONS), opening.open_raster(path) as dataset:
     opening.check_extent(dataset, path)
+    if dataset.count > _MOST_BANDS or bands not in (None, dataset.count):
+      raise ImageError(
+        f"{path} has {dataset.count} bands, but it must have {bands or 'some'} and at most {_MOST_BANDS}. "
+        f"{REMEDY}"
+      )
+    if (types := set(dataset.dtypes)) not in ({"uint8"}, {"float32"}):
+      raise ImageError(
+        f"{path} holds {', '.join(sorted(types))}, but a map holds uint8 or float32. {REMEDY}"
+      )
+    if (rows := dataset.block_shapes[0][0]) > _TILE_SIDE:
+      raise ImageError(
+        f"{path} has blocks of {rows} rows, but those of a map have at most {_TILE_SIDE}. {REMEDY}"
+      )
     yield MapRaster(path, dataset)
 
 

@@ -78,7 +78,10 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
     ) from error
   if output_folder.is_half_replaced(record):
     raise ValueError(f"{output}: the map of {name} {output_folder.HALF_REPLACED} (--mode=predict).")
-  with rasters.open_map_raster(mask) as opened, rasters.open_map_raster(scores) as probability:
+  with (
+    rasters.open_map_raster(mask, 1) as opened,
+    rasters.open_map_raster(scores, len(classes)) as probability,
+  ):
     grid = opened.grid
     path = output / "polygons" / f"{stem}.gpkg"
     if path.exists():
