@@ -21,12 +21,13 @@ from lgag_jax.geo import crs_relation, scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
-from lgag_jax.geo.windows import windows_below
+from lgag_jax.geo.windows import parts_below, windows_below
 from lgag_jax.imagery import cloud_kinds, side_files
 from lgag_jax.imagery.cloud_kinds import UNKNOWN
 from lgag_jax.imagery.opening import ImageError
 
-_BLOCK = 1024  # Pixels on a side of the finer of both grids that are in memory.
+_BLOCK = 1024  # Pixels on a side of the scene that are in memory.
+_MOST_PIXELS = 1 << 22  # Of the cloud mask that are in memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +51,9 @@ class Clouds:
 
   def __init__(self, file: Scene, grid: Grid, scene: pathlib.Path):
     self._file, self._grid = file, grid
-    self._to_file, windows = _relation(file, grid, scene)
+    self._to_file = _relation(file, grid, scene)
     assert grid.crs is not None and file.grid.crs is not None
     self._crs = file.grid.crs, grid.crs if self._to_file else file.grid.crs
-    width = sum(window.width for window in windows)
-    finer = max(width / grid.width, max(w.height for w in windows) / grid.height, 1.0)
-    self._block = max(1, round(_BLOCK / finer))
     self.kind = ""
 
   def close(self) -> None:
@@ -73,7 +71,7 @@ class Clouds:
     corner = self._grid.transform @ Affine.translation(window.col_off, window.row_off) @ Affine.scale(
       window.width / (shape[1] * factors[1]), window.height / (shape[0] * factors[0]))
     hidden = np.zeros(shape, bool)
-    for rows, cols in _blocks(shape, [max(1, self._block // factor) for factor in factors]):
+    for rows, cols in _blocks(shape, [max(1, _BLOCK // factor) for factor in factors]):
       values = self._values(
         corner @ Affine.translation(cols.start * factors[1], rows.start * factors[0]),
         ((rows.stop - rows.start) * factors[0], (cols.stop - cols.start) * factors[1]),
@@ -86,7 +84,7 @@ class Clouds:
   def count(self) -> np.ndarray:
     """Returns how many pixels of the scene have each value, i64[n]; the first is `UNKNOWN`."""
     shape, counts = (self._grid.height, self._grid.width), np.zeros(cloud_kinds.LARGEST + 2, np.int64)
-    for rows, cols in _blocks(shape, [self._block] * 2):
+    for rows, cols in _blocks(shape, [_BLOCK] * 2):
       corner = self._grid.transform @ Affine.translation(cols.start, rows.start)
       values = self._values(corner, (rows.stop - rows.start, cols.stop - cols.start))
       counts += np.bincount(values.ravel() - UNKNOWN, minlength=len(counts))
@@ -95,14 +93,18 @@ class Clouds:
   def _values(self, transform: Affine, shape: tuple[int, int]) -> np.ndarray:
     """Returns the nearest values i32[h, w] of pixels that lie where `transform` says."""
     values = np.full(shape, UNKNOWN, np.int32)
-    for box, place in windows_below(transform, shape, self._to_file, self._file.grid):
-      part = np.full(shape, UNKNOWN, np.int32)
-      rasterio.warp.reproject(
-        self._read(box), part, src_transform=place, src_crs=self._crs[0], src_nodata=UNKNOWN,
-        dst_transform=transform, dst_crs=self._crs[1], dst_nodata=UNKNOWN,
-        resampling=Resampling.nearest,
-      )
-      values = np.where(values == UNKNOWN, part, values)  # The first that knows a pixel decides.
+    for rows, cols, below in parts_below(
+      self._file.path, transform, shape, self._to_file, self._file.grid, _MOST_PIXELS, centres=True
+    ):
+      part = values[rows, cols]
+      for box, place in below:
+        nearest = np.full(part.shape, UNKNOWN, np.int32)
+        rasterio.warp.reproject(
+          self._read(box), nearest, src_transform=place, src_crs=self._crs[0], src_nodata=UNKNOWN,
+          dst_transform=transform @ Affine.translation(cols.start, rows.start), dst_crs=self._crs[1],
+          dst_nodata=UNKNOWN, resampling=Resampling.nearest,
+        )
+        np.copyto(part, nearest, where=part == UNKNOWN)  # The first that knows a pixel decides.
     return values
 
   def _read(self, window: Window) -> np.ndarray:
@@ -159,12 +161,10 @@ def _band(path: pathlib.Path) -> tuple[str, float | None]:
     return raster.descriptions[0] or "", declared
 
 
-def _relation(
-  file: Scene, grid: Grid, scene: pathlib.Path
-) -> tuple[pyproj.Transformer | None, list[Window]]:
-  """Returns what leads from a scene's coordinates to the file's, and the file's windows below it.
+def _relation(file: Scene, grid: Grid, scene: pathlib.Path) -> pyproj.Transformer | None:
+  """Returns what leads from a scene's coordinates to the file's, None where these are the same.
 
-  The transformer is None where the coordinates are the same. Raises ImageError.
+  Raises ImageError if the file does not lie on the scene.
   """
   for path, own in ((file.path, file.grid), (scene, grid)):
     if own.crs is None or own.transform.is_identity:
@@ -182,13 +182,12 @@ def _relation(
         f"--clouds={file.path} is in {crs_relation.full_name(file.grid.crs)}, which does not relate to "
         f"{crs_relation.full_name(grid.crs)} of {scene}: give both a CRS that lies on the Earth."
       )
-  below = windows_below(grid.transform, (grid.height, grid.width), to_file, file.grid)
-  if not below:
+  if not windows_below(grid.transform, (grid.height, grid.width), to_file, file.grid):
     raise ImageError(
       f"--clouds={file.path} does not overlap {scene}: name the cloud mask of the same place, or "
       "correct its CRS (gdal_edit.py -a_srs)."
     )
-  return to_file, [window for window, _ in below]
+  return to_file
 
 
 def _check_values(

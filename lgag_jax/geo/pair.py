@@ -21,13 +21,15 @@ from lgag_jax.geo import coregistration, crs_relation, placement, scene_files
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
-from lgag_jax.geo.windows import share_below, windows_below
+from lgag_jax.geo.windows import parts_below, share_below, windows_below
 from lgag_jax.imagery import reading
 from lgag_jax.imagery.opening import ImageError
 
 _LOG = logging.getLogger(__name__)
 
 _PLAIN = CRS.from_epsg(3857)  # Stands for the pixels of two images without a place.
+_MOST_PIXELS = 1 << 24  # Of the image before that are read at once, at the scale of the image after.
+_FINER, _BORDER = 4, 4  # How much finer along one axis, and pixels around, that are then resampled.
 _SAME = 1e-6  # Pixels between the corners of two grids that are the same.
 
 
@@ -101,11 +103,16 @@ class Pair:
     down, across = self._shift
     target = self.grid.transform @ Affine.translation(window.col_off - across, window.row_off - down)
     pixels, valid = np.zeros((*shape, self._before.channels), self.dtype), np.zeros(shape, bool)
-    size = int(window.height), int(window.width)
-    for box, place in windows_below(target, size, self._to_before, self._before.grid):
-      values, known = self._resampled(box, place, target @ Affine.scale(cols, rows), shape)
-      pixels[known & ~valid] = values[known & ~valid]
-      valid |= known
+    target @= Affine.scale(cols, rows)
+    for part_rows, part_cols, below in parts_below(
+      self._before.path, target, shape, self._to_before, self._before.grid, _MOST_PIXELS
+    ):
+      some, also_valid = pixels[part_rows, part_cols], valid[part_rows, part_cols]
+      corner = target @ Affine.translation(part_cols.start, part_rows.start)
+      for box, place in below:
+        values, known = self._resampled(box, place, corner, also_valid.shape)
+        some[known & ~also_valid] = values[known & ~also_valid]
+        also_valid |= known
     return pixels, valid
 
   def _resampled(
@@ -113,8 +120,11 @@ class Pair:
   ) -> tuple[np.ndarray, np.ndarray]:
     """Returns a window of the image before, which lies at `place`, on pixels that lie at `target`."""
     factor = max(1, math.floor(min(box.width / shape[1], box.height / shape[0])))
-    small = max(1, box.height // factor), max(1, box.width // factor)
-    source, known = self._before.read(box, small)
+    small = [  # Its pixels may be far finer along one axis than along the other.
+      max(1, min(length // factor, _FINER * count + _BORDER))
+      for length, count in zip((box.height, box.width), shape, strict=True)
+    ]
+    source, known = self._before.read(box, (small[0], small[1]))
     bands = np.moveaxis(source.astype(np.float64 if source.dtype.itemsize > 2 else np.float32), -1, 0)
     bands = np.concatenate([bands, known[None].astype(bands.dtype)])
     warped = np.zeros((len(bands), *shape), bands.dtype)

@@ -2,7 +2,8 @@
 
 import dataclasses
 import math
-from collections.abc import Sequence
+import pathlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from rasterio.windows import Window
 from lgag_jax.geo import antimeridian
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scale import WindowPlan
+from lgag_jax.imagery.opening import ImageError
 
 _NODES = 21  # On each edge of a window, where it is projected into another file.
 _SHARE_NODES = 100  # Along each side of a scene.
@@ -76,7 +78,7 @@ def cover_scene(grid: Grid, windows: WindowPlan, overlap: float) -> tuple[Axis, 
 
 
 def windows_below(
-  transform: Affine, shape: tuple[int, int], to_file: pyproj.Transformer | None, file: Grid
+  transform: Affine, shape: tuple[float, float], to_file: pyproj.Transformer | None, file: Grid
 ) -> list[tuple[Window, Affine]]:
   """Returns the windows of a file that hold the pixels of another grid, [] if none does.
 
@@ -101,6 +103,39 @@ def windows_below(
       places = [turned] if to_file is None else antimeridian.in_first_turn(file, window)
       found += [(window, place @ corner) for place in places]
   return found
+
+
+def parts_below(
+  path: pathlib.Path | str, transform: Affine, shape: tuple[int, int],
+  to_file: pyproj.Transformer | None, file: Grid, most: int, *, centres: bool = False,
+) -> Iterator[tuple[slice, slice, list[tuple[Window, Affine]]]]:
+  """Yields the rows and columns of parts of another grid that lie on at most `most` pixels of a file.
+
+  With each part come the windows of the file, as from `windows_below`, whose arguments the others are.
+  With `centres` only the centres of the other grid's pixels must lie in them: that is enough for the
+  nearest pixel. Raises ImageError naming `path`, the file, if a single pixel lies on more.
+  """
+  margin = 0.5 if centres else 0.0
+  waiting = [(0, 0, *shape)]
+  while waiting:
+    top, left, bottom, right = waiting.pop()
+    height, width = bottom - top, right - left
+    corner = transform @ Affine.translation(left + margin, top + margin)
+    windows = windows_below(corner, (height - 2 * margin, width - 2 * margin), to_file, file)
+    pixels = sum(window.height * window.width for window, _ in windows)
+    if pixels <= most:
+      yield slice(top, bottom), slice(left, right), windows
+    elif max(height, width) == 1:
+      raise ImageError(
+        f"{path} has {pixels} pixels in one pixel of the grid that it is read on, more than {most}: "
+        "reduce it first, such as with gdalwarp -r average -tr."
+      )
+    elif height >= width:
+      middle = (top + bottom) // 2
+      waiting += [(top, left, middle, right), (middle, left, bottom, right)]
+    else:
+      middle = (left + right) // 2
+      waiting += [(top, left, bottom, middle), (top, middle, bottom, right)]
 
 
 def share_below(
