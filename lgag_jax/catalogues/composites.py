@@ -15,13 +15,16 @@ from rasterio.windows import Window
 
 from lgag_jax.catalogues import open_image
 from lgag_jax.catalogues.images import Band, Image
+from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.windows import parts_below
 from lgag_jax.imagery import opening
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
 
 _REMEDY = "Restore it, or leave it out."
 _COARSER = 1.5  # Above this ratio of resolutions, a pixel is the average of the file's pixels.
+_WARP_BYTES = 64 << 20  # Of a file's pixels that are resampled at once.
 _MEDIAN_BYTES = 256 << 20  # Of all images together, for a median.
 
 
@@ -161,6 +164,28 @@ def _warp(
   if resampling is None:
     ratio = (grid.gsd() or 1.0) / (source.gsd() or grid.gsd() or 1.0)
     resampling = Resampling.average if ratio > _COARSER else Resampling.bilinear
+  assert grid.crs is not None
+  same = crs_relation.same(grid.crs, source.crs)
+  to_file = None if same else crs_relation.transformer(grid.crs, source.crs)
+  most = _WARP_BYTES // sum(np.dtype(raster.dtypes[band - 1]).itemsize for band in bands)
+  shape, values = (grid.height, grid.width), None
+  valid = np.zeros(shape, bool)
+  for rows, cols, _ in parts_below(address, grid.transform, shape, to_file, source, most):
+    corner = grid.transform @ Affine.translation(cols.start, rows.start)
+    part = Grid(rows.stop - rows.start, cols.stop - cols.start, grid.crs, corner)
+    some, valid[rows, cols] = _warp_part(raster, source, bands, nodata, part, resampling)
+    if values is None:
+      values = np.zeros((len(bands), *shape), some.dtype)
+    values[:, rows, cols] = some
+  assert values is not None
+  return values, valid
+
+
+def _warp_part(
+  raster: rasterio.DatasetReader, source: Grid, bands: list[int], nodata: float | None, grid: Grid,
+  resampling: Resampling,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns what `_warp` does. GDAL holds all pixels of the file below `grid` in memory."""
   has_alpha = ColorInterp.alpha in raster.colorinterp
   options = {
     "crs": grid.crs, "transform": grid.transform, "height": grid.height, "width": grid.width,
