@@ -18,6 +18,7 @@ from lgag_jax.geo import antimeridian, crs_relation, label_reach, layer_formats,
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.geo.shape_index import INSET, ShapeIndex
+from lgag_jax.geo.warped_views import check_view
 from lgag_jax.imagery import mask_values, opening, own_rasters, reading, side_files
 from lgag_jax.imagery.mask_values import MaskRule
 from lgag_jax.imagery.orientation import Raster
@@ -179,6 +180,7 @@ def _on_grid(
   transforms = antimeridian.mask_transforms(
     dataclasses.replace(mask, crs=crs), dataclasses.replace(grid, crs=target)
   )
+  check_view(path, raster, mask=dataclasses.replace(mask, crs=crs), grid=grid)
   with contextlib.ExitStack() as stack:
     with opening.error_context(path, _WARP_REMEDY):
       views = [

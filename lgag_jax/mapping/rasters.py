@@ -64,8 +64,8 @@ def open_map_raster(path: pathlib.Path, bands: int | None) -> Iterator[MapRaster
     opening.check_extent(dataset, path)
     if dataset.count > _MOST_BANDS or bands not in (None, dataset.count):
       raise ImageError(
-        f"{path} has {dataset.count} bands, but it must have {bands or 'some'} and at most {_MOST_BANDS}. "
-        f"{REMEDY}"
+        f"{path} has {dataset.count} bands, but it must have {bands or 'some'} and at most "
+        f"{_MOST_BANDS}. {REMEDY}"
       )
     if (types := set(dataset.dtypes)) not in ({"uint8"}, {"float32"}):
       raise ImageError(
