@@ -6,6 +6,7 @@ its size. Slopes are those of Horn (1981), as in GDAL's gdaldem, but in metres o
 
 import contextlib
 import dataclasses
+import math
 import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,6 +28,7 @@ from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery.opening import ImageError
 
 _BLOCK = 512  # Pixels of the DEM on a side that are in memory.
+_FINER = 16  # Pixels of the DEM along one of a scene. Of finer DEMs, several become one.
 _NODES = 5  # On a side of a block, where the size of a pixel on the ground is computed.
 _METRE_NAMES = ("", "m", "metre", "meter", "metres", "meters")
 _HEIGHTS = (-11_000.0, 9_000.0)  # Metres. Other values mean missing where a file declares no nodata.
@@ -43,6 +45,7 @@ class Dem:
     """Returns the terrain under polygons that are given in the pixels of another grid.
 
     Uses the DEM's pixels whose centres lie in a polygon, or those that it touches if there are none.
+    If the DEM is at least 32 times finer than the other grid, pixels are means of several.
     Raises ImageError naming a DEM that is damaged.
     """
     copies: list[list[shapely.Polygon]] = [[] for _ in outlines]
@@ -51,7 +54,10 @@ class Dem:
     inside = np.all((bounds[:, 2:] > 0) & (bounds[:, :2] < (self.grid.width, self.grid.height)), axis=1)
     for number in np.flatnonzero(inside):
       copies[owners[number]].append(shapes[number])
-    terrains = [self._under(shapes) if shapes else Terrain() for shapes in copies]
+    terrains = [
+      self._under(shapes, _reduction(shapes, outline)) if shapes else Terrain()
+      for shapes, outline in zip(copies, outlines, strict=True)
+    ]
     return self._placed(terrains, outlines, grid)
 
   def _placed(self, terrains: list[Terrain], outlines: np.ndarray, grid: Grid) -> list[Terrain]:
@@ -95,13 +101,15 @@ class Dem:
     shapes, index = antimeridian.copies_in_scene(shapes, self.grid)
     return shapes, known[index]
 
-  def _under(self, copies: Sequence[shapely.Polygon]) -> Terrain:
+  def _under(self, copies: Sequence[shapely.Polygon], reduction: int) -> Terrain:
+    """Returns the terrain under copies of a polygon; `reduction` pixels on a side become one."""
     terrain = Terrain()
+    copies = [shapely.transform(shape, lambda points: points / reduction) for shape in copies]
     for all_touched in (False, True):
       sums = Sums()
       for shape in copies:
         geometry = shapely.geometry.mapping(shape)
-        for window in _windows(shape):
+        for window in _windows(shape, max(1, _BLOCK // reduction)):
           inside = rasterio.features.geometry_mask(
             [geometry], (window.height, window.width), invert=True, all_touched=all_touched,
             transform=Affine.translation(window.col_off, window.row_off),
@@ -109,35 +117,51 @@ class Dem:
           if inside.any():
             rows, cols = np.nonzero(inside)
             pixels = np.stack([cols + window.col_off, rows + window.row_off], axis=1)
-            heights, east, north = (values[inside] for values in self._ground(window))
+            pixels = pixels * reduction + (reduction - 1) // 2
+            heights, east, north = (values[inside] for values in self._ground(window, reduction))
             sums.add(heights, east, north, pixels)
       terrain = sums.terrain()
       if sums.pixels:  # A polygon smaller than a pixel may cover no centre.
         break
     return terrain
 
-  def _ground(self, window: Window) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns heights, and their gradients to the east and to the north, f64[h, w]; NaN if missing."""
-    values, valid = self._scene.read(Window(
-      window.col_off - 1, window.row_off - 1, window.width + 2, window.height + 2
-    ))
-    heights = values[..., 0].astype(np.float64)
-    valid &= (heights >= _HEIGHTS[0]) & (heights <= _HEIGHTS[1]) & (heights != _VOID)
-    heights[~valid] = np.nan
+  def _ground(
+    self, window: Window, reduction: int
+  ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns heights, and their gradients to the east and to the north, f64[h, w]; NaN if missing.
+
+    The window is in pixels after the reduction.
+    """
+    heights = self._heights(window, reduction)
     # Sobel's weights are Horn's; where a neighbour is NaN, so is the result.
     down, across = (scipy.ndimage.sobel(heights, axis)[1:-1, 1:-1] / 8 for axis in (0, 1))
-    to_east, to_north = self._inverse_metric(window)
+    to_east, to_north = (factor / reduction for factor in self._inverse_metric(window, reduction))
     east = to_east[0] * across + to_east[1] * down
     return heights[1:-1, 1:-1], east, to_north[0] * across + to_north[1] * down
 
-  def _inverse_metric(self, window: Window) -> tuple[np.ndarray, np.ndarray]:
+  def _heights(self, window: Window, reduction: int) -> np.ndarray:
+    """Returns the mean known heights of a window and a pixel around it, f64[h + 2, w + 2]."""
+    values, valid = self._scene.read(Window(*(
+      reduction * length for length in (
+        window.col_off - 1, window.row_off - 1, window.width + 2, window.height + 2)
+    )))
+    heights = values[..., 0].astype(np.float64)
+    valid &= (heights >= _HEIGHTS[0]) & (heights <= _HEIGHTS[1]) & (heights != _VOID)
+    if reduction == 1:
+      return np.where(valid, heights, np.nan)
+    blocks = window.height + 2, reduction, window.width + 2, reduction
+    sums, known = (
+      part.reshape(blocks).sum((1, 3)) for part in (np.where(valid, heights, 0.0), valid))
+    return np.where(known > 0, sums / np.maximum(known, 1), np.nan)
+
+  def _inverse_metric(self, window: Window, reduction: int) -> tuple[np.ndarray, np.ndarray]:
     """Returns what turns gradients per column and row into gradients per metre east, and north.
 
     Each is f64[2, h, w]. It is computed from the ground's size of pixels at some nodes of the window,
     and interpolated between them.
     """
-    cols = window.col_off + np.linspace(0, window.width, _NODES)
-    rows = window.row_off + np.linspace(0, window.height, _NODES)
+    cols = reduction * (window.col_off + np.linspace(0, window.width, _NODES))
+    rows = reduction * (window.row_off + np.linspace(0, window.height, _NODES))
     col, row = (axis.ravel() for axis in np.meshgrid(cols, rows))
     ends: Any = np.concatenate([col - 0.5, col + 0.5, col, col]), np.concatenate(
       [row, row, row - 0.5, row + 0.5])
@@ -199,14 +223,20 @@ def _vertical_unit(grid: Grid) -> float:
   return 1.0
 
 
-def _windows(shape: shapely.Polygon) -> Iterator[Window]:
-  """Yields the blocks of pixels that cover a polygon."""
+def _reduction(shapes: Sequence[shapely.Polygon], outline: shapely.Polygon) -> int:
+  """Returns how many pixels on a side become one, from a polygon in pixels of a DEM and a scene."""
+  finer = max(shapely.area(shapes)) / max(outline.area, 1e-9)
+  return max(1, math.floor(math.sqrt(finer) / _FINER))
+
+
+def _windows(shape: shapely.Polygon, side: int) -> Iterator[Window]:
+  """Yields the blocks of pixels, of up to `side` on a side, that cover a polygon."""
   left, top, right, bottom = shape.bounds
   first_col, first_row = int(np.floor(left)), int(np.floor(top))
   stop_col, stop_row = int(np.ceil(right)), int(np.ceil(bottom))
-  for row in range(first_row, stop_row, _BLOCK):
-    for col in range(first_col, stop_col, _BLOCK):
-      yield Window(col, row, min(_BLOCK, stop_col - col), min(_BLOCK, stop_row - row))
+  for row in range(first_row, stop_row, side):
+    for col in range(first_col, stop_col, side):
+      yield Window(col, row, min(side, stop_col - col), min(side, stop_row - row))
 
 
 def _weights(length: int) -> np.ndarray:
