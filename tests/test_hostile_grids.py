@@ -43,7 +43,7 @@ def both(name):
   with open_pair(scene, folder / name, 3) as opened:
     opened.read(Window(0, 0, 64, 64))
 uses = {
-  "plain": lambda: open_scene(folder / "corner.tif", 1).read(Window(0, 0, 8192, 8192)),
+  "plain": lambda: open_scene(folder / "corner.tif", 1).read(Window(0, 0, 12000, 12000)),
   "clouds": lambda: cover("clouds.tif"), "clouds in a corner": lambda: cover("corner.tif"),
   "before": lambda: both("strip.tif"), "before, standing": lambda: both("tall.tif"),
   "mask": lambda: here.label(folder / "fine.tif"), "area": lambda: here.read(folder / "fine.tif"),
