@@ -41,6 +41,9 @@ def write_layer(path, field, values, *, crs="EPSG:32644"):
   ("type", ("landslide", "no landslide"), "no landslide", "type = 'landslide'"),
   ("kind", ("slide's", "Not a landslide"), "Not a landslide", "kind = 'slide''s'"),
   ("landslide", (1, 0), "0", "landslide = 1"),
+  ("DN", (0, 1), "0", "DN = 1"),  # Polygons of a raster, with those of its background.
+  ("gridcode", (2, 0), "0", "gridcode = 2"),
+  ("raster_val", (0, 255), "0", "raster_val = 255"),
   ("landslide", (True, False), "False", "landslide = 1"),
   ("landslide", ("yes", "no"), "no", "landslide = 'yes'"),
   ("status", ("accepted", "rejected"), "rejected", "status = 'accepted'"),
@@ -67,6 +70,7 @@ def test_a_field_that_denies_a_landslide_is_refused(tmp_path, field, values, oth
   ("landslide", ("Randa", "Elm")), ("landslide", (0, 57)), ("status", ("inactive", "non-active")),
   ("label", (1, 1)), ("class", (0, 3)), ("landslide", ("yes", None)), ("class", ("landslide", None)),
   ("remark", ("landslide", "no landslide")), ("type", (0, 1)),
+  ("DN", (1, 1)), ("value", (3, 12)),
 ])
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp"])
 def test_other_fields_change_nothing(tmp_path, field, values, suffix):

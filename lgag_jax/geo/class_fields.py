@@ -11,6 +11,8 @@ from lgag_jax.geo import layer_fields
 
 # Without --field, all shapes count as landslides, unless one of these fields says something else.
 _NAMES = ("class", "label", "type", "kind", "status", "landslide")
+# What tools call the value of a raster that they draw polygons of, also of its background.
+_RASTER_VALUES = ("dn", "gridcode", "grid_code", "value", "raster_val", "pixel_value", "class_id")
 _LISTS = ("class", "label")  # Whoever names a class there tells it from the others.
 _YES, _NO = {"1", "yes", "y", "true", "t"}, {"0", "no", "n", "false", "f"}
 _DENIALS = {"rejected", "background", "negative", "false_positive", "false_alarm"}
@@ -39,14 +41,15 @@ def class_numbers(
     if name not in classes:
       raise ValueError(
         f"{path}: the field {field} holds {str(name)!r}, which is not among the classes "
-        f"({', '.join(classes)}): add it to the classes, or change the layer."
+        f"({', '.join(classes)}): add it to the classes, or keep only shapes of the classes (ogr2ogr "
+        "-where)."
       )
   return np.array([classes.index(name) + 1 for name in names], np.uint8)[inverse]
 
 
 def of_kinds(fields: Iterable[str]) -> list[str]:
   """Returns the fields that `check_kinds` reads, as the layer spells them."""
-  return [field for field in fields if field.lower() in _NAMES]
+  return [field for field in fields if field.lower() in _NAMES + _RASTER_VALUES]
 
 
 def check_kinds(
@@ -110,6 +113,8 @@ def _denied(field: str, words: set[str], classes: set[str], denials: set[str]) -
   found -= classes
   if words <= _YES | _NO and (field == "landslide" or (field in _LISTS and len(words) > 1)):
     found |= words & _NO
+  if field in _RASTER_VALUES and len(words) > 1:
+    found |= words & {"0"}
   if field in _LISTS and words & classes and len(words) > 1:
     found |= words - classes
   return found
