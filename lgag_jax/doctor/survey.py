@@ -199,15 +199,17 @@ def _statistics(flat: np.ndarray, config: DataConfig) -> tuple:
 def _masks_of_negatives(survey: Survey, config: DataConfig) -> dict[str, pathlib.Path]:
   @functools.cache
   def unused_masks(root: pathlib.Path) -> dict[str, pathlib.Path]:
-    positives = {p.stem for name in config.classes for p in listing.image_files(root / name)}
+    positives = {
+      listing.stem_key(p) for name in config.classes for p in listing.image_files(root / name)}
     masks = listing.files_by_stem(root / "masks")
     return {stem: path for stem, path in masks.items() if stem not in positives}
 
   masks_of_negatives = {}
   for example in survey.examples:
     path, _ = survey.sources[example.split].files(example.index)
-    if path and not example.positive and path.stem in (masks := unused_masks(path.parent.parent)):
-      masks_of_negatives[example.name] = masks[path.stem]
+    masks = unused_masks(path.parent.parent) if path and not example.positive else {}
+    if path and (mask := masks.get(listing.stem_key(path))):
+      masks_of_negatives[example.name] = mask
   return masks_of_negatives
 
 

@@ -110,15 +110,15 @@ def _by_scene(
     return dict.fromkeys(scenes, files[0])
   by_stem: dict[str, pathlib.Path] = {}
   for path in files:
-    if (other := by_stem.setdefault(path.stem, path)) is not path:
+    if (other := by_stem.setdefault(listing.stem_key(path), path)) is not path:
       raise ValueError(
         f"{other} and {path} both have the name {path.stem}: name one kind, such as "
         f"--{flag}='{path.parent}/*{path.suffix}'."
       )
   for path in scenes:
-    if path.stem not in by_stem:
+    if listing.stem_key(path) not in by_stem:
       raise FileNotFoundError(
         f"--{flag}={source} has no image named {path.stem} for {path}: add it, or name one file that "
         "covers all scenes."
       )
-  return {path: by_stem[path.stem] for path in scenes}
+  return {path: by_stem[listing.stem_key(path)] for path in scenes}

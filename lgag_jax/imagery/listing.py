@@ -4,6 +4,8 @@ import contextlib
 import functools
 import glob
 import pathlib
+import re
+import unicodedata
 from collections.abc import Iterable
 
 from PIL import Image
@@ -12,7 +14,8 @@ from lgag_jax.imagery import map_products, orientation, side_files
 from lgag_jax.imagery.opening import SUFFIXES, ImageError
 
 _SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
-_SIDE_SUFFIXES = (".msk", ".ovr")  # TIFFs beside x.tif, such as x.tif.ovr.
+# A file of an image x.tif: x.tif.msk, x.tif.aux.xml, x.tfw, x.prj and so on.
+SIDE_FILE = re.compile(r"(.*?)\.(aux\.xml|msk|ovr|xml|prj|wld|qml|rpb|\w{1,4}w)", re.IGNORECASE)
 # Formats of images that Pillow does not know.
 _OTHER_SUFFIXES = (".dng", ".ecw", ".heic", ".img", ".jxl", ".nc", ".npy", ".npz", ".sid", ".vrt")
 
@@ -25,13 +28,22 @@ def image_files(directory: pathlib.Path) -> list[pathlib.Path]:
 
 
 def files_by_stem(directory: pathlib.Path) -> dict[str, pathlib.Path]:
-  """Maps stems to a folder's images, {} if it is missing; ValueError for two images of one stem."""
+  """Maps the keys of stems to a folder's images, {} if it is missing; ValueError for two of one."""
   files: dict[str, pathlib.Path] = {}
   for path in image_files(directory) if directory.is_dir() else []:
-    if path.stem in files:
-      raise ValueError(f"{path} and {files[path.stem].name} differ only in their suffix: keep one.")
-    files[path.stem] = path
+    if (other := files.setdefault(stem_key(path), path)) is not path:
+      raise ValueError(f"{path} and {other.name} differ only in their suffix: keep one.")
   return files
+
+
+def name_key(name: str) -> str:
+  """Returns what two names are compared by: a Mac writes letters such as é as two characters."""
+  return unicodedata.normalize("NFC", name)
+
+
+def stem_key(path: pathlib.Path) -> str:
+  """Returns what names of files without their suffixes are compared by."""
+  return name_key(path.stem)
 
 
 def check_own_files(
@@ -40,7 +52,7 @@ def check_own_files(
   """Raises ValueError naming two images that would have one file, since their names are the same."""
   owners: dict[tuple[str, pathlib.Path], pathlib.Path] = {}
   for image, file in pairs:
-    if file is not None and (other := owners.setdefault((image.stem, file), image)) != image:
+    if file is not None and (other := owners.setdefault((stem_key(image), file), image)) != image:
       raise ValueError(
         f"{image} and {other} would both have the {kind} {file}: give them different names, and each "
         f"its own {kind}."
@@ -106,16 +118,21 @@ def _matched_files(source: str | pathlib.Path) -> list[pathlib.Path]:
       raise FileNotFoundError(f"--input={source} holds no image ({', '.join(_SCENE_SUFFIXES)}).")
     return paths
   paths = sorted(pathlib.Path(name) for name in glob.glob(str(source), recursive=True))
-  matched = set(paths)
-  paths = [path for path in paths if path.is_file() and not _is_beside(path, matched)]
+  images = {path for path in paths if not SIDE_FILE.fullmatch(path.name)}
+  of_images = images | {path.with_suffix("") for path in images}
+  paths = [path for path in paths if path.is_file() and not _is_beside(path, of_images)]
   if not paths:
     raise FileNotFoundError(f"--input={source}: no such file or folder.")
   return paths
 
 
-def _is_beside(path: pathlib.Path, matched: set[pathlib.Path]) -> bool:
-  """Returns whether a file is the mask or the overviews of one of the matched images."""
-  return path.suffix.lower() in _SIDE_SUFFIXES and path.with_suffix("") in matched
+def _is_beside(path: pathlib.Path, of_images: set[pathlib.Path]) -> bool:
+  """Returns whether a file belongs to one of the images, given with and without their suffixes."""
+  while side_file := SIDE_FILE.fullmatch(path.name):  # A mask may have overviews: x.tif.msk.ovr.
+    path = path.with_name(side_file[1])
+    if path in of_images:
+      return True
+  return False
 
 
 def file_key(path: pathlib.Path) -> str:

@@ -77,7 +77,8 @@ def _of_folder(
   def find(image: pathlib.Path) -> pathlib.Path | None:
     folder = _folder_before(config, root, image)
     parts = (folder / image.parent.name, folder)
-    return next((by_stem(part)[image.stem] for part in parts if image.stem in by_stem(part)), None)
+    stem = listing.stem_key(image)
+    return next((by_stem(part)[stem] for part in parts if stem in by_stem(part)), None)
 
   found = {}
   for image in images:

@@ -131,7 +131,8 @@ class FolderSource:
     masks = {folder: listing.files_by_stem(folder / "masks") for folder in folders}
     # A negative is all background. A mask with its name may belong to a positive of the same name.
     self._masks = [
-      masks[path.parent.parent].get(path.stem) if any(label) else None for path, label in rows
+      masks[path.parent.parent].get(listing.stem_key(path)) if any(label) else None
+      for path, label in rows
     ]
     listing.check_own_files(zip(self._paths, self._masks, strict=True))
     self.has_masks = any(mask is not None for mask in self._masks)

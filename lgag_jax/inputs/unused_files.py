@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import os
 import pathlib
-import re
 from collections.abc import Iterator
 
 from lgag_jax.config import DataConfig
@@ -14,7 +13,6 @@ from lgag_jax.inputs import dates, file_splits, splits
 _LOG = logging.getLogger(__name__)
 
 _SHOWN = 3  # Labels in a message.
-_SIDE_FILE = re.compile(r".*\.(msk|ovr|xml|prj|wld|\w{1,4}w)", re.IGNORECASE)  # Of an image.
 
 
 @dataclasses.dataclass
@@ -163,7 +161,8 @@ def _folders(
     names = splits.class_folders(config, part) if config.source == "folder" else ["images"]
     own = {part / name for name in names if (part / name).is_dir()}
     folders |= own
-    stems[part / "masks"] = {path.stem for folder in own for path in listing.image_files(folder)}
+    stems[part / "masks"] = {
+      listing.stem_key(path) for folder in own for path in listing.image_files(folder)}
   return folders, stems
 
 
@@ -191,10 +190,10 @@ def _reason(
       return "others" if inside else ""
     return "nested" if inside else "elsewhere"
   if readable:
-    return "masks" if folder in stems and path.stem not in stems[folder] else ""
+    return "masks" if folder in stems and listing.stem_key(path) not in stems[folder] else ""
   if listing.is_other_image(path):
     return "formats"
-  return "" if _SIDE_FILE.fullmatch(path.name) else "others"
+  return "" if listing.SIDE_FILE.fullmatch(path.name) else "others"
 
 
 def _is_image(path: pathlib.Path) -> bool:

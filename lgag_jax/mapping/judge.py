@@ -79,21 +79,22 @@ def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib
     if layer_formats.is_other(file):
       of_other_formats.append(file)
     if file.suffix.lower() in suffixes and file.absolute() not in scene_paths:
-      by_stem.setdefault(file.stem, []).append(file)
-  for stem in {scene.stem for scene in scenes}:
+      by_stem.setdefault(listing.stem_key(file), []).append(file)
+  for stem in set(map(listing.stem_key, scenes)):
     if len(candidates := by_stem.get(stem, [])) > 1:
       raise ValueError(
         f"{candidates[0]} and {candidates[1]} are both references of {stem}: name one kind, such as "
         f"--labels='{candidates[0].parent}/*{candidates[0].suffix}'."
       )
-  references = {scene: by_stem[scene.stem][0] for scene in scenes if scene.stem in by_stem}
+  references = {
+    scene: by_stem[stem][0] for scene in scenes if (stem := listing.stem_key(scene)) in by_stem}
   rasters = {s: file for s, file in references.items() if file.suffix.lower() in opening.SUFFIXES}
   listing.check_own_files(rasters.items(), "reference")
-  missing = {scene.stem for scene in scenes if scene not in references}
+  missing = {listing.stem_key(scene) for scene in scenes if scene not in references}
   for file in of_other_formats:
-    if file.stem in missing:
+    if listing.stem_key(file) in missing:
       layer_formats.check(file)
-  unused = [by_stem[stem][0] for stem in by_stem.keys() - {scene.stem for scene in scenes}]
+  unused = [by_stem[stem][0] for stem in by_stem.keys() - set(map(listing.stem_key, scenes))]
   if references and unused:
     _LOG.warning("%d files of --labels=%s have the name of no scene, such as %s.", len(unused), labels,
                  min(unused).name)

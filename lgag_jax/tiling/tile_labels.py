@@ -10,7 +10,7 @@ import shapely
 from lgag_jax.geo import antimeridian, layer_formats, scene_ground, shapes, tile_outlines
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene_ground import SceneGround
-from lgag_jax.imagery import tables
+from lgag_jax.imagery import listing, tables
 from lgag_jax.inputs import splits
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.tiling import tile_grid
@@ -41,11 +41,11 @@ def are_answers(path: pathlib.Path, settings: Settings) -> bool:
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   """Raises ValueError if --labels name none of the scenes in a row, or hold no label at all."""
   path = pathlib.Path(settings.labels)
-  names = {name for scene in scenes for name in (scene.name, scene.stem)}
+  names = {name for scene in scenes for name in _names(scene)}
   rows = _rows(path, settings)
   for row in rows:
     name = row.cells.get("scene") or ""
-    if name not in names and (name or len(scenes) > 1 or _is_layer(path)):
+    if listing.name_key(name) not in names and (name or len(scenes) > 1 or _is_layer(path)):
       raise ValueError(
         f"{row.where} names the scene {name!r}, which is not in --input={settings.input}: "
         f"{', '.join(scene.name for scene in scenes[:5])}{', ...' if len(scenes) > 5 else ''}."
@@ -55,6 +55,11 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
       f"{path} holds the outlines of {len(rows)} tiles, and their field label is empty: fill it in, "
       f"such as in QGIS, with {', '.join((*settings.classes, settings.background))} or {UNKNOWN_LABEL}."
     )
+
+
+def _names(scene: pathlib.Path) -> tuple[str, str]:
+  """Returns the names by which a table may call a scene."""
+  return listing.name_key(scene.name), listing.stem_key(scene)
 
 
 def read(
@@ -69,7 +74,7 @@ def read(
   labels: dict[tuple[int, int], str] = {}
   rows = [
     row for row in _rows(path, settings)
-    if not row.cells.get("scene") or row.cells["scene"] in (scene.name, scene.stem)
+    if not row.cells.get("scene") or listing.name_key(row.cells["scene"]) in _names(scene)
   ]
   if is_layer := _is_layer(path):
     _check_outlines(path, rows, scene, grid, settings)
