@@ -93,7 +93,8 @@ def config_of(small_config, root, source, **data):
   return configs.from_mapping(small_config)
 
 
-@pytest.mark.parametrize("source", ["folder", pytest.param("patches", marks=pytest.mark.longest)])
+@pytest.mark.longest
+@pytest.mark.parametrize("source", ["folder", "patches"])
 def test_a_training_that_skips_bad_files_finishes_and_names_each_of_them(
   small_config, tmp_path, source, caplog
 ):

@@ -169,6 +169,7 @@ def trained(image_folder, tmp_path_factory):
   return workdir
 
 
+@pytest.mark.longest
 def test_a_workdir_keeps_the_evidence_that_its_thresholds_belong_to(trained, image_folder, tmp_path):
   model = predict.load_model(trained)
   digest = files.read_json(trained / "thresholds.json")["colour_evidence"]

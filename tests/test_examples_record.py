@@ -205,6 +205,7 @@ def test_a_damaged_record_is_named(config, tmp_path):
     claim(config, tmp_path / "wd", started=True)
 
 
+@pytest.mark.longest
 def test_evaluation_refuses_changed_training_images(config, tmp_path):
   workdir = make_workdir(tmp_path / "wd", config)
   examples_record.write(sources(config), workdir, config)

@@ -89,6 +89,7 @@ def label(path, pixels=64):
     return reference.read(Window(0, 0, pixels, pixels))
 
 
+@pytest.mark.longest
 def test_finer_grids_take_little_memory(tmp_path):
   write(tmp_path / "scene.tif", 64, 64, values=np.ones((3, 64, 64), np.uint8))
   write(tmp_path / "clouds.tif", 1 << 13, 1 << 13, bands=1)

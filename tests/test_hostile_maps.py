@@ -52,6 +52,7 @@ def write_sparse(path, bands, dtype="uint8", side=1500, rows=16, cols=16):
   return path
 
 
+@pytest.mark.longest
 def test_many_bands_take_little_memory(tmp_path):
   write_map(tmp_path, tmp_path / "scene.tif", np.zeros((1, 8, 8), np.uint8))
   path = write_sparse(tmp_path / "probability" / "a.tif", 200, side=600, rows=256, cols=256)
@@ -67,7 +68,7 @@ def test_many_bands_take_little_memory(tmp_path):
   ({"bands": 2}, "has 2 bands, but it must have 1 and at most 254"),
   ({"bands": 300}, "has 300 bands, but it must have 1 and at most 254"),
   ({"bands": 1, "dtype": "float64"}, "holds float64, but a map holds uint8 or float32"),
-  ({"bands": 1, "rows": 1024}, "has blocks of 1024 rows, but those of a map have at most 512"),
+  ({"bands": 1, "rows": 1024}, "has blocks of 1024 rows, but a map has at most 512"),
 ])
 def test_a_raster_that_no_map_has_is_refused(tmp_path, given, message):
   path = write_sparse(tmp_path / "a.tif", **given)

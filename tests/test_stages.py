@@ -111,6 +111,7 @@ def test_the_second_stage_reads_those_masks_and_no_others(both):
   )
 
 
+@pytest.mark.longest
 def test_it_is_evaluated_and_predicts_like_any_other(both, image_folder, tmp_path):
   _, _, second = both
   result = json.loads((second / "eval" / "validation.json").read_text())

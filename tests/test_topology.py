@@ -249,7 +249,7 @@ def test_a_run_ends_wherever_it_is_and_goes_on(config, reference, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def stopped(config, reference, tmp_path_factory):
+def stopped(config, tmp_path_factory):
   """Two processes of two devices; only the second one got a signal. They fill their own cache."""
   workdir = tmp_path_factory.mktemp("processes") / "run"
   texts = finish(two_processes(config, workdir, "first", SIGNAL_AT="8"), preemption.EXIT_CODE)
@@ -266,6 +266,7 @@ def test_a_signal_to_one_process_stops_both_at_one_step(stopped):
   assert len(losses(workdir)) == step
 
 
+@pytest.mark.longest
 def test_two_processes_go_on_in_one(stopped, reference, tmp_path):
   workdir, _ = stopped
   copy = tmp_path / "run"
@@ -303,6 +304,7 @@ def test_two_processes_go_on_to_the_end(stopped, config, reference):
   np.testing.assert_array_equal(np.concatenate(order), expected)
 
 
+@pytest.mark.longest
 def test_a_cache_of_two_processes_is_read_by_one(stopped, config, reference):
   workdir, _ = stopped
   for split in ("train", "validation"):

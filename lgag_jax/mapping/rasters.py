@@ -19,7 +19,7 @@ from lgag_jax.imagery.opening import ImageError
 from lgag_jax.runtime import files
 
 NO_DATA = 255  # In masks, and in scores as whole percent.
-_TILE_SIDE = 512
+_TILE_SIDE = _MOST_BLOCK_ROWS = 512
 _MOST_BANDS = 254  # Classes that a mask can tell apart.
 PIXELS_AT_ONCE = 1 << 21
 REMEDY = "Delete it, and run the same command again."
@@ -71,9 +71,9 @@ def open_map_raster(path: pathlib.Path, bands: int | None) -> Iterator[MapRaster
       raise ImageError(
         f"{path} holds {', '.join(sorted(types))}, but a map holds uint8 or float32. {REMEDY}"
       )
-    if (rows := dataset.block_shapes[0][0]) > _TILE_SIDE:
+    if (rows := dataset.block_shapes[0][0]) > _MOST_BLOCK_ROWS:
       raise ImageError(
-        f"{path} has blocks of {rows} rows, but those of a map have at most {_TILE_SIDE}. {REMEDY}"
+        f"{path} has blocks of {rows} rows, but a map has at most {_MOST_BLOCK_ROWS}. {REMEDY}"
       )
     yield MapRaster(path, dataset)
 
