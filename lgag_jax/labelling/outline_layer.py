@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from lgag_jax.geo import tile_outlines
+from lgag_jax.geo import sqlite_files, tile_outlines
 from lgag_jax.labelling.answers import Answers
 from lgag_jax.labelling.tile_index import TileIndex
 from lgag_jax.runtime import files
@@ -20,7 +20,8 @@ NAME = "tiles.gpkg"
 def write(index: TileIndex, answers: Answers, folder: pathlib.Path) -> pathlib.Path | None:
   """Writes the layer with the answers so far, a layer per CRS; None if no scene is georeferenced.
 
-  A file in which somebody has filled in other labels stays as it is, and the log says so.
+  A file in which somebody has filled in other labels stays as it is, and the log says so. Raises
+  OSError if the file is to be replaced, but is open in another program.
   """
   path, latest = folder / NAME, answers.latest
   files.require_plain(path)
@@ -44,6 +45,7 @@ def write(index: TileIndex, answers: Answers, folder: pathlib.Path) -> pathlib.P
       layer = "tiles" if number == 1 else f"tiles_{number}"
       named: dict[str, list] = dict(zip(names, columns, strict=True))
       output.write_outlines(partial, layer, crs, np.array(corners), named)
+    sqlite_files.make_whole(path)  # Nothing of it may stay beside the new one.
   return path
 
 

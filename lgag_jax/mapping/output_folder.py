@@ -13,9 +13,9 @@ import pathlib
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
+from lgag_jax.geo import sqlite_files
 from lgag_jax.imagery import map_products
 from lgag_jax.imagery.map_products import PRODUCT_FOLDERS
-from lgag_jax.mapping import vectors
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def publish(
   for name in names:
     (output / name).parent.mkdir(exist_ok=True)
     if name.endswith(".gpkg"):
-      vectors.remove_side_files(output / name)
+      sqlite_files.remove_side_files(output / name)
     (staged / name).rename(output / name)
   for folder, suffix in itertools.product(PRODUCT_FOLDERS, _SUFFIXES):
     name = f"{folder}/{stem}{suffix}"

@@ -20,7 +20,7 @@ import pyogrio.errors
 import pyogrio.raw
 import shapely
 
-from lgag_jax.geo import antimeridian, vector_paths
+from lgag_jax.geo import antimeridian, sqlite_files, vector_paths
 from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping import schemas
 from lgag_jax.mapping.polygons import Landslide
@@ -37,7 +37,6 @@ _CENTIMETRE = 7  # Decimals of degrees.
 _MOST_DECIMALS = 13  # That a double has for degrees.
 _METRES_PER_DEGREE = 111_320  # Along the equator.
 FEATURES_AT_ONCE = 5000
-_SQLITE_SUFFIXES = ("-journal", "-wal", "-shm")
 
 
 def write(
@@ -75,7 +74,7 @@ def _write_files(
       info = pyogrio.read_info(partial, layer=LAYER)
       if _can_index() and not info["capabilities"]["fast_spatial_filter"]:
         raise pyogrio.errors.DataLayerError("the spatial index was not written")
-      remove_side_files(gpkg_path)
+      sqlite_files.remove_side_files(gpkg_path)
     if geojson_path is None:
       return
     with beside(geojson_path) as partial:
@@ -116,7 +115,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
       raise OSError(errno.EIO, str(error), str(path)) from error
     finally:
-      remove_side_files(partial)
+      sqlite_files.remove_side_files(partial)
 
 
 @functools.cache
@@ -137,16 +136,7 @@ def _can_index() -> bool:
 def remove(path: pathlib.Path) -> None:
   """Removes a GeoPackage that may not exist, and SQLite's files beside it."""
   path.unlink(missing_ok=True)
-  remove_side_files(path)
-
-
-def remove_side_files(path: pathlib.Path) -> None:
-  """Removes the files that SQLite keeps beside a database while a GIS has it open.
-
-  SQLite would read those of a replaced database as the new one's.
-  """
-  for suffix in _SQLITE_SUFFIXES:
-    path.with_name(path.name + suffix).unlink(missing_ok=True)
+  sqlite_files.remove_side_files(path)
 
 
 def _write_layers(

@@ -12,6 +12,7 @@ import pyogrio
 import pyogrio.raw
 import shapely
 
+from lgag_jax.geo import sqlite_files
 from lgag_jax.reviewing import outlines
 from lgag_jax.runtime import files
 
@@ -19,13 +20,15 @@ _LOG = logging.getLogger(__name__)
 
 
 def keep_edited(path: pathlib.Path, is_as_written: Callable[[pathlib.Path], bool]) -> None:
-  """Moves a file that another program has changed or written to `edited/`.
+  """Moves a file that another program has changed or written to `edited/`, before it is replaced.
 
-  Raises ValueError for a symbolic link.
+  What a GIS has saved beside it moves with it. Raises OSError, and leaves the file, if another program
+  has it open; ValueError for a symbolic link.
   """
   folder = path.parent / "edited"
   for place in (path, folder):
     files.require_plain(place)
+  sqlite_files.make_whole(path)
   if not path.exists():
     return
   with contextlib.suppress(RuntimeError, ValueError, LookupError, TypeError, shapely.GEOSException):
@@ -36,7 +39,8 @@ def keep_edited(path: pathlib.Path, is_as_written: Callable[[pathlib.Path], bool
   kept = folder / f"{path.stem}_{now}.gpkg"
   while os.path.lexists(kept):
     kept = kept.with_stem(f"{kept.stem}_")
-  path.rename(kept)
+  for part in (*sqlite_files.side_files(path), path):  # A file of another format may have some.
+    part.rename(kept.with_name(kept.name + part.name.removeprefix(path.name)))
   _LOG.warning(
     "%s was changed by another program, or is of an earlier release. It is kept as %s. If it holds "
     "decisions, --mode=tile takes it as --labels; the page does not show its changes.", path, kept,

@@ -15,8 +15,7 @@ import pyogrio.errors
 import pyogrio.raw
 import shapely
 
-from lgag_jax.geo import layer_files
-from lgag_jax.mapping import vectors
+from lgag_jax.geo import layer_files, sqlite_files
 from lgag_jax.reviewing import edited_files, outlines
 from lgag_jax.reviewing.decisions import Decision, DecisionLog, Mapped
 from lgag_jax.reviewing.maps import SceneMap
@@ -44,12 +43,12 @@ def write(
 ) -> None:
   """Writes the GeoPackages of a scene; raises OSError naming a file that cannot be written.
 
-  Files that another program has changed are moved to `edited/` first. Raises ValueError for a link.
+  Files that another program has changed are moved to `edited/` before they are replaced. Raises OSError
+  for one that another program has open, which stays, and ValueError for a link.
   """
   latest, mapped, log_bytes = log.state()
   rows, originals = _rows(scene_map, latest, mapped)
   path = folder / f"{scene_map.stem}.gpkg"
-  edited_files.keep_edited(path, _is_review_as_written)
   crs = scene_map.grid.crs.to_wkt() if scene_map.grid.crs else None
   note = {
     "scene": scene_map.file, "source": str(scene_map.scene.absolute()),
@@ -64,9 +63,8 @@ def write(
     names = ("feature", "number", "decision", "class")
     fields = {name: _REVIEW_FIELDS[name] for name in names}
     _write_layer(partial, review_files.ORIGINALS, originals, fields, crs, append=True)
-    vectors.remove_side_files(path)
+    edited_files.keep_edited(path, _is_review_as_written)
   inventory = folder / f"{inventory_name}.gpkg"
-  edited_files.keep_edited(inventory, _is_inventory_as_written)
   landslides = _inventory(scene_map, rows)
   digest = edited_files.digest_of([
     (shape, *(row[name] for name in _INVENTORY_FIELDS)) for shape, row in landslides])
@@ -75,7 +73,7 @@ def write(
     metadata = {_INVENTORY_NOTE: digest}
     _write_layer(
       partial, _INVENTORY_LAYER, landslides, _INVENTORY_FIELDS, crs, layer_metadata=metadata)
-    vectors.remove_side_files(inventory)
+    edited_files.keep_edited(inventory, _is_inventory_as_written)
 
 
 def inventory_names(stems: Sequence[str]) -> dict[str, str]:
@@ -191,4 +189,4 @@ def _write_layer(
   except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
     raise OSError(f"{path.parent} cannot be written to: {error} (is the disk full?).") from error
   finally:
-    vectors.remove_side_files(path)
+    sqlite_files.remove_side_files(path)

@@ -81,17 +81,27 @@ class Session:
     self.write()
 
   def write(self) -> None:
-    """Writes the GeoPackages of the scenes with new decisions."""
+    """Writes the GeoPackages of the scenes with new decisions, and keeps those that fail for later.
+
+    Raises OSError naming the first file that cannot be written, after those of the other scenes.
+    """
     with self._lock:
       changed, self._changed = self._changed, set()
-    for number in sorted(changed):
-      scene = self.scenes[number]
-      try:
-        products.write(scene.map, scene.log, self.folder, self._inventories[scene.map.stem])
-      except BaseException:
-        with self._lock:
-          self._changed |= changed
-        raise
+    failed, problem = set(), None
+    try:
+      for number in sorted(changed):
+        scene = self.scenes[number]
+        try:
+          products.write(scene.map, scene.log, self.folder, self._inventories[scene.map.stem])
+        except OSError as error:  # Such as a file that a GIS has open.
+          failed.add(number)
+          problem = problem or error
+      changed = failed
+    finally:
+      with self._lock:
+        self._changed |= changed
+    if problem:
+      raise problem
 
   def _write_changes(self) -> None:
     while not self._ending.is_set():
