@@ -10,7 +10,10 @@ import struct
 import numpy as np
 
 _HEADER = 100  # Bytes of .shp and .shx.
+_LEAST = 12  # Bytes of the shortest record, a null shape.
 _LENGTH = 24  # Where the header of .shx has the file's length in words of two bytes.
+_MAX_SHAPES = 1 << 24
+_OWN_BYTES = "each shape must have bytes of its own"
 _POINTS = (1, 11, 21)  # Types of single points, which have no parts.
 _RECORD = 8  # Bytes of the header of a record, and of an entry of .shx.
 
@@ -19,12 +22,21 @@ def check(path: pathlib.Path) -> None:
   """Raises ValueError saying which part of a shapefile is cut, or does not fit the others."""
   if (index := _part(path, ".shx")) is None:
     return  # GDAL asks for it.
-  shapes, entries = np.memmap(path, np.uint8, "r"), np.fromfile(index, np.uint8)
-  if len(entries) < (stated := max(_HEADER, 2 * _number(entries, _LENGTH))):
-    raise ValueError(f"{index.name} is cut: it has {len(entries)} of {stated} bytes")
-  count = max(0, 2 * _number(entries, _LENGTH) - _HEADER) // _RECORD
-  starts = entries[_HEADER : _HEADER + count * _RECORD].view(">u4")[::2]
-  _check_records(path, shapes, 2 * starts.astype(np.int64))
+  shapes, header = np.memmap(path, np.uint8, "r"), np.fromfile(index, np.uint8, _HEADER)
+  size, stated = index.stat().st_size, max(_HEADER, 2 * _number(header, _LENGTH))
+  if size < stated:
+    raise ValueError(f"{index.name} is cut: it has {size} of {stated} bytes")
+  count = (stated - _HEADER) // _RECORD
+  if count > len(shapes) // _LEAST:
+    raise ValueError(f"{path.name} is cut, or its .shx is of another version: it lists {count} shapes")
+  if count > _MAX_SHAPES:
+    raise ValueError(
+      f"it holds {count} shapes, more than the {_MAX_SHAPES} that are supported: give a part of them")
+  entries = 2 * np.fromfile(index, ">u4", 2 * count, offset=_HEADER).astype(np.int64)
+  _check_records(path, shapes, entries[::2])
+  # GDAL reads as many bytes as .shx says. Some programs count the header of each record, too.
+  if entries[1::2].sum() > len(shapes) + _RECORD * count:
+    raise ValueError(f"{index.name} lists longer shapes than {path.name} holds: {_OWN_BYTES}")
   if table := _part(path, ".dbf"):
     _check_table(path, table, count)
 
@@ -58,10 +70,20 @@ def _check_records(path: pathlib.Path, shapes: np.ndarray, starts: np.ndarray) -
     end = int(ends[starts.argmax()])
     if ends.max() > len(shapes):
       raise ValueError(f"{path.name} is cut in the middle of a shape")
+    _check_overlaps(path, starts, ends)
   # A record that an editor has replaced may stay behind. It has the number of the new one.
   if end + _RECORD <= len(shapes) and _number(shapes, end) > len(starts):
     raise ValueError(
       f"its .shx lists {len(starts)} shapes, but {path.name} has more. {_other_version(path)}")
+
+
+def _check_overlaps(path: pathlib.Path, starts: np.ndarray, ends: np.ndarray) -> None:
+  """Raises ValueError if shapes share bytes: a small file would hold shapes without limit."""
+  in_file = starts > 0  # Some programs have 0 for a shape that is gone.
+  starts, ends = starts[in_file], ends[in_file]
+  order = starts.argsort()
+  if (starts[order[1:]] < ends[order[:-1]]).any():
+    raise ValueError(f"its .shx lists the same bytes of {path.name} twice: {_OWN_BYTES}")
 
 
 def _check_table(path: pathlib.Path, table: pathlib.Path, count: int) -> None:
