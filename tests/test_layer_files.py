@@ -11,7 +11,7 @@ import pytest
 import shapely
 from pyogrio.errors import DataSourceError
 
-from lgag_jax.geo import geometry_parts, layer_files
+from lgag_jax.geo import geometry_parts, geopackage_checks, layer_files
 from lgag_jax.tiling import review_files
 from tests.opened_files import make_pipe, opens
 from tests.test_hostile_images import server  # noqa: F401
@@ -196,7 +196,7 @@ def test_a_geopackage_of_very_many_tables_is_refused(tmp_path, monkeypatch):
     for number in range(20):
       database.execute(f"CREATE TABLE t{number} (a)")
   assert whole(path).any()
-  monkeypatch.setattr(layer_files, "_MAX_TABLES", 20)
+  monkeypatch.setattr(geopackage_checks, "_MAX_TABLES", 20)
   with pytest.raises(ValueError, match=r"a\.gpkg cannot be read .*holds \d+ tables, more than the 20"):
     whole(path)
 

@@ -1,5 +1,7 @@
 """Small layers whose parts share their bytes, and would take any memory or time, are refused."""
 
+import contextlib
+import sqlite3
 import struct
 
 import numpy as np
@@ -7,7 +9,7 @@ import pyogrio.raw
 import pytest
 import shapely
 
-from lgag_jax.geo import layer_files, shapefile_parts
+from lgag_jax.geo import geopackage_checks, layer_files, shapefile_parts
 from tests.test_reference import on_earth, whole
 
 CIRCLE = on_earth(shapely.Point(12, 12).buffer(9, quad_segs=25))
@@ -101,3 +103,124 @@ def test_shapefiles_as_editors_leave_them_are_read(tmp_path, kind):
   if kind != "gone":  # GDAL cannot read such a shape.
     assert whole(path).sum() == whole(write(tmp_path / "b.shp", [CIRCLE])).sum() + (
       whole(write(tmp_path / "c.shp", OTHERS[: 3 if kind == "order" else 1])).sum())
+
+
+def change(path, *texts):
+  """Runs statements on a GeoPackage without its triggers and its spatial index."""
+  with contextlib.closing(sqlite3.connect(path)) as database, database:
+    triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+    for (name,) in database.execute(triggers).fetchall():
+      database.execute(f'DROP TRIGGER "{name}"')
+    database.execute("DROP TABLE IF EXISTS rtree_a_geom")
+    database.execute("DELETE FROM gpkg_extensions")
+    for text in texts:
+      database.execute(text)
+  return path
+
+
+def test_a_long_default_in_a_geopackage_is_refused(tmp_path):
+  path = write(tmp_path / "a.gpkg", [CIRCLE])
+  with contextlib.closing(sqlite3.connect(path)) as database:
+    shape = database.execute("SELECT geom FROM a").fetchone()[0].hex()
+  numbers = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n WHERE x < 50) "
+  change(
+    path, "DROP TABLE a", "CREATE TABLE a (fid INTEGER PRIMARY KEY, n INTEGER)",
+    f"INSERT INTO a {numbers} SELECT x, 1 FROM n",
+    f"ALTER TABLE a ADD COLUMN geom BLOB DEFAULT x'{shape}'",
+    "UPDATE gpkg_ogr_contents SET feature_count = 50")
+  assert vertices(path) == 50 * 101  # The attack is real.
+  message = r"a\.gpkg cannot .*defaults of the columns of its table 'a' have 3\d+ char.*: export the l"
+  with pytest.raises(ValueError, match=message):
+    whole(path)
+  usual = write(tmp_path / "b.gpkg", [CIRCLE])
+  change(usual, "ALTER TABLE a ADD COLUMN seen TEXT DEFAULT 'in the field'")
+  assert whole(usual).any()
+
+
+def share_pages(path, table, levels):
+  """Puts pages over the page of a table that name the page below them again and again."""
+  with contextlib.closing(sqlite3.connect(path)) as database:
+    roots = dict(database.execute("SELECT name, rootpage FROM sqlite_master"))
+  content, root = bytearray(path.read_bytes()), roots[table]
+  size = struct.unpack_from(">H", content, 16)[0]
+
+  def interior(child, count=9):
+    page = bytearray(size)
+    starts = [size - 5 * (number + 1) for number in range(count)]
+    for start in starts:
+      page[start : start + 5] = struct.pack(">I", child) + b"\x01"
+    struct.pack_into(f">BHHHBI{count}H", page, 0, 5, 0, count, starts[-1], 0, child, *starts)
+    return page
+
+  last = len(content) // size
+  content += content[(root - 1) * size : root * size]
+  for level in range(levels):
+    content += interior(last + 1 + level)
+  content[(root - 1) * size : root * size] = interior(last + 1 + levels)
+  struct.pack_into(">I", content, 28, len(content) // size)
+  path.write_bytes(content)
+
+
+def rows(path, table):
+  with contextlib.closing(sqlite3.connect(path)) as database:
+    return len(database.execute(f"SELECT * FROM {table}").fetchall())
+
+
+@pytest.mark.parametrize("table", ["a", "gpkg_contents", "gpkg_spatial_ref_sys", "gpkg_ogr_contents"])
+def test_a_geopackage_whose_pages_are_shared_is_refused(tmp_path, table):
+  path = write(tmp_path / "a.gpkg", OTHERS)
+  before = rows(path, table)
+  share_pages(path, table, 1)
+  assert rows(path, table) == 100 * before  # The attack is real.
+  with pytest.raises(ValueError, match=r"a\.gpkg cannot .*damaged \(On tree page .*: export its layer"):
+    whole(path)
+
+
+def test_endless_pages_of_a_geopackage_take_no_time(tmp_path):
+  """These are more rows than a machine can read."""
+  path = write(tmp_path / "a.gpkg", OTHERS)
+  share_pages(path, "a", 15)
+  with pytest.raises(ValueError, match=r"a\.gpkg cannot .*damaged"):
+    whole(path)
+
+
+def test_a_view_of_a_geopackage_does_not_run_before_it_is_refused(tmp_path, monkeypatch):
+  path = change(
+    write(tmp_path / "a.gpkg", OTHERS), "ALTER TABLE gpkg_contents RENAME TO other",
+    "CREATE VIEW gpkg_contents AS WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) "
+    "SELECT printf('%01000d', x) AS table_name FROM c")
+  with contextlib.closing(sqlite3.connect(path)) as database:
+    rows = database.execute("SELECT lower(table_name) FROM gpkg_contents").fetchmany(50)
+  assert sum(len(row[0]) for row in rows) == 50_000  # The attack is real.
+  monkeypatch.setattr(geopackage_checks, "_check_layers", None)  # Not reached.
+  with pytest.raises(ValueError, match=r"a\.gpkg cannot .*: it holds a view or a virtual table"):
+    whole(path)
+
+
+def test_conditions_of_a_table_do_not_run(tmp_path):
+  path = write(tmp_path / "a.gpkg", OTHERS)
+  change(path, "CREATE TABLE b (x CHECK (length(printf('%0300000000d', x)) > 1))")
+  with contextlib.closing(sqlite3.connect(path)) as database, database:
+    database.execute("PRAGMA ignore_check_constraints=1")
+    database.execute("INSERT INTO b VALUES (1)")
+  assert whole(path).any()
+
+
+@pytest.mark.parametrize("kind", ["wal", "large", "types"])
+def test_honest_geopackages_are_read(tmp_path, kind):
+  path = write(tmp_path / "a.gpkg", [CIRCLE])
+  with contextlib.closing(sqlite3.connect(path)) as database:
+    if kind == "wal":
+      database.execute("PRAGMA journal_mode=WAL")
+    database.execute("CREATE TABLE b (x INTEGER NOT NULL, y TEXT)")
+    content = bytes(25 << 20 if kind == "large" else 10)
+    database.executemany("INSERT INTO b VALUES (?, ?)", [(1, content), (2, content)])
+    if kind == "types":  # GDAL changes the type of a field in this way.
+      database.execute("CREATE TABLE c (x INTEGER)")
+      database.execute("INSERT INTO c VALUES (1)")
+      database.execute("PRAGMA writable_schema=1")
+      text = "'CREATE TABLE c (x TEXT NOT NULL)'"
+      database.execute(f"UPDATE sqlite_master SET sql = {text} WHERE name = 'c'")
+    database.commit()
+    assert path.with_name("a.gpkg-wal").exists() == (kind == "wal")
+    assert whole(path).any()

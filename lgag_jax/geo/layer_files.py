@@ -6,33 +6,23 @@ CRSs in them can name anything. GeoJSON is text, in which another format may hid
 a copy of its shapes and fields.
 """
 
-import contextlib
 import io
 import json
 import pathlib
 import re
-import sqlite3
 from typing import Any
 
 import pyogrio
 
 from lgag_jax.geo import layer_formats, shapefile_parts
-from lgag_jax.imagery import plain_crs
+from lgag_jax.geo.geopackage_checks import check_crs, check_geopackage, is_geopackage
 
 # Otherwise GDAL reads notes in a file beside a layer.
 pyogrio.set_gdal_config_options({"GDAL_PAM_ENABLED": False})
 _MAX_JSON_BYTES = 1 << 27
 _MAX_JSON_PARTS = 1 << 22  # Lists and objects. Python takes some 130 bytes for each, if empty, too.
 _MAX_PRJ_BYTES = 1 << 16
-_MAX_SQL_STEPS = 10_000  # Thousands of steps of SQLite's machine.
-# What a GeoPackage consists of, as SQLite writes it, and views that the standard names.
-_PLAIN = re.compile(
-  r'CREATE (TABLE|TRIGGER|INDEX|UNIQUE INDEX|VIRTUAL TABLE ("[^"]+"|\w+) USING rtree\s*\()'
-)
-_VIEW = re.compile(r'CREATE VIEW "?((?:st_)?(?:spatial_ref_sys|geometry_columns))"? AS ')
 _PARTS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind")
-_MAX_TABLES = 600  # GDAL lists all of them for each layer that it opens.
-_GPKG_IDS = (b"GPKG", b"GP10", b"GP11")  # At byte 68 of an SQLite file.
 _TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
   kind + name for name in ("Polygon", "Point") for kind in ("", "Multi")
 ))
@@ -60,7 +50,7 @@ def source(path: pathlib.Path) -> tuple[str, str | bytes]:
     content = _parse(path)
     matches = isinstance(content, dict) and content.get("type") in _TYPES
   elif driver == "GPKG":
-    matches = _is_geopackage(header)
+    matches = is_geopackage(header)
   else:
     matches = header.startswith(b"\x00\x00\x27\x0a")
   if not matches:
@@ -167,83 +157,5 @@ def _check_shapefile(path: pathlib.Path) -> None:
     text = file.read_bytes().decode("latin-1")
     # GDAL joins the lines, each of which ends at a zero.
     joined = "".join(line.partition("\0")[0] for line in re.split(r"[\r\n]", text))
-    _check_crs(text)
-    _check_crs(joined)
-
-
-def _is_geopackage(header: bytes) -> bool:
-  return header.startswith(b"SQLite format 3\0") and header[68:72] in _GPKG_IDS
-
-
-def check_geopackage(path: pathlib.Path) -> None:
-  """Raises ValueError with the reason why GDAL must not open a file as GeoPackage.
-
-  A CRS may name other files. Virtual tables open them, and views and generated columns, which run when
-  a layer is listed or read, take any time and memory.
-  """
-  with path.open("rb") as file:
-    if not _is_geopackage(file.read(72)):
-      raise ValueError("it is no GeoPackage")
-  steps = iter(range(_MAX_SQL_STEPS))
-  address = f"{path.absolute().as_uri()}?mode=ro"
-  try:
-    with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
-      database.set_progress_handler(lambda: next(steps, -1) < 0, 1000)  # A view can be endless.
-      database.text_factory = lambda data: data.decode("latin-1")
-      _check_tables(database)
-      _check_counts(database)
-      for row in database.execute("SELECT * FROM gpkg_spatial_ref_sys"):
-        for value in row:
-          if isinstance(value, bytes):  # GDAL takes them for text.
-            value = database.execute("SELECT CAST(? AS TEXT)", (value,)).fetchone()[0]
-          if isinstance(value, str):
-            _check_crs(value)
-  except sqlite3.Error as error:
-    raise ValueError(str(error)) from error
-
-
-def _check_tables(database: sqlite3.Connection) -> None:
-  layers = {name for (name,) in database.execute("SELECT lower(table_name) FROM gpkg_contents")}
-  # SQLite makes what the text says, whatever the other columns of sqlite_master say.
-  for (text,) in database.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL"):
-    view = _VIEW.match(text)
-    if view and view[1] not in layers and "(" not in text:
-      continue
-    if not _PLAIN.match(text):
-      raise ValueError(
-        f"it holds a view or a virtual table ({text[:100]!r}), which may open other files or never "
-        "end: save its features as a layer"
-      )
-  count = database.execute("SELECT count(*) FROM pragma_table_list WHERE type = 'table'").fetchone()[0]
-  if count > _MAX_TABLES:
-    raise ValueError(
-      f"it holds {count} tables, more than the {_MAX_TABLES} that are supported: save the layer with "
-      "the labels alone"
-    )
-  for name, hidden in database.execute(
-    "SELECT t.name, max(x.hidden) FROM pragma_table_list t, pragma_table_xinfo(t.name) x "
-    "WHERE t.type = 'table' GROUP BY t.name"
-  ):
-    if hidden:
-      raise ValueError(f"its table {name!r} holds generated columns, which may take any memory")
-
-
-def _check_counts(database: sqlite3.Connection) -> None:
-  """Raises ValueError if a layer has more features than it says, since GDAL reads no more."""
-  tables = {name for (name,) in database.execute("SELECT lower(name) FROM sqlite_master")}
-  if "gpkg_ogr_contents" not in tables:
-    return
-  rows = database.execute("SELECT lower(table_name), feature_count FROM gpkg_ogr_contents").fetchall()
-  for table, stated in rows:
-    if stated is None or table not in tables:
-      continue
-    name = table.encode("latin-1").decode()
-    quoted = name.replace('"', '""')
-    count = database.execute(f'SELECT count(*) FROM "{quoted}"').fetchone()[0]
-    if count > stated:
-      raise ValueError(f"its layer {name!r} has {count} features, but says that it only has {stated}")
-
-
-def _check_crs(text: str) -> None:
-  if plain_crs.names_files(text):
-    raise ValueError(f"its CRS names other files, which lgag does not open: {text!r:.300}")
+    check_crs(text)
+    check_crs(joined)
