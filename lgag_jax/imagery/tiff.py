@@ -17,12 +17,23 @@ _OTHER_SPACES = {
   5: "CMYK", 8: "CIELAB", 9: "ICC L*a*b*", 10: "ITU L*a*b*", 32803: "a camera's raw pattern",
   32844: "LogL", 32845: "LogLuv",
 }
-_TYPE_BYTES = {3: 2, 8: 2, 4: 4, 9: 4, 11: 4, 13: 4, 5: 8, 16: 8, 18: 8}
+_TYPE_BYTES = {  # Of a value, where it is more than one.
+  3: 2, 8: 2, 4: 4, 9: 4, 11: 4, 13: 4, 5: 8, 10: 8, 12: 8, 16: 8, 17: 8, 18: 8,
+}
+# Offsets and sizes of strips and tiles; GDAL reads a part of them at a time, and has only one of each.
+_BLOCK_TAGS = {273, 279, 324, 325}
+# Of all other values. GDAL copies each into memory, and many may lie in the same bytes of the file.
+_MAX_TAG_BYTES = 64 << 20
+_ENTRY_BYTES = 64  # At least so many are needed to keep one.
 
 
 def directories(path: pathlib.Path) -> list[int]:
-  """Returns the offsets of a file's directories up to one that is cut off; ValueError for too many."""
+  """Returns the offsets of a file's directories up to one that is cut off.
+
+  Raises ValueError for too many, or for tags that take too much memory.
+  """
   offsets: dict[int, None] = {}
+  taken = 0
   with path.open("rb") as file, contextlib.suppress(struct.error):  # Of a file cut off in its head.
     word, first = _head(file)
     queue = [first]
@@ -30,9 +41,15 @@ def directories(path: pathlib.Path) -> list[int]:
       offset = queue.pop()
       if offset and offset not in offsets:
         offsets[offset] = None
-        queue += _next_directories(file, offset, word, is_first=len(offsets) == 1)
+        following, size = _next_directories(file, offset, word, is_first=len(offsets) == 1)
+        queue, taken = queue + following, taken + size
       if len(offsets) + len(queue) > _MAX_DIRECTORIES:
         raise ValueError(f"it has more than {_MAX_DIRECTORIES} images, masks and overviews")
+      if taken > _MAX_TAG_BYTES:
+        raise ValueError(
+          f"its tags claim {taken >> 20} MiB, more than the {_MAX_TAG_BYTES >> 20} MiB allowed. Write "
+          "a copy without metadata: gdal_translate -nomd in.tif out.tif"
+        )
   return list(offsets)
 
 
@@ -68,21 +85,28 @@ def _read_directory(
   return list(entries), following
 
 
-def _next_directories(file: BinaryIO, offset: int, word: str, *, is_first: bool) -> list[int]:
-  """Returns the offsets that a directory gives, those of subdirectories only if it is the first."""
+def _next_directories(
+  file: BinaryIO, offset: int, word: str, *, is_first: bool
+) -> tuple[list[int], int]:
+  """Returns the offsets that a directory gives, and how many bytes its tags take in memory.
+
+  Offsets of subdirectories count only in the first.
+  """
   try:
     entries, next_offset = _read_directory(file, offset, word)
   except (struct.error, OSError, OverflowError):  # Cut off: GDAL says so, or skips it.
-    return []
-  following = [next_offset]
+    return [], 0
+  following, taken = [next_offset], 0
   for tag, kind, values, field in entries:
+    width = _TYPE_BYTES.get(kind, 1)
+    if tag not in _BLOCK_TAGS:
+      taken += max(values * width, _ENTRY_BYTES)
     if tag == _SUB_DIRECTORIES and is_first:
-      width = _TYPE_BYTES.get(kind, 1)
       raw = _values(file, field, values * width, word)
       form = {2: "H", 4: "I", 8: "Q"}.get(width, "B")
       whole = raw[: len(raw) // width * width]
       following += [value for (value,) in struct.iter_unpack(word[0] + form, whole)]
-  return following
+  return following, taken
 
 
 def _values(file: BinaryIO, field: bytes, count: int, word: str) -> bytes:
