@@ -16,6 +16,10 @@ from lgag_jax.runtime import files
 
 SIDES = ("top", "bottom", "left", "right")
 _COLUMNS = ("class_index", "pixels", "known", "mean", "maximum", "touches_missing")
+_ARRAYS = {
+  *_COLUMNS, *SIDES, *(f"beyond_{name}" for name in SIDES), "ends", "side", "outlines",
+}
+_MAX_BYTES = 1 << 30  # A block has at most 16384 pixels on a side; a vertex takes 16 bytes.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,7 @@ def write(
 def read(path: pathlib.Path) -> BlockRegions:
   """Reads what `write` wrote; raises ValueError naming a damaged file."""
   try:
-    arrays = files.read_arrays(path)
+    arrays = files.read_arrays(path, _ARRAYS, _MAX_BYTES)
     content = arrays["outlines"].tobytes()
     starts = [0, *arrays["ends"].tolist()]
     outlines = np.empty(len(starts) - 1, object)

@@ -12,6 +12,7 @@ from lgag_jax.pages import pictures, rendering
 from lgag_jax.pages.pictures import Picture
 from lgag_jax.runtime import files, lock
 
+_MAX_EXAMPLES = 1 << 30  # Bytes: of one class 14 MB at 256 pixels, and 0.5 GB of four at 1024.
 
 def write_report(workdir: pathlib.Path) -> pathlib.Path:
   """Writes report.html, the workdir locked.
@@ -79,8 +80,9 @@ def _chart(values: dict, main: str, summary: ClassSummary) -> Picture:
 
 
 def _examples(workdir: pathlib.Path, config: Config, main: str) -> Picture | None:
-  rows = files.read_arrays(workdir / "eval" / "panels.npz")
   thresholds = load_thresholds(workdir, config)
+  names = {"id", "image", "truth", "seeds", "probability", *thresholds}
+  rows = files.read_arrays(workdir / "eval" / "panels.npz", names, _MAX_EXAMPLES)
   if not rows:
     return None
   return pictures.from_figure(figures.examples(rows, thresholds, main=main), "Examples of maps")
@@ -95,7 +97,7 @@ def _training(workdir: pathlib.Path, classes: list[ClassSummary]) -> Picture | N
 
 
 def _bank(workdir: pathlib.Path, config: Config) -> Picture | None:
-  anchors = files.read_arrays(workdir / "eval" / "bank.npz")
+  anchors = files.read_arrays(workdir / "eval" / "bank.npz", ("features", "valid", "centres"))
   if not anchors["valid"].any():
     return None
   figure = figures.bank(**anchors, names=["background", *config.data.classes])

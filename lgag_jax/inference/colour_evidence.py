@@ -24,6 +24,7 @@ from lgag_jax.runtime import files
 from lgag_jax.trunks.layers import resize
 
 FILE = "colour_evidence.npz"  # In a workdir, beside thresholds.json.
+_ARRAYS = ("log_ratio", "network_weight", "low", "high", "bands", "in_unit_range", "paired")
 BINS = 24  # Per colour axis.
 _BLUR = 0.7  # Standard deviation in cells, of the evidence over the image.
 _STRIDE = 4  # Of the grid of cells, in pixels of the network's image.
@@ -113,7 +114,7 @@ def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence |
     return None
   if not path.exists():
     raise ValueError(f"{path} is missing, which the thresholds belong to: run --mode=eval.")
-  arrays = files.read_arrays(path)
+  arrays = files.read_arrays(path, _ARRAYS)
   try:
     classes = len(config.data.classes)
     evidence = ColourEvidence(

@@ -16,7 +16,7 @@ import shutil
 import stat
 import unicodedata
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import IO, Any, BinaryIO
 
 import numpy as np
@@ -25,7 +25,6 @@ import numpy as np
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}(?:[.-].*)?|\.rows-.*\.(?:tif|png)", re.DOTALL)
 _LITTLE_ROOM = 1 << 20  # Bytes.
 MAX_READ_BYTES = 256 << 20  # Of a text or picture of an output.
-_MAX_ARRAY_BYTES = 4 << 30  # An evaluation's examples take some megabytes.
 
 
 @contextlib.contextmanager
@@ -230,15 +229,21 @@ def write_at(file: IO[bytes], content: bytes, offset: int) -> None:
     left, offset = left[count:], offset + count
 
 
-def read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Reads an .npz; raises ValueError naming a file that is damaged, too large, or holds objects."""
+def read_arrays(
+  path: pathlib.Path, names: Collection[str], max_bytes: int = MAX_READ_BYTES
+) -> dict[str, np.ndarray]:
+  """Reads those arrays of an .npz that `names` has; what else it holds is not read.
+
+  Raises ValueError naming a file that is damaged, whose arrays are too large, or hold objects.
+  """
   try:
     with zipfile.ZipFile(path) as archive:
-      size = sum(entry.file_size for entry in archive.infolist())
-    if size > _MAX_ARRAY_BYTES:
-      raise ValueError(f"it claims to hold {size / 2**30:.0f} GiB")
+      entries = [x for x in archive.infolist() if x.filename.removesuffix(".npy") in names]
+    if (size := sum(entry.file_size for entry in entries)) > max_bytes:
+      allowed = f"more than the {max_bytes >> 20} MiB allowed"
+      raise ValueError(f"its arrays claim {size >> 20} MiB, {allowed}")
     with np.load(path, allow_pickle=False) as arrays:
-      return dict(arrays)
+      return {name: arrays[name] for name in arrays.files if name in names}
   except Exception as error:  # A header may claim any shape, and damaged ones raise nearly anything.
     reason = str(error)[:200] or type(error).__name__
     raise ValueError(f"{path} cannot be read: {reason}. Run --mode=eval again.") from error
