@@ -285,6 +285,27 @@ def test_tables_that_would_be_half_read_are_refused(tmp_path, content, words):
     tables.read_table(tmp_path / "t.csv", ())
 
 
+@pytest.mark.parametrize(("header", "row", "words"), [
+  (["image", *map(str, range(20_000))], ["a.png"] * 20_001, "row 1 has 20001 cells .*more than"),
+  (["image", "split"], ["a.png", "x" * 500] * 600, "row 2 has 1200 cells .*more than the 1000 columns"),
+  (["image", *map(str, range(998)), "Image"], ["a.png"], "the column image twice"),
+])
+def test_very_wide_tables_are_refused_in_few_words(tmp_path, header, row, words):
+  (tmp_path / "t.csv").write_text(f"{','.join(header)}\n{','.join(row)}\n")
+  with pytest.raises(ValueError, match=rf"t\.csv.*{words}") as error:
+    tables.read_table(tmp_path / "t.csv", ("image",))
+  assert len(str(error.value)) < 600 + len(str(tmp_path))
+
+
+@pytest.mark.parametrize(("columns", "empty"), [(2, 0), (1000, 0), (2, 16_382)])
+def test_wide_tables_are_read(tmp_path, columns, empty):
+  names = ["image", *(f"c{i}" for i in range(columns - 1))]
+  text = "".join(f"{','.join(cells)}{',' * empty}\n" for cells in (names, ["a.png"] * columns))
+  (tmp_path / "t.csv").write_text(text)
+  ((_, line),) = tables.read_table(tmp_path / "t.csv", ("image",))
+  assert line == dict.fromkeys(names, "a.png")
+
+
 def test_sizes_must_match(tmp_path):
   path = write_png(tmp_path / "m.png", pixels(7, 9))
   assert reading.image_size(path) == (7, 9)

@@ -5,6 +5,7 @@ readers here remove.
 """
 
 import codecs
+import collections
 import csv
 import io
 import pathlib
@@ -14,6 +15,8 @@ from typing import Any
 # What a spreadsheet may calculate, also after spaces, and the same with apostrophes before it.
 _FORMULA = re.compile(r"['\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
 _MAX_BYTES = 1 << 28
+_MAX_COLUMNS = 1000
+_MAX_QUOTED = 200  # Characters of a row in a message.
 _DELIMITERS = (",", ";", "\t")
 # Names of the image column, in lower case; the first is the one that rows are read with.
 IMAGE_NAMES = ("image", "filename", "path")
@@ -29,18 +32,20 @@ def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[Line]:
   as a whole.
   """
   try:
-    rows = _rows(_text(path))
+    rows = _rows(path, _text(path))
   except (csv.Error, UnicodeDecodeError) as error:
     raise ValueError(
       f"{path} is not a comma-separated table in UTF-8: {error}. Save it as one."
     ) from error
   header = rows[0][1] if rows else []
-  columns = ", ".join(header)
+  columns = _quoted(header)
   while header and not header[-1]:
     header.pop()
   names = [_canonical(name, header) for name in header]
-  if repeated := [name for name in names if names.count(name) > 1]:
-    raise ValueError(f"{path} has the column {repeated[0]} twice ({columns}): remove one of them.")
+  if repeated := [name for name, times in collections.Counter(names).items() if times > 1]:
+    raise ValueError(
+      f"{path} has the column {_quoted(repeated[:1])} twice ({columns}): remove one of them."
+    )
   missing = [name for name in required if name not in names]
   if missing:
     raise ValueError(
@@ -73,7 +78,7 @@ def _text(path: pathlib.Path) -> str:
   return text
 
 
-def _rows(text: str) -> list[tuple[int, list[str]]]:
+def _rows(path: pathlib.Path, text: str) -> list[tuple[int, list[str]]]:
   """Returns the rows that are not empty, with their lines; the header's delimiter divides all."""
   first, _, rest = text.partition("\n")
   skipped = 0
@@ -90,8 +95,13 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
         f"a cell that ends in line {reader.line_num + skipped} holds what look like rows; is a "
         "quotation mark before it not closed?"
       )
+    if any(cells[_MAX_COLUMNS:]):
+      raise ValueError(
+        f"{path}, row {reader.line_num + skipped} has {len(cells)} cells ({_quoted(cells)}), more than "
+        f"the {_MAX_COLUMNS} columns allowed: save a table with only the columns that lgag reads."
+      )
     if any(cells):
-      rows.append((reader.line_num + skipped, cells))
+      rows.append((reader.line_num + skipped, cells[:_MAX_COLUMNS]))
   if rows:
     rows[0] = rows[0][0], [name.lower() for name in rows[0][1]]
   return rows
@@ -100,6 +110,11 @@ def _rows(text: str) -> list[tuple[int, list[str]]]:
 def _holds_rows(cell: str, delimiter: str, marks: int) -> bool:
   """Whether a line of a cell, from the second on, has as many separators as the header."""
   return marks > 0 and any(line.count(delimiter) >= marks for line in cell.splitlines()[1:])
+
+
+def _quoted(names: list[str]) -> str:
+  text = ", ".join(names)
+  return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."
 
 
 def _canonical(name: str, header: list[str]) -> str:
@@ -111,6 +126,6 @@ def _cells(path: pathlib.Path, number: int, names: list[str], cells: list[str]) 
   if extra or len(cells) < len(names):
     raise ValueError(
       f"{path}, row {number} has {len(cells)} cells, but the header has {len(names)} columns "
-      f"({', '.join(names)}): write every cell, also an empty one, with the header's separator."
+      f"({_quoted(names)}): write every cell, also an empty one, with the header's separator."
     )
   return dict(zip(names, cells, strict=False))
