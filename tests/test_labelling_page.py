@@ -167,6 +167,7 @@ def test_selecting_undoing_and_filtering_by_keys_and_mouse(place):
   process.end(signal.SIGINT)
 
 
+@pytest.mark.longest
 def test_the_page_suggests_tiles_and_says_what_it_learned(place):
   folder, labels, flags = place
   given, process = {}, labelling_server(folder, flags[0])

@@ -439,6 +439,7 @@ def test_a_network_of_one_date_refuses_a_second(tmp_path):
     array_scenes.with_before(batch, texture(2), DataConfig(), 0.0)
 
 
+@pytest.mark.longest
 def test_an_exported_program_says_that_it_takes_two_dates(workdir):
   model, settings = prediction.load_model(workdir), export_options.Settings()
   facts = export.facts(model, settings)

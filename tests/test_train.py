@@ -114,6 +114,7 @@ def test_three_stops_leave_nothing_different(trained, module_config, tmp_path):
   assert told(tmp_path) == told(reference)
 
 
+@pytest.mark.longest
 def test_evaluation_of_the_workdir_gives_the_same_numbers(trained):
   workdir, _ = trained
   before = json.loads((workdir / "eval" / "validation.json").read_text())
@@ -197,6 +198,7 @@ def test_no_checkpoint_is_a_clear_error(trained, tmp_path):
     restore.restore(tmp_path / "nowhere", sharding.make_mesh())
 
 
+@pytest.mark.longest
 def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_folder, tmp_path, caplog):
   """The folder holds names as long as they can be, an image of an odd size and place, and a bad one."""
   workdir, _ = trained

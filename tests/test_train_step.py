@@ -125,6 +125,7 @@ def test_the_whole_trunk_but_its_stem_trains_if_told(config):
     assert any(moved) == (name != "stem"), name
 
 
+@pytest.mark.longest
 def test_bad_examples_of_weight_zero_change_nothing(config):
   def one_step(spoil):
     mesh = sharding.make_mesh()
