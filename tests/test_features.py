@@ -50,6 +50,7 @@ def open_split(split, config, workdir):
   return fill_trunk_outputs.open_split(source, network, state, config, mesh, workdir)
 
 
+@pytest.mark.longest
 def test_splits_with_the_same_names_are_kept_apart(split_folders, small_config, tmp_path):
   small_config.data.directory = str(split_folders)
   config = configs.from_mapping(small_config)

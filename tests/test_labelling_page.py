@@ -131,6 +131,7 @@ def test_sixty_tiles_by_keys_with_a_killed_server_between(place):
   process.end(signal.SIGINT)
 
 
+@pytest.mark.longest
 def test_selecting_undoing_and_filtering_by_keys_and_mouse(place):
   folder, _, flags = place
   process = labelling_server(folder, *flags)

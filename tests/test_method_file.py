@@ -201,9 +201,9 @@ def test_a_workdir_makes_nothing_be_imported(fresh, tmp_path, small_config):
   assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.longest
 @pytest.mark.parametrize("code", [
-  pytest.param(EXAMPLES[0], id="nearest"),
-  pytest.param(EXAMPLES[1], id="moving_average", marks=pytest.mark.longest),
+  pytest.param(EXAMPLES[0], id="nearest"), pytest.param(EXAMPLES[1], id="moving_average"),
 ])
 def test_the_examples_of_the_docs_define_a_method(fresh, tmp_path, code, small_config):
   assert len(code.splitlines()) < 40

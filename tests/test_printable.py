@@ -75,6 +75,7 @@ def test_errors_of_libraries_are_one_line_that_names_their_kind(monkeypatch, err
   assert len(str(ended.value).splitlines()) == 1 and "--verbosity=1" in str(ended.value)
 
 
+@pytest.mark.longest
 def test_verbosity_shows_where_an_error_arose(tmp_path):
   arguments = ["--mode=eval", f"--workdir={tmp_path}/\x1b[31mnone"]
   short, long = call(*arguments), call(*arguments, "--verbosity=1")

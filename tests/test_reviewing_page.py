@@ -96,6 +96,7 @@ def area(line):
   return shapely.from_wkt(line["geometry"]).area / 4
 
 
+@pytest.mark.longest
 def test_drawing_cutting_and_editing_with_the_mouse(maps):
   process = reviewing_server(maps)
   with browser() as driver:

@@ -17,9 +17,11 @@ OTHERS = [on_earth(shapely.box(n, 1, n + 1, 2)) for n in range(3)]
 
 
 def write(path, shapes):
+  """Writes a layer without a spatial index: the SQLite of TensorFlow, which may be loaded, has none."""
+  creation = {"SPATIAL_INDEX": "NO"} if path.suffix == ".gpkg" else {}
   pyogrio.raw.write(
     path, shapely.to_wkb(shapes), [np.arange(len(shapes))], ["n"], layer="a", crs="EPSG:32644",
-    geometry_type="Polygon")
+    geometry_type="Polygon", layer_options=creation)
   return path
 
 
@@ -106,13 +108,11 @@ def test_shapefiles_as_editors_leave_them_are_read(tmp_path, kind):
 
 
 def change(path, *texts):
-  """Runs statements on a GeoPackage without its triggers and its spatial index."""
+  """Runs statements on a GeoPackage without its triggers."""
   with contextlib.closing(sqlite3.connect(path)) as database, database:
     triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
     for (name,) in database.execute(triggers).fetchall():
       database.execute(f'DROP TRIGGER "{name}"')
-    database.execute("DROP TABLE IF EXISTS rtree_a_geom")
-    database.execute("DELETE FROM gpkg_extensions")
     for text in texts:
       database.execute(text)
   return path
@@ -172,7 +172,7 @@ def test_a_geopackage_whose_pages_are_shared_is_refused(tmp_path, table):
   before = rows(path, table)
   share_pages(path, table, 1)
   assert rows(path, table) == 100 * before  # The attack is real.
-  with pytest.raises(ValueError, match=r"a\.gpkg cannot .*damaged \(On tree page .*: export its layer"):
+  with pytest.raises(ValueError, match=r"a\.gpkg cannot .*damaged \(.* page .*: export its layer"):
     whole(path)
 
 

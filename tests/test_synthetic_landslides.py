@@ -80,6 +80,7 @@ def test_a_patch_too_small_is_refused():
     drawing.draw_patch(0, size=32, landslide=True)
 
 
+@pytest.mark.longest
 def test_masks_are_exact():
   _, masks, labels = patches()
   assert set(np.unique(masks)) == {0, 1}
