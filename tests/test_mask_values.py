@@ -171,6 +171,16 @@ def test_a_declared_nodata_value_of_255_is_not_taken_for_landslides_nor_in_silen
   np.testing.assert_array_equal(mask, SLIDES * UNKNOWN)
 
 
+@pytest.mark.parametrize(("nodata", "dtype"), [(-2147483648, np.int32), (255, np.uint8), (9, np.uint8)])
+def test_masks_without_any_background_are_refused(tmp_path, nodata, dtype):
+  """As a GIS rasterises polygons: all but the landslides is nodata."""
+  path = write(tmp_path / "m.tif", np.where(SLIDES, 1, nodata).astype(dtype), nodata=nodata)
+  with pytest.raises(ValueError, match=rf"m\.tif declares {nodata} as nodata.* no mask holds 0"):
+    rule(path)
+  assert rule(path, ignore=-1).ignore == -1
+  assert rule(path, write(tmp_path / "n.tif", SLIDES)).ignore == -1  # Another one shows background.
+
+
 @pytest.mark.parametrize("quality", [30, 75, 95])
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".tif"])
 def test_jpeg_masks_are_split_at_half(tmp_path, caplog, quality, suffix):

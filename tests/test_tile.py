@@ -475,3 +475,13 @@ def test_a_band_of_data_that_is_taken_for_alpha_is_named(tmp_path, caplog, alpha
   named = "its band 4 is marked as alpha, so lgag takes it for transparency" in caplog.text
   assert named == (alpha == "near infrared")
   assert not named or "--bands=1,2,3,4" in caplog.text
+
+
+@pytest.mark.parametrize("side", [SIDE, SIDE // 2, 2 * SIDE])
+def test_the_manifest_of_tiles_is_no_table_of_labels(tmp_path, side):
+  write_scene(tmp_path / "scene.tif")
+  write_layer(tmp_path / "a.gpkg", [shapely.box(2, 2, 14, 14)])
+  tile.cut(options(tmp_path, labels=str(tmp_path / "a.gpkg")))
+  manifest = tmp_path / "tiles/manifest.csv"
+  with pytest.raises(ValueError, match=r"manifest\.csv is the manifest of a training set.*tiles\.gpkg"):
+    tile.cut(options(tmp_path, labels=str(manifest), output=str(tmp_path / "x"), tile_size=side))

@@ -132,6 +132,14 @@ def _clean_rule(
   if strange or len(counts) >= mask_counts.MAX_VALUES:
     value = max(strange, key=abs) if strange else UNKNOWN
     raise ValueError(_question(_holder(values, value), counts, value, option))
+  missing = next((item for item in values.items() if item[1].nodata is not None), None)
+  if marked and missing and 0 not in counts:
+    path, value = missing[0], f"{missing[1].nodata:.12g}"
+    raise ValueError(
+      f"{path} declares {value} as nodata, which means unknown, and no mask holds 0: no ground is "
+      f"known to have no landslide. If {value} means that, save the mask with 0 there. If it does mean "
+      f"unknown, set {option}=-1."
+    )
   if UNKNOWN in marked:
     _LOG.info("%s holds the values %s: 255 means %s.", _holder(values, UNKNOWN), _listed(counts),
               "unknown" if others else "landslide")

@@ -144,6 +144,11 @@ def _table(path: pathlib.Path) -> list[tables.Line]:
       f"{path} lacks the column label of a table of tiles, and inventories are not read from tables. "
       f"{layer_formats.remedy(path)}"
     )
+  if set(splits.TILE_COLUMNS) <= names:  # Its rows and columns are of tiles of any size.
+    raise ValueError(
+      f"{path} is the manifest of a training set, which does not say how large its tiles are. Give "
+      "tiles.gpkg beside it, or the labels that they were cut by."
+    )
   return tables.read_table(path, ("label",))
 
 
