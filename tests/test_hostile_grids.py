@@ -1,8 +1,5 @@
 """Small files far finer than the grid that they are read on take little memory, and are read right."""
 
-import json
-import subprocess
-import sys
 
 import numpy as np
 import pyproj
@@ -22,18 +19,18 @@ from lgag_jax.geo.reference import open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
+from tests.peak_memory import growths
 
 UTM = CRS.from_epsg(32633)
 SIDE = 256.0  # Metres.
 MEASURE = """
-import json, os, pathlib, sys
+import pathlib, sys
 from rasterio.windows import Window
 from lgag_jax.geo import clouds
 from lgag_jax.geo.pair import open_pair
 from lgag_jax.geo.scene import open_scene
-from tests import test_hostile_grids as here
+from tests import peak_memory, test_hostile_grids as here
 folder = pathlib.Path(sys.argv[1])
-peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) >> 10
 scene = folder / "scene.tif"
 def cover(name):
   with open_scene(scene, 3) as opened:
@@ -48,14 +45,7 @@ uses = {
   "before": lambda: both("strip.tif"), "before, standing": lambda: both("tall.tif"),
   "mask": lambda: here.label(folder / "fine.tif"), "area": lambda: here.read(folder / "fine.tif"),
 }
-for name, use in uses.items():
-  if os.fork():  # A process a use, or one's peak would hide another's.
-    assert os.wait()[1] == 0
-    continue
-  before = peak()
-  use()
-  print(json.dumps([name, peak() - before]), flush=True)
-  os._exit(0)
+peak_memory.print_growths(uses)
 """
 
 
@@ -98,9 +88,7 @@ def test_finer_grids_take_little_memory(tmp_path):
   write(tmp_path / "tall.tif", 1 << 17, 64)
   write(tmp_path / "fine.tif", 6000, 6000)
   assert all(path.stat().st_size < 50_000 for path in tmp_path.iterdir())
-  command = [sys.executable, "-W", "ignore", "-c", MEASURE, tmp_path]
-  run = subprocess.run(command, capture_output=True, text=True, check=True)
-  peaks = dict(map(json.loads, run.stdout.splitlines()))
+  peaks = growths(MEASURE, tmp_path)
   assert len(peaks) == 7 and peaks.pop("plain") > 400  # MiB: the attack is real.
   assert max(peaks.values()) < 350, peaks
 

@@ -1,8 +1,5 @@
 """Rasters in foreign outputs: small files of many bands or of huge blocks take little memory."""
 
-import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -13,18 +10,19 @@ from affine import Affine
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling.map_layer import MapLayer
 from lgag_jax.mapping import preview, rasters
+from tests.peak_memory import growths
 from tests.test_labelling_map import write_map
 
 MEASURE = """
-import json, os, pathlib, sys
+import pathlib, sys
 import rasterio
 import rasterio.features
 from affine import Affine
 from lgag_jax.labelling.map_layer import MapLayer
 from lgag_jax.mapping import preview
+from tests import peak_memory
 folder = pathlib.Path(sys.argv[1])
 path = folder / "probability" / "a.tif"
-peak = lambda: int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0]) >> 10
 def whole():
   with rasterio.open(path) as raster:
     raster.read(out_shape=(raster.count, 1500, 1500))
@@ -32,14 +30,7 @@ uses = {
   "whole": whole, "preview": lambda: preview.preview(path, [0.5] * 200),
   "layer": lambda: MapLayer(folder).draw(folder / "scene.tif", (0, 0, 600, 600), 768),
 }
-for name, use in uses.items():
-  if os.fork():  # A process a use, or one's peak would hide another's.
-    assert os.wait()[1] == 0
-    continue
-  before = peak()
-  use()
-  print(json.dumps([name, peak() - before]), flush=True)
-  os._exit(0)
+peak_memory.print_growths(uses)
 """
 
 
@@ -57,9 +48,7 @@ def test_many_bands_take_little_memory(tmp_path):
   write_map(tmp_path, tmp_path / "scene.tif", np.zeros((1, 8, 8), np.uint8))
   path = write_sparse(tmp_path / "probability" / "a.tif", 200, side=600, rows=256, cols=256)
   assert path.stat().st_size < 200_000
-  command = [sys.executable, "-W", "ignore", "-c", MEASURE, tmp_path]
-  run = subprocess.run(command, capture_output=True, text=True, check=True)
-  peaks = dict(map(json.loads, run.stdout.splitlines()))
+  peaks = growths(MEASURE, tmp_path)
   assert peaks["whole"] > 400  # MiB: the attack is real.
   assert max(peaks["preview"], peaks["layer"]) < 300, peaks
 

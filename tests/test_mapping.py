@@ -139,8 +139,12 @@ def test_a_map_equals_that_of_the_whole_scene_at_once(batch_sizes, tmp_path, sha
   assert products.is_complete(plan, tmp_path)
 
 
-@pytest.mark.parametrize("programs", [1, 2, 5])
-def test_programs_that_end_out_of_order_draw_the_same_map(batch_sizes, tmp_path, monkeypatch, programs):
+@pytest.mark.parametrize(("cores", "side", "programs"), [
+  (1, SIDE, 1), (2, SIDE, 2), (5, SIDE, 5), (5, 2 * SIDE, 2), (5, 4 * SIDE, 1),
+])
+def test_programs_that_end_out_of_order_draw_the_same_map(
+  batch_sizes, tmp_path, monkeypatch, cores, side, programs
+):
   compute, running, most, delays = window_pipeline.make_window_scores, set(), [], iter(range(99))
 
   def make_window_scores(*arguments):
@@ -157,11 +161,10 @@ def test_programs_that_end_out_of_order_draw_the_same_map(batch_sizes, tmp_path,
     return late_scores
 
   monkeypatch.setattr(window_pipeline, "make_window_scores", make_window_scores)
-  monkeypatch.setattr(os, "cpu_count", lambda: programs)
-  pixels, mesh = picture(200, 140), sharding.make_mesh(jax.devices()[:1])
+  monkeypatch.setattr(os, "cpu_count", lambda: cores)
+  pixels, mesh = picture(230, 170), sharding.make_mesh(jax.devices()[:1])
   path = write_scene(tmp_path / "scene.tif", pixels)
-  assert window_pipeline.programs_at_once(mesh) == programs
-  predict(path, tmp_path, Options(probability="float32"), mesh=mesh)
+  predict(path, tmp_path, Options(probability="float32", tile_size=side), mesh=mesh)
   assert set(batch_sizes) == {1}
   assert max(most) == programs
   np.testing.assert_allclose(

@@ -48,5 +48,5 @@ def _rate(run, windows: int, seconds: float) -> float:
 
 
 if __name__ == "__main__":
-  print(json.dumps({"onnxruntime": onnxruntime, "openvino": openvino}[sys.argv[1]](
-    sys.argv[2], float(sys.argv[3]))))
+  engine = {"onnxruntime": onnxruntime, "openvino": openvino}[sys.argv[1]]
+  print(json.dumps({"rate": engine(sys.argv[2], float(sys.argv[3]))}))

@@ -9,10 +9,8 @@ other work.
 
 import argparse
 import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +20,7 @@ import jax
 import numpy as np
 
 from benchmarks.speed import timing
+from benchmarks.speed.__main__ import call
 from lgag_jax.export import export
 from lgag_jax.mapping import predict, window_pipeline, window_scores
 from lgag_jax.options.export import Settings
@@ -42,21 +41,13 @@ def here(workdir: pathlib.Path, together: bool) -> float:
   shape = count, plan.side, plan.side, model.config.data.channels
   pixels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
   compute = lambda _: jax.block_until_ready(scores(model.state, pixels))
-  threads = 1 if together else window_pipeline.programs_at_once(model.mesh)
+  threads = 1 if together else window_pipeline.programs_at_once(model.config, model.mesh, plan)
   compute(0)
   with ThreadPoolExecutor(threads) as pool:
     done, start = 0, time.perf_counter()
     while (seconds := time.perf_counter() - start) < _SECONDS:
       done += len(list(pool.map(compute, range(4 * threads)))) * count
   return done / seconds
-
-
-def _call(command: list[str]) -> float:
-  environment = timing.environment(quick=False) | {"PYTHONPATH": os.getcwd()}
-  result = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-  if result.returncode:
-    raise SystemExit(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
-  return float(json.loads(result.stdout.splitlines()[-1]))
 
 
 def measure(workdir: pathlib.Path, python: str) -> dict[str, list[float]]:
@@ -75,7 +66,7 @@ def measure(workdir: pathlib.Path, python: str) -> dict[str, list[float]]:
     for number in range(_ROUNDS):
       # Every other round goes backwards: a machine that slows down favours no side.
       for name in list(commands)[:: -1 if number % 2 else 1]:
-        rates[name].append(_call(commands[name]))
+        rates[name].append(call(commands[name], quick=False)["rate"])
   return rates
 
 
@@ -96,7 +87,7 @@ def main() -> None:
   arguments = parser.parse_args()
   workdir = arguments.workdir.absolute()
   if arguments.turn:
-    print(json.dumps(here(workdir, arguments.turn == "together")))
+    print(json.dumps({"rate": here(workdir, arguments.turn == "together")}))
   else:
     print(table(measure(workdir, arguments.python)))
 

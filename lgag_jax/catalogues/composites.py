@@ -164,9 +164,7 @@ def _warp(
   if resampling is None:
     ratio = (grid.gsd() or 1.0) / (source.gsd() or grid.gsd() or 1.0)
     resampling = Resampling.average if ratio > _COARSER else Resampling.bilinear
-  assert grid.crs is not None
-  same = crs_relation.same(grid.crs, source.crs)
-  to_file = None if same else crs_relation.transformer(grid.crs, source.crs)
+  to_file = crs_relation.needed_transformer(grid.crs, source.crs)
   most = _WARP_BYTES // sum(np.dtype(raster.dtypes[band - 1]).itemsize for band in bands)
   shape, values = (grid.height, grid.width), None
   valid = np.zeros(shape, bool)

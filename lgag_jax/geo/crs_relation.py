@@ -60,6 +60,15 @@ def transformer(crs: CRS | str, target: CRS | str) -> pyproj.Transformer | None:
     return None
 
 
+def needed_transformer(
+  crs: CRS | str | None, target: CRS | str | None
+) -> pyproj.Transformer | None:
+  """Returns `transformer`'s result; None, too, where numbers stay: in one system, or an unknown one."""
+  if not crs or not target or same(crs, target):
+    return None
+  return transformer(crs, target)
+
+
 @functools.cache
 def _warn_of_datums(first: str, second: str) -> None:
   """Logs that places may be wrong, unless both ellipsoids are about the same, or one is a sphere.

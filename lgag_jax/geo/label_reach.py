@@ -66,9 +66,7 @@ def overlaps(mask: Grid, grid: Grid) -> bool:
   """Returns whether a mask reaches a scene, as far as their places are known."""
   if not (mask.georeferenced and grid.georeferenced):
     return True
-  to_mask = None
-  if mask.crs and grid.crs and not crs_relation.same(mask.crs, grid.crs):
-    to_mask = crs_relation.transformer(grid.crs, mask.crs)
+  to_mask = crs_relation.needed_transformer(grid.crs, mask.crs)
   return bool(windows_below(grid.transform, (grid.height, grid.width), to_mask, mask))
 
 

@@ -18,9 +18,7 @@ def check_view(path: pathlib.Path, raster: Raster, *, mask: Grid, grid: Grid) ->
 
   `mask` is the raster's own grid.
   """
-  to_mask = None
-  if mask.crs and grid.crs and not crs_relation.same(mask.crs, grid.crs):
-    to_mask = crs_relation.transformer(grid.crs, mask.crs)
+  to_mask = crs_relation.needed_transformer(grid.crs, mask.crs)
   most = _MOST_BYTES // np.dtype(raster.dtypes[0]).itemsize
   parts = parts_below(
     path, grid.transform, (grid.height, grid.width), to_mask, mask, most, least=_SIDE)

@@ -28,7 +28,7 @@ from lgag_jax.state import TrainState
 
 # On a CPU a program for one window finds its data in the cache. Several such programs at once use the
 # cores better than one program for several windows, whose operations are too small to divide.
-_MAX_CPU_PROGRAMS = 8  # At once: each takes memory.
+_MAX_CPU_WINDOWS = 8  # Of the training size at once, since each takes memory; of larger ones fewer.
 _BATCHES_AHEAD = 2  # Batches read before they are needed, and computed before they are written.
 
 
@@ -89,8 +89,9 @@ def run(
   Several calls that share `scores_at`, made by `compiled_scores`, compile once.
   """
   scores_at = scores_at or compiled_scores(network, config, mesh)
-  batches, programs = _read_batches(jobs, config, mesh), programs_at_once(mesh)
+  batches, programs = _read_batches(jobs, config, mesh), _threads(mesh)
   ahead = _BATCHES_AHEAD * programs
+  computing: collections.deque[Future] = collections.deque(maxlen=programs)
   writing, compiled = collections.deque(), set()
   with (
     ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(programs) as computer,
@@ -101,7 +102,11 @@ def run(
       while (batch := reading_ahead.popleft().result()) is not None:
         preemption.check()
         reading_ahead.append(reader.submit(next, batches, None))
+        if (most := programs_at_once(config, mesh, batch.windows)) < programs:
+          while len(computing) >= most:
+            computing.popleft().result()
         outputs = computer.submit(_compute, batch, scores_at, state, wait=programs > 1)
+        computing.append(outputs)
         if batch.kind not in compiled:  # Threads that begin together would each compile it.
           compiled.add(batch.kind)
           outputs.result()
@@ -115,11 +120,16 @@ def run(
         future.cancel()
 
 
-def programs_at_once(mesh: Mesh) -> int:
+def programs_at_once(config: Config, mesh: Mesh, windows: WindowPlan | None) -> int:
   """Returns how many batches are computed at the same time."""
+  side = windows.model_side if windows else config.data.image_size
+  return min(_threads(mesh), max(1, round(_MAX_CPU_WINDOWS * (config.data.image_size / side) ** 2)))
+
+
+def _threads(mesh: Mesh) -> int:
   if mesh.devices.flat[0].platform != "cpu" or mesh.size > 1:  # Devices wait for each other.
     return 1
-  return min(_MAX_CPU_PROGRAMS, os.cpu_count() or 1)
+  return min(_MAX_CPU_WINDOWS, os.cpu_count() or 1)
 
 
 def batch_size(config: Config, mesh: Mesh) -> int:
