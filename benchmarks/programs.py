@@ -39,14 +39,8 @@ def published(method: str) -> Config:
 @functools.lru_cache(maxsize=4)
 def state_shapes(config: Config) -> TrainState:
   """Returns the shapes of a config's train state; no array is made and no weight read."""
-  network = networks.build(config)
   transform = optimizer.make_optimizer(config, 1)
-
-  def init(key):
-    trunk = network.init_trunk(key, config.data.channels)
-    return train_step.fresh_state(network, config, transform, trunk)
-
-  return jax.eval_shape(init, jax.random.key(0))
+  return train_step.state_shapes(networks.build(config), config, transform)
 
 
 def batch_shapes(config: Config, *, taps: bool = False) -> dict:

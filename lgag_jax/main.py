@@ -82,12 +82,9 @@ def _run_in_workdir(*arguments) -> None:
     from lgag_jax.imagery import listing
 
     listing.scene_files(_FLAGS.input)  # Reports a wrong name before the slow imports.
-  import tensorflow as tf
-
   from lgag_jax.runtime import compiled_programs, preemption, processes
 
   _log_only_this_package()
-  tf.config.set_visible_devices([], "GPU")  # Leaves the accelerator to JAX.
   compiled_programs.enable_cache(cpu_only=_FLAGS.engine == "ray")  # Its workers need the accelerator.
   processes.start(_FLAGS.distributed, _FLAGS.coordinator, _FLAGS.processes, _FLAGS.process)
   if not processes.is_first():

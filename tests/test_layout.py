@@ -16,9 +16,7 @@ NAMES = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in MODU
 TOP = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
 ENTRANCES = {"main", "api"}  # They may import everything.
 TENSORFLOW = {
-  "main": {"tensorflow"},  # Keeps the accelerator from TensorFlow.
-  "blocks.network_maker": {"tensorflow"},  # Likewise.
-  "inputs.augment": {"tensorflow"}, "inputs.pipeline": {"tensorflow"},
+  "runtime.host_tensorflow": {"tensorflow"},  # Keeps the accelerator from it.
   "inputs.originals": {"tensorflow_datasets"}, "inputs.splits": {"tensorflow_datasets"},
   "inputs.tfds_source": {"tensorflow_datasets"},
 }
@@ -100,6 +98,19 @@ def test_tensorflow_stays_at_the_edge():
     if libraries:
       found[module_name(path)] = libraries
   assert found == TENSORFLOW
+
+
+@pytest.mark.parametrize("name", [
+  "mapping.predict", "blocks.area_job", "blocks.network_maker", "export.export", "api", "tiling.tile",
+  "labelling.label", "reviewing.review",
+])
+def test_mapping_does_not_wait_for_tensorflow(name):
+  graph = {module_name(path): own_imports(path) for path in MODULES}
+  found, ahead = set(), {name}
+  while ahead:
+    found |= ahead
+    ahead = set().union(*(graph[module] for module in ahead)) - found
+  assert len(found) > 10 and "runtime.host_tensorflow" not in found
 
 
 def test_one_file_names_a_mesh_axis():

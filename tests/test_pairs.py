@@ -106,7 +106,7 @@ def test_the_network_compares_its_features_of_both_dates(small_config, stage):
   second = taps_of(single, pairs.matched(images)[..., 3:])
   for tap, a, b in zip(taps, first, second, strict=True):
     np.testing.assert_allclose(tap, np.concatenate([a, np.abs(a - b)], -1), rtol=2e-3, atol=2e-4)
-  assert pair.anchor_dimension(trunk, 3) == single.anchor_dimension(trunk, 3) * 2
+  assert pair.anchor_dimension(3) == single.anchor_dimension(3) * 2
 
 
 def test_bands_are_those_of_one_date():

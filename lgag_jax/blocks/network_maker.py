@@ -19,14 +19,11 @@ class NetworkMaker:
   method_file: str = ""
 
   def __call__(self) -> Network:
-    import tensorflow as tf
-
     from lgag_jax.blocks.network import BlockNetwork
     from lgag_jax.mapping.loaded_model import load_model
     from lgag_jax.method import registry
     from lgag_jax.runtime import compiled_programs
 
-    tf.config.set_visible_devices([], "GPU")  # Leaves the accelerator to JAX.
     compiled_programs.enable_cache()
     if self.method_file:
       registry.load_file(self.method_file)

@@ -1,7 +1,6 @@
 """Estimates what a training needs: counted from the config, or measured while reading the data."""
 
 import dataclasses
-import functools
 import pathlib
 import shutil
 from typing import Any
@@ -49,12 +48,8 @@ class Estimate:
 def plan(config: Config) -> Plan:
   """Computes the shapes of the network; raises ValueError if no training can use the config."""
   network = networks.build(config)
-  channels, side = config.data.channels, config.data.image_size
-  trunk = jax.eval_shape(functools.partial(network.init_trunk, channels=channels), jax.random.key(0))
-  state = jax.eval_shape(
-    functools.partial(train_step.fresh_state, network, config, optimizer.make_optimizer(config, 1)),
-    trunk,
-  )
+  side = config.data.image_size
+  state = train_step.state_shapes(network, config, optimizer.make_optimizer(config, 1))
   image = jax.ShapeDtypeStruct((1, side, side, config.data.input_channels), jnp.float32)
   frozen = jax.eval_shape(network.frozen, state.params, state.statistics, image)
   return Plan(network, _bytes(state), _bytes(state.params), frozen)

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-import tensorflow as tf
-
 from lgag_jax.config import DataConfig
+from lgag_jax.runtime.host_tensorflow import tf
 
 
 def augment(image: Any, mask: Any, seed: tf.Tensor, config: DataConfig):

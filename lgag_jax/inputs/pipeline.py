@@ -13,12 +13,12 @@ from typing import cast
 
 import jax
 import numpy as np
-import tensorflow as tf
 
 from lgag_jax.config import Config, DataConfig, TrainConfig
 from lgag_jax.imagery import reading, scaling
 from lgag_jax.inputs.augment import augment
 from lgag_jax.inputs.sources import Source
+from lgag_jax.runtime.host_tensorflow import tf
 
 _LOG = logging.getLogger(__name__)
 

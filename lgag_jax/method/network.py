@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,23 @@ _INIT_SIDE = 64  # No parameter's shape depends on the image's size.
 _IMAGENET_MEAN, _IMAGENET_STD = np.array(ResNet50.MEAN), np.array(ResNet50.STD)
 
 
+@runtime_checkable
+class Evidence(Protocol):
+  """What is known of pixels and images besides the network's outputs (inference/colour_evidence.py)."""
+
+  def __call__(self, scores: Array, image: Array) -> Array:
+    """Returns scores f32[B, H, W, C] with the evidence of images f32[B, H, W, E] added."""
+    ...
+
+  def image_probabilities(self, probabilities: Array, image: Array) -> Array:
+    """Returns the probabilities f32[B, C] that images hold each class, for those of the network."""
+    ...
+
+  def digest(self) -> str:
+    """Returns what tells this evidence from any other."""
+    ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Network:
   """Pure functions of parameters {"trunk", "head"} and the trunk's stored statistics."""
@@ -34,8 +51,7 @@ class Network:
   first_trainable_stage: int
   mean: tuple[float, ...]
   std: tuple[float, ...]
-  # Adds what the colours of the pixels say: of scores f32[B, H, W, C] and images f32[B, H, W, E].
-  evidence: Callable[[Array, Array], Array] | None = None
+  evidence: Evidence | None = None  # What the colours of the pixels say.
   comparison: str = ""  # Of the features of two dates; "" for images of one date.
 
   def frozen(self, params: Any, statistics: Any, images: Float[Array, "B H W C"]) -> tuple:
@@ -89,14 +105,14 @@ class Network:
     """Returns random trunk variables: "params" and "batch_stats"."""
     return dict(self.trunk.init(key, jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))))
 
-  def init_head(self, key: jax.Array, trunk: dict, channels: int, bank: MemoryBank) -> Any:
-    """Returns random head params; of the trunk's variables only the shapes are read."""
+  def init_head(self, key: jax.Array, channels: int, bank: MemoryBank) -> Any:
+    """Returns random head params."""
     labels = jnp.ones((1, len(self.head.config.data.classes)))
-    return self.head.init(key, self._zero_taps(trunk, channels), bank, labels)["params"]
+    return self.head.init(key, self._zero_taps(channels), bank, labels)["params"]
 
-  def anchor_dimension(self, trunk: dict, channels: int) -> int:
-    """Returns D, the width of the method's anchor features; of `trunk` only the shapes are read."""
-    features, taps = self.method.anchor_features(self.head.config), self._zero_taps(trunk, channels)
+  def anchor_dimension(self, channels: int) -> int:
+    """Returns D, the width of the method's anchor features."""
+    features, taps = self.method.anchor_features(self.head.config), self._zero_taps(channels)
     make = lambda: features.init_with_output(jax.random.key(0), taps, taps[-1].shape[1:3])[0]
     dimension = jax.eval_shape(make).shape[-1]
     if dimension % self.head.config.gaa.heads:
@@ -109,13 +125,19 @@ class Network:
   def method(self) -> Method:
     return self.head.method
 
-  def _zero_taps(self, trunk: dict, channels: int) -> tuple[Array, ...]:
-    image = jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))
-    shapes = jax.eval_shape(self.trunk.apply, trunk, image)[1:]
+  def _zero_taps(self, channels: int) -> tuple[Array, ...]:
+    shapes = _tap_shapes(self.trunk, channels)
     if self.comparison:
       compared = lambda x: pairs.compare(jnp.concatenate([x, x], axis=-1), self.comparison)
       shapes = [jax.eval_shape(compared, shape) for shape in shapes]
     return tuple(jnp.zeros(s.shape, s.dtype) for s in shapes)
+
+
+@functools.lru_cache(maxsize=8)  # Tracing a trunk takes most of a second.
+def _tap_shapes(trunk: nn.Module, channels: int) -> tuple[jax.ShapeDtypeStruct, ...]:
+  image = jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))
+  outputs, _ = jax.eval_shape(trunk.init_with_output, jax.random.key(0), image)
+  return outputs[1:]
 
 
 def full_precision(function: Callable) -> Callable:

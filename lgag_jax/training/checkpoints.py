@@ -92,7 +92,10 @@ class Checkpoints:
       self._manager.delete(old)
 
   def restore(self, like: TrainState) -> tuple[TrainState, dict]:
-    """Restores the newest sound checkpoint; raises ValueError when it does not fit `like`."""
+    """Restores the newest sound checkpoint; raises ValueError when it does not fit `like`.
+
+    Of `like` only the shapes, types and shardings count.
+    """
     target = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     arguments = ocp.args.Composite(
       state=ocp.args.StandardRestore(target), position=ocp.args.JsonRestore()

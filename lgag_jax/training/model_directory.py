@@ -5,7 +5,6 @@ come from anywhere: it is read as data, and checked.
 """
 
 import dataclasses
-import functools
 import pathlib
 import shutil
 
@@ -99,9 +98,7 @@ def _expected(network: Network, config: Config) -> TrainState:
   """Shapes and types of a state of the config, its bank without slots; nothing is computed."""
   # Of any size in a stranger's config, and not read by prediction.
   config = dataclasses.replace(config, bank=dataclasses.replace(config.bank, slots=config.bank.centres))
-  trunk = functools.partial(network.init_trunk, channels=config.data.channels)
-  make = functools.partial(train_step.fresh_state, network, config, optax.identity())
-  return jax.eval_shape(lambda key: make(trunk(key)), jax.random.key(0))
+  return train_step.state_shapes(network, config, optax.identity())
 
 
 def _tensors(state: TrainState) -> dict:

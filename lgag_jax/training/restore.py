@@ -4,6 +4,7 @@ import dataclasses
 import logging
 import pathlib
 
+import jax
 from jax.sharding import Mesh
 
 from lgag_jax import config as configs
@@ -11,6 +12,7 @@ from lgag_jax.config import Config
 from lgag_jax.inputs import normalisation
 from lgag_jax.method import network as networks
 from lgag_jax.method.network import Network
+from lgag_jax.runtime import sharding
 from lgag_jax.state import TrainState
 from lgag_jax.training import model_directory, optimizer, train_step
 from lgag_jax.training.checkpoints import Checkpoints
@@ -38,11 +40,12 @@ def restore(workdir: pathlib.Path, mesh: Mesh) -> tuple[Config, Network, TrainSt
   )
   if model_directory.is_one(workdir):
     return config, *model_directory.read(workdir, config, mesh)
-  # The checkpoint replaces every weight, so none is loaded here.
-  random = dataclasses.replace(config, model=dataclasses.replace(config.model, weights="random"))
-  network, _, state = start(random, mesh, 1)
+  network = networks.build(config)
+  shapes = train_step.state_shapes(network, config, optimizer.make_optimizer(config, 1))
+  places = sharding.state_sharding(shapes, mesh, config.train.shard_state)
+  placed = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
   checkpoints = Checkpoints(workdir, keep=config.train.keep_checkpoints, writes=False)
-  state, _ = checkpoints.restore(state)
+  state, _ = checkpoints.restore(jax.tree.map(placed, shapes, places))
   checkpoints.close()
   _LOG.info("Restored step %d of %s.", int(state.step), workdir)
   return config, network, state

@@ -39,14 +39,22 @@ def init_state(
   return jax.jit(init, out_shardings=shardings)(trunk)
 
 
+def state_shapes(
+  network: Network, config: Config, optimizer: optax.GradientTransformation
+) -> TrainState:
+  """Returns the shapes and types of the state of step 0; no array is made and no weight read."""
+  trunk = jax.eval_shape(partial(network.init_trunk, channels=config.data.channels), jax.random.key(0))
+  return jax.eval_shape(partial(fresh_state, network, config, optimizer), trunk)
+
+
 def fresh_state(
   network: Network, config: Config, optimizer: optax.GradientTransformation, trunk: dict
 ) -> TrainState:
   """Returns the state of step 0 around a trunk's variables, the head at random, the bank empty."""
-  dimension = network.anchor_dimension(trunk, config.data.channels)
+  dimension = network.anchor_dimension(config.data.channels)
   bank = memory_bank.empty(config.bank, classes=len(config.data.classes) + 1, dimension=dimension)
   key = random_streams.key(config.train.seed, "head")
-  head = network.init_head(key, trunk, config.data.channels, bank)
+  head = network.init_head(key, config.data.channels, bank)
   params = {"trunk": trunk["params"], "head": head}
   return TrainState(
     step=jnp.zeros((), jnp.int32), params=params, statistics=trunk.get("batch_stats", {}),
