@@ -1,7 +1,8 @@
 """Maps scenes by windows: reads, scores, blends and writes them at the same time.
 
 A thread reads ahead while the devices compute. Another thread blends the scores and writes the rows
-that are final. Windows of one scene, or of many small ones, share batches of one compiled shape.
+that are final; more write the products of small scenes. Windows of one scene, or of many small ones,
+share batches of one compiled shape.
 """
 
 import collections
@@ -20,6 +21,7 @@ from rasterio.windows import Window
 from lgag_jax.config import Config
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.imagery import reading, scaling
+from lgag_jax.mapping.scene_ends import SceneEnds
 from lgag_jax.mapping.scene_job import SceneJob, WindowSource
 from lgag_jax.mapping.window_scores import make_window_scores
 from lgag_jax.method.network import Network
@@ -84,7 +86,7 @@ def run(
   jobs: Iterator[SceneJob], network: Network, state: TrainState, config: Config, mesh: Mesh,
   scores_at: Callable[..., Callable] | None = None,
 ) -> None:
-  """Maps scenes in order, and calls each job's `on_finish`.
+  """Maps scenes in order, and calls each job's `on_finish`; of small scenes several at once.
 
   Several calls that share `scores_at`, made by `compiled_scores`, compile once.
   """
@@ -95,7 +97,7 @@ def run(
   writing, compiled = collections.deque(), set()
   with (
     ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(programs) as computer,
-    ThreadPoolExecutor(1) as writer,
+    SceneEnds() as ends, ThreadPoolExecutor(1) as writer,
   ):
     reading_ahead = collections.deque(reader.submit(next, batches, None) for _ in range(ahead))
     try:
@@ -110,11 +112,12 @@ def run(
         if batch.kind not in compiled:  # Threads that begin together would each compile it.
           compiled.add(batch.kind)
           outputs.result()
-        writing.append(writer.submit(_take_steps, batch.steps, outputs))
+        writing.append(writer.submit(_take_steps, batch.steps, outputs, ends))
         if len(writing) > ahead:
           writing.popleft().result()
       for future in writing:
         future.result()
+      ends.wait()
     finally:
       for future in (*reading_ahead, *writing):
         future.cancel()
@@ -147,7 +150,9 @@ def _compute(
   return jax.block_until_ready(outputs) if wait else outputs
 
 
-def _take_steps(steps: list, outputs: Future[tuple[jax.Array, jax.Array] | None]) -> None:
+def _take_steps(
+  steps: list, outputs: Future[tuple[jax.Array, jax.Array] | None], ends: SceneEnds
+) -> None:
   """Waits for a batch's scores and image scores, then takes its steps."""
   started = time.monotonic()
   scores, image_scores = map(np.asarray, outputs.result() or ((), ()))
@@ -160,7 +165,7 @@ def _take_steps(steps: list, outputs: Future[tuple[jax.Array, jax.Array] | None]
       case _RowEnd(job, row, valid):
         job.finish_row(row, valid)
       case _SceneEnd(job):
-        job.on_finish(job)
+        ends.end(job)
 
 
 def _read_batches(jobs: Iterator[SceneJob], config: Config, mesh: Mesh) -> Iterator[_Batch]:
