@@ -25,6 +25,7 @@ def evidence_of(rng, classes=1, **changes):
   fields = {
     "log_ratio": rng.normal(size=(classes, BINS, BINS, BINS)).astype(np.float32),
     "network_weight": np.ones(classes, np.float32),
+    "image_weights": colour_evidence.no_image_weights(classes),
     "low": np.float32([-1, -1, 0]), "high": np.float32([1, 1, 1]), "bands": (1, 2, 3),
     "in_unit_range": True, **changes,
   }
@@ -59,6 +60,22 @@ def blocks(rng, count, side=32):
   """Images whose colours are constant on blocks of 4 pixels: resizing them is a mean."""
   coarse = rng.uniform(0.05, 0.95, (count, side // 4, side // 4, 3))
   return coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32)
+
+
+def test_colours_decide_on_images_for_the_classes_with_weights(rng):
+  image, evidence = blocks(rng, 3), evidence_of(rng, classes=2)
+  weights = evidence.image_weights
+  given = rng.uniform(size=(3, 2)).astype(np.float32)
+  decide = lambda: np.asarray(jax.jit(evidence.image_probabilities)(given, image))
+  np.testing.assert_array_equal(decide(), given)
+  weights[1] = rng.normal(size=weights.shape[1])
+  evidence, found = dataclasses.replace(evidence), decide()
+  np.testing.assert_array_equal(found[:, 0], given[:, 0])
+  counts = [max(1, round(share * 64)) for share in colour_evidence.SHARES]
+  for number in range(3):
+    ordered = np.sort(evidence.log_ratio[1].ravel()[slow_index(image[number], evidence)].ravel())
+    log_odds = ordered[[-count for count in counts]] @ weights[1, :-1] + weights[1, -1]
+    assert found[number, 1] == pytest.approx(1 / (1 + np.exp(-log_odds)), rel=1e-4)
 
 
 @pytest.mark.parametrize("weight", [(1.0, 1.0), (0.2, 1.0)])
@@ -186,6 +203,7 @@ def test_a_workdir_keeps_the_evidence_that_its_thresholds_belong_to(trained, ima
 @pytest.mark.parametrize(("damage", "words"), [
   ("missing", "is missing"), ("other", "does not belong"), ("shape", "is not what"),
   ("weight", "does not belong"), ("weights", "is not what"),
+  ("image weight", "does not belong"), ("image weights", "is not what"),
   ("nan", "is not what"), ("text", "cannot be read"),
 ])
 def test_evidence_that_is_not_that_of_the_thresholds_is_refused(trained, tmp_path, damage, words):
@@ -199,6 +217,9 @@ def test_evidence_that_is_not_that_of_the_thresholds_is_refused(trained, tmp_pat
     path.write_text("nothing")
   elif damage in ("weight", "weights"):
     arrays["network_weight"] = np.full(1 if damage == "weight" else 2, 0.5, np.float32)
+    np.savez(path, **arrays)
+  elif damage in ("image weight", "image weights"):
+    arrays["image_weights"] = np.full((1, 12 if damage == "image weight" else 3), 0.5, np.float32)
     np.savez(path, **arrays)
   else:
     arrays["log_ratio"] = {

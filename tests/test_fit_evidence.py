@@ -9,9 +9,8 @@ import pytest
 
 from lgag_jax import config as configs
 from lgag_jax.evaluation import fit_evidence, ranking
-from lgag_jax.evaluation.colour_index import SHARES
 from lgag_jax.inference import colour_evidence, colour_histograms
-from lgag_jax.inference.colour_evidence import BINS
+from lgag_jax.inference.colour_evidence import BINS, SHARES
 from lgag_jax.inference.localize import Maps
 from lgag_jax.inputs.split import Split
 from lgag_jax.runtime import sharding
@@ -50,7 +49,7 @@ def test_levels_are_those_of_a_sort(rng):
   tables = rng.normal(size=(3, 2, BINS, BINS, BINS)).astype(np.float32)
   fold = np.int32([2, 0, 1, 2])
   value = np.asarray(jax.jit(
-    lambda image, fold: fit_evidence.share_levels(given, tables, image, fold)
+    lambda image, fold: fit_evidence._levels(given, tables, image, fold)
   )(jnp.asarray(image), jnp.asarray(fold)))
   assert value.shape == (4, 2, len(SHARES))
   for i in range(4):
@@ -124,16 +123,24 @@ def test_a_network_s_weight_follows_what_the_labels_say(
     sharding.make_mesh(), [None],
   )
   assert found.network_weight.tolist() == [np.float32(weight)]
+  doubtful = np.full((len(batch["label"]), 1), 0.5, np.float32)
+  chances = np.asarray(found.image_probabilities(doubtful, batch["image"]))
+  if weight == 1.0:
+    np.testing.assert_array_equal(chances, doubtful)
+  else:  # The colours know which images have the class.
+    np.testing.assert_array_equal(chances > 0.5, batch["label"] > 0)
 
 
-def test_a_weight_is_kept_and_older_evidence_has_none(rng, tmp_path, small_config):
-  config = configs.from_mapping(small_config)
-  for weight in (0.2, 1.0):
-    evidence = evidence_of(rng, network_weight=np.float32([weight]))
+def test_weights_are_kept_and_older_evidence_has_none(rng, tmp_path, small_config):
+  config, older = configs.from_mapping(small_config), colour_evidence.no_image_weights(1)
+  for weight, of_images in ((0.2, older + 0.3), (0.2, older), (1.0, older)):
+    evidence = evidence_of(rng, network_weight=np.float32([weight]), image_weights=of_images)
     evidence.save(tmp_path)
     loaded = colour_evidence.load(tmp_path, config, evidence.digest())
     assert loaded.network_weight == evidence.network_weight
+    np.testing.assert_array_equal(loaded.image_weights, of_images)
   arrays = dict(np.load(tmp_path / colour_evidence.FILE))
-  del arrays["network_weight"]  # As earlier releases wrote it.
+  del arrays["network_weight"], arrays["image_weights"]  # As earlier releases wrote it.
   np.savez(tmp_path / colour_evidence.FILE, **arrays)
-  assert colour_evidence.load(tmp_path, config, evidence.digest()).network_weight == [1.0]
+  loaded = colour_evidence.load(tmp_path, config, evidence.digest())
+  assert loaded.network_weight == [1.0] and not loaded.image_weights.any()

@@ -16,12 +16,11 @@ import scipy.stats
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics, ranking
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
+from lgag_jax.inference.colour_evidence import SHARES
 from lgag_jax.inputs.sources import Source
 from lgag_jax.runtime import preemption, processes
 from lgag_jax.runtime.progress import Progress
 
-# Of an image that landslides fill. The label-free choice is among these.
-SHARES = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
 _BINS = 4096  # Of the histograms that the oracle's threshold is found by.
 _MOST_IMAGES = 10_000  # That the rule is fitted on.
 _MOST_PIXELS = 16_384  # Of each of them.

@@ -64,7 +64,8 @@ def evaluate(
     "threshold_rule": network.method.rule(config),
     "classes": {
       name: _class_result(measured, trained, rules, thresholds, config, c, of_indices[c]) | {
-        "network_weight": float(evidence.network_weight[c]) if evidence else 1.0
+        "network_weight": float(evidence.network_weight[c]) if evidence else 1.0,
+        "image_scores_of": "colours" if evidence and evidence.image_weights[c].any() else "network",
       }
       for c, name in enumerate(config.data.classes)
     },

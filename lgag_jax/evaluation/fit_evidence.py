@@ -1,9 +1,9 @@
-"""Fits a network's colour evidence, and how much the network's own map counts beside it.
+"""Fits a network's colour evidence, and how much the network itself counts beside it.
 
 A network that knows few images by heart is surer of any others than it should be. Only images that it
 has not learned from could tell how far to trust it, at the price of more trainings. The features of its
 trunk stand in for it: where colours predict the labels of left-out images as well as they do, the
-network has little to add, and its log odds count a fifth.
+network has little to add. Its log odds count a fifth, and colours decide which images hold the class.
 """
 
 import dataclasses
@@ -18,9 +18,8 @@ from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import image_classifier, ranking
-from lgag_jax.evaluation.colour_index import SHARES
 from lgag_jax.inference import colour_histograms
-from lgag_jax.inference.colour_evidence import ColourEvidence
+from lgag_jax.inference.colour_evidence import ColourEvidence, no_image_weights, share_levels
 from lgag_jax.inference.colour_histograms import Prior
 from lgag_jax.inference.localize import inputs_of
 from lgag_jax.inputs.split import Split
@@ -54,9 +53,8 @@ def fit(
   folds = folds_of(labels) if few else np.zeros(len(labels), int)
   counts = colour_histograms.count(given, network, state, batches(at_most), config, mesh, folds)
   if few:
-    weights = _network_weights(network, state, batches, given, counts, folds, config, mesh)
-    if (weights != 1.0).any():
-      given = dataclasses.replace(given, network_weight=weights)
+    given = _weighed(network, state, batches, given, counts, folds, config, mesh)
+    if (given.network_weight != 1.0).any():
       counts = colour_histograms.count(given, network, state, batches(at_most), config, mesh, folds)
   return colour_histograms.conclude(given, counts.sum(axis=0))
 
@@ -73,38 +71,50 @@ def folds_of(labels: np.ndarray) -> np.ndarray:
   return position * _FOLDS // counts[kinds]
 
 
-def _network_weights(
+def _weighed(
   network: Network, state: TrainState, batches: Callable[[int], Generator[dict, None, None]],
   given: ColourEvidence, counts: np.ndarray, folds: np.ndarray, config: Config, mesh: Mesh,
-) -> np.ndarray:
-  """Returns the weight of the network's log odds, f32[C]."""
+) -> ColourEvidence:
+  """Returns what is given with the weights of the network's log odds, and of colours for images."""
   others = counts.sum(axis=0) - counts  # Each fold's images are judged by the colours of the others.
   none = dataclasses.replace(given, log_ratio=np.zeros_like(given.log_ratio))
   tables = np.stack([colour_histograms.conclude(none, of_others).log_ratio for of_others in others])
   rows = _describe(network, state, batches(0), given, tables, folds, config, mesh)
   # One process decides: another machine's arithmetic may differ in the last bit.
-  found = processes.run_on_first(lambda: _compare(rows, folds[rows["number"]], config.data.classes))
-  return np.array(found, np.float32)
+  weights, of_images = processes.run_on_first(
+    lambda: _compare(rows, folds[rows["number"]], config.data.classes)
+  )
+  return dataclasses.replace(
+    given, network_weight=np.array(weights, np.float32), image_weights=np.array(of_images, np.float32)
+  )
 
 
-def _compare(rows: dict[str, np.ndarray], folds: np.ndarray, classes: Sequence[str]) -> list[float]:
-  """Returns the weight of each class by what `_describe` returns of the images, each with its fold."""
+def _compare(
+  rows: dict[str, np.ndarray], folds: np.ndarray, classes: Sequence[str]
+) -> tuple[list[float], list[list[float]]]:
+  """Returns `ColourEvidence.network_weight` and `image_weights`, by what `_describe` returns of images.
+
+  `folds` are those of its rows.
+  """
   features = image_classifier.Scaler(rows["features"])(rows["features"])
-  weights = [1.0] * len(classes)
+  weights, of_images = [1.0] * len(classes), no_image_weights(len(classes)).tolist()
   for c, name in enumerate(classes):
-    labels = rows["label"][:, c] > 0
+    labels, levels = rows["label"][:, c] > 0, rows["levels"][:, c]
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if min(positives, negatives) < _LEAST:
       continue
     everywhere = np.ones(len(labels), bool)
     trunk = image_classifier.cross_validated_auc(features, labels, folds, everywhere)
-    colours = max(ranking.area_within_folds(x, labels, folds) for x in rows["levels"][:, c].T)
+    colours = max(ranking.area_within_folds(x, labels, folds) for x in levels.T)
     weights[c] = _weight(trunk, colours, positives, negatives)
+    if weights[c] != 1.0:
+      of_images[c] = image_classifier.fit_unscaled(levels, labels).tolist()
     _LOG.info(
       "%s: of left-out images, the trunk's features tell the label with an AUC of %.3f, colours with "
-      "%.3f: the network's log odds count %g.", name, trunk, colours, weights[c],
+      "%.3f: the network's log odds count %g, and %s which images hold the class.",
+      name, trunk, colours, weights[c], "colours decide" if any(of_images[c]) else "it decides",
     )
-  return weights
+  return weights, of_images
 
 
 def _weight(trunk: float, colours: float, positives: int, negatives: int) -> float:
@@ -122,7 +132,7 @@ def _describe(
 ) -> dict[str, np.ndarray]:
   """Returns "number", "label", the trunk's "features" f32[n, D] and "levels" f32[n, C, F] of images.
 
-  Levels are the log ratio of colours that each of SHARES of its cells reaches, by its fold's table.
+  Levels are its `share_levels` by its fold's table.
   """
   split = sharding.batch_sharding(mesh)
 
@@ -135,7 +145,7 @@ def _describe(
     return jnp.concatenate([pooled(tap) for tap in taps], axis=-1)
 
   summarise = jax.jit(summaries, in_shardings=(None, split), out_shardings=split)
-  levels = jax.jit(lambda image, fold: share_levels(given, tables, image, fold), out_shardings=split)
+  levels = jax.jit(lambda image, fold: _levels(given, tables, image, fold), out_shardings=split)
   rows: dict[str, list] = {"number": [], "label": [], "features": [], "levels": []}
   for batch in preemption.until_stopped(batches):
     real = batch["weight"] > 0
@@ -151,16 +161,9 @@ def _describe(
   return processes.gather({name: np.concatenate(values) for name, values in rows.items()})
 
 
-def share_levels(
+def _levels(
   given: ColourEvidence, tables: np.ndarray, image: Float[Array, "B H W E"], fold: Array
 ) -> Float[Array, "B C F"]:
-  """Returns the log ratio that each of SHARES of an image's cells reaches.
-
-  `tables` are f32[folds, C, BINS, BINS, BINS]; the image's own is that of its `fold`, i32[B].
-  """
+  """Returns the `share_levels` of images by tables f32[folds, C, BINS, BINS, BINS] and folds i32[B]."""
   of_bin = jnp.moveaxis(jnp.asarray(tables).reshape(*tables.shape[:2], -1), 1, -1)  # folds bins C
-  index = given.bin_index(image)
-  values = of_bin[fold[:, None], index.reshape(len(index), -1)]  # B cells C
-  ordered = jnp.sort(jnp.moveaxis(values, -1, 1), axis=-1)
-  counts = np.maximum(1, np.round(np.array(SHARES) * ordered.shape[-1]).astype(int))
-  return ordered[..., -counts]
+  return share_levels(of_bin[fold[:, None, None], given.bin_index(image)])

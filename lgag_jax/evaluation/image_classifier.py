@@ -57,6 +57,14 @@ def fit(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return minimize(loss, begin, jac=True, method="L-BFGS-B", options=options).x
 
 
+def fit_unscaled(features: np.ndarray, labels: np.ndarray) -> np.ndarray:
+  """Returns weights f64[D + 1] for features as they are; they are fitted on scaled ones."""
+  scaler = Scaler(features)
+  weights = fit(scaler(features), labels)
+  of_features = weights[:-1] * scaler.factor
+  return np.append(of_features, weights[-1] - of_features @ scaler.mean)
+
+
 def chances(features: np.ndarray, weights: np.ndarray) -> np.ndarray:
   """Returns the chance of each tile to be positive, f64[n]."""
   return expit(features @ weights[:-1] + weights[-1])
@@ -67,11 +75,11 @@ class Scaler:
 
   def __init__(self, sample: np.ndarray):
     values = sample.astype(np.float32)
-    self._mean, spread = values.mean(axis=0), values.std(axis=0)
-    self._factor = 1.0 / (np.where(spread > 0, spread, 1.0) * np.sqrt(values.shape[1]))
+    self.mean, spread = values.mean(axis=0), values.std(axis=0)
+    self.factor = 1.0 / (np.where(spread > 0, spread, 1.0) * np.sqrt(values.shape[1]))
 
   def __call__(self, features: np.ndarray) -> np.ndarray:
-    return (features.astype(np.float32) - self._mean) * self._factor
+    return (features.astype(np.float32) - self.mean) * self.factor
 
 
 def estimate(features: np.ndarray, labels: np.ndarray, at_random: np.ndarray) -> Estimate | None:

@@ -76,7 +76,7 @@ def _summary(name: str, values: dict, main: str) -> ClassSummary:
     pixels += [((f"no network: {index['rule']}", label), index[kind]) for kind, label in kinds.items()]
   rules = [((rule_title(rule),), figures) for rule, figures in maps[main]["rules"].items()]
   return ClassSummary(
-    name=name, classifier=_classifier(values["image"]), has_masks=masks,
+    name=name, classifier=_classifier(values), has_masks=masks,
     findings=[(found["level"], found["text"], found["remedy"]) for found in values["diagnosis"]],
     pixels=_rate_table(("map", "threshold from"), pixels, masks),
     rules=_rate_table((f"threshold rule, {map_title(main)}",), rules, masks),
@@ -111,7 +111,8 @@ def _rate_table(
   return Table(names, cells, text_columns=len(columns))
 
 
-def _classifier(image: dict) -> Table:
+def _classifier(values: dict) -> Table:
+  image, by_colours = values["image"], values.get("image_scores_of") == "colours"
   errors = [
     f"{int(image[kind])} of {int(image[total])} ({100 * image[rate]:.3g} %)" if image[total] else "-"
     for kind, total, rate in (
@@ -119,6 +120,7 @@ def _classifier(image: dict) -> Table:
     )
   ]
   return Table(("image classifier", "value"), [
+    ("decides by", "colours" if by_colours else "the network's scores"),
     ("AUC", number(image["auc"])), ("accuracy", number(image["accuracy"])), ("F1", number(image["f1"])),
     ("expected calibration error, ten bins", number(image["expected_calibration_error"])),
     ("Brier score", number(image["brier"])), ("false alarms on negative images", errors[0]),

@@ -17,8 +17,8 @@ from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
-from lgag_jax.evaluation.colour_index import SHARES
 from lgag_jax.inference import colour_evidence
+from lgag_jax.inference.colour_evidence import SHARES
 from lgag_jax.inference.localize import Maps, inputs_of, map_names
 from lgag_jax.method.method import ScoreMap
 from lgag_jax.method.network import Network

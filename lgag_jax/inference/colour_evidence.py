@@ -5,7 +5,8 @@ without a mask. First what is known beforehand, such as a colour index chosen by
 joins the map. Then two colour histograms are counted over training images, one weighted by that map on
 positive images, the other by what it leaves and by all of the negative images. The log of their ratio
 is added to the map's logit, as for independent evidence. The logit may count less than it says, since a
-network that knows few images by heart is too sure of any others (evaluation/fit_evidence.py).
+network that knows few images by heart is too sure of any others (evaluation/fit_evidence.py). For the
+same reason the colours may decide instead of the network whether an image holds the class.
 """
 
 import dataclasses
@@ -24,7 +25,11 @@ from lgag_jax.runtime import files
 from lgag_jax.trunks.layers import resize
 
 FILE = "colour_evidence.npz"  # In a workdir, beside thresholds.json.
-_ARRAYS = ("log_ratio", "network_weight", "low", "high", "bands", "in_unit_range", "paired")
+_ARRAYS = (
+  "log_ratio", "network_weight", "image_weights", "low", "high", "bands", "in_unit_range", "paired",
+)
+# Of an image that landslides fill. What is chosen without masks is chosen among these.
+SHARES = (0.003, 0.005, 0.01, 0.02, 0.03, 0.05, 0.08, 0.12, 0.2, 0.3, 0.5)
 BINS = 24  # Per colour axis.
 _BLUR = 0.7  # Standard deviation in cells, of the evidence over the image.
 _STRIDE = 4  # Of the grid of cells, in pixels of the network's image.
@@ -37,6 +42,7 @@ class ColourEvidence:
 
   log_ratio: np.ndarray  # f32[C, BINS, BINS, BINS]
   network_weight: np.ndarray  # f32[C], of the logit of the network's map.
+  image_weights: np.ndarray  # f32[C, F + 1], as `image_probabilities` takes them.
   low: np.ndarray  # f32[3], of the features of `colour_features`.
   high: np.ndarray  # f32[3]
   bands: tuple[int, ...]  # Red, green and blue, from 1.
@@ -55,6 +61,23 @@ class ColourEvidence:
     logits = jnp.log(likely) - jnp.log1p(-likely)
     return jax.nn.sigmoid(jnp.asarray(self.network_weight) * logits + evidence)
 
+  def image_probabilities(
+    self, probabilities: Float[Array, "B C"], image: Float[Array, "B H W E"]
+  ) -> Float[Array, "B C"]:
+    """Returns the probabilities that images hold each class: of the colours, or those given.
+
+    The log odds of the colours are the `share_levels` of an image times the first F `image_weights`,
+    plus the last one. A class whose weights are all 0 keeps the probability that the network gives.
+    """
+    by_colours = np.any(self.image_weights != 0, axis=1)
+    if not by_colours.any():
+      return probabilities
+    table = self.log_ratio.reshape(len(self.log_ratio), -1).T  # BINS^3 C
+    levels = share_levels(jnp.asarray(table)[self.bin_index(image)])  # B C F
+    weights = jnp.asarray(self.image_weights)
+    log_odds = jnp.sum(levels * weights[:, :-1], axis=-1) + weights[:, -1]
+    return jnp.where(by_colours, jax.nn.sigmoid(log_odds), probabilities)
+
   def bin_index(self, image: Float[Array, "B H W E"]) -> Array:
     """Returns the bin of each cell of the grid, i32[B, h, w], below BINS^3."""
     features = colour_features(image, self.bands, self.in_unit_range, self.paired)
@@ -65,16 +88,18 @@ class ColourEvidence:
   def save(self, workdir: pathlib.Path) -> None:
     with files.atomic_path(workdir / FILE) as path:
       np.savez(
-        path, log_ratio=self.log_ratio, network_weight=self.network_weight, low=self.low,
-        high=self.high, bands=np.array(self.bands),
+        path, log_ratio=self.log_ratio, network_weight=self.network_weight,
+        image_weights=self.image_weights, low=self.low, high=self.high, bands=np.array(self.bands),
         in_unit_range=np.array(self.in_unit_range), paired=np.array(self.paired),
       )
 
   def digest(self) -> str:
     """Returns what tells this evidence from any other."""
     arrays = [self.log_ratio, self.low, self.high]
-    if (self.network_weight != 1.0).any():  # Digests of earlier releases, without a weight, stay valid.
+    if (self.network_weight != 1.0).any():  # Digests of earlier releases, without weights, stay valid.
       arrays.append(self.network_weight)
+    if self.image_weights.any():
+      arrays.append(self.image_weights)
     content = b"".join(np.ascontiguousarray(x).tobytes() for x in arrays)
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -104,6 +129,18 @@ def colour_features(
   return jnp.stack([red - green, blue - green, (red + green + blue) / 3], axis=-1)
 
 
+def no_image_weights(classes: int) -> np.ndarray:
+  """Returns the weights that leave all image probabilities to the network, f32[C, F + 1]."""
+  return np.zeros((classes, len(SHARES) + 1), np.float32)
+
+
+def share_levels(log_ratio: Float[Array, "B h w C"]) -> Float[Array, "B C F"]:
+  """Returns the log ratio that each of SHARES of an image's cells reaches."""
+  ordered = jnp.sort(log_ratio.reshape(len(log_ratio), -1, log_ratio.shape[-1]), axis=1)
+  counts = np.maximum(1, np.round(np.array(SHARES) * ordered.shape[1]).astype(int))
+  return jnp.moveaxis(ordered[:, -counts], 1, -1)
+
+
 def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence | None:
   """Reads what `save` wrote; None where `digest`, of thresholds.json, is "".
 
@@ -118,13 +155,16 @@ def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence |
   try:
     classes = len(config.data.classes)
     evidence = ColourEvidence(
-      arrays["log_ratio"], arrays.get("network_weight", np.ones(classes, np.float32)), arrays["low"],
-      arrays["high"], tuple(map(int, arrays["bands"])), bool(arrays["in_unit_range"]),
-      config.data.paired,
+      arrays["log_ratio"], arrays.get("network_weight", np.ones(classes, np.float32)),
+      arrays.get("image_weights", no_image_weights(classes)), arrays["low"], arrays["high"],
+      tuple(map(int, arrays["bands"])), bool(arrays["in_unit_range"]), config.data.paired,
     )
-    numbers = evidence.log_ratio, evidence.network_weight, evidence.low, evidence.high
+    numbers = (
+      evidence.log_ratio, evidence.network_weight, evidence.image_weights, evidence.low, evidence.high
+    )
     sound = bool(arrays.get("paired", False)) == config.data.paired
-    sound &= [x.shape for x in numbers] == [(classes, BINS, BINS, BINS), (classes,), (3,), (3,)]
+    shapes = [(classes, BINS, BINS, BINS), (classes,), (classes, len(SHARES) + 1), (3,), (3,)]
+    sound &= [x.shape for x in numbers] == shapes
     sound &= len(evidence.bands) == 3 and all(np.isfinite(x).all() for x in numbers)
     sound &= bool((evidence.high > evidence.low).all()) and min(evidence.bands) > 0
     sound &= max(evidence.bands) <= config.data.channels

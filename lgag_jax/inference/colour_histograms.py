@@ -17,6 +17,7 @@ from lgag_jax.inference.colour_evidence import (
   ColourEvidence,
   cell_means,
   colour_features,
+  no_image_weights,
 )
 from lgag_jax.inference.localize import inputs_of, main_map_name, make_localize
 from lgag_jax.method import losses
@@ -51,8 +52,8 @@ def begin(
   for c, log_odds in enumerate(priors if unit_range and not paired else ()):
     if log_odds:
       prior[c] = log_odds(_bin_colours(low, high)).reshape(BINS, BINS, BINS)
-  weights = np.ones(classes, np.float32)
-  return ColourEvidence(prior, weights, low, high, bands, unit_range, paired)
+  weights = np.ones(classes, np.float32), no_image_weights(classes)
+  return ColourEvidence(prior, *weights, low, high, bands, unit_range, paired)
 
 
 def count(

@@ -83,8 +83,9 @@ def plain_localize(network: Network, config: Config) -> Callable[[TrainState, di
     if needs_images(config):
       after = batch["image"][..., : config.data.channels]  # Of pairs, whose outlines are sought.
       scores = {name: refine(x, after, config.refine) for name, x in scores.items()}
-    if network.evidence is not None:
-      scores = {name: network.evidence(x, batch["image"]) for name, x in scores.items()}
+    if (evidence := network.evidence) is not None:
+      scores = {name: evidence(x, batch["image"]) for name, x in scores.items()}
+      probabilities = evidence.image_probabilities(probabilities, batch["image"])
     return Maps(probabilities=probabilities, scores=scores, seeds=views[0][0])
 
   return localize
