@@ -44,20 +44,21 @@ def test_the_network_counts_less_where_colours_predict_as_well(
   assert fit_evidence._weight(trunk, colours, positives, negatives) == weight
 
 
-def test_levels_are_those_of_a_sort(rng):
+def test_levels_are_those_of_a_sort_by_the_other_folds_colours(rng):
   image, given = blocks(rng, 4), evidence_of(rng, classes=2)
-  tables = rng.normal(size=(3, 2, BINS, BINS, BINS)).astype(np.float32)
+  counts = rng.random((3, 2, 2, BINS**3))
   fold = np.int32([2, 0, 1, 2])
-  value = np.asarray(jax.jit(
-    lambda image, fold: fit_evidence._levels(given, tables, image, fold)
-  )(jnp.asarray(image), jnp.asarray(fold)))
+  levels = jax.jit(fit_evidence._fold_levels(given, counts))
+  value = np.asarray(levels(None, {"image": jnp.asarray(image)}, jnp.asarray(fold)))
   assert value.shape == (4, 2, len(SHARES))
   for i in range(4):
+    of_others = sum(counts[k] for k in range(3) if k != fold[i])
     index = slow_index(image[i], given).ravel()
     for c in range(2):
-      ordered = np.sort(tables[fold[i], c].ravel()[index])[::-1]
+      table = colour_histograms.conclude(given, of_others).log_ratio[c].ravel()
+      ordered = np.sort(table[index])[::-1]
       for share, level in zip(SHARES, value[i, c], strict=True):
-        assert level == ordered[max(1, round(share * 64)) - 1]
+        assert level == pytest.approx(ordered[max(1, round(share * 64)) - 1], abs=1e-6)
 
 
 def test_only_pairs_of_one_fold_are_compared():

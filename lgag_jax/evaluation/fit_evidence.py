@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import image_classifier, ranking
@@ -29,6 +29,9 @@ from lgag_jax.state import TrainState
 from lgag_jax.trunks.layers import pooled
 
 _LOG = logging.getLogger(__name__)
+Batches = Callable[[int], Generator[dict, None, None]]  # Of at most so many images, 0 for all.
+# From a state, a batch's inputs and the folds of its images to numbers of each image.
+OfImages = Callable[[TrainState, dict, Array], Array]
 
 _FEW = 500  # Training images. Of more, a network knows less by heart.
 _FOLDS = 3
@@ -53,9 +56,12 @@ def fit(
   folds = folds_of(labels) if few else np.zeros(len(labels), int)
   counts = colour_histograms.count(given, network, state, batches(at_most), config, mesh, folds)
   if few:
-    given = _weighed(network, state, batches, given, counts, folds, config, mesh)
-    if (given.network_weight != 1.0).any():
+    weights = _network_weights(network, state, batches, given, counts, folds, config, mesh)
+    if (weights != 1.0).any():
+      given = dataclasses.replace(given, network_weight=weights)
       counts = colour_histograms.count(given, network, state, batches(at_most), config, mesh, folds)
+      of_images = _image_weights(state, batches, given, counts, folds, config, mesh)
+      given = dataclasses.replace(given, image_weights=of_images)
   return colour_histograms.conclude(given, counts.sum(axis=0))
 
 
@@ -71,50 +77,56 @@ def folds_of(labels: np.ndarray) -> np.ndarray:
   return position * _FOLDS // counts[kinds]
 
 
-def _weighed(
-  network: Network, state: TrainState, batches: Callable[[int], Generator[dict, None, None]],
-  given: ColourEvidence, counts: np.ndarray, folds: np.ndarray, config: Config, mesh: Mesh,
-) -> ColourEvidence:
-  """Returns what is given with the weights of the network's log odds, and of colours for images."""
-  others = counts.sum(axis=0) - counts  # Each fold's images are judged by the colours of the others.
+def _network_weights(
+  network: Network, state: TrainState, batches: Batches, given: ColourEvidence, counts: np.ndarray,
+  folds: np.ndarray, config: Config, mesh: Mesh,
+) -> np.ndarray:
+  """Returns the weight of the network's log odds, f32[C]."""
+  # The index that is given was chosen by all labels.
   none = dataclasses.replace(given, log_ratio=np.zeros_like(given.log_ratio))
-  tables = np.stack([colour_histograms.conclude(none, of_others).log_ratio for of_others in others])
-  rows = _describe(network, state, batches(0), given, tables, folds, config, mesh)
+  functions = {"levels": _fold_levels(none, counts), "features": _trunk_features(network)}
+  rows = _over_images(functions, state, batches(0), folds, config, mesh)
   # One process decides: another machine's arithmetic may differ in the last bit.
-  weights, of_images = processes.run_on_first(
-    lambda: _compare(rows, folds[rows["number"]], config.data.classes)
-  )
-  return dataclasses.replace(
-    given, network_weight=np.array(weights, np.float32), image_weights=np.array(of_images, np.float32)
-  )
+  found = processes.run_on_first(lambda: _compare(rows, folds[rows["number"]], config.data.classes))
+  return np.array(found, np.float32)
 
 
-def _compare(
-  rows: dict[str, np.ndarray], folds: np.ndarray, classes: Sequence[str]
-) -> tuple[list[float], list[list[float]]]:
-  """Returns `ColourEvidence.network_weight` and `image_weights`, by what `_describe` returns of images.
+def _image_weights(
+  state: TrainState, batches: Batches, given: ColourEvidence, counts: np.ndarray, folds: np.ndarray,
+  config: Config, mesh: Mesh,
+) -> np.ndarray:
+  """Returns `ColourEvidence.image_weights` for the classes whose network counts less than 1."""
+  functions = {"levels": _fold_levels(given, counts)}
+  rows = _over_images(functions, state, batches(0), folds, config, mesh)
 
-  `folds` are those of its rows.
-  """
+  def fit_classes() -> list[list[float]]:
+    weights = no_image_weights(len(given.network_weight))
+    for c in np.flatnonzero(given.network_weight != 1.0):
+      weights[c] = image_classifier.fit_unscaled(rows["levels"][:, c], rows["label"][:, c] > 0)
+    return weights.tolist()
+
+  return np.array(processes.run_on_first(fit_classes), np.float32)
+
+
+def _compare(rows: dict[str, np.ndarray], folds: np.ndarray, classes: Sequence[str]) -> list[float]:
+  """Returns the weight of each class by what `_over_images` returns, with the folds of its rows."""
   features = image_classifier.Scaler(rows["features"])(rows["features"])
-  weights, of_images = [1.0] * len(classes), no_image_weights(len(classes)).tolist()
+  weights = [1.0] * len(classes)
   for c, name in enumerate(classes):
-    labels, levels = rows["label"][:, c] > 0, rows["levels"][:, c]
+    labels = rows["label"][:, c] > 0
     positives, negatives = int(labels.sum()), int((~labels).sum())
     if min(positives, negatives) < _LEAST:
       continue
     everywhere = np.ones(len(labels), bool)
     trunk = image_classifier.cross_validated_auc(features, labels, folds, everywhere)
-    colours = max(ranking.area_within_folds(x, labels, folds) for x in levels.T)
+    colours = max(ranking.area_within_folds(x, labels, folds) for x in rows["levels"][:, c].T)
     weights[c] = _weight(trunk, colours, positives, negatives)
-    if weights[c] != 1.0:
-      of_images[c] = image_classifier.fit_unscaled(levels, labels).tolist()
     _LOG.info(
       "%s: of left-out images, the trunk's features tell the label with an AUC of %.3f, colours with "
-      "%.3f: the network's log odds count %g, and %s which images hold the class.",
-      name, trunk, colours, weights[c], "colours decide" if any(of_images[c]) else "it decides",
+      "%.3f: the network's log odds count %g%s.", name, trunk, colours, weights[c],
+      "" if weights[c] == 1.0 else ", and colours decide which images hold the class",
     )
-  return weights, of_images
+  return weights
 
 
 def _weight(trunk: float, colours: float, positives: int, negatives: int) -> float:
@@ -126,44 +138,52 @@ def _weight(trunk: float, colours: float, positives: int, negatives: int) -> flo
   return _WEIGHT if tell and as_well else 1.0
 
 
-def _describe(
-  network: Network, state: TrainState, batches: Generator[dict, None, None], given: ColourEvidence,
-  tables: np.ndarray, folds: np.ndarray, config: Config, mesh: Mesh,
-) -> dict[str, np.ndarray]:
-  """Returns "number", "label", the trunk's "features" f32[n, D] and "levels" f32[n, C, F] of images.
-
-  Levels are its `share_levels` by its fold's table.
-  """
-  split = sharding.batch_sharding(mesh)
+def _trunk_features(network: Network) -> OfImages:
+  """Returns the function to the means of the trunk's features over each image, f32[B, D]."""
 
   @full_precision
-  def summaries(state, inputs):
+  def features(state: TrainState, inputs: dict, _: Array) -> Array:
     frozen = inputs.get("taps")
     if frozen is None:
       frozen = network.frozen(state.params, state.statistics, inputs["image"])
     taps = network.taps(state.params, state.statistics, frozen)
     return jnp.concatenate([pooled(tap) for tap in taps], axis=-1)
 
-  summarise = jax.jit(summaries, in_shardings=(None, split), out_shardings=split)
-  levels = jax.jit(lambda image, fold: _levels(given, tables, image, fold), out_shardings=split)
-  rows: dict[str, list] = {"number": [], "label": [], "features": [], "levels": []}
+  return features
+
+
+def _fold_levels(given: ColourEvidence, counts: np.ndarray) -> OfImages:
+  """Returns the function to the `share_levels` of images, f32[B, C, F], by the other folds' counts.
+
+  `counts` are those of `colour_histograms.count`.
+  """
+  others = counts.sum(axis=0) - counts
+  tables = np.stack([colour_histograms.conclude(given, of_others).log_ratio for of_others in others])
+
+  def levels(_: TrainState, inputs: dict, fold: Array) -> Array:
+    of_bin = jnp.moveaxis(jnp.asarray(tables).reshape(*tables.shape[:2], -1), 1, -1)  # folds bins C
+    return share_levels(of_bin[fold[:, None, None], given.bin_index(inputs["image"])])
+
+  return levels
+
+
+def _over_images(
+  functions: dict[str, OfImages], state: TrainState, batches: Generator[dict, None, None],
+  folds: np.ndarray, config: Config, mesh: Mesh,
+) -> dict[str, np.ndarray]:
+  """Returns what functions give for images, and the images' "number" i[n] and "label" f32[n, C]."""
+  split = sharding.batch_sharding(mesh)
+  compute = jax.jit(
+    lambda *given: {name: function(*given) for name, function in functions.items()},
+    in_shardings=(None, split, split), out_shardings=split,
+  )
+  rows: dict[str, list] = {name: [] for name in ("number", "label", *functions)}
   for batch in preemption.until_stopped(batches):
     real = batch["weight"] > 0
     inputs = sharding.to_global(inputs_of(batch, config), mesh)
-    fold = sharding.to_global(folds[batch["index"]].astype(np.int32), mesh)
-    values = {
-      "number": batch["index"], "label": batch["label"],
-      "features": sharding.local_rows(summarise(state, inputs)),
-      "levels": sharding.local_rows(levels(inputs["image"], fold)),
-    }
+    found = compute(state, inputs, sharding.to_global(folds[batch["index"]].astype(np.int32), mesh))
+    values = {"number": batch["index"], "label": batch["label"]}
+    values |= {name: sharding.local_rows(value) for name, value in found.items()}
     for name, value in values.items():
       rows[name].append(value[real])
   return processes.gather({name: np.concatenate(values) for name, values in rows.items()})
-
-
-def _levels(
-  given: ColourEvidence, tables: np.ndarray, image: Float[Array, "B H W E"], fold: Array
-) -> Float[Array, "B C F"]:
-  """Returns the `share_levels` of images by tables f32[folds, C, BINS, BINS, BINS] and folds i32[B]."""
-  of_bin = jnp.moveaxis(jnp.asarray(tables).reshape(*tables.shape[:2], -1), 1, -1)  # folds bins C
-  return share_levels(of_bin[fold[:, None, None], given.bin_index(image)])
