@@ -218,6 +218,17 @@ def test_clouds_and_images_before_are_found_by_name(tmp_path):
     companions.find(scenes[:1], Options(clouds=str(scenes[0])))
 
 
+@pytest.mark.parametrize("flag", ["before", "clouds"])
+def test_scenes_of_one_name_share_no_file_by_name(tmp_path, flag):
+  scenes = [write_scene(tmp_path / folder / "x.tif")[0] for folder in ("a", "b")]
+  shared = write_scene(tmp_path / "given" / "x.tif")[0]
+  words = rf"a/x\.tif and .*b/x\.tif have one name.*one file for --{flag}"
+  with pytest.raises(ValueError, match=words):
+    companions.find(scenes, Options(**{flag: str(shared.parent)}))
+  found = companions.find(scenes, Options(**{flag: str(shared)}))
+  assert [getattr(files, flag) for files in found] == [shared, shared]
+
+
 def test_clouds_hide_both_dates(tmp_path):
   path, pixels = write_scene(tmp_path / "a.tif")
   before = write(tmp_path / "before.tif", pixels // 2)

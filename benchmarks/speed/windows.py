@@ -1,10 +1,11 @@
-"""Windows mapped a second: here, and by the same network in ONNX Runtime and OpenVINO, in turns.
+"""Windows mapped a second: here, in ONNX Runtime, OpenVINO and PyTorch, in turns.
 
-python -m benchmarks.speed.windows --workdir=runs/demo --python=PYTHON
+python -m benchmarks.speed.windows --workdir=runs/demo --onnx=PYTHON --torch=PYTHON
 
-PYTHON is one with onnxruntime and openvino installed. Each takes its turn in a process of its own, five
-rounds, on windows of the training size; a ratio is the median over the rounds. Keep the machine free of
-other work.
+The first PYTHON has onnxruntime and openvino, which run the exported network. The other one has torch,
+which runs the trunk of the default network alone, written plainly. Each takes its turn in a process of
+its own, five rounds, on windows of the training size; a ratio is the median over the rounds. Keep the
+machine free of other work.
 """
 
 import argparse
@@ -29,7 +30,13 @@ from lgag_jax.pages import rendering
 _SECONDS = 8.0  # Of a turn.
 _ROUNDS = 5
 _TOGETHER = 8  # Windows in one program.
-_THEIRS = pathlib.Path(__file__).with_name("onnx_engines.py")
+_SIDE = 256  # Of PyTorch's, which is the default's training size.
+_ONNX, _TORCH = (
+  str(pathlib.Path(__file__).with_name(name)) for name in ("onnx_engines.py", "torch_trunks.py")
+)
+_TORCH_FORMS = {
+  "plain": "contiguous", "channels last": "channels_last", "compiled": "channels_last",
+}
 
 
 def here(workdir: pathlib.Path, together: bool) -> float:
@@ -50,18 +57,24 @@ def here(workdir: pathlib.Path, together: bool) -> float:
   return done / seconds
 
 
-def measure(workdir: pathlib.Path, python: str) -> dict[str, list[float]]:
+def measure(workdir: pathlib.Path, onnx: str, torch: str) -> dict[str, list[float]]:
   """Returns windows a second of each, a number per round."""
   own = [sys.executable, "-m", "benchmarks.speed.windows", f"--workdir={workdir}", "--turn"]
   commands = {"several programs of one window": [*own, "apart"],
               f"one program of {_TOGETHER} windows": [*own, "together"]}
   with tempfile.TemporaryDirectory() as folder:
-    for batch in (1, _TOGETHER) if python else ():
+    for batch in (1, _TOGETHER) if torch else ():
+      for form, layout in _TORCH_FORMS.items():
+        settings = {"trunk": "efficientnet_lite0", "batch": batch, "size": _SIDE, "layout": layout,
+                    "compile": form == "compiled", "seconds": _SECONDS}
+        name = f"PyTorch, trunk alone, {form}, {batch} at once"
+        commands[name] = [torch, _TORCH, json.dumps(settings)]
+    for batch in (1, _TOGETHER) if onnx else ():
       output = pathlib.Path(folder, str(batch))
       export.export(workdir, output, Settings(what=("onnx",), onnx_batch=batch))
       for engine in ("onnxruntime", "openvino"):
         commands[f"{engine}, {batch} at once"] = [
-          python, str(_THEIRS), engine, str(output / "model_uint8.onnx"), str(_SECONDS)]
+          onnx, _ONNX, engine, str(output / "model_uint8.onnx"), str(_SECONDS)]
     rates: dict[str, list[float]] = {name: [] for name in commands}
     for number in range(_ROUNDS):
       # Every other round goes backwards: a machine that slows down favours no side.
@@ -82,14 +95,15 @@ def table(rates: dict[str, list[float]]) -> str:
 def main() -> None:
   parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument("--workdir", type=pathlib.Path, required=True)
-  parser.add_argument("--python", default="", help="one with onnxruntime and openvino")
+  parser.add_argument("--onnx", default="", help="a Python with onnxruntime and openvino")
+  parser.add_argument("--torch", default="", help="a Python with torch")
   parser.add_argument("--turn", choices=("apart", "together"), help=argparse.SUPPRESS)
   arguments = parser.parse_args()
   workdir = arguments.workdir.absolute()
   if arguments.turn:
     print(json.dumps({"rate": here(workdir, arguments.turn == "together")}))
   else:
-    print(table(measure(workdir, arguments.python)))
+    print(table(measure(workdir, arguments.onnx, arguments.torch)))
 
 
 if __name__ == "__main__":

@@ -115,8 +115,15 @@ def _by_scene(
         f"{other} and {path} both have the name {path.stem}: name one kind, such as "
         f"--{flag}='{path.parent}/*{path.suffix}'."
       )
+  by_key: dict[str, pathlib.Path] = {}
   for path in scenes:
-    if listing.stem_key(path) not in by_stem:
+    key = listing.stem_key(path)
+    if (other := by_key.setdefault(key, path)) is not path and key in by_stem:
+      raise ValueError(
+        f"{other} and {path} have one name, so {by_stem[key]} would be the {_NOUNS[flag]} of both: "
+        f"take them in two calls, or name one file for --{flag} that covers all scenes."
+      )
+    if key not in by_stem:
       raise FileNotFoundError(
         f"--{flag}={source} has no image named {path.stem} for {path}: add it, or name one file that "
         "covers all scenes."
