@@ -16,6 +16,7 @@ def get_config(method: str = "lgag") -> Any:
   config.data.builder = "data/hr_gldd"
   config.data.directory = "runs/tfds"
   config.data.channels = 4
+  config.model.nir_band = 4
   config.data.normalise = "train"
   config.data.image_size = 256
   config.train.epochs = 5

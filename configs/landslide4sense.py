@@ -18,6 +18,7 @@ def get_config(method: str = "lgag") -> Any:
   config.data.channels = 14
   config.data.normalise = "train"  # Reflectances, slope and elevation have different units.
   config.model.rgb_bands = (4, 3, 2)
+  config.model.nir_band = 8
   config.data.image_size = 256
   config.train.epochs = 3
   # Tiles are enlarged four times, so a wide, smooth filter removes no detail from a score map.

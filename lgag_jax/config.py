@@ -46,6 +46,9 @@ class Config:
     rgb, bands = self.model.rgb_bands, range(1, self.data.channels + 1)
     fits = self.data.channels < 3 or (len(rgb) == len(set(rgb)) == 3 and set(rgb) <= set(bands))
     require(fits, "model.rgb_bands", rgb, f"name three of {self.data.channels} bands, from 1.")
+    nir = self.model.nir_band
+    fits = nir == 0 or (self.data.channels > 3 and nir in set(bands) - set(rgb))
+    require(fits, "model.nir_band", nir, "name a band that is none of model.rgb_bands, or 0 for none.")
     require(
       len(set(self.data.classes)) == len(self.data.classes), "data.classes", self.data.classes,
       "names a class twice.",

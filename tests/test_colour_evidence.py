@@ -148,6 +148,19 @@ def test_fitted_evidence_tells_the_colour_of_landslides(rng, monkeypatch, small_
   assert value[:, 28:31, 28:31].mean() < 0.55  # Inside the blurred map, of the wrong colour.
 
 
+def test_near_infrared_takes_the_place_of_blue(rng, small_config):
+  small_config.data.channels, small_config.model.rgb_bands = 5, (3, 2, 1)
+  small_config.model.nir_band = 4
+  image = rng.uniform(0.1, 0.9, (2, 64, 64, 5)).astype(np.float32)
+  batch = {"image": image, "weight": np.ones(2, np.float32)}
+  config = configs.from_mapping(small_config)
+  evidence = colour_histograms.begin((each for each in [batch]), config, [None])
+  assert evidence.bands == (4, 3, 2)
+  near_infrared, red = (image[0, :4, :4, band].mean() + 1 / 255 for band in (3, 2))
+  features = colour_evidence.colour_features(image, evidence.bands, True, False)
+  assert features[0, 0, 0, 0] == pytest.approx(np.log(near_infrared / red), abs=1e-5)
+
+
 def test_a_prior_is_the_evidence_of_a_map_that_says_nothing(rng, monkeypatch, small_config):
   """Its log odds are those of each pixel's colour; the even map adds none."""
   config = configs.from_mapping(small_config)

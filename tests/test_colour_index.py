@@ -5,7 +5,7 @@ import types
 import numpy as np
 import pytest
 
-from lgag_jax.config import Config, DataConfig
+from lgag_jax.config import Config, DataConfig, ModelConfig
 from lgag_jax.evaluation import colour_index, metrics, ranking
 from lgag_jax.evaluation.colour_index import ColourIndex
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
@@ -134,6 +134,42 @@ def test_other_types_give_the_same_map(rng, dtype, scale, max_value):
   config = Config(data=DataConfig(max_value=max_value))
   (result,) = figures(other, other, config)
   assert result["label_free"]["iou"] > 0.9
+
+
+def infrared(rng, positive, shade):
+  """Four bands that only near infrared tells apart: blue, green and red are the same in a landslide."""
+  colours = np.array([60, 110, 70, 220], float)
+  image, mask = np.ones((20, 20, 4)) * colours, np.zeros((20, 20), np.uint8)
+  if positive:
+    image[:6, :6, 3], mask[:6, :6] = 90, 1
+  return image * shade + rng.normal(0, 3, image.shape), mask
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+def test_near_infrared_is_used_where_it_is_named(rng, statistics):
+  pairs = [infrared(rng, i % 2 == 0, rng.uniform(0.6, 1.1)) for i in range(40)]
+  pixels, masks = zip(*pairs, strict=True)
+  labels = [float(i % 2 == 0) for i in range(40)]
+  pixels = np.stack(pixels) * (30 if statistics else 1)  # Reflectances of 16 bits.
+  images = Images(pixels.astype(np.uint16 if statistics else np.uint8), masks, labels)
+  known = {}
+  if statistics:
+    known = {"normalise": "given", "mean": pixels.mean((0, 1, 2)), "std": pixels.std((0, 1, 2))}
+    known |= {name: tuple(known[name].tolist()) for name in ("mean", "std")}
+  data, model = DataConfig(channels=4, **known), {"rgb_bands": (3, 2, 1)}
+  without, named = (
+    figures(images, images, Config(data=data, model=ModelConfig(**model, nir_band=band)))[0]
+    for band in (0, 4)
+  )
+  assert without["label_free"]["iou"] < 0.3
+  assert (named["name"], named["sign"]) in (("NDVI", -1), ("near infrared over green", -1))
+  assert named["label_free"]["iou"] > 0.9
+
+
+@pytest.mark.parametrize(("nir", "channels"), [(2, 4), (5, 4), (-1, 4), (4, 3)])
+def test_a_near_infrared_band_must_be_another_one(nir, channels):
+  with pytest.raises(ValueError, match=r"model\.nir_band"):
+    Config(data=DataConfig(channels=channels), model=ModelConfig(nir_band=nir))
 
 
 def test_the_auc_error_is_that_of_hanley_and_mcneil():

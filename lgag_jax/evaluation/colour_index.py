@@ -24,6 +24,7 @@ from lgag_jax.runtime.progress import Progress
 _BINS = 4096  # Of the histograms that the oracle's threshold is found by.
 _MOST_IMAGES = 10_000  # That the rule is fitted on.
 _MOST_PIXELS = 16_384  # Of each of them.
+_BRIGHT = 4.0  # Standard deviations above the mean: full scale where data.mean and data.std are known.
 _RANDOM_ORDERS = 20  # Of labels, for what chance would give.
 
 
@@ -32,12 +33,20 @@ def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   return np.log((a + 1 / 255) / (b + 1 / 255))
 
 
+Index = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 # Of red, green and blue, f32[H, W] each in [0, 1]. Each may count with either sign.
-INDICES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+INDICES: dict[str, Index] = {
   "red over green": lambda r, g, b: _ratio(r, g),
   "excess green": lambda r, g, b: (2 * g - r - b) / (r + g + b + 1 / 255),
   "red over blue": lambda r, g, b: _ratio(r, b),
   "brightness": lambda r, g, b: (r + g + b) / 3,
+}
+# Of near infrared, red and green. NDVI is the normalised difference vegetation index.
+NIR_INDICES: dict[str, Index] = {
+  "red over green": lambda n, r, g: _ratio(r, g),
+  "NDVI": lambda n, r, g: (n - r) / (n + r + 1 / 255),
+  "near infrared over green": lambda n, r, g: _ratio(n, g),
+  "brightness": lambda n, r, g: (n + r + g) / 3,
 }
 
 
@@ -50,10 +59,11 @@ class ColourIndex:
   threshold: float  # Of sign * index.
   share: float  # An image of which a smaller share exceeds the threshold has no landslide.
   weight: float = 0.0  # Log odds of landslide per unit of the index, beyond the threshold.
+  near_infrared: bool = False  # Whether colours are those of NIR_INDICES.
 
   def scores(self, colours: np.ndarray) -> np.ndarray:
     """Returns sign * index of colours f32[..., 3], f32[...]."""
-    return self.sign * INDICES[self.name](*np.moveaxis(colours, -1, 0))
+    return self.sign * _indices(self.near_infrared)[self.name](*np.moveaxis(colours, -1, 0))
 
   def log_odds(self, colours: np.ndarray) -> np.ndarray:
     """Returns weight * (score - threshold) of colours f32[..., 3], f32[...]: log odds for a map."""
@@ -64,6 +74,10 @@ class ColourIndex:
     relation, value = ("above", self.threshold) if self.sign > 0 else ("below", -self.threshold)
     value = np.exp(value) if " over " in self.name else value
     return f"{self.name} {relation} {value:.3g} in at least {100 * self.share:g} % of an image"
+
+
+def _indices(near_infrared: bool) -> dict[str, Index]:
+  return NIR_INDICES if near_infrared else INDICES
 
 
 def fit(levels: dict[tuple[str, int], np.ndarray], labels: np.ndarray) -> ColourIndex | None:
@@ -101,12 +115,17 @@ def _chance(columns: np.ndarray, labels: np.ndarray) -> float:
   return float((ranks.max() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def share_levels(colours: np.ndarray) -> dict[tuple[str, int], np.ndarray]:
-  """Returns, for each index and sign, the value that each of SHARES of the pixels [n, 3] reaches."""
+def share_levels(
+  colours: np.ndarray, near_infrared: bool = False
+) -> dict[tuple[str, int], np.ndarray]:
+  """Returns, for each index and sign, the value that each of SHARES of the pixels [n, 3] reaches.
+
+  The pixels have near infrared, red and green if `near_infrared`, else red, green and blue.
+  """
   colours = colours[:: -(-len(colours) // _MOST_PIXELS)]
   counts = np.maximum(1, np.round(np.array(SHARES) * len(colours)).astype(int))
   levels = {}
-  for name, index in INDICES.items():
+  for name, index in _indices(near_infrared).items():
     values = np.sort(index(*colours.T))
     levels[name, 1], levels[name, -1] = values[-counts], -values[counts - 1]
   return levels
@@ -117,12 +136,15 @@ def fit_images(train: Source, config: Config) -> list[ColourIndex | None]:
   if config.data.channels < 3:
     return [None] * len(config.data.classes)
   sample = np.arange(len(train.ids))[:: -(-len(train.ids) // _MOST_IMAGES)]
+  near_infrared = config.model.nir_band > 0
   levels = _over_images(train, sample, config, lambda colours, _: {
-    f"{name}/{sign}": values for (name, sign), values in share_levels(colours.reshape(-1, 3)).items()
+    f"{name}/{sign}": values
+    for (name, sign), values in share_levels(colours.reshape(-1, 3), near_infrared).items()
   })
   read = levels.pop("number")
   keyed = {(key.rpartition("/")[0], int(key.rpartition("/")[2])): v for key, v in levels.items()}
-  return [fit(keyed, train.labels[read, c] > 0) for c in range(len(config.data.classes))]
+  rules = [fit(keyed, train.labels[read, c] > 0) for c in range(len(config.data.classes))]
+  return [rule and dataclasses.replace(rule, near_infrared=near_infrared) for rule in rules]
 
 
 def evaluate(
@@ -192,10 +214,14 @@ def _over_images(
 
 
 def _colours(image: np.ndarray, config: Config) -> np.ndarray:
-  """Returns red, green and blue f32[H, W, 3] in [0, 1] of an image [H, W, channels] as read."""
-  colours = image[..., [band - 1 for band in config.model.rgb_bands]].astype(np.float32)
+  """Returns the bands of the index, f32[H, W, 3] in [0, 1], of an image [H, W, channels] as read."""
+  bands = [band - 1 for band in config.model.index_bands]
+  colours = image[..., bands].astype(np.float32)
   if config.data.max_value:
     return colours / config.data.max_value
+  if config.data.mean:  # Ratios need the same scale in all bands, and in all images.
+    mean, std = (np.array(x, np.float32)[bands] for x in (config.data.mean, config.data.std))
+    return np.clip(colours / np.max(mean + _BRIGHT * std), 0.0, 1.0)
   if np.issubdtype(image.dtype, np.integer):
     return colours / np.iinfo(image.dtype).max
   low, high = colours.min(), colours.max()  # Floating-point values have no range of their own.

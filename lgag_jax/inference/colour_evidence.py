@@ -45,7 +45,7 @@ class ColourEvidence:
   image_weights: np.ndarray  # f32[C, F + 1], as `image_probabilities` takes them.
   low: np.ndarray  # f32[3], of the features of `colour_features`.
   high: np.ndarray  # f32[3]
-  bands: tuple[int, ...]  # Red, green and blue, from 1.
+  bands: tuple[int, ...]  # `ModelConfig.index_bands`.
   in_unit_range: bool  # Whether images are in [0, 1], not standardised.
   paired: bool = False  # Whether images hold two dates.
 
@@ -109,7 +109,8 @@ def colour_features(
 ) -> Float[Array, "B h w 3"]:
   """Returns log red over green, log blue over green and brightness, on a grid of stride 4.
 
-  Of standardised images, which have no ratios, the differences and the mean of the bands. Of pairs, log
+  With a near-infrared band, the three are near infrared, red and green (`ModelConfig.index_bands`). Of
+  standardised images, which have no ratios, the differences and the mean of the bands. Of pairs, log
   red over green after the event, its change, and the change of brightness.
   """
   if paired:

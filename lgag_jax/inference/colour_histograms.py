@@ -38,7 +38,7 @@ def begin(
   `priors` return log odds f32[n] of colours f32[n, 3] in [0, 1]; they do not apply to standardised
   images and to pairs.
   """
-  bands, unit_range = config.model.rgb_bands, config.data.normalise == "trunk"
+  bands, unit_range = config.model.index_bands, config.data.normalise == "trunk"
   paired = config.data.paired
   features = jax.jit(lambda image: colour_features(image, bands, unit_range, paired)[:, ::2, ::2])
   sample = [

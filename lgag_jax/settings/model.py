@@ -24,6 +24,7 @@ class ModelConfig:
   trunk: str = "efficientnet_lite0"  # Or "resnet50", or a Vision Transformer such as "dinov2_vits14".
   weights: str = "packaged"  # "packaged", "random", or a .safetensors, .npz, .onnx or .pth file.
   rgb_bands: tuple[int, ...] = (1, 2, 3)  # Bands that the weights and pictures use as colours, from 1.
+  nir_band: int = 0  # Near infrared, from 1, for colour index and evidence; 0 for none.
   first_trainable_stage: int = 5  # 1 trains all but the stem; 5 freezes the whole trunk.
   depthwise: str = "auto"  # "conv", "shift" (fast on CPU), or "auto": by platform.
   precision: str = "float32"  # Of matrix products and convolutions; or "bfloat16".
@@ -52,6 +53,11 @@ class ModelConfig:
     require(fits, "model.anchor_taps", self.anchor_taps, "name taps among 1, 2, 3 and 4.")
     fits = len(self.side_widths) == 4 and all(w > 0 for w in self.side_widths)
     require(fits, "model.side_widths", self.side_widths, "give four positive widths.")
+
+  @property
+  def index_bands(self) -> tuple[int, ...]:
+    """The bands of colour indices: red, green and blue, or near infrared, red and green."""
+    return (self.nir_band, *self.rgb_bands[:2]) if self.nir_band else self.rgb_bands
 
 
 @dataclasses.dataclass(frozen=True)
