@@ -26,6 +26,10 @@ from lgag_jax.runtime import devices, user_paths
 
 _LOG = logging.getLogger(__name__)
 
+_FOR_OUTPUT = {  # Options that need `output`, and why.
+  "dem": "slopes belong to polygons, which are files",
+  "review": "decisions belong to the files of a map",
+}
 _FOR_FILES = {  # Options that arrays do not take, and what to do instead.
   "bands": "index the array", "before": "give the array before the event as `before`",
   "clouds": "mask the pixels under clouds, as with numpy.ma",
@@ -94,11 +98,12 @@ class Model:
       options = dataclasses.replace(options, before=user_paths.expanded(before, "before"))
     named = {
       name: user_paths.expanded(path, f"options.{name}")
-      for name in ("dem", "clouds") if (path := getattr(options, name))
+      for name in ("dem", "clouds", "review") if (path := getattr(options, name))
     }
     options = dataclasses.replace(options, gsd=gsd or options.gsd, **named)
-    if options.dem and output is None:
-      raise ValueError("`options.dem` needs `output`: slopes belong to polygons, which are files.")
+    for name, reason in _FOR_OUTPUT.items():
+      if getattr(options, name) and output is None:
+        raise ValueError(f"`options.{name}` needs `output`: {reason}.")
     if isinstance(image, str | os.PathLike):
       image = user_paths.expanded(image, "image")
       if output is not None:
@@ -141,19 +146,19 @@ class Model:
 
   def _map(self, sources: list[tuple], options: Options) -> list[Result]:
     """Maps scenes as --mode=predict does; a source is (name, type, Grid, function to open it)."""
-    loaded, results = self.loaded.at(options), []
+    loaded, results = self.loaded.at(options), {}
     training_scale = loaded.scale_for(options)
 
-    def finish(rows: _MemoryRows, name: str, dtype: np.dtype, job: SceneJob) -> None:
+    def finish(number: int, rows: _MemoryRows, name: str, dtype: np.dtype, job: SceneJob) -> None:
       if job.failure:
         raise job.failure
       for text in value_warnings(job.brightest, dtype, self.config.data):
         _LOG.warning("%s: %s", name, text)
       scores = dict(zip(self.classes, map(float, job.image_scores), strict=True))
-      results.append(Result(rows.probability, rows.mask, scores))
+      results[number] = Result(rows.probability, rows.mask, scores)
 
     def jobs() -> Iterator[SceneJob]:
-      for name, dtype, grid, open_source in sources:
+      for number, (name, dtype, grid, open_source) in enumerate(sources):
         classes = len(self.classes)
         gsd = scene_plans.ground_resolution(grid, options, name)
         shape = grid.height, grid.width
@@ -162,11 +167,12 @@ class Model:
         store = _MemoryRows(np.empty((*shape, classes), np.float32), np.empty(shape, np.uint8))
         yield SceneJob(
           open_source, windows, rows, cols, (0, rows.length), store,
-          np.array(loaded.thresholds, np.float32), functools.partial(finish, store, name, dtype),
+          np.array(loaded.thresholds, np.float32),
+          functools.partial(finish, number, store, name, dtype),
         )
 
     window_pipeline.run(jobs(), loaded.network, loaded.state, loaded.config, loaded.mesh)
-    return results
+    return [results[number] for number in range(len(sources))]  # Scenes end in any order.
 
 
 def load(workdir: str | os.PathLike, *, method_file: str | os.PathLike = "") -> Model:

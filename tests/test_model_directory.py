@@ -15,7 +15,8 @@ import safetensors.numpy
 import lgag_jax
 from lgag_jax.export import export
 from lgag_jax.geo.scene import open_scene
-from lgag_jax.mapping import predict
+from lgag_jax.mapping import predict, window_pipeline
+from lgag_jax.mapping.scene_ends import SceneEnds
 from lgag_jax.options.export import Settings
 from lgag_jax.runtime import checksums
 from lgag_jax.training import loop, model_card, model_directory, pseudo_masks
@@ -73,6 +74,31 @@ def test_a_model_directory_draws_the_workdir_s_maps(model, scene, mapped, tmp_pa
   for found, wanted in zip(read(tmp_path), mapped, strict=True):
     np.testing.assert_array_equal(found, wanted)
   assert 0 < (mapped[1] == 1).mean() < 1 and np.nanstd(mapped[0]) > 0.02
+
+
+def test_a_batch_keeps_its_order_however_its_scenes_end(model, scene, monkeypatch):
+  class LastFirst(SceneEnds):
+    """Ends scenes in the opposite order."""
+
+    def __init__(self):
+      super().__init__()
+      self.jobs = []
+
+    def end(self, job):
+      self.jobs.insert(0, job)
+
+    def wait(self):
+      for job in self.jobs:
+        super().end(job)
+      super().wait()
+
+  shades = np.stack([scene[1] // k for k in (1, 2, 3)])
+  expected = model.predict(shades)
+  monkeypatch.setattr(window_pipeline, "SceneEnds", LastFirst)
+  found = model.predict(shades)
+  np.testing.assert_array_equal(found.probability, expected.probability)
+  assert found.scores["landslide"].tolist() == expected.scores["landslide"].tolist()
+  assert len(set(found.scores["landslide"].tolist())) == 3
 
 
 def test_files_and_arrays_give_the_same_map(model, scene, mapped, tmp_path):

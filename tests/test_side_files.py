@@ -1,6 +1,7 @@
 """Files beside images: masks, notes and CRSs against GDAL, which reads them too; unplaced scenes."""
 
 import re
+import types
 
 import numpy as np
 import pytest
@@ -234,7 +235,10 @@ def test_a_scene_without_a_transform_has_no_place(tmp_path, case, words):
   with open_scene(path, 3) as scene:
     grid = scene.grid
   assert not grid.georeferenced and grid.gsd() is None
-  assert scale.training_scale([path], Config()).gsd is None
+  examples = types.SimpleNamespace(
+    ids=[path.name], files=lambda index: (path, None),
+    read_valid_pixels=lambda index: (np.zeros((8, 8, 3)), np.ones((8, 8), bool)))
+  assert scale.training_scale(examples, Config()).gsd is None
   text = placement.unplaced_warning(grid)
   assert bool(text) == (case != "none")
   assert re.search(words, text)

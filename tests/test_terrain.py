@@ -361,6 +361,8 @@ def test_a_dem_beside_the_scenes_is_no_scene(model, tmp_path, monkeypatch):  # n
     predict.map_scenes(model, tmp_path / "dem.tif", tmp_path / "maps", options)
 
 
-def test_arrays_take_no_dem(model):  # noqa: F811
-  with pytest.raises(ValueError, match=r"`options\.dem` needs `output`"):
-    api.Model(model).predict(np.zeros((8, 8, 3), np.uint8), options=Options(dem="dem.tif"))
+@pytest.mark.parametrize("option", ["dem", "review"])
+@pytest.mark.parametrize("image", [np.zeros((8, 8, 3), np.uint8), "s.tif"], ids=["array", "file"])
+def test_maps_in_memory_take_neither_dem_nor_review(model, option, image):  # noqa: F811
+  with pytest.raises(ValueError, match=rf"`options\.{option}` needs `output`"):
+    api.Model(model).predict(image, options=Options(**{option: "given"}))

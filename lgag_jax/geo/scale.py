@@ -5,6 +5,9 @@ import dataclasses
 import math
 import pathlib
 import statistics
+from typing import Protocol
+
+import numpy as np
 
 from lgag_jax.config import Config
 from lgag_jax.geo.placement import grid_of
@@ -47,16 +50,36 @@ class WindowPlan:
     return STRIDE * self.side / self.model_side
 
 
-def training_scale(paths: list[pathlib.Path], config: Config) -> Scale:
-  """Returns the scale of the training images, from the headers of a sample of them."""
-  grids = []
-  for path in paths[:: max(1, len(paths) // _SAMPLES)]:
-    with contextlib.suppress(reading.ImageError), reading.open_raster(path) as raster:
-      grids.append(grid_of(raster, path))
-  sides = [math.sqrt(grid.height * grid.width) for grid in grids]
-  side = config.data.tile_size or round(statistics.median(sides or [config.data.image_size]))
-  gsds = [gsd for gsd in (grid.gsd() for grid in grids) if gsd]
-  return Scale(side, config.data.gsd or (statistics.median(gsds) if gsds else None))
+class Examples(Protocol):
+  """Training images; see `inputs.sources.Source`."""
+
+  ids: list[str]
+
+  def read_valid_pixels(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the pixels [H, W, channels] of an example, and where they are valid."""
+    ...
+
+  def files(self, index: int) -> tuple[pathlib.Path | None, pathlib.Path | None]:
+    """Returns the files of an example's image and mask."""
+    ...
+
+
+def training_scale(examples: Examples, config: Config) -> Scale:
+  """Returns the scale of training images, from a sample of them, as they are read.
+
+  An example may be a part of its file, or have no file: only the pixels that are read tell its size.
+  """
+  sides, gsds = [], []
+  for index in range(0, len(examples.ids), max(1, len(examples.ids) // _SAMPLES)):
+    with contextlib.suppress(reading.ImageError):
+      height, width = examples.read_valid_pixels(index)[0].shape[:2]
+      sides.append(math.sqrt(height * width))
+      if path := examples.files(index)[0]:
+        with reading.open_raster(path) as raster:
+          gsds.append(grid_of(raster, path).gsd())
+  side = round(statistics.median(sides)) if sides else config.data.tile_size or config.data.image_size
+  known = [gsd for gsd in gsds if gsd]
+  return Scale(side, config.data.gsd or (statistics.median(known) if known else None))
 
 
 def save(scale: Scale, workdir: pathlib.Path) -> None:

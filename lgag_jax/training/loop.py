@@ -140,9 +140,7 @@ def _prepare(
 ) -> tuple[_Run, TrainState]:
   started, training = checkpoints.latest is not None, sources["train"]
   processes.run_on_first(lambda: _claim(config, sources, workdir, started=started))
-  # A TFDS set has no files.
-  files_of_images = [path for i in range(len(training.ids)) if (path := training.files(i)[0])]
-  processes.run_on_first(lambda: scale.save(scale.training_scale(files_of_images, config), workdir))
+  processes.run_on_first(lambda: scale.save(scale.training_scale(training, config), workdir))
   config = normalisation.measure_or_resolve(config, training, workdir, started=started)
   steps = steps_per_epoch(len(training.ids), config.train) * config.train.epochs
   network, optimizer, state = restore.start(config, mesh, steps)
