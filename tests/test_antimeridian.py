@@ -13,6 +13,7 @@ from pyogrio import raw
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
+from lgag_jax.geo import world_width
 from lgag_jax.geo.grid import GEOD, Grid
 from lgag_jax.geo.reference import open_reference
 from lgag_jax.mapping import vectors
@@ -28,6 +29,7 @@ def whole(path, grid):
 
 
 DEGREE = 1e-4
+EQUATOR = 2 * np.pi * 6378137.0
 FIJI = Affine(DEGREE, 0, 180 - 15 * DEGREE, 0, -DEGREE, -16.8)  # The meridian is column 15.
 EAST, WEST, ACROSS = shapely.box(2, 4, 9, 12), shapely.box(18, 4, 25, 12), shapely.box(12, 15, 20, 20)
 
@@ -115,14 +117,24 @@ def test_a_mask_in_degrees_labels_a_projected_scene(tmp_path):
     assert np.mean(whole(path, grid) != expected) < 0.04  # GDAL interpolates coordinates.
 
 
-def test_shapes_in_metres_around_the_equator(tmp_path):
-  half = 20037508.342789244
-  for crs in (3857, 3395, 4087):
-    grid = Grid(24, 30, CRS.from_epsg(crs), Affine(10, 0, half - 150, 0, -10, 1e6))
-    back = [shapely.transform(on_earth(shape, grid), lambda p: p - [[2 * half, 0]])
-            for shape in (EAST, WEST, ACROSS)]
-    path = write_layer(tmp_path / f"{crs}.gpkg", back, f"EPSG:{crs}")
-    np.testing.assert_array_equal(whole(path, grid), drawn(EAST, WEST, ACROSS))
+@pytest.mark.parametrize(("name", "half"), [
+  ("EPSG:3857", EQUATOR / 2), ("EPSG:3395", EQUATOR / 2), ("EPSG:4087", EQUATOR / 2),
+  ("EPSG:900913", EQUATOR / 2), ("ESRI:54004", EQUATOR / 2), ("EPSG:3857+5773", EQUATOR / 2),
+  ("+proj=merc +ellps=WGS84 +units=us-ft", EQUATOR / 2 * 3937 / 1200),
+  ("EPSG:6933", 17367530.4451614),  # Equal area: the equator is shorter.
+])
+def test_shapes_in_metres_around_the_equator(tmp_path, name, half):
+  crs = CRS.from_user_input(name)
+  grid = Grid(24, 30, crs, Affine(10, 0, half - 150, 0, -10, 1e6))
+  back = [shapely.transform(on_earth(shape, grid), lambda p: p - [[2 * half, 0]])
+          for shape in (EAST, WEST, ACROSS)]
+  path = write_layer(tmp_path / "layer.gpkg", back, crs.to_wkt())
+  np.testing.assert_array_equal(whole(path, grid), drawn(EAST, WEST, ACROSS))
+
+
+@pytest.mark.parametrize("name", ["EPSG:32660", "EPSG:3413", "EPSG:3031", "EPSG:2193", "ESRI:54009"])
+def test_other_projections_do_not_repeat(name):
+  assert world_width.of_system(CRS.from_user_input(name).to_wkt()) == 0.0
 
 
 def test_a_landslide_beyond_the_border_and_the_meridian_is_near(tmp_path):

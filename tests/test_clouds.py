@@ -229,6 +229,19 @@ def test_scenes_of_one_name_share_no_file_by_name(tmp_path, flag):
   assert [getattr(files, flag) for files in found] == [shared, shared]
 
 
+@pytest.mark.parametrize("unplaced", [(0,), (1,), (0, 1)])
+def test_one_image_before_serves_no_scenes_without_a_place(tmp_path, unplaced):
+  scenes = [write_scene(tmp_path / f"{name}.tif")[0] for name in "ab"]
+  for number in unplaced:
+    scenes[number] = tmp_path / f"photograph{number}.png"
+    Image.fromarray(np.ones((HEIGHT, WIDTH, 3), np.uint8)).save(scenes[number])
+  before = write_scene(tmp_path / "given.tif")[0]
+  words = rf"given\.tif is one file for 2 scenes, but .*photograph{unplaced[0]}\.png has no place"
+  with pytest.raises(ValueError, match=words):
+    companions.find(scenes, Options(before=str(before)))
+  assert companions.find(scenes[:1], Options(before=str(before)))[0].before == before
+
+
 def test_clouds_hide_both_dates(tmp_path):
   path, pixels = write_scene(tmp_path / "a.tif")
   before = write(tmp_path / "before.tif", pixels // 2)

@@ -14,12 +14,9 @@ from affine import Affine
 from rasterio.windows import Window
 from shapely import GeometryType
 
-from lgag_jax.geo import crs_relation
+from lgag_jax.geo import crs_relation, world_width
 from lgag_jax.geo.grid import Grid
 
-# Web Mercator, World Mercator and equirectangular: x goes around the equator, in metres.
-_AROUND_THE_EQUATOR = (3857, 3395, 4087)
-_EQUATOR = 2 * math.pi * 6378137.0
 _SAMPLES = 17  # Along each side of a scene.
 _TURNS = (0, -1, 1)
 _LONG_EDGE = 5.0  # Degrees.
@@ -32,9 +29,7 @@ def period(grid: Grid) -> float:
   """
   if grid.crs is None:
     return 0.0
-  width = _EQUATOR if grid.crs.to_epsg() in _AROUND_THE_EQUATOR else 0.0
-  if grid.crs.is_geographic:
-    width = 2 * math.pi / grid.crs.units_factor[1]
+  width = world_width.of_system(grid.crs.to_wkt())
   return width if np.max(np.abs(_sample(grid)[0])) <= 2 * width else 0.0
 
 

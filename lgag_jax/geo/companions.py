@@ -13,8 +13,9 @@ from lgag_jax.geo import scene_files
 from lgag_jax.geo.clouds import Cover, open_clouds
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair
+from lgag_jax.geo.placement import grid_of
 from lgag_jax.geo.scene import Scene, open_scene
-from lgag_jax.imagery import listing
+from lgag_jax.imagery import listing, reading
 
 _NOUNS = {"before": "image before the event", "clouds": "cloud mask"}
 
@@ -102,11 +103,24 @@ def _files(flag: str, source: str) -> list[pathlib.Path]:
     raise FileNotFoundError(str(error).replace("--input=", f"--{flag}=")) from None
 
 
+def _check_one_ground(scenes: Sequence[pathlib.Path], flag: str, file: pathlib.Path) -> None:
+  """Raises ValueError if one file would serve several scenes, and one of them has no place."""
+  for path in scenes if len(scenes) > 1 else ():
+    with contextlib.suppress(reading.ImageError), reading.open_raster(path) as raster:
+      if not grid_of(raster, path).georeferenced:
+        raise ValueError(
+          f"--{flag}={file} is one file for {len(scenes)} scenes, but {path} has no place on the "
+          f"ground, so its {_NOUNS[flag]} would be that of another scene. Name a folder of files with "
+          "the scenes' names, or take the scenes in calls of their own."
+        )
+
+
 def _by_scene(
   scenes: Sequence[pathlib.Path], flag: str, source: str, files: list[pathlib.Path]
 ) -> dict[pathlib.Path, pathlib.Path]:
   """Returns the file of each scene; raises FileNotFoundError or ValueError naming what is wrong."""
   if pathlib.Path(source).is_file():
+    _check_one_ground(scenes, flag, files[0])
     return dict.fromkeys(scenes, files[0])
   by_stem: dict[str, pathlib.Path] = {}
   for path in files:
