@@ -49,6 +49,15 @@ def write_layer(path, field, values, *, crs="EPSG:32644"):
   ("status", ("accepted", "rejected"), "rejected", "status = 'accepted'"),
   ("status", ("stable", "active"), "stable", "status = 'active'"),  # The name of the background.
   ("type", ("nonlandslide", "nonlandslide"), "nonlandslide", ""),
+  ("LS_Type", ("landslide", "non-landslide"), "non-landslide", "LS_Type = 'landslide'"),
+  ("review_status", ("reviewed", "rejected"), "rejected", "review_status = 'reviewed'"),
+  ("review", ("kept", "Rejected"), "Rejected", "review = 'kept'"),
+  ("status", ("active", "deleted"), "deleted", "status = 'active'"),
+  ("type", ("slide", "no slide"), "no slide", "type = 'slide'"),
+  ("is_landslide", (0, 1), "0", "is_landslide = 1"),
+  ("landslides", ("yes", "no"), "no", "landslides = 'yes'"),
+  ("mask", (1, 0), "0", "mask = 1"), ("pred", (0, 1), "0", "pred = 1"),
+  ("DN", (0, 0), "0", ""),  # Of a raster without any landslide.
 ])
 def test_a_field_that_denies_a_landslide_is_refused(tmp_path, field, values, other, where):
   path = write_layer(tmp_path / "a.gpkg", field, values)
@@ -70,7 +79,8 @@ def test_a_field_that_denies_a_landslide_is_refused(tmp_path, field, values, oth
   ("landslide", ("Randa", "Elm")), ("landslide", (0, 57)), ("status", ("inactive", "non-active")),
   ("label", (1, 1)), ("class", (0, 3)), ("landslide", ("yes", None)), ("class", ("landslide", None)),
   ("remark", ("landslide", "no landslide")), ("type", (0, 1)),
-  ("DN", (1, 1)), ("value", (3, 12)),
+  ("DN", (1, 1)), ("value", (3, 12)), ("value", (0, 0)), ("class_id", (0, 0)),
+  ("soil_type", ("clay", "no")),
 ])
 @pytest.mark.parametrize("suffix", [".gpkg", ".shp"])
 def test_other_fields_change_nothing(tmp_path, field, values, suffix):
@@ -122,6 +132,19 @@ def test_layers_of_landslides_and_of_none(tmp_path, slides, none, message):
       tile.cut(settings)
   else:
     assert any(row.image for row in tile.cut(settings)[0])
+
+
+@pytest.mark.parametrize(("column", "denied"), [
+  ([1, 0, 2, 1], True), ([0, 2, 0], True), ([0, 1, 2], False), ([0, 2], False), ([1, 2, 2], False),
+  ([0, 1, 2, 3, 3], False),
+])
+@pytest.mark.parametrize("field", ["landslide", "is_landslide", "class", "label"])
+def test_repeated_codes_are_no_numbers_of_shapes(field, column, denied):
+  check = lambda: class_fields.check_kinds(pathlib.Path("a.gpkg"), {field: column}, ("landslide",), "")
+  if not denied:
+    return check()
+  with pytest.raises(ValueError, match=f"its field {field} says '0'"):
+    check()
 
 
 def test_empty_values_say_nothing():

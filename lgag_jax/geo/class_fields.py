@@ -9,13 +9,19 @@ import numpy as np
 
 from lgag_jax.geo import layer_fields
 
-# Without --field, all shapes count as landslides, unless one of these fields says something else.
-_NAMES = ("class", "label", "type", "kind", "status", "landslide")
+# Without --field, all shapes count as landslides, unless one of these fields says something else. So
+# may fields whose names end in one of them, such as is_landslide, LS_Type or review_status.
+_NAMES = ("class", "label", "type", "kind", "status", "landslide", "landslides", "review")
 # What tools call the value of a raster that they draw polygons of, also of its background.
-_RASTER_VALUES = ("dn", "gridcode", "grid_code", "value", "raster_val", "pixel_value", "class_id")
+_DRAWN_VALUES = ("dn", "gridcode", "grid_code", "raster_val", "raster_value", "pixel_value")
+_RASTER_VALUES = (*_DRAWN_VALUES, "value", "class_id", "mask", "pred", "prediction")
 _LISTS = ("class", "label")  # Whoever names a class there tells it from the others.
 _YES, _NO = {"1", "yes", "y", "true", "t"}, {"0", "no", "n", "false", "f"}
-_DENIALS = {"rejected", "background", "negative", "false_positive", "false_alarm"}
+_DENIALS = {
+  "rejected", "background", "negative", "false_positive", "false_alarm", "deleted", "removed",
+  "discarded",
+}
+_CODES = {"0", "1", "2"}  # No, yes and, where there is a third, unsure.
 _PLAIN = re.compile(r"[\w .,'=-]+")  # What a shell leaves as it is between double quotes.
 _NEGATIONS = ("no", "non", "not", "no_", "non_", "not_", "not_a_")
 
@@ -49,7 +55,7 @@ def class_numbers(
 
 def of_kinds(fields: Iterable[str]) -> list[str]:
   """Returns the fields that `check_kinds` reads, as the layer spells them."""
-  return [field for field in fields if field.lower() in _NAMES + _RASTER_VALUES]
+  return [field for field in fields if _name(field) or field.lower() in _RASTER_VALUES]
 
 
 def check_kinds(
@@ -63,8 +69,11 @@ def check_kinds(
   classes = tuple(map(layer_fields.decision_word, classes))
   denials = _DENIALS | {layer_fields.decision_word(background)}
   for field, column in values.items():
+    column = list(column)
     by_word = _by_word(column)
     words = _denied(field.lower(), set(by_word), set(classes), denials - set(classes))
+    if _name(field) in ("landslide", "landslides", *_LISTS) and _are_codes(column, set(by_word)):
+      words |= {"0"}
     if not words:
       continue
     other = layer_fields.text(by_word[min(words)]).strip()
@@ -90,7 +99,8 @@ def check_negatives(
   landslides = {"landslide", "landslides", *map(layer_fields.decision_word, classes)}
   for field, column in values.items():
     by_word = _by_word(column)
-    words = set(by_word) & (landslides | (_YES if field.lower() == "landslide" else set()))
+    tells = _name(field) in ("landslide", "landslides")
+    words = set(by_word) & (landslides | (_YES if tells else set()))
     if words:
       text = layer_fields.text(by_word[min(words)]).strip()
       raise ValueError(
@@ -106,14 +116,28 @@ def _by_word(column: Iterable[object]) -> dict[str, object]:
   return by_word
 
 
+def _name(field: str) -> str:
+  """Returns which of _NAMES a field has, alone or at its end; "" if none."""
+  field = field.lower()
+  return next((name for name in _NAMES if field == name or field.endswith(f"_{name}")), "")
+
+
+def _are_codes(column: list[object], words: set[str]) -> bool:
+  """Returns whether numbers repeat as codes do; those of a list of shapes do not."""
+  filled = sum(bool(layer_fields.decision_word(value)) for value in column)
+  return {"0", "2"} <= words <= _CODES and filled > len(words)
+
+
 def _denied(field: str, words: set[str], classes: set[str], denials: set[str]) -> set[str]:
   """Returns which words of a field name what is no landslide, or another class."""
   landslides = {"landslide", "landslides", *classes}
-  found = words & (denials | {negation + name for negation in _NEGATIONS for name in landslides})
+  denied = {*landslides, "slide", "slides"}
+  found = words & (denials | {negation + name for negation in _NEGATIONS for name in denied})
   found -= classes
-  if words <= _YES | _NO and (field == "landslide" or (field in _LISTS and len(words) > 1)):
+  tells = _name(field) in ("landslide", "landslides")
+  if words <= _YES | _NO and (tells or (field in _LISTS and len(words) > 1)):
     found |= words & _NO
-  if field in _RASTER_VALUES and len(words) > 1:
+  if field in _RASTER_VALUES and (len(words) > 1 or field in _DRAWN_VALUES):
     found |= words & {"0"}
   if field in _LISTS and words & classes and len(words) > 1:
     found |= words - classes
