@@ -186,6 +186,7 @@ def test_a_dem_around_the_date_line_serves_scenes_on_both_sides(tmp_path):
   ("no crs", r"has no place on the Earth \(CRS: none\).*gdal_edit"),
   ("local", r"has no place on the Earth \(CRS: 'site'"),
   ("feet", r"gives heights in ft, but they must be in metres.*gdal_calc"),
+  ("feet by notes", r"gives heights in us-ft, but they must be in metres"),
   ("feet by crs", r"gives heights in us survey foot, but they must be in metres"),
   ("scale", r"gives band 1 the scale 0.1"),
   ("gone", r"--dem=.*gone.tif: no such file.*gdalbuildvrt dem.vrt"),
@@ -211,6 +212,9 @@ def test_what_is_no_dem_is_refused(tmp_path, kind, pattern):
         raster.set_band_unit(1, "ft")
       if kind == "scale":
         raster.scales = (0.1,)
+    if kind == "feet by notes":
+      band = '<PAMRasterBand band="1"><UnitType>US-ft</UnitType></PAMRasterBand>'
+      path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
   with pytest.raises(ImageError, match=pattern), terrain.open_dem(path):
     pass
 

@@ -22,7 +22,9 @@ from lgag_jax.options.area import Imagery
 
 _MAX_BYTES = 64 << 20  # Of a JSON file.
 _MAX_FILES = 2_000_000
-_BUSY = (429, 500, 502, 503, 504)
+# A server may ask for any time to wait (Retry-After).
+_RETRY: dict[str, Any] = {"backoff_factor": 0.5, "status_forcelist": (429, 500, 502, 503, 504),
+                          "respect_retry_after_header": False}
 _ITEM_SEARCH = "item-search"
 
 
@@ -46,21 +48,42 @@ def read_items(
 def _search(
   source: str, area: BaseGeometry | None, settings: Imagery
 ) -> Iterator[tuple[pystac.Item, str]]:
-  retry = Retry(settings.retries, backoff_factor=0.5, status_forcelist=_BUSY, allowed_methods=None)
-  client = pystac_client.Client.open(
-    source, stac_io=_ApiReader(timeout=settings.timeout, max_retries=retry)
-  )
+  client = pystac_client.Client.open(source, stac_io=_ApiReader(settings))
   found = client.search(
     collections=list(settings.collections) or None, datetime=settings.dates or None,
     intersects=None if area is None else shapely.geometry.mapping(area), limit=100,
   )
-  for item in found.items():
-    own = item.get_self_href() or ""
-    yield item, own if addresses.is_remote(own) else source
+  seen: set[tuple[str, str]] = set()
+  for page in found.pages_as_dicts():
+    before = len(seen)
+    seen.update((str(item.get("collection")), str(item.get("id"))) for item in page["features"])
+    if len(seen) == before or before > _MAX_FILES:  # It would go on for ever.
+      what = "the same items again" if len(seen) == before else f"more than {_MAX_FILES} items"
+      raise ValueError(f"{source} gives {what}: narrow the search by --area, --dates or --collections.")
+    for feature in page["features"]:
+      item = pystac.Item.from_dict(feature, root=client, preserve_dict=False)
+      own = item.get_self_href() or ""
+      yield item, own if addresses.is_remote(own) else source
+
+
+class _LimitedAdapter(HTTPAdapter):
+  """Reads whole answers, but no larger ones than a catalogue may have."""
+
+  def send(self, request: Any, stream: bool = False, **options: Any) -> requests.Response:
+    response = super().send(request, stream=True, **options)
+    # Requests has no limit of its own; this is where `response.content` would keep what it reads.
+    response._content = _read_limited(response, request.url)
+    return response
 
 
 class _ApiReader(StacApiIO):
   """Follows links to servers only, never to local files."""
+
+  def __init__(self, settings: Imagery):
+    super().__init__(timeout=settings.timeout, max_retries=None)
+    retry = Retry(settings.retries, allowed_methods=None, **_RETRY)
+    for scheme in ("http://", "https://"):
+      self.session.mount(scheme, _LimitedAdapter(max_retries=retry))
 
   def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
     href = source.absolute_href if isinstance(source, pystac.Link) else str(source)
@@ -75,7 +98,7 @@ class _JsonReader:
   def __init__(self, settings: Imagery, *, allow_remote: bool):
     self._settings, self._allow_remote = settings, allow_remote
     self._session = requests.Session()
-    retry = Retry(settings.retries, backoff_factor=0.5, status_forcelist=_BUSY)
+    retry = Retry(settings.retries, **_RETRY)
     for scheme in ("http://", "https://"):
       self._session.mount(scheme, HTTPAdapter(pool_maxsize=settings.readers, max_retries=retry))
 
@@ -137,10 +160,7 @@ class _JsonReader:
         return _limited(file.read(_MAX_BYTES + 1), address)
     with self._session.get(address, timeout=self._settings.timeout, stream=True) as response:
       response.raise_for_status()
-      content = b""
-      for chunk in response.iter_content(1 << 20):
-        content = _limited(content + chunk, address)
-      return content
+      return _read_limited(response, address)
 
 
 def _children_of(content: dict) -> list[str]:
@@ -148,6 +168,17 @@ def _children_of(content: dict) -> list[str]:
     return []
   links = [link for link in content.get("links") or () if isinstance(link, dict)]
   return [str(link.get("href", "")) for link in links if link.get("rel") in ("child", "item")]
+
+
+def _read_limited(response: requests.Response, address: str) -> bytes:
+  chunks, size = [], 0
+  for chunk in response.iter_content(1 << 20):
+    chunks.append(chunk)
+    size += len(chunk)
+    if size > _MAX_BYTES:
+      response.close()
+      break
+  return _limited(b"".join(chunks), address)
 
 
 def _limited(content: bytes, address: str) -> bytes:

@@ -25,6 +25,7 @@ from lgag_jax.geo.grid import GEOD, Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.terrain_sums import Sums, Terrain
 from lgag_jax.geo.vrt import open_scene_raster
+from lgag_jax.imagery import side_files
 from lgag_jax.imagery.opening import ImageError
 
 _BLOCK = 512  # Pixels of the DEM on a side that are in memory.
@@ -191,7 +192,8 @@ def open_dem(path: pathlib.Path) -> Iterator[Dem]:
     )
   with open_scene_raster(path) as raster:
     kinds = [kind for kind in raster.colorinterp if kind != ColorInterp.alpha]
-    unit = (raster.units[0] or "").strip().lower()
+    beside = "" if raster.driver == "VRT" else side_files.read_notes(path).unit
+    unit = (beside or raster.units[0] or "").strip().lower()
   if len(kinds) != 1 or ColorInterp.palette in kinds:
     what = f"{len(kinds)} bands" if len(kinds) != 1 else "a palette of colours"
     raise ImageError(

@@ -32,6 +32,8 @@ class Notes:
   transform: Affine | None = None
   nodata: tuple[tuple[int, float], ...] = ()  # Pairs of a band, from 1, and its value.
   control_points: bool = False  # Whether it has ground control points, or a transform of ESRI's.
+  # Of band 1. It changes how heights are read, not what an image shows.
+  unit: str = dataclasses.field(default="", compare=False)
 
 
 def beside(path: pathlib.Path | str, suffix: str) -> pathlib.Path | None:
@@ -70,6 +72,7 @@ def _parse_notes(file: pathlib.Path, size: int, _: int) -> Notes:
     return Notes(
       plain_crs.parse(crs) if crs else None, _transform(transform) if transform else None,
       tuple((number, float(value)) for number, value in values if value), control_points,
+      {number: band.findtext("UnitType", "") for number, band in bands}.get(1, ""),
     )
   except ImageError:
     raise
