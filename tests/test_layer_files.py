@@ -229,6 +229,21 @@ def test_a_geojson_of_many_parts_is_refused_before_it_is_parsed(tmp_path, monkey
   assert whole(geojson(tmp_path, "b.geojson")).any()
 
 
+@pytest.mark.parametrize("features", [1, 50])
+def test_a_geojson_of_many_fields_is_refused(tmp_path, features):
+  fields = [{f"f{i}": 1 for i in range(j, 1001, features)} for j in range(features)]
+  content = json.loads(geojson(tmp_path, "a.geojson").read_text())
+  (shape,) = content["features"][:1]
+  content["features"] = [{**shape, "properties": each} for each in fields]
+  path = tmp_path / "b.geojson"
+  path.write_text(json.dumps(content))
+  with pytest.raises(ValueError, match=r"b\.geojson cannot.*more than 1000 fields, such as 'f0'"):
+    whole(path)
+  del content["features"][0]["properties"]["f0"]
+  path.write_text(json.dumps(content))
+  assert whole(path).any()
+
+
 @pytest.mark.parametrize("kind", ["few", "many", "holes", "gigantic", "spikes", "twice"])
 def test_polygons_that_cross_themselves_often_are_refused(tmp_path, kind):
   """Repairing them would take hours."""

@@ -306,6 +306,22 @@ def test_wide_tables_are_read(tmp_path, columns, empty):
   assert line == dict.fromkeys(names, "a.png")
 
 
+@pytest.mark.parametrize(("columns", "padding", "limit"), [(1, 0, 20), (6, 0, 10), (1, 900, 20)])
+def test_long_tables_are_read_up_to_a_limit(tmp_path, monkeypatch, columns, padding, limit):
+  monkeypatch.setattr(tables, "_MAX_CELLS", 100)
+  names, path = [f"c{i}" for i in range(columns)], tmp_path / "t.csv"
+
+  def write(count):
+    rows = [names, *[["a"] * columns] * count]
+    path.write_text("\n".join(",".join(cells) + "," * padding for cells in rows))
+
+  write(limit - 1)
+  assert len(tables.read_table(path, ())) == limit - 1
+  write(limit)
+  with pytest.raises(ValueError, match=rf"t\.csv has too many cells, of which only {limit} rows"):
+    tables.read_table(path, ())
+
+
 def test_sizes_must_match(tmp_path):
   path = write_png(tmp_path / "m.png", pixels(7, 9))
   assert reading.image_size(path) == (7, 9)

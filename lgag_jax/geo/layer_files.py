@@ -21,6 +21,7 @@ from lgag_jax.geo.geopackage_checks import check_crs, check_geopackage, is_geopa
 pyogrio.set_gdal_config_options({"GDAL_PAM_ENABLED": False})
 _MAX_JSON_BYTES = 1 << 27
 _MAX_JSON_PARTS = 1 << 22  # Lists and objects. Python takes some 130 bytes for each, if empty, too.
+_MAX_FIELDS = 1000  # GDAL takes time with their square.
 _MAX_PRJ_BYTES = 1 << 16
 _PARTS = (".shx", ".dbf", ".prj", ".cpg", ".qix", ".sbn", ".sbx", ".idm", ".ind")
 _TYPES = ("FeatureCollection", "Feature", "GeometryCollection", *(
@@ -111,7 +112,11 @@ def _plain_json(content: dict, path: pathlib.Path) -> bytes:
     layer["crs"] = {"type": "name", "properties": {"name": _crs_name(crs)}}
   text = io.StringIO()
   text.write(f'{json.dumps(layer)[:-1]}, "features": [')
+  fields: set[str] = set()
   for number, feature in enumerate(features):  # One at a time: Python's copies take more than texts.
+    fields.update(feature.get("properties") or ())
+    if len(fields) > _MAX_FIELDS:
+      raise ValueError(f"it has more than {_MAX_FIELDS} fields, such as {min(fields)[:80]!r}")
     text.write(f"{',' if number else ''}{json.dumps(_feature(feature))}")
   text.write("]}")
   return text.getvalue().replace("<", "\\u003c").encode()

@@ -16,6 +16,8 @@ from typing import Any
 _FORMULA = re.compile(r"['\s]*[=+\-@\uff1d\uff0b\uff0d\uff20]|'*[\t\r\n]")
 _MAX_BYTES = 1 << 28
 _MAX_COLUMNS = 1000
+_MAX_CELLS = 6_000_000
+_ROW_CELLS = 4  # A row takes the memory of so many cells beside its own.
 _MAX_QUOTED = 200  # Characters of a row in a message.
 _DELIMITERS = (",", ";", "\t")
 # Names of the image column, in lower case; the first is the one that rows are read with.
@@ -87,7 +89,7 @@ def _rows(path: pathlib.Path, text: str) -> list[tuple[int, list[str]]]:
   header = next((line for line in text.splitlines() if line.strip(" ,;\t")), "")
   delimiter = max(_DELIMITERS, key=lambda mark: len(next(csv.reader([header], delimiter=mark), [])))
   reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-  rows, marks = [], header.count(delimiter)
+  rows, marks, held = [], header.count(delimiter), 0
   for row in reader:
     cells = [_content(cell.strip()) for cell in row]
     if any(_holds_rows(cell, delimiter, marks) for cell in cells):
@@ -99,6 +101,12 @@ def _rows(path: pathlib.Path, text: str) -> list[tuple[int, list[str]]]:
       raise ValueError(
         f"{path}, row {reader.line_num + skipped} has {len(cells)} cells ({_quoted(cells)}), more than "
         f"the {_MAX_COLUMNS} columns allowed: save a table with only the columns that lgag reads."
+      )
+    held += _ROW_CELLS + sum(map(bool, cells))
+    if held > _MAX_CELLS:
+      raise ValueError(
+        f"{path} has too many cells, of which only {len(rows)} rows were read: split it, or save a "
+        "table with only the columns that lgag reads."
       )
     if any(cells):
       rows.append((reader.line_num + skipped, cells[:_MAX_COLUMNS]))
