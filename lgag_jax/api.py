@@ -101,9 +101,8 @@ class Model:
       for name in ("dem", "clouds", "review") if (path := getattr(options, name))
     }
     options = dataclasses.replace(options, gsd=gsd or options.gsd, **named)
-    for name, reason in _FOR_OUTPUT.items():
-      if getattr(options, name) and output is None:
-        raise ValueError(f"`options.{name}` needs `output`: {reason}.")
+    if output is None:
+      _refuse(options, _FOR_OUTPUT, "needs `output`")
     if isinstance(image, str | os.PathLike):
       image = user_paths.expanded(image, "image")
       if output is not None:
@@ -122,9 +121,7 @@ class Model:
       return self._map([source], options)[0]
     if output is not None:
       raise ValueError("`output` needs files, which give their maps a name: omit it for an array.")
-    for name, remedy in _FOR_FILES.items():
-      if getattr(options, name):
-        raise ValueError(f"`options.{name}` is for files: {remedy}.")
+    _refuse(options, _FOR_FILES, "is for files")
     array = arrays.masked(image)
     batch = array_scenes.as_batch(array, self.config.data, "The array")
     if before is not None or self.config.data.paired:
@@ -173,6 +170,13 @@ class Model:
 
     window_pipeline.run(jobs(), loaded.network, loaded.state, loaded.config, loaded.mesh)
     return [results[number] for number in range(len(sources))]  # Scenes end in any order.
+
+
+def _refuse(options: Options, reasons: dict[str, str], words: str) -> None:
+  """Raises ValueError naming the first of some options that is set."""
+  for name, reason in reasons.items():
+    if getattr(options, name):
+      raise ValueError(f"`options.{name}` {words}: {reason}.")
 
 
 def load(workdir: str | os.PathLike, *, method_file: str | os.PathLike = "") -> Model:

@@ -190,12 +190,12 @@ def test_training_tiles_keep_the_buffer_to_validation_tiles(tmp_path, stride, bu
 
 def test_a_table_labels_tiles_by_number_or_place(tmp_path):
   write_scene(tmp_path / "scene.tif")
-  write_scene(tmp_path / "two.tif")
+  write_scene(tmp_path / "two.tif", place=PLACE @ Affine.translation(1000, 0))  # On other ground.
   (tmp_path / "labels.csv").write_text(
     "scene,row,col,x,y,label\n"
     "scene.tif,0,0,,,landslide\nscene,0,1,,,0\nscene,6,7,,,unknown\nscene,2,5,,,yes\n"
     # The last pixel of tile 1,2, and the first of tile 2,3. Tile 3,3 has no data.
-    "two,,,500095.9,2999936.1,non-landslide\ntwo,2,3,500096,2999936,1\ntwo,3,3,,,1\n"
+    "two,,,502095.9,2999936.1,non-landslide\ntwo,2,3,502096,2999936,1\ntwo,3,3,,,1\n"
   )
   settings = options(tmp_path, labels=str(tmp_path / "labels.csv"), input=str(tmp_path / "*.tif"))
   rows, _ = tile.cut(settings)
@@ -209,7 +209,7 @@ def test_a_table_labels_tiles_by_number_or_place(tmp_path):
     ("scene,9,0,,,1", "row 2 means no tile of the scene: row=9"), ("three,0,0,,,1", "scene 'three'"),
     (",0,0,,,1", "scene ''"), ("two,0,0,,,perhaps", "row 2 has the label 'perhaps'"),
     ("two,,,1,,1", "row 2 needs numbers"), ("two,,,1,2,1", "means no tile of the scene: x=1, y=2"),
-    ("two,2,2,500096,2999936,1", "row 2 means two tiles, one by row and col, another by x and y"),
+    ("two,2,2,502096,2999936,1", "row 2 means two tiles, one by row and col, another by x and y"),
     ("two,1,1,,,1\ntwo,1,1,,,0", "row 3 labels tile 1,1 as non-landslide.*as landslide"),
   ):
     (tmp_path / "labels.csv").write_text(f"scene,row,col,x,y,label\n{line}\n")

@@ -14,13 +14,11 @@ shapes in the inventory.
 
 import logging
 import pathlib
-from collections.abc import Callable
 
 import numpy as np
 from affine import Affine
 from rasterio.enums import ColorInterp
 
-from lgag_jax.config import DataConfig
 from lgag_jax.geo import companions, pair
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
@@ -29,11 +27,10 @@ from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery import listing, reading
-from lgag_jax.inputs import blocks
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files, folders
 from lgag_jax.runtime.progress import Progress
-from lgag_jax.tiling import dealing, few_labels, labels, output, scene_comparison, tile_grid
+from lgag_jax.tiling import labels, output, scene_comparison, tile_grid, tile_splits
 from lgag_jax.tiling.output import Row
 from lgag_jax.tiling.tile_grid import SceneTile
 
@@ -41,8 +38,6 @@ _LOG = logging.getLogger(__name__)
 
 _MAX_STEM_BYTES = 200  # File systems take names of 255; the tile's number and suffix need the rest.
 _MAX_TILES = 1 << 20
-_BLOCK_SIDES = (4, 3, 2, 1)  # In tiles. The larger the block, the fewer tiles the buffer costs.
-_MIN_BLOCKS = 8
 _DATA_VALUES, _DATA_SHARE = 64, 0.1  # Alpha is mostly 0 and 255, with few other values at the edges.
 
 
@@ -69,7 +64,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   total = sum(np.prod(tile_grid.counts(grid, settings)) for grid in grids.values())
   if total > _MAX_TILES:
     raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
-  split_of = _splits(grids, settings)
+  split_of = tile_splits.split_of(grids, settings)
   reach = Reach(grids, layer=settings.layer)
   rows, progress = [], Progress("tiles", int(total), unit="tiles")
   with folders.atomic_folder(pathlib.Path(settings.output)) as folder:
@@ -155,56 +150,6 @@ def alpha_warning(path: pathlib.Path, settings: Settings) -> str:
     f"{path}: its band {band} is marked as alpha, so lgag takes it for transparency and leaves it out. "
     f"If it is data, such as near infrared, name all bands: --bands={names}"
   )
-
-
-def _splits(
-  grids: dict[pathlib.Path, Grid], settings: Settings
-) -> Callable[[str, SceneTile], str]:
-  """Returns a function from a scene's name and a tile to the tile's split, "" for a skipped tile."""
-  if settings.validation_fraction == 0:
-    return lambda *_: "train"
-  if answers := few_labels.few_answers(grids, settings):
-    held_out = dealing.held_out(answers, settings.validation_fraction)
-    return lambda name, tile: "validation" if (name, tile.row, tile.col) in held_out else "train"
-  config = DataConfig(
-    source="patches", tile_size=settings.tile_size, block_buffer=settings.buffer,
-    block_size=settings.block_size or _block_size(list(grids.values()), settings.tile_size),
-    validation_fraction=settings.validation_fraction, directory=settings.input,
-  )
-  sizes = {path.name: (grid.height, grid.width) for path, grid in grids.items()}
-  try:
-    regions = [(name, (0, height, 0, width)) for name, (height, width) in sizes.items()]
-    plan = blocks.SplitPlan(regions, "validation", config)
-  except ValueError as error:
-    raise ValueError(str(error).replace("data.", "--")) from error
-
-  def split(name: str, tile: SceneTile) -> str:
-    window, (height, width) = tile.window, sizes[name]
-    region = (
-      window.row_off, min(window.row_off + window.height, height),
-      window.col_off, min(window.col_off + window.width, width),
-    )
-    held_out = sum(map(_area, plan.parts(name, region)))
-    if held_out == _area(region):
-      return "validation"
-    return "" if held_out or plan.in_buffer(name, region) else "train"
-
-  return split
-
-
-def _block_size(grids: list[Grid], side: int) -> int:
-  def count(size: int) -> int:
-    return sum(
-      blocks.Axis(0, grid.height, size, side).count * blocks.Axis(0, grid.width, size, side).count
-      for grid in grids
-    )
-
-  return next((n * side for n in _BLOCK_SIDES if count(n * side) >= _MIN_BLOCKS), side)
-
-
-def _area(region: blocks.Region) -> int:
-  top, bottom, left, right = region
-  return (bottom - top) * (right - left)
 
 
 def _cut_tile(
