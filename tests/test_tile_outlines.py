@@ -115,6 +115,32 @@ def test_outlines_that_cannot_be_used_are_named(place, statement, fields, messag
   assert not (place / "cut").exists()
 
 
+@pytest.mark.parametrize("stride", [SIDE // 2, 2 * SIDE])
+@pytest.mark.parametrize("form", ["tiles.gpkg", "labels.csv"])
+def test_answers_are_of_tiles_that_neither_overlap_nor_have_gaps(place, form, stride):
+  path = place / "tiles" / form
+  if form == "tiles.gpkg":
+    fill(path, GIVEN)
+  else:
+    path.write_text(path.read_text().replace(f"scene.tif,1,5,,{SIDE}", f"scene.tif,1,5,{YES},{SIDE}"))
+  for same in (0, SIDE):
+    assert ("scene.tif", 1, 5) in labels_of(cut(place, labels=str(path), tile_stride=same))
+    shutil.rmtree(place / "cut")
+  words = "does not lie where" if form == "tiles.gpkg" else rf"16 pixels apart.*stride={stride}: leave"
+  with pytest.raises(ValueError, match=rf"{form}.*{words}"):
+    cut(place, labels=str(path), tile_stride=stride)
+
+
+@pytest.mark.parametrize(("columns", "row"), [
+  ("row,col,label", "2,10,yes"), ("x,y,label,tile_size", "500080,2999980,yes,16"),
+])
+def test_tables_by_hand_may_name_tiles_that_overlap(tmp_path, columns, row):
+  write_scene(tmp_path / "scene.tif")
+  (tmp_path / "hand.csv").write_text(f"{columns}\n{row}\n")
+  rows = cut(tmp_path, labels=str(tmp_path / "hand.csv"), tile_stride=SIDE // 2)
+  assert list(labels_of(rows).values()) == [YES]
+
+
 def test_labels_filled_in_are_not_written_over(place, caplog):
   path = place / "tiles" / "tiles.gpkg"
   fill(path, {(0, 0): YES})

@@ -1,31 +1,21 @@
 """Labels of the tiles themselves: a table (CSV), or a layer of tile outlines with a field `label`."""
 
-import dataclasses
 import math
 import pathlib
 
 import numpy as np
 import shapely
 
-from lgag_jax.geo import antimeridian, layer_formats, scene_ground, shapes, tile_outlines
+from lgag_jax.geo import antimeridian, scene_ground, shapes, tile_outlines
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene_ground import SceneGround
-from lgag_jax.imagery import listing, tables
+from lgag_jax.imagery import listing
 from lgag_jax.inputs import splits
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
-from lgag_jax.tiling import tile_grid
+from lgag_jax.tiling import label_rows, tile_grid
+from lgag_jax.tiling.label_rows import LabelRow
 
 _TOLERANCE = 0.5  # Pixels that an outline's borders may be off, after a GIS has converted it.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-  """A row of a table, or a feature of a layer with its outline and CRS."""
-
-  where: str  # For messages.
-  cells: dict[str, str]
-  outline: shapely.Geometry | None = None
-  crs: str | None = None
 
 
 def are_of_tiles(path: pathlib.Path, settings: Settings) -> bool:
@@ -35,22 +25,22 @@ def are_of_tiles(path: pathlib.Path, settings: Settings) -> bool:
 
 def are_answers(path: pathlib.Path, settings: Settings) -> bool:
   """Returns whether labels of tiles were given by hand to tiles that --mode=label has listed."""
-  return any(tile_outlines.SIZE_FIELD in row.cells for row in _rows(path, settings))
+  return any(row.is_answer for row in label_rows.read(path, settings))
 
 
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   """Raises ValueError if --labels name none of the scenes in a row, or hold no label at all."""
   path = pathlib.Path(settings.labels)
   names = {name for scene in scenes for name in _names(scene)}
-  rows = _rows(path, settings)
+  rows = label_rows.read(path, settings)
   for row in rows:
     name = row.cells.get("scene") or ""
-    if listing.name_key(name) not in names and (name or len(scenes) > 1 or _is_layer(path)):
+    if listing.name_key(name) not in names and (name or len(scenes) > 1 or label_rows.is_layer(path)):
       raise ValueError(
         f"{row.where} names the scene {name!r}, which is not in --input={settings.input}: "
         f"{', '.join(scene.name for scene in scenes[:5])}{', ...' if len(scenes) > 5 else ''}."
       )
-  if _is_layer(path) and not any(row.cells["label"] for row in rows):
+  if label_rows.is_layer(path) and not any(row.cells["label"] for row in rows):
     raise ValueError(
       f"{path} holds the outlines of {len(rows)} tiles, and their field label is empty: fill it in, "
       f"such as in QGIS, with {', '.join((*settings.classes, settings.background))} or {UNKNOWN_LABEL}."
@@ -73,20 +63,22 @@ def read(
   """
   labels: dict[tuple[int, int], str] = {}
   rows = [
-    row for row in _rows(path, settings)
+    row for row in label_rows.read(path, settings)
     if not row.cells.get("scene") or listing.name_key(row.cells["scene"]) in _names(scene)
   ]
-  if is_layer := _is_layer(path):
+  if is_layer := label_rows.is_layer(path):
     _check_outlines(path, rows, scene, grid, settings)
   ground = SceneGround(scene, grid)
   for row in {(row.cells.get("row"), row.cells.get("col")): row for row in rows}.values():  # The last.
-    if tile_outlines.SIZE_FIELD in row.cells and row.cells["label"]:
+    if row.is_answer and row.cells["label"]:
       check_ground(row.where, row.cells.get(scene_ground.COLUMN, ""), ground)
   for row in rows:
     where, cells = row.where, row.cells
-    answered = tile_outlines.SIZE_FIELD in cells
+    answered = row.is_answer
     if answered and cells["tile_size"] != str(settings.tile_size):
       raise _other_size(where, cells["tile_size"] or "unknown", settings)
+    if answered and not is_layer:
+      _check_stride(row, settings)
     tile = _tile_of_row(where, cells, grid, settings)
     text = cells["label"]
     label = UNKNOWN_LABEL if (answered or is_layer) and not text else read_label(where, text, settings)
@@ -118,40 +110,6 @@ def check_ground(where: str, text: str, ground: SceneGround) -> None:
     )
 
 
-def _is_layer(path: pathlib.Path) -> bool:
-  return path.suffix.lower() != ".csv"
-
-
-def _rows(path: pathlib.Path, settings: Settings) -> list[_Row]:
-  if not _is_layer(path):
-    return [_Row(f"{path}, row {number}", cells) for number, cells in _table(path)]
-  rows = []
-  for layer in tile_outlines.tile_layers(path, settings.layer):
-    outlines, crs = tile_outlines.read(path, layer)
-    rows += [
-      _Row(f"{path}, layer {layer}, feature {number}", cells, shape, crs)
-      for number, cells, shape in outlines
-    ]
-  return rows
-
-
-def _table(path: pathlib.Path) -> list[tables.Line]:
-  """Returns the rows of a table of tile labels; raises ValueError if it is an inventory instead."""
-  rows = tables.read_table(path, ())
-  names = set(rows[0][1]) if rows else set()
-  if "label" not in names and names & layer_formats.GEOMETRY_COLUMNS:
-    raise ValueError(
-      f"{path} lacks the column label of a table of tiles, and inventories are not read from tables. "
-      f"{layer_formats.remedy(path)}"
-    )
-  if set(splits.TILE_COLUMNS) <= names:  # Its rows and columns are of tiles of any size.
-    raise ValueError(
-      f"{path} is the manifest of a training set, which does not say how large its tiles are. Give "
-      "tiles.gpkg beside it, or the labels that they were cut by."
-    )
-  return tables.read_table(path, ("label",))
-
-
 def read_label(where: str, text: str | None, settings: Settings) -> str:
   """Returns the label that a cell of a table means; raises ValueError naming `where` it stands."""
   text = (text or "").strip()
@@ -171,7 +129,7 @@ def read_label(where: str, text: str | None, settings: Settings) -> str:
 
 
 def _check_outlines(
-  path: pathlib.Path, rows: list[_Row], scene: pathlib.Path, grid: Grid, settings: Settings
+  path: pathlib.Path, rows: list[LabelRow], scene: pathlib.Path, grid: Grid, settings: Settings
 ) -> None:
   """Raises ValueError naming an outline that is not where the scene's tile of its row and column is."""
   for crs in {row.crs for row in rows}:
@@ -193,6 +151,15 @@ def _check_outlines(
         f"{row.where} does not lie where row {number[0]}, column {number[1]} of {scene} is: "
         "change nothing but the field label, and set the tile size and stride of the outlines."
       )
+
+
+def _check_stride(row: LabelRow, settings: Settings) -> None:
+  """Raises ValueError if tiles overlap or have gaps: those that --mode=label counts do not."""
+  if row.cells.get("row") and settings.stride != settings.tile_size:
+    raise ValueError(
+      f"{row.where} counts tiles that lie {settings.tile_size} pixels apart, but --tile_stride="
+      f"{settings.tile_stride}: leave --tile_stride out."
+    )
 
 
 def _other_size(where: str, size: str, settings: Settings) -> ValueError:
