@@ -21,7 +21,8 @@ from starlette.testclient import TestClient
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.labelling import label, server, tile_index
-from lgag_jax.labelling.answers import COLUMNS, Answers
+from lgag_jax.labelling.answer_table import COLUMNS
+from lgag_jax.labelling.answers import Answers
 from lgag_jax.labelling.listener import open_socket
 from lgag_jax.labelling.session import Session
 from lgag_jax.options.labelling import Settings

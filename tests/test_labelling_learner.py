@@ -13,7 +13,7 @@ from starlette.testclient import TestClient
 from lgag_jax.evaluation import image_classifier, ranking
 from lgag_jax.evaluation.image_classifier import Scaler
 from lgag_jax.labelling import server
-from lgag_jax.labelling.answers import Answer
+from lgag_jax.labelling.answer_table import Answer
 from lgag_jax.labelling.learner import Learner
 from lgag_jax.labelling.session import Session
 from tests.test_labelling import NO, SECRET, UNSURE, YES, settings

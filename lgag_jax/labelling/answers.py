@@ -1,42 +1,22 @@
 """The answers that a person gives: a table that is only ever appended to, and synced to disk.
 
-The last row of a tile counts. An empty label takes the answer back. `tiling.labels` reads the table.
+`answer_table` says how it is read. An empty label takes an answer back. `tiling.labels` reads it, too.
 """
 
-import csv
 import dataclasses
 import datetime
-import io
-import logging
 import pathlib
 import threading
 from collections.abc import Iterable, Mapping
 
-from lgag_jax.geo import scene_ground
 from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import tables
+from lgag_jax.labelling import answer_table
+from lgag_jax.labelling.answer_table import Answer, Key
 from lgag_jax.labelling.own_files import DISPUTES
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
-from lgag_jax.tiling import tile_labels
-
-_LOG = logging.getLogger(__name__)
-
-_EARLIER_COLUMNS = ("scene", "row", "col", "label", "tile_size", "time")
-COLUMNS = (*_EARLIER_COLUMNS[:5], scene_ground.COLUMN, "time")
-_HEADER = ",".join(COLUMNS)
-
-Key = tuple[str, int, int]  # The scene's file name, row and column.
-
-
-@dataclasses.dataclass(frozen=True)
-class Answer:
-  """The label of a tile and when it was given; "" if it was taken back."""
-
-  label: str
-  tile_size: int
-  time: str
-  scene_grid: str = ""  # Of the scene when the answer was given (`SceneGround.text`).
+from lgag_jax.tiling import label_rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,10 +43,10 @@ class Answers:
     self._settings, self._lock, self._grounds = settings, threading.Lock(), grounds or {}
     self._latest: dict[Key, Answer] = {}
     if self.path.exists():
-      _repair(self.path)
-      self._latest = read(self.path, settings, self._grounds)
+      answer_table.repair(self.path)
+      self._latest = answer_table.read(self.path, settings, self._grounds)
     else:
-      files.write_text(self.path, _HEADER + "\n")
+      files.write_text(self.path, answer_table.HEADER + "\n")
 
   @property
   def latest(self) -> dict[Key, Answer]:
@@ -92,21 +72,30 @@ class Answers:
 
   def give(self, labels_by_tile: Iterable[tuple[Key, str]], tile_size: int) -> None:
     """Appends answers, which are on disk when it returns; raises OSError, and keeps none of them."""
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
-    given = {
-      key: Answer(label, tile_size, now, ground.text if (ground := self._grounds.get(key[0])) else "")
-      for key, label in labels_by_tile
-    }
+    labels = dict(labels_by_tile)
     with self._lock:
-      files.append_line(self.path, "\n".join(map(_line, given.items())), sync=True)
+      now = self._next_time(labels)
+      given = {
+        key: Answer(label, tile_size, now, ground.text if (ground := self._grounds.get(key[0])) else "")
+        for key, label in labels.items()
+      }
+      files.append_line(self.path, "\n".join(map(answer_table.line, given.items())), sync=True)
       self._latest |= given
+
+  def _next_time(self, keys: Iterable[Key]) -> str:
+    """Returns the time of new answers: not before the earlier ones, also of a clock that was fast."""
+    times = [
+      label_rows.moment(str(self.path), self._latest[key].time) for key in keys if key in self._latest]
+    earlier = max(filter(None, times), default=None)
+    now = datetime.datetime.now(datetime.UTC)
+    return earlier.isoformat() if earlier and earlier > now else now.isoformat(timespec="milliseconds")
 
   def clear(self) -> None:
     """Empties a table in which every answer was taken back."""
     with self._lock:
       if any(answer.label for answer in self._latest.values()):
         raise ValueError(f"{self.path} holds answers.")
-      files.write_text(self.path, _HEADER + "\n")
+      files.write_text(self.path, answer_table.HEADER + "\n")
       self._latest = {}
 
   def merge(self, path: pathlib.Path, unknown: str) -> Merged:
@@ -116,7 +105,7 @@ class Answers:
     """
     if not path.is_file():
       raise FileNotFoundError(f"--merge={path}: no such file.")
-    read_answers = read(path, self._settings, self._grounds)
+    read_answers = answer_table.read(path, self._settings, self._grounds)
     theirs = {key: answer for key, answer in read_answers.items() if answer.label}
     sizes = {answer.tile_size for answer in theirs.values()} | ({self.tile_size} - {0})
     if len(sizes) > 1:
@@ -159,87 +148,5 @@ class Answers:
     path = self.path.with_name(DISPUTES)
     if not path.exists():
       files.write_text(path, "scene,row,col,label,other_label,other_table\n")
-    lines = [_csv((*key, mine, other, str(source))) for key, mine, other in disputed]
+    lines = [answer_table.csv_row((*key, mine, other, str(source))) for key, mine, other in disputed]
     files.append_line(path, "\n".join(lines), sync=True)
-
-
-def read(
-  path: pathlib.Path, settings: Settings, grounds: Mapping[str, SceneGround]
-) -> dict[Key, Answer]:
-  """Reads the last answer of each tile; raises ValueError naming the table and the row."""
-  latest: dict[Key, Answer] = {}
-  places: dict[Key, str] = {}  # In the table, for messages.
-  for number, line in tables.read_table(path, COLUMNS[:5]):
-    where = f"{path}, row {number}"
-    try:
-      row, col, side = (int(line[name]) for name in ("row", "col", "tile_size"))
-    except ValueError as error:
-      raise ValueError(f"{where} needs whole numbers in row, col and tile_size: {line}.") from error
-    label = tile_labels.read_label(where, line["label"], settings) if line["label"] else ""
-    key = line["scene"], row, col
-    grid = line.get(scene_ground.COLUMN, "")
-    latest[key], places[key] = Answer(label, side, line.get("time", ""), grid), where
-  for key, answer in latest.items():
-    if answer.label and (ground := grounds.get(key[0])):
-      tile_labels.check_ground(places[key], answer.scene_grid, ground)
-  return latest
-
-
-def _repair(path: pathlib.Path) -> None:
-  """Brings a table into the form that rows are appended to: a killed server may have torn its last row.
-
-  A table that a spreadsheet or an earlier release wrote is kept beside it as it was.
-  """
-  content = files.read_regular(path)
-  for columns in (COLUMNS, _EARLIER_COLUMNS):
-    if content.startswith(f"{','.join(columns)}\n".encode()):
-      content = _end_last_row(path, content, len(columns))
-  if content.startswith(f"{_HEADER}\n".encode()):
-    return
-  if not content.strip():
-    files.write_text(path, _HEADER + "\n")
-    return
-  rows = tables.read_table(path, COLUMNS[:5])
-  kept, number = path.with_suffix(".original.csv"), 1
-  while kept.exists():  # Of an earlier time.
-    kept, number = path.with_suffix(f".original_{number}.csv"), number + 1
-  _LOG.warning("%s was written by another program or release: kept as %s, and rewritten.", path, kept)
-  with files.atomic_path(kept) as partial:  # First: a killed server must not lose it.
-    partial.write_bytes(content)
-  files.write_text(path, "\n".join([
-    _HEADER, *(_csv([line.get(name, "") for name in COLUMNS]) for _, line in rows)]) + "\n")
-
-
-def _end_last_row(path: pathlib.Path, content: bytes, columns: int) -> bytes:
-  """Completes the last row if it is whole, else removes it; returns what the table holds then."""
-  if content.endswith(b"\n"):
-    return content
-  end = content.rfind(b"\n") + 1
-  torn = content[end:].decode(errors="replace")
-  if _is_whole(torn, columns):
-    files.append_line(path, "", sync=True)
-    return content + b"\n"
-  _LOG.warning("%s: removed its last row, which was not written whole: %r.", path, torn)
-  with path.open("r+b") as file:
-    file.truncate(end)
-  return content[:end]
-
-
-def _is_whole(row: str, columns: int) -> bool:
-  cells = next(csv.reader([row]), [])
-  try:
-    datetime.datetime.fromisoformat(cells[columns - 1])  # The last cell.
-  except (IndexError, ValueError):
-    return False
-  return True
-
-
-def _line(item: tuple[Key, Answer]) -> str:
-  key, answer = item
-  return _csv((*key, answer.label, answer.tile_size, answer.scene_grid, answer.time))
-
-
-def _csv(cells: Iterable) -> str:
-  buffer = io.StringIO()
-  csv.writer(buffer, lineterminator="").writerow(map(tables.cell, cells))
-  return buffer.getvalue()

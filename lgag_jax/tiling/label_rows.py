@@ -1,7 +1,9 @@
 """Reads the rows of a table of tile labels, or the features of a layer of tile outlines."""
 
 import dataclasses
+import datetime
 import pathlib
+from collections.abc import Callable, Hashable, Iterable
 
 import shapely
 
@@ -9,6 +11,8 @@ from lgag_jax.geo import layer_formats, tile_outlines
 from lgag_jax.imagery import tables
 from lgag_jax.inputs import splits
 from lgag_jax.options.tiling import Settings
+
+TIME = "time"  # The column of a table that says when an answer was given.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +28,11 @@ class LabelRow:
   def is_answer(self) -> bool:
     """Returns whether --mode=label has listed the tile."""
     return tile_outlines.SIZE_FIELD in self.cells
+
+  @property
+  def time(self) -> datetime.datetime | None:
+    """Returns when an answer was given, in UTC if it names no zone; raises ValueError for no time."""
+    return moment(self.where, self.cells.get(TIME, ""))
 
 
 def is_layer(path: pathlib.Path) -> bool:
@@ -60,3 +69,33 @@ def _table(path: pathlib.Path) -> list[tables.Line]:
       "tiles.gpkg beside it, or the labels that they were cut by."
     )
   return tables.read_table(path, ("label",))
+
+
+def moment(where: str, text: str) -> datetime.datetime | None:
+  """Returns the time in a cell, None if it is empty; raises ValueError naming `where` it stands."""
+  if not text:
+    return None
+  try:
+    time = datetime.datetime.fromisoformat(text)
+  except ValueError as error:
+    raise ValueError(
+      f"{where} has the {TIME} {text!r}, which cannot be read: write it as 2026-11-29T10:00:00, or "
+      f"empty the column {TIME}. The latest answer to a tile counts; without times, the last row."
+    ) from error
+  return time if time.tzinfo else time.replace(tzinfo=datetime.UTC)
+
+
+def latest(
+  rows: Iterable[LabelRow], key: Callable[[LabelRow], Hashable]
+) -> dict[Hashable, LabelRow]:
+  """Returns the latest row of each key: a spreadsheet may have sorted a table.
+
+  Of rows of one time the last one counts. A row without a time was written after the rows before it.
+  Raises ValueError naming a row whose time is none.
+  """
+  found: dict[Hashable, tuple[datetime.datetime | None, LabelRow]] = {}
+  for row in rows:
+    time, (earlier, _) = row.time, found.get(key(row), (None, row))
+    if not (time and earlier) or time >= earlier:
+      found[key(row)] = time or earlier, row
+  return {name: row for name, (_, row) in found.items()}

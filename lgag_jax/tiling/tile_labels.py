@@ -57,40 +57,54 @@ def read(
 ) -> dict[tuple[int, int], str]:
   """Returns the labels by row and column of the scene's tiles.
 
-  In a table of --mode=label, which has the column tile_size, the last row of a tile counts. There and
+  In a table of --mode=label, which has the column tile_size, the latest row of a tile counts. There and
   in a layer an empty label means that there is no answer. Raises ValueError naming a row that does not
   fit the scene.
   """
-  labels: dict[tuple[int, int], str] = {}
   rows = [
     row for row in label_rows.read(path, settings)
     if not row.cells.get("scene") or listing.name_key(row.cells["scene"]) in _names(scene)
   ]
   if is_layer := label_rows.is_layer(path):
     _check_outlines(path, rows, scene, grid, settings)
+  are_answers = not is_layer and any(row.is_answer for row in rows)
   ground = SceneGround(scene, grid)
-  for row in {(row.cells.get("row"), row.cells.get("col")): row for row in rows}.values():  # The last.
+  named = lambda row: (row.cells.get("row"), row.cells.get("col"))
+  for row in label_rows.latest(rows, named).values() if are_answers else rows:
     if row.is_answer and row.cells["label"]:
       check_ground(row.where, row.cells.get(scene_ground.COLUMN, ""), ground)
-  for row in rows:
-    where, cells = row.where, row.cells
-    answered = row.is_answer
-    if answered and cells["tile_size"] != str(settings.tile_size):
-      raise _other_size(where, cells["tile_size"] or "unknown", settings)
-    if answered and not is_layer:
-      _check_stride(row, settings)
-    tile = _tile_of_row(where, cells, grid, settings)
-    text = cells["label"]
-    label = UNKNOWN_LABEL if (answered or is_layer) and not text else read_label(where, text, settings)
-    other = labels.setdefault(tile, label)
-    if answered and not is_layer:
-      labels[tile] = label
-    elif other != label:
+  tiles = {row.where: _tile_of(row, grid, settings, is_layer=is_layer) for row in rows}
+  texts = {row.where: _label_of(row, settings, is_layer=is_layer) for row in rows}
+  labels: dict[tuple[int, int], str] = {}
+  counting = label_rows.latest(rows, lambda row: tiles[row.where]).values() if are_answers else rows
+  for row in counting:
+    tile, label = tiles[row.where], texts[row.where]
+    if (other := labels.setdefault(tile, label)) != label:
       raise ValueError(
-        f"{where} labels tile {tile[0]},{tile[1]} as {label}, but an earlier row labels it as {other}: "
-        "remove one of them."
+        f"{row.where} labels tile {tile[0]},{tile[1]} as {label}, but an earlier row labels it as "
+        f"{other}: remove one of them."
       )
   return labels
+
+
+def _tile_of(row: LabelRow, grid: Grid, settings: Settings, *, is_layer: bool) -> tuple[int, int]:
+  """Returns row and column of a tile; raises ValueError for a tile of another size or stride."""
+  size = row.cells.get(tile_outlines.SIZE_FIELD, "")
+  if row.is_answer and size != str(settings.tile_size):
+    raise _other_size(row.where, size or "unknown", settings)
+  if row.is_answer and not is_layer and row.cells.get("row") and settings.stride != settings.tile_size:
+    raise ValueError(
+      f"{row.where} counts tiles that lie {settings.tile_size} pixels apart, but --tile_stride="
+      f"{settings.tile_stride}: leave --tile_stride out."
+    )
+  return _tile_of_row(row.where, row.cells, grid, settings)
+
+
+def _label_of(row: LabelRow, settings: Settings, *, is_layer: bool) -> str:
+  text = row.cells["label"]
+  if not text and (row.is_answer or is_layer):
+    return UNKNOWN_LABEL
+  return read_label(row.where, text, settings)
 
 
 def check_ground(where: str, text: str, ground: SceneGround) -> None:
@@ -151,15 +165,6 @@ def _check_outlines(
         f"{row.where} does not lie where row {number[0]}, column {number[1]} of {scene} is: "
         "change nothing but the field label, and set the tile size and stride of the outlines."
       )
-
-
-def _check_stride(row: LabelRow, settings: Settings) -> None:
-  """Raises ValueError if tiles overlap or have gaps: those that --mode=label counts do not."""
-  if row.cells.get("row") and settings.stride != settings.tile_size:
-    raise ValueError(
-      f"{row.where} counts tiles that lie {settings.tile_size} pixels apart, but --tile_stride="
-      f"{settings.tile_stride}: leave --tile_stride out."
-    )
 
 
 def _other_size(where: str, size: str, settings: Settings) -> ValueError:
