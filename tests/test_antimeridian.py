@@ -165,7 +165,7 @@ def test_places_of_tiles_in_a_table(tmp_path):
   path.write_text(f"x,y,label\n{x - 360},{y},landslide\n")
   grid = Grid(24, 30, CRS.from_epsg(4326), FIJI)
   settings = Settings(input=str(tmp_path), output="o", labels=str(path), tile_size=8)
-  with labels.open_labels(tmp_path / "s.tif", grid, settings) as label:
+  with labels.open_labels(tmp_path / "s.tif", {tmp_path / "s.tif": grid}, settings) as label:
     tiles, valid = tile_grid.tiles(grid, settings), np.ones((8, 8), bool)
     names = {(t.row, t.col): label(t, valid)[0] for t in tiles}
   assert [tile for tile, name in names.items() if name == "landslide"] == [(0, 2)]

@@ -203,7 +203,7 @@ def uses(folder):
   config: Any = types.SimpleNamespace(data=types.SimpleNamespace(classes=(YES,), background=NO))
 
   def positives():
-    with labels.open_labels(scene, grid, cut) as label:
+    with labels.open_labels(scene, {scene: grid}, cut) as label:
       every = tile.tile_grid.tiles(grid, cut)
       return {
         (t.row, t.col) for t in every if label(t, np.ones((SIDE, SIDE), bool))[0] == YES}

@@ -219,6 +219,20 @@ def test_a_table_labels_tiles_by_number_or_place(tmp_path):
   assert not list(tmp_path.glob("*other*"))
 
 
+@pytest.mark.parametrize(("scenes", "row", "scene"), [
+  (("a.png", "a.png.tif"), "a.png", "a.png"), (("a.png", "a.png.tif"), "a.png.tif", "a.png.tif"),
+  (("a.png", "a.png.tif"), "a", "a.png"), (("a.png.tif", "b.tif"), "a.png", "a.png.tif"),
+])
+def test_a_name_means_one_scene(tmp_path, scenes, row, scene):
+  for name in scenes:
+    write_scene(tmp_path / name)
+  fields = {"labels": str(tmp_path / "labels.csv"), "input": f"{tmp_path}/[ab]*", "block_size": 0}
+  other = next(name for name in scenes if name != scene)
+  (tmp_path / "labels.csv").write_text(f"scene,row,col,label\n{row},0,0,1\n{other},0,0,0\n")
+  rows, _ = tile.cut(options(tmp_path, **fields, block_buffer=0))
+  assert {r.scene: r.label for r in rows if r.label in (YES, NO)} == {scene: YES, other: NO}
+
+
 @pytest.mark.parametrize("mark", [",", ";", "\t"])
 def test_a_table_of_labels_may_come_from_a_spreadsheet_and_name_tiles_without_data(tmp_path, mark):
   write_scene(tmp_path / "scene.tif")

@@ -19,7 +19,7 @@ def few_answers(grids: dict[pathlib.Path, Grid], settings: Settings) -> dict[tup
     return None
   found, valid = {}, np.ones((settings.tile_size, settings.tile_size), bool)
   for scene, grid in grids.items():
-    with labels.open_labels(scene, grid, settings) as label:
+    with labels.open_labels(scene, grids, settings) as label:
       for tile in tile_grid.tiles(grid, settings):
         text = label(tile, valid)[0]
         if text != UNKNOWN_LABEL:

@@ -7,7 +7,7 @@ landslide is a good example neither of landslides nor of other terrain.
 import contextlib
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -31,13 +31,15 @@ Labeller = Callable[[SceneTile, np.ndarray], tuple[str, np.ndarray | None]]
 
 @contextlib.contextmanager
 def open_labels(
-  scene: pathlib.Path, grid: Grid, settings: Settings, reach: Reach | None = None
+  scene: pathlib.Path, grids: Mapping[pathlib.Path, Grid], settings: Settings,
+  reach: Reach | None = None,
 ) -> Iterator[Labeller]:
-  """Opens the labels of a scene; raises ValueError that names the file and the problem.
+  """Opens the labels of one of the scenes; raises ValueError that names the file and the problem.
 
   So does `reach` if nothing of an inventory or a mask lies in any of its scenes.
   """
-  with _open_labels(scene, grid, settings, reach) as label:
+  grid = grids[scene]
+  with _open_labels(scene, grids, settings, reach) as label:
     if not settings.review:
       yield label
       return
@@ -60,11 +62,11 @@ def open_decisions(scene: pathlib.Path, grid: Grid, settings: Settings) -> Groun
 
 @contextlib.contextmanager
 def _open_labels(
-  scene: pathlib.Path, grid: Grid, settings: Settings, reach: Reach | None
+  scene: pathlib.Path, grids: Mapping[pathlib.Path, Grid], settings: Settings, reach: Reach | None
 ) -> Iterator[Labeller]:
-  path = pathlib.Path(settings.labels)
+  path, grid = pathlib.Path(settings.labels), grids[scene]
   if tile_labels.are_of_tiles(path, settings):
-    table = tile_labels.read(path, scene, grid, settings)
+    table = tile_labels.read(path, scene, grid, settings, grids)
     yield lambda tile, _: (table.get((tile.row, tile.col), UNKNOWN_LABEL), None)
     return
   if review_files.find(path):

@@ -72,7 +72,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
       path, grid = source.path, grids[source.path]
       with (
         source.open(channels, bands=settings.bands, max_shift=settings.max_shift) as scene,
-        labels.open_labels(path, grid, settings, reach) as label,
+        labels.open_labels(path, grids, settings, reach) as label,
       ):
         for text in pair.warnings(scene, settings.max_shift):
           _LOG.warning("%s: %s", path, text)

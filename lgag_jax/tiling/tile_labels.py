@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from collections.abc import Iterable
 
 import numpy as np
 import shapely
@@ -31,11 +32,10 @@ def are_answers(path: pathlib.Path, settings: Settings) -> bool:
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
   """Raises ValueError if --labels name none of the scenes in a row, or hold no label at all."""
   path = pathlib.Path(settings.labels)
-  names = {name for scene in scenes for name in _names(scene)}
-  rows = label_rows.read(path, settings)
+  rows, named = label_rows.read(path, settings), _by_name(scenes)
   for row in rows:
     name = row.cells.get("scene") or ""
-    if listing.name_key(name) not in names and (name or len(scenes) > 1 or label_rows.is_layer(path)):
+    if listing.name_key(name) not in named and (name or len(scenes) > 1 or label_rows.is_layer(path)):
       raise ValueError(
         f"{row.where} names the scene {name!r}, which is not in --input={settings.input}: "
         f"{', '.join(scene.name for scene in scenes[:5])}{', ...' if len(scenes) > 5 else ''}."
@@ -47,23 +47,30 @@ def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
     )
 
 
-def _names(scene: pathlib.Path) -> tuple[str, str]:
-  """Returns the names by which a table may call a scene."""
-  return listing.name_key(scene.name), listing.stem_key(scene)
+def _by_name(scenes: Iterable[pathlib.Path]) -> dict[str, pathlib.Path]:
+  """Returns the scenes by the names that a table may call them: with their suffix, and without.
+
+  The stem of a.png.tif is the whole name of a.png, which then means a.png.
+  """
+  scenes = list(scenes)
+  stems = {listing.stem_key(scene): scene for scene in scenes}
+  return stems | {listing.name_key(scene.name): scene for scene in scenes}
 
 
 def read(
-  path: pathlib.Path, scene: pathlib.Path, grid: Grid, settings: Settings
+  path: pathlib.Path, scene: pathlib.Path, grid: Grid, settings: Settings,
+  scenes: Iterable[pathlib.Path],
 ) -> dict[tuple[int, int], str]:
-  """Returns the labels by row and column of the scene's tiles.
+  """Returns the labels by row and column of the tiles of a scene, one of `scenes`.
 
   In a table of --mode=label, which has the column tile_size, the latest row of a tile counts. There and
   in a layer an empty label means that there is no answer. Raises ValueError naming a row that does not
   fit the scene.
   """
+  by_name = _by_name(scenes)
   rows = [
     row for row in label_rows.read(path, settings)
-    if not row.cells.get("scene") or listing.name_key(row.cells["scene"]) in _names(scene)
+    if not (name := row.cells.get("scene")) or by_name.get(listing.name_key(name)) == scene
   ]
   if is_layer := label_rows.is_layer(path):
     _check_outlines(path, rows, scene, grid, settings)
