@@ -3,14 +3,17 @@
 import json
 
 import numpy as np
+import pyogrio.raw
 import pytest
 import rasterio
 import shapely
 
 from lgag_jax import config as configs
-from lgag_jax.mapping import predict
+from lgag_jax.geo.scene import open_scene
+from lgag_jax.mapping import decided_ground, predict
 from lgag_jax.options.mapping import Options
 from tests.conftest import make_small_config
+from tests.test_label_reach import write_scene
 from tests.test_reviewing import (  # noqa: F401
   BOXES,
   HEIGHT,
@@ -137,3 +140,22 @@ def test_missing_data_stay_missing(session, maps, tmp_path, model):  # noqa: F81
   expected[4:8] = False
   np.testing.assert_array_equal(mask == 1, expected)
   assert (mask[4:8] == 255).all()
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+@pytest.mark.parametrize(("systems", "name"), [
+  (("EPSG:32632", "EPSG:32633"), "d.gpkg"), (("EPSG:32633", "EPSG:32645"), "d.shp"),
+])
+def test_decisions_without_a_system_are_of_scenes_of_one(tmp_path, model, systems, name):
+  scenes = [write_scene(tmp_path / f"{n}.tif", crs=crs) for n, crs in enumerate(systems)]
+  shape = shapely.to_wkb([shapely.box(500000, 4999360, 500640, 5000000)])
+  for path, crs in ((tmp_path / name, None), (tmp_path / "with_crs.gpkg", systems[0])):
+    pyogrio.raw.write(
+      path, shape, [np.array(["not_landslide"], object)], ["decision"], crs=crs,
+      geometry_type="Polygon")
+  options = Options(review=str(tmp_path / name), **EVERYTHING)
+  with pytest.raises(ValueError, match=rf"{name} is one file of labels for 2 scenes, but it has no"):
+    predict.map_scenes(model, f"{tmp_path}/*.tif", tmp_path / "out", options)
+  grids = {scene: open_scene(scene, 3).grid for scene in scenes}
+  decided_ground.check_places(grids, Options(review=str(tmp_path / "with_crs.gpkg")))
+  decided_ground.check_places({scenes[0]: grids[scenes[0]]}, options)

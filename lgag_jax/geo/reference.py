@@ -5,7 +5,7 @@ import dataclasses
 import logging
 import math
 import pathlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import shapely
@@ -108,32 +108,6 @@ def check_format(path: pathlib.Path) -> None:
       pass
   except reading.ImageError as error:
     raise ValueError(f"{error} If it is a layer of landslides: {layer_formats.remedy(path)}") from error
-
-
-def check_shared(path: pathlib.Path, grids: Mapping[pathlib.Path, Grid]) -> None:
-  """Raises ValueError if one file labels several scenes and cannot tell their ground apart."""
-  if len(grids) < 2:
-    return
-  one = f"{path} is one file of labels for {len(grids)} scenes, but"
-  if path.suffix.lower() not in layer_formats.SUFFIXES:
-    with reading.open_raster(path) as raster:
-      if not grid_of(raster, path).georeferenced:
-        raise ValueError(
-          f"{one} it has no place on the ground, so each scene would get the labels of one. Give each "
-          "scene a mask of its own (in --mode=tile, in a run of its own), or give the mask its place."
-        )
-  for scene, grid in grids.items():
-    if not grid.georeferenced:
-      raise ValueError(
-        f"{one} {scene} has no place on the ground, so it would get the labels of other ground. "
-        f"{_placed(grid)} Or give it labels of its own."
-      )
-
-
-def _placed(grid: Grid) -> str:
-  if warning := unplaced_warning(grid):
-    return f"Of this scene: {warning}"
-  return "Add the files that place it, such as a world file and a .prj."
 
 
 def reference_from_shapes(labels: shapes.Shapes) -> Reference:

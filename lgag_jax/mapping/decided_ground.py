@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from rasterio.windows import Window
@@ -24,6 +24,12 @@ def check(scenes: Sequence[pathlib.Path], options: Options) -> None:
     return
   path = pathlib.Path(options.review)
   review_files.check(path, list(scenes), "review")
+
+
+def check_places(grids: Mapping[pathlib.Path, Grid], options: Options) -> None:
+  """Raises ValueError if one layer decides on several scenes, and cannot tell their ground apart."""
+  if options.review:
+    labels.check_decisions(pathlib.Path(options.review), grids)
 
 
 def find(scene: pathlib.Path, grid: Grid, options: Options, config: Config) -> GroundLabels | None:

@@ -16,10 +16,10 @@ from lgag_jax import config as configs
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
 from lgag_jax.evaluation.evaluate import SIZE_EDGES
-from lgag_jax.geo import companions, layer_formats
+from lgag_jax.geo import companions, layer_formats, shared_labels
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.label_reach import Reach
-from lgag_jax.geo.reference import Reference, check_format, check_shared, open_reference
+from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import listing, opening, reading
 from lgag_jax.imagery.reading import UNKNOWN
@@ -122,7 +122,8 @@ def _check_references(
     except reading.ImageError:  # Mapping reports it.
       continue
   for labels in dict.fromkeys(references.values()):
-    check_shared(labels, {path: grid for path, grid in grids.items() if references[path] == labels})
+    of_labels = {path: grid for path, grid in grids.items() if references[path] == labels}
+    shared_labels.check(labels, of_labels, layer=reference_options.layer)
   reach = Reach(grids, layer=reference_options.layer)
   for path, grid in grids.items():
     labels = references[path]

@@ -87,6 +87,7 @@ def map_scenes(
   with lock.hold(output, "output"):
     skipped = _SkippedImages()
     plans = list(plan_scenes(scenes, loaded, options, MapNames(output), skipped.add))
+    decided_ground.check_places({plan.path: plan.grid for plan in plans}, options)
     classes = len(config.data.classes)
     names = {plan.stem: plan.product_names(classes, options) for plan in plans}
     processes.run_on_first(lambda: output_folder.prepare(output, names))

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
-from lgag_jax.geo import layer_formats
+from lgag_jax.geo import layer_formats, shared_labels
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.label_reach import Reach
-from lgag_jax.geo.reference import Reference, check_format, check_shared, open_reference
+from lgag_jax.geo.reference import Reference, check_format, open_reference
 from lgag_jax.imagery import reading
 from lgag_jax.options.tiling import UNKNOWN_LABEL, Settings
 from lgag_jax.tiling import drawn_labels, review_files, tile_labels
@@ -135,12 +135,20 @@ def are_drawn(settings: Settings) -> bool:
 
 
 def check_places(grids: dict[pathlib.Path, Grid], settings: Settings) -> None:
-  """Raises ValueError if a file labels several scenes, and one of them or a mask has no place."""
-  path, review = pathlib.Path(settings.labels), pathlib.Path(settings.review)
+  """Raises ValueError if one file labels several scenes, and cannot tell their ground apart."""
+  path = pathlib.Path(settings.labels)
   if not (tile_labels.are_of_tiles(path, settings) or review_files.find(path)):
-    check_shared(path, grids)
-  if settings.review and not review_files.find(review, "review"):
-    check_shared(review, grids)
+    shared_labels.check(path, grids, layer=settings.layer)
+  if settings.negative_labels:
+    shared_labels.check(pathlib.Path(settings.negative_labels), grids)
+  if settings.review:
+    check_decisions(pathlib.Path(settings.review), grids)
+
+
+def check_decisions(review: pathlib.Path, grids: Mapping[pathlib.Path, Grid]) -> None:
+  """Raises ValueError if one layer of --review decides on several scenes as `check_places` says."""
+  if not review_files.find(review, "review"):
+    shared_labels.check(review, grids)
 
 
 def check_scenes(scenes: list[pathlib.Path], settings: Settings) -> None:
