@@ -36,3 +36,14 @@ def test_no_ground_resolution_without_a_position_on_the_earth(crs):
   assert grid(crs, 1, 0, 0, 0, -1, 0).gsd() is None
   assert grid(crs, 1, 0, 5, 0, -1, 0).georeferenced
   assert not grid(None, 1, 0, 0, 0, 1, 0).georeferenced
+
+
+@pytest.mark.parametrize(("transform", "placed"), [
+  ((1, 0, 0, 0, 1, 0), False), ((1, 0, 0, 0, -1, 0), False), ((1, 0, 0, 0, -1, "height"), False),
+  ((1, 0, 256, 0, -1, 0), True), ((1, 0, 0, 0, -1, 512), True), ((0.5, 0, 0, 0, -0.5, 0), True),
+])
+@pytest.mark.parametrize("crs", [None, CRS.from_epsg(32633)])
+def test_numbers_of_pixels_are_no_place(crs, transform, placed):
+  height = grid(None, 1, 0, 0, 0, 1, 0).height
+  numbers = [height if number == "height" else number for number in transform]
+  assert grid(crs, *numbers).placed == placed

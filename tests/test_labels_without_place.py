@@ -21,6 +21,7 @@ from tests.test_tile import NO, PLACE, YES, options, outlines, write_labels, wri
 
 PIXELS = shapely.box(20, 20, 40, 30)
 PLAIN = Grid(100, 128, None, Affine.identity())
+COUNTED = [Grid(100, 128, None, Affine(1, 0, 0, 0, -1, corner)) for corner in (0, 100)]
 
 
 def geojson(path, geometry):
@@ -85,6 +86,22 @@ def test_coordinates_on_the_earth_are_no_pixels(tmp_path, name, geometry, crs, r
     return
   with pytest.raises(ValueError, match=rf"{name} is in .*, but the scene has no place on the ground"):
     read_shapes(path, PLAIN, ("landslide",))
+
+
+@pytest.mark.parametrize("grid", COUNTED)
+@pytest.mark.parametrize(("name", "geometry", "crs", "read"), [
+  ("l.gpkg", shapely.box(13.1, 46.1, 13.11, 46.11), "EPSG:4326", False),
+  ("l.shp", shapely.box(500000, 3000000, 500010, 3000010), "EPSG:32644", False),
+  ("l.gpkg", PIXELS, "EPSG:32644", True), ("l.geojson", PIXELS, "EPSG:4326", True),
+])
+def test_world_files_that_count_pixels_are_no_place(tmp_path, grid, name, geometry, crs, read):
+  drawn = shapely.transform(geometry, lambda p: np.array([grid.transform @ tuple(q) for q in p]))
+  path = write_layer(tmp_path / name, [drawn if read else geometry], crs=crs)
+  if read:
+    assert read_shapes(path, grid, ("landslide",)).geometries[0].equals(geometry)
+    return
+  with pytest.raises(ValueError, match=rf"{name} is in .*, but the scene has no place on the ground"):
+    read_shapes(path, grid, ("landslide",))
 
 
 def test_scenes_of_one_name_do_not_share_a_reference_without_a_place(tmp_path, monkeypatch):

@@ -233,6 +233,19 @@ def test_images_that_are_no_pair_are_refused(tmp_path):
     open_pair(tmp_path / "one.png", tmp_path / "two.png", 3)
 
 
+@pytest.mark.parametrize("crs", [None, UTM])
+@pytest.mark.parametrize("corner", [0, 40])
+def test_pictures_whose_pixels_are_counted_have_no_place(tmp_path, crs, corner):
+  place = lambda height: Affine(1, 0, 0, 0, -1, corner and height)
+  a, b = (
+    write(tmp_path / f"{name}.tif", texture(1, height, 40), crs=crs, place=place(height))
+    for name, height in (("a", 40), ("b", 44))
+  )
+  with pytest.raises(reading.ImageError, match=r"b\.tif is \(44, 40\)"):
+    open_pair(a, b, 3)
+  np.testing.assert_array_equal(whole(open_pair(a, a, 3))[0][..., 3:], texture(1, 40, 40))
+
+
 def test_images_before_are_found_by_name(tmp_path):
   scenes = [write(tmp_path / "after" / name, texture(1)) for name in ("x.tif", "y.tif")]
   one = write(tmp_path / "one.tif", texture(1))

@@ -29,6 +29,8 @@ SIDE, COUNT = 16, 4  # Pixels of a tile, and tiles along a side of the scene.
 PLACE = Affine(10, 0, 500000, 0, -10, 5000000)
 PIXELS = np.random.default_rng(0).integers(1, 255, (SIDE * COUNT, SIDE * COUNT, 3), np.uint8)
 
+COUNTED = Affine(1, 0, 0, 0, -1, 0)
+
 
 def write(path, pixels=PIXELS, place: Affine | None = PLACE, crs=32633, **options):
   located = {} if place is None else {"transform": place, "crs": CRS.from_epsg(crs)}
@@ -52,12 +54,15 @@ CHANGES = {  # From the scene, and to which one.
   "no place": ({}, {"place": None}, "it had a place on the ground, and now has none"),
   "another photograph": (
     {"place": None}, {"place": None, "pixels": PIXELS[::-1]}, "it showed something else"),
+  "another photograph whose pixels are counted": (
+    {"place": COUNTED}, {"place": COUNTED, "pixels": PIXELS[::-1]}, "it showed something else"),
 }
 SAME = {
   "the same": ({}, {}),
   "another CRS": ({}, {"crs": 32634}),
   "a rounded place": ({}, {"place": PLACE @ Affine.translation(1e-6, 0.2)}),
   "another image": ({}, {"pixels": 255 - PIXELS}),
+  "a photograph whose pixels are counted": ({"place": COUNTED}, {"place": COUNTED, "zlevel": 1}),
   "the same photograph": ({"place": None}, {"place": None}),
   "a photograph saved again": ({"place": None}, {"place": None, "zlevel": 1}),
 }
@@ -158,6 +163,16 @@ def test_an_earlier_table_is_read_and_goes_on_with_the_ground(tmp_path, caplog):
 def test_a_damaged_grid_is_no_grid(tmp_path, text):
   with pytest.raises(ValueError, match=r"values to unpack|invalid literal|could not convert"):
     SceneGround(tmp_path / "s.tif", Grid(64, 64, None, PLACE)).difference(text)
+
+
+@pytest.mark.parametrize("corner", [0, 64])
+def test_the_place_of_counted_pixels_in_an_earlier_text_is_the_same(tmp_path, corner):
+  place = Affine(1, 0, 0, 0, -1, corner)
+  write(tmp_path / "s.tif", place=place)
+  ground = SceneGround(tmp_path / "s.tif", Grid(64, 64, None, place))
+  assert ground.text.startswith("64x64 sha256:")
+  assert not ground.difference(f"64x64 1 0 0 0 -1 {corner}")
+  assert ground.difference("64x64 1 0 500 0 -1 700") == "it had a place on the ground, and now has none"
 
 
 def test_a_scene_that_is_gone_is_told_by_its_size(tmp_path):

@@ -4,13 +4,14 @@ import numpy as np
 import pyogrio.raw
 import pytest
 import shapely
+from affine import Affine
 
 from lgag_jax.mapping import judge
 from lgag_jax.options.mapping import Options, References
 from lgag_jax.options.tiling import Settings
 from lgag_jax.tiling import tile
 from tests.test_judge_scenes import config_of
-from tests.test_label_reach import BOX, PLACE, write_mask, write_scene
+from tests.test_label_reach import BOX, PLACE, SIDE, write_mask, write_scene
 
 pytestmark = pytest.mark.filterwarnings("ignore:'crs' was not provided")
 YES, NO = "landslide", "non-landslide"
@@ -50,6 +51,39 @@ def cut(folder, source, **flags):
   rows, _ = tile.cut(Settings(
     input=source, output=str(folder / "tiles"), tile_size=16, validation_fraction=0.0, **flags))
   return {row.scene for row in rows if row.label in (YES, NO)}
+
+
+COUNTED = Affine(1, 0, 0, 0, -1, 0)
+IN_PIXELS = shapely.box(10, -30, 30, -10)
+
+
+def counted(folder, form, *places):
+  """Writes scenes with world files, a layer or a mask; returns the flags that name the labels."""
+  (folder / "in").mkdir()
+  for name, place in zip("abc", places, strict=False):
+    scene = write_scene(folder / f"in/{name}.tif", crs=None, place=Affine.identity())
+    numbers = 1, 0, 0, -1, place.c + 0.5, place.f - 0.5
+    scene.with_suffix(".tfw").write_text("\n".join(map(str, numbers)))
+  if form == "mask.tif":
+    return {"labels": str(write_mask(folder / form, COUNTED, world=True))}
+  return {"labels": str(write_layer(folder / form, shape=IN_PIXELS))}
+
+
+@pytest.mark.parametrize("form", ["a.shp", "a.gpkg", "mask.tif"])
+@pytest.mark.parametrize("corner", [0, SIDE])
+def test_world_files_that_count_pixels_give_no_place(tmp_path, form, corner):
+  places = [COUNTED, Affine.translation(0, corner) @ COUNTED]
+  flags = counted(tmp_path, form, *places)
+  words = rf"{form} is one .* 2 scenes, but .*a\.tif and .*b\.tif only count their pixels"
+  with pytest.raises(ValueError, match=words):
+    cut(tmp_path, str(tmp_path / "in"), **flags)
+
+
+@pytest.mark.parametrize("form", ["a.gpkg", "mask.tif"])
+@pytest.mark.parametrize("places", [(COUNTED,), (COUNTED, Affine.translation(SIDE, 0) @ COUNTED)])
+def test_parts_of_one_picture_are_read(tmp_path, form, places):
+  flags = counted(tmp_path, form, *places)
+  assert "a.tif" in cut(tmp_path, str(tmp_path / "in"), **flags)
 
 
 FORMS = ("a.shp", "a.gpkg", "mask.tif", "none.shp", "decided.gpkg")

@@ -42,6 +42,15 @@ class Grid:
     """Returns whether the grid has a CRS or at least a transform."""
     return self.crs is not None or not self.transform.is_identity
 
+  @property
+  def placed(self) -> bool:
+    """Returns whether the transform gives a place, and not the numbers of pixels up or down.
+
+    GIS programs write such transforms and world files for pictures without a place, also with a CRS.
+    """
+    a, b, c, d, e, f = tuple(self.transform)[:6]
+    return not (a == abs(e) == 1 and b == c == d == 0 and abs(f) in (0, self.height))
+
   def to_wgs84(self) -> pyproj.Transformer | None:
     """Returns the transformer to (longitude, latitude); None without a CRS that lies on the Earth."""
     return crs_relation.transformer(self.crs, "EPSG:4326") if self.crs else None

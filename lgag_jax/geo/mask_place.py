@@ -48,19 +48,13 @@ def _check_place(
     grid, other = grid_of(image, image_path), grid_of(mask, mask_path)
   except ImageError:
     return  # A place that cannot be read contradicts no other.
-  distance = _distance(grid, other) if _is_placed(grid) and _is_placed(other) else 0.0
+  distance = _distance(grid, other) if grid.placed and other.placed else 0.0
   if distance > _TOLERANCE:
     raise ImageError(
       f"{mask_path} lies elsewhere than its image {image_path}: their pixels are up to {distance:.4g} "
       "pixels apart. Save the mask on the image's grid (gdalwarp -r near). If the pixels fit "
       "each other as they are stored, remove the mask's place: gdal_edit.py -unsetgt mask.tif."
     )
-
-
-def _is_placed(grid: Grid) -> bool:
-  """Returns whether a transform gives a place, and not the numbers of pixels up or down."""
-  a, b, c, d, e, f = tuple(grid.transform)[:6]
-  return not (a == abs(e) == 1 and b == c == d == 0 and abs(f) in (0, grid.height))
 
 
 def _distance(grid: Grid, other: Grid) -> float:

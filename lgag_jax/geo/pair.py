@@ -202,9 +202,6 @@ def shift_warnings(shift: Shift, max_shift: float) -> list[str]:
 def _transformer(after: Scene, before: Scene) -> pyproj.Transformer | None:
   """Returns what leads from coordinates after to those before, None where they are the same."""
   first, second = after.grid, before.grid
-  if not first.georeferenced and not second.georeferenced:
-    reading.check_same_size(before.path, (second.height, second.width), (first.height, first.width))
-    return None
   if (first.crs is None) != (second.crs is None) or first.georeferenced != second.georeferenced:
     places = [(grid.georeferenced, grid.crs is not None) for grid in (first, second)]
     without = after if places[0] < places[1] else before
@@ -214,6 +211,9 @@ def _transformer(after: Scene, before: Scene) -> pyproj.Transformer | None:
       f"{without.path} has no coordinate reference system, unlike its image of the other date: give it "
       "its own, such as gdal_edit.py -a_srs EPSG:32633."
     )
+  if not first.placed and not second.placed:
+    reading.check_same_size(before.path, (second.height, second.width), (first.height, first.width))
+    return None
   if first.crs is None or second.crs is None or crs_relation.same(first.crs, second.crs):
     return None
   transformer = crs_relation.transformer(first.crs, second.crs)

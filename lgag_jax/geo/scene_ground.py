@@ -37,7 +37,7 @@ class SceneGround:
     A scene without a place that cannot be read, such as one that was removed, has its size only.
     """
     size = f"{self.grid.width}x{self.grid.height}"
-    if self.grid.georeferenced:
+    if self.grid.placed:
       return " ".join([size, *(f"{number:.15g}" for number in self.grid.transform[:6])])
     digest = self._digest
     return f"{size} {_DIGEST}{digest}" if digest else size
@@ -75,7 +75,7 @@ class SceneGround:
     moved = [~self.grid.transform @ (other @ corner) for corner in corners]
     if np.allclose(moved, corners, rtol=0, atol=_TOLERANCE):
       return ""
-    if not self.grid.georeferenced:
+    if not self.grid.placed:
       return "it had a place on the ground, and now has none"
     return f"it lay at {_place(other)}, and now lies at {_place(self.grid.transform)}"
 

@@ -178,7 +178,7 @@ def _check_pixels(path, geometries: np.ndarray, crs: str | None, grid: Grid, sce
   GeoJSON always says that it holds degrees, and may still hold pixels. Outlines of landslides are
   narrower than a degree. Layers of earlier releases may hold pixels in a projected system.
   """
-  if crs is None or grid.georeferenced:
+  if crs is None or grid.crs is not None or grid.placed:
     return
   kind = crs_relation.kind(crs)
   if kind == "geographic":
@@ -188,13 +188,19 @@ def _check_pixels(path, geometries: np.ndarray, crs: str | None, grid: Grid, sce
     are_degrees = np.all(np.abs(bounds) <= (180, 90, 180, 90)) and widest < 1
     if not are_degrees or (widest == 0 and path.suffix.lower() in (".geojson", ".json")):
       return
-  elif kind != "projected" or _inside(shapely.get_coordinates(geometries), grid).any():
+  elif kind != "projected" or _inside(_pixels(shapely.get_coordinates(geometries), grid), grid).any():
     return
   raise ValueError(
     f"{path} is in {crs_relation.full_name(crs)}, but {scene} has no place on the ground. Add the "
     "files that place the scene, such as a world file and a .prj. If the layer is in pixels of the "
     "scene, save it without a CRS."
   )
+
+
+def _pixels(points: np.ndarray, grid: Grid) -> np.ndarray:
+  """Returns where points [n, 2] lie in a scene if they are in its coordinates."""
+  places: Any = tuple(points.T)
+  return np.stack(~grid.transform @ places, axis=1)
 
 
 def _inside(pixels: np.ndarray, grid: Grid) -> np.ndarray:

@@ -39,6 +39,12 @@ def check(path: pathlib.Path, grids: Mapping[pathlib.Path, Grid], *, layer: str 
         f"{one} {scene} has no place on the ground, so it would get the labels of other ground. "
         f"{_placed(grid)} Or give it labels of its own."
       )
+  if len(counted := [scene for scene, grid in grids.items() if not grid.placed]) > 1:
+    raise ValueError(
+      f"{one} the world files or transforms of {counted[0]} and {counted[1]} only count their pixels. "
+      "Both would get the labels of one. Give the scenes the transform and CRS of their ground, or "
+      "labels of their own."
+    )
   if not has_crs:
     _check_systems(one, path, grids, is_layer=is_layer)
 
