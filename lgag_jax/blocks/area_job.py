@@ -1,6 +1,7 @@
 """Maps an area (--mode=map): finds images, plans blocks, maps those that are missing, joins them."""
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import pathlib
@@ -16,9 +17,10 @@ from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.network_maker import NetworkMaker
 from lgag_jax.blocks.plan import Block
-from lgag_jax.catalogues import search
+from lgag_jax.catalogues import search, value_types
 from lgag_jax.catalogues.images import Image
 from lgag_jax.geo.scale import WindowPlan
+from lgag_jax.imagery import scaling
 from lgag_jax.mapping import output_folder, scene_plans, schemas
 from lgag_jax.mapping.loaded_model import LoadedModel, load_model
 from lgag_jax.options.area import Area, Engine, Imagery
@@ -74,7 +76,9 @@ def map_area(
   job = AreaJob(
     output.absolute(), tuple(images), imagery, resolution, size, data.channels, data.classes,
     area.maps().dtype, _maker(loaded, imagery, area, resolution, windows),
+    functools.partial(scaling.divisor, config=data),
   )
+  refuse_mixed_types(job, blocks)
   _LOG.info(
     "%d images, %d blocks of %d x %d pixels at %g m.", len(images), len(blocks), size.core, size.core,
     resolution,
@@ -90,6 +94,19 @@ def map_area(
     if count > 1:
       return AreaResult(len(blocks[number::count]), failed, None)
     return area_results.join(job, blocks, tracing, outline, failed)
+
+
+def refuse_mixed_types(job: AreaJob, blocks: Sequence[Block]) -> None:
+  """Raises ImageError if images of one block have types that the network scales differently.
+
+  Only of images whose types are known. A block's own reading checks the others.
+  """
+  if len({dtype for image in job.images for dtype in image.types}) < 2:
+    return
+  for block in blocks:
+    images = [job.images[i] for i in block.images]
+    types = [(image.label, dtype) for image in images for dtype in image.types]
+    value_types.require_one(types, job.divisor)
 
 
 def map_missing(job: AreaJob, blocks: Sequence[Block], run: Run) -> dict[str, str]:

@@ -18,8 +18,9 @@ import numpy as np
 from lgag_jax.blocks import region_files, stac_items
 from lgag_jax.blocks.block_arrays import BlockMap, BlockPixels, Network, Sides
 from lgag_jax.blocks.plan import Block, BlockSize, block_grid
-from lgag_jax.catalogues import composites
+from lgag_jax.catalogues import composites, value_types
 from lgag_jax.catalogues.images import Image
+from lgag_jax.catalogues.value_types import Divisor
 from lgag_jax.mapping import rasters, regions
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.options.area import Imagery
@@ -44,6 +45,7 @@ class AreaJob:
   classes: tuple[str, ...]
   dtype: str  # Of the probabilities.
   maker: str  # Identifies the network and the options.
+  divisor: Divisor = value_types.undivided  # What the network divides values of a type by.
 
   @functools.cached_property
   def image_keys(self) -> tuple[str, ...]:
@@ -74,7 +76,7 @@ def read_block(job: AreaJob, block: Block) -> BlockPixels:
   """
   grid = block_grid(block, job.resolution, job.size, halo=True)
   images = [job.images[i] for i in block.images]
-  values, valid = composites.read_composite(images, grid, job.channels, job.imagery)
+  values, valid = composites.read_composite(images, grid, job.channels, job.imagery, job.divisor)
   beyond = _missing_beyond(valid, job.size)
   if not valid.any():  # Nothing to send to another process.
     values, valid = values[:0, :0], valid[:0, :0]

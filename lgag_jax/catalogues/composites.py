@@ -13,8 +13,9 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax.catalogues import open_image
+from lgag_jax.catalogues import open_image, value_types
 from lgag_jax.catalogues.images import Band, Image
+from lgag_jax.catalogues.value_types import Divisor
 from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.windows import parts_below
@@ -29,49 +30,62 @@ _MEDIAN_BYTES = 256 << 20  # Of all images together, for a median.
 
 
 def read_composite(
-  images: Sequence[Image], grid: Grid, channels: int, settings: Imagery
+  images: Sequence[Image], grid: Grid, channels: int, settings: Imagery,
+  divisor: Divisor = value_types.undivided,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns pixels [H, W, channels] and where any image is valid, bool[H, W], on `grid`.
 
-  `images` are in the order of `images.in_order`. Invalid pixels are zero. Raises ImageError naming an
-  image that cannot be read.
+  `images` are in the order of `images.in_order`. Invalid pixels are zero. `divisor` is what the network
+  divides values of a type by. Raises ImageError naming an image that cannot be read, or two images
+  with values that it divides by different numbers.
   """
   if settings.composite == "median" and len(images) > 1:
-    return _median(images, grid, channels, settings)
+    return _median(images, grid, channels, settings, divisor)
   pixels, valid = None, np.zeros((grid.height, grid.width), bool)
+  read, types = lambda image: read_image(image, grid, settings, divisor), []
   with ThreadPoolExecutor(settings.readers) as pool:
     # Only as many ahead as there are readers: the first ones may already fill the block.
     for start in range(0, len(images), settings.readers):
       if valid.all():
         break
       batch = images[start : start + settings.readers]
-      for values, inside in pool.map(lambda image: read_image(image, grid, settings), batch):
+      for image, (values, inside) in zip(batch, pool.map(read, batch), strict=True):
         new = inside & ~valid
+        if not new.any():
+          continue
+        types.append((image.label, values.dtype))
+        value_types.require_one(types, divisor)
         dtype = values.dtype if pixels is None else np.result_type(pixels.dtype, values.dtype)
         if pixels is None:
           pixels = np.zeros((grid.height, grid.width, channels), dtype)
         pixels = pixels.astype(dtype, copy=False)
         pixels[new] = values[new]
-        valid |= inside
+        valid |= new
   if pixels is None:
     pixels = np.zeros((grid.height, grid.width, channels), np.uint8)
   return pixels, valid
 
 
 def _median(
-  images: Sequence[Image], grid: Grid, channels: int, settings: Imagery
+  images: Sequence[Image], grid: Grid, channels: int, settings: Imagery, divisor: Divisor
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the median of each band over the valid images, read in strips of rows."""
   row_bytes = len(images) * grid.width * channels * 4
-  rows, parts = max(1, _MEDIAN_BYTES // row_bytes), []
+  rows, parts, types = max(1, _MEDIAN_BYTES // row_bytes), [], []
   for top in range(0, grid.height, rows):
     strip = Grid(
       min(rows, grid.height - top), grid.width, grid.crs,
       grid.transform @ Affine.translation(0, top),
     )
     with ThreadPoolExecutor(settings.readers) as pool:
-      layers = list(pool.map(lambda image, strip=strip: read_image(image, strip, settings), images))
-    dtype = np.result_type(*(values.dtype for values, _ in layers))
+      read = lambda image, strip=strip: read_image(image, strip, settings, divisor)
+      layers = list(pool.map(read, images))
+    types += [
+      (image.label, values.dtype) for image, (values, inside) in zip(images, layers, strict=True)
+      if inside.any()
+    ]
+    value_types.require_one(types, divisor)
+    dtype = np.result_type(*({dtype for _, dtype in types} or {np.dtype(np.uint8)}))
     stack = np.ma.stack([
       np.ma.array(values, np.float32, mask=np.repeat(~inside[..., None], channels, axis=-1))
       for values, inside in layers
@@ -85,7 +99,9 @@ def _median(
   return np.concatenate(pixels), np.concatenate(valid)
 
 
-def read_image(image: Image, grid: Grid, settings: Imagery) -> tuple[np.ndarray, np.ndarray]:
+def read_image(
+  image: Image, grid: Grid, settings: Imagery, divisor: Divisor = value_types.undivided
+) -> tuple[np.ndarray, np.ndarray]:
   """Returns an image's pixels [H, W, channels] on a grid and where they are valid, bool[H, W]."""
   by_file: dict[str, list[int]] = {}
   for position, band in enumerate(image.bands):
@@ -97,6 +113,10 @@ def read_image(image: Image, grid: Grid, settings: Imagery) -> tuple[np.ndarray,
     values, inside = open_image.repeated(read, address, settings)
     layers |= dict(zip(positions, values, strict=True))
     valid &= inside
+  value_types.require_one(
+    ((f"{image.label}, band {position + 1} of the model", layers[position].dtype)
+     for position in range(len(image.bands))), divisor,
+  )
   if image.classes and valid.any():
     read = functools.partial(_read_classes, image.classes, grid, settings)
     classes = open_image.repeated(read, image.classes.address, settings)
@@ -121,7 +141,10 @@ def _read_file(
     for nodata, members in groups.items():
       values, inside = _warp(raster, address, [band.number for band in members], nodata, grid)
       valid &= inside
-      read |= {band: _scaled(raster, band, values[i], settings) for i, band in enumerate(members)}
+      read |= {
+        band: value_types.apply_scale(values[i], value_types.scale_of(raster, band, settings))
+        for i, band in enumerate(members)
+      }
     layers = [read[band] for band in bands]
   for layer in layers:
     if np.issubdtype(layer.dtype, np.inexact):
@@ -135,18 +158,6 @@ def _read_classes(band: Band, grid: Grid, settings: Imagery) -> np.ndarray:
     opening.error_context(band.address, _REMEDY),
   ):
     return _warp(raster, band.address, [band.number], None, grid, Resampling.nearest)[0][0]
-
-
-def _scaled(
-  raster: rasterio.DatasetReader, band: Band, values: np.ndarray, settings: Imagery
-) -> np.ndarray:
-  """Applies a band's scale and offset: the file's, or else the catalogue's."""
-  scale, offset = raster.scales[band.number - 1], raster.offsets[band.number - 1]
-  if (scale, offset) == (1.0, 0.0):
-    scale, offset = band.scale or 1.0, band.offset or 0.0
-  if settings.values == "raw" or (scale, offset) == (1.0, 0.0):
-    return values
-  return (values * np.float64(scale) + offset).astype(np.float32)
 
 
 def _warp(

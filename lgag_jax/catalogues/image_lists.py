@@ -9,7 +9,7 @@ import rasterio
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from lgag_jax.catalogues import addresses, open_image
+from lgag_jax.catalogues import addresses, open_image, value_types
 from lgag_jax.catalogues.images import Band, Image
 from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery import listing, opening
@@ -54,14 +54,16 @@ def file_version(address: str) -> str:
 
 
 def _read(address: str, channels: int, settings: Imagery) -> Image:
-  def read() -> tuple[tuple[int, ...], BaseGeometry]:
+  def read() -> tuple[tuple[Band, ...], tuple[np.dtype, ...], BaseGeometry]:
     with open_image.open_image(address, settings) as raster, opening.error_context(address):
-      return _numbers(raster, address, channels, settings), _footprint(raster, address)
+      bands = tuple(Band(address, number) for number in _numbers(raster, address, channels, settings))
+      types = tuple(value_types.type_as_read(raster, band, settings) for band in bands)
+      return bands, types, _footprint(raster, address)
 
-  numbers, footprint = open_image.repeated(read, address, settings)
-  bands = tuple(Band(address, number) for number in numbers)
+  bands, types, footprint = open_image.repeated(read, address, settings)
   return Image(
-    pathlib.PurePosixPath(address).name, bands, footprint, source=address, version=file_version(address)
+    pathlib.PurePosixPath(address).name, bands, footprint, source=address,
+    version=file_version(address), types=types,
   )
 
 

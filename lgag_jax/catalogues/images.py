@@ -4,7 +4,9 @@ import dataclasses
 import datetime
 import hashlib
 import json
+import pathlib
 
+import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 
@@ -31,6 +33,14 @@ class Image:
   classes: Band | None = None  # Its pixels' classes, such as clouds.
   source: str = ""  # Of its item in the catalogue.
   version: str = ""  # Changes when the image changes.
+  types: tuple[np.dtype, ...] = ()  # Of each band as it is read; () where only its files say them.
+
+  @property
+  def label(self) -> str:
+    """Names the image in messages."""
+    if self.name in pathlib.PurePosixPath(self.source).name:
+      return self.source
+    return f"{self.source}, item {self.name}" if self.source else self.name
 
   @property
   def key(self) -> str:

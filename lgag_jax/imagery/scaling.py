@@ -26,6 +26,11 @@ def full_scale(dtype: np.dtype, config: DataConfig) -> float:
   return config.max_value or (float(np.iinfo(dtype).max) if integer else 1.0)
 
 
+def divisor(dtype: np.dtype, config: DataConfig) -> float:
+  """Returns what `normalise` divides values of a type by; 1 if it does not look at the type."""
+  return full_scale(dtype, config) if config.normalise == "trunk" else 1.0
+
+
 def likely_full_scale(value: float) -> float:
   """Returns a full scale that suits a largest value.
 

@@ -1,0 +1,58 @@
+"""The types of images' values: one map must not mix types that the network scales differently."""
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+import rasterio
+
+from lgag_jax.catalogues.images import Band
+from lgag_jax.imagery.opening import ImageError
+from lgag_jax.options.area import Imagery
+
+Divisor = Callable[[np.dtype], float]  # Returns what the network divides values of a type by.
+
+_SCALED = np.dtype(np.float32)
+
+
+def undivided(dtype: np.dtype) -> float:
+  """Returns the divisor of a network that does not look at types."""
+  return 1.0
+
+
+def scale_of(
+  raster: rasterio.DatasetReader, band: Band, settings: Imagery
+) -> tuple[float, float] | None:
+  """Returns the scale and offset that a band's values need: the file's, or else the catalogue's.
+
+  None if the values are read as they are stored.
+  """
+  scale, offset = raster.scales[band.number - 1], raster.offsets[band.number - 1]
+  if (scale, offset) == (1.0, 0.0):
+    scale, offset = band.scale or 1.0, band.offset or 0.0
+  return None if settings.values == "raw" or (scale, offset) == (1.0, 0.0) else (scale, offset)
+
+
+def apply_scale(values: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
+  """Returns values with a scale and offset as float32; without one, as they are."""
+  return values if scale is None else (values * np.float64(scale[0]) + scale[1]).astype(_SCALED)
+
+
+def type_as_read(raster: rasterio.DatasetReader, band: Band, settings: Imagery) -> np.dtype:
+  """Returns the type of a band's values after its scale and offset."""
+  is_scaled = scale_of(raster, band, settings) is not None
+  return _SCALED if is_scaled else np.dtype(raster.dtypes[band.number - 1])
+
+
+def require_one(types: Iterable[tuple[str, np.dtype]], divisor: Divisor) -> None:
+  """Raises ImageError if values of different types, by name, are divided by different numbers."""
+  types = list(types)
+  for name, dtype in types[1:]:
+    first, other = types[0]
+    if divisor(dtype) == divisor(other):
+      continue
+    raise ImageError(
+      f"{first} holds {other}, but {name} holds {dtype}, and one map must not mix them: the network "
+      f"divides {other} by {divisor(other):g} and {dtype} by {divisor(dtype):g}. Map them in two calls "
+      "with two outputs, or save them in one type and range of values: gdal_translate -ot Byte "
+      "-scale 0 65535 0 255 in.tif out.tif."
+    )
