@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax.catalogues import open_image, value_types
+from lgag_jax.catalogues import missing_pixels, open_image, value_types
 from lgag_jax.catalogues.images import Band, Image
 from lgag_jax.catalogues.value_types import Divisor
 from lgag_jax.geo import crs_relation
@@ -179,13 +179,18 @@ def _warp(
   most = _WARP_BYTES // sum(np.dtype(raster.dtypes[band - 1]).itemsize for band in bands)
   shape, values = (grid.height, grid.width), None
   valid = np.zeros(shape, bool)
-  for rows, cols, _ in parts_below(address, grid.transform, shape, to_file, source, most):
+  has_other_ways = missing_pixels.has_other_ways(raster, bands, nodata)
+  for rows, cols, below in parts_below(address, grid.transform, shape, to_file, source, most):
     corner = grid.transform @ Affine.translation(cols.start, rows.start)
     part = Grid(rows.stop - rows.start, cols.stop - cols.start, grid.crs, corner)
     some, valid[rows, cols] = _warp_part(raster, source, bands, nodata, part, resampling)
     if values is None:
       values = np.zeros((len(bands), *shape), some.dtype)
     values[:, rows, cols] = some
+    if has_other_ways:
+      valid[rows, cols] &= ~missing_pixels.resampled(
+        raster, bands, nodata, below, source.crs, part, resampling
+      )
   assert values is not None
   return values, valid
 

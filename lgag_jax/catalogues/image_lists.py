@@ -57,8 +57,8 @@ def _read(address: str, channels: int, settings: Imagery) -> Image:
   def read() -> tuple[tuple[Band, ...], tuple[np.dtype, ...], BaseGeometry]:
     with open_image.open_image(address, settings) as raster, opening.error_context(address):
       bands = tuple(Band(address, number) for number in _numbers(raster, address, channels, settings))
-      types = tuple(value_types.type_as_read(raster, band, settings) for band in bands)
-      return bands, types, _footprint(raster, address)
+      footprint = _footprint(raster, address)
+      return bands, tuple(value_types.type_as_read(raster, band, settings) for band in bands), footprint
 
   bands, types, footprint = open_image.repeated(read, address, settings)
   return Image(
