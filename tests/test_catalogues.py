@@ -267,6 +267,30 @@ def test_each_file_of_a_catalogue_is_read_once(tmp_path, monkeypatch):
   assert sorted(read) == [str(folder / "c.json"), str(folder / "i.json")]
 
 
+@pytest.mark.parametrize(("collections", "ids"), [
+  ((None, None), ("T45", "T45")), (("s2", "s2"), ("T45", "T45")), ((None, None), ("1", "2")),
+])
+def test_items_of_one_id_are_two_images_if_their_files_differ(tmp_path, collections, ids):
+  places = zip(("west", "east"), (WEST, WEST + 400), collections, ids, strict=True)
+  for folder, west, collection, name in places:
+    path = area_data.write_cog(tmp_path / folder / "img.tif", values(0), west=west)
+    made = area_data.item(name, {"image": path}, tmp_path / folder, collection=collection)
+    area_data.write_catalogue(tmp_path / folder, [made])
+  (tmp_path / "copy").mkdir()  # Of one item, whose file stays where it is.
+  item = json.loads((tmp_path / "west" / f"{ids[0]}.json").read_text())
+  item["assets"]["image"]["href"] = "../copy/../west/img.tif"
+  (tmp_path / "copy" / "i.json").write_text(json.dumps(item))
+  links = [{"rel": "child", "href": f"./{folder}/catalog.json"} for folder in ("west", "east")]
+  links.append({"rel": "item", "href": "./copy/i.json"})
+  (tmp_path / "catalog.json").write_text(json.dumps({
+    "type": "Catalog", "stac_version": "1.1.0", "id": "x", "description": "t", "links": links,
+  }))
+  images = search.find_images(str(tmp_path / "catalog.json"), None, 3, Imagery())
+  # The first of the west's two items stays.
+  found = [image.bands[0].address.replace("copy/../", "") for image in images]
+  assert found == [str(tmp_path / folder / "img.tif") for folder in ("west", "east")]
+
+
 def test_few_files_of_a_catalogue_are_read_ahead(tmp_path, monkeypatch):
   read = []
   monkeypatch.setattr(stac._JsonReader, "read", lambda self, address: read.append(address) or {})

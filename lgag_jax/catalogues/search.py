@@ -72,13 +72,16 @@ def _from_stac(
   images, seen, count = [], set(), 0
   for item, base in stac.read_items(absolute, area, settings):
     count += 1
-    identity = (item.collection_id, item.id)
     try:
-      if identity in seen or not _passes(item, area, settings, base):
+      if not _passes(item, area, settings, base):
         continue
-      seen.add(identity)
       resolve = lambda href, base=base: addresses.resolve(href, base, allow_remote=allow_remote)
-      images.append(_image(item, channels, settings, resolve, base))
+      image = _image(item, channels, settings, resolve, base)
+      # Without a collection nothing keeps two items from having one id, so their files count, too.
+      identity = (item.collection_id, item.id, _files(image))
+      if identity not in seen:
+        images.append(image)
+      seen.add(identity)
     except (TypeError, AttributeError, LookupError) as error:  # Of values of types that STAC has not.
       raise ValueError(
         f"{base}: the item {str(item.id)[:80]!r} is not STAC: {error!r:.200}. Restore it."
@@ -95,6 +98,10 @@ def _image(item: pystac.Item, channels: int, settings: Imagery, resolve, base: s
     item.id, bands, _footprint(item, base), _time(item), _cloud_cover(item), classes, base,
     "\n".join(version),
   )
+
+
+def _files(image: Image) -> tuple[str, ...]:
+  return tuple(addresses.identity(band.address) for band in image.bands)
 
 
 def _footprint(item: pystac.Item, base: str) -> BaseGeometry:
