@@ -9,7 +9,7 @@ import tensorflow_datasets as tfds
 
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
-from lgag_jax.inputs import image_bytes, tfds_source
+from lgag_jax.inputs import image_bytes, tfds_masks, tfds_source
 from lgag_jax.training import examples_record
 
 CLASSES = ("fall", "flow", "scar")
@@ -106,3 +106,71 @@ def test_a_set_built_anew_under_the_same_version_is_noticed(tmp_path, monkeypatc
     examples_record.check({"train": rebuilt}, tmp_path, config)
   earlier = dict.fromkeys(("state", "content"), hashlib.sha256().hexdigest())
   assert not image_bytes.has_changed(earlier, rebuilt)  # Of a release that recorded no such files.
+
+
+@pytest.mark.parametrize(("ignore", "masks", "expected"), [
+  (-2, [(True, [0, 255]), (False, [0, 0])], [0, 1]),  # As people draw them.
+  (-2, [(True, [0, 255]), (False, [0, 0]), (True, [0, 1])], [0, UNKNOWN]),
+  (-2, [(True, [255, 255]), (False, [0, 0])], [UNKNOWN, UNKNOWN]),  # No landslide is drawn.
+  (-2, [(True, [0, 0]), (False, [0, 255])], [0, UNKNOWN]),
+  (7, [(True, [0, 255]), (True, [7, 0])], [0, 1]),
+  (255, [(True, [0, 255]), (False, [0, 0])], [0, UNKNOWN]),
+  (-1, [(True, [0, 255]), (True, [0, 1])], [0, 1]),
+])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_the_masks_of_a_set_decide_what_255_means(ignore, masks, expected, dtype):
+  arrays = [(positive, np.array([values], dtype)) for positive, values in masks]
+  first = next(array for _, array in arrays if 255 in array)
+  found = tfds_masks.as_classes(
+    first, "a", classes=1, ignore=ignore, is_unknown=lambda: tfds_masks.is_unknown_code(arrays, ignore)
+  )
+  assert found.dtype == np.uint8 and found.tolist() == [expected]
+
+
+def two_classes(values):
+  return tfds_masks.as_classes(values, "x", classes=2, ignore=-2, is_unknown=lambda: False)
+
+
+@pytest.mark.parametrize(("values", "expected"), [
+  (np.array([[0, np.nan, 1, np.inf]], np.float32), [[0, UNKNOWN, 1, UNKNOWN]]),
+  (np.array([[[0, 0], [2, 2]]], np.uint8), [[0, 2]]), (np.array([[True, False]]), [[1, 0]]),
+  (np.array([[1, 255]], np.uint8), [[1, UNKNOWN]]),
+])
+def test_masks_of_several_classes(values, expected):
+  assert two_classes(values).tolist() == expected
+
+
+@pytest.mark.parametrize(("values", "message"), [
+  (np.array([[0, 0.3, 0.6, 1]], np.float32), "holds 0.3 between classes.*nearest"),
+  (np.array([[[0, 1], [1, 0]]], np.uint8), "has 2 bands, and bands 1 and 2 differ"),
+  (np.array([[0, 128]], np.uint8), "holds class 128, but data.classes has only 2.*mask_ignore"),
+])
+def test_masks_without_a_clear_meaning_are_refused(values, message):
+  with pytest.raises(ImageError, match=f"The mask of x {message}"):
+    two_classes(values)
+
+
+class Drawn(Builder):
+  """Masks of 0 and 255, as drawing programs save them."""
+
+  name = "drawn"
+
+  def _split_generators(self, dl_manager):
+    return {"train": self._generate_examples(), "rest": self._generate_examples()}
+
+  def _generate_examples(self):
+    for i, example in super()._generate_examples():
+      mask = np.zeros_like(example["mask"])
+      mask[0] = 255 * (i > 0)
+      yield i, example | {"mask": mask}
+
+
+def test_masks_of_0_and_255_show_landslides(tmp_path, monkeypatch):
+  monkeypatch.setattr(tfds_source, "open_builder", lambda config: Drawn(data_dir=tmp_path))
+  source = tfds_source.TfdsSource(DataConfig(source="tfds", channels=14, classes=CLASSES[:1]), "train")
+  for index in range(4):
+    image, mask = source.read(index)
+    expected = np.zeros(image.shape[:2], np.uint8)
+    expected[0] = source.labels[index, 0]
+    expected[2, 3] = UNKNOWN  # The image has no data there.
+    np.testing.assert_array_equal(mask, expected)

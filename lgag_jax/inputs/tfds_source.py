@@ -1,5 +1,6 @@
 """Examples from TensorFlow Datasets builders; refuses builders and data sets that run foreign code."""
 
+import functools
 import hashlib
 import importlib
 import logging
@@ -17,6 +18,7 @@ from lgag_jax.config import DataConfig
 from lgag_jax.geo import coregistration
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.imagery import listing, reading
+from lgag_jax.inputs import tfds_masks
 from lgag_jax.inputs.dates import STACKED
 from lgag_jax.runtime import archives, download, files, packaged, processes
 
@@ -42,17 +44,18 @@ class TfdsSource:
 
   An image is u8, u16 or f32 with any number of channels: an Image, or a Tensor [H, W, channels]. Values
   that are not finite are nodata. A label is a class or a list of classes. A mask holds class indices;
-  255 and data.mask_ignore mean unknown. `shards` are the files of the examples.
+  data.mask_ignore means unknown, and so does 255, unless masks of one class hold only 0 and 255.
+  `shards` are the files of the examples.
   """
 
   def __init__(self, config: DataConfig, spec: str):
     self._config = config
-    builder = open_builder(config)
+    self._builder = builder = open_builder(config)
     with processes.first_then_others("data set"):
       _prepare(builder, config)
     features = cast(dict[str, Any], builder.info.features)
-    images = ("image", "mask", config.before)
-    skip = {name: tfds.decode.SkipDecoding() for name in images if name in features}
+    skip = {n: tfds.decode.SkipDecoding() for n in ("image", "mask", config.before) if n in features}
+    self._skip_images = {name: decoder for name, decoder in skip.items() if name != "mask"}
     # TFDS decodes 16-bit PNGs with TensorFlow only.
     wide = isinstance(features["image"], tfds.features.Image) and features["image"].dtype == np.uint16
     self._wide = features["image"] if wide else None
@@ -126,16 +129,17 @@ class TfdsSource:
     return name
 
   def _mask(self, values: np.ndarray, shape: tuple[int, int], name: str) -> np.ndarray:
-    values = values[..., 0] if values.ndim == 3 else values
-    reading.check_same_size(f"The mask of {name}", values.shape, shape)
-    unknown = (values == reading.UNKNOWN) | (values == self._config.mask_ignore)
-    invalid = values[~unknown & ((values < 0) | (values > len(self._config.classes)))]
-    if invalid.size:
-      raise reading.ImageError(
-        f"The mask of {name} holds class {invalid.flat[0]}, but data.classes has only "
-        f"{len(self._config.classes)}. If the value means unknown, set data.mask_ignore to it."
-      )
-    return np.where(unknown, reading.UNKNOWN, values).astype(np.uint8)
+    reading.check_same_size(f"The mask of {name}", values.shape[:2], shape)
+    return tfds_masks.as_classes(
+      values, name, classes=len(self._config.classes), ignore=self._config.mask_ignore,
+      is_unknown=lambda: self._is_unknown_code,
+    )
+
+  @functools.cached_property
+  def _is_unknown_code(self) -> bool:
+    """Whether 255 means unknown; the masks of all splits decide together."""
+    masks = tfds_masks.of_all_splits(self._builder, self._config, self._skip_images)
+    return tfds_masks.is_unknown_code(masks, self._config.mask_ignore)
 
   def files(self, index: int) -> tuple[None, None]:
     del index  # Examples lie in shards, not in files of their own.
