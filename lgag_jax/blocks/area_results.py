@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
@@ -19,11 +20,14 @@ from lgag_jax.blocks import inventory, map_block, stac_items
 from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.plan import Block, block_grid
+from lgag_jax.mapping import vectors
 from lgag_jax.runtime import files
 
 MANIFEST = "manifest.json"
 _COLLECTION = "collection.json"
 _POLYGONS = "polygons"
+_PARQUET = f"{_POLYGONS}/{inventory.NAME}.parquet"
+_OF_ZONE = re.compile(rf"{_POLYGONS}/{inventory.NAME}_\d+\.gpkg", re.ASCII)
 _OWN = {"lock", "parts", map_block.UNFINISHED}
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".gpkg": "application/geopackage+sqlite3"}
 
@@ -59,9 +63,16 @@ def _own_manifest(output: pathlib.Path) -> dict:
   return content if isinstance(content, dict) and content.get("made_by") == "lgag_jax" else {}
 
 
+def _recorded_files(output: pathlib.Path) -> list[str]:
+  """Returns the files that a manifest lists and `join` writes; a stranger's may list any file."""
+  names, others = _own_manifest(output).get("files"), (_COLLECTION, _PARQUET)
+  names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+  return [name for name in names if name in others or _OF_ZONE.fullmatch(name)]
+
+
 def begin(job: AreaJob, blocks: Sequence[Block], tracing: Tracing) -> None:
   """Writes a manifest that says that the output is not whole; jobs of an array may do so at once."""
-  names = _own_manifest(job.output).get("files", [])
+  names = _recorded_files(job.output)
   _write_manifest(job, blocks, tracing, {}, names, whole=False)
 
 
@@ -74,14 +85,14 @@ def join(
   mapped = {
     block: not map_block.is_empty(records[block.name]) for block in blocks if block.name in records
   }
-  earlier = _own_manifest(job.output).get("files", [])
+  earlier = _recorded_files(job.output)
   count, names = inventory.write(
     job.output / _POLYGONS, job.output, mapped, job.size.core, job.resolution, area, tracing
   )
   names = [f"{_POLYGONS}/{name}" for name in names]
   for name in set(earlier) - set(names):  # Of a zone that is no longer part of the area.
-    if name.startswith(f"{_POLYGONS}/{inventory.NAME}_"):
-      (job.output / pathlib.PurePath(name)).unlink(missing_ok=True)
+    if _OF_ZONE.fullmatch(name):
+      vectors.remove(job.output / name)
   assets = {
     pathlib.PurePath(name).stem + pathlib.PurePath(name).suffix.replace(".", "_"): {
       "href": f"./{name}", "type": _TYPES[pathlib.PurePath(name).suffix], "roles": ["data"],
