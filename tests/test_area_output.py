@@ -2,9 +2,12 @@
 """--mode=map neither removes nor writes a file outside its output, whatever lies in the output."""
 
 import json
+import os
 
 import pytest
 
+from lgag_jax.blocks import area_results
+from lgag_jax.mapping import output_folder
 from tests.test_area_blocks import catalogue, mapped, stub
 
 
@@ -41,3 +44,59 @@ def test_the_polygons_of_a_zone_that_left_the_area_are_removed(catalogue, tmp_pa
   manifest(output, ["polygons/landslides.parquet", f"polygons/{old.name}", "collection.json"])
   mapped(stub["workdir"], catalogue, output)
   assert {path.name for path in old.parent.iterdir()} == {"landslides.parquet", "landslides_32645.gpkg"}
+
+
+def of_another(folder):
+  """Writes files of another output of an hour and more ago; returns their paths."""
+  paths = [
+    folder / name for name in
+    ("photos/a.jpg", "landslides.parquet", "landslides_32645.gpkg", "32645_10034_24062.tif")
+  ]
+  (folder / "photos").mkdir(parents=True)
+  for path in paths:
+    path.write_text("precious")
+  os.utime(folder / "photos", (0, 0))
+  return paths
+
+
+@pytest.mark.parametrize("is_checked", [False, True])
+@pytest.mark.parametrize("name", [".unfinished", "polygons"])
+def test_a_folder_that_is_a_link_keeps_the_files_of_another(
+  catalogue, tmp_path, stub, monkeypatch, name, is_checked
+):
+  output, others = tmp_path / "out", of_another(tmp_path / "others")
+  manifest(output, [])
+  (output / name).symlink_to("../others")
+  if not is_checked:  # The files are at risk.
+    monkeypatch.setattr(output_folder, "require_plain_folders", lambda *names: None)
+    mapped(stub["workdir"], catalogue, output)
+    assert {path.read_bytes() if path.exists() else b"" for path in others} != {b"precious"}
+    return
+  for part in ("1/1", "1/2"):
+    with pytest.raises(ValueError, match=rf"out/{name} is a symbolic link, which lgag does not follow"):
+      mapped(stub["workdir"], catalogue, output, part=part)
+  assert {path.read_bytes() for path in others} == {b"precious"}
+
+
+@pytest.mark.parametrize("name", ["items", "mask", "probability", "regions", "parts", "parts/1_of_2"])
+def test_all_folders_of_an_area_may_not_be_links(tmp_path, name):
+  output, path = tmp_path / "out", tmp_path / "out" / name
+  manifest(output, [])
+  path.mkdir(parents=True)
+  area_results.require_own(output)
+  path.rmdir()
+  path.symlink_to(tmp_path / "others")
+  with pytest.raises(ValueError, match=rf"out/{name} is a symbolic link"):
+    area_results.require_own(output)
+  path.unlink()
+  os.mkfifo(path)
+  with pytest.raises(ValueError, match=rf"out/{name} is not a regular file"):
+    area_results.require_own(output)
+
+
+def test_an_output_that_is_named_by_a_link_is_resumed(catalogue, tmp_path, stub):
+  (tmp_path / "disk").mkdir()
+  (tmp_path / "out").symlink_to("disk")
+  for _ in range(2):
+    mapped(stub["workdir"], catalogue, tmp_path / "out")
+  assert len(stub["asked"]) == len(set(stub["asked"])) > 3

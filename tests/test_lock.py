@@ -83,6 +83,17 @@ def test_a_lock_file_that_its_owner_removes_locks_nobody(tmp_path):
   lock.try_acquire(path).close()
 
 
+def test_partial_files_behind_a_link_are_of_another(tmp_path):
+  name = ".partial-0123456789abcdef.png"
+  for folder in ("work", "others"):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / name).write_text("x")
+  (tmp_path / "work" / "eval").symlink_to("../others")
+  (tmp_path / "link").symlink_to("work")
+  lock.acquire(tmp_path / "link").close()
+  assert (tmp_path / "others" / name).exists() and not (tmp_path / "work" / name).exists()
+
+
 WRITE = "import pathlib, sys, time; from lgag_jax.runtime import folders\n" \
   "with folders.atomic_folder(pathlib.Path(sys.argv[1])) as f:\n" \
   "  (f / 'a').write_text('first'); print('held', flush=True); time.sleep(float(sys.argv[2]))"

@@ -86,9 +86,8 @@ def map_area(
   tracing = _tracing(loaded, area, windows, resolution, images, pathlib.PurePath(source).name)
   engine_run = _engine(loaded, windows, job, engine, method_file)
   number, count = area.part_of
-  folder = output if count == 1 else output / "parts" / f"{number + 1}_of_{count}"
   area_results.require_own(output)
-  with lock.hold(folder, "output"):
+  with lock.hold(area_results.part_folder(output, number, count), "output"):
     area_results.begin(job, blocks, tracing)
     failed = map_missing(job, blocks[number::count], engine_run)
     if count > 1:

@@ -20,7 +20,7 @@ from lgag_jax.blocks import inventory, map_block, stac_items
 from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.plan import Block, block_grid
-from lgag_jax.mapping import vectors
+from lgag_jax.mapping import output_folder, vectors
 from lgag_jax.runtime import files
 
 MANIFEST = "manifest.json"
@@ -28,7 +28,9 @@ _COLLECTION = "collection.json"
 _POLYGONS = "polygons"
 _PARQUET = f"{_POLYGONS}/{inventory.NAME}.parquet"
 _OF_ZONE = re.compile(rf"{_POLYGONS}/{inventory.NAME}_\d+\.gpkg", re.ASCII)
-_OWN = {"lock", "parts", map_block.UNFINISHED}
+_PARTS = "parts"
+_OWN = {"lock", _PARTS, map_block.UNFINISHED}
+_FOLDERS = (map_block.UNFINISHED, _PARTS, _POLYGONS, *map_block.FOLDERS)
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".gpkg": "application/geopackage+sqlite3"}
 
 
@@ -41,8 +43,16 @@ class AreaResult:
   landslides: int | None  # None for a part of the blocks.
 
 
+def part_folder(output: pathlib.Path, number: int, count: int) -> pathlib.Path:
+  """Returns the folder whose lock a run holds that maps part `number`, from 0, of `count`."""
+  return output / _PARTS / f"{number + 1}_of_{count}" if count > 1 else output
+
+
 def require_own(output: pathlib.Path) -> None:
-  """Raises ValueError if a folder holds files that --mode=map has not written."""
+  """Raises ValueError if a folder holds files that --mode=map has not written.
+
+  Also for folders in it that are symbolic links: what they hold would be replaced and removed.
+  """
   try:
     names = {entry.name for entry in os.scandir(output)} - _OWN
   except FileNotFoundError:
@@ -53,6 +63,9 @@ def require_own(output: pathlib.Path) -> None:
     raise ValueError(
       f"--output={output} holds {min(names)}, which --mode=map has not written: use a new folder."
     )
+  output_folder.require_plain_folders(output, _FOLDERS)
+  parts = [f"{_PARTS}/{path.name}" for path in (output / _PARTS).glob("*")]
+  output_folder.require_plain_folders(output, parts)
 
 
 def _own_manifest(output: pathlib.Path) -> dict:

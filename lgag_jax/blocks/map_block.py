@@ -29,6 +29,7 @@ from lgag_jax.runtime import files
 ITEMS = "items"
 UNFINISHED = ".unfinished"
 _SUFFIXES = {"mask": ".tif", "probability": ".tif", "regions": ".npz"}
+FOLDERS = (*_SUFFIXES, ITEMS)
 _EMPTY = ".empty"  # In the name of the item of a block without data, which has no other files.
 
 
@@ -145,7 +146,7 @@ def whole_blocks(job: AreaJob, blocks: Iterable[Block]) -> tuple[dict[str, str],
 
   Lists the output's folders, and opens no file.
   """
-  listed = {kind: _names_in(job.output / kind) for kind in (*_SUFFIXES, ITEMS)}
+  listed = {kind: _names_in(job.output / kind) for kind in FOLDERS}
   whole, planned = {}, set()
   for block in blocks:
     key = job.key(block)

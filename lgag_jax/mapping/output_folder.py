@@ -96,10 +96,8 @@ def prepare(output: pathlib.Path, products: Mapping[str, Sequence[str]]) -> None
   `products` lists the files of each map by its stem. Raises ValueError naming a file of another origin,
   or a folder that is a symbolic link: files are removed in these folders.
   """
-  folders = [output / name for name in (_UNFINISHED, *PRODUCT_FOLDERS, "scenes", "eval")]
-  for folder in (*folders, *(working_folder(output, stem) for stem in products)):
-    if folder.is_symlink():
-      raise ValueError(f"{folder} is a symbolic link, which lgag does not follow. {_REMEDY}")
+  require_plain_folders(output, (_UNFINISHED, *PRODUCT_FOLDERS, "scenes", "eval"))
+  require_plain_folders(output, [f"{_UNFINISHED}/{stem}" for stem in products])
   if not map_products.is_output(output) and not (output / _UNFINISHED).exists():
     _require_none(output, _PAGES)
   for stem, names in products.items():
@@ -111,6 +109,15 @@ def prepare(output: pathlib.Path, products: Mapping[str, Sequence[str]]) -> None
       own.update(names)
     _require_none(output, [name for name in names if name not in own])
   files.remove_partials(output, *(output / name for name in (*PRODUCT_FOLDERS, "scenes", "eval")))
+
+
+def require_plain_folders(output: pathlib.Path, names: Iterable[str]) -> None:
+  """Raises ValueError naming a folder of an output that is a symbolic link, a pipe or a device.
+
+  Files are written, replaced and removed in these folders, so a link would change those of another.
+  """
+  for name in names:
+    files.require_plain(output / name)
 
 
 def require_usable(output: pathlib.Path) -> None:

@@ -37,7 +37,9 @@ def acquire(workdir: pathlib.Path, flag: str = "workdir") -> IO[bytes]:
     raise ValueError(
       f"{workdir} is in use by {owner(workdir / FILE_NAME)}. Wait for it, or use another --{flag}."
     )
-  files.remove_partials(workdir, workdir / "eval")
+  folders = (workdir, workdir / "eval")
+  # The folder itself may be named by a link; one in it would lead to the files of another.
+  files.remove_partials(*(one for one in folders if one is workdir or not one.is_symlink()))
   return file
 
 
