@@ -24,7 +24,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, reference_from_shapes
 from lgag_jax.geo.shapes import Shapes
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import overlay, polygons, rasters
+from lgag_jax.mapping import output_folder, overlay, polygons, rasters
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.rasters import NO_DATA, MapRaster
 from lgag_jax.mapping.scene_plans import ScenePlan
@@ -79,7 +79,7 @@ def compare(
   with (
     rasters.open_map_raster(mask_path, 1) as mask,
     rasters.open_map_raster(scores_path, len(names)) as scores,
-    _empty_folder(output / "eval" / ".unfinished") as folder,
+    _empty_folder(output / "eval" / output_folder.UNFINISHED_EVALUATION) as folder,
   ):
     pixels, histograms = _count(mask, scores, reference, len(names), folder)
     with rasters.open_map_raster(folder / _IN_TRUTH, len(names)) as in_truth:

@@ -24,7 +24,7 @@ HALF_REPLACED = "is not whole, since a run was killed while it replaced it: map 
 _SUFFIXES = (".tif", ".png", ".jpg", ".gpkg", ".geojson", ".qml")
 _PAGES = ("report.html", "predictions.csv")
 _EVALUATION = ("eval/scenes.json", "eval/scenes.md")
-_UNFINISHED = ".unfinished"
+_UNFINISHED = UNFINISHED_EVALUATION = ".unfinished"  # In an output, and in its folder eval.
 _WORKDIR_FILES = ("checkpoints", "examples.json", "metrics.jsonl", "model.safetensors")
 _REMEDY = "Move it, or use another --output."
 
@@ -94,10 +94,13 @@ def prepare(output: pathlib.Path, products: Mapping[str, Sequence[str]]) -> None
   """Removes what killed runs left, if an output only has files of lgag where it will write.
 
   `products` lists the files of each map by its stem. Raises ValueError naming a file of another origin,
-  or a folder that is a symbolic link: files are removed in these folders.
+  a folder that is a symbolic link, since files are removed in these folders, or a link among the files
+  of an unfinished map, since a run that resumes writes into them.
   """
-  require_plain_folders(output, (_UNFINISHED, *PRODUCT_FOLDERS, "scenes", "eval"))
-  require_plain_folders(output, [f"{_UNFINISHED}/{stem}" for stem in products])
+  folders = (_UNFINISHED, *PRODUCT_FOLDERS, "scenes", "eval", f"eval/{UNFINISHED_EVALUATION}")
+  require_plain_folders(output, folders)
+  for stem in products:
+    _require_plain_tree(working_folder(output, stem))
   if not map_products.is_output(output) and not (output / _UNFINISHED).exists():
     _require_none(output, _PAGES)
   for stem, names in products.items():
@@ -118,6 +121,13 @@ def require_plain_folders(output: pathlib.Path, names: Iterable[str]) -> None:
   """
   for name in names:
     files.require_plain(output / name)
+
+
+def _require_plain_tree(folder: pathlib.Path) -> None:
+  files.require_plain(folder)
+  for place, folders, names in os.walk(folder):  # It does not follow links.
+    for name in (*folders, *names):
+      files.require_plain(pathlib.Path(place, name))
 
 
 def require_usable(output: pathlib.Path) -> None:

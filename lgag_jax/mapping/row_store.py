@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import shutil
 import time
 
 import numpy as np
@@ -43,7 +44,7 @@ class RowStore:
     self._name = f"{span[0]}-{span[1]}"
     folder.mkdir(parents=True, exist_ok=True)
     for kind in ("scores", "mask"):
-      self._path(kind).touch()
+      _ensure_own(self._path(kind))
 
   @property
   def total_bytes(self) -> int:
@@ -59,8 +60,10 @@ class RowStore:
     if not isinstance(state, dict) or state.get("key") != self._key:
       return None
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, MemoryError):
-      band = np.load(self._folder / state["band"], allow_pickle=False)
-      return SavedState(state["row"], band, state["found"], state.get("brightest"))
+      row = int(state["row"])
+      if state["band"] == self._band_name(row):  # Another name might lead out of the folder.
+        band = np.load(self._folder / state["band"], allow_pickle=False)
+        return SavedState(row, band, state["found"], state.get("brightest"))
     return None
 
   def write(self, first: int, scores: np.ndarray, mask: np.ndarray) -> None:
@@ -77,7 +80,7 @@ class RowStore:
     for kind in ("scores", "mask"):
       with self._path(kind).open("rb") as file:
         os.fsync(file.fileno())
-    band_name = f"{self._name}-{state.next_row}.npy"
+    band_name = self._band_name(state.next_row)
     with files.atomic_path(self._folder / band_name) as partial:
       np.save(partial, state.band)
     files.write_json(self._path("json"), {
@@ -100,5 +103,16 @@ class RowStore:
       file.seek((first - self.span[0]) * row_bytes)
       return np.frombuffer(file.read(shape[0] * row_bytes), dtype).reshape(shape)
 
+  def _band_name(self, next_row: int) -> str:
+    return f"{self._name}-{next_row}.npy"
+
   def _path(self, kind: str) -> pathlib.Path:
     return self._folder / f"{self._name}.{kind}"
+
+
+def _ensure_own(path: pathlib.Path) -> None:
+  """Makes a file to write into; one that has other names, as in some backups, becomes a copy."""
+  path.touch()
+  if path.stat().st_nlink > 1:
+    with files.atomic_path(path) as partial:
+      shutil.copyfile(path, partial)

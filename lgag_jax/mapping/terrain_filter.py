@@ -36,7 +36,7 @@ class TerrainFilter:
     self._flat_path = folder / "flat.u8"
     if self.drops:
       folder.mkdir(parents=True, exist_ok=True)
-      with self._flat_path.open("wb") as file:
+      with files.new_file(self._flat_path) as file:
         file.truncate(grid.height * grid.width)
 
   @property
