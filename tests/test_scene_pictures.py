@@ -8,10 +8,13 @@ import re
 
 import numpy as np
 import pytest
+from affine import Affine
 from PIL import Image
+from rasterio.crs import CRS
 
 from lgag_jax.geo.companions import SceneFiles
-from lgag_jax.mapping import overlay, rasters, scene_page
+from lgag_jax.geo.grid import Grid
+from lgag_jax.mapping import density, overlay, rasters, scene_page
 from lgag_jax.mapping.predict import map_scenes
 from lgag_jax.options.mapping import Options
 from tests.test_map_names import model, write
@@ -77,6 +80,49 @@ def test_the_page_compares_the_map_with_the_image(model, tmp_path):
     (output / name).unlink()
   (_, missing), = scene_page._pictures([record(output)], {"scene_tif": "scene.tif"}, output)
   assert missing == str(output / "overlay/scene_tif.png")
+
+
+@pytest.mark.parametrize("name", ["overlay/a_tif.png", "image/a_tif.jpg", "eval/a_tif.png"])
+def test_the_page_shows_no_picture_from_elsewhere(tmp_path, name):
+  output, private = tmp_path / "maps", tmp_path / f"private{name[-4:]}"
+  for path in (private, *(output / own for own in (*overlay.file_names("a_tif", 1), "eval/a_tif.png"))):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (8, 8), "red").save(path)
+  result = {"stem": "a_tif", "files": overlay.file_names("a_tif", 1)}
+
+  def show():
+    if name.startswith("eval/"):
+      return scene_page._map_pictures(result, {"a_tif": "a.tif"}, output / "eval", "evaluated")
+    return scene_page._pictures([result], {"a_tif": "a.tif"}, output)[0][1]
+
+  whole = show()
+  (output / name).unlink()
+  (output / name).symlink_to(private)
+  with pytest.raises(ValueError, match=f"{name} is a symbolic link"):
+    show()
+  (output / name).unlink()
+  private.rename(output / name)  # It is a picture that the page would show.
+  assert show() == whole
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_the_page_shows_no_density_from_elsewhere(tmp_path, is_link):
+  grid = Grid(500, 500, CRS.from_epsg(32645), Affine(10, 0, 500_000, 0, -10, 3_000_000))
+  cells = density.cells_of(grid)
+  cells.add_rows(0, np.ones((500, 500), np.uint8))
+  density.write(cells, tmp_path / "others", "a_tif")
+  path = tmp_path / "maps" / "density" / "a_tif.tif"
+  path.parent.mkdir(parents=True)
+  other = tmp_path / "others" / "density" / "a_tif.tif"
+  path.symlink_to(other) if is_link else other.rename(path)
+  show = lambda: scene_page._densities(
+    [{"stem": "a_tif", "density_cell_m": 100.0}], {"a_tif": "a.tif"}, tmp_path / "maps"
+  )
+  if is_link:
+    with pytest.raises(ValueError, match=r"density/a_tif\.tif is a symbolic link"):
+      show()
+  else:
+    assert len(show()) == 1
 
 
 def record(output):

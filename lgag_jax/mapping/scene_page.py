@@ -153,6 +153,7 @@ def _densities(
   for result in results:
     path, name = output / density.file_names(result["stem"])[0], labels[result["stem"]]
     if side := path.exists() and result.get("density_cell_m"):
+      files.require_plain(path)
       figure = density_figure.density(density.read(path), side)
       parts.append((name, side, pictures.from_figure(figure, f"Density of landslides, {name}")))
   return parts
@@ -204,7 +205,11 @@ def _map_pictures(
 
 
 def _read_picture(path: pathlib.Path, kind: str) -> Image.Image:
-  """Reads a picture of an earlier run; raises ImageError if it is not one of `overlay`'s."""
+  """Reads a picture of an earlier run; raises ImageError if it is not one of `overlay`'s.
+
+  A link raises ValueError: the page, which may be shared, would show a picture from elsewhere.
+  """
+  files.require_plain(path)
   opening.read_signature(path)  # Refuses pipes.
   try:
     # By its content alone, Pillow would run other programs for some formats.
