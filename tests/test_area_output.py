@@ -1,13 +1,20 @@
 # ruff: noqa: F401, F811
 """--mode=map neither removes nor writes a file outside its output, whatever lies in the output."""
 
+import concurrent.futures
+import contextlib
+import dataclasses
 import json
 import os
+import threading
 
 import pytest
 
-from lgag_jax.blocks import area_results
+from lgag_jax.blocks import area_results, map_block, part_lock
+from lgag_jax.blocks.plan import Block, BlockSize
 from lgag_jax.mapping import output_folder
+from lgag_jax.options.area import Imagery
+from lgag_jax.runtime import lock
 from tests.test_area_blocks import catalogue, mapped, stub
 
 
@@ -100,3 +107,59 @@ def test_an_output_that_is_named_by_a_link_is_resumed(catalogue, tmp_path, stub)
   for _ in range(2):
     mapped(stub["workdir"], catalogue, tmp_path / "out")
   assert len(stub["asked"]) == len(set(stub["asked"])) > 3
+
+
+BLOCKS = [Block(32645, row, 0) for row in range(4)]
+
+
+def job_in(output):
+  return map_block.AreaJob(
+    output, (), Imagery(), 2.0, BlockSize(96, 64, 4), 3, ("landslide",), "uint8", "maker"
+  )
+
+
+def test_a_part_is_refused_while_another_run_holds_the_output(catalogue, tmp_path, stub):
+  output = tmp_path / "out"
+  message = rf"out is in use by process {os.getpid()} .* another --output"
+  with contextlib.closing(lock.acquire(output, "output")):
+    for part in ("1/1", "1/2"):
+      with pytest.raises(ValueError, match=message):
+        mapped(stub["workdir"], catalogue, output, part=part)
+  assert stub["asked"] == []
+  mapped(stub["workdir"], catalogue, output, part="1/2")
+  assert stub["asked"]
+
+
+def test_only_parts_of_the_same_map_run_together(tmp_path):
+  job = job_in(tmp_path)
+  refused = lambda: pytest.raises(ValueError, match="is in use by process")
+  with part_lock.hold(job, BLOCKS, (0, 2)):
+    with part_lock.hold(job, BLOCKS, (1, 2)):
+      pass
+    for other, blocks, part in (
+      (job, BLOCKS, (0, 1)), (job, BLOCKS, (0, 2)), (job, BLOCKS, (1, 3)), (job, BLOCKS[1:], (1, 2)),
+      (dataclasses.replace(job, maker="of another network"), BLOCKS, (1, 2)),
+    ):
+      with refused(), part_lock.hold(other, blocks, part):
+        raise AssertionError
+    with part_lock.hold(job, BLOCKS, (1, 2)):  # The refused ones have changed nothing.
+      pass
+  with part_lock.hold(job, BLOCKS, (1, 3)), refused(), part_lock.hold(job, BLOCKS, (0, 2)):
+    raise AssertionError
+  with part_lock.hold(job, BLOCKS, (0, 1)), refused(), part_lock.hold(job, BLOCKS, (1, 3)):
+    raise AssertionError
+  (tmp_path / "parts" / "map.json").write_text("[")
+  with part_lock.hold(job, BLOCKS, (1, 3)):
+    pass
+
+
+def test_parts_that_start_at_the_same_time_all_run(tmp_path):
+  together = threading.Barrier(4, timeout=30)
+
+  def run(number):
+    with part_lock.hold(job_in(tmp_path), BLOCKS, (number, 4)):
+      together.wait()
+    return number
+
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    assert list(pool.map(run, range(4))) == [0, 1, 2, 3]

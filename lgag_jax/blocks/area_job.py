@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import jax
 
-from lgag_jax.blocks import area_results, local_engine, map_block, network, plan
+from lgag_jax.blocks import area_results, local_engine, map_block, network, part_lock, plan
 from lgag_jax.blocks.area_results import AreaResult
 from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
@@ -25,7 +25,6 @@ from lgag_jax.mapping import output_folder, scene_plans, schemas
 from lgag_jax.mapping.loaded_model import LoadedModel, load_model
 from lgag_jax.options.area import Area, Engine, Imagery
 from lgag_jax.options.mapping import Options
-from lgag_jax.runtime import lock
 from lgag_jax.runtime.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -87,7 +86,7 @@ def map_area(
   engine_run = _engine(loaded, windows, job, engine, method_file)
   number, count = area.part_of
   area_results.require_own(output)
-  with lock.hold(area_results.part_folder(output, number, count), "output"):
+  with part_lock.hold(job, blocks, area.part_of):
     area_results.begin(job, blocks, tracing)
     failed = map_missing(job, blocks[number::count], engine_run)
     if count > 1:

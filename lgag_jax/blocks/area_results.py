@@ -16,7 +16,7 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from lgag_jax import __version__
-from lgag_jax.blocks import inventory, map_block, stac_items
+from lgag_jax.blocks import inventory, map_block, part_lock, stac_items
 from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.plan import Block, block_grid
@@ -28,9 +28,8 @@ _COLLECTION = "collection.json"
 _POLYGONS = "polygons"
 _PARQUET = f"{_POLYGONS}/{inventory.NAME}.parquet"
 _OF_ZONE = re.compile(rf"{_POLYGONS}/{inventory.NAME}_\d+\.gpkg", re.ASCII)
-_PARTS = "parts"
-_OWN = {"lock", _PARTS, map_block.UNFINISHED}
-_FOLDERS = (map_block.UNFINISHED, _PARTS, _POLYGONS, *map_block.FOLDERS)
+_OWN = {"lock", part_lock.PARTS, map_block.UNFINISHED}
+_FOLDERS = (map_block.UNFINISHED, part_lock.PARTS, _POLYGONS, *map_block.FOLDERS)
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".gpkg": "application/geopackage+sqlite3"}
 
 
@@ -41,11 +40,6 @@ class AreaResult:
   blocks: int
   failed: dict[str, str]  # Why blocks could not be mapped, by name.
   landslides: int | None  # None for a part of the blocks.
-
-
-def part_folder(output: pathlib.Path, number: int, count: int) -> pathlib.Path:
-  """Returns the folder whose lock a run holds that maps part `number`, from 0, of `count`."""
-  return output / _PARTS / f"{number + 1}_of_{count}" if count > 1 else output
 
 
 def require_own(output: pathlib.Path) -> None:
@@ -64,7 +58,7 @@ def require_own(output: pathlib.Path) -> None:
       f"--output={output} holds {min(names)}, which --mode=map has not written: use a new folder."
     )
   output_folder.require_plain_folders(output, _FOLDERS)
-  parts = [f"{_PARTS}/{path.name}" for path in (output / _PARTS).glob("*")]
+  parts = [f"{part_lock.PARTS}/{path.name}" for path in (output / part_lock.PARTS).glob("*")]
   output_folder.require_plain_folders(output, parts)
 
 

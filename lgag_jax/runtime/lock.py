@@ -25,18 +25,23 @@ _OWNER = re.compile(rb"process \d+ on \S+ since [\d: -]+\n?")
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
 
-def acquire(workdir: pathlib.Path, flag: str = "workdir") -> IO[bytes]:
+def acquire(
+  workdir: pathlib.Path, flag: str = "workdir", *, shared: bool = False
+) -> IO[bytes]:
   """Locks a folder, which `--flag` names, until the returned file is closed or the process ends.
 
   The kernel holds the lock, so a killed process does not keep it; partial files that it left in the
-  folder, or in eval/, are removed. Raises ValueError naming the owner's process and host if another
-  process holds the lock.
+  folder, or in eval/, are removed. Processes that ask for a `shared` lock hold it together, and remove
+  nothing; they must ask one after the other. Raises ValueError naming the owner's process and host if
+  another process holds the lock.
   """
-  file = try_acquire(workdir / FILE_NAME)
+  file = try_acquire(workdir / FILE_NAME, shared=shared)
   if file is None:
     raise ValueError(
       f"{workdir} is in use by {owner(workdir / FILE_NAME)}. Wait for it, or use another --{flag}."
     )
+  if shared:
+    return file
   folders = (workdir, workdir / "eval")
   # The folder itself may be named by a link; one in it would lead to the files of another.
   files.remove_partials(*(one for one in folders if one is workdir or not one.is_symlink()))
@@ -55,7 +60,7 @@ def hold(workdir: pathlib.Path, flag: str = "workdir") -> Iterator[None]:
       file.close()
 
 
-def try_acquire(path: pathlib.Path) -> IO[bytes] | None:
+def try_acquire(path: pathlib.Path, *, shared: bool = False) -> IO[bytes] | None:
   """Acquires a lock file, as `acquire` does for a workdir; returns None if another process holds it.
 
   Raises ValueError naming a file that is not a lock: it is neither followed, if it is a symbolic link,
@@ -65,7 +70,7 @@ def try_acquire(path: pathlib.Path) -> IO[bytes] | None:
   while True:
     file = _open(path)
     try:
-      fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+      fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
       file.close()
       return None
