@@ -13,6 +13,7 @@ import pytest
 from lgag_jax.config import Config
 from lgag_jax.doctor import examine
 from lgag_jax.evaluation import report, threshold_rules
+from lgag_jax.mapping import output_folder
 from lgag_jax.runtime import folders, lock
 from lgag_jax.training import loop, pseudo_masks, restore
 
@@ -123,6 +124,23 @@ def test_two_runs_never_write_one_folder(tmp_path, place):
   with pytest.raises(FileExistsError, match="empty folder"), folders.atomic_folder(tmp_path / place):
     raise AssertionError
   assert not list(tmp_path.rglob(".partial*"))
+
+
+@pytest.mark.parametrize("target", ["tiles", "eval/model", "mask/tiles.new"])
+def test_another_mode_beside_a_folder_that_is_written_leaves_its_lock(tmp_path, target):
+  (tmp_path / target).parent.mkdir(exist_ok=True)
+  with folders.atomic_folder(tmp_path / target) as folder:
+    (folder / "a").write_text("first")
+    (folder.parent / ".partial-0123456789abcdef.json").touch()  # Of a killed run.
+    lock.acquire(tmp_path, "output").close()
+    output_folder.prepare(tmp_path, {})
+    assert not list(folder.parent.glob(".partial-*.json"))
+    with (
+      pytest.raises(ValueError, match=f"being written by process {os.getpid()} "),
+      folders.atomic_folder(tmp_path / target),
+    ):
+      raise AssertionError
+  assert [path.name for path in (tmp_path / target).iterdir()] == ["a"]
 
 
 def test_a_killed_run_blocks_no_folder_and_leaves_nothing_in_it(tmp_path):

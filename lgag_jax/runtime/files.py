@@ -21,8 +21,8 @@ from typing import IO, Any, BinaryIO
 
 import numpy as np
 
-# Partial files with those of GDAL and SQLite beside them, and the rows of a raster.
-_PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}(?:[.-].*)?|\.rows-.*\.(?:tif|png)", re.DOTALL)
+# Partial files, those of GDAL and SQLite beside them, and rows of a raster. Not locks: runs hold them.
+_PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}([.-](?!lock$).*)?|\.rows-.*\.(?:tif|png)", re.DOTALL)
 _LITTLE_ROOM = 1 << 20  # Bytes.
 MAX_READ_BYTES = 256 << 20  # Of a text or picture of an output.
 
