@@ -1,17 +1,28 @@
 """Maps that follow what somebody has decided of the ground: --mode=predict --review."""
 
+import contextlib
 import json
+import pathlib
+import shutil
+import sqlite3
 
 import numpy as np
 import pyogrio.raw
 import pytest
 import rasterio
 import shapely
+from rasterio.crs import CRS
 
 from lgag_jax import config as configs
 from lgag_jax.geo.scene import open_scene
+from lgag_jax.config import Config
+from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping import decided_ground, predict
 from lgag_jax.options.mapping import Options
+from lgag_jax.options.reviewing import Settings
+from lgag_jax.options.tiling import Settings as TilingSettings
+from lgag_jax.reviewing.session import Session
+from lgag_jax.tiling import review_files, tile
 from tests.conftest import make_small_config
 from tests.test_label_reach import write_scene
 from tests.test_reviewing import (  # noqa: F401
@@ -19,6 +30,7 @@ from tests.test_reviewing import (  # noqa: F401
   HEIGHT,
   NEW,
   OTHER,
+  PLACE,
   WIDTH,
   box,
   decide,
@@ -27,6 +39,7 @@ from tests.test_reviewing import (  # noqa: F401
   maps,
   on_ground,
   session,
+  write_maps,
 )
 from tests.untrained import make_workdir
 
@@ -159,3 +172,91 @@ def test_decisions_without_a_system_are_of_scenes_of_one(tmp_path, model, system
   grids = {scene: open_scene(scene, 3).grid for scene in scenes}
   decided_ground.check_places(grids, Options(review=str(tmp_path / "with_crs.gpkg")))
   decided_ground.check_places({scenes[0]: grids[scenes[0]]}, options)
+
+
+def unread(folder, stem, kind):
+  """Makes the review of a map one that cannot be read."""
+  path = folder / f"{stem}.gpkg"
+  if kind == "gone":
+    path.unlink()
+  elif kind == "cut":
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+  elif kind == "text":
+    path.write_text("my notes")
+  else:
+    path.with_suffix(".jsonl").unlink()
+    change = {
+      "view": "CREATE VIEW mine AS SELECT * FROM review",
+      "note": "UPDATE gpkg_metadata SET metadata = '{}'",
+      "field": "ALTER TABLE review DROP COLUMN decision",
+    }[kind]
+    with contextlib.closing(sqlite3.connect(path)) as base:
+      base.execute(change)
+      base.commit()
+
+
+@pytest.fixture(scope="module")
+def two_maps(tmp_path_factory):
+  """Scenes and reviews of scene.tif and other.tif in one folder; something was decided on both."""
+  folder = tmp_path_factory.mktemp("two")
+  for name in ("scene.tif", "other.tif"):
+    place = tmp_path_factory.mktemp("map")
+    review = Session(Settings(input=str(write_maps(place, name=name))))
+    decide(review, (keys_of(review)[2], decision("accepted")))
+    review.close()
+    shutil.copytree(place / "maps" / "review", folder / "reviews", dirs_exist_ok=True)
+    shutil.copy(place / name, folder)
+  return folder
+
+
+@pytest.fixture
+def two_reviews(two_maps, tmp_path):
+  return shutil.copytree(two_maps, tmp_path, dirs_exist_ok=True) / "reviews"
+
+
+@pytest.mark.parametrize("kind", ["gone", "cut", "text", "view", "note", "field"])
+def test_a_review_that_cannot_be_read_is_not_passed_over(two_reviews, tmp_path, model, kind):
+  unread(two_reviews, "other_tif", kind)
+  scenes = str(tmp_path / "*.tif")
+  match = r"other_tif\.gpkg cannot be read as the review of other\.tif"
+  with pytest.raises(ValueError, match=match):
+    predict.map_scenes(model, scenes, tmp_path / "out", Options(review=str(two_reviews), **NOTHING))
+  assert not (tmp_path / "out").exists()
+  for flags in ({"labels": two_reviews}, {"labels": two_reviews, "review": two_reviews}):
+    settings = TilingSettings(
+      input=scenes, output=str(tmp_path / "tiles"), tile_size=16,
+      **{name: str(path) for name, path in flags.items()})
+    with pytest.raises(ValueError, match=match):
+      tile.cut(settings)
+  assert not (tmp_path / "tiles").exists()
+  decided_ground.check([tmp_path / "scene.tif"], Options(review=str(two_reviews)))
+
+
+@pytest.mark.parametrize("left", ["nothing", "an empty log", "another file", "an unreadable inventory"])
+def test_a_scene_without_a_review_in_the_folder_is_mapped(two_reviews, tmp_path, left):
+  for path in two_reviews.glob("other_tif*"):
+    path.unlink()
+  if left == "an empty log":
+    (two_reviews / "other_tif.jsonl").touch()
+  elif left == "another file":
+    (two_reviews / "other_png.gpkg").write_text("my notes")
+  elif left == "an unreadable inventory":
+    (two_reviews / "other_tif_reviewed.gpkg").write_text("my notes")
+  options, scenes = Options(review=str(two_reviews)), [tmp_path / "scene.tif", tmp_path / "other.tif"]
+  decided_ground.check(scenes, options)
+  grid = Grid(HEIGHT, WIDTH, CRS.from_epsg(32644), PLACE)
+  decisions, missing = (decided_ground.find(path, grid, options, Config()) for path in scenes)
+  assert decisions.count == 1
+  assert missing is None
+
+
+DIGEST = "_0123456789abcdef"
+
+
+@pytest.mark.parametrize(("stem", "scene", "expected"), [
+  ("a_tif", "a.tif", True), (f"a_tif{DIGEST}", "a.tif", True), ("a_tif_reviewed", "a.tif", False),
+  ("b_tif", "a.tif", False), ("ab_tif", "a.tif", False), (f"{'a' * 160}{DIGEST}", "a.tif", False),
+  (f"{'a' * 183}{DIGEST}", f"{'a' * 240}.tif", True), (f"a_b_tif{DIGEST}", "a;b.tif", True),
+])
+def test_the_name_of_a_review_tells_its_scene(stem, scene, expected):
+  assert review_files.may_be_of(stem, pathlib.Path(scene)) == expected

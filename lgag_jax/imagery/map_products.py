@@ -13,6 +13,7 @@ PRODUCT_FOLDERS = (
 _EVALUATION = "eval"
 _REVIEW = "review"
 _RECORDS = "scenes"
+MAX_STEM_BYTES = 200  # File systems take names of 255; suffixes and side files need the rest.
 _MAX_RECORD = 256 << 20  # Bytes, as of other texts of an output.
 
 
@@ -30,6 +31,11 @@ def is_product(path: pathlib.Path) -> bool:
   if folder.name == _RECORDS:
     return path.suffix == ".json" and bool(recorded_files(path))
   return path.name in _PAGES and is_output(folder)
+
+
+def scene_name(scene: pathlib.Path) -> str:
+  """Returns the stem of a scene's map, if it fits and no other map has it."""
+  return f"{scene.stem}_{scene.suffix[1:]}"
 
 
 def is_output(folder: pathlib.Path) -> bool:

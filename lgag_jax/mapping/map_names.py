@@ -7,11 +7,11 @@ import os
 import pathlib
 
 from lgag_jax.geo.grid import Grid
+from lgag_jax.imagery.map_products import MAX_STEM_BYTES, scene_name
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
 
-_MAX_STEM_BYTES = 200  # File systems take names of 255; suffixes and side files need the rest.
 _GRID_FIELDS = ("height", "width", "crs", "gsd")
 _RECORD_FIELDS = ("key", "file", "path", *_GRID_FIELDS)
 
@@ -56,8 +56,8 @@ class MapNames:
     return next((stem for stem in same if "path" not in self._records[stem]), None)
 
   def _new_stem(self, path: pathlib.Path, grid: Grid) -> str:
-    name = f"{path.stem}_{path.suffix[1:]}"
-    stem = files.fitting_name(name, _MAX_STEM_BYTES, source_path(path))
+    name = scene_name(path)
+    stem = files.fitting_name(name, MAX_STEM_BYTES, source_path(path))
     record = self._records.get(stem)
     if record is None or ("path" not in record and _may_be_of(record, path, grid)):
       return stem
@@ -66,7 +66,7 @@ class MapNames:
       self._output, path.name, record.get("path", "from an earlier release"),
     )
     digest = hashlib.sha256(os.fsencode(source_path(path))).hexdigest()[:16]
-    return f"{files.fitting_name(name, _MAX_STEM_BYTES - 17, name)}_{digest}"
+    return f"{files.fitting_name(name, MAX_STEM_BYTES - 17, name)}_{digest}"
 
 
 def _record(path: pathlib.Path) -> dict:

@@ -6,14 +6,18 @@ Its layer `review` holds each polygon of the map with the decision on it, and wh
 
 import dataclasses
 import json
+import os
 import pathlib
+import re
 
 import pyogrio
 
 from lgag_jax.geo import crs_relation, drawn_shapes, layer_fields, layer_files, layer_formats
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene_ground import SceneGround
+from lgag_jax.imagery import map_products
 from lgag_jax.options.tiling import Settings
+from lgag_jax.runtime import files
 
 LAYER, ORIGINALS = "review", "originals"
 NOT_LANDSLIDE = layer_fields.NOT_LANDSLIDE  # A decision, and the class of what has it.
@@ -21,6 +25,9 @@ LANDSLIDES = ("accepted", "redrawn")  # Decisions on mapped polygons.
 REJECTED, MISSED = "rejected", "missed"
 COLUMNS = ("feature", "number", "decision", "class")
 LOG_SUFFIX = ".jsonl"
+_NOTE = "lgag_review"
+_DIGESTS = re.compile(r"(_[0-9a-f]{16})+$")  # In the names of maps (`mapping.map_names`).
+_LEAST_CUT = 150  # Bytes of a name that was cut.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,20 +45,35 @@ class ReviewFile:
 
 
 def describe(path: pathlib.Path) -> ReviewFile | None:
-  """Returns what a GeoPackage says of itself; None if it is no review."""
+  """Returns what a GeoPackage says of itself; None if it is no review, or cannot be read."""
+  try:
+    return _read(path)
+  except ValueError:
+    return None
+
+
+def _read(path: pathlib.Path) -> ReviewFile | None:
+  """Returns what a GeoPackage says of itself; None without a review, ValueError if it is damaged."""
   try:
     layer_files.check_geopackage(path)
-    info = pyogrio.read_info(path, layer=LAYER)
-    if info["driver"] != "GPKG" or not set(COLUMNS) <= set(info["fields"]):
+    if LAYER not in (name for name, _ in pyogrio.list_layers(path)):
       return None
-    note = json.loads((info["layer_metadata"] or {})["lgag_review"])
+    info = pyogrio.read_info(path, layer=LAYER)
+    notes, missing = info["layer_metadata"] or {}, set(COLUMNS) - set(info["fields"])
+    if missing and _NOTE not in notes:
+      return None
+    if missing:
+      raise ValueError(f"its layer {LAYER} lacks the field {min(missing)}")
+    if _NOTE not in notes:
+      raise ValueError(f"its layer {LAYER} lacks the note that --mode=review wrote")
+    note = json.loads(notes[_NOTE])
     return ReviewFile(
       path, str(note["scene"]), str(note["source"]), (int(note["height"]), int(note["width"])),
       int(note["log_bytes"]), str(note["digest"]), str(note.get("scene_grid") or ""),
       str(note.get("crs") or ""),
     )
-  except (RuntimeError, ValueError, LookupError, TypeError):  # pyogrio raises the first two.
-    return None
+  except (RuntimeError, LookupError, TypeError, ArithmeticError) as error:  # pyogrio's is the first.
+    raise ValueError(f"{type(error).__name__}: {error}") from error
 
 
 def find(labels: pathlib.Path, flag: str = "labels") -> list[ReviewFile]:
@@ -85,6 +107,8 @@ def check(labels: pathlib.Path, scenes: list[pathlib.Path], flag: str) -> None:
   """Raises ValueError or FileNotFoundError if `labels`, which `--flag` names, are of no scene."""
   if not labels.exists():
     raise FileNotFoundError(f"--{flag}={labels}: no such file.")
+  for scene in scenes:
+    require_readable(labels, scene)
   reviews = find(labels, flag)
   if flag == "review" and not reviews and not drawn_shapes.with_decisions(labels):
     raise ValueError(
@@ -96,6 +120,39 @@ def check(labels: pathlib.Path, scenes: list[pathlib.Path], flag: str) -> None:
       f"--{flag}={labels} holds reviews of {', '.join(r.scene for r in reviews[:5])}, which "
       "--input does not name: name the scenes that were mapped."
     )
+
+
+def require_readable(labels: pathlib.Path, scene: pathlib.Path) -> None:
+  """Raises ValueError naming a review of a scene, in a folder of reviews, that cannot be read.
+
+  A review that cannot be read does not say of which scene it is, but its name does.
+  """
+  places = labels.iterdir() if labels.is_dir() else ()
+  packages = {
+    place.with_suffix(".gpkg") for place in places
+    if place.suffix in (".gpkg", LOG_SUFFIX) and may_be_of(place.stem, scene)
+  }
+  for path in sorted(packages):
+    log, remedy = path.with_suffix(LOG_SUFFIX), "restore it, or remove it if it holds no review"
+    has_decisions = os.path.lexists(log) and not (log.is_file() and not log.stat().st_size)
+    if has_decisions:
+      remedy = f"run --mode=review once more, which writes it anew from {log.name}"
+    try:
+      is_missing = not os.path.lexists(path)
+      if (is_missing or not _read(path)) and has_decisions:
+        raise ValueError("it is missing" if is_missing else "it holds no review")
+    except ValueError as error:
+      raise ValueError(
+        f"{path} cannot be read as the review of {scene.name} ({error}): {remedy}."
+      ) from error
+
+
+def may_be_of(stem: str, scene: pathlib.Path) -> bool:
+  """Returns whether a review's file may be of a scene: `stem` is its name, cut or with digests."""
+  name = files.fitting_name(map_products.scene_name(scene), 1 << 16, "")
+  whole, core = (_DIGESTS.sub("", text) for text in (name, stem))
+  is_cut = core != stem and len(os.fsencode(core)) > _LEAST_CUT
+  return core == whole or (is_cut and whole.startswith(core))
 
 
 def of_scene(reviews: list[ReviewFile], scene: pathlib.Path, grid: Grid) -> ReviewFile | None:

@@ -30,6 +30,7 @@ def open_review(
   path: pathlib.Path, scene: pathlib.Path, grid: Grid, settings: Settings, flag: str = "labels"
 ) -> GroundLabels | None:
   """Opens the review of a scene, which `--flag` names; None if a folder of reviews has none of it."""
+  review_files.require_readable(path, scene)
   review = review_files.of_scene(review_files.find(path, flag), scene, grid)
   if review is None:
     level = logging.WARNING if flag == "labels" else logging.INFO  # Else it has other labels.
