@@ -1,10 +1,14 @@
 """Maps that follow what somebody has decided of the ground: --mode=predict --review."""
 
 import contextlib
+import html
 import json
+import os
 import pathlib
+import re
 import shutil
 import sqlite3
+import time
 
 import numpy as np
 import pyogrio.raw
@@ -248,6 +252,31 @@ def test_a_scene_without_a_review_in_the_folder_is_mapped(two_reviews, tmp_path,
   decisions, missing = (decided_ground.find(path, grid, options, Config()) for path in scenes)
   assert decisions.count == 1
   assert missing is None
+
+
+@pytest.mark.parametrize("crs", [
+  "+init={}:1 +type=crs", "+proj=utm +zone=33 +ellps=bessel +nadgrids={} +units=m +type=crs", "{}",
+  'BOUNDCRS[SOURCECRS[{wkt}],TARGETCRS[{wkt}],ABRIDGEDTRANSFORMATION["x",METHOD["NTv2"],'
+  'PARAMETERFILE["Latitude and longitude difference file","{}"]]]',
+])
+def test_a_review_whose_crs_names_a_file_opens_no_file(two_reviews, tmp_path, crs):
+  path, pipe = two_reviews / "other_tif.gpkg", tmp_path / "pipe"
+  os.mkfifo(pipe)  # PROJ would wait for it.
+  crs = crs.replace("{wkt}", CRS.from_epsg(32644).to_wkt()).replace("{}", str(pipe))
+  with contextlib.closing(sqlite3.connect(path)) as base:
+    ((number, text),) = base.execute(
+      "SELECT id, metadata FROM gpkg_metadata WHERE metadata LIKE '%lgag_review%'")
+    note = re.search(r"\{.*\}", text)
+    changed = json.dumps({**json.loads(html.unescape(note[0])), "crs": crs})
+    base.execute(
+      "UPDATE gpkg_metadata SET metadata = ? WHERE id = ?",
+      (text.replace(note[0], html.escape(changed, quote=False)), number))
+    base.commit()
+  scene, grid = tmp_path / "other.tif", Grid(HEIGHT, WIDTH, CRS.from_epsg(32644), PLACE)
+  begin = time.monotonic()
+  with pytest.raises(ValueError, match=r"other_tif\.gpkg cannot be read as the review of other\.tif"):
+    decided_ground.find(scene, grid, Options(review=str(two_reviews)), Config())
+  assert time.monotonic() - begin < 5
 
 
 DIGEST = "_0123456789abcdef"

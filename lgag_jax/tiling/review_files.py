@@ -15,7 +15,7 @@ import pyogrio
 from lgag_jax.geo import crs_relation, drawn_shapes, layer_fields, layer_files, layer_formats
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene_ground import SceneGround
-from lgag_jax.imagery import map_products
+from lgag_jax.imagery import map_products, plain_crs
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
 
@@ -67,10 +67,11 @@ def _read(path: pathlib.Path) -> ReviewFile | None:
     if _NOTE not in notes:
       raise ValueError(f"its layer {LAYER} lacks the note that --mode=review wrote")
     note = json.loads(notes[_NOTE])
+    crs = str(note.get("crs") or "")
     return ReviewFile(
       path, str(note["scene"]), str(note["source"]), (int(note["height"]), int(note["width"])),
       int(note["log_bytes"]), str(note["digest"]), str(note.get("scene_grid") or ""),
-      str(note.get("crs") or ""),
+      plain_crs.parse(crs).to_wkt() if crs else "",
     )
   except (RuntimeError, LookupError, TypeError, ArithmeticError) as error:  # pyogrio's is the first.
     raise ValueError(f"{type(error).__name__}: {error}") from error
