@@ -2,19 +2,23 @@
 
 import contextlib
 import logging
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from lgag_jax.geo import sqlite_files
+from lgag_jax.geo import layer_files, sqlite_files
 from lgag_jax.labelling import outline_layer
 from lgag_jax.labelling.session import Session as LabellingSession
 from lgag_jax.options.labelling import Settings as LabellingSettings
 from lgag_jax.options.reviewing import Settings
+from lgag_jax.reviewing import maps as maps_of_review
 from lgag_jax.reviewing.session import Session
+from lgag_jax.tiling import review_files
 from tests.test_hostile_reviews import box, line, write_log
 from tests.test_reviewing import write_maps
 from tests.test_tile import write_scene
@@ -184,3 +188,31 @@ def test_outlines_of_tiles_are_not_written_beside_an_old_log(tmp_path, dies):
   write(16)
   assert rows(path, "SELECT DISTINCT tile_size FROM tiles") == [(16,)]
   assert not sqlite_files.side_files(path)
+
+
+@pytest.mark.parametrize("name", [
+  "review/other_tif.gpkg", "review/scene_tif.gpkg", "polygons/scene_tif.gpkg",
+  "polygons/scene_tif.gpkg-journal", "polygons/scene_tif.gpkg-wal", "polygons/scene_tif.gpkg-shm",
+])
+def test_a_pipe_is_never_waited_for(tmp_path, name):
+  maps = write_maps(tmp_path)
+  Session(Settings(input=str(maps)))
+  pipe, review, layer = maps / name, maps / "review", maps / "polygons/scene_tif.gpkg"
+  pipe.unlink(missing_ok=True)
+  os.mkfifo(pipe)
+  ender = threading.Timer(5, lambda: os.close(os.open(pipe, os.O_RDWR)))  # Ends the wait of a reader.
+  ender.start()
+  if name.startswith("review"):
+    if name.endswith("other_tif.gpkg"):
+      assert [found.scene for found in review_files.find(review)] == ["scene.tif"]
+      assert review_files.require_readable(review, tmp_path / "scene.tif") is None
+    else:
+      with pytest.raises(ValueError, match=r"scene_tif\.gpkg is not a regular file"):
+        review_files.require_readable(review, tmp_path / "scene.tif")
+  else:
+    with pytest.raises(ValueError, match=f"{pipe.name} .*is not a regular file"):
+      maps_of_review.read(maps)
+    with pytest.raises(ValueError, match=r"scene_tif\.gpkg"):
+      layer_files.source(layer)
+  assert ender.is_alive()
+  ender.cancel()

@@ -8,7 +8,9 @@ import pathlib
 import re
 import sqlite3
 
+from lgag_jax.geo import sqlite_files
 from lgag_jax.imagery import plain_crs
+from lgag_jax.runtime import files
 
 _MAX_SQL_STEPS = 10_000  # Thousands of steps of SQLite's machine.
 _STEPS_PER_BYTE = 16  # Of the file, while all rows are visited.
@@ -36,9 +38,10 @@ def check_geopackage(path: pathlib.Path) -> None:
   a layer is listed or read, take any time and memory. So do long defaults, which each row repeats, and
   pages that are part of several tables or places.
   """
-  with path.open("rb") as file:
+  with files.open_regular(path) as file:
     if not is_geopackage(file.read(72)):
       raise ValueError("it is no GeoPackage")
+  _check_side_files(path)
   address = f"{path.absolute().as_uri()}?mode=ro"
   try:
     with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
@@ -60,6 +63,13 @@ def check_geopackage(path: pathlib.Path) -> None:
             check_crs(value)
   except sqlite3.Error as error:
     raise ValueError(str(error)) from error
+
+
+def _check_side_files(path: pathlib.Path) -> None:
+  """Raises ValueError for a pipe or device beside a database: SQLite would wait for it."""
+  for place in sqlite_files.side_files(path):
+    if place.exists() and not (place.is_file() or place.is_dir()):
+      raise ValueError(f"{place.name} beside it is not a regular file: remove that one")
 
 
 def check_crs(text: str) -> None:
@@ -116,8 +126,8 @@ def _check_columns(database: sqlite3.Connection) -> None:
 
 def _check_pages(database: sqlite3.Connection, path: pathlib.Path) -> None:
   """Raises ValueError if the file is damaged, such as by pages in several places of a table."""
-  files = (path, path.with_name(f"{path.name}-wal"))
-  size = sum(file.stat().st_size for file in files if file.is_file())
+  parts = (path, path.with_name(f"{path.name}-wal"))
+  size = sum(file.stat().st_size for file in parts if file.is_file())
   _limit_steps(database, max(_MAX_SQL_STEPS, _STEPS_PER_BYTE * size // 1000))
   database.execute("PRAGMA ignore_check_constraints=1")  # They may take any memory.
   fault = database.execute("PRAGMA quick_check(1)").fetchone()[0]
