@@ -18,9 +18,9 @@ import shapely
 from rasterio.crs import CRS
 
 from lgag_jax import config as configs
-from lgag_jax.geo.scene import open_scene
 from lgag_jax.config import Config
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scene import open_scene
 from lgag_jax.mapping import decided_ground, predict
 from lgag_jax.options.mapping import Options
 from lgag_jax.options.reviewing import Settings
