@@ -5,13 +5,19 @@ import itertools
 import pathlib
 from collections.abc import Sequence
 
-import numpy as np
 from PIL import Image
 
-from lgag_jax.evaluation import size_distribution, size_figures
 from lgag_jax.imagery import opening
 from lgag_jax.imagery.opening import ImageError
-from lgag_jax.mapping import density, density_figure, overlay, qgis_style, rasters, scene_tables
+from lgag_jax.mapping import (
+  density,
+  density_figure,
+  overlay,
+  qgis_style,
+  rasters,
+  scene_tables,
+  size_sections,
+)
 from lgag_jax.mapping.scene_tables import MAX_ROWS, area
 from lgag_jax.pages import pictures, rendering
 from lgag_jax.pages.pictures import Picture
@@ -46,7 +52,8 @@ def write(
     skipped=rendering.Table(("image", "reason"), reasons, text_columns=2), skipped_count=len(skipped),
     warnings=_warnings(results, labels),
     evaluation=_evaluation(evaluation, output) if evaluation else None,
-    histograms=_histograms(results, names), names=names, scenes=results[:MAX_ROWS], area=area,
+    histograms=size_sections.figures({name: _areas(results, name) for name in names}),
+    names=names, scenes=results[:MAX_ROWS], area=area,
     labels=labels, flat_counts=any(
       values.get("flat") is not None for result in results for values in result["classes"].values()
     ),
@@ -101,11 +108,7 @@ def _cards(results: Sequence[dict]) -> list[tuple[str, str]]:
     counts = [values["landslides"] for values in classes if values["landslides"] is not None]
     if counts:
       cards.append((f"polygons: {name}", f"{sum(counts):,}"))
-    if areas := _areas(results, name):
-      cards += [
-        (f"total area: {name}", area(sum(areas))),
-        (f"median polygon: {name}", area(float(np.median(areas)))),
-      ]
+    cards += size_sections.cards(name, _areas(results, name))
     share = sum(values["pixels"] for values in classes) / max(valid, 1)
     cards.append((f"share of valid pixels: {name}", f"{100 * share:.2f} %"))
   return [*cards, ("nodata", f"{100 * (1 - valid / max(total, 1)):.1f} %")]
@@ -125,24 +128,6 @@ def _evaluation(evaluation: dict, output: pathlib.Path) -> dict:
       for scene in largest
     ],
   }
-
-
-def _histograms(
-  results: Sequence[dict], names: list[str]
-) -> list[tuple[str, Picture, Picture | None, str]]:
-  """Returns each class's name, its sizes, and the law that large ones follow, drawn and in words."""
-  areas = {name: _areas(results, name) for name in names}
-  parts = []
-  for name, values in areas.items():
-    if not values:
-      continue
-    sizes = pictures.from_figure(size_figures.sizes(values), f"Areas of {name} polygons")
-    law = size_distribution.fit(values)
-    drawn = law and pictures.from_figure(
-      size_figures.density(values, law), f"Density of {name} polygons by area"
-    )
-    parts.append((name, sizes, drawn, size_distribution.in_words(law)))
-  return parts
 
 
 def _densities(
