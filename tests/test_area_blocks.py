@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import types
 
 import numpy as np
@@ -11,15 +12,18 @@ import pyproj
 import pytest
 import rasterio
 import rasterio.merge
+import rasterio.warp
 import scipy.ndimage
 import shapely
+from affine import Affine
+from PIL import Image, ImageColor
 
 from lgag_jax import config as configs
-from lgag_jax.blocks import area_job, map_block, plan, region_files, seams
+from lgag_jax.blocks import area_job, map_block, plan, quick_look, region_files, seams
 from lgag_jax.blocks.block_arrays import Sides
 from lgag_jax.blocks.plan import Block, BlockSize
 from lgag_jax.geo.scale import Scale
-from lgag_jax.mapping import rasters, regions
+from lgag_jax.mapping import qgis_style, rasters, regions, scene_tables, size_sections
 from lgag_jax.mapping.loaded_model import LoadedModel
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.options.area import Area, Engine, Imagery
@@ -280,6 +284,67 @@ def test_the_results_are_a_valid_collection(outputs):
     assert (output / asset.href).is_file()
 
 
+def test_the_page_shows_what_the_files_hold(outputs):
+  page, rows = (outputs[0] / "report.html").read_text(), polygons(outputs[0])
+  cards = {name: value for value, name in re.findall(r"<b>(.*?)</b><span>(.*?)</span>", page)}
+  areas, mask = [row["area_m2"] for row in rows], mosaic(outputs[0], "mask")[0]
+  ground = (mask != NO_DATA).sum() * untrained.GSD**2
+  assert cards["polygons: landslide"] == f"{len(rows):,}"
+  assert cards["total area: landslide"] == scene_tables.area(sum(areas))
+  assert cards["median polygon: landslide"] == scene_tables.area(float(np.median(areas)))
+  assert cards["ground with data"] == scene_tables.area(ground)
+  assert float(cards["polygons per km²: landslide"].replace(",", "")) == pytest.approx(
+    len(rows) / ground * 1e6, rel=0.01
+  )
+  count = lambda folder: len(list((outputs[0] / folder).iterdir()))
+  assert cards["blocks with data"] == f"{count('mask')} of {count('items')}"
+  assert cards["blocks without data"] == str(count("items") - count("mask"))
+  listed = re.findall(
+    r'<td class="text">(\d+)</td><td class="text">landslide</td><td>(.*?)</td><td>([\d.]+)° E</td>'
+    r"<td>([\d.]+)° N</td>", page
+  )
+  largest = sorted(rows, key=lambda row: (-row["area_m2"], row["id"]))[:20]
+  assert [(int(number), size) for number, size, *_ in listed] == [
+    (row["id"], scene_tables.area(row["area_m2"])) for row in largest
+  ]
+  for (*_, longitude, latitude), row in zip(listed, largest, strict=True):
+    inside = shapely.Point(float(longitude), float(latitude)).buffer(1e-5)
+    assert inside.intersects(shapely.from_wkb(row["geometry"]))
+  assert "images</td><td class=\"text\">2, 2015-05-01 to 2015-05-02<" in page
+  assert not re.search(r'(src|href)="(?!data:)|url\(', page)  # It needs no other file.
+
+
+def test_the_quick_look_shows_the_masks_in_longitude_and_latitude(outputs):
+  for output in outputs:
+    blocks = {
+      Block(*map(int, path.name.partition(".")[0].split("_"))): not map_block.is_empty(path.name)
+      for path in sorted((output / "items").iterdir())
+    }
+    core = rasterio.open(next((output / "mask").iterdir())).height
+    size = BlockSize(core, core, 1)
+    job = map_block.AreaJob(output, (), RGB, untrained.GSD, size, 3, ("landslide",), "uint8", "")
+    look = quick_look.draw(job, blocks, (), None)
+    expected, mask = np.full(look.values.shape, NO_DATA, np.uint8), mosaic(output, "mask")[0]
+    transform = Affine(untrained.GSD, 0, area_data.WEST, 0, -untrained.GSD, area_data.NORTH)
+    rasterio.warp.reproject(
+      mask, expected, src_transform=transform, src_crs=area_data.EPSG, src_nodata=NO_DATA,
+      dst_transform=look.frame.transform, dst_crs=4326, dst_nodata=NO_DATA, tolerance=0,
+    )
+    rows, cols = np.nonzero(mask == 1)
+    x, y = transform @ (cols + 0.5, rows + 0.5)
+    place = pyproj.Transformer.from_crs(area_data.EPSG, 4326, always_xy=True).transform(x, y)
+    cols, rows = np.floor(~look.frame.transform @ np.array(place)).astype(int)
+    expected[rows, cols] = 1  # Where a pixel shows a landslide beside its centre.
+    assert (look.values == expected).mean() > 0.9995
+    shown = look.values == 1
+    assert 0.01 < shown.mean() < 0.99
+    picture = np.array(Image.open(output / "quick_look.png"))
+    np.testing.assert_array_equal(picture, np.array(look.image()))
+    factor = len(picture) // len(shown)
+    red = (picture[::factor, ::factor] == ImageColor.getrgb(qgis_style.COLOURS[0])).all(axis=-1)
+    np.testing.assert_array_equal(red, shown)
+
+
 @pytest.fixture
 def stub(monkeypatch, tmp_path_factory):
   """Puts a stub in the place of the model; returns what it is told and what it was asked."""
@@ -290,6 +355,7 @@ def stub(monkeypatch, tmp_path_factory):
     [0.5], Scale(untrained.SIDE, untrained.GSD),
   )
   monkeypatch.setattr(area_job, "load_model", lambda workdir: model)
+  monkeypatch.setattr(size_sections, "figures", lambda areas: [])  # Slow to draw.
   told = {"bad": (), "asked": [], "workdir": folder}
 
   def make(loaded, windows, size, dtype):

@@ -39,7 +39,8 @@ def test_a_manifest_names_no_file_that_lgag_has_not_written(catalogue, tmp_path,
   assert {(output / name).read_text() for name in names} == {"precious"}
   listed = json.loads((output / "manifest.json").read_text())["files"]
   zone = "polygons/landslides_32645.gpkg"
-  assert listed == ["polygons/landslides.parquet", zone, "collection.json"]
+  own = ["polygons/landslides.parquet", zone, "collection.json", "report.html", "quick_look.png"]
+  assert listed == own
 
 
 def test_the_polygons_of_a_zone_that_left_the_area_are_removed(catalogue, tmp_path, stub):

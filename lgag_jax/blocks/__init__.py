@@ -2,5 +2,5 @@
 
 `map_block` knows no engine; `local_engine` and `ray_engine` are thin adapters over it.
 
-May import: catalogues, config, geo, imagery, mapping, method, options, runtime.
+May import: catalogues, config, geo, imagery, mapping, method, options, pages, runtime.
 """

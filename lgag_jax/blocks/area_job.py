@@ -169,8 +169,8 @@ def _summary(result: AreaResult, output: pathlib.Path) -> str:
   lines = [f"{mapped} of {result.blocks} blocks mapped."]
   if result.landslides is not None:
     lines[0] = (
-      f"{mapped} of {result.blocks} blocks mapped, {result.landslides} landslides. For a GIS see "
-      f"{output}/polygons/landslides.parquet and {output}/mask/."
+      f"{mapped} of {result.blocks} blocks mapped, {result.landslides} landslides. Open "
+      f"{output}/report.html; for a GIS see polygons/landslides.parquet and mask/."
     )
   return "\n".join([*lines, *(f"Skipped block {name}: {why}" for name, why in result.failed.items())])
 

@@ -16,7 +16,7 @@ import numpy as np
 from shapely.geometry.base import BaseGeometry
 
 from lgag_jax import __version__
-from lgag_jax.blocks import inventory, map_block, part_lock, stac_items
+from lgag_jax.blocks import area_page, inventory, map_block, part_lock, stac_items
 from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.plan import Block, block_grid
@@ -30,6 +30,7 @@ _PARQUET = f"{_POLYGONS}/{inventory.NAME}.parquet"
 _OF_ZONE = re.compile(rf"{_POLYGONS}/{inventory.NAME}_\d+\.gpkg", re.ASCII)
 _OWN = {"lock", part_lock.PARTS, map_block.UNFINISHED}
 _FOLDERS = (map_block.UNFINISHED, part_lock.PARTS, _POLYGONS, *map_block.FOLDERS)
+_PAGES = (area_page.PAGE, area_page.PICTURE)
 _TYPES = {".parquet": "application/vnd.apache.parquet", ".gpkg": "application/geopackage+sqlite3"}
 
 
@@ -60,6 +61,11 @@ def require_own(output: pathlib.Path) -> None:
   output_folder.require_plain_folders(output, _FOLDERS)
   parts = [f"{part_lock.PARTS}/{path.name}" for path in (output / part_lock.PARTS).glob("*")]
   output_folder.require_plain_folders(output, parts)
+  for name in names.intersection(_PAGES) - set(_recorded_files(output)):
+    raise ValueError(
+      f"{output / name} would be replaced, but lgag has not written it there. Move it, or use another "
+      "--output."
+    )
 
 
 def _own_manifest(output: pathlib.Path) -> dict:
@@ -72,7 +78,7 @@ def _own_manifest(output: pathlib.Path) -> dict:
 
 def _recorded_files(output: pathlib.Path) -> list[str]:
   """Returns the files that a manifest lists and `join` writes; a stranger's may list any file."""
-  names, others = _own_manifest(output).get("files"), (_COLLECTION, _PARQUET)
+  names, others = _own_manifest(output).get("files"), (_COLLECTION, _PARQUET, *_PAGES)
   names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
   return [name for name in names if name in others or _OF_ZONE.fullmatch(name)]
 
@@ -87,16 +93,19 @@ def join(
   job: AreaJob, blocks: Sequence[Block], tracing: Tracing, area: BaseGeometry | None,
   failed: dict[str, str],
 ) -> AreaResult:
-  """Joins the polygons of an area's blocks, and writes its collection and manifest."""
+  """Joins the polygons of an area's blocks, and writes its collection, manifest and page.
+
+  The page is last: if it cannot be written, the map is whole.
+  """
   records, _ = map_block.whole_blocks(job, blocks)
   mapped = {
     block: not map_block.is_empty(records[block.name]) for block in blocks if block.name in records
   }
   earlier = _recorded_files(job.output)
-  count, names = inventory.write(
+  found = inventory.write(
     job.output / _POLYGONS, job.output, mapped, job.size.core, job.resolution, area, tracing
   )
-  names = [f"{_POLYGONS}/{name}" for name in names]
+  names = [f"{_POLYGONS}/{name}" for name in found.files]
   for name in set(earlier) - set(names):  # Of a zone that is no longer part of the area.
     if _OF_ZONE.fullmatch(name):
       vectors.remove(job.output / name)
@@ -109,9 +118,11 @@ def join(
     [records[block.name] for block in mapped], _bounds(job, list(mapped)), job.images, assets
   )
   files.write_json(job.output / _COLLECTION, content)
-  _write_manifest(job, blocks, tracing, failed, [*names, _COLLECTION], whole=not failed)
+  names += [_COLLECTION, *_PAGES]
+  manifest = _write_manifest(job, blocks, tracing, failed, names, whole=not failed)
   shutil.rmtree(job.output / map_block.UNFINISHED, ignore_errors=True)  # Of workers that were killed.
-  return AreaResult(len(blocks), failed, count)
+  area_page.write(job, blocks, records, found, tracing.provenance, manifest, area)
+  return AreaResult(len(blocks), failed, found.count)
 
 
 def _bounds(job: AreaJob, blocks: Sequence[Block]) -> list[list[float]]:
@@ -134,8 +145,8 @@ def _bounds(job: AreaJob, blocks: Sequence[Block]) -> list[list[float]]:
 def _write_manifest(
   job: AreaJob, blocks: Sequence[Block], tracing: Tracing, failed: Mapping[str, str],
   names: Sequence[str], *, whole: bool,
-) -> None:
-  """Writes what made the maps."""
+) -> dict:
+  """Writes what made the maps, and returns it."""
   made_by = {
     "made_by": "lgag_jax", "version": __version__, "python": platform.python_version(),
     "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "whole": whole,
@@ -151,3 +162,4 @@ def _write_manifest(
   staged.parent.mkdir(parents=True, exist_ok=True)
   staged.write_text(json.dumps(made_by, indent=2) + "\n")
   os.replace(staged, job.output / MANIFEST)
+  return made_by

@@ -2,10 +2,11 @@
 
 import contextlib
 import dataclasses
+import heapq
 import itertools
 import json
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +23,7 @@ from lgag_jax.mapping.schemas import Profile, Provenance
 from lgag_jax.runtime import files
 
 _AT_ONCE = 5000  # Landslides in memory.
+_LARGEST = 20  # Landslides that the page lists.
 _NEAR_BORDER = 0.05  # Degrees from a zone's border within which another zone may show a landslide, too.
 NAME = "landslides"
 
@@ -37,19 +39,42 @@ class Tracing:
   profile: Profile
 
 
+@dataclasses.dataclass
+class Inventory:
+  """The landslides of an area that were written, in brief."""
+
+  areas: dict[str, list[float]]  # Square metres, by class.
+  largest: list[Landslide] = dataclasses.field(default_factory=list)  # The largest one first.
+  files: list[str] = dataclasses.field(default_factory=list)
+
+  @property
+  def count(self) -> int:
+    """The number of landslides."""
+    return sum(map(len, self.areas.values()))
+
+  def add(self, landslides: Sequence[Landslide]) -> None:
+    """Counts landslides."""
+    for one in landslides:
+      self.areas[one.class_name].append(one.area_m2 or 0.0)
+    self.largest = heapq.nlargest(
+      _LARGEST, [*self.largest, *landslides], key=lambda one: (one.area_m2 or 0.0, -one.id)
+    )
+
+
 def write(
   folder: pathlib.Path, output: pathlib.Path, blocks: Mapping[Block, bool], side: int,
   resolution: float, area: BaseGeometry | None, tracing: Tracing,
-) -> tuple[int, list[str]]:
-  """Writes landslides.parquet and a GeoPackage per zone; returns their number and the files.
+) -> Inventory:
+  """Writes landslides.parquet and a GeoPackage per zone; returns what they hold.
 
   `blocks` are the mapped ones, and whether they have regions. A landslide over several blocks is one
   polygon, and one over two zones belongs to one of them. Those that do not touch the area are left out.
   """
   folder.mkdir(parents=True, exist_ok=True)
-  numbers, claimed, names = itertools.count(1), _Claimed(), [f"{NAME}.parquet"]
+  numbers, claimed = itertools.count(1), _Claimed()
+  inventory = Inventory({name: [] for name in tracing.classes}, files=[f"{NAME}.parquet"])
   zones = sorted({block.epsg for block in blocks})
-  with _parquet(folder / names[0], tracing) as add:
+  with _parquet(folder / f"{NAME}.parquet", tracing) as add:
     for epsg in zones:
       grid = zone_grid(epsg, resolution)
       own = {(block.row, block.col): has for block, has in blocks.items() if block.epsg == epsg}
@@ -67,12 +92,12 @@ def write(
       numbered = (
         dataclasses.replace(one, id=next(numbers), source=tracing.provenance.source) for one in unique
       )
-      names.append(f"{NAME}_{epsg}.gpkg")
+      inventory.files.append(f"{NAME}_{epsg}.gpkg")
       vectors.write(
-        _also(numbered, grid, add), grid, folder / names[-1], provenance=tracing.provenance,
-        profile=tracing.profile,
+        _also(_also(numbered, inventory.add), lambda batch, grid=grid: add(batch, grid)), grid,
+        folder / inventory.files[-1], provenance=tracing.provenance, profile=tracing.profile,
       )
-  return next(numbers) - 1, names
+  return inventory
 
 
 def zone_grid(epsg: int, resolution: float) -> Grid:
@@ -122,11 +147,13 @@ def _on_area(
     yield from ((batch[i], outlines[i]) for i in np.flatnonzero(inside))
 
 
-def _also(landslides: Iterable[Landslide], grid: Grid, add) -> Iterator[Landslide]:
-  """Yields the landslides, and adds them to the GeoParquet."""
+def _also(
+  landslides: Iterable[Landslide], add: Callable[[Sequence[Landslide]], None]
+) -> Iterator[Landslide]:
+  """Yields the landslides, and gives them to `add`."""
   landslides = iter(landslides)
   while batch := list(itertools.islice(landslides, _AT_ONCE)):
-    add(batch, grid)
+    add(batch)
     yield from batch
 
 

@@ -91,6 +91,12 @@ def block_grid(block: Block, resolution: float, size: BlockSize, *, halo: bool =
   return Grid(length, length, zone_crs(block.epsg), transform)
 
 
+def boxes(blocks: Sequence[Block], resolution: float, size: BlockSize) -> np.ndarray:
+  """Returns the blocks as polygons, each in the coordinates of its zone."""
+  squares = np.array([(block.row, block.col) for block in blocks]).reshape(-1, 2)
+  return _boxes(squares, resolution, size, 0, 0)
+
+
 def plan_blocks(
   area: BaseGeometry | None, resolution: float, size: BlockSize,
   footprints: Sequence[BaseGeometry],
@@ -116,12 +122,12 @@ def plan_blocks(
       to_zone(shapely.intersection(one, _strip(epsg, _FURTHEST)), epsg) for one in outlines[near]
     ])
     squares = _squares(zone_area, resolution * size.core)
-    boxes = _boxes(squares, resolution, size, 0, 0)
-    with_core = np.unique(tree.query(boxes, predicate="intersects")[0])  # Else a halo makes a block.
-    boxes = _boxes(squares[with_core], resolution, size, size.lead, size.trail)
-    owners, images = tree.query(boxes, predicate="intersects")
+    cores = _boxes(squares, resolution, size, 0, 0)
+    with_core = np.unique(tree.query(cores, predicate="intersects")[0])  # Else a halo makes a block.
+    halos = _boxes(squares[with_core], resolution, size, size.lead, size.trail)
+    owners, images = tree.query(halos, predicate="intersects")
     order = np.lexsort((near[images], owners))
-    ends = np.cumsum(np.bincount(owners, minlength=len(boxes)))
+    ends = np.cumsum(np.bincount(owners, minlength=len(halos)))
     groups = np.split(near[images][order], ends[:-1])
     blocks += [
       Block(epsg, row, col, tuple(group.tolist()))
@@ -132,7 +138,7 @@ def plan_blocks(
 
 def to_zone(geometry: BaseGeometry, epsg: int) -> BaseGeometry:
   """Returns a geometry in longitude and latitude in the coordinates of a zone; edges are divided."""
-  transformer = _from_degrees(epsg)
+  transformer = from_degrees(epsg)
   divided = shapely.segmentize(geometry, _EDGE_DEGREES)
   moved = lambda points: np.stack(transformer.transform(*points.T), axis=1)
   return shapely.make_valid(shapely.transform(divided, moved))
@@ -144,7 +150,8 @@ def zone_strip(epsg: int) -> BaseGeometry:
 
 
 @functools.cache
-def _from_degrees(epsg: int) -> pyproj.Transformer:
+def from_degrees(epsg: int) -> pyproj.Transformer:
+  """Returns the transformer from longitude and latitude to the coordinates of a zone."""
   return pyproj.Transformer.from_crs("EPSG:4326", f"EPSG:{epsg}", always_xy=True)
 
 

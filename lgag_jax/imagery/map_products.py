@@ -1,4 +1,4 @@
-"""Recognises what --mode=predict has written, so that a glob over an output does not map its maps."""
+"""Recognises what lgag has written, so that a glob over an output does not map its maps."""
 
 import functools
 import json
@@ -10,6 +10,7 @@ _PAGES = ("predictions.csv", "report.html", "lock")
 PRODUCT_FOLDERS = (
   "mask", "probability", "polygons", "points", "density", "overlay", "image", "image_before",
 )
+_AREA_PICTURE, _AREA_RECORD = "quick_look.png", "manifest.json"  # Of --mode=map.
 _EVALUATION = "eval"
 _REVIEW = "review"
 _RECORDS = "scenes"
@@ -30,6 +31,8 @@ def is_product(path: pathlib.Path) -> bool:
     return is_output(output)
   if folder.name == _RECORDS:
     return path.suffix == ".json" and bool(recorded_files(path))
+  if path.name == _AREA_PICTURE:
+    return path.name in recorded_files(folder / _AREA_RECORD)
   return path.name in _PAGES and is_output(folder)
 
 
@@ -56,10 +59,11 @@ def recorded_files(record: pathlib.Path) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=1024)
 def _read_record(record: pathlib.Path, modified: int) -> frozenset[str]:
-  """Reads the names that `mapping.products` records; `modified` tells versions of the file apart."""
+  """Reads the names that a map or an area records; `modified` tells versions of the file apart."""
   del modified
   try:
     content = json.loads(record.read_text(encoding="utf-8"))
-    return frozenset(content["files"]) if content["stem"] == record.stem else frozenset()
+    own = content["stem"] == record.stem if "stem" in content else content["made_by"] == "lgag_jax"
+    return frozenset(content["files"]) if own else frozenset()
   except (OSError, ValueError, LookupError, TypeError, RecursionError):
     return frozenset()
