@@ -287,16 +287,21 @@ def test_references_are_found_by_name(tmp_path):
 
 @pytest.mark.parametrize(("first", "second", "reference", "refused"), [
   ("in/a.tif", "more/a.tif", "a.png", True), ("in/a.tif", "in/a.png", "a.tif", True),
-  ("in/a.tif", "more/a.tif", "a.gpkg", False), ("in/a.tif", "in/b.tif", "a.png", False),
+  ("in/a.tif", "more/a.tif", "a.gpkg", True), ("in/a.tif", "in/a.png", "a.shp", True),
+  ("in/a.tif", "more/á.tif", "a.gpkg", False), ("in/a.tif", "in/b.tif", "a.png", False),
 ])
-def test_two_scenes_never_share_a_mask(tmp_path, first, second, reference, refused):
+def test_two_scenes_never_share_a_reference_by_name(tmp_path, first, second, reference, refused):
   scenes = [tmp_path / first, tmp_path / second]
   for path in (*scenes, tmp_path / "labels" / reference):
     path.parent.mkdir(exist_ok=True)
     path.touch()
   if refused:
-    with pytest.raises(ValueError, match=rf"would both have the reference .*labels/{reference}: give"):
+    words = rf"would both have the reference .*labels/{reference}: give .* Or name one layer"
+    with pytest.raises(ValueError, match=words):
       judge.find_references(scenes, str(tmp_path / "labels"))
+    layer = tmp_path / "labels/all.gpkg"
+    layer.touch()
+    assert judge.find_references(scenes, str(layer)) == dict.fromkeys(scenes, layer)  # The remedy.
   else:
     assert judge.find_references(scenes, str(tmp_path / "labels"))[scenes[0]].name == reference
 

@@ -47,15 +47,18 @@ def stem_key(path: pathlib.Path) -> str:
 
 
 def check_own_files(
-  pairs: Iterable[tuple[pathlib.Path, pathlib.Path | None]], kind: str = "mask"
+  pairs: Iterable[tuple[pathlib.Path, pathlib.Path | None]], kind: str = "mask", remedy: str = ""
 ) -> None:
-  """Raises ValueError naming two images that would have one file, since their names are the same."""
+  """Raises ValueError naming two images that would have one file, since their names are the same.
+
+  `remedy` is another one, in a sentence.
+  """
   owners: dict[tuple[str, pathlib.Path], pathlib.Path] = {}
   for image, file in pairs:
     if file is not None and (other := owners.setdefault((stem_key(image), file), image)) != image:
       raise ValueError(
         f"{image} and {other} would both have the {kind} {file}: give them different names, and each "
-        f"its own {kind}."
+        f"its own {kind}.{f' {remedy}' * bool(remedy)}"
       )
 
 

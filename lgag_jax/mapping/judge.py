@@ -88,8 +88,8 @@ def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib
       )
   references = {
     scene: by_stem[stem][0] for scene in scenes if (stem := listing.stem_key(scene)) in by_stem}
-  rasters = {s: file for s, file in references.items() if file.suffix.lower() in opening.SUFFIXES}
-  listing.check_own_files(rasters.items(), "reference")
+  listing.check_own_files(  # A layer counts as free of landslides where it does not reach.
+    references.items(), "reference", "Or name one layer that covers both: --labels=inventory.gpkg.")
   missing = {listing.stem_key(scene) for scene in scenes if scene not in references}
   for file in of_other_formats:
     if listing.stem_key(file) in missing:
