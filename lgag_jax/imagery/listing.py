@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import glob
+import os
 import pathlib
 import re
 import unicodedata
@@ -44,6 +45,23 @@ def name_key(name: str) -> str:
 def stem_key(path: pathlib.Path) -> str:
   """Returns what names of files without their suffixes are compared by."""
   return name_key(path.stem)
+
+
+def as_stored(path: pathlib.Path) -> pathlib.Path:
+  """Returns a path as the disk spells its letters, such as é; the path itself if there is none."""
+  if str(path).isascii() or os.path.exists(path):
+    return path
+  folder = as_stored(path.parent)
+  try:
+    names = _names_by_key(folder, folder.stat().st_mtime_ns)
+  except (OSError, ValueError):
+    return path
+  return folder / names.get(name_key(path.name), path.name)
+
+
+@functools.lru_cache(maxsize=64)
+def _names_by_key(folder: pathlib.Path, _: int) -> dict[str, str]:
+  return {name_key(name): name for name in sorted(os.listdir(folder), reverse=True)}
 
 
 def check_own_files(

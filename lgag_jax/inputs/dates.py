@@ -61,7 +61,8 @@ def files(config: DataConfig, root: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files below the root that may be images before."""
   if config.before == MANIFEST:
     _, table = splits.read_manifest(config, root)
-    return {root / line["before"] for _, line in table or [] if line.get("before")}
+    return {
+      listing.as_stored(root / line["before"]) for _, line in table or [] if line.get("before")}
   if config.before in ("", STACKED):
     return set()
   folders = [part / config.before for part in (root, *splits.split_folders(root))]
@@ -114,21 +115,20 @@ def _of_manifest(
     name = pathlib.PurePath(line.get("image") or line.get("file") or "").name
     if name and line.get("before"):
       splits.check_inside(f"{manifest}, row {number}", root, line["before"])
-      before = root / line["before"]
-      if by_name.setdefault(name, before) != before:
+      before = listing.as_stored(root / line["before"])
+      if by_name.setdefault(listing.name_key(name), before) != before:
         raise ValueError(
           f"{manifest}, row {number} gives {name} a second image before: give images different names."
         )
+  find = lambda image: by_name.get(listing.name_key(image.name))
   for image in images:
-    if image.name not in by_name:
+    if not find(image):
       raise ValueError(
         f"data.before='manifest', but {manifest} has no path in the column before for {image.name}: "
         "add it. Paths are below data.directory."
       )
-  listing.check_own_files(
-    ((image, by_name.get(image.name)) for image in _of_both_splits(config, root)), _KIND
-  )
-  return {image: by_name[image.name] for image in images}
+  listing.check_own_files(((i, find(i)) for i in _of_both_splits(config, root)), _KIND)
+  return {image: by_name[listing.name_key(image.name)] for image in images}
 
 
 def _of_both_splits(config: DataConfig, root: pathlib.Path) -> list[pathlib.Path]:

@@ -5,12 +5,12 @@ import pathlib
 from collections.abc import Sequence
 
 from lgag_jax.config import DataConfig
-from lgag_jax.imagery import tables
+from lgag_jax.imagery import listing, tables
 from lgag_jax.inputs import splits
 
 
 def read(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
-  """Returns the split of each file name in the manifest, {} without a manifest.
+  """Returns the split of each key of a file name (`listing.name_key`) in the manifest, {} without one.
 
   Names have no folders, so that a file keeps its split if a person moves it to the folder of another
   class. Raises ValueError if a column is missing, or if one name has two splits.
@@ -37,7 +37,7 @@ def read(config: DataConfig, root: pathlib.Path) -> dict[str, str]:
       )
     if not (split and name):
       continue
-    if (other := split_by_name.setdefault(name, split)) != split:
+    if (other := split_by_name.setdefault(listing.name_key(name), split)) != split:
       raise ValueError(
         f"{manifest}, row {number} puts {name} into {split}, but an earlier row puts it into {other}: "
         "give images of different splits different names."
@@ -55,11 +55,12 @@ def unread_labels(config: DataConfig, table: list[tables.Line] | None) -> list[s
 
 def _classes_of_label(text: str, config: DataConfig) -> frozenset[str] | None:
   """Returns the classes that a label names, in any case; none for the background, else None."""
-  text = text.casefold()
-  by_name = {name.casefold(): frozenset({name}) for name in config.classes}
-  by_name.setdefault(config.background.casefold(), frozenset())
+  key = lambda name: listing.name_key(name).casefold()
+  text = key(text)
+  by_name = {key(name): frozenset({name}) for name in config.classes}
+  by_name.setdefault(key(config.background), frozenset())
   parts = text.split("+")
-  if text not in by_name and {*parts} <= {name.casefold() for name in config.classes}:
+  if text not in by_name and {*parts} <= {key(name) for name in config.classes}:
     return frozenset().union(*(by_name[part] for part in parts))
   for word in splits.NO:
     by_name.setdefault(word, frozenset())
@@ -83,6 +84,7 @@ def _holders(path: str, root: pathlib.Path, folders: Sequence[pathlib.Path]) -> 
   """
   parts = pathlib.PurePath(path)
   if parts.parent.name:
-    named = parts.parent.name in {folder.name for folder in folders} and (root / path).exists()
-    return [parts.parent.name] if named else []
-  return [folder.name for folder in folders if os.path.exists(folder / path)]
+    names = {listing.name_key(folder.name): folder.name for folder in folders}
+    name = names.get(listing.name_key(parts.parent.name))
+    return [name] if name and listing.as_stored(root / path).exists() else []
+  return [folder.name for folder in folders if os.path.exists(listing.as_stored(folder / path))]

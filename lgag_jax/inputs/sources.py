@@ -178,7 +178,7 @@ class FolderSource:
           "data.classes and data.background to the names of your folders."
         )
       paths = listing.image_files(root / name)
-      names = [self._splits.get(path.name, "") for path in paths]
+      names = [self._splits.get(listing.name_key(path.name), "") for path in paths]
       if self._splits and "" in names:
         raise ValueError(
           f"{paths[names.index('')]} has no split in the manifest: add it there, or remove the file."

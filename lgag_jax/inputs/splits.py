@@ -101,7 +101,7 @@ def listed(config: DataConfig, root: pathlib.Path) -> tuple[list[Row], list[str]
     shared_ground.check(manifest, [number for number, _ in table], rows, names)
     return rows, names
   masks = listing.files_by_stem(root / "masks")
-  rows = [(p, masks.get(p.stem), ()) for p in listing.image_files(root / "images")]
+  rows = [(p, masks.get(listing.stem_key(p)), ()) for p in listing.image_files(root / "images")]
   if not rows:
     raise ValueError(f"{root / 'images'} has no images ({', '.join(opening.SUFFIXES)}).")
   listing.check_own_files((image, mask) for image, mask, _ in rows)
@@ -157,7 +157,8 @@ def _manifest_row(root, manifest, number, line) -> Row:
     )
   for name in names:
     check_inside(where, root, name)
-  image, mask = (root / folder / name for folder, name in zip(folders, names, strict=True))
+  image, mask = (
+    listing.as_stored(root / folder / name) for folder, name in zip(folders, names, strict=True))
   if not any(line.get(name) for name in _REGION):
     return image, mask, ()
   try:

@@ -61,7 +61,8 @@ def find(config: DataConfig) -> UnusedFiles:
     if path != manifest and path not in before and (reason := _reason(path, root, folders, stems)):
       getattr(unused, reason).append(str(path.relative_to(root)))
   if table is not None:
-    names = {path.name for folder in folders for path in listing.image_files(folder)}
+    names = {
+      listing.name_key(path.name) for folder in folders for path in listing.image_files(folder)}
     split_of = file_splits.read(config, root)
     unused.rows = [name for name in split_of if name not in names]
     unused.labels = file_splits.unread_labels(config, table)
@@ -70,7 +71,7 @@ def find(config: DataConfig) -> UnusedFiles:
     else:  # The folders are the splits.
       unused.overridden = sorted(
         str(path.relative_to(root)) for folder in folders for path in listing.image_files(folder)
-        if split_of.get(path.name, folder.parent.name) != folder.parent.name
+        if split_of.get(listing.name_key(path.name), folder.parent.name) != folder.parent.name
       )
   return unused
 

@@ -9,11 +9,11 @@ import datetime
 import io
 import logging
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from lgag_jax.geo import scene_ground
 from lgag_jax.geo.scene_ground import SceneGround
-from lgag_jax.imagery import tables
+from lgag_jax.imagery import listing, tables
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
 from lgag_jax.tiling import label_rows, tile_labels
@@ -43,6 +43,7 @@ def read(
 ) -> dict[Key, Answer]:
   """Reads the latest answer of each tile; raises ValueError naming the table and the row."""
   answers: dict[str, tuple[Key, Answer]] = {}  # By their place in the table.
+  scene = scene_names(grounds)
   rows = [
     LabelRow(f"{path}, row {number}", cells) for number, cells in tables.read_table(path, COLUMNS[:5])]
   for row in rows:
@@ -54,7 +55,7 @@ def read(
         f"{row.where} needs whole numbers in row, col and tile_size: {cells}."
       ) from error
     label = tile_labels.read_label(row.where, cells["label"], settings) if cells["label"] else ""
-    answers[row.where] = (cells["scene"], number, col), Answer(
+    answers[row.where] = (scene(cells["scene"]), number, col), Answer(
       label, side, cells.get(label_rows.TIME, ""), cells.get(scene_ground.COLUMN, ""))
   latest: dict[Key, Answer] = {}
   for row in label_rows.latest(rows, lambda row: answers[row.where][0]).values():
@@ -63,6 +64,12 @@ def read(
     if answer.label and (ground := grounds.get(key[0])):
       tile_labels.check_ground(row.where, answer.scene_grid, ground)
   return latest
+
+
+def scene_names(grounds: Mapping[str, SceneGround]) -> Callable[[str], str]:
+  """Returns a function from a scene's name in a table to that of its file, of the same look."""
+  names = {listing.name_key(name): name for name in grounds}
+  return lambda name: names.get(listing.name_key(name), name)
 
 
 def repair(path: pathlib.Path) -> None:

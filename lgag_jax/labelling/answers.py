@@ -139,8 +139,9 @@ class Answers:
     if not path.exists():
       return []
     rows = tables.read_table(path, ("scene", "row", "col", "label", "other_label"))
+    scene = answer_table.scene_names(self._grounds)
     return [
-      ((line["scene"], int(line["row"]), int(line["col"])), line["label"], line["other_label"])
+      ((scene(line["scene"]), int(line["row"]), int(line["col"])), line["label"], line["other_label"])
       for _, line in rows
     ]
 

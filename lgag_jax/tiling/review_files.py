@@ -15,7 +15,7 @@ import pyogrio
 from lgag_jax.geo import crs_relation, drawn_shapes, layer_fields, layer_files, layer_formats
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene_ground import SceneGround
-from lgag_jax.imagery import map_products, plain_crs
+from lgag_jax.imagery import listing, map_products, plain_crs
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
 
@@ -116,7 +116,8 @@ def check(labels: pathlib.Path, scenes: list[pathlib.Path], flag: str) -> None:
       f"--review={labels} is no review: name the folder that --mode=review wrote, or a layer of shapes "
       "with a field decision."
     )
-  if reviews and not {review.scene for review in reviews} & {scene.name for scene in scenes}:
+  names = {listing.name_key(scene.name) for scene in scenes}
+  if reviews and not any(listing.name_key(review.scene) in names for review in reviews):
     raise ValueError(
       f"--{flag}={labels} holds reviews of {', '.join(r.scene for r in reviews[:5])}, which "
       "--input does not name: name the scenes that were mapped."
@@ -158,7 +159,8 @@ def may_be_of(stem: str, scene: pathlib.Path) -> bool:
 
 def of_scene(reviews: list[ReviewFile], scene: pathlib.Path, grid: Grid) -> ReviewFile | None:
   """Returns the review of a scene, None if it has none; raises ValueError if it does not fit."""
-  named = [review for review in reviews if review.scene == scene.name]
+  key = listing.name_key(scene.name)
+  named = [review for review in reviews if listing.name_key(review.scene) == key]
   same = [review for review in named if review.source == str(scene.absolute())] or named
   if len(same) > 1:
     raise ValueError(

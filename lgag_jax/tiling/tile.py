@@ -119,7 +119,7 @@ def _scene_paths(settings: Settings) -> list[pathlib.Path]:
     raise FileNotFoundError(f"--input={settings.input} has no scenes, only the labels.")
   stems: dict[str, pathlib.Path] = {}
   for path in scenes:
-    if (other := stems.setdefault(path.stem.casefold(), path)) is not path:
+    if (other := stems.setdefault(listing.stem_key(path).casefold(), path)) is not path:
       raise ValueError(f"{path} and {other} would give tiles of the same names: rename one of them.")
   return scenes
 
