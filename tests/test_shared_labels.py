@@ -6,6 +6,7 @@ import pytest
 import shapely
 from affine import Affine
 
+from lgag_jax.geo import companions
 from lgag_jax.mapping import judge
 from lgag_jax.options.mapping import Options, References
 from lgag_jax.options.tiling import Settings
@@ -84,6 +85,19 @@ def test_world_files_that_count_pixels_give_no_place(tmp_path, form, corner):
 def test_parts_of_one_picture_are_read(tmp_path, form, places):
   flags = counted(tmp_path, form, *places)
   assert "a.tif" in cut(tmp_path, str(tmp_path / "in"), **flags)
+
+
+@pytest.mark.parametrize("flag", ["before", "clouds"])
+@pytest.mark.parametrize("corner", [0, SIDE])
+def test_one_image_before_serves_one_picture_whose_pixels_are_counted(tmp_path, flag, corner):
+  other = Affine.translation(SIDE, 0) @ COUNTED
+  counted(tmp_path, "a.gpkg", COUNTED, other, Affine.translation(0, corner) @ COUNTED)
+  scenes = sorted((tmp_path / "in").glob("*.tif"))
+  file = write_scene(tmp_path / "one.tif")
+  with pytest.raises(ValueError, match=rf"--{flag}=.*one\.tif is one file for 3 .*c\.tif has no place"):
+    companions.find(scenes, Options(**{flag: str(file)}))
+  assert [getattr(one, flag) for one in companions.find(scenes[:2], Options(**{flag: str(file)}))] == [
+    file, file]
 
 
 FORMS = ("a.shp", "a.gpkg", "mask.tif", "none.shp", "decided.gpkg")

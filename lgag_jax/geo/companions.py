@@ -104,10 +104,16 @@ def _files(flag: str, source: str) -> list[pathlib.Path]:
 
 
 def _check_one_ground(scenes: Sequence[pathlib.Path], flag: str, file: pathlib.Path) -> None:
-  """Raises ValueError if one file would serve several scenes, and one of them has no place."""
+  """Raises ValueError if one file would serve several scenes, and one of them has no place.
+
+  One part of a larger picture may lie where pixels are counted from, but no second scene.
+  """
+  unplaced = 0
   for path in scenes if len(scenes) > 1 else ():
     with contextlib.suppress(reading.ImageError), reading.open_raster(path) as raster:
-      if not grid_of(raster, path).georeferenced:
+      grid = grid_of(raster, path)
+      unplaced += not grid.placed
+      if not grid.georeferenced or unplaced > 1:
         raise ValueError(
           f"--{flag}={file} is one file for {len(scenes)} scenes, but {path} has no place on the "
           f"ground, so its {_NOUNS[flag]} would be that of another scene. Name a folder of files with "
