@@ -124,6 +124,7 @@ def test_answers_and_reviews_belong_to_the_scene_of_the_same_look(tmp_path, name
   assert [a.label for a in Answers(tmp_path, cut, grounds).latest.values()] == ["non-landslide"]
   review = review_files.ReviewFile(tmp_path / "r.gpkg", other, "", (32, 32), 0, "", "", "")
   assert review_files.of_scene([review], path, grid) == review
+  assert review_files.may_be_of(unicodedata.normalize(of_other, f"{name}_tif"), path)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -151,7 +151,8 @@ def require_readable(labels: pathlib.Path, scene: pathlib.Path) -> None:
 
 def may_be_of(stem: str, scene: pathlib.Path) -> bool:
   """Returns whether a review's file may be of a scene: `stem` is its name, cut or with digests."""
-  name = files.fitting_name(map_products.scene_name(scene), 1 << 16, "")
+  stem = listing.name_key(stem)
+  name = listing.name_key(files.fitting_name(map_products.scene_name(scene), 1 << 16, ""))
   whole, core = (_DIGESTS.sub("", text) for text in (name, stem))
   is_cut = core != stem and len(os.fsencode(core)) > _LEAST_CUT
   return core == whole or (is_cut and whole.startswith(core))
