@@ -3,6 +3,7 @@
 import gzip
 import io
 import os
+import shutil
 import stat
 import struct
 import tarfile
@@ -75,7 +76,7 @@ def test_a_data_set_trains_from_its_archive(place, kind, top):
   assert len(source.ids) == 8
   assert {int(source.read(i)[0].max()) for i in range(8)} == {0, 1, 2, 3}
   names = sorted(entry.name for entry in place.iterdir())
-  assert names == [f"set{kind}", f"set{kind}.unpacked"]
+  assert names == [f".set{kind}.unpacked.json", f"set{kind}", f"set{kind}.unpacked"]
   # A second call uses the folder, with the changes of its owner.
   marker = splits.require_directory(config) / "mine.txt"
   marker.touch()
@@ -89,6 +90,62 @@ def test_a_changed_archive_is_not_confused_with_the_old_one(place):
   later = time.time() + 5
   os.utime(path, (later, later))
   with pytest.raises(ArchiveError, match=r"set\.zip is newer than .*set\.zip\.unpacked: remove"):
+    archives.unpack_once(path)
+
+
+def unpacked(place, kind, *, recorded, days):
+  """Unpacks an archive of some days ago; returns its time. Earlier releases kept no record."""
+  path = pack(place / f"set{kind}", data_set())
+  when = time.time() - 86400 * days
+  os.utime(path, (when, when))
+  archives.unpack_once(path)
+  if not recorded:
+    (place / f".set{kind}.unpacked.json").unlink()
+  return path, when
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_another_archive_is_noticed_whatever_its_time(place, kind, recorded):
+  path, when = unpacked(place, kind, recorded=recorded, days=30)
+  archives.unpack_once(path)
+  if not recorded:  # The call above kept one.
+    (place / f".set{kind}.unpacked.json").unlink()
+  members = [(name, png(99) if name.endswith(".png") else data) for name, data in data_set()]
+  new = pack(place / f"new{kind}", members)
+  time.sleep(0.02)  # Times of files are only as fine as the kernel's clock.
+  os.replace(new, path)
+  os.utime(path, (when + 86400,) * 2)  # As wget and cp -p do.
+  for _ in range(2):
+    with pytest.raises(ArchiveError, match=r"is another archive than .*\.unpacked was.*remove that"):
+      archives.unpack_once(path)
+  shutil.rmtree(place / f"set{kind}.unpacked")
+  assert next(archives.unpack_once(path).rglob("*.png")).read_bytes() == png(99)
+  archives.unpack_once(path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_copy_of_the_same_archive_is_no_other_one(place, kind, recorded):
+  path, when = unpacked(place, kind, recorded=recorded, days=30)
+  folder = archives.unpack_once(path)
+  if not recorded:
+    (place / f".set{kind}.unpacked.json").unlink()
+  next(folder.rglob("*.png")).unlink()  # Its owner may change the folder.
+  (folder / "mine.txt").touch()
+  shutil.copy(path, place / "copy")
+  os.replace(place / "copy", path)
+  os.utime(path, (when - 86400,) * 2)
+  for _ in range(2):
+    assert archives.unpack_once(path) == folder
+  assert (folder / "mine.txt").exists()
+
+
+def test_fewer_files_in_an_archive_of_the_same_time(place):
+  path, when = unpacked(place, ".zip", recorded=True, days=2)
+  pack(path, data_set()[:-1])
+  os.utime(path, (when, when))
+  with pytest.raises(ArchiveError, match="is another archive"):
     archives.unpack_once(path)
 
 

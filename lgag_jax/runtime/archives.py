@@ -24,7 +24,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
-from lgag_jax.runtime import lock, preemption
+from lgag_jax.runtime import archive_records, lock, preemption
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz")
 MAX_BYTES = 1 << 37  # Unpacked, over all files: 128 GiB.
@@ -56,8 +56,8 @@ def is_archive(path: pathlib.Path) -> bool:
 def unpack_once(archive: pathlib.Path) -> pathlib.Path:
   """Returns the content root of `<archive>.unpacked`; unpacks the archive if that folder is missing.
 
-  Raises ArchiveError if the archive cannot be unpacked or is newer than the folder, and OSError naming
-  what cannot be written.
+  Raises ArchiveError if the archive cannot be unpacked, or is newer than the folder or another one than
+  it was unpacked from, and OSError naming what cannot be written.
   """
   target = archive.with_name(archive.name + ".unpacked")
   if not target.exists():
@@ -70,6 +70,11 @@ def unpack_once(archive: pathlib.Path) -> pathlib.Path:
         lock_path.unlink(missing_ok=True)
   elif archive.stat().st_mtime_ns > target.stat().st_mtime_ns:
     raise ArchiveError(f"{archive} is newer than {target}: remove that folder to unpack it again.")
+  elif not archive_records.is_same(archive, target, lambda: _holds_contents(target, archive)):
+    raise ArchiveError(
+      f"{archive} is another archive than {target} was unpacked from: remove that folder to unpack the "
+      "archive, or name the folder instead of the archive to use it as it is."
+    )
   return content_root(target)
 
 
@@ -87,14 +92,14 @@ def unpack(archive: pathlib.Path, target: pathlib.Path) -> None:
   duplicates), or if it exceeds MAX_BYTES, MAX_FILES or MAX_RATIO. Raises OSError if the disk fails.
   """
   partial = target.with_name(f"{target.name}.partial")
-  read = _zip_members if archive.name.lower().endswith(".zip") else _tar_members
   shutil.rmtree(partial, ignore_errors=True)  # A killed run leaves it.
   partial.mkdir()
   try:
-    _call_naming_errors(lambda: _write_members(read(archive), archive, partial), archive)
+    _call_naming_errors(lambda: _write_members(_members(archive), archive, partial), archive)
     # Not older than the archive, even if the clocks of two machines differ.
     now = max(time.time_ns(), archive.stat().st_mtime_ns)
     os.utime(partial, ns=(now, now))
+    archive_records.write(archive, target)
     partial.rename(target)
   finally:
     shutil.rmtree(partial, ignore_errors=True)
@@ -176,6 +181,17 @@ def _safe_parts(name: str) -> tuple[str, ...]:
   if len(path.parts) > MAX_DEPTH or any(len(part.encode()) > MAX_NAME for part in path.parts):
     raise ArchiveError(f"{name[:80]!r}... is too long or too deep. {remedy}")
   return path.parts
+
+
+def _members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]]:
+  return _zip_members(archive) if archive.name.lower().endswith(".zip") else _tar_members(archive)
+
+
+def _holds_contents(folder: pathlib.Path, archive: pathlib.Path) -> bool:
+  files = ((_safe_parts(name), file) for name, file in _members(archive) if file is not None)
+  answer = []
+  _call_naming_errors(lambda: answer.append(archive_records.holds(folder, files)), archive)
+  return answer[0]
 
 
 def _zip_members(archive: pathlib.Path) -> Iterator[tuple[str, IO[bytes] | None]]:
