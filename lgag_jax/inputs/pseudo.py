@@ -28,6 +28,26 @@ def digest(source) -> str:
   return digest.hexdigest()
 
 
+def parts(source) -> dict[str, str]:
+  """Returns what records say of the parts of images that the examples are, {} for whole images.
+
+  `digest` holds only where they begin. Earlier releases recorded no more; `same_parts` compares.
+  """
+  if not hasattr(source, "tile"):
+    return {}
+  numbers: dict[pathlib.Path, int] = {}  # Not paths: the data may lie elsewhere.
+  digest = hashlib.sha256()
+  for index in range(len(source.ids)):
+    image, _, tile = source.tile(index)
+    digest.update(f"{numbers.setdefault(image, len(numbers))} {tile.key()}\0".encode())
+  return {"parts": digest.hexdigest()}
+
+
+def same_parts(record: dict, source) -> bool:
+  """Returns whether a record is of the same parts of images, or of an earlier release."""
+  return "parts" not in record or record["parts"] == parts(source).get("parts")
+
+
 class PseudoSource:
   """A source whose masks come from `data.pseudo_masks`; they have the model's size, not the image's.
 
@@ -57,6 +77,11 @@ class PseudoSource:
         f"{path} was written for other training examples, labels or classes than the "
         f"{len(source.ids)} examples of {config.directory or config.builder}: train both stages on "
         "the same data, or run --mode=pseudo again."
+      )
+    if not same_parts(index, source):
+      raise ValueError(
+        f"{path} was written for other parts of the images of {config.directory}: run --mode=pseudo "
+        "again, or restore the parts in the manifest (row_start, row_stop, col_start, col_stop)."
       )
     if any(image_bytes.has_changed(index.get(kind), source, kind) for kind in ("images", "before")):
       raise ValueError(

@@ -28,7 +28,8 @@ def write(sources: dict[str, Source], workdir: pathlib.Path, config: Config) -> 
   record = {}
   for split, source in sources.items():
     kinds = _kinds(source, config)
-    record[split] = _entry(source) | {kind: image_bytes.record(source, kind) for kind in kinds}
+    content = {kind: image_bytes.record(source, kind) for kind in kinds}
+    record[split] = _entry(source) | pseudo.parts(source) | content
   sealed_json.write(workdir / FILE, record)
 
 
@@ -113,6 +114,11 @@ def _find_change(split: str, old: Any, source: Source, config: Config) -> str:
   new = _entry(source)
   if not isinstance(old, dict) or any(old.get(name) != value for name, value in new.items()):
     return _change(split, old, new)
+  if not pseudo.same_parts(old, source):
+    return (
+      f"the {split} split has other parts of the same images (row_start, row_stop, col_start and "
+      "col_stop in the manifest, or data.tile_size)."
+    )
   for kind in _kinds(source, config):
     if image_bytes.has_changed(old.get(kind), source, kind):
       return f"the {split} split has other {_CHANGED[kind]}."

@@ -46,7 +46,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     examples_record.check({"train": source}, workdir, config)
     index = {
       "step": int(state.step), "examples": len(source.ids), "source": pseudo.digest(source),
-      "images": image_bytes.record(source),
+      **pseudo.parts(source), "images": image_bytes.record(source),
       **({"before": image_bytes.record(source, "before")} if image_bytes.has_before(source) else {}),
       "classes": list(config.data.classes), "thresholds": thresholds, "settings": _settings(config),
     }
@@ -147,5 +147,7 @@ def _publish(folder: pathlib.Path, staged: pathlib.Path, index: dict) -> None:
 
 def _is_complete(folder: pathlib.Path, index: dict) -> bool:
   with contextlib.suppress(OSError, ValueError):
-    return files.read_json(folder / pseudo.INDEX) == index
+    found = files.read_json(folder / pseudo.INDEX)
+    # Earlier releases recorded no parts.
+    return found == {name: value for name, value in index.items() if name != "parts" or name in found}
   return False
