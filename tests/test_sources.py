@@ -244,3 +244,41 @@ def test_a_class_that_no_example_shows_is_named(tmp_path, caplog, shown, absent)
     open_(tmp_path, split, **fields)
     told = [text for text in caplog.messages if " shows the class " in text]
     assert [text.split(" shows the class ")[1].split(",")[0] for text in told] == names
+
+
+@pytest.mark.parametrize(("second", "validation", "refused"), [
+  (f"{YES}/x.jpg", ["x.jpg", "n1.png"], True), (f"{YES}/x.jpg", ["n1.png"], True),
+  ("river/x.png", ["y.png", "n1.png"], True),
+  (f"{NO}/x.jpg", ["x.jpg", "y.png"], False),  # Negatives have no mask.
+  (f"{YES}/z.jpg", ["z.jpg", "n1.png"], False),
+])
+def test_two_images_of_any_splits_never_share_a_mask(tmp_path, second, validation, refused):
+  names = [f"{YES}/x.png", f"{YES}/y.png", f"{NO}/n0.png", f"{NO}/n1.png", "river/r.png", second]
+  for name in names:
+    write(tmp_path / name)
+  for name in ("x", "y"):
+    write_mask(tmp_path / f"masks/{name}.png", np.eye(6, 8))
+  split_of = lambda name: "validation" if name.rpartition("/")[2] in validation else "train"
+  (tmp_path / "manifest.csv").write_text(
+    "image,split\n" + "".join(f"{name},{split_of(name)}\n" for name in dict.fromkeys(names))
+  )
+  config = DataConfig(directory=str(tmp_path), classes=(YES, "river"))
+  for split in ("train", "validation"):
+    if refused:
+      with pytest.raises(ValueError, match=r"x\.[jp].*x\.[jp].* would both have the mask .*/x\.png"):
+        sources.make_source(config, split)
+    else:
+      source = sources.make_source(config, split)
+      for image, mask in map(source.files, range(len(source.ids))):
+        drawn = image is not None and image.parent.name == YES and image.stem in "xy"
+        assert mask == (tmp_path / f"masks/{image.stem}.png" if drawn and image else None)
+
+
+def test_the_folders_of_splits_have_masks_of_their_own(tmp_path):
+  for split, suffix in (("train", "png"), ("validation", "jpg")):
+    for name in (f"{YES}/x.{suffix}", f"{NO}/n.png"):
+      write(tmp_path / split / name)
+    write_mask(tmp_path / split / "masks/x.png", np.eye(6, 8))
+  for split in ("train", "validation"):
+    source = sources.make_source(DataConfig(directory=str(tmp_path)), split)
+    assert tmp_path / split / "masks/x.png" in [source.files(i)[1] for i in range(2)]

@@ -7,6 +7,7 @@ does the rest. Masks are for evaluation, unless the method learns from them (`Me
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
@@ -134,7 +135,8 @@ class FolderSource:
       masks[path.parent.parent].get(listing.stem_key(path)) if any(label) else None
       for path, label in rows
     ]
-    listing.check_own_files(zip(self._paths, self._masks, strict=True))
+    own = zip(self._paths, self._masks, strict=True)
+    listing.check_own_files((*own, *_masks_of_both_splits(config, root)))
     self.has_masks = any(mask is not None for mask in self._masks)
     roots = (root, root / "train", root / "validation")  # The masks of both splits mean the same.
     files = [path for folder in roots for path in listing.files_by_stem(folder / "masks").values()]
@@ -221,3 +223,15 @@ class FolderSource:
 
   def before(self, index: int) -> pathlib.Path | None:
     return self._images.before(self._paths[index])
+
+
+def _masks_of_both_splits(
+  config: DataConfig, root: pathlib.Path
+) -> Iterator[tuple[pathlib.Path, pathlib.Path | None]]:
+  """Yields the positive images of a data set of folders with their masks: two must not share one."""
+  for part in splits.split_folders(root):
+    masks = listing.files_by_stem(part / "masks")
+    for name in splits.class_folders(config, part):
+      if name != config.background and (part / name).is_dir():
+        for path in listing.image_files(part / name):
+          yield path, masks.get(listing.stem_key(path))
