@@ -7,7 +7,6 @@ import logging
 import os
 import pathlib
 import sys
-import urllib.parse
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -18,9 +17,9 @@ from lgag_jax.config import DataConfig
 from lgag_jax.geo import coregistration
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.imagery import listing, reading
-from lgag_jax.inputs import tfds_masks
+from lgag_jax.inputs import original_archives, tfds_masks
 from lgag_jax.inputs.dates import STACKED
-from lgag_jax.runtime import archives, download, files, packaged, processes
+from lgag_jax.runtime import files, packaged, processes
 
 _LOG = logging.getLogger(__name__)
 
@@ -157,35 +156,22 @@ def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
   origin = pathlib.Path(builder.data_dir) / _ORIGIN
   if not origin.parent.exists():
     downloads = pathlib.Path(builder.data_dir_root) / "downloads" / builder.name
-    folder = _original_folder(config.original, downloads)
+    folder = original_archives.folder_of(config.original, downloads)
     builder.download_and_prepare(
       file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=folder),
     )
+    original_archives.record(config.original, origin.parent)
     files.write_text(origin, config.original)
   elif not origin.exists() or origin.read_text() != config.original:
     _LOG.warning(
       "%s was built earlier, and not from data.original=%s. To build it again, remove that folder.",
       origin.parent, config.original,
     )
-
-
-def _original_folder(name: str, downloads: pathlib.Path) -> pathlib.Path:
-  """Returns the folder of a published data set; `name` is the folder, its archive, or a URL of that."""
-  path = pathlib.Path(name).absolute()
-  if "://" in name:
-    url, _, checksum = name.partition("#")
-    file_name = pathlib.PurePosixPath(urllib.parse.unquote(urllib.parse.urlsplit(url).path)).name
-    path = downloads / file_name
-    if not path.name.lower().endswith(archives.SUFFIXES):
-      raise ValueError(f"data.original={name}: the URL must end in {', '.join(archives.SUFFIXES)}.")
-    checksum = checksum.replace("=", ":", 1)
-    download.fetch(url, path, checksum=checksum, max_bytes=archives.MAX_BYTES)
-  if archives.is_archive(path):
-    archives.unpack_once(path)
-    return path.with_name(f"{path.name}.unpacked")  # It may contain a single folder with the data.
-  if not path.is_dir() or not any(path.iterdir()):
-    raise FileNotFoundError(f"data.original={name}: no such archive, and no such folder with files.")
-  return path
+  elif original_archives.has_changed(config.original, origin.parent):
+    _LOG.warning(
+      "%s was built from another archive than data.original=%s is now. To build it again, remove that "
+      "folder and %s.unpacked.", origin.parent, config.original, config.original,
+    )
 
 
 def open_builder(config: DataConfig) -> Any:

@@ -21,6 +21,11 @@ def write(archive: pathlib.Path, folder: pathlib.Path) -> None:
   files.write_json(_path(folder), {**_state(archive), "sha256": digest})
 
 
+def has_record(folder: pathlib.Path) -> bool:
+  """Returns whether it is recorded which archive a folder comes from."""
+  return _read(folder) is not None
+
+
 def is_same(
   archive: pathlib.Path, folder: pathlib.Path, holds_contents: Callable[[], bool]
 ) -> bool:
