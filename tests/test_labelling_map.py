@@ -21,6 +21,7 @@ from lgag_jax.labelling import left_process, map_job, server
 from lgag_jax.labelling.map_layer import MapLayer
 from lgag_jax.labelling.own_files import MAP_FILES
 from lgag_jax.labelling.session import Session
+from lgag_jax.runtime import packaged
 from tests.test_labelling import NO, SECRET, SIDE, UNSURE, YES, labelling_server, settings
 from tests.test_tile import write_scene
 
@@ -57,7 +58,7 @@ def place(tmp_path, monkeypatch):
   """A folder with a scene, 16 answers, and a stand-in for the command line."""
   write_scene(tmp_path / "scene.tif")
   (tmp_path / "fake.py").write_text(FAKE)
-  monkeypatch.setattr(map_job, "_COMMAND", (sys.executable, str(tmp_path / "fake.py")))
+  monkeypatch.setattr(map_job, "_COMMAND", (str(tmp_path / "fake.py"),))
   session = Session(settings(tmp_path))
   give(session, {n: [YES, NO, YES, NO, UNSURE][n % 5] for n in range(20)})
   return tmp_path, session
@@ -105,6 +106,18 @@ def test_a_map_takes_three_commands_that_are_understood(place, monkeypatch):
       assert command_line.mode_arguments()
   give(session, {20: YES})
   assert session.map_state()["outdated"]
+
+
+def test_a_config_file_of_the_current_folder_does_not_run(place, monkeypatch):
+  folder, session = place
+  (folder / "configs").mkdir()
+  (folder / "configs" / "image_folder.py").write_text("raise RuntimeError")
+  monkeypatch.chdir(folder)
+  assert packaged.resolve("configs/image_folder.py") == "configs/image_folder.py"  # It would run.
+  session.map_job.start()
+  wait(session, "done")
+  (config,) = [word for call in calls(folder) for word in call if word.startswith("--config=")]
+  assert config == f"--config={packaged.PACKAGE.parent}/configs/image_folder.py"
 
 
 def test_other_answers_set_the_earlier_map_aside(place):

@@ -11,7 +11,6 @@ import pathlib
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from typing import Any
@@ -21,14 +20,15 @@ from lgag_jax.labelling.answers import Answers
 from lgag_jax.labelling.own_files import OwnFiles
 from lgag_jax.options.labelling import Settings
 from lgag_jax.options.tiling import UNKNOWN_LABEL
-from lgag_jax.runtime import files
+from lgag_jax.runtime import files, packaged
+from lgag_jax.runtime.python_command import python_command
 from lgag_jax.tiling import output as tiling_output
 from lgag_jax.tiling import review_files
 
 _LOG = logging.getLogger(__name__)
 
 LEAST = 4  # Answers of each kind: both splits need some.
-_COMMAND = (sys.executable, "-m", "lgag_jax.main")
+_COMMAND = ("-m", "lgag_jax.main")
 _RECORD = own_files.MAP_RECORD  # Which answers and decisions the folders were made from.
 _COUNT = re.compile(r"(\d+)/(\d+) ")
 _LOG_PREFIX = re.compile(r"^[IWEF]\d{4} [\d:.]+ +\d+ \S+\] ")  # Time and place in the code.
@@ -155,7 +155,9 @@ class MapJob:
       f"--tile_size={tiling.tile_size}", f"--max_nodata={tiling.max_nodata}",
       f"--classes={','.join(tiling.classes)}", f"--background={tiling.background}", *bands, *review,
     )
-    train = tiling_output.training_flags(tiling, self._channels)
+    # By its whole path: the current folder may hold another file of that name.
+    config = str(packaged.folder("configs") / "image_folder.py")
+    train = tiling_output.training_flags(tiling, self._channels, config)
     workdir = f"--workdir={settings.output}/run"
     maps = "--mode=predict", workdir, *source, f"--output={settings.output}/maps", *bands, *review
     return [
@@ -206,7 +208,7 @@ class MapJob:
           return -1
         # In a session of its own: Ctrl+C in the terminal ends the server, which ends this in order.
         self._process = subprocess.Popen(
-          [*_COMMAND, *step.flags], stdin=subprocess.DEVNULL, stdout=log,
+          python_command(*_COMMAND, *step.flags), stdin=subprocess.DEVNULL, stdout=log,
           stderr=subprocess.STDOUT, start_new_session=True,
         )
       process = left_process.identify(self._process.pid)

@@ -27,6 +27,7 @@ from lgag_jax.tiling import labels, tile_labels
 
 _SPLITS = ("train", "validation")
 _FOOTPRINT_FIELDS = ("label", "split", "image", "scene", "row", "col")
+_CONFIG = "configs/image_folder.py"
 _NAMED_TILES = 20
 
 
@@ -201,8 +202,8 @@ def command(settings: Settings, channels: int) -> str:
   return shlex.join(["python", "-m", "lgag_jax.main", *training_flags(settings, channels), workdir])
 
 
-def training_flags(settings: Settings, channels: int) -> list[str]:
-  """Returns the flags that train on the output, all but --workdir."""
+def training_flags(settings: Settings, channels: int, config: str = _CONFIG) -> list[str]:
+  """Returns the flags that train on the output by a config file, all but --workdir."""
   data = {"directory": settings.output, "mask_ignore": 255}
   if channels != 3:
     data["channels"] = channels
@@ -216,4 +217,4 @@ def training_flags(settings: Settings, channels: int) -> list[str]:
   if labels.are_drawn(settings):
     fields["loss.drawn_pixel_weight"] = 1.0
   words = [f"--config.{name}={value}" for name, value in fields.items()]
-  return ["--config=configs/image_folder.py", *words]
+  return [f"--config={config}", *words]

