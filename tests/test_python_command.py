@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from lgag_jax.runtime import packaged
-from lgag_jax.runtime.python_command import lgag_is_here, python_command
+from lgag_jax.runtime.python_command import NO_MODULES, lgag_is_here, python_command
 
 RUN = ("-m", "lgag_jax.main", "--version")
 
@@ -33,3 +33,8 @@ def test_a_module_in_the_current_folder_does_not_run(tmp_path, monkeypatch, name
 def test_a_checkout_that_is_not_installed_finds_lgag(monkeypatch):
   monkeypatch.chdir(packaged.PACKAGE.parent)
   assert lgag_is_here() and python_command("-m", "x") == [sys.executable, "-m", "x"]
+
+
+def test_the_folder_without_modules_holds_none():
+  assert list(NO_MODULES.iterdir())
+  assert not [path for path in NO_MODULES.iterdir() if path.is_dir() or path.suffix in (".py", ".so")]

@@ -4,6 +4,8 @@ import os
 import pathlib
 import random
 import signal
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -16,6 +18,7 @@ from lgag_jax.blocks import area_job, local_engine, map_block, plan
 from lgag_jax.blocks.plan import BlockSize
 from lgag_jax.catalogues import search
 from lgag_jax.options.area import Engine, Imagery
+from lgag_jax.runtime import packaged, python_command
 from tests import area_data, commands, faulty_server, untrained
 from tests.conftest import make_small_config
 from tests.stub_network import Stub
@@ -181,6 +184,52 @@ def test_the_driver_holds_few_blocks(cluster, tmp_path, monkeypatch):
     job, blocks, with_ray(Stub(SIZE), Engine(engine="ray", mappers=1))
   )
   assert len(blocks) > 6 and max(most) <= 4
+
+
+PATHS = """
+import sys
+import ray
+from lgag_jax.blocks import ray_engine
+
+ray_engine._connect("") if sys.argv[1] == "lgag" else ray.init(address="local", log_to_driver=False)
+
+@ray.remote
+def first():
+  import colorsys
+  return colorsys.__file__
+
+print("imported", ray.get(first.remote()))
+"""
+
+
+@pytest.mark.longest
+@pytest.mark.parametrize("by", ["ray", "lgag"])
+def test_workers_import_nothing_from_the_current_folder(tmp_path, by):
+  """Ray's own way shows that they would."""
+  (tmp_path / "data").mkdir()
+  (tmp_path / "data" / "colorsys.py").touch()
+  (tmp_path / "paths.py").write_text(PATHS)
+  environment = os.environ | {"PYTHONPATH": str(packaged.PACKAGE.parent)}
+  result = subprocess.run(
+    [sys.executable, tmp_path / "paths.py", by], cwd=tmp_path / "data", env=environment,
+    capture_output=True, text=True, timeout=300,
+  )
+  assert result.returncode == 0, result.stderr[-3000:]
+  imported = pathlib.Path(result.stdout.rpartition("imported ")[2].strip())
+  assert (imported.parent == tmp_path / "data") == (by == "ray")
+
+
+@pytest.mark.parametrize("address", ["", "auto"])
+def test_ray_learns_no_folder_of_the_user(tmp_path, monkeypatch, address):
+  here = []
+  monkeypatch.setattr(ray, "is_initialized", lambda: False)
+  monkeypatch.setattr(ray, "init", lambda **options: here.append(pathlib.Path.cwd()))
+  for folder in (tmp_path, packaged.PACKAGE.parent):
+    monkeypatch.chdir(folder)
+    ray_engine._connect(address)
+    assert pathlib.Path.cwd() == folder
+  # A checkout that is not installed must be found.
+  assert here == [python_command.NO_MODULES, packaged.PACKAGE.parent]
 
 
 def test_no_cluster_at_an_address_is_an_error(monkeypatch):

@@ -146,6 +146,7 @@ def _engine(
   """Returns what maps blocks."""
   if engine.engine == "ray":
     ray_engine = _ray_engine()
+    method_file = method_file and str(pathlib.Path(method_file).absolute())
     make = NetworkMaker(loaded.workdir.absolute(), windows, job.size, job.dtype, method_file)
     return lambda job, blocks, done: ray_engine.run(job, blocks, make, engine, done)
   maps = network.BlockNetwork(loaded, windows, job.size, job.dtype)

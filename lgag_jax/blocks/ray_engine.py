@@ -22,7 +22,7 @@ from lgag_jax.blocks.block_arrays import BlockMap, BlockPixels, Network
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.plan import Block
 from lgag_jax.options.area import Engine
-from lgag_jax.runtime import files, preemption
+from lgag_jax.runtime import files, preemption, python_command
 
 _LOG = logging.getLogger(__name__)
 
@@ -96,7 +96,8 @@ def _connect(address: str) -> None:
   if ray.is_initialized():
     return
   try:
-    ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
+    with python_command.away_from_modules():  # Workers import from the current folder first.
+      ray.init(address=address or "local", log_to_driver=False, logging_level=logging.WARNING)
   except (ConnectionError, ValueError, RuntimeError) as error:
     raise ConnectionError(
       f"--address={address}: no Ray cluster answers there ({str(error)[:200]}). Start one with ray "

@@ -3,10 +3,13 @@
 That folder may hold data of a stranger, and with them a module that is named as a library's.
 """
 
+import contextlib
 import pathlib
 import sys
 
 from lgag_jax.runtime import packaged
+
+NO_MODULES = packaged.PACKAGE / "pages" / "templates"  # A folder of this package without any module.
 
 
 def lgag_is_here() -> bool:
@@ -17,3 +20,8 @@ def lgag_is_here() -> bool:
 def python_command(*words: str) -> list[str]:
   """Returns the command of this Python with `words`, such as "-m" and a module."""
   return [sys.executable, *(() if lgag_is_here() else ("-P",)), *words]
+
+
+def away_from_modules() -> contextlib.AbstractContextManager[None]:
+  """Changes to a folder without modules until the block ends, unless the current one holds lgag."""
+  return contextlib.chdir("." if lgag_is_here() else NO_MODULES)
