@@ -1,9 +1,11 @@
 """What is not lgag's in an output of labelling stays as it is, and a kill loses no decision."""
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import sqlite3
 
 import pytest
 
@@ -97,6 +99,30 @@ def test_links_in_place_of_tables_are_refused(tmp_path, name):
   with pytest.raises(ValueError, match=f"{name} is a symbolic link"):
     write_layer(Session(settings(tmp_path)))
   assert (tmp_path / "precious").read_text() == "mine"
+
+
+@pytest.mark.parametrize("changes", [
+  ("ALTER TABLE tiles ADD remark TEXT", "UPDATE tiles SET remark = 'ask Ann' WHERE fid = 3"),
+  ("CREATE TABLE layer_styles (id INTEGER PRIMARY KEY, styleqml TEXT)",),
+  ("CREATE TABLE notes (note TEXT)", "INSERT INTO notes VALUES ('mine')",
+   "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES ('notes', 'attributes', 'n')"),
+  ("ALTER TABLE tiles ADD remark TEXT",), (),
+])
+def test_what_somebody_adds_to_the_outlines_of_tiles_stays(tmp_path, changes):
+  write_scene(tmp_path / "scene.tif")
+  session = Session(settings(tmp_path))
+  write_layer(session)
+  path = tmp_path / "labels" / "tiles.gpkg"
+  with contextlib.closing(sqlite3.connect(path)) as base:
+    for (name,) in base.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+      base.execute(f'DROP TRIGGER "{name}"')
+    for change in changes:
+      base.execute(change)
+    base.commit()
+  before = path.read_bytes()
+  write_layer(session)
+  is_kept = len(changes) > 1 or "CREATE" in "".join(changes)  # An empty field holds nothing.
+  assert (path.read_bytes() == before) == is_kept
 
 
 @pytest.mark.parametrize("is_dangling", [False, True])

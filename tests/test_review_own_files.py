@@ -1,5 +1,6 @@
 """What others wrote in the folder of a review is kept: links are refused, changed files move aside."""
 
+import contextlib
 import json
 import shutil
 import sqlite3
@@ -98,6 +99,51 @@ def test_an_inventory_edited_in_a_gis_is_kept(maps, change, is_running):
     start(maps)
   (kept,) = edited(maps)
   assert (maps / "review/edited" / kept).read_bytes() == before
+
+
+_STYLES = "CREATE TABLE layer_styles (id INTEGER PRIMARY KEY, styleqml TEXT)"
+_REGISTERED = "INSERT INTO gpkg_contents (table_name, data_type, identifier) VALUES " \
+  "('layer_styles', 'attributes', 'layer_styles')"
+
+
+@pytest.mark.parametrize(("name", "changes"), [
+  ("scene_tif.gpkg", (_STYLES, _REGISTERED)), ("scene_tif_reviewed.gpkg", (_STYLES, _REGISTERED)),
+  ("scene_tif.gpkg", (_STYLES,)), ("scene_tif.gpkg", ("UPDATE review SET source = 'checked by Ann'",)),
+  ("scene_tif_reviewed.gpkg", ("UPDATE gpkg_contents SET description = 'checked by Ann'",)),
+  ("scene_tif.gpkg", ("UPDATE originals SET number = 99",)),
+])
+def test_what_somebody_adds_to_a_geopackage_is_kept(maps, name, changes):
+  write_log(maps, line(1, box(1, 1, 5, 5)))
+  start(maps)
+  path = maps / "review" / name
+  with contextlib.closing(sqlite3.connect(path)) as base:
+    triggers = base.execute(
+      "SELECT name, sql FROM sqlite_master WHERE type = 'trigger' AND tbl_name NOT LIKE 'gpkg%'"
+    ).fetchall()
+    for trigger, _ in triggers:  # They need functions of a GIS.
+      base.execute(f'DROP TRIGGER "{trigger}"')
+    for change in changes:
+      base.execute(change)
+    for _, sql in triggers:
+      base.execute(sql)
+    base.commit()
+  changed = path.read_bytes()
+  start(maps)
+  (kept,) = edited(maps)
+  assert (maps / "review/edited" / kept).read_bytes() == changed
+
+
+@pytest.mark.parametrize("change", [
+  "UPDATE gpkg_contents SET last_change = '2030-01-01T00:00:00.000Z'", "PRAGMA journal_mode=wal",
+])
+def test_a_geopackage_that_was_only_looked_at_is_replaced(maps, change):
+  write_log(maps, line(1, box(1, 1, 5, 5)))
+  start(maps)
+  for name in ("scene_tif.gpkg", "scene_tif_reviewed.gpkg"):
+    with contextlib.closing(sqlite3.connect(maps / "review" / name, isolation_level=None)) as base:
+      base.execute(change)
+  start(maps)
+  assert not edited(maps)
 
 
 @pytest.mark.parametrize("stems", [

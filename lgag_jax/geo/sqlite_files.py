@@ -13,6 +13,7 @@ from lgag_jax.runtime import files
 _SUFFIXES = ("-journal", "-wal", "-shm")
 _HEADER = b"SQLite format 3\0"
 _SUPER_JOURNAL = bytes.fromhex("d9d505f920a163d7")  # The end of a journal that names another file.
+_OWN_TABLES = ("gpkg_", "rtree_", "sqlite_")  # Of the GeoPackage standard and of SQLite.
 _PATIENCE = 1.0  # Seconds.
 
 
@@ -20,6 +21,14 @@ def side_files(path: pathlib.Path) -> list[pathlib.Path]:
   """Returns the files that SQLite keeps beside a database, as far as there are any."""
   places = [path.with_name(path.name + suffix) for suffix in _SUFFIXES]
   return [place for place in places if os.path.lexists(place)]
+
+
+def tables(path: pathlib.Path) -> set[str]:
+  """Returns the names of a GeoPackage's tables that hold features or other contents, not its own."""
+  address = f"{path.absolute().as_uri()}?mode=ro"
+  with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+    rows = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+  return {name for (name,) in rows if not name.startswith(_OWN_TABLES)}
 
 
 def remove_side_files(path: pathlib.Path) -> None:

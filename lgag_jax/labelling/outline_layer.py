@@ -20,13 +20,16 @@ NAME = "tiles.gpkg"
 def write(index: TileIndex, answers: Answers, folder: pathlib.Path) -> pathlib.Path | None:
   """Writes the layer with the answers so far, a layer per CRS; None if no scene is georeferenced.
 
-  A file in which somebody has filled in other labels stays as it is, and the log says so. Raises
-  OSError if the file is to be replaced, but is open in another program.
+  A file in which somebody has filled in other labels or fields stays as it is, and the log says so.
+  Raises OSError if the file is to be replaced, but is open in another program.
   """
   path, latest = folder / NAME, answers.latest
   files.require_plain(path)
   if path.exists() and _is_filled(path, latest):
-    _LOG.warning("%s holds labels that %s lacks: it is kept as it is.", path, answers.path)
+    _LOG.warning(
+      "%s holds labels that %s lacks, or other fields or tables: it is kept as it is.", path,
+      answers.path,
+    )
     return path
   groups: dict[str, list[tuple]] = collections.defaultdict(list)
   for number, (scene, tile) in enumerate(index.tiles):
@@ -50,10 +53,14 @@ def write(index: TileIndex, answers: Answers, folder: pathlib.Path) -> pathlib.P
 
 
 def _is_filled(path: pathlib.Path, latest: dict) -> bool:
-  """Returns whether a layer holds a label that is not among the answers."""
-  for layer in tile_outlines.tile_layers(path):
+  """Returns whether a file holds a label that is not among the answers, or what somebody added."""
+  layers, own = tile_outlines.tile_layers(path), {*tile_outlines.FIELDS, tile_outlines.SIZE_FIELD}
+  for layer in layers:
     for _, cells, _ in tile_outlines.read(path, layer)[0]:
+      if any(text for name, text in cells.items() if name not in own):
+        return True
       key = cells["scene"], int(cells["row"] or -1), int(cells["col"] or -1)
       if cells["label"] and (key not in latest or latest[key].label != cells["label"]):
         return True
-  return not tile_outlines.tile_layers(path)  # Something else, which is not lgag's to replace.
+  # Else something that is not lgag's to replace, such as a table of notes or of styles.
+  return not layers or sqlite_files.tables(path) != set(layers)

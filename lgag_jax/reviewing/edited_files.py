@@ -6,17 +6,18 @@ import hashlib
 import logging
 import os
 import pathlib
+import re
+import sqlite3
 from collections.abc import Callable
 
-import pyogrio
-import pyogrio.raw
-import shapely
-
-from lgag_jax.geo import sqlite_files
-from lgag_jax.reviewing import outlines
+from lgag_jax.geo import layer_files, sqlite_files
 from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
+
+NO_DIGEST = "0" * 64
+_DERIVED = re.compile(rb"rtree_|sqlite_|gpkg_ogr_contents$")
+_CHANGED = (b"gpkg_contents", "last_change")
 
 
 def keep_edited(path: pathlib.Path, is_as_written: Callable[[pathlib.Path], bool]) -> None:
@@ -31,7 +32,7 @@ def keep_edited(path: pathlib.Path, is_as_written: Callable[[pathlib.Path], bool
   sqlite_files.make_whole(path)
   if not path.exists():
     return
-  with contextlib.suppress(RuntimeError, ValueError, LookupError, TypeError, shapely.GEOSException):
+  with contextlib.suppress(RuntimeError, ValueError, LookupError, TypeError, sqlite3.Error):
     if is_as_written(path):
       return
   folder.mkdir(exist_ok=True)
@@ -47,31 +48,42 @@ def keep_edited(path: pathlib.Path, is_as_written: Callable[[pathlib.Path], bool
   )
 
 
-def holds(
-  path: pathlib.Path, layers: set[str], layer: str, fields: dict[str, type], names: tuple[str, ...],
-  digest: str,
-) -> bool:
-  """Returns whether a file has these layers, and one of them these fields and cells of this digest."""
-  meta, _, wkb, data = pyogrio.raw.read(path, layer=layer)
-  columns = dict(zip(meta["fields"].tolist(), data, strict=True))
-  cells = (columns[name].tolist() for name in names)
-  return (
-    {name for name, kind in pyogrio.list_layers(path) if kind is not None} == layers
-    and set(columns) == set(fields)
-    and digest_of(list(zip(shapely.from_wkb(wkb), *cells, strict=True))) == digest
-  )
+def seal(path: pathlib.Path) -> None:
+  """Writes the digest of a GeoPackage's content into its notes, in place of `NO_DIGEST`.
+
+  Raises sqlite3.Error if it cannot be written.
+  """
+  digest = digest_of(path)
+  with contextlib.closing(sqlite3.connect(path)) as database:
+    database.execute("UPDATE gpkg_metadata SET metadata = replace(metadata, ?, ?)", (NO_DIGEST, digest))
+    database.commit()
 
 
-def _text(cell: object) -> str:
-  """Returns a cell as text; GeoPackages do not tell an empty text, a missing one and NaN apart."""
-  return "" if cell is None or cell != cell else str(cell)
+def digest_of(path: pathlib.Path, own_digest: str = NO_DIGEST) -> str:
+  """Returns a digest of all tables, fields and cells of a GeoPackage, but of its own digest.
 
-
-def digest_of(rows: list[tuple]) -> str:
-  """Returns a digest of geometries and the cells beside them."""
-  digest = hashlib.sha256()
-  for geometry, *texts in rows:
-    if geometry is not None:
-      digest.update(shapely.to_wkb(outlines.as_multi(geometry)))
-    digest.update(repr([_text(text) for text in texts]).encode())
+  Leaves out what a GIS may change while nobody edits: the time of the last change, the indices, and the
+  counts of features. Raises ValueError for a file that is unsafe, sqlite3.Error for a damaged one.
+  """
+  layer_files.check_geopackage(path)
+  digest, own = hashlib.sha256(), own_digest.encode()
+  address = f"{path.absolute().as_uri()}?mode=ro"
+  with contextlib.closing(sqlite3.connect(address, uri=True)) as database:
+    database.text_factory = bytes
+    definitions = database.execute(
+      "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY type, name").fetchall()
+    for kind, name, sql in definitions:
+      digest.update(repr((kind, name, sql)).encode())
+      if kind != b"table" or _DERIVED.match(name):
+        continue
+      quoted = name.decode().replace('"', '""')
+      rows = database.execute(f'SELECT * FROM "{quoted}"')
+      unused = {i for i, field in enumerate(rows.description) if (name, field[0]) == _CHANGED}
+      for row in rows:
+        cells = [cell for i, cell in enumerate(row) if i not in unused]
+        if name == b"gpkg_metadata":
+          cells = [
+            cell.replace(own, NO_DIGEST.encode()) if isinstance(cell, bytes) else cell for cell in cells
+          ]
+        digest.update(repr(cells).encode())
   return digest.hexdigest()

@@ -6,6 +6,7 @@ the inventory in a GIS since, the changed file is moved to `edited/`, and the lo
 
 import json
 import pathlib
+import sqlite3
 import warnings
 from collections.abc import Sequence
 
@@ -33,7 +34,6 @@ _INVENTORY_FIELDS = {
   "class": _TEXT, "area_m2": _REAL, "status": _TEXT, "comment": _TEXT, "mean_probability": _REAL,
   "number": _WHOLE, "source": _TEXT, "reviewed": _TEXT,
 }
-_DIGESTED = ("decision", "class", "comment")  # Of a review.
 _INVENTORY_LAYER, _INVENTORY_NOTE = "landslides", "lgag_inventory"
 Row = tuple[shapely.Geometry, dict]
 
@@ -54,7 +54,7 @@ def write(
     "scene": scene_map.file, "source": str(scene_map.scene.absolute()),
     "height": scene_map.grid.height, "width": scene_map.grid.width, "scene_grid": log.ground.text,
     "crs": crs, "log_bytes": log_bytes,
-    "digest": edited_files.digest_of([(g, *(row[name] for name in _DIGESTED)) for g, row in rows]),
+    "digest": edited_files.NO_DIGEST,
   }
   with files.atomic_path(path) as partial:
     partial.unlink(missing_ok=True)
@@ -63,16 +63,16 @@ def write(
     names = ("feature", "number", "decision", "class")
     fields = {name: _REVIEW_FIELDS[name] for name in names}
     _write_layer(partial, review_files.ORIGINALS, originals, fields, crs, append=True)
+    _seal(partial)
     edited_files.keep_edited(path, _is_review_as_written)
   inventory = folder / f"{inventory_name}.gpkg"
   landslides = _inventory(scene_map, rows)
-  digest = edited_files.digest_of([
-    (shape, *(row[name] for name in _INVENTORY_FIELDS)) for shape, row in landslides])
   with files.atomic_path(inventory) as partial:
     partial.unlink(missing_ok=True)
-    metadata = {_INVENTORY_NOTE: digest}
+    metadata = {_INVENTORY_NOTE: edited_files.NO_DIGEST}
     _write_layer(
       partial, _INVENTORY_LAYER, landslides, _INVENTORY_FIELDS, crs, layer_metadata=metadata)
+    _seal(partial)
     edited_files.keep_edited(inventory, _is_inventory_as_written)
 
 
@@ -89,17 +89,14 @@ def inventory_names(stems: Sequence[str]) -> dict[str, str]:
 
 def _is_review_as_written(path: pathlib.Path) -> bool:
   review = review_files.describe(path)
-  layers = {review_files.LAYER, review_files.ORIGINALS}
-  return review is not None and edited_files.holds(
-    path, layers, review_files.LAYER, _REVIEW_FIELDS, _DIGESTED, review.digest)
+  return review is not None and edited_files.digest_of(path, review.digest) == review.digest
 
 
 def _is_inventory_as_written(path: pathlib.Path) -> bool:
   layer_files.check_geopackage(path)
   notes = pyogrio.read_info(path, layer=_INVENTORY_LAYER)["layer_metadata"] or {}
-  return edited_files.holds(
-    path, {_INVENTORY_LAYER}, _INVENTORY_LAYER, _INVENTORY_FIELDS, tuple(_INVENTORY_FIELDS),
-    notes[_INVENTORY_NOTE])
+  digest = notes[_INVENTORY_NOTE]
+  return edited_files.digest_of(path, digest) == digest
 
 
 def _rows(
@@ -187,6 +184,15 @@ def _write_layer(
     if pyogrio.read_info(path, layer=layer, force_feature_count=True)["features"] != len(rows):
       raise pyogrio.errors.DataLayerError("features are missing")
   except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
+    raise OSError(f"{path.parent} cannot be written to: {error} (is the disk full?).") from error
+  finally:
+    sqlite_files.remove_side_files(path)
+
+
+def _seal(path: pathlib.Path) -> None:
+  try:
+    edited_files.seal(path)
+  except (sqlite3.Error, ValueError) as error:  # A full disk may cut a file, too.
     raise OSError(f"{path.parent} cannot be written to: {error} (is the disk full?).") from error
   finally:
     sqlite_files.remove_side_files(path)
