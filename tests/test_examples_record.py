@@ -217,7 +217,10 @@ def test_evaluation_refuses_changed_training_images(config, tmp_path):
 
 @pytest.mark.parametrize(("name", "content"), [
   ("report.html", "precious"), ("metrics.jsonl", "{}"), ("eval/validation.json", "{}"),
-  ("config.json", '{"mine": 1}'), ("config.json", "[]"),
+  ("config.json", '{"mine": 1}'), ("config.json", "[]"), ("examples.json", "[]"),
+  ("examples.json", '{"mine": {"digest": 1}, "train": 2}'), ("examples.json", "{"),
+  ("normalisation.json", "{}"), ("colour_evidence.npz", "x"), ("eval/validation.md", "mine"),
+  ("eval/panels.npz", "x"), ("eval/bank.npz", "x"),
   ("scenes/a_tif.json", '{"stem": "a_tif", "files": ["mask/a_tif.tif"]}'),
 ])
 def test_a_training_replaces_no_file_of_another_origin(config, tmp_path, name, content):
@@ -227,3 +230,9 @@ def test_a_training_replaces_no_file_of_another_origin(config, tmp_path, name, c
   with pytest.raises(ValueError, match=rf"wd/{name[:6]}.* is not of a training.*--workdir"):
     claim(config, workdir, started=False)
   assert [p.read_text() for p in workdir.rglob("*.*")] == [content]
+
+
+def test_a_start_that_was_killed_before_its_config_was_written_is_started_again(config, tmp_path):
+  examples_record.write(sources(config), tmp_path / "wd", config)  # As earlier releases did, first.
+  claim(config, tmp_path / "wd", started=False)
+  assert (tmp_path / "wd" / "config.json").exists()

@@ -183,3 +183,18 @@ def test_each_sample_has_its_own_row(parts, run):
     rows = [row for p, row in places if p == part]
     assert rows == list(range(len(rows)))
   assert [part for part, _ in places] == [i // run % parts for i in range(31)]
+
+
+@pytest.mark.parametrize(("name", "content"), [
+  ("holiday.partial", "beach.jpg"), ("holiday.partial", "tap0.npy"),
+  ("0123456789abcdef01234567.partial", "beach.jpg"), ("0123456789abcdef01234567.partial", "tap0.npy"),
+])
+def test_only_a_cache_that_was_being_filled_is_a_leftover(tmp_path, name, content):
+  (tmp_path / name).mkdir()
+  (tmp_path / name / content).touch()
+  (tmp_path / "fedcba9876543210fedcba98.partial").symlink_to(tmp_path / name)
+  fill_trunk_outputs._remove_leftovers(tmp_path)
+  is_leftover = name.startswith("0") and content.startswith("tap")
+  assert (tmp_path / name).exists() != is_leftover
+  assert (tmp_path / "fedcba9876543210fedcba98.partial").is_symlink()
+  assert (tmp_path / name).with_suffix(".lock").exists() == is_leftover

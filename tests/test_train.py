@@ -17,7 +17,7 @@ from lgag_jax.evaluation import evaluate, report
 from lgag_jax.mapping import judge, predict
 from lgag_jax.options.mapping import Options, References
 from lgag_jax.runtime import preemption, sharding
-from lgag_jax.training import fill_trunk_outputs, log, loop, restore
+from lgag_jax.training import fill_trunk_outputs, log, loop, own_files, restore
 from tests.conftest import make_small_config
 
 
@@ -48,6 +48,12 @@ def test_workdir_holds_what_it_should(trained, module_config):
   assert [line["step"] for line in lines if line["split"] == "train"] == [2, 4, 6, 8]
   assert any(line["split"] == "validation" for line in lines)
   assert list(workdir.glob("events.out.tfevents.*"))
+  written = {
+    path.relative_to(workdir).as_posix() for folder in (workdir, workdir / "eval")
+    for path in folder.iterdir() if path.is_file()
+  }
+  own = {name for name in written if not name.startswith(("config.json", "lock", "events.out."))}
+  assert own <= set(own_files.FILES)  # A new training in a folder of the user would replace others.
   result = json.loads((workdir / "eval" / "validation.json").read_text())
   values = result["classes"]["landslide"]
   for name in ("class_activation", "anchor_guided"):

@@ -33,6 +33,16 @@ def write(sources: dict[str, Source], workdir: pathlib.Path, config: Config) -> 
   sealed_json.write(workdir / FILE, record)
 
 
+def is_record(workdir: pathlib.Path) -> bool:
+  """Returns whether the record in a workdir is one that `write` wrote."""
+  try:
+    content = sealed_json.read(workdir / FILE, "")
+  except (OSError, ValueError):
+    return False
+  splits = content.values() if isinstance(content, dict) else ()
+  return bool(splits) and all(isinstance(split, dict) and "digest" in split for split in splits)
+
+
 def check(sources: dict[str, Source], workdir: pathlib.Path, config: Config) -> None:
   """Compares the examples with those that the workdir was trained on.
 

@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pathlib
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -29,6 +30,8 @@ from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
 
+_PARTIAL = re.compile(r"[0-9a-f]{24}\.partial")
+_CACHED = re.compile(r"tap\d+(\.\d+)?\.npy|index\.json|\.partial-.*")  # Files of a cache.
 _DTYPE = np.float16  # Half the room; taps are far from its limits, and their rounding is below 0.1 %.
 
 
@@ -107,12 +110,26 @@ def _alone(path: pathlib.Path) -> Iterator[None]:
 
 
 def _remove_leftovers(directory: pathlib.Path) -> None:
-  """Removes what killed runs were filling; of data, perhaps, that has changed since."""
+  """Removes what killed runs were filling; of data, perhaps, that has changed since.
+
+  A folder of another name, or with other files, is the user's.
+  """
   for partial in directory.glob("*.partial"):
+    if not _is_leftover(partial):
+      continue
     with contextlib.suppress(FileNotFoundError):  # Another run may be as fast.
       if (file := lock.try_acquire(partial.with_suffix(".lock"))) is not None:
         shutil.rmtree(partial)
         file.close()
+
+
+def _is_leftover(partial: pathlib.Path) -> bool:
+  """Returns whether a folder has the name of a cache that was being filled, and only its files."""
+  if not _PARTIAL.fullmatch(partial.name) or partial.is_symlink() or not partial.is_dir():
+    return False
+  with contextlib.suppress(FileNotFoundError):  # Another run may be as fast.
+    return all(_CACHED.fullmatch(path.name) and path.is_file() for path in partial.iterdir())
+  return False
 
 
 @contextlib.contextmanager
@@ -121,7 +138,8 @@ def _new_folder(path: pathlib.Path, size: int) -> Iterator[pathlib.Path]:
   partial = path.with_name(f"{path.name}.partial")
 
   def make() -> None:
-    shutil.rmtree(partial, ignore_errors=True)  # What a killed run left; this run has its lock.
+    if _is_leftover(partial):
+      shutil.rmtree(partial, ignore_errors=True)  # What a killed run left; this run has its lock.
     what = "trunk outputs (data.feature_cache_gib=0 keeps none)"
     files.require_free_space(partial.parent, size, what)
     partial.mkdir()

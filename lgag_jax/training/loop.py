@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import logging
-import os
 import pathlib
 
 import optax
@@ -13,7 +12,6 @@ from lgag_jax import config as configs
 from lgag_jax.config import Config
 from lgag_jax.evaluation import evaluate
 from lgag_jax.geo import scale
-from lgag_jax.imagery import map_products
 from lgag_jax.inputs import normalisation, unused_files
 from lgag_jax.inputs.pipeline import steps_per_epoch
 from lgag_jax.inputs.sources import Source, open_source
@@ -27,6 +25,7 @@ from lgag_jax.training import (
   examples_record,
   fill_trunk_outputs,
   model_directory,
+  own_files,
   restore,
   train_step,
 )
@@ -39,10 +38,6 @@ _LOG = logging.getLogger(__name__)
 _MACHINE_SETTINGS = (
   "data.decoded_cache_gib", "data.feature_cache_directory", "localize.batch_size", "train.accumulate",
   "train.checkpoint_every", "train.keep_checkpoints", "train.log_every", "train.shard_state",
-)
-# Files of a training that it writes after config.json.
-_FILES = (
-  "report.html", "metrics.jsonl", "thresholds.json", "scale.json", "eval/validation.json",
 )
 
 
@@ -214,7 +209,7 @@ def _claim(
   """
   path = workdir / "config.json"
   if not started:
-    _require_own(workdir)
+    own_files.require(workdir)
   if started and path.exists():
     changed = changed_settings(configs.load(path), config)
     if changed:
@@ -227,20 +222,6 @@ def _claim(
     examples_record.warn_of_overlap(sources)
   else:
     examples_record.refuse_overlap(sources, config)
-    examples_record.write(sources, workdir, config)
   files.write_json(path, dataclasses.asdict(config))
-
-
-def _require_own(workdir: pathlib.Path) -> None:
-  """Raises ValueError naming a file that a training would replace although none has written it."""
-  path = workdir / "config.json"
-  foreign = [name for name in _FILES if os.path.lexists(workdir / name)]
-  if path.exists():
-    content = files.read_json(path)
-    own = isinstance(content, dict) and {"data", "model", "train"} <= content.keys()
-    foreign = [] if own else [path.name]
-  if foreign or map_products.is_output(workdir):
-    raise ValueError(
-      f"{workdir / (foreign or ['scenes'])[0]} is not of a training, and {workdir} is no workdir: use "
-      "another --workdir."
-    )
+  if not started:
+    examples_record.write(sources, workdir, config)
