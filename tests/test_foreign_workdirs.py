@@ -167,13 +167,14 @@ def test_evaluation_runs_no_builder_from_elsewhere(workdir, tmp_path, monkeypatc
   assert not (tmp_path / "ran").exists()
 
 
-def evil_set(folder, module):
+def evil_set(folder, module, name="evilset", config=""):
   """A prepared data set whose features are a class of a module of the data's own."""
-  version = folder / "evilset" / "1.0.0"
+  version = folder / name / config / "1.0.0"
   version.mkdir(parents=True)
   split = {"name": "train", "shardLengths": ["1"], "numBytes": "1"}
   files.write_json(version / "dataset_info.json", {
-    "name": "evilset", "version": "1.0.0", "fileFormat": "array_record", "splits": [split]})
+    "name": name, "version": "1.0.0", "fileFormat": "array_record", "splits": [split],
+    **({"configName": config} if config else {})})
   image = {"pythonClassName": f"{module}.Image"}
   files.write_json(version / "features.json", {
     "pythonClassName": "tensorflow_datasets.core.features.features_dict.FeaturesDict",
@@ -181,14 +182,26 @@ def evil_set(folder, module):
   })
 
 
-def test_a_prepared_data_set_imports_nothing(small_config, tmp_path, monkeypatch):
+@pytest.mark.parametrize("builder", [
+  "evilset", "EvilSet", "evil_conf:plain", "evil_conf/plain", "EvilConf/plain:1.0.0", "evil_conf",
+  "evil_set:../elsewhere", "other",
+])
+def test_a_prepared_data_set_imports_nothing(small_config, tmp_path, monkeypatch, builder):
   (tmp_path / "got").mkdir()
   (tmp_path / "got" / "evil.py").write_text(f"import os\nos.mknod({str(tmp_path / 'ran')!r})\n")
-  evil_set(tmp_path / "got", "got.evil")
+  for name, config in (
+    ("evilset", ""), ("evil_set", ""), ("evil_conf", "plain"), ("elsewhere", ""), ("hidden", ""),
+  ):
+    evil_set(tmp_path / "got", "got.evil", name, config)
+  for name, default in (("evil_conf", "plain"), ("other", "../hidden")):
+    (tmp_path / "got" / name / ".config").mkdir(parents=True)
+    files.write_json(tmp_path / "got" / name / ".config" / "metadata.json", {
+      "default_config_name": default})
   monkeypatch.chdir(tmp_path)
   monkeypatch.syspath_prepend(tmp_path)
-  small_config.data.update(source="tfds", builder="evilset", directory=str(tmp_path / "got"))
-  with pytest.raises(ValueError, match=r"features\.json would run code: got\.evil\.Image"):
+  small_config.data.update(source="tfds", builder=builder, directory=str(tmp_path / "got"))
+  match = r"features\.json would run code: got\.evil\.Image|leaves the folder of the data set"
+  with pytest.raises(ValueError, match=match):
     sources.open_source(configs.from_mapping(small_config).data, "train")
   assert not (tmp_path / "ran").exists()
 

@@ -1,23 +1,23 @@
 """Examples from TensorFlow Datasets builders; refuses builders and data sets that run foreign code."""
 
+import contextlib
 import functools
 import hashlib
 import importlib
 import logging
-import os
 import pathlib
 import sys
-from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core import naming, read_only_builder
 
 from lgag_jax.config import DataConfig
 from lgag_jax.geo import coregistration
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.imagery import listing, reading
-from lgag_jax.inputs import original_archives, tfds_masks
+from lgag_jax.inputs import original_archives, prepared_sets, tfds_masks
 from lgag_jax.inputs.dates import STACKED
 from lgag_jax.runtime import files, packaged, processes
 
@@ -184,8 +184,10 @@ def open_builder(config: DataConfig) -> Any:
   if variant:
     options["config"] = variant
   folder = pathlib.Path(packaged.resolve(name)).resolve()
-  _check_prepared(config, folder.name)
+  if ".." in pathlib.PurePath(variant).parts or variant.startswith("/"):
+    raise ValueError(f"data.builder={config.builder} leaves the folder of the data set. Name a config.")
   scripts = sorted(folder.glob("*_dataset_builder.py")) if folder.is_dir() else []
+  prepared_sets.check(_prepared_folders(config, folder.name, "" if scripts else name, options))
   if not scripts:
     return tfds.builder(name, try_gcs=False, **options)
   # TFDS names the data set after the Python package, and the builder imports modules of its package.
@@ -205,32 +207,23 @@ def open_builder(config: DataConfig) -> Any:
   return module.Builder(**options)
 
 
+def _prepared_folders(
+  config: DataConfig, folder_name: str, name: str, options: dict[str, Any]
+) -> set[pathlib.Path]:
+  """Returns the folders in which TFDS may find a data set prepared; `name` is "" for one in code.
+
+  TFDS turns MySet into my_set, splits at "/", and lets a file name the default config.
+  """
+  if not config.directory:
+    return set()
+  names, found = {folder_name, naming.camelcase_to_snakecase(folder_name)}, None
+  if name:
+    with contextlib.suppress(ValueError, TypeError):  # TFDS raises it again, and says what is wrong.
+      names.add(naming.parse_builder_name_kwargs(name)[0].name)
+      found = read_only_builder._find_builder_dir(name, **options)
+  folders = {pathlib.Path(config.directory) / part for part in names}
+  return folders | ({pathlib.Path(found)} if found else set())
+
+
 def _is_packaged(folder: pathlib.Path) -> bool:
   return folder.parent == PACKAGED_BUILDERS
-
-
-def _check_prepared(config: DataConfig, name: str) -> None:
-  """Refuses a prepared data set with features outside TFDS: TFDS imports the modules they name."""
-  if not config.directory:
-    return
-  for folder, _, names in os.walk(pathlib.Path(config.directory) / name, followlinks=True):
-    if "features.json" not in names:
-      continue
-    path = pathlib.Path(folder) / "features.json"
-    for kind in _feature_classes(files.read_json(path)):
-      if not str(kind).startswith("tensorflow_datasets.core.features."):
-        raise ValueError(
-          f"{path} would run code: {kind}. lgag refuses, since data may come from anywhere. Prepare "
-          "the data set again with features of TFDS itself."
-        )
-
-
-def _feature_classes(content: Any) -> Iterator[Any]:
-  if isinstance(content, list):
-    for value in content:
-      yield from _feature_classes(value)
-  elif isinstance(content, dict):
-    for key, value in content.items():
-      if key in ("pythonClassName", "python_class_name", "type"):
-        yield value
-      yield from _feature_classes(value)
