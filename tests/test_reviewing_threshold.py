@@ -13,6 +13,7 @@ from starlette.testclient import TestClient
 from lgag_jax.mapping import preview
 from lgag_jax.options.mapping import Options
 from lgag_jax.options.reviewing import Settings
+from lgag_jax.reviewing import maps as maps_of_review
 from lgag_jax.reviewing import server
 from lgag_jax.reviewing.session import Session
 from tests.test_reviewing import BOXES, HEIGHT, SECRET, WIDTH, reviewing_server, write_maps
@@ -110,3 +111,22 @@ def test_the_slider_draws_outlines_in_the_browser(maps):
     assert text(driver, "threshold-result") == ""
     assert driver.get_log("browser") == []
   process.end(2)
+
+
+@pytest.mark.parametrize(("flags", "expected"), [
+  (["--method_file=maps/scenes/helper.py"], []), (["--flagfile=/home/me/flags"], []),
+  (["method_file=x", "-gate=0.5", "--", "x.tif", "--=1"], []),
+  (["--gate=0.5", "--config=x.py", "--bands=3,2,1"], ["--bands=3,2,1", "--gate=0.5"]),
+  (["--gate=rm", "--event=a; rm b"], ["--event=a; rm b"]),
+  (["--gate=7"], []), (["--event=a\x03\nrm"], []), (["--bands=1,x"], []), (["--threshold=nan"], []),
+])
+def test_a_record_gives_the_command_only_flags_of_mapping(tmp_path, flags, expected):
+  maps = write_maps(tmp_path)
+  record = maps / "scenes" / "scene_tif.json"
+  content = json.loads(record.read_text()) | {"workdir": "run\x03\nrm x", "flags": flags}
+  record.write_text(json.dumps(content))
+  (scene_map,) = maps_of_review.read(maps)
+  words = shlex.split(scene_map.command([0.5]))
+  assert words == [
+    "lgag", "--mode=predict", "--workdir=WORKDIR", f"--input={tmp_path}/scene.tif", *expected,
+    "--threshold=0.5", f"--output={maps}"]

@@ -67,6 +67,16 @@ def read(cls: type, **other_fields: Any) -> Any:
   return cls(**values, **other_fields)
 
 
+def parse(field: dataclasses.Field, text: str) -> Any:
+  """Returns the value that a flag's text gives a field made by `flag`, but for Boolean ones.
+
+  Raises ValueError for a text of another type.
+  """
+  if isinstance(field.default, tuple):
+    return tuple(map(_NUMBERS[field.name][0], text.split(",")))
+  return type(field.default)(text)
+
+
 def _default_text(default: Any) -> str:
   if isinstance(default, tuple):
     return ",".join(map(str, default)) or "all"

@@ -3,9 +3,10 @@
 import contextlib
 import dataclasses
 import datetime
+from collections.abc import Iterable
 
 from lgag_jax.options import cloud_masks
-from lgag_jax.options.fields import flag, require
+from lgag_jax.options.fields import flag, parse, require
 
 SCHEMAS = ("plain", "usgs", "copernicus_ems")
 
@@ -91,6 +92,22 @@ class Options:
   def dtype(self) -> str:
     """The data type of the probability rasters."""
     return "uint8" if self.probability == "percent" else "float32"
+
+
+def checked_flags(words: Iterable[str]) -> list[str]:
+  """Returns the flags of a record that are those of `Options` with valid values; others are left out.
+
+  A record may come from anywhere, and other flags can run code.
+  """
+  known, values = {field.name: field for field in dataclasses.fields(Options)}, {}
+  for word in words:
+    name, _, text = word.partition("=")
+    if (field := known.get(name.removeprefix("--"))) and name.startswith("--"):
+      with contextlib.suppress(ValueError):
+        values[field.name] = parse(field, text)
+  with contextlib.suppress(ValueError):
+    return Options(**values).flags()
+  return []
 
 
 def _is_date(text: str) -> bool:

@@ -1,9 +1,11 @@
 """Reads what --mode=predict wrote: the polygons of each map, its grid and where its scene was."""
 
 import dataclasses
+import logging
 import math
 import pathlib
 import shlex
+import unicodedata
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +16,12 @@ import shapely
 from lgag_jax.geo import layer_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping import output_folder, polygons, rasters, vectors
+from lgag_jax.options import mapping
 from lgag_jax.reviewing import outlines
 from lgag_jax.reviewing.decisions import Mapped
 from lgag_jax.runtime import files
+
+_LOG = logging.getLogger(__name__)
 
 _COLUMNS = ("id", "class", "area_m2", "mean_probability")
 _MIN_PIXELS = 16  # Of a polygon of a map without a georeference, which has no polygons on disk.
@@ -42,8 +47,9 @@ class SceneMap:
   def command(self, thresholds: Sequence[float]) -> str:
     """Returns the command that maps the scene at other thresholds."""
     levels = ",".join(f"{level:g}" for level in thresholds)
+    workdir, scene = _plain(self.workdir) or "WORKDIR", _plain(str(self.scene)) or "SCENE"
     return shlex.join([
-      "lgag", "--mode=predict", f"--workdir={self.workdir or 'WORKDIR'}", f"--input={self.scene}",
+      "lgag", "--mode=predict", f"--workdir={workdir}", f"--input={scene}",
       *(flag for flag in self.flags if not flag.startswith("--threshold=")), f"--threshold={levels}",
       f"--output={self.output}",
     ])
@@ -71,11 +77,17 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
     scene = pathlib.Path(record.get("path") or name)
     key = str(record["key"])
     thresholds = tuple(_threshold(record["classes"][name].get("threshold")) for name in classes)
-    workdir, flags = str(record.get("workdir", "")), tuple(map(str, record.get("flags", ())))
+    workdir, words = str(record.get("workdir", "")), list(map(str, record.get("flags", ())))
   except (LookupError, TypeError, ValueError, AttributeError) as error:
     raise ValueError(
       f"{output}/scenes/{stem}.json is damaged: {error}. Make the map again (--mode=predict)."
     ) from error
+  flags = tuple(mapping.checked_flags(words))
+  if len(flags) < len(words):
+    _LOG.warning(
+      "%s/scenes/%s.json holds flags that --mode=predict does not take: the command on the page maps "
+      "with %s only.", output, stem, shlex.join(flags) or "default options",
+    )
   if output_folder.is_half_replaced(record):
     raise ValueError(f"{output}: the map of {name} {output_folder.HALF_REPLACED} (--mode=predict).")
   with (
@@ -93,6 +105,11 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
       )
   return SceneMap(
     output, stem, key, name, scene, grid, classes, found, scores, thresholds, workdir, flags)
+
+
+def _plain(text: str) -> str:
+  """Returns a text of a record; "" if it has control characters, which a terminal may act on."""
+  return "" if any(unicodedata.category(letter) == "Cc" for letter in text) else text
 
 
 def _threshold(value: Any) -> float | None:
