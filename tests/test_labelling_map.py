@@ -211,7 +211,35 @@ def test_a_server_takes_over_what_a_killed_one_left_running(place, caplog, is_st
   assert calls(folder)[-1][0] == "--mode=predict"
   gone = record["process"] | {"started": record["process"]["started"] + 1}  # Another of this number.
   for mark in (record["process"], gone, {"pid": os.getpid()}, None, {"pid": "x", "started": 1}):
-    assert not left_process.is_running(mark)
+    assert not left_process.is_running(mark, map_job._COMMAND[-1], labels)
+
+
+@pytest.mark.parametrize("command", [
+  ["sleep", "60"], ["lgag_jax.main", "--output={}/other/tiles"], ["lgag_jax.main", "{}/labels/tiles"],
+  ["other", "--output={}/labels/tiles"], ["lgag_jax.main", "--output={}/labels/tiles"],
+  ["lgag_jax.main", "--mode=train", "--workdir=labels/run"],
+])
+@pytest.mark.parametrize("kind", [int, str])
+def test_only_a_process_that_makes_the_map_is_stopped(tmp_path, command, kind):
+  words = [word.format(tmp_path) for word in command]
+  if words[0] != "sleep":
+    words = [sys.executable, "-c", "import time; time.sleep(60)", *words]
+  (tmp_path / "labels").mkdir()
+  process = subprocess.Popen(words, cwd=tmp_path)
+  is_own = command[0] == "lgag_jax.main" and "labels" in command[-1] and (
+    command[-1].startswith("--"))
+  try:
+    record = left_process.identify(process.pid)
+    record["pid"] = kind(record["pid"])
+    left_process.stop(record, "lgag_jax.main", tmp_path / "labels")
+    if is_own:
+      assert process.wait(5) == -signal.SIGTERM
+    else:
+      with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(0.1)
+  finally:
+    process.kill()
+    process.wait()
 
 
 def test_a_failed_step_says_why(place):

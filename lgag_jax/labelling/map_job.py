@@ -71,9 +71,13 @@ class MapJob:
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
       record = files.read_json(self._folder / _RECORD)
       self._progress = Progress("done" if record["done"] else "stopped", answers=record["answers"])
-      if left_process.is_running(record.get("process")):
+      if self._is_left(record.get("process")):
         self._left = record["process"]
         self._progress = Progress("running", int(record["step"]), "", time.time(), record["answers"])
+
+  def _is_left(self, process: Any) -> bool:
+    """Returns whether a process of the record still makes this folder's map."""
+    return left_process.is_running(process, _COMMAND[-1], self._folder)
 
   def take_over(self) -> None:
     """Goes on with a map if a server that was killed has left its process running."""
@@ -106,7 +110,7 @@ class MapJob:
       if self._process:
         self._process.send_signal(signal.SIGTERM)
       elif self._left:
-        left_process.stop(self._left)
+        left_process.stop(self._left, _COMMAND[-1], self._folder)
     if self._thread:
       self._thread.join(_PATIENCE)
 
@@ -169,7 +173,7 @@ class MapJob:
     """Waits for a process of an earlier server, then does what is left of its map."""
     progress, steps = self._progress, self._steps()
     path = self._folder / f"{steps[progress.step].folder}.log"
-    while left_process.is_running(process):
+    while self._is_left(process):
       with contextlib.suppress(OSError):
         progress.line = f"Begun by an earlier server. {_last_line(path)}"
       time.sleep(0.5)
