@@ -149,14 +149,16 @@ def _read_digests(path: pathlib.Path) -> None:
 
 
 def _unpack(path: pathlib.Path) -> None:
-  target = path.parent / "out"
+  target, record = path.parent / "out", path.parent / ".out.json"
   try:
     _module("runtime.archives").unpack(path, target)
     assert all(entry.is_dir() or entry.is_file() for entry in target.rglob("*"))
     assert not any(entry.is_symlink() for entry in target.rglob("*"))
   finally:
-    left = [entry for entry in path.parent.iterdir() if entry not in (path, target)]
+    expected = (path, target, record) if target.exists() else (path,)
+    left = [entry for entry in path.parent.iterdir() if entry not in expected]
     shutil.rmtree(target, ignore_errors=True)
+    record.unlink(missing_ok=True)
   assert not left, f"left behind: {left}"
 
 

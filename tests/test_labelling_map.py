@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -228,7 +229,10 @@ def test_only_a_process_that_makes_the_map_is_stopped(tmp_path, command, kind):
   process = subprocess.Popen(words, cwd=tmp_path)
   is_own = command[0] == "lgag_jax.main" and "labels" in command[-1] and (
     command[-1].startswith("--"))
+  command_line = pathlib.Path("/proc", str(process.pid), "cmdline")
   try:
+    while os.fsencode(words[-1]) not in command_line.read_bytes():  # It is starting.
+      time.sleep(0.01)
     record = left_process.identify(process.pid)
     record["pid"] = kind(record["pid"])
     left_process.stop(record, "lgag_jax.main", tmp_path / "labels")

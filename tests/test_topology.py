@@ -256,6 +256,7 @@ def stopped(config, tmp_path_factory):
   return workdir, texts
 
 
+@pytest.mark.longest
 def test_a_signal_to_one_process_stops_both_at_one_step(stopped):
   workdir, texts = stopped
   step = saved_steps(workdir)[-1]
