@@ -94,7 +94,7 @@ def test_failures_cost_themselves_alone_and_the_rest_is_the_same(cluster, tmp_pa
 
 
 def own_workers():
-  """Returns the process ids of the workers of this process's cluster."""
+  """Returns the process ids of the workers of this process's cluster; a node ends with its agents."""
   parents, names = {}, {}
   for folder in pathlib.Path("/proc").glob("[0-9]*"):
     try:
@@ -108,7 +108,9 @@ def own_workers():
         return True
       pid = parents[pid]
     return False
-  return [pid for pid, name in names.items() if name.startswith(b"ray::") and is_own(pid)]
+  workers = [pid for pid, name in names.items()
+             if name.startswith(b"ray::") and b"Agent" not in name]
+  return [pid for pid in workers if is_own(pid)]
 
 
 @pytest.mark.longest
