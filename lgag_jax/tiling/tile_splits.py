@@ -90,30 +90,27 @@ def _without_shared_ground(
   pairs = zip(*shapely.STRtree(shapes).query(shapes, "intersects"), strict=True)
   shared = {paths[i] for i, j in pairs if i != j and _overlap(shapes[i], shapes[j])}
   held_out, owners = [], []
+  in_training: list[tuple[str, SceneTile, shapely.Polygon]] = []
   for path in shared:
-    tiles = (tile for tile in tile_grid.tiles(grids[path], settings))
-    extents = [_extent(tile) for tile in tiles if split_of(path.name, tile) == "validation"]
-    held_out.extend(outlines(grids[path], extents))
-    owners.extend([path.name] * len(extents))
+    tiles = tile_grid.tiles(grids[path], settings)
+    for tile, outline in zip(tiles, outlines(grids[path], list(map(_extent, tiles))), strict=True):
+      if (split := split_of(path.name, tile)) == "train":
+        in_training.append((path.name, tile, outline))
+      elif split == "validation":
+        held_out.append(outline)
+        owners.append(path.name)
   if not held_out:
     return split_of
   _LOG.warning(
     "%d scenes overlap others. Their training tiles on the ground of another scene's validation tiles "
     "are not used.", len(shared),
   )
-  validation, names = shapely.STRtree(held_out), np.array(owners)
-  by_name = {path.name: grids[path] for path in shared}
-
-  def split(name: str, tile: SceneTile) -> str:
-    own = split_of(name, tile)
-    if own != "train" or name not in by_name:
-      return own
-    (outline,) = outlines(by_name[name], [_extent(tile)])
+  validation, skipped = shapely.STRtree(held_out), set()
+  for name, tile, outline in in_training:
     near = validation.query(outline, "intersects")
-    others = validation.geometries[near[names[near] != name]]
-    return "" if any(_overlap(outline, other) for other in others) else own
-
-  return split
+    if any(owners[i] != name and _overlap(outline, held_out[i]) for i in near):
+      skipped.add((name, tile.row, tile.col))
+  return lambda name, tile: "" if (name, tile.row, tile.col) in skipped else split_of(name, tile)
 
 
 def _overlap(outline: shapely.Polygon, other: shapely.Polygon) -> bool:
