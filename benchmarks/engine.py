@@ -3,22 +3,26 @@
 python -m benchmarks.engine overhead --workdir=runs/demo --output=runs/overhead
 python -m benchmarks.engine many --output=runs/many --blocks=100000 --run=100000
 
-`overhead` maps a drawn area by the single-process path and by Ray with one mapper, and compares their
-rates. Both rates are those between the first and the last block: loading the network is left out.
+`overhead` maps a drawn area by the single-process path and by Ray with one mapper, in turns, and gives
+the median share of wall time and of processor time that Ray adds. Both are those between the first and
+the last block: loading the network is left out.
 `many` plans blocks, runs blocks without data through Ray, and scans an output in which all are mapped.
 Both print a line of JSON per measurement.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import math
 import pathlib
 import resource
 import shutil
+import statistics
 import time
 
 import numpy as np
+import psutil
 import rasterio
 import shapely
 from affine import Affine
@@ -34,7 +38,7 @@ from lgag_jax.mapping.loaded_model import load_model
 from lgag_jax.options.area import Area, Engine, Imagery
 
 _WEST, _NORTH, _EPSG = 640_000, 3_080_000, 32645
-_DRAWN = 1024  # Side of what is repeated.
+_DRAWN = 512  # Side of what is repeated.
 _RESOLUTION = 10.0
 _SIZE = BlockSize(192, 144, 28)
 
@@ -46,6 +50,7 @@ def main() -> None:
   parser.add_argument("--output", type=pathlib.Path, required=True)
   parser.add_argument("--side", type=int, default=4096, help="pixels of the drawn area, overhead")
   parser.add_argument("--block_size", type=int, default=1024, help="overhead")
+  parser.add_argument("--rounds", type=int, default=5, help="overhead")
   parser.add_argument("--blocks", type=int, default=100_000, help="many")
   parser.add_argument("--run", type=int, default=100_000, help="blocks that Ray runs, many")
   options = parser.parse_args()
@@ -57,29 +62,47 @@ def main() -> None:
 def measure_overhead(options: argparse.Namespace) -> None:
   """Maps the same blocks in this process and on Ray."""
   loaded = load_model(options.workdir)
-  area = Area(block_size=options.block_size)
+  area = Area(block_size=options.block_size, training_gsd=_RESOLUTION)  # Drawn patches have no ground.
   resolution, windows, size = network.plan_windows(loaded.training_scale, loaded.config, area)
   image = draw(options.output / "image.tif", options.side, resolution)
   channels = loaded.config.data.channels
   images = search.find_images(str(image), None, channels, Imagery())
   blocks = plan.plan_blocks(None, resolution, size, [one.footprint for one in images])
-  rates = {}
-  for name in ("local", "ray"):
-    job = AreaJob(
-      options.output / name, tuple(images), Imagery(), resolution, size, channels,
-      loaded.config.data.classes, "uint8", "benchmark",
-    )
-    times: list[float] = []
-    done = lambda block, error, times=times: times.append(time.monotonic())
-    if name == "local":
-      maps = network.BlockNetwork(loaded, windows, size, "uint8")
-      local_engine.run(job, blocks, maps, 1, done)
-    else:
-      make = NetworkMaker(options.workdir.absolute(), windows, size, "uint8")
-      ray_engine.run(job, blocks, make, Engine(engine="ray", mappers=1), done)
-    rates[name] = (len(times) - 1) * size.core**2 / 1e6 / (times[-1] - times[0])
-    report(what=name, blocks=len(blocks), side=size.core, mp_per_second=round(rates[name], 4))
-  report(what="overhead", share=round(rates["local"] / rates["ray"] - 1, 4))
+  maps = network.BlockNetwork(loaded, windows, size, "uint8")
+  make = NetworkMaker(options.workdir.absolute(), windows, size, "uint8")
+  shares: dict[str, list[float]] = {"wall": [], "cpu": []}
+  for number in range(options.rounds):
+    costs = {}
+    for name in ("local", "ray"):
+      job = AreaJob(
+        options.output / f"{name}{number}", tuple(images), Imagery(), resolution, size, channels,
+        loaded.config.data.classes, "uint8", "benchmark",
+      )
+      marks: list[tuple[float, float]] = []
+      done = lambda block, error, marks=marks: marks.append((time.monotonic(), cpu_seconds()))
+      if name == "local":
+        local_engine.run(job, blocks, maps, 1, done)
+      else:
+        ray_engine.run(job, blocks, make, Engine(engine="ray", mappers=1), done)
+      costs[name] = [last - first for first, last in zip(marks[0], marks[-1], strict=True)]
+      report(
+        what=name, blocks=len(blocks), side=size.core, cpu_seconds=round(costs[name][1], 1),
+        mp_per_second=round((len(blocks) - 1) * size.core**2 / 1e6 / costs[name][0], 3),
+      )
+    for kind, local, on_ray in zip(shares, costs["local"], costs["ray"], strict=True):
+      shares[kind].append(on_ray / local - 1)
+  medians = {kind: round(statistics.median(values), 3) for kind, values in shares.items()}
+  report(what="overhead", **medians)
+
+
+def cpu_seconds() -> float:
+  """Returns the processor time of this process and of all below it that live."""
+  own = psutil.Process()
+  seconds = 0.0
+  for process in (own, *own.children(recursive=True)):
+    with contextlib.suppress(psutil.NoSuchProcess):
+      seconds += sum(process.cpu_times()[:2])
+  return seconds
 
 
 def draw(path: pathlib.Path, side: int, resolution: float) -> pathlib.Path:

@@ -26,6 +26,7 @@ from lgag_jax.runtime import files
 from tests import conftest
 from tests.commands import call
 from tests.full_disk import fill_at
+from tests.test_colour_evidence import evidence_of
 from tests.untrained import GSD, SIDE, THRESHOLD, make_workdir, pictures
 
 RUN = """
@@ -53,7 +54,13 @@ def small(**fields):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-  return predict.load_model(make_workdir(tmp_path_factory.mktemp("run"), small()))
+  """Returns a network whose maps colours join, and for whose images they decide."""
+  rng = np.random.default_rng(3)
+  evidence = evidence_of(rng)
+  evidence.log_ratio[:] *= 0.3  # The network's part shows, too.
+  evidence.image_weights[:] = rng.normal(scale=0.2, size=evidence.image_weights.shape)
+  evidence.image_weights[:, -1] = 1.0  # All images are open.
+  return predict.load_model(make_workdir(tmp_path_factory.mktemp("run"), small(), evidence))
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +92,11 @@ def expected_outputs(model, images):
 def check(outputs, expected, thresholds):
   scores, probabilities, mask = expected
   assert scores.std() > 0.02  # Constant scores would prove nothing.
-  np.testing.assert_allclose(outputs["scores"], scores, atol=1e-4)
-  np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-4)
-  clear = (np.abs(scores - thresholds) > 1e-4).all(-1)
+  # A cell whose colours lie on the edge of two bins may fall into either, and is blurred.
+  near = np.abs(outputs["scores"] - scores) < 1e-4
+  assert near.mean() > 0.95
+  np.testing.assert_allclose(outputs["probabilities"], probabilities, atol=1e-3)
+  clear = (near & (np.abs(scores - thresholds) > 1e-4)).all(-1)
   np.testing.assert_array_equal(outputs["mask"][clear], mask[clear])
   assert outputs["mask"].dtype == np.uint8 and 0 < mask.mean() < 1
 

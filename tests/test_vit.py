@@ -228,6 +228,16 @@ def test_stages_compose_to_the_whole(name, split, tiny):
     np.testing.assert_allclose(got[..., : expected.shape[3]], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", SPECS)
+def test_one_program_serves_any_number_of_images(name, tiny):
+  model = vit.VARIANTS[name](output_stride=16)
+  (batch,) = jax.export.symbolic_shape("batch")
+  image = jax.ShapeDtypeStruct((batch, 32, 32, 3), np.float32)
+  halves = lambda v, x: model.apply(v, model.apply(v, x, last=2)[-1], first=3)
+  program = jax.export.export(jax.jit(halves))(shapes_of(model), image)
+  assert [y.shape[0] for y in program.out_avals] == [batch] * 2
+
+
 @pytest.mark.parametrize("first", [1, 2, 3, 4, 5])
 def test_network_trains_from_any_stage(first):
   config = configs.Config(

@@ -20,8 +20,11 @@ GSD = 2.0
 THRESHOLD = 0.25  # Between the lowest and the highest score of the random head.
 
 
-def make_workdir(folder, config):
-  """Writes to `folder` what a training of `config` writes, with an evaluation; returns the folder."""
+def make_workdir(folder, config, evidence=None):
+  """Writes to `folder` what a training of `config` writes, with an evaluation; returns the folder.
+
+  The network's maps are joined by `evidence`, a ColourEvidence, if there is any.
+  """
   mesh = sharding.make_mesh()
   _, _, state = restore.start(config, mesh, 1)
   rng = np.random.default_rng(5)
@@ -44,9 +47,11 @@ def make_workdir(folder, config):
   files.write_json(folder / "config.json", dataclasses.asdict(config))
   scale.save(scale.Scale(SIDE, GSD), folder)
   levels = {rule: [THRESHOLD] * len(config.data.classes) for rule in RULES}
-  files.write_json(
-    folder / "thresholds.json", {"step": 7, "maps": dict.fromkeys(map_names(config), levels)}
-  )
+  thresholds = {"step": 7, "maps": dict.fromkeys(map_names(config), levels)}
+  if evidence:
+    evidence.save(folder)
+    thresholds["colour_evidence"] = evidence.digest()
+  files.write_json(folder / "thresholds.json", thresholds)
   pixels = {"iou": 0.4321, "f1": 0.6, "precision": 0.7, "recall": 0.5, "landslide_pixels": 9}
   maps = {name: {"label_free": pixels} for name in map_names(config)}
   classes = {name: {"image": {"auc": 0.9}, "maps": maps} for name in config.data.classes}

@@ -137,7 +137,8 @@ def no_image_weights(classes: int) -> np.ndarray:
 
 def share_levels(log_ratio: Float[Array, "B h w C"]) -> Float[Array, "B C F"]:
   """Returns the log ratio that each of SHARES of an image's cells reaches."""
-  ordered = jnp.sort(log_ratio.reshape(len(log_ratio), -1, log_ratio.shape[-1]), axis=1)
+  count, *_, classes = log_ratio.shape  # The count may be a symbol: programs are exported for any.
+  ordered = jnp.sort(log_ratio.reshape(count, -1, classes), axis=1)
   counts = np.maximum(1, np.round(np.array(SHARES) * ordered.shape[1]).astype(int))
   return jnp.moveaxis(ordered[:, -counts], 1, -1)
 
@@ -193,8 +194,9 @@ def _blur(x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
   kernel = kernel / kernel.sum()
   for axis in (1, 2):
     size = x.shape[axis]
-    padding = [(radius, radius) if a == axis else (0, 0) for a in range(4)]
-    padded = jnp.pad(x, padding, mode="edge")
+    # In words that ONNX has: jnp.pad joins empty arrays, which ONNX takes for others.
+    first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, size - 1))
+    padded = jnp.concatenate([first] * radius + [x] + [last] * radius, axis=axis)
     parts = [
       k * jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i, k in enumerate(kernel)
     ]

@@ -137,7 +137,7 @@ class Stage(nn.Module):
     if self.start == 0:
       shape = (1, self.spec.prefix, self.spec.width)
       prefix = self.param("prefix", nn.initializers.normal(0.02), shape).astype(self.dtype)
-      x = jnp.concatenate([jnp.repeat(prefix, len(x), axis=0), x], axis=1)
+      x = jnp.concatenate([jnp.broadcast_to(prefix, (x.shape[0], *shape[1:])), x], axis=1)
     for index in range(self.start, self.stop):
       x = Block(self.spec, self.dtype, name=f"block{index}")(x, table)
     return x
@@ -189,12 +189,12 @@ class VisionTransformer(nn.Module):
     grid, table = x.shape[1:3], None
     if spec.positions == 0:
       table = rotation(grid, spec.prefix, spec.width // spec.heads)
-    tokens = x.reshape(len(x), -1, spec.width) if first <= 1 else _unpack(x, spec)
+    tokens = x.reshape(x.shape[0], -1, spec.width) if first <= 1 else _unpack(x, spec)
     stops = (0, *(self.tap_blocks or (spec.depth * quarter // 4 for quarter in range(1, 5))))
     for number in range(max(first, 1), last + 1):
       start, stop = stops[number - 1], stops[number]
       tokens = Stage(spec, start, stop, self.dtype, name=f"stage{number}")(tokens, table)
-      outputs.append(tokens[:, spec.prefix :].reshape(len(x), *grid, spec.width))
+      outputs.append(tokens[:, spec.prefix :].reshape(x.shape[0], *grid, spec.width))
     if 1 <= last <= 3:
       outputs[-1] = _pack(outputs[-1], tokens[:, : spec.prefix])
     return tuple(outputs)
@@ -203,7 +203,7 @@ class VisionTransformer(nn.Module):
 def _pack(patches: Float[Array, "B h w D"], prefix: Float[Array, "B P D"]) -> Array:
   """Appends the prefix tokens to the channels of every cell."""
   spread = jnp.broadcast_to(
-    prefix.reshape(len(prefix), 1, 1, -1), (*patches.shape[:3], prefix.shape[1] * prefix.shape[2])
+    prefix.reshape(prefix.shape[0], 1, 1, -1), (*patches.shape[:3], prefix.shape[1] * prefix.shape[2])
   )
   return jnp.concatenate([patches, spread], axis=-1)
 
@@ -215,8 +215,8 @@ def _unpack(x: Float[Array, "B h w E"], spec: Spec) -> Float[Array, "B T D"]:
       f"the input has {x.shape[3]} channels; continue from the last output of a call that ended one"
       f" stage earlier, which has {(1 + spec.prefix) * spec.width}"
     )
-  patches = x[..., : spec.width].reshape(len(x), -1, spec.width)
-  prefix = x[:, 0, 0, spec.width :].reshape(len(x), spec.prefix, spec.width)
+  patches = x[..., : spec.width].reshape(x.shape[0], -1, spec.width)
+  prefix = x[:, 0, 0, spec.width :].reshape(x.shape[0], spec.prefix, spec.width)
   return jnp.concatenate([prefix, patches], axis=1)
 
 
