@@ -1,4 +1,7 @@
-"""Serves a folder over HTTP with ranges; some answers are an error, end too early or never come."""
+"""Serves a folder over HTTP with ranges; some answers are an error, end too early or never come.
+
+A folder of buckets is served as S3 does, bucket and key in the path.
+"""
 
 import contextlib
 import http.server
@@ -12,10 +15,11 @@ STALL_SECONDS = 4.0
 
 
 @contextlib.contextmanager
-def serve(folder, faults=()):
+def serve(folder, faults=(), signed_by=None):
   """Yields (address, log): `faults` are the faults of the requests in turn, "" for none.
 
   A fault is "503", "truncate" or "stall". They begin again at the end. The log gets (fault, path).
+  Requests that the access key `signed_by` has not signed are refused; with "", those that are signed.
   """
   log, turns, ended = [], itertools.cycle(faults or ("",)), threading.Event()
   lock = threading.Lock()
@@ -33,6 +37,9 @@ def serve(folder, faults=()):
       path = pathlib.Path(folder, urllib.parse.unquote(self.path.lstrip("/").partition("?")[0]))
       if not path.is_file():
         return self.answer(404, b"")
+      signed = re.search(r"Credential=(\w+)/", self.headers.get("Authorization", ""))
+      if signed_by is not None and signed_by != (signed[1] if signed else ""):
+        return self.answer(403, b"<Error><Code>AccessDenied</Code></Error>")
       with lock:
         fault = next(turns)
         log.append((fault, self.path))

@@ -17,7 +17,7 @@ from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.network_maker import NetworkMaker
 from lgag_jax.blocks.plan import Block
-from lgag_jax.catalogues import search, value_types
+from lgag_jax.catalogues import addresses, search, value_types
 from lgag_jax.catalogues.images import Image
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.imagery import scaling
@@ -82,7 +82,7 @@ def map_area(
     "%d images, %d blocks of %d x %d pixels at %g m.", len(images), len(blocks), size.core, size.core,
     resolution,
   )
-  tracing = _tracing(loaded, area, windows, resolution, images, pathlib.PurePath(source).name)
+  tracing = _tracing(loaded, area, windows, resolution, images, source)
   engine_run = _engine(loaded, windows, job, engine, method_file)
   number, count = area.part_of
   area_results.require_own(output)
@@ -128,7 +128,8 @@ def map_missing(job: AreaJob, blocks: Sequence[Block], run: Run) -> dict[str, st
   def done(block: Block, error: Exception | None) -> None:
     finished[0] += 1
     if error is not None:
-      failed[block.name] = " ".join(str(error).split()) or type(error).__name__
+      text = " ".join(addresses.without_queries(str(error)).split())
+      failed[block.name] = text or type(error).__name__
       _LOG.warning("Skipped block %s: %s", block.name, failed[block.name])
     progress.advance(pixels, f"{finished[0]}/{len(blocks)} blocks, {len(failed)} failed")
 
@@ -194,7 +195,8 @@ def _tracing(
 ) -> Tracing:
   options = area.maps()
   days = {image.time.date().isoformat() if image.time else "" for image in images}
-  provenance = scene_plans.provenance(loaded, options, resolution, source)
+  name = pathlib.PurePath(addresses.without_queries(source)).name
+  provenance = scene_plans.provenance(loaded, options, resolution, name)
   if len(days) == 1:
     provenance = dataclasses.replace(provenance, image_date=next(iter(days)))
   return Tracing(

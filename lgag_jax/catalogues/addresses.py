@@ -13,6 +13,8 @@ from urllib3.util import parse_url
 
 SCHEMES = ("http", "https", "s3")
 _MAX_LENGTH = 8192
+_HOST = re.compile(r"(\[[^@\]]*\]|[^:@]*)(:\d*)?")  # With a port, but no name and no password.
+_QUERY = re.compile(r"((?:https?|s3)://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 
 
 class AddressError(ValueError):
@@ -28,7 +30,7 @@ def resolve(address: str, base: str, *, allow_remote: bool) -> str:
   """Returns the absolute address of what the file `base` names; a local one is a path.
 
   Raises AddressError for an address that only GDAL knows (/vsi...), for one at a server unless
-  `allow_remote`, and for a local path in a remote file.
+  `allow_remote`, for one with a password, and for a local path in a remote file.
   """
   if not address or len(address) > _MAX_LENGTH or not address.isprintable():
     raise AddressError(f"{base} names {address[:100]!r}, which is no address. Restore it.")
@@ -41,6 +43,7 @@ def resolve(address: str, base: str, *, allow_remote: bool) -> str:
         f"{base} names {address[:200]}, which is at a server, and a local file may not make lgag reach "
         "out. Allow it with --remote, or copy the images to this disk."
       )
+    require_no_password(address)
     return address
   if is_remote(base):
     raise AddressError(f"{base} names {address[:200]!r}: a remote catalogue may not name local files.")
@@ -63,11 +66,25 @@ def identity(address: str) -> str:
   return parse_url(address)._replace(fragment=None).url  # As requests asks for it.
 
 
-def gdal_name(address: str) -> str:
-  """Returns GDAL's name of an address at a server; raises AddressError for credentials in it."""
+def require_no_password(address: str) -> None:
+  """Raises AddressError for an address with a name or password: files and messages would show it."""
   parts = urllib.parse.urlsplit(address)
-  if parts.username or parts.password:
-    raise AddressError(f"{parts.hostname}: an address must not hold a password. Remove it.")
+  # A key of S3 may hold a slash, which ends the host too early.
+  if not _HOST.fullmatch(parts.netloc) or (parts.scheme.lower() == "s3" and ":" in parts.netloc):
+    raise AddressError(
+      f"{parts.scheme}://...: an address must not hold a name or a password. Remove it. For S3, set "
+      "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
+    )
+
+
+def without_queries(text: str) -> str:
+  """Returns a text whose addresses end before their queries, which may hold signatures."""
+  return _QUERY.sub(r"\1", text)
+
+
+def gdal_name(address: str) -> str:
+  """Returns GDAL's name of an address at a server."""
+  parts = urllib.parse.urlsplit(address)
   if parts.scheme.lower() == "s3":
     return f"/vsis3/{parts.netloc}{parts.path}"
   return f"/vsicurl/{address}"

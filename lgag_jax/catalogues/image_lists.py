@@ -61,8 +61,9 @@ def _read(address: str, channels: int, settings: Imagery) -> Image:
       return bands, tuple(value_types.type_as_read(raster, band, settings) for band in bands), footprint
 
   bands, types, footprint = open_image.repeated(read, address, settings)
+  source = addresses.without_queries(address)
   return Image(
-    pathlib.PurePosixPath(address).name, bands, footprint, source=address,
+    pathlib.PurePosixPath(source).name, bands, footprint, source=source,
     version=file_version(address), types=types,
   )
 

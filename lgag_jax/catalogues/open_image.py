@@ -78,6 +78,7 @@ def repeated(read: Callable[[], _Value], address: str, settings: Imagery) -> _Va
       return read()
     except (ImageError, RasterioError, CPLE_BaseError, OSError) as error:
       pause = min(_PAUSE * 2**number, _LONGEST_PAUSE)
-      _LOG.info("%s: %s. Trying again in %g s.", address, error, pause)
+      text = addresses.without_queries(f"{address}: {error}")
+      _LOG.info("%s. Trying again in %g s.", text.rstrip("."), pause)
       time.sleep(pause)
   return read()

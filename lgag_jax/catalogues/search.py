@@ -26,7 +26,9 @@ def find_images(
   if settings.assets and len(settings.assets) != channels:
     raise ValueError(f"--assets={','.join(settings.assets)}: the model needs {channels} bands.")
   path = pathlib.Path(source)
-  if not addresses.is_remote(source) and path.is_dir():
+  if addresses.is_remote(source):
+    addresses.require_no_password(source)
+  elif path.is_dir():
     inside = [path / name for name in _CATALOGUE_NAMES if (path / name).is_file()]
     source = str(inside[0]) if inside else source
   if _is_catalogue(source):
@@ -95,8 +97,8 @@ def _image(item: pystac.Item, channels: int, settings: Imagery, resolve, base: s
   files = dict.fromkeys(band.address for band in (*bands, *([classes] if classes else ())))
   version = [str(item.properties.get("updated", "")), *map(image_lists.file_version, files)]
   return Image(
-    item.id, bands, _footprint(item, base), _time(item), _cloud_cover(item), classes, base,
-    "\n".join(version),
+    item.id, bands, _footprint(item, base), _time(item), _cloud_cover(item), classes,
+    addresses.without_queries(base), "\n".join(version),
   )
 
 

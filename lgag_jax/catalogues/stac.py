@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-import pyarrow.fs
 import pystac
 import pystac_client
 import requests
@@ -17,7 +16,7 @@ from requests.adapters import HTTPAdapter
 from shapely.geometry.base import BaseGeometry
 from urllib3.util.retry import Retry
 
-from lgag_jax.catalogues import addresses, open_image
+from lgag_jax.catalogues import addresses, buckets, open_image
 from lgag_jax.options.area import Imagery
 
 _MAX_BYTES = 64 << 20  # Of a JSON file.
@@ -155,9 +154,7 @@ class _JsonReader:
       with path.open("rb") as file:
         return _limited(file.read(_MAX_BYTES + 1), address)
     if address.lower().startswith("s3:"):
-      system, path = pyarrow.fs.FileSystem.from_uri(address)
-      with system.open_input_stream(path) as file:
-        return _limited(file.read(_MAX_BYTES + 1), address)
+      return _limited(buckets.read(address, _MAX_BYTES + 1, self._settings), address)
     with self._session.get(address, timeout=self._settings.timeout, stream=True) as response:
       response.raise_for_status()
       return _read_limited(response, address)
