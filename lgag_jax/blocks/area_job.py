@@ -10,13 +10,14 @@ import time
 from collections.abc import Callable, Sequence
 
 import jax
+from shapely.geometry.base import BaseGeometry
 
 from lgag_jax.blocks import area_results, local_engine, map_block, network, part_lock, plan
 from lgag_jax.blocks.area_results import AreaResult
 from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.network_maker import NetworkMaker
-from lgag_jax.blocks.plan import Block
+from lgag_jax.blocks.plan import Block, BlockSize
 from lgag_jax.catalogues import addresses, search, value_types
 from lgag_jax.catalogues.images import Image
 from lgag_jax.geo.scale import WindowPlan
@@ -61,14 +62,10 @@ def map_area(
   output_folder.require_usable(output)
   outline = search.area_of(imagery.area)
   loaded = load_model(workdir)
-  if loaded.config.data.paired:
-    raise ValueError(
-      f"{workdir} compares images before and after an event, and --mode=map reads one image: use "
-      "--mode=predict with --before."
-    )
+  _require_dates(loaded, imagery)
   resolution, windows, size = network.plan_windows(loaded.training_scale, loaded.config, area)
   images = search.find_images(source, outline, loaded.config.data.channels, imagery)
-  blocks = plan.plan_blocks(outline, resolution, size, [image.footprint for image in images])
+  blocks = _plan(outline, resolution, size, images)
   if not blocks:
     raise ValueError(f"--input={source}: no image lies on --area={imagery.area}.")
   data = loaded.config.data
@@ -92,6 +89,37 @@ def map_area(
     if count > 1:
       return AreaResult(len(blocks[number::count]), failed, None)
     return area_results.join(job, blocks, tracing, outline, failed)
+
+
+def _require_dates(loaded: LoadedModel, imagery: Imagery) -> None:
+  """Raises ValueError if the days before the event are not known, or are of no use to the network."""
+  if loaded.config.data.paired and not imagery.before_dates:
+    raise ValueError(
+      f"{loaded.workdir} compares images before and after an event: say which days of a STAC catalogue "
+      "are which, such as --before_dates=2015-03-01/2015-04-20 --dates=2015-04-26/2015-05-31. For two "
+      "files use --mode=predict with --before."
+    )
+  if imagery.before_dates and not loaded.config.data.paired:
+    raise ValueError(
+      f"--before_dates={imagery.before_dates}: this network maps images of one date. Omit it, or train "
+      "a network for pairs with --config.data.before."
+    )
+
+
+def _plan(
+  outline: BaseGeometry | None, resolution: float, size: BlockSize, images: Sequence[Image]
+) -> list[Block]:
+  """Returns the blocks with images after the event; warns of those without one before it."""
+  found = plan.plan_blocks(outline, resolution, size, [image.footprint for image in images])
+  dates = {block: {images[i].before for i in block.images} for block in found}
+  blocks = [block for block in found if False in dates[block]]
+  alone = sum(True not in dates[block] for block in blocks)
+  if alone and any(image.before for image in images):
+    _LOG.warning(
+      "%d of %d blocks have no image before the event, and so no data. Extend --before_dates.", alone,
+      len(blocks),
+    )
+  return blocks
 
 
 def refuse_mixed_types(job: AreaJob, blocks: Sequence[Block]) -> None:
@@ -194,7 +222,9 @@ def _tracing(
   source: str,
 ) -> Tracing:
   options = area.maps()
-  days = {image.time.date().isoformat() if image.time else "" for image in images}
+  days = {
+    image.time.date().isoformat() if image.time else "" for image in images if not image.before
+  }
   name = pathlib.PurePath(addresses.without_queries(source)).name
   provenance = scene_plans.provenance(loaded, options, resolution, name)
   if len(days) == 1:

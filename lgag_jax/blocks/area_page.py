@@ -23,8 +23,8 @@ from lgag_jax.runtime import files
 PAGE, PICTURE = "report.html", "quick_look.png"
 # Of `Imagery`: those that the maps depend on.
 _OPTIONS = (
-  "area", "dates", "max_cloud", "collections", "assets", "composite", "cloud_mask", "cloud_classes",
-  "values",
+  "area", "dates", "before_dates", "max_cloud", "collections", "assets", "composite", "cloud_mask",
+  "cloud_classes", "values",
 )
 
 
@@ -114,10 +114,12 @@ def _origin(job: AreaJob, provenance: Provenance, manifest: Mapping[str, Any]) -
   """Returns what made the maps."""
   levels = zip(job.classes, provenance.thresholds, strict=False)
   zones = ", ".join(f"EPSG:{epsg}" for epsg in manifest["zones"])
+  dated = {before: [one for one in job.images if one.before == before] for before in (False, True)}
   rows = [
     ("network", manifest["method"]),
     ("threshold", ", ".join(f"{name}: {level:.3f}" for name, level in levels)),
-    ("images", _images(job.images)),
+    ("images", _images(dated[False])),
+    *([("images before the event", _images(dated[True]))] if dated[True] else []),
     ("options", _options(manifest["imagery"])),
     ("ground resolution", f"{manifest['resolution']:g} m per pixel"),
     ("blocks", f"{manifest['blocks']:,}, each {job.size.core:,} x {job.size.core:,} pixels, {zones}"),

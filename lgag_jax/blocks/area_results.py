@@ -155,7 +155,10 @@ def _write_manifest(
     "imagery": dataclasses.asdict(job.imagery), "blocks": len(blocks),
     "zones": sorted({block.epsg for block in blocks}), "failed": dict(failed), "files": list(names),
     "min_area_m2": tracing.min_area, "simplify_m": tracing.simplify,
-    "images": [{"name": image.name, "source": image.source, "key": image.key} for image in job.images],
+    "images": [
+      {"name": image.name, "source": image.source, "key": image.key, "before": image.before}
+      for image in job.images
+    ],
   }
   # Under a name of its own, since several jobs of an array may write it.
   staged = job.output / map_block.UNFINISHED / f"{uuid.uuid4().hex}.json"

@@ -11,7 +11,7 @@ import os
 import pathlib
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from lgag_jax.blocks.plan import Block, BlockSize, block_grid
 from lgag_jax.catalogues import composites, value_types
 from lgag_jax.catalogues.images import Image
 from lgag_jax.catalogues.value_types import Divisor
+from lgag_jax.geo.grid import Grid
 from lgag_jax.mapping import rasters, regions
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.options.area import Imagery
@@ -76,12 +77,29 @@ def read_block(job: AreaJob, block: Block) -> BlockPixels:
   Without any valid pixel, its arrays are empty.
   """
   grid = block_grid(block, job.resolution, job.size, halo=True)
-  images = [job.images[i] for i in block.images]
-  values, valid = composites.read_composite(images, grid, job.channels, job.imagery, job.divisor)
+  values, valid = _read_dates(job, [job.images[i] for i in block.images], grid)
   beyond = _missing_beyond(valid, job.size)
   if not valid.any():  # Nothing to send to another process.
     values, valid = values[:0, :0], valid[:0, :0]
   return BlockPixels(grid, values, valid, beyond)
+
+
+def _read_dates(
+  job: AreaJob, images: Sequence[Image], grid: Grid
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns the composite of each date, after and before, as further bands, and where all are valid."""
+  read = lambda before: composites.read_composite(
+    [image for image in images if image.before == before], grid, job.channels, job.imagery, job.divisor
+  )
+  after, valid = read(False)
+  if not job.imagery.before_dates or not valid.any():
+    return after, valid
+  before, also_valid = read(True)
+  valid &= also_valid
+  if valid.any():
+    dates = (("The image after the event", after.dtype), ("the image before it", before.dtype))
+    value_types.require_one(dates, job.divisor)
+  return np.concatenate([after, before], axis=-1), valid
 
 
 def network_map(block: Block, pixels: BlockPixels, network: Network) -> BlockMap | None:

@@ -119,8 +119,11 @@ def _outline(grid: Grid) -> tuple[dict[str, Any], list[float]]:
 
 
 def _times(images: Sequence[Image]) -> dict[str, Any]:
-  """Returns when images were taken; without any date, an item has that of its making."""
-  times = sorted(image.time for image in images if image.time)
+  """Returns when images were taken; without any date, an item has that of its making.
+
+  Those before the event do not count: a map is of the ground after it.
+  """
+  times = sorted(image.time for image in images if image.time and not image.before)
   if not times:
     return {"datetime": _text(datetime.datetime.now(datetime.UTC))}
   if times[0] == times[-1]:

@@ -34,6 +34,7 @@ class Image:
   source: str = ""  # Of its item in the catalogue.
   version: str = ""  # Changes when the image changes.
   types: tuple[np.dtype, ...] = ()  # Of each band as it is read; () where only its files say them.
+  before: bool = False  # Whether it shows the ground before the event, for a network of pairs.
 
   @property
   def label(self) -> str:
@@ -47,6 +48,7 @@ class Image:
     """Identifies the image's pixels."""
     parts = [self.name, self.version, *map(dataclasses.astuple, self.bands)]
     parts.append(self.classes and dataclasses.astuple(self.classes))
+    parts += ["before"] if self.before else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

@@ -1,5 +1,6 @@
 """Finds the images to map: reads a catalogue or a list, and filters it."""
 
+import dataclasses
 import datetime
 import pathlib
 
@@ -20,11 +21,24 @@ def find_images(
 ) -> list[Image]:
   """Returns the images of `source` on `area` that pass the filters, in the order of the composite.
 
+  With --before_dates, the images before the event follow those after it.
   `source` is a STAC catalogue, collection, item or API, an image, a list (.txt), a folder or a glob.
   Raises ValueError if none passes, and AddressError if a local file names one at a server.
   """
   if settings.assets and len(settings.assets) != channels:
     raise ValueError(f"--assets={','.join(settings.assets)}: the model needs {channels} bands.")
+  images = _find(source, area, channels, settings, "dates")
+  if not settings.before_dates:
+    return images
+  earlier = dataclasses.replace(settings, dates=settings.before_dates, before_dates="")
+  before = _find(source, area, channels, earlier, "before_dates")
+  return [*images, *(dataclasses.replace(image, before=True) for image in before)]
+
+
+def _find(
+  source: str, area: BaseGeometry | None, channels: int, settings: Imagery, dates: str
+) -> list[Image]:
+  """Returns the images of one date; `dates` is the name of the flag that says which."""
   path = pathlib.Path(source)
   if addresses.is_remote(source):
     addresses.require_no_password(source)
@@ -40,7 +54,8 @@ def find_images(
   images = [image for image in images if area is None or image.footprint.intersects(area)]
   if not images:
     raise ValueError(
-      f"--input={source}: none of {total} images passes --area, --dates, --max_cloud and --collections."
+      f"--input={source}: none of {total} images passes --area, --{dates}, --max_cloud and "
+      "--collections."
     )
   return in_order(images, settings.composite)
 

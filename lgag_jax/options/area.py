@@ -28,6 +28,9 @@ class Imagery:
   dates: str = flag("", (
     "the first and the last day of the imagery, such as 2015-04-26/2015-05-31. Images without a date "
     "are skipped."))
+  before_dates: str = flag("", (
+    "for a network of pairs, the first and the last day of the images before the event, such as "
+    "2015-03-01/2015-04-20. --dates then says which images are after it."))
   max_cloud: float = flag(100.0, (
     "the highest cloud cover of an image in percent (eo:cloud_cover). Below 100, images that do not "
     "state theirs are skipped."))
@@ -63,15 +66,25 @@ class Imagery:
     require(0 <= self.retries <= 20, self, "retries", "from 0 to 20")
     require(1 <= self.readers <= 64, self, "readers", "from 1 to 64")
     require(not self.dates or self.days, self, "dates", "two days such as 2015-04-26/2015-05-31")
+    if self.before_dates:
+      before = _days(self.before_dates)
+      require(before, self, "before_dates", "two days such as 2015-03-01/2015-04-20")
+      require(
+        before and self.days and before[1] < self.days[0], self, "before_dates", "days before --dates"
+      )
 
   @property
   def days(self) -> tuple[datetime.date, datetime.date] | None:
     """The first and the last day; None if there is no limit."""
-    first, _, last = self.dates.partition("/")
-    with contextlib.suppress(ValueError):
-      days = datetime.date.fromisoformat(first), datetime.date.fromisoformat(last or first)
-      return days if days[0] <= days[1] else None
-    return None
+    return _days(self.dates)
+
+
+def _days(dates: str) -> tuple[datetime.date, datetime.date] | None:
+  first, _, last = dates.partition("/")
+  with contextlib.suppress(ValueError):
+    days = datetime.date.fromisoformat(first), datetime.date.fromisoformat(last or first)
+    return days if days[0] <= days[1] else None
+  return None
 
 
 @dataclasses.dataclass(frozen=True)
