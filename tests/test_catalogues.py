@@ -17,6 +17,7 @@ from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
 from tests import area_data, faulty_server
 from tests.area_data import EPSG, NAMES, NORTH, WEST
+from tests.test_clouds import QA_PIXEL, SCL
 from tests.untrained import GSD
 
 RGB = Imagery(assets=NAMES)
@@ -128,17 +129,58 @@ def test_composites(tmp_path):
       np.testing.assert_array_equal(pixels[row, col], np.round(np.median(layers, axis=0)))
 
 
-def test_clouds_of_the_scene_classification_are_no_data(tmp_path):
-  classes = np.full((40, 50), 4, np.uint8)
-  classes[10:20, 5:15] = 9
-  image = area_data.write_cog(tmp_path / "image.tif", values(0))
-  scl = area_data.write_cog(tmp_path / "scl.tif", classes)
-  made = area_data.item("a", {"image": image, "scl": scl}, tmp_path)
-  made.assets["scl"].roles = ["metadata"]
+def with_clouds(folder, key, hidden, *, file="mask", nodata=None, cloud=40.0):
+  """Writes an item of an image and a mask, whose key in the catalogue is `key`."""
+  image = area_data.write_cog(folder / "image.tif", values(0))
+  mask = area_data.write_cog(folder / f"{file}.tif", hidden, nodata=nodata)
+  made = area_data.item("a", {"image": image, key: mask}, folder, cloud=cloud)
+  made.assets[key].roles = ["metadata"]
+  return made
+
+
+@pytest.mark.parametrize(("key", "file", "nodata"), [
+  ("scl", "m", None), ("SCL", "m", 0), ("qa_pixel", "m", 1), ("QA", "LC08_QA_PIXEL", None),
+])
+def test_clouds_of_both_products_are_no_data(tmp_path, key, file, nodata):
+  expected = SCL if "scl" in key.lower() else QA_PIXEL
+  dtype = np.uint8 if expected is SCL else np.uint16
+  classes = np.resize(np.array(list(expected), dtype), (40, 50))
+  made = with_clouds(tmp_path, key, classes, file=file, nodata=nodata)
+  names = (key.lower(),) if key == "QA" else Imagery().cloud_mask
+  _, valid = composite(tmp_path, [made], Imagery(cloud_mask=names))
+  np.testing.assert_array_equal(valid, ~np.vectorize(expected.get)(classes))
+  assert composite(tmp_path, [made], Imagery(cloud_mask=()))[1].all()
+
+
+def test_ground_that_a_cloud_mask_does_not_cover_is_no_data(tmp_path):
+  made = with_clouds(tmp_path, "qa_pixel", np.full((20, 50), 21824, np.uint16))
   _, valid = composite(tmp_path, [made])
-  np.testing.assert_array_equal(valid, classes == 4)
-  assert composite(tmp_path, [made], Imagery(cloud_mask=""))[1].all()
-  assert composite(tmp_path, [made], Imagery(cloud_classes=(3,)))[1].all()
+  assert valid[:20].all() and not valid[20:].any()
+
+
+def test_classes_of_other_masks_are_named(tmp_path):
+  classes = np.resize(np.arange(5, dtype=np.uint8), (40, 50))
+  made = with_clouds(tmp_path, "fmask", classes)
+  _, valid = composite(tmp_path, [made], Imagery(cloud_mask=("fmask",), cloud_classes=(2, 4)))
+  np.testing.assert_array_equal(valid, ~np.isin(classes, (2, 4)))
+  with pytest.raises(ValueError, match=r"item a: fmask is neither SCL .*--cloud_classes=2,4"):
+    composite(tmp_path, [made], Imagery(cloud_mask=("fmask",)))
+  made = with_clouds(tmp_path, "scl", classes)
+  _, valid = composite(tmp_path, [made], Imagery(cloud_classes=(3,)))
+  np.testing.assert_array_equal(valid, classes != 3)
+  made = with_clouds(tmp_path, "qa_pixel", classes)
+  with pytest.raises(ValueError, match="item a: qa_pixel holds bits, not the values of"):
+    composite(tmp_path, [made], Imagery(cloud_classes=(2, 4)))
+
+
+def test_clouds_without_a_mask_are_warned_of(tmp_path, caplog):
+  composite(tmp_path, [with_clouds(tmp_path, "scl", np.full((40, 50), 4, np.uint8))])
+  composite(tmp_path, [with_clouds(tmp_path, "other", np.full((40, 50), 4, np.uint8), cloud=0.0)])
+  made = with_clouds(tmp_path, "other", np.full((40, 50), 4, np.uint8))
+  composite(tmp_path, [made], Imagery(cloud_mask=()))
+  assert not caplog.text
+  composite(tmp_path, [made])
+  assert "1 of 1 images have clouds (eo:cloud_cover), but no asset scl or qa_pixel" in caplog.text
 
 
 def test_scale_and_offset_of_files_and_catalogues(tmp_path):

@@ -81,15 +81,15 @@ def valid_of(files, window=None, shape=None):
 def test_each_product_hides_clouds_and_what_it_does_not_know(tmp_path, kind, expected):
   values = np.array(sorted(expected), np.int32)
   assert cloud_kinds.kind_of(values, tmp_path / "x.tif") == kind
-  hidden = cloud_kinds.clouded(values, kind) | cloud_kinds.unknown(values, kind)
+  hidden = cloud_kinds.hidden(values, kind)
   assert dict(zip(values.tolist(), hidden.tolist(), strict=True)) == expected
   assert not (cloud_kinds.clouded(values, kind) & cloud_kinds.unknown(values, kind)).any()
   assert cloud_kinds.unknown(np.array([cloud_kinds.UNKNOWN]), kind).all()
 
 
-def test_kinds_and_classes_are_those_of_the_flags():
+def test_kinds_are_those_of_the_flags():
   assert set(cloud_kinds.NAMES) == set(cloud_masks.KINDS)
-  assert {cloud_kinds.SCL_NO_DATA, *cloud_kinds.SCL_CLOUDED} == set(area.Imagery().cloud_classes)
+  assert [cloud_kinds.named(name) for name in area.Imagery().cloud_mask] == [["scl"], ["qa_pixel"]]
 
 
 @pytest.mark.parametrize(("values", "name", "asked", "kind"), [

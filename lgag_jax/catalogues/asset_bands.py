@@ -1,14 +1,18 @@
-"""Chooses the bands of an image: by the keys of STAC assets, by names of bands, or by numbers."""
+"""Chooses the bands of an image, and its cloud mask, by the keys of STAC assets, names or numbers."""
 
+import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pystac
 
-from lgag_jax.catalogues.images import Band
+from lgag_jax.catalogues.images import Band, CloudMask
+from lgag_jax.imagery import cloud_kinds
+from lgag_jax.options.area import Imagery
 
 _HIDDEN_ROLES = {"thumbnail", "overview", "metadata"}
 _DEFAULT_KEY = "visual"
+_BITS = "qa_pixel"
 
 
 def choose(
@@ -30,10 +34,31 @@ def choose(
   return tuple(_named(item, name, resolve) for name in names)
 
 
-def classes_of(item: pystac.Item, key: str, resolve: Callable[[str], str]) -> Band | None:
-  """Returns the asset with the classes of an item's pixels; None if it has none."""
-  asset = item.assets.get(key) if key else None
-  return Band(resolve(asset.href)) if asset else None
+def cloud_mask_of(
+  item: pystac.Item, settings: Imagery, resolve: Callable[[str], str]
+) -> CloudMask | None:
+  """Returns the first cloud mask that an item has, by the keys of assets in small letters or capitals.
+
+  Raises ValueError naming one whose values mean nothing that is known.
+  """
+  assets = {str(key).lower(): (key, asset) for key, asset in item.assets.items()}
+  for name in settings.cloud_mask:
+    if name.lower() not in assets:
+      continue
+    key, asset = assets[name.lower()]
+    file = pathlib.PurePosixPath(asset.href.partition("?")[0]).name
+    kinds = cloud_kinds.named(key) or cloud_kinds.named(file)
+    if settings.cloud_classes and kinds == [_BITS]:
+      raise ValueError(
+        f"item {item.id}: {key} holds bits, not the values of --cloud_classes: leave this flag out."
+      )
+    if not settings.cloud_classes and len(kinds) != 1:
+      raise ValueError(
+        f"item {item.id}: {key} is neither SCL of Sentinel-2 nor QA_PIXEL of Landsat by its name. Say "
+        "which of its values count as nodata, such as --cloud_classes=2,4."
+      )
+    return CloudMask(resolve(asset.href), "" if settings.cloud_classes else kinds[0])
+  return None
 
 
 def _only_image(item: pystac.Item) -> pystac.Asset:

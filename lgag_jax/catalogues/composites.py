@@ -14,12 +14,12 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
 from lgag_jax.catalogues import missing_pixels, open_image, value_types
-from lgag_jax.catalogues.images import Band, Image
+from lgag_jax.catalogues.images import Band, CloudMask, Image
 from lgag_jax.catalogues.value_types import Divisor
 from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.windows import parts_below
-from lgag_jax.imagery import opening
+from lgag_jax.imagery import cloud_kinds, opening
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
 
@@ -117,10 +117,9 @@ def read_image(
     ((f"{image.label}, band {position + 1} of the model", layers[position].dtype)
      for position in range(len(image.bands))), divisor,
   )
-  if image.classes and valid.any():
-    read = functools.partial(_read_classes, image.classes, grid, settings)
-    classes = open_image.repeated(read, image.classes.address, settings)
-    valid &= ~np.isin(classes, settings.cloud_classes)
+  if image.clouds and valid.any():
+    read = functools.partial(_read_clouds, image.clouds, grid, settings)
+    valid &= ~open_image.repeated(read, image.clouds.address, settings)
   return np.stack([layers[position] for position in range(len(image.bands))], axis=-1), valid
 
 
@@ -152,12 +151,14 @@ def _read_file(
   return layers, valid
 
 
-def _read_classes(band: Band, grid: Grid, settings: Imagery) -> np.ndarray:
-  with (
-    open_image.open_image(band.address, settings) as raster,
-    opening.error_context(band.address, _REMEDY),
-  ):
-    return _warp(raster, band.address, [band.number], None, grid, Resampling.nearest)[0][0]
+def _read_clouds(clouds: CloudMask, grid: Grid, settings: Imagery) -> np.ndarray:
+  """Returns where clouds hide a grid, bool[H, W]. Nodata and ground outside the file are read as 0."""
+  address = clouds.address
+  with open_image.open_image(address, settings) as raster, opening.error_context(address, _REMEDY):
+    values = _warp(raster, address, [1], None, grid, Resampling.nearest)[0][0]
+  if not clouds.kind:
+    return np.isin(values, settings.cloud_classes)
+  return cloud_kinds.hidden(values.astype(np.int32), clouds.kind)
 
 
 def _warp(

@@ -22,6 +22,14 @@ class Band:
 
 
 @dataclasses.dataclass(frozen=True)
+class CloudMask:
+  """A file that says where clouds hide an image."""
+
+  address: str
+  kind: str  # What its values mean, as in `imagery.cloud_kinds`; "" if --cloud_classes says it.
+
+
+@dataclasses.dataclass(frozen=True)
 class Image:
   """An image of a catalogue."""
 
@@ -30,7 +38,7 @@ class Image:
   footprint: BaseGeometry  # In longitude and latitude.
   time: datetime.datetime | None = None  # With a zone.
   cloud_cover: float | None = None  # Percent.
-  classes: Band | None = None  # Its pixels' classes, such as clouds.
+  clouds: CloudMask | None = None
   source: str = ""  # Of its item in the catalogue.
   version: str = ""  # Changes when the image changes.
   types: tuple[np.dtype, ...] = ()  # Of each band as it is read; () where only its files say them.
@@ -47,7 +55,7 @@ class Image:
   def key(self) -> str:
     """Identifies the image's pixels."""
     parts = [self.name, self.version, *map(dataclasses.astuple, self.bands)]
-    parts.append(self.classes and dataclasses.astuple(self.classes))
+    parts.append(self.clouds and dataclasses.astuple(self.clouds))
     parts += ["before"] if self.before else []
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import datetime
+import logging
 import pathlib
+from collections.abc import Sequence
 
 import pystac
 from shapely.geometry.base import BaseGeometry
@@ -10,6 +12,8 @@ from shapely.geometry.base import BaseGeometry
 from lgag_jax.catalogues import addresses, areas, asset_bands, image_lists, stac
 from lgag_jax.catalogues.images import Image, in_order
 from lgag_jax.options.area import Imagery
+
+_LOG = logging.getLogger(__name__)
 
 _CATALOGUE_SUFFIXES = (".json", ".geojson")
 _IMAGE_SUFFIXES = (".tif", ".tiff", ".txt")
@@ -103,16 +107,27 @@ def _from_stac(
       raise ValueError(
         f"{base}: the item {str(item.id)[:80]!r} is not STAC: {error!r:.200}. Restore it."
       ) from error
+  _warn_of_clouds(images, settings)
   return images, count
+
+
+def _warn_of_clouds(images: Sequence[Image], settings: Imagery) -> None:
+  clouded = sum(bool(image.cloud_cover) and image.clouds is None for image in images)
+  if clouded and settings.cloud_mask:
+    _LOG.warning(
+      "%d of %d images have clouds (eo:cloud_cover), but no asset %s. Their clouds count as ground: "
+      "name their cloud mask with --cloud_mask.",
+      clouded, len(images), " or ".join(settings.cloud_mask),
+    )
 
 
 def _image(item: pystac.Item, channels: int, settings: Imagery, resolve, base: str) -> Image:
   bands = asset_bands.choose(item, settings.assets, channels, resolve)
-  classes = asset_bands.classes_of(item, settings.cloud_mask, resolve)
-  files = dict.fromkeys(band.address for band in (*bands, *([classes] if classes else ())))
+  clouds = asset_bands.cloud_mask_of(item, settings, resolve)
+  files = dict.fromkeys(file.address for file in (*bands, *([clouds] if clouds else ())))
   version = [str(item.properties.get("updated", "")), *map(image_lists.file_version, files)]
   return Image(
-    item.id, bands, _footprint(item, base), _time(item), _cloud_cover(item), classes,
+    item.id, bands, _footprint(item, base), _time(item), _cloud_cover(item), clouds,
     addresses.without_queries(base), "\n".join(version),
   )
 

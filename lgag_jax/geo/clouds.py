@@ -76,7 +76,7 @@ class Clouds:
         corner @ Affine.translation(cols.start * factors[1], rows.start * factors[0]),
         ((rows.stop - rows.start) * factors[0], (cols.stop - cols.start) * factors[1]),
       )
-      fine = cloud_kinds.clouded(values, self.kind) | cloud_kinds.unknown(values, self.kind)
+      fine = cloud_kinds.hidden(values, self.kind)
       count = hidden[rows, cols].shape
       hidden[rows, cols] = fine.reshape(count[0], factors[0], count[1], factors[1]).any((1, 3))
     return hidden

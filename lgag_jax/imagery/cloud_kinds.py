@@ -51,6 +51,16 @@ def unknown(values: np.ndarray, kind: str) -> np.ndarray:
   return missing
 
 
+def hidden(values: np.ndarray, kind: str) -> np.ndarray:
+  """Returns where values, i32 of any shape, mean clouds, or do not tell."""
+  return clouded(values, kind) | unknown(values, kind)
+
+
+def named(text: str) -> list[str]:
+  """Returns the kinds that a name or description of a file contains."""
+  return [kind for kind, words in _NAMED.items() if words.search(text.lower())]
+
+
 def kind_of(values: np.ndarray, path: pathlib.Path, description: str = "", asked: str = "auto") -> str:
   """Returns the kind of a file with these values i64[n], all different and known.
 
@@ -65,15 +75,15 @@ def kind_of(values: np.ndarray, path: pathlib.Path, description: str = "", asked
         f"{largest}: correct --cloud_kind={asked}. {_remedy(path)}"
       )
     return asked
-  named = [kind for kind, words in _NAMED.items() if words.search(f"{path.stem} {description}".lower())]
+  names = named(f"{path.stem} {description}")
   is_mask, is_scl = values.max() <= 1, values.max() <= _SCL_LARGEST
-  if is_mask and not named:
+  if is_mask and not names:
     return "mask"
-  if not is_mask and is_scl and (named == ["scl"] or (not named and values.max() >= _SCL_CERTAIN)):
+  if not is_mask and is_scl and (names == ["scl"] or (not names and values.max() >= _SCL_CERTAIN)):
     return "scl"
-  if not is_scl and named in ([], ["qa_pixel"]) and _are_qa_pixel(values):
+  if not is_scl and names in ([], ["qa_pixel"]) and _are_qa_pixel(values):
     return "qa_pixel"
-  fits = {"mask": is_mask, "scl": is_scl, "qa_pixel": not is_scl or "qa_pixel" in named}
+  fits = {"mask": is_mask, "scl": is_scl, "qa_pixel": not is_scl or "qa_pixel" in names}
   possible = [kind for kind, fit in fits.items() if fit]
   choices = " or ".join(f"--cloud_kind={kind} ({NAMES[kind]})" for kind in possible)
   raise ImageError(

@@ -41,12 +41,12 @@ class Imagery:
   composite: str = flag("first", (
     "the rule where images overlap: first (the earliest valid pixel, in a list the first), least_cloud "
     "(a valid pixel of the image with the least cloud cover) or median (of all valid pixels)."))
-  cloud_mask: str = flag("scl", (
-    "the asset with the classes of an image's pixels, if the image has it. Pixels of --cloud_classes "
-    "count as nodata."))
-  cloud_classes: tuple[int, ...] = flag((0, 1, 3, 8, 9, 10), (
-    "the classes of --cloud_mask that count as nodata. The default suits Sentinel-2: no data, "
-    "saturated, cloud shadow, clouds and cirrus."))
+  cloud_mask: tuple[str, ...] = flag(("scl", "qa_pixel"), (
+    "the assets with cloud masks; the first that an image has counts. Clouds, cloud shadow, cirrus and "
+    "pixels without a value count as nodata."))
+  cloud_classes: tuple[int, ...] = flag((), (
+    "the values of --cloud_mask that count as nodata instead, such as 2,4. A mask that is neither SCL "
+    "of Sentinel-2 nor QA_PIXEL of Landsat needs them."), empty="by the product")
   values: str = flag("scaled", (
     "scaled applies the scale and offset of files and catalogues, raw does not. Use raw if the model "
     "was trained on values as they are stored."))

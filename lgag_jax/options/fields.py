@@ -20,9 +20,9 @@ _NUMBERS = {  # Lists.
 }
 
 
-def flag(default: Any, help: str) -> Any:
-  """Returns a dataclass field that is also a flag."""
-  return dataclasses.field(default=default, metadata={"help": help})
+def flag(default: Any, help: str, *, empty: str = "all") -> Any:
+  """Returns a dataclass field that is also a flag; `empty` is what an empty list by default means."""
+  return dataclasses.field(default=default, metadata={"help": help, "empty": empty})
 
 
 def require(condition: Any, options: Any, name: str, requirement: str) -> None:
@@ -36,7 +36,7 @@ def require(condition: Any, options: Any, name: str, requirement: str) -> None:
 def help_text(field: dataclasses.Field, *, default: bool = True) -> str:
   """Returns the help text of a field made by `flag`, with its default value if `default` is set."""
   text = field.metadata["help"]
-  return f"{text} Default: {_default_text(field.default)}." if default else text
+  return f"{text} Default: {_default_text(field)}." if default else text
 
 
 def define(modes: Mapping[str, tuple[type, ...]]) -> None:
@@ -77,7 +77,8 @@ def parse(field: dataclasses.Field, text: str) -> Any:
   return type(field.default)(text)
 
 
-def _default_text(default: Any) -> str:
+def _default_text(field: dataclasses.Field) -> str:
+  default: Any = field.default
   if isinstance(default, tuple):
-    return ",".join(map(str, default)) or "all"
+    return ",".join(map(str, default)) or field.metadata["empty"]
   return f"{default:g}" if isinstance(default, float) else str(default) or "none"
