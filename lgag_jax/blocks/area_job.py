@@ -111,10 +111,10 @@ def _plan(
 ) -> list[Block]:
   """Returns the blocks with images after the event; warns of those without one before it."""
   found = plan.plan_blocks(outline, resolution, size, [image.footprint for image in images])
-  dates = {block: {images[i].before for i in block.images} for block in found}
-  blocks = [block for block in found if False in dates[block]]
-  alone = sum(True not in dates[block] for block in blocks)
-  if alone and any(image.before for image in images):
+  if not any(image.before for image in images):
+    return found
+  blocks = [block for block in found if not all(images[i].before for i in block.images)]
+  if alone := sum(not any(images[i].before for i in block.images) for block in blocks):
     _LOG.warning(
       "%d of %d blocks have no image before the event, and so no data. Extend --before_dates.", alone,
       len(blocks),
