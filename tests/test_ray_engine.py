@@ -25,6 +25,7 @@ from tests.stub_network import Stub
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install .[ray]")
 ray_engine = pytest.importorskip("lgag_jax.blocks.ray_engine")
+ray_mappers = pytest.importorskip("lgag_jax.blocks.ray_mappers")
 
 SIZE = BlockSize(96, 64, 1)
 RGB = Imagery(assets=area_data.NAMES)
@@ -33,7 +34,7 @@ RGB = Imagery(assets=area_data.NAMES)
 @pytest.fixture(scope="module")
 def cluster():
   ray.init(
-    num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20
+    num_cpus=4, include_dashboard=False, log_to_driver=False, object_store_memory=100 << 20
   )
   yield
   ray.shutdown()
@@ -115,7 +116,9 @@ def own_workers():
 
 @pytest.mark.longest
 @pytest.mark.parametrize("mappers", [1, 3])
-def test_twenty_killed_workers_lose_nothing(cluster, tmp_path, mappers):
+def test_twenty_killed_workers_lose_nothing(cluster, tmp_path, monkeypatch, mappers):
+  # On a busy machine, five may be killed in a row before they have loaded the network.
+  monkeypatch.setattr(ray_mappers, "_MOST_FAILED_STARTS", 21)
   source = area_data.tiles(tmp_path / "stac", 3, 3)
   job, blocks = area(tmp_path / "one", source)
   area_job.map_missing(job, blocks, in_process(Stub(SIZE)))
@@ -186,6 +189,22 @@ def test_the_driver_holds_few_blocks(cluster, tmp_path, monkeypatch):
     job, blocks, with_ray(Stub(SIZE), Engine(engine="ray", mappers=1))
   )
   assert len(blocks) > 6 and max(most) <= 4
+
+
+@pytest.mark.parametrize(("cpus", "wanted", "expected"), [
+  (4, 3, 3), (4, 4, 3), (4, 100, 3), (2, 1, 1), (2, 3, 1), (1, 5, 1), (0, 8, 1), (2.5, 9, 2),
+])
+def test_mappers_leave_a_cpu_to_reading(cpus, wanted, expected):
+  assert ray_mappers.room(cpus, wanted) == expected
+
+
+@pytest.mark.longest
+def test_more_mappers_than_cpus_do_not_wait_for_ever(cluster, tmp_path, caplog):
+  job, blocks = area(tmp_path / "out", area_data.tiles(tmp_path / "stac", 1, 1))
+  failed = area_job.map_missing(
+    job, blocks, with_ray(Stub(SIZE), Engine(engine="ray", mappers=9))
+  )
+  assert not failed and "3 of --mappers=9 start: the cluster has 4 CPUs" in caplog.text
 
 
 PATHS = """

@@ -17,10 +17,11 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 import ray.exceptions
 
-from lgag_jax.blocks import map_block
-from lgag_jax.blocks.block_arrays import BlockMap, BlockPixels, Network
+from lgag_jax.blocks import map_block, ray_mappers
+from lgag_jax.blocks.block_arrays import BlockPixels, Network
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.plan import Block
+from lgag_jax.blocks.ray_mappers import Mappers
 from lgag_jax.options.area import Engine
 from lgag_jax.runtime import files, preemption, python_command
 
@@ -28,23 +29,8 @@ _LOG = logging.getLogger(__name__)
 
 _PER_MAPPER = 3  # Blocks in memory: one is mapped, one is read ahead, one is written.
 _PER_QUEUE = 2  # Blocks with an actor: one is mapped, one is fetched from another machine.
-_MOST_FAILED_STARTS = 5  # One after the other.
-_TASK_CPUS = 0.5  # Reading mostly waits for a disk or a server.
 _FAILED_CALLS = (ray.exceptions.RayTaskError, ray.exceptions.ObjectLostError)  # The actor lives on.
 _WAIT_SECONDS = 1.0  # Between two looks for SIGTERM.
-
-
-class _Mapper:
-  """An actor that holds the network; it is ready when the network is loaded."""
-
-  def __init__(self, make_network: Callable[[], Network]):
-    self._network = make_network()
-
-  def ready(self) -> None: ...
-
-  def map(self, block: Block, pixels: BlockPixels) -> tuple[None, BlockMap | None]:
-    """Returns a block's map second; the first value only says that it is there."""
-    return None, map_block.network_map(block, pixels, self._network)
 
 
 def _read(job: AreaJob, block: Block) -> tuple[None, BlockPixels]:
@@ -74,7 +60,7 @@ def run(
   """
   _connect(engine.address)
   waiting = collections.deque((block, 1) for block in blocks)
-  scheduler = _Scheduler(job, make_network, engine)
+  scheduler = _Scheduler(job, Mappers(make_network, engine))
   try:
     while waiting or scheduler.size:
       preemption.check()
@@ -108,22 +94,18 @@ def _connect(address: str) -> None:
 class _Scheduler:
   """The blocks that are on their way, and the actors that map them."""
 
-  def __init__(self, job: AreaJob, make_network: Callable[[], Network], engine: Engine):
-    self._job, self._make, self._engine = job, make_network, engine
-    resources = ray.cluster_resources()
-    gpus, cpus = resources.get("GPU", 0), resources.get("CPU", 1)
-    self._gpus = (1 if gpus else 0) if engine.mapper_gpus < 0 else engine.mapper_gpus
-    count = engine.mappers or int(gpus if self._gpus else cpus // 2) or 1
-    self.limit = _PER_MAPPER * count + 1  # Of blocks on their way: it bounds the memory.
-    remote = ray.remote(num_cpus=_TASK_CPUS, max_retries=0)
+  def __init__(self, job: AreaJob, mappers: Mappers):
+    self._job, self._mappers = job, mappers
+    remote = ray.remote(num_cpus=ray_mappers.TASK_CPUS, max_retries=0)
     self._read, self._write = remote(_read), remote(map_block.write_block)
     self._running: dict[Any, _Task] = {}
-    self._starting: dict[Any, Any] = {}  # Actors that load the network, by what says that they did.
     self._queues: dict[Any, collections.deque[_Task]] = {}  # What each actor works on, in order.
     self._unmapped: collections.deque[_Task] = collections.deque()  # Read, but not with an actor yet.
-    self._failed_starts = 0
-    for _ in range(count):
-      self._start_mapper()
+
+  @property
+  def limit(self) -> int:
+    """The most blocks that may be on their way: it bounds the memory."""
+    return _PER_MAPPER * self._mappers.count + 1
 
   @property
   def size(self) -> int:
@@ -140,37 +122,21 @@ class _Scheduler:
 
   def step(self) -> list[tuple[_Task, Exception | None]]:
     """Waits until something ends, moves it on, and returns the blocks that are done or failed."""
+    self._mappers.start_missing()
     self._feed()
-    waiting = [*self._running, *self._starting]
+    waiting = [*self._running, *self._mappers.starting]
     ended, _ = ray.wait(waiting, num_returns=1, timeout=_WAIT_SECONDS, fetch_local=False)
     results = []
     for reference in ended:
-      is_start = reference in self._starting
-      results += self._end_start(reference) if is_start else self._end_step(reference)
+      if reference not in self._mappers.starting:
+        results += self._end_step(reference)
+      elif mapper := self._mappers.end_start(reference):
+        self._queues[mapper] = collections.deque()
     return results
 
   def close(self) -> None:
     """Ends the actors."""
-    for mapper in (*self._queues, *self._starting.values()):
-      ray.kill(mapper)
-
-  def _start_mapper(self) -> None:
-    mapper = ray.remote(num_cpus=1, num_gpus=self._gpus, max_restarts=0)(_Mapper).remote(self._make)
-    self._starting[mapper.ready.remote()] = mapper
-
-  def _end_start(self, reference: Any) -> list:
-    mapper = self._starting.pop(reference)
-    try:
-      ray.get(reference)
-      self._queues[mapper] = collections.deque()
-      self._failed_starts = 0
-    except ray.exceptions.RayError as error:
-      self._failed_starts += 1
-      if self._failed_starts >= _MOST_FAILED_STARTS:
-        raise RuntimeError(f"No worker can load the network: {_cause(error)}") from error
-      _LOG.warning("A worker ended while it loaded the network: %s. Starting another.", _cause(error))
-      self._start_mapper()
-    return []
+    self._mappers.close()
 
   def _feed(self) -> None:
     """Gives blocks that are read to the actors: one to work on, and one to fetch meanwhile."""
@@ -192,7 +158,7 @@ class _Scheduler:
     except ray.exceptions.RayError as error:
       if task.step == "map":
         return self._end_failed_map(task, error)
-      return [(task, _cause(error))]
+      return [(task, ray_mappers.cause(error))]
     if task.step == "read":
       self._unmapped.append(task)
       return []
@@ -215,10 +181,9 @@ class _Scheduler:
     if isinstance(error, _FAILED_CALLS) or queue is None:
       if queue is not None:
         queue.remove(task)
-      return [(task, _cause(error))]
+      return [(task, ray_mappers.cause(error))]
     del self._queues[task.mapper]
-    ray.kill(task.mapper)  # It may only be out of reach.
-    self._start_mapper()
+    self._mappers.replace(task.mapper)
     lost = {id(task)}
     for reference, other in list(self._running.items()):
       if other in queue:
@@ -230,7 +195,7 @@ class _Scheduler:
     guilty, *others = (other for other in queue if id(other) in lost)
     for other in others:
       self.submit(other.block, other.number)
-    return [(guilty, _cause(error))]
+    return [(guilty, ray_mappers.cause(error))]
 
 
 def _has_succeeded(reference: Any) -> bool:
@@ -240,11 +205,3 @@ def _has_succeeded(reference: Any) -> bool:
   except (ray.exceptions.RayError, TimeoutError):  # It has failed, or goes on.
     return False
   return True
-
-
-def _cause(error: ray.exceptions.RayError) -> Exception:
-  """Returns a worker's own error, or what Ray says of a worker that died, in a line."""
-  if isinstance(error, ray.exceptions.RayTaskError) and isinstance(error.cause, Exception):
-    return error.cause
-  line = str(error).strip().partition("\n")[0][:300]
-  return RuntimeError(f"its worker died ({type(error).__name__}: {line})")
