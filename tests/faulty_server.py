@@ -75,7 +75,7 @@ def serve(folder, faults=(), signed_by=None):
   server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
   server.handle_error = lambda *_: None  # Clients that have waited long enough hang up.
   server.daemon_threads = True
-  thread = threading.Thread(target=server.serve_forever, daemon=True)
+  thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
   thread.start()
   try:
     yield f"http://127.0.0.1:{server.server_port}", log

@@ -11,7 +11,6 @@ import pytest
 from lgag_jax.blocks import area_job
 from lgag_jax.catalogues import addresses, buckets, composites, open_image, search
 from lgag_jax.geo.grid import Grid
-from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Area, Engine, Imagery
 from tests import area_data, faulty_server
 from tests.area_data import NAMES
@@ -100,13 +99,14 @@ def test_no_credential_is_written_or_logged(serve, stub, tmp_path, capfd, caplog
   ("catalog.json", {"AWS_ACCESS_KEY_ID": "OTHER", "AWS_SECRET_ACCESS_KEY": SECRET},
    r"s3://bucket/catalog\.json cannot be read: .*ACCESS_DENIED.*AWS_NO_SIGN_REQUEST=YES"),
   ("catalog.json", {"AWS_NO_SIGN_REQUEST": "YES"}, "ACCESS_DENIED"),
+  ("catalog.json", {"AWS_S3_ENDPOINT": "http://h"}, "AWS_S3_ENDPOINT=http://h: must be HOST or HOST"),
   ("none.json", SIGNED, r"s3://bucket/none\.json: no such file"),
   ("tile_0_0/red.tif", {}, "AWS_SECRET_ACCESS_KEY and AWS_NO_SIGN_REQUEST"),
   ("tile_0_0/none.tif", SIGNED, r"s3://bucket/tile_0_0/none\.tif"),
 ])
 def test_what_cannot_be_read_is_named(serve, name, variables, message):
   serve(**variables)
-  with pytest.raises((OSError, ImageError), match=message) as caught:
+  with pytest.raises((OSError, ValueError), match=message) as caught:
     search.find_images(f"s3://bucket/{name}", None, 3, Imagery(timeout=1, retries=0))
   assert SECRET not in str(caught.value)
 

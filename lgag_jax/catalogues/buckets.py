@@ -14,14 +14,20 @@ _FALSE = ("NO", "FALSE", "OFF", "0")  # As GDAL takes them.
 def read(address: str, most: int, settings: Imagery) -> bytes:
   """Returns the first `most` bytes of a file at an s3:// address; raises OSError if it cannot be read.
 
+  ValueError for an AWS_S3_ENDPOINT that GDAL cannot follow.
   Tries once, and gives up a server that is silent for `settings.timeout` seconds.
   """
   parts = urllib.parse.urlsplit(address)
-  system = _system(
-    parts.netloc, settings.timeout, os.environ.get("AWS_S3_ENDPOINT", ""), _is_set("AWS_HTTPS", "YES"),
-    _is_set("AWS_VIRTUAL_HOSTING", "YES"), _is_set("AWS_NO_SIGN_REQUEST", "NO"),
-  )
+  endpoint = os.environ.get("AWS_S3_ENDPOINT", "")
+  if "://" in endpoint:  # GDAL would take the scheme for the host.
+    raise ValueError(
+      f"AWS_S3_ENDPOINT={endpoint}: must be HOST or HOST:PORT. For http:// set AWS_HTTPS=NO."
+    )
   try:
+    system = _system(
+      parts.netloc, settings.timeout, endpoint, _is_set("AWS_HTTPS", "YES"),
+      _is_set("AWS_VIRTUAL_HOSTING", "YES"), _is_set("AWS_NO_SIGN_REQUEST", "NO"),
+    )
     with system.open_input_stream(f"{parts.netloc}{parts.path}") as file:
       return file.read(most)
   except FileNotFoundError as error:
