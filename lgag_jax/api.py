@@ -164,7 +164,7 @@ class Model:
         store = _MemoryRows(np.empty((*shape, classes), np.float32), np.empty(shape, np.uint8))
         yield SceneJob(
           open_source, windows, rows, cols, (0, rows.length), store,
-          np.array(loaded.thresholds, np.float32),
+          np.array(loaded.thresholds, np.float32), loaded.gate,
           functools.partial(finish, number, store, name, dtype),
         )
 

@@ -86,6 +86,7 @@ def expected_outputs(model, images):
     model.network, model.config, model.mesh, export.training_windows(model)
   )
   scores, probabilities = map(np.asarray, compute_scores(model.state, images))
+  scores = scores * (probabilities > model.gate)[:, None, None]
   return scores, probabilities, exclusive_classes.drawn(scores, model.thresholds)
 
 

@@ -9,7 +9,7 @@ from affine import Affine
 
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling.map_layer import MapLayer
-from lgag_jax.mapping import preview, rasters
+from lgag_jax.mapping import gate_windows, preview, rasters
 from tests.peak_memory import growths
 from tests.test_labelling_map import write_map
 
@@ -90,6 +90,6 @@ def test_the_likeliest_of_several_classes_is_drawn(tmp_path, monkeypatch):
     inside = rasterio.features.geometry_mask([outline], (40, 50), Affine.identity(), invert=True)
     drawn[inside] = number + 1
   np.testing.assert_array_equal(drawn, np.where(scores.max(0) >= 50, scores.argmax(0) + 1, 0))
-  monkeypatch.setattr(preview, "_MOST_VALUES", 6 * 25 * 25)
+  monkeypatch.setattr(gate_windows, "_MOST_VALUES", 6 * 25 * 25)
   shown = (scores[:, 1::2, 1::2].max(0) >= 50).mean()
   assert preview.preview(path, thresholds).share == pytest.approx(shown)

@@ -27,6 +27,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery import reading
 from lgag_jax.mapping import (
+  gate_windows,
   maps_table,
   output_folder,
   products,
@@ -46,7 +47,7 @@ from lgag_jax.runtime.preemption import Stopped
 
 SIDE = 32
 CONFIG = Config(
-  data=DataConfig(image_size=SIDE, tile_size=SIDE), localize=LocalizeConfig(batch_size=4)
+  data=DataConfig(image_size=SIDE, tile_size=SIDE), localize=LocalizeConfig(batch_size=4, gate=0.0)
 )
 TRANSFORM = rasterio.Affine(2.0, 0.3, 500000.0, 0.1, -2.0, 5200000.0)
 
@@ -126,7 +127,7 @@ def test_a_map_equals_that_of_the_whole_scene_at_once(batch_sizes, tmp_path, sha
       assert (raster.crs.to_epsg(), raster.transform, raster.shape) == (32633, TRANSFORM, shape)
       assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
   assert sorted(p.name for p in tmp_path.iterdir()) == [
-    ".unfinished", "image", "mask", "overlay", "polygons", "probability", "scene.tif", "scenes"
+    ".unfinished", "gate", "image", "mask", "overlay", "polygons", "probability", "scene.tif", "scenes"
   ]
   assert not any((tmp_path / ".unfinished").iterdir())
   result = json.loads((tmp_path / "scenes/scene.json").read_text())
@@ -247,6 +248,15 @@ def test_a_stopped_map_resumes_to_the_same(batch_sizes, tmp_path, monkeypatch):
   assert len(batch_sizes) - before < whole
   for name in ("probability/scene.tif", "mask/scene.tif"):
     np.testing.assert_array_equal(read(tmp_path / "parts" / name), read(tmp_path / "whole" / name))
+  for a, b in zip(*(opened(tmp_path / name, 0.7) for name in ("parts", "whole")), strict=True):
+    np.testing.assert_array_equal(a, b)
+
+
+def opened(output, gate):
+  """Returns the scores of the scene's cells at a gate, and where they differ from the map's."""
+  shape = read(output / "mask/scene.tif").shape[1:]
+  shape = gate_windows.cell_shape(*shape, 1)
+  return gate_windows.read(output / "gate/scene.npz", shape, 1).at(gate, CONFIG.localize.gate, shape)
 
 
 def test_a_map_of_another_network_or_option_is_not_resumed(tmp_path):
@@ -273,6 +283,8 @@ def test_processes_that_split_a_scene_draw_the_same_map(batch_sizes, tmp_path, m
     assert not skipped
   for name in ("probability/scene.tif", "mask/scene.tif"):
     np.testing.assert_array_equal(read(tmp_path / "split" / name), read(tmp_path / "one" / name))
+  for a, b in zip(*(opened(tmp_path / name, 0.7) for name in ("split", "one")), strict=True):
+    np.testing.assert_array_equal(a, b)
 
 
 def test_a_process_that_cannot_read_its_rows_lets_the_others_finish(batch_sizes, tmp_path, monkeypatch):

@@ -56,7 +56,7 @@ def test_a_link_in_an_unfinished_map_changes_no_other_file(
 
 @pytest.mark.parametrize("name", [
   f"{WORKING}/flat.u8", f"{WORKING}/.rows-unfiltered.tif", f"{WORKING}/products/mask",
-  f"{WORKING}/0-40-16.npy", "eval/.unfinished",
+  f"{WORKING}/0-40-16.npz", "eval/.unfinished",
 ])
 def test_other_links_among_files_that_are_written_are_named(tmp_path, name):
   path = tmp_path / "maps" / name
@@ -103,13 +103,13 @@ def test_the_other_names_of_flat_pixels_keep_their_content(tmp_path):
 
 
 @pytest.mark.parametrize("values", [
-  {"band": "../other.npy"}, {"band": "{folder}/other.npy"}, {"band": None}, {"row": None},
-  {"row": "/../../other", "band": "0-4-/../../other.npy"},
+  {"band": "../other.npz"}, {"band": "{folder}/other.npz"}, {"band": None}, {"row": None},
+  {"row": "/../../other", "band": "0-4-/../../other.npz"},
 ])
 def test_a_state_names_only_its_own_band(tmp_path, values):
   folder = tmp_path / "work"
   store = rows(folder, SavedState(2, np.zeros((2, 5, 1), np.float32), [0.5]))
-  np.save(tmp_path / "other.npy", np.ones((2, 5, 1), np.float32))
+  np.savez(tmp_path / "other.npz", band=np.ones((2, 5, 1), np.float32))
   (folder / "0-4-").mkdir()
   state = json.loads((folder / "0-4.json").read_text())
   assert store.load_state().next_row == 2

@@ -1,8 +1,8 @@
 """--threshold and --gate of prediction: the map follows, and every file says what made it."""
 
 import csv
+import dataclasses
 import json
-from typing import Any
 
 import numpy as np
 import pyogrio.raw
@@ -10,7 +10,7 @@ import pytest
 import rasterio
 
 from lgag_jax.api import Model
-from lgag_jax.inference.localize import Maps, gated
+from lgag_jax.config import LocalizeConfig
 from lgag_jax.mapping import judge, predict, window_pipeline
 from lgag_jax.options.mapping import Options, References
 from tests.test_map_names import model  # noqa: F401
@@ -72,13 +72,13 @@ def test_an_evaluation_says_that_the_threshold_was_given(model, scene, tmp_path)
 def test_the_gate_decides_whether_a_window_is_mapped(model, scene, tmp_path, monkeypatch, gate, mapped):  # noqa: F811
   def make_window_scores(network, config, mesh, windows):
     def window_scores(state, pixels):
-      present: Any = np.full((len(pixels), 1), 0.4, np.float32)  # Under the gate of the config, 0.5.
-      maps = Maps(probabilities=present, scores={"m": brightness(pixels)}, seeds=present)
-      return gated(maps, "m", config), present
+      return brightness(pixels), np.full((len(pixels), 1), 0.4, np.float32)  # Under the config's gate.
 
     return window_scores
 
   monkeypatch.setattr(window_pipeline, "make_window_scores", make_window_scores)
+  config = dataclasses.replace(model.config, localize=LocalizeConfig(batch_size=4, gate=0.5))
+  model = dataclasses.replace(model, config=config)
   result = predict.map_scenes(model, scene, tmp_path / "maps", Options(gate=gate))
   assert (read(tmp_path / "maps/mask/a_tif.tif")[0] == 1).any() == mapped
   in_memory = Model(model).predict(picture(64, 80), options=Options(gate=gate))

@@ -10,7 +10,7 @@ import shapely
 from rasterio.features import rasterize
 from starlette.testclient import TestClient
 
-from lgag_jax.mapping import preview
+from lgag_jax.mapping import gate_windows, preview
 from lgag_jax.options.mapping import Options
 from lgag_jax.options.reviewing import Settings
 from lgag_jax.reviewing import maps as maps_of_review
@@ -72,7 +72,7 @@ def test_what_is_no_threshold_is_refused(client, words):
 
 
 def test_large_and_float_probabilities_of_several_classes(tmp_path, monkeypatch):
-  monkeypatch.setattr(preview, "_SIDE", 50)
+  monkeypatch.setattr(gate_windows, "_SIDE", 50)
   scores = np.zeros((2, 100, 200), np.float32)
   scores[0, :40, :80], scores[1, 20:, 100:] = 0.8, 0.7
   scores[0, 20:60, 100:140] = 0.75  # Further above its threshold than the other class.
@@ -126,7 +126,7 @@ def test_a_record_gives_the_command_only_flags_of_mapping(tmp_path, flags, expec
   content = json.loads(record.read_text()) | {"workdir": "run\x03\nrm x", "flags": flags}
   record.write_text(json.dumps(content))
   (scene_map,) = maps_of_review.read(maps)
-  words = shlex.split(scene_map.command([0.5]))
+  words = shlex.split(scene_map.command([0.5], None))
   assert words == [
     "lgag", "--mode=predict", "--workdir=WORKDIR", f"--input={tmp_path}/scene.tif", *expected,
     "--threshold=0.5", f"--output={maps}"]

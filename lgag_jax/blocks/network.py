@@ -72,7 +72,7 @@ class BlockNetwork:
     finished: list[SceneJob] = []
     job = SceneJob(
       lambda: _open_pixels(name, pixels), self._plan, self._axis, self._axis, (span.start, span.stop),
-      rows, np.array(loaded.thresholds, np.float32), on_finish=finished.append,
+      rows, np.array(loaded.thresholds, np.float32), loaded.gate, on_finish=finished.append,
     )
     window_pipeline.run(
       iter([job]), loaded.network, loaded.state, loaded.config, loaded.mesh, self._scores_at

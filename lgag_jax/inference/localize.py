@@ -33,6 +33,11 @@ def gated(maps: Maps, name: str, config: Config) -> jax.Array:
   return maps.scores[name] * present[:, None, None, :]
 
 
+def gate_of(config: Config) -> float:
+  """Returns the image score that a class must exceed to be mapped; -1 if the method has no gate."""
+  return config.localize.gate if method_of(config).gated else -1.0
+
+
 def needs_images(config: Config) -> bool:
   """Whether maps are made with the images even where trunk outputs are stored."""
   return config.refine.method != "none" or method_of(config).takes_colour_evidence(config)

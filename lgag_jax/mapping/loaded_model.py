@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 from lgag_jax.config import Config
 from lgag_jax.evaluation import threshold_rules
 from lgag_jax.geo import scale
-from lgag_jax.inference.localize import main_map_name
+from lgag_jax.inference.localize import gate_of, main_map_name
 from lgag_jax.method.network import Network
 from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options
@@ -29,6 +29,11 @@ class LoadedModel:
   thresholds: list[float]  # Per class.
   training_scale: scale.Scale
   choice: str = ""  # The flags that set the thresholds and the gate, "" for those of the workdir.
+
+  @property
+  def gate(self) -> float:
+    """The image score that a class must exceed to be mapped."""
+    return gate_of(self.config)
 
   def at(self, options: Options) -> "LoadedModel":
     """Returns the model with the thresholds and the gate of --threshold and --gate; else unchanged.

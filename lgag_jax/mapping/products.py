@@ -17,6 +17,7 @@ from lgag_jax.mapping import (
   decided_ground,
   density,
   extreme_points,
+  gate_windows,
   map_names,
   maps_table,
   output_folder,
@@ -28,6 +29,7 @@ from lgag_jax.mapping import (
   vectors,
 )
 from lgag_jax.mapping.density import Cells
+from lgag_jax.mapping.gate_windows import GateWindows
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.rasters import NO_DATA, MapRaster
 from lgag_jax.mapping.row_store import RowStore
@@ -52,8 +54,8 @@ def is_complete(plan: ScenePlan, output: pathlib.Path) -> bool:
 
 
 def write(
-  plan: ScenePlan, stores: Sequence[RowStore], image_scores: np.ndarray, effort: dict,
-  output: pathlib.Path, config: Config, options: Options,
+  plan: ScenePlan, stores: Sequence[RowStore], image_scores: np.ndarray,
+  before_gate: GateWindows | None, effort: dict, output: pathlib.Path, config: Config, options: Options,
 ) -> None:
   """Writes the products of a scene from its stores, then removes the stores.
 
@@ -62,6 +64,7 @@ def write(
     Regions that are too flat are neither in them nor in the mask.
   - points/: the highest and the lowest point of each polygon, if there is a DEM.
   - overlay/, image/ and image_before/: pictures of the scene with the map, and of each date without it.
+  - gate/: the windows before the gate, if the network has one, for the page of reviews.
   - density/: landslides per cell of a grid, if the map has any and the scene's pixels are small enough.
   - scenes/<stem>.json: figures.
 
@@ -70,15 +73,13 @@ def write(
   """
   _release_memory()
   names, pixel_counts = config.data.classes, np.zeros(256, np.int64)
-  areas, staged = None, plan.working_folder(output) / "products"
-  cells = density.cells_of(plan.grid)
+  areas, cells, staged = None, density.cells_of(plan.grid), plan.working_folder(output) / "products"
   shutil.rmtree(staged, ignore_errors=True)
 
   def write_mask(path: pathlib.Path, rows: Iterator) -> AbstractContextManager[MapRaster]:
-    colours = overlay.mask_colours(len(names))
     return rasters.write_and_open(
-      path, plan.grid, 1, np.dtype(np.uint8), rows, ("class",), averaged=False, colours=colours,
-      description=plan.provenance.method, product="mask",
+      path, plan.grid, 1, np.dtype(np.uint8), rows, ("class",), averaged=False, product="mask",
+      colours=overlay.mask_colours(len(names)), description=plan.provenance.method,
     )
 
   with (
@@ -93,9 +94,8 @@ def write(
       whole_path = plan.working_folder(output) / "unfiltered"
       with write_mask(whole_path, _mask_rows(stores, plan.decided, None)) as whole:
         areas = _write_polygons(plan, whole, probability, terrain, cells, staged, names, options)
-    mask_path = staged / "mask" / plan.stem
-    rows = _mask_rows(stores, plan.decided, terrain)
-    with write_mask(mask_path, _counted(rows, pixel_counts, cells)) as mask:
+    rows = _counted(_mask_rows(stores, plan.decided, terrain), pixel_counts, cells)
+    with write_mask(staged / "mask" / plan.stem, rows) as mask:
       if plan.grid.georeferenced and areas is None:
         areas = _write_polygons(plan, mask, probability, terrain, cells, staged, names, options)
       _write_pictures(plan, mask, staged, config, options)
@@ -104,6 +104,8 @@ def write(
   for text in (terrain.finish() if terrain else ()):
     _LOG.warning("%s: %s", plan.path, text)
     figures["warnings"] = [*figures.get("warnings", ()), text]
+  if before_gate:
+    gate_windows.write(staged / gate_windows.file_name(plan.stem), before_gate)
   written = plan.product_names(len(names), options)
   if cells and cells.landslides:
     figures["density_cell_m"] = cells.side

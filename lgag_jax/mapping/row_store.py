@@ -10,10 +10,13 @@ import dataclasses
 import os
 import pathlib
 import shutil
+import sys
 import time
 
 import numpy as np
 
+from lgag_jax.mapping import gate_windows
+from lgag_jax.mapping.gate_windows import GateWindows
 from lgag_jax.runtime import files
 
 _SAVE_SECONDS = 5.0  # Between two saves. A kill loses this much work, and one row of windows.
@@ -27,6 +30,7 @@ class SavedState:
   band: np.ndarray  # f32[side, W, C], the canvas's band before that row.
   image_scores: list[float]  # [C], the highest over the windows so far.
   brightest: float | None = None  # The largest value so far; None if there has been no data.
+  gate_windows: GateWindows | None = None  # Of the windows so far; None if the network has no gate.
 
 
 class RowStore:
@@ -62,8 +66,11 @@ class RowStore:
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, MemoryError):
       row = int(state["row"])
       if state["band"] == self._band_name(row):  # Another name might lead out of the folder.
-        band = np.load(self._folder / state["band"], allow_pickle=False)
-        return SavedState(row, band, state["found"], state.get("brightest"))
+        names = "band", *gate_windows.NAMES
+        parts = files.read_arrays(self._folder / state["band"], names, sys.maxsize)
+        band = parts.pop("band")
+        before_gate = GateWindows(**parts) if parts else None
+        return SavedState(row, band, state["found"], state.get("brightest"), before_gate)
     return None
 
   def write(self, first: int, scores: np.ndarray, mask: np.ndarray) -> None:
@@ -81,13 +88,14 @@ class RowStore:
       with self._path(kind).open("rb") as file:
         os.fsync(file.fileno())
     band_name = self._band_name(state.next_row)
-    with files.atomic_path(self._folder / band_name) as partial:
-      np.save(partial, state.band)
+    with files.atomic_path(self._folder / band_name) as partial, partial.open("wb") as file:
+      before_gate = state.gate_windows.arrays() if state.gate_windows else {}
+      np.savez(file, allow_pickle=False, band=state.band, **before_gate)
     files.write_json(self._path("json"), {
       "key": self._key, "row": state.next_row, "band": band_name, "found": state.image_scores,
       "brightest": state.brightest,
     })
-    for path in self._folder.glob(f"{self._name}-*.npy"):
+    for path in self._folder.glob(f"{self._name}-*.npz"):
       if path.name != band_name:
         path.unlink()
     self._saved_at = time.monotonic()
@@ -104,7 +112,7 @@ class RowStore:
       return np.frombuffer(file.read(shape[0] * row_bytes), dtype).reshape(shape)
 
   def _band_name(self, next_row: int) -> str:
-    return f"{self._name}-{next_row}.npy"
+    return f"{self._name}-{next_row}.npz"
 
   def _path(self, kind: str) -> pathlib.Path:
     return self._folder / f"{self._name}.{kind}"

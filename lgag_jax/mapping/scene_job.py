@@ -18,6 +18,7 @@ from lgag_jax.geo.windows import Axis
 from lgag_jax.imagery import reading, scaling
 from lgag_jax.inference import exclusive_classes
 from lgag_jax.mapping.canvas import Canvas
+from lgag_jax.mapping.gate_windows import GateRecorder
 from lgag_jax.mapping.rasters import NO_DATA, encode
 from lgag_jax.mapping.row_store import SavedState
 
@@ -78,8 +79,10 @@ class SceneJob:
   span: tuple[int, int]  # The rows of pixels to map.
   store: MapRows
   thresholds: np.ndarray  # f32[C]
+  gate: float  # The image score that a window must exceed for a class to be mapped in it.
   on_finish: Callable[["SceneJob"], None]  # Called when all rows are in the store, or on failure.
   on_progress: Callable[[int], None] | None = None  # Called with the pixels that were just written.
+  recorder: GateRecorder | None = None  # Takes the windows as they are before the gate.
   failure: reading.ImageError | None = None  # Why the scene could not be read to its end.
   canvas: Canvas = dataclasses.field(init=False)
   next_row: int = dataclasses.field(init=False)  # The row of windows to start with.
@@ -103,10 +106,14 @@ class SceneJob:
     self.brightest = saved.brightest
     if saved.next_row < len(self.rows.starts):
       self.canvas.restore(saved.next_row, saved.band)
+    if self.recorder and saved.gate_windows:
+      self.recorder.resume(saved.gate_windows)
 
   def state_before(self, row: int) -> SavedState:
     """Returns the state to save when the row of windows `row` is next."""
-    return SavedState(row, self.canvas.band, self.image_scores.tolist(), self.brightest)
+    gate_windows = self.recorder.windows() if self.recorder else None
+    return SavedState(
+      row, self.canvas.band, self.image_scores.tolist(), self.brightest, gate_windows)
 
   def add_values(self, pixels: np.ndarray, valid: np.ndarray) -> None:
     """Takes note of the largest value of pixels [h, w, channels] where `valid`, bool[h, w]."""
@@ -115,9 +122,13 @@ class SceneJob:
       self.brightest = max(largest, self.brightest or 0.0)
 
   def add_window(self, row: int, col: int, scores: np.ndarray, image_scores: np.ndarray) -> None:
-    """Blends a window's scores f32[side, side, C] into the map."""
+    """Blends a window's scores f32[side, side, C], of classes that pass the gate, into the map."""
     started = time.monotonic()
-    self.canvas.add(row, col, scores)
+    present = image_scores > self.gate
+    if present.any():
+      self.canvas.add(row, col, scores if present.all() else scores * present)
+    if self.recorder:
+      self.recorder.add(row, col, scores, image_scores)
     self.image_scores = np.maximum(self.image_scores, image_scores)
     self.scored_windows += 1
     self.seconds["blend"] += time.monotonic() - started

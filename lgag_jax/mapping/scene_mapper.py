@@ -15,7 +15,9 @@ from jax.sharding import Mesh
 
 from lgag_jax.config import Config
 from lgag_jax.geo.windows import Axis, cover_scene
-from lgag_jax.mapping import products, window_pipeline
+from lgag_jax.inference.localize import gate_of
+from lgag_jax.mapping import gate_windows, products, window_pipeline
+from lgag_jax.mapping.gate_windows import GateRecorder, GateWindows
 from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.mapping.scene_job import SceneJob, value_warnings
 from lgag_jax.mapping.scene_plans import ScenePlan
@@ -71,8 +73,13 @@ class SceneMapper:
           max_shift=self.options.max_shift,
         ),
         plan.windows, rows, cols, spans[part], store, np.array(self.thresholds, np.float32),
+        gate_of(self.config),
         on_finish=functools.partial(self._finish, plan, store),
         on_progress=lambda pixels: progress.advance(pixels / 1e6),
+        recorder=GateRecorder(
+          (plan.grid.height, plan.grid.width), rows, cols, spans[part], plan.windows.reduction,
+          len(self.thresholds),
+        ) if plan.gated else None,
       )
       if saved := store.load_state():
         _LOG.info(
@@ -91,7 +98,8 @@ class SceneMapper:
     elif self.split_scenes:
       store.save(job.state_before(len(job.rows.starts)), now=True)
     else:
-      self._write(plan, [store], job.image_scores, job.effort(), job.brightest)
+      before_gate = job.recorder.windows() if job.recorder else None
+      self._write(plan, [store], job.image_scores, before_gate, job.effort(), job.brightest)
 
   def _spans(self, rows: Axis) -> list[tuple[int, int]]:
     """Returns the ranges of pixel rows that are mapped separately; they begin where windows do."""
@@ -120,21 +128,24 @@ class SceneMapper:
       if len(states) == len(stores) and whole:
         image_scores = np.max([state.image_scores for state in states], axis=0)
         brightest = max((s.brightest for s in states if s.brightest is not None), default=None)
-        self._write(plan, stores, image_scores, {}, brightest)
+        parts = [state.gate_windows for state in states if state.gate_windows]
+        before_gate = gate_windows.joined(parts) if parts else None
+        self._write(plan, stores, image_scores, before_gate, {}, brightest)
       else:
         self.skip(plan.path, ValueError("a process could not map its rows"))
         shutil.rmtree(plan.working_folder(self.output))
 
   def _write(
-    self, plan: ScenePlan, stores: list[RowStore], image_scores: np.ndarray, effort: dict,
-    brightest: float | None,
+    self, plan: ScenePlan, stores: list[RowStore], image_scores: np.ndarray,
+    before_gate: GateWindows | None, effort: dict, brightest: float | None,
   ) -> None:
     warnings = [*plan.warnings, *value_warnings(brightest, plan.dtype, self.config.data)]
     for text in warnings[len(plan.warnings) :]:
       _LOG.warning("%s: %s", plan.path, text)
     effort = {**effort, "warnings": warnings}
     try:
-      products.write(plan, stores, image_scores, effort, self.output, self.config, self.options)
+      products.write(
+        plan, stores, image_scores, before_gate, effort, self.output, self.config, self.options)
     except (ValueError, OSError) as error:
       if isinstance(error, OSError) and error.errno not in _ERRORS_OF_NAMES:
         raise  # Of the disk: the other scenes would fail as well.

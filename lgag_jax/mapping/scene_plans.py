@@ -18,10 +18,19 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
-from lgag_jax.mapping import decided_ground, density, output_folder, overlay, rasters, terrain_filter
+from lgag_jax.mapping import (
+  decided_ground,
+  density,
+  gate_windows,
+  output_folder,
+  overlay,
+  rasters,
+  terrain_filter,
+)
 from lgag_jax.mapping.loaded_model import LoadedModel
 from lgag_jax.mapping.map_names import MapNames
 from lgag_jax.mapping.schemas import Provenance
+from lgag_jax.method.registry import method_of
 from lgag_jax.options.mapping import Options
 from lgag_jax.tiling.ground_labels import GroundLabels
 
@@ -41,6 +50,7 @@ class ScenePlan:
   windows: WindowPlan
   key: str  # Identifies the network, the scene and the options: another key is another map.
   dtype: np.dtype = np.dtype(np.uint8)  # Of its values.
+  gated: bool = True  # Whether the network has a gate.
   warnings: tuple[str, ...] = ()  # What its header tells the reader of its map to check.
   provenance: Provenance = Provenance()
   workdir: str = ""  # Of the network.
@@ -80,6 +90,7 @@ class ScenePlan:
         names += [f"points/{self.stem}{suffix}" for suffix in (".gpkg", ".qml") if options.dem]
       if density.cells_of(self.grid) is not None:
         names += density.file_names(self.stem)  # If there is a landslide.
+    names += [gate_windows.file_name(self.stem)] * self.gated
     return [*names, *overlay.file_names(self.stem, self.dates)]
 
   def min_area(self, options: Options) -> float:
@@ -114,6 +125,7 @@ def plan_scenes(
 ) -> Iterator[ScenePlan]:
   """Yields a plan for each scene whose header can be read; calls `skip` with the others."""
   config, training_scale = loaded.config, loaded.scale_for(options)
+  gated = method_of(config).gated
   maker = map_maker(loaded, options)
   if training_scale.gsd is None:
     _LOG.info(
@@ -159,8 +171,8 @@ def plan_scenes(
     made_by = provenance(loaded, options, gsd, path.name)
     stem = names.stem(path, grid, key)
     yield ScenePlan(
-      path, stem, grid, windows, key, dtype, warnings, made_by, str(loaded.workdir), source, cover,
-      decided,
+      path, stem, grid, windows, key, dtype, gated, warnings, made_by, str(loaded.workdir), source,
+      cover, decided,
     )
 
 

@@ -15,7 +15,7 @@ import shapely
 
 from lgag_jax.geo import layer_files
 from lgag_jax.geo.grid import Grid
-from lgag_jax.mapping import output_folder, polygons, rasters, vectors
+from lgag_jax.mapping import gate_windows, output_folder, polygons, preview, rasters, vectors
 from lgag_jax.options import mapping
 from lgag_jax.reviewing import outlines
 from lgag_jax.reviewing.decisions import Mapped
@@ -41,18 +41,32 @@ class SceneMap:
   polygons: tuple[Mapped, ...]
   probability: pathlib.Path
   thresholds: tuple[float | None, ...]  # By class; None for a map of a release that recorded none.
+  gate: float | None  # None for a network without a gate, or a map of a release that kept no windows.
   workdir: str  # Of the network, "" if unknown.
   flags: tuple[str, ...]  # That the map was made with.
 
-  def command(self, thresholds: Sequence[float]) -> str:
-    """Returns the command that maps the scene at other thresholds."""
-    levels = ",".join(f"{level:g}" for level in thresholds)
+  def command(self, thresholds: Sequence[float], gate: float | None) -> str:
+    """Returns the command that maps the scene at other thresholds, or another gate if one is given."""
+    changed = {"--threshold=": ",".join(f"{level:g}" for level in thresholds)}
+    if gate is not None:
+      changed["--gate="] = f"{gate:g}"
     workdir, scene = _plain(self.workdir) or "WORKDIR", _plain(str(self.scene)) or "SCENE"
     return shlex.join([
       "lgag", "--mode=predict", f"--workdir={workdir}", f"--input={scene}",
-      *(flag for flag in self.flags if not flag.startswith("--threshold=")), f"--threshold={levels}",
-      f"--output={self.output}",
+      *(flag for flag in self.flags if not flag.startswith((*changed,))),
+      *(name + value for name, value in changed.items()), f"--output={self.output}",
     ])
+
+  def gate_at(self, value: float) -> preview.Gate | None:
+    """Returns a gate to preview, None for the map's own; raises ValueError if the map has none."""
+    if self.gate is None:
+      raise ValueError(f"The map of {self.file} has no gate to move.")
+    if value == self.gate:
+      return None
+    shape = gate_windows.cell_shape(self.grid.height, self.grid.width, len(self.classes))
+    path = self.output / gate_windows.file_name(self.stem)
+    windows = gate_windows.read(path, shape, len(self.classes))
+    return preview.Gate(windows, self.gate, value)
 
   @property
   def overlay(self) -> pathlib.Path:
@@ -76,7 +90,10 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
     classes, name = tuple(record["classes"]), str(record["file"])
     scene = pathlib.Path(record.get("path") or name)
     key = str(record["key"])
-    thresholds = tuple(_threshold(record["classes"][name].get("threshold")) for name in classes)
+    thresholds = tuple(_share("threshold", record["classes"][c].get("threshold")) for c in classes)
+    kept = gate_windows.file_name(stem)
+    has_gate = kept in record["files"] and (output / kept).is_file()
+    gate = _share("gate", record["gate"]) if has_gate else None
     workdir, words = str(record.get("workdir", "")), list(map(str, record.get("flags", ())))
   except (LookupError, TypeError, ValueError, AttributeError) as error:
     raise ValueError(
@@ -104,7 +121,8 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
         for p in polygons.trace(opened, probability, classes, name, min_area=_MIN_PIXELS)
       )
   return SceneMap(
-    output, stem, key, name, scene, grid, classes, found, scores, thresholds, workdir, flags)
+    output, stem, key, name, scene, grid, classes, found, scores, thresholds, gate, workdir,
+    flags)
 
 
 def _plain(text: str) -> str:
@@ -112,9 +130,9 @@ def _plain(text: str) -> str:
   return "" if any(unicodedata.category(letter) == "Cc" for letter in text) else text
 
 
-def _threshold(value: Any) -> float | None:
+def _share(name: str, value: Any) -> float | None:
   if value is not None and not 0 <= float(value) <= 1:  # Not a NaN, either.
-    raise ValueError(f"the threshold {value!r} does not lie in 0 to 1")
+    raise ValueError(f"the {name} {value!r} does not lie in 0 to 1")
   return None if value is None else float(value)
 
 

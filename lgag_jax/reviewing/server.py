@@ -49,13 +49,13 @@ async def _outlines(session: Session, request: Request) -> Response:
 
 
 async def _preview(session: Session, request: Request) -> Response:
-  text = request.query_params.get("thresholds", "")
+  text, gate = (request.query_params.get(name, "")[:_MAX_TEXT] for name in ("thresholds", "gate"))
   try:
-    thresholds = [float(word) for word in text[:_MAX_TEXT].split(",")]
+    thresholds, gate = [float(word) for word in text.split(",")], float(gate) if gate else None
   except ValueError as error:
-    raise ValueError("Send thresholds: numbers with commas between them.") from error
+    raise ValueError("Send thresholds, numbers with commas between them, and a gate.") from error
   return web.Json(
-    await run_in_threadpool(session.preview, request.path_params["scene"], thresholds))
+    await run_in_threadpool(session.preview, request.path_params["scene"], thresholds, gate))
 
 
 async def _square(session: Session, request: Request) -> Response:

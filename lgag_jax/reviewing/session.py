@@ -141,7 +141,7 @@ class Session:
     return {
       "name": scene.map.file, "width": grid.width, "height": grid.height, "gsd": grid.gsd(),
       "levels": pictures.levels, "classes": list(scene.map.classes), "problem": pictures.problem,
-      "thresholds": list(scene.map.thresholds),
+      "thresholds": list(scene.map.thresholds), "gate": scene.map.gate,
     }
 
   def outlines(self, number: int) -> dict[str, Any]:
@@ -152,18 +152,26 @@ class Session:
       feature: outlines.to_page(mapped.geometry, scene.map.grid) for feature, mapped in polygons.items()
     }
 
-  def preview(self, number: int, thresholds: list[float]) -> dict[str, Any]:
-    """Returns the outlines of a scene at other thresholds, and the command that maps with them."""
+  def preview(self, number: int, thresholds: list[float], gate: float | None) -> dict[str, Any]:
+    """Returns the outlines of a scene at other thresholds, and the command that maps with them.
+
+    So for another gate, if one is given.
+    """
     scene_map = self.scene(number).map
     if len(thresholds) != len(scene_map.classes) or not all(0 < level <= 1 for level in thresholds):
       raise ValueError("Send a threshold above 0 and at most 1 for each class.")
+    if gate is not None and not 0 <= gate < 1:
+      raise ValueError("Send a gate from 0 to below 1.")
     with self._preview_lock:  # One at a time: a slider asks often.
-      shown = preview.preview(scene_map.probability, thresholds)
+      moved = None if gate is None else scene_map.gate_at(gate)
+      shown = preview.preview(scene_map.probability, thresholds, moved)
     return {
       "outlines": [
         [number, outlines.pixels_to_page(outline)] for number, outline in shown.outlines
       ],
-      "share": shown.share, "left_out": shown.left_out, "command": scene_map.command(thresholds),
+      "share": shown.share, "left_out": shown.left_out,
+      "windows": [moved.windows.count_open(gate), len(moved.windows.places)] if moved else None,
+      "command": scene_map.command(thresholds, gate),
     }
 
   def scene(self, number: int) -> SceneReview:

@@ -1,4 +1,4 @@
-// Sliders that show the outlines of a scene at other thresholds, and the command to map with them.
+// Sliders that show the outlines of a scene at other thresholds or another gate, and the command to map so.
 
 import { $, problem } from "./elements.js";
 import { toLatLngs } from "./review_map.js";
@@ -39,25 +39,34 @@ export class Threshold {
   reset() {
     this.clear();
     const scene = this.model.scenes[this.scene];
-    $("threshold-text").textContent = "Move the slider to see the outlines at another threshold. "
-      + "A higher threshold maps less. Nothing changes until you run the command.";
-    $("sliders").replaceChildren(...scene.classes.map((name, i) => {
-      const level = scene.thresholds[i];
-      const label = document.createElement("label");
-      const slider = document.createElement("input");
-      const shown = document.createElement("output");
-      Object.assign(slider, { type: "range", min: 1, max: 99, step: 1, value: Math.round(100 * (level ?? 0.5)) });
-      const known = level === null ? "" : `, mapped at ${level.toFixed(2)}`;
-      const write = () => { shown.textContent = `${(slider.value / 100).toFixed(2)}${known}`; };
-      slider.addEventListener("input", () => {
-        write();
-        clearTimeout(this.timer);
-        this.timer = setTimeout(() => this.ask(), PAUSE);
-      });
+    const hasGate = scene.gate !== null;
+    $("threshold-text").textContent = `Move a slider to see the outlines at another threshold${hasGate
+      ? " or gate" : ""}. A higher one maps less. ${hasGate
+      ? "The gate is the score that a part of the scene must exceed to be mapped at all. " : ""}`
+      + "Nothing changes until you run the command.";
+    this.levels = scene.classes.map((name, i) =>
+      this.slider(scene.classes.length > 1 ? `Threshold of ${name}` : "Threshold", scene.thresholds[i], 1));
+    this.gate = hasGate ? this.slider("Gate", scene.gate, 0) : null;
+    $("sliders").replaceChildren(...[...this.levels, this.gate].filter(Boolean).map(({ label }) => label));
+  }
+
+  // Returns a slider and a function that gives its value, which is the map's own until it is moved.
+  slider(name, mapped, min) {
+    const label = document.createElement("label");
+    const input = document.createElement("input");
+    const shown = document.createElement("output");
+    const first = Math.round(100 * (mapped ?? 0.5));
+    Object.assign(input, { type: "range", min, max: 99, step: 1, value: first });
+    const known = mapped === null ? "" : `, mapped at ${mapped.toFixed(2)}`;
+    const write = () => { shown.textContent = `${(input.value / 100).toFixed(2)}${known}`; };
+    input.addEventListener("input", () => {
       write();
-      label.append(scene.classes.length > 1 ? `${name} ` : "Threshold ", slider, shown);
-      return label;
-    }));
+      clearTimeout(this.timer);
+      this.timer = setTimeout(() => this.ask(), PAUSE);
+    });
+    write();
+    label.append(`${name} `, input, shown);
+    return { label, value: () => (Number(input.value) === first && mapped !== null ? mapped : input.value / 100) };
   }
 
   clear() {
@@ -71,9 +80,10 @@ export class Threshold {
 
   async ask() {
     const number = this.asked += 1;
-    const levels = [...$("sliders").querySelectorAll("input")].map(({ value }) => value / 100);
+    const gate = this.gate && this.gate.value() !== this.model.scenes[this.scene].gate ? this.gate.value() : "";
+    const levels = this.levels.map(({ value }) => value());
     try {
-      const response = await fetch(`preview/${this.scene}?thresholds=${levels.join(",")}`);
+      const response = await fetch(`preview/${this.scene}?thresholds=${levels.join(",")}&gate=${gate}`);
       if (number !== this.asked) return;
       if (!response.ok) throw new Error(await reason(response));
       this.show(await response.json());
@@ -82,7 +92,7 @@ export class Threshold {
     }
   }
 
-  show({ outlines, share, left_out, command }) {
+  show({ outlines, share, left_out, windows, command }) {
     const shapes = outlines.map(([, outline]) => toLatLngs(outline)).flat();
     const style = { fill: false, interactive: false };
     this.layer.clearLayers().addTo(this.map.map);
@@ -92,7 +102,8 @@ export class Threshold {
     const more = left_out ? `, and ${left_out.toLocaleString("en")} smaller ones that are not shown` : "";
     $("threshold-result").textContent =
       `${outlines.length.toLocaleString("en")} outlines (dashed)${more}. They cover ${percent(share)} of the scene. `
-      + "To map with this threshold, run the command. Decisions on polygons that stay the same are kept.";
+      + (windows ? `${windows[0]} of ${windows[1]} windows of the scene pass the gate. ` : "")
+      + "To make this map, run the command. Decisions on polygons that stay the same are kept.";
     $("command").textContent = command;
     $("command-row").hidden = false;
   }
