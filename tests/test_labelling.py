@@ -100,6 +100,22 @@ def test_a_row_torn_by_a_kill_is_repaired_and_no_other_is_lost(answers, tmp_path
   assert ("a.tif", 0, 2) in kept  # Without its line break the row is whole.
 
 
+@pytest.mark.parametrize("header", [COLUMNS, (*COLUMNS[:5], "time")])
+@pytest.mark.parametrize(("row", "is_read"), [
+  (("a.tif", 0, 1, YES, SIDE), True), (("a.tif", 0, 1, YES), False), (("a.tif", 0, 1, YES[:4]), False),
+])
+def test_a_last_row_by_hand_is_read_or_named(tmp_path, caplog, header, row, is_read):
+  path = tmp_path / "labels.csv"
+  first = ",".join(map(str, ("a.tif", 5, 5, NO, SIDE)))
+  rest = "," * (len(header) - 5)
+  last = f"{','.join(map(str, row))}{rest if is_read else ''}"  # Without a time and a line break.
+  path.write_text(f"{','.join(header)}\n{first}{rest}\n{last}")
+  kept = latest(Answers(tmp_path, settings(tmp_path).tiling(SIDE)))
+  assert kept == {("a.tif", 5, 5): NO} | ({("a.tif", 0, 1): YES} if is_read else {})
+  named = f"removed its last row, which was not written whole: '{last}'. If you wrote it, write it"
+  assert (named in caplog.text) != is_read
+
+
 @pytest.mark.parametrize(("mark", "end", "encoding"), [
   (";", "\r\n", "utf-8-sig"), ("\t", "\n", "utf-16"), (",", "\r\n", "utf-8"),
 ])

@@ -106,19 +106,23 @@ def _end_last_row(path: pathlib.Path, content: bytes, columns: int) -> bytes:
   if _is_whole(torn, columns):
     files.append_line(path, "", sync=True)
     return content + b"\n"
-  _LOG.warning("%s: removed its last row, which was not written whole: %r.", path, torn)
+  _LOG.warning(
+    "%s: removed its last row, which was not written whole: %r. If you wrote it, write it again with "
+    "all %d cells.", path, torn, columns,
+  )
   with path.open("r+b") as file:
     file.truncate(end)
   return content[:end]
 
 
 def _is_whole(row: str, columns: int) -> bool:
+  """Returns whether a row has all cells. The server's ends with a time; a person's may have none."""
   cells = next(csv.reader([row]), [])
   try:
-    datetime.datetime.fromisoformat(cells[columns - 1])  # The last cell.
+    last = cells[columns - 1]
+    return not last or bool(datetime.datetime.fromisoformat(last))
   except (IndexError, ValueError):
     return False
-  return True
 
 
 def line(item: tuple[Key, Answer]) -> str:
