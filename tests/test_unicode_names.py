@@ -12,7 +12,7 @@ from lgag_jax.geo import companions
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import listing
-from lgag_jax.inputs import sources, unused_files
+from lgag_jax.inputs import file_splits, sources, unused_files
 from lgag_jax.labelling.answers import Answers
 from lgag_jax.options.mapping import Options
 from lgag_jax.tiling import review_files, tile
@@ -58,6 +58,25 @@ def test_images_before_and_scenes_of_tables_are_found(tmp_path, name, of_image, 
   rows, _ = tile.cut(options(tmp_path, input=str(tmp_path / f"{image}.tif"), labels=str(table)))
   labels = {(row.row, row.col): row.label for row in rows}
   assert (labels[0, 0], labels[0, 1]) == ("landslide", "non-landslide")
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+@pytest.mark.parametrize(("of_config", "of_folder"), FORMS)
+def test_class_folders_of_the_same_look_are_those_of_the_config(tmp_path, split, of_config, of_folder):
+  named = lambda form: [unicodedata.normalize(form, name) for name in NAMES]
+  no, *classes = named(of_config)
+  folders = named(of_folder)
+  for number, name in enumerate((*folders, "+".join(folders[:0:-1]))):
+    write(tmp_path / split / name / "a.png", number)
+  config = DataConfig(
+    directory=str(tmp_path), classes=tuple(classes), background=no, validation_fraction=0.0)
+  source = sources.open_source(config, "train")
+  assert source.labels.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+  assert not unused_files.find(config).elsewhere
+  (tmp_path / "manifest.csv").write_text(
+    f"image,split,label\n{classes[0]}/a.png,train,{classes[0]}\n")
+  if not split:
+    assert set(file_splits.read(config, tmp_path).values()) == {"train"}
 
 
 def write_mask(path, positive):

@@ -71,10 +71,8 @@ def _classes_of_label(text: str, config: DataConfig) -> frozenset[str] | None:
 
 def _agrees(meant: frozenset[str], folder: str, config: DataConfig) -> bool:
   """Returns whether images in a class folder may have a label of some classes."""
-  if folder == config.background:
-    return not meant
-  shown = {folder} if folder in config.classes else {*folder.split("+")}
-  return bool(meant) and meant <= shown  # A label may name one of several classes.
+  shown = splits.classes_shown(config, folder)
+  return meant <= shown if meant else not shown  # A label may name one of several classes.
 
 
 def _holders(path: str, root: pathlib.Path, folders: Sequence[pathlib.Path]) -> list[str]:

@@ -125,7 +125,7 @@ class FolderSource:
     rows: list[tuple[pathlib.Path, list[float]]] = []
     self._splits = file_splits.read(config, root)
     for name in self._class_folders(root, spec):
-      label = [float(c in name.split("+")) if name != c else 1.0 for c in config.classes]
+      label = [float(c in splits.classes_shown(config, name)) for c in config.classes]
       rows += [(path, label) for path in self._class_paths(root, spec, name)]
     self._paths = [path for path, _ in rows]
     folders = {path.parent.parent for path in self._paths}
@@ -232,6 +232,6 @@ def _masks_of_both_splits(
   for part in splits.split_folders(root):
     masks = listing.files_by_stem(part / "masks")
     for name in splits.class_folders(config, part):
-      if name != config.background and (part / name).is_dir():
+      if splits.classes_shown(config, name) and (part / name).is_dir():
         for path in listing.image_files(part / name):
           yield path, masks.get(listing.stem_key(path))

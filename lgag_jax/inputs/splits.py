@@ -45,10 +45,23 @@ def split_folders(root: pathlib.Path) -> list[pathlib.Path]:
 
 
 def class_folders(config: DataConfig, folder: pathlib.Path) -> list[str]:
-  """Returns the names of the folders: of the background, of each class, and of several classes."""
-  single = (config.background, *config.classes)
+  """Returns the names of the folders, as stored: of the background, each class, and several classes.
+
+  `classes_shown` says what a name means.
+  """
+  single = [listing.as_stored(folder / name).name for name in (config.background, *config.classes)]
   joined = sorted(path.name for path in folder.glob("*+*") if path.is_dir())
-  return [*single, *(n for n in joined if n not in single and {*n.split("+")} <= {*single[1:]})]
+  return [*single, *(n for n in joined if n not in single and classes_shown(config, n))]
+
+
+def classes_shown(config: DataConfig, folder: str) -> frozenset[str]:
+  """Returns the classes that the images in a class folder show, by its name; none for other names."""
+  by_key = {listing.name_key(name): name for name in config.classes}
+  key = listing.name_key(folder)
+  parts = [key] if key in by_key else key.split("+")
+  if key == listing.name_key(config.background) or not {*parts} <= by_key.keys():
+    return frozenset()
+  return frozenset(by_key[part] for part in parts)
 
 
 def select(spec: str, names: Sequence[str], config: DataConfig, known: Sequence[str] = ()) -> list[int]:
