@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from lgag_jax import config
+from lgag_jax.blocks import region_files
 from lgag_jax.geo import scale
 from lgag_jax.runtime import files
 
@@ -89,6 +90,7 @@ def test_headers_of_arrays_are_not_believed(tmp_path, header):
 
 @pytest.mark.parametrize("read", [
   files.read_json, files.read_json_lines, config.load, lambda path: scale.load(path.parent, CONFIG),
+  lambda path: files.read_arrays(path, ("a",)), region_files.read,
 ])
 def test_a_pipe_is_not_waited_for(tmp_path, read):
   os.mkfifo(tmp_path / "scale.json")

@@ -237,13 +237,14 @@ def read_arrays(
   Raises ValueError naming a file that is damaged, whose arrays are too large, or hold objects.
   """
   try:
-    with zipfile.ZipFile(path) as archive:
-      entries = [x for x in archive.infolist() if x.filename.removesuffix(".npy") in names]
-    if (size := sum(entry.file_size for entry in entries)) > max_bytes:
-      allowed = f"more than the {max_bytes >> 20} MiB allowed"
-      raise ValueError(f"its arrays claim {size >> 20} MiB, {allowed}")
-    with np.load(path, allow_pickle=False) as arrays:
-      return {name: arrays[name] for name in arrays.files if name in names}
+    with open_regular(path) as file:
+      with zipfile.ZipFile(file) as archive:
+        entries = [x for x in archive.infolist() if x.filename.removesuffix(".npy") in names]
+      if (size := sum(entry.file_size for entry in entries)) > max_bytes:
+        raise ValueError(f"its arrays claim {size >> 20} MiB, over the {max_bytes >> 20} MiB allowed")
+      file.seek(0)
+      with np.load(file, allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files if name in names}
   except Exception as error:  # A header may claim any shape, and damaged ones raise nearly anything.
     reason = str(error)[:200] or type(error).__name__
     raise ValueError(f"{path} cannot be read: {reason}. Run --mode=eval again.") from error
