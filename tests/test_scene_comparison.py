@@ -14,7 +14,9 @@ from rasterio.crs import CRS
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.doctor import image_checks, survey
 from lgag_jax.geo.scene import open_scene
+from lgag_jax.imagery.opening import ImageError
 from lgag_jax.inputs import sources
+from lgag_jax.mapping import scene_plans
 from lgag_jax.options.tiling import Settings
 from lgag_jax.tiling import scene_comparison, tile
 from tests.test_tile import write_layer
@@ -53,6 +55,44 @@ def test_scenes_of_different_types_are_refused(tmp_path, first, second):
   words = rf"a\.tif holds {first.get('dtype', 'uint8')}, but .*b\.tif holds {second['dtype']}: .*-scale"
   with pytest.raises(ValueError, match=words):
     warnings_of(tmp_path, first, second)
+
+
+def test_bands_of_different_types_are_warned_of(tmp_path):
+  assert bands_of_two_types(tmp_path, "uint8", "uint16").exists()
+  with open_scene(tmp_path / "s.vrt", 2) as scene:
+    (text,) = scene_comparison.compare({tmp_path / "s.vrt": scene_comparison.figures(scene)})
+  assert "has bands of uint8 and uint16, and its tiles will hold uint16" in text
+
+
+@pytest.mark.parametrize(("first", "second", "data", "words"), [
+  ("uint8", "uint16", {}, "would divide uint8 by 255 and uint16 by 65535"),
+  ("uint8", "float32", {}, "would divide uint8 by 255 and float32 by 1"),
+  ("uint8", "uint16", {"max_value": 4095.0}, ""), ("uint8", "float32", {"normalise": "given"}, ""),
+  ("uint16", "uint16", {}, ""),
+])
+def test_maps_mix_no_bands_that_are_scaled_differently(tmp_path, first, second, data, words):
+  path = bands_of_two_types(tmp_path, first, second)
+  means = {"mean": (0.0, 0.0), "std": (9e9, 9e9)} if "normalise" in data else {}
+  config = Config(data=DataConfig(channels=2, **data, **means))
+  with open_scene(path, 2) as scene:
+    if not words:
+      scene_plans.check_types(scene, config)
+      return
+    with pytest.raises(ImageError, match=rf"s\.vrt has bands of {first} and {second}.* {words}"):
+      scene_plans.check_types(scene, config)
+
+
+def bands_of_two_types(folder, *types):
+  """Writes a VRT of the first bands of scenes of these types."""
+  names = [write(folder / f"{i}.tif", dtype=t, largest=200).name for i, t in enumerate(types)]
+  kinds = {"uint8": "Byte", "uint16": "UInt16", "float32": "Float32"}
+  bands = "".join(
+    f'<VRTRasterBand dataType="{kinds[dtype]}" band="{number}"><SimpleSource><SourceFilename '
+    f'relativeToVRT="1">{name}</SourceFilename><SourceBand>1</SourceBand></SimpleSource></VRTRasterBand>'
+    for number, (dtype, name) in enumerate(zip(types, names, strict=True), 1))
+  (folder / "s.vrt").write_text(
+    f'<VRTDataset rasterXSize="{SIDE}" rasterYSize="{SIDE}">{bands}</VRTDataset>')
+  return folder / "s.vrt"
 
 
 @pytest.mark.parametrize(("first", "second", "words"), [

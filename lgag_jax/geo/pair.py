@@ -40,6 +40,7 @@ class Pair:
     """Finds the shift, which `keys` identify, unless `max_shift` is 0; raises ImageError."""
     self.path, self.grid, self.dtype = after.path, after.grid, after.dtype
     self.channels = after.channels + before.channels
+    self.band_types = [*after.band_types, *before.band_types]
     self._after, self._before, self._shift = after, before, (0.0, 0.0)
     self._to_before = _transformer(after, before)
     own = before.grid.crs or _PLAIN

@@ -49,7 +49,8 @@ class Scene:
     self.path = path
     self.grid = grid
     self.channels = len(bands) if palette is None else palette.shape[1]
-    self.dtype = _dtype(raster, bands) if palette is None else palette.dtype
+    self.band_types = [np.dtype(raster.dtypes[band - 1]) for band in bands]  # Of a mosaic, any.
+    self.dtype = np.result_type(*self.band_types) if palette is None else palette.dtype
     self._raster, self._bands, self._palette = raster, bands, palette
     self._clouds: Hiding | None = None
 
@@ -123,10 +124,10 @@ class Scene:
     return np.moveaxis(array, 0, -1), valid
 
   def _read_bands(self, out_shape: tuple[int, int], **options) -> np.ndarray:
-    if len({self._raster.dtypes[band - 1] for band in self._bands}) == 1:
+    if len({*self.band_types}) == 1:
       return self._raster.read(self._bands, out_shape=(len(self._bands), *out_shape), **options)
     bands = [self._raster.read(band, out_shape=out_shape, **options) for band in self._bands]
-    return np.stack(bands).astype(_dtype(self._raster, self._bands), copy=False)
+    return np.stack(bands).astype(self.dtype, copy=False)
 
 
 def open_scene(path: pathlib.Path, channels: int, *, bands: tuple[int, ...] = ()) -> Scene:
@@ -151,11 +152,6 @@ def _gdal_context(path: pathlib.Path) -> Iterator[None]:
   """Sets GDAL's options for this thread while it reads; errors name the scene."""
   with rasterio.Env(**SCENE_OPTIONS), opening.error_context(path, _REMEDY):
     yield
-
-
-def _dtype(raster, bands) -> np.dtype:
-  """Returns a common type, since the bands of a mosaic may differ in type."""
-  return np.result_type(*(raster.dtypes[band - 1] for band in bands))
 
 
 def _choose_bands(raster, path, channels, bands):

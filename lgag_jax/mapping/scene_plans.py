@@ -18,6 +18,8 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
+from lgag_jax.imagery import scaling
+from lgag_jax.imagery.opening import ImageError
 from lgag_jax.mapping import (
   decided_ground,
   density,
@@ -139,6 +141,7 @@ def plan_scenes(
         config.data.channels, bands=options.bands, max_shift=options.max_shift
       ) as scene:
         grid, dtype = scene.grid, scene.dtype
+        check_types(scene, config)
         of_dates = _date_warnings(scene, options)
       cover = source.cover(grid)
       decided = decided_ground.find(path, grid, options, config)
@@ -185,6 +188,18 @@ def ground_resolution(grid: Grid, options: Options, name: str) -> float | None:
       "is wrong, correct its CRS or its transform (gdal_edit.py).", name, stated, options.gsd,
     )
   return stated or options.gsd or None
+
+
+def check_types(scene: Scene | Pair, config: Config) -> None:
+  """Raises ImageError for bands of types that the network would have to divide by different numbers."""
+  divisors = {str(dtype): scaling.divisor(dtype, config.data) for dtype in scene.band_types}
+  if len({*divisors.values()}) > 1:
+    scales = " and ".join(f"{name} by {value:g}" for name, value in divisors.items())
+    raise ImageError(
+      f"{scene.path} has bands of {' and '.join(divisors)}, and the network would divide {scales}. "
+      "Save them in the type and the range of the training images: gdal_translate -ot Byte -scale 0 "
+      "65535 0 255 in.tif out.tif. Or train with data.max_value, or with data.normalise='train'."
+    )
 
 
 def _date_warnings(scene: Scene | Pair, options: Options) -> list[str]:

@@ -24,6 +24,7 @@ class SceneFigures:
   dtype: np.dtype
   gsd: float | None  # Metres per pixel, if the file gives them.
   bright: float  # A large value of its sampled pixels; 0 without data.
+  band_types: tuple[str, ...] = ()  # If its bands have several.
 
 
 def sample_windows(grid: Grid) -> Iterator[Window]:
@@ -41,7 +42,8 @@ def figures(scene: Scene | Pair) -> SceneFigures:
   values = np.concatenate([part.ravel() for part in parts])
   values = values[np.isfinite(values)]
   bright = float(np.percentile(values, _BRIGHT)) if values.size else 0.0
-  return SceneFigures(scene.dtype, scene.grid.gsd(), bright)
+  types = tuple(dict.fromkeys(map(str, scene.band_types)))
+  return SceneFigures(scene.dtype, scene.grid.gsd(), bright, types if len(types) > 1 else ())
 
 
 def compare(scenes: dict[pathlib.Path, SceneFigures]) -> list[str]:
@@ -58,6 +60,12 @@ def compare(scenes: dict[pathlib.Path, SceneFigures]) -> list[str]:
     f"{path} holds {scene.dtype}, and so will its tiles. To train on them, set data.max_value to the "
     "largest valid value, or first convert the scene: gdal_translate -ot Byte or -ot UInt16."
     for path, scene in scenes.items() if scene.dtype.kind in "ui" and scene.dtype.itemsize > 2
+  ]
+  warnings += [
+    f"{path} has bands of {' and '.join(scene.band_types)}, and its tiles will hold {scene.dtype}. To "
+    "train on them, set data.max_value or data.normalise='train', or first convert the bands to one "
+    "type and one range of values."
+    for path, scene in scenes.items() if scene.band_types
   ]
   resolutions = {path: scene.gsd for path, scene in scenes.items() if scene.gsd}
   if pair := _apart(resolutions, _MAX_RESOLUTION_RATIO):
