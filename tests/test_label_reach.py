@@ -7,7 +7,10 @@ import pytest
 import rasterio
 import shapely
 from affine import Affine
+from rasterio.windows import Window
 
+from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.reference import open_reference
 from lgag_jax.mapping import judge
 from lgag_jax.options.mapping import Options, References
 from lgag_jax.options.tiling import Settings
@@ -16,6 +19,7 @@ from tests.test_judge_scenes import config_of
 
 SIDE = 64
 PLACE = Affine(10, 0, 500000, 0, -10, 5000000)
+GRID = Grid(SIDE, SIDE, rasterio.crs.CRS.from_epsg(32633), PLACE)
 BOX = shapely.box(500100, 4999700, 500300, 4999900)
 
 
@@ -117,6 +121,37 @@ def test_one_of_several_scenes_is_enough(tmp_path, order):
   nowhere = write_layer(tmp_path / "far.gpkg", FAR, "EPSG:32633")
   with pytest.raises(ValueError, match=r"far\.gpkg: nothing of it lies in .* or in any other scene"):
     cut(tmp_path / "scenes", nowhere, tmp_path / "scenes")
+
+
+EMPTY = '{"type": "FeatureCollection", "features": []}'
+
+
+def test_an_empty_layer_of_a_scene_s_name_says_that_there_is_no_landslide(tmp_path, monkeypatch):
+  labels = tmp_path / "labels"
+  for folder in (labels, tmp_path / "scenes"):
+    folder.mkdir()
+  for name in "ab":
+    write_scene(tmp_path / "scenes" / f"{name}.tif")
+  (labels / "a.geojson").write_text(EMPTY)
+  write_layer(labels / "b.gpkg", BOX, "EPSG:32633")
+  monkeypatch.setattr(judge.configs, "load", lambda path: config_of(("landslide",)))
+  mapped = []
+  monkeypatch.setattr(judge.predict, "map_scenes", lambda *arguments: mapped.append(arguments))
+  monkeypatch.setattr(judge, "evaluate_maps", lambda *arguments: {})
+  evaluate = lambda given: judge.evaluate(
+    tmp_path, tmp_path / "scenes", tmp_path / "out", Options(), References(labels=str(given)))
+  evaluate(labels)
+  assert len(mapped) == 1
+  with open_reference(labels / "a.geojson", GRID, ("landslide",), may_be_empty=True) as reference:
+    assert not reference.read(Window(0, 0, SIDE, SIDE)).any()
+    assert not reference.near(Window(0, 0, SIDE, SIDE), 1e6)
+  with pytest.raises(ValueError, match=r"a\.geojson holds no feature with a geometry\."):
+    evaluate(labels / "a.geojson")  # For all scenes.
+  (labels / "b.gpkg").unlink()
+  (labels / "b.geojson").write_text(EMPTY)
+  with pytest.raises(ValueError, match=r"It holds no feature\. Scenes without landslides need"):
+    evaluate(labels)
+  assert len(mapped) == 1
 
 
 def test_the_given_system_places_the_labels(tmp_path):

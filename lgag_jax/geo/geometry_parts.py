@@ -30,6 +30,8 @@ def take_apart(path, features: np.ndarray) -> tuple[str, np.ndarray, np.ndarray]
   Features are not missing and not empty; collections may be nested. Logs how many features lose parts.
   Raises ValueError naming the file unless the features are either polygons or points.
   """
+  if not len(features):
+    raise ValueError(f"{path} holds no feature with a geometry. Save the layer again from its source.")
   parts, owners, with_empty = _single(features)
   kind = _kind(path, parts, owners, len(features))
   wanted = shapely.get_type_id(parts) == _TYPES[kind]

@@ -20,6 +20,7 @@ from lgag_jax.geo.placement import grid_of
 from lgag_jax.geo.windows import windows_below
 from lgag_jax.imagery import reading
 
+_REMEDY = "Scenes without landslides need a scene with some in the same call."
 _NODES = 9  # Along each side of a mask, where a system is tried.
 
 
@@ -41,12 +42,11 @@ class Reach:
   def _error(self, labels: pathlib.Path, scene: pathlib.Path) -> ValueError:
     points, crs = _places(labels, self._layer)
     grid = self._grids[scene]
-    corners = _nodes(grid)
     others = " or in any other scene" if len(self._grids) > 1 else ""
-    text = (
-      f"{labels}: nothing of it lies in {scene}{others}. It covers {_extent(points, crs)}, and the "
-      f"scene {_extent(corners, grid.crs)}. "
-    )
+    text = f"{labels}: nothing of it lies in {scene}{others}. "
+    if not len(points):
+      return ValueError(f"{text}It holds no feature. {_REMEDY}")
+    text += f"It covers {_extent(points, crs)}, and the scene {_extent(_nodes(grid), grid.crs)}. "
     for system in _candidates(crs, grid):
       if any(_fits(points, system, other) for other in self._grids.values()):
         code = f"EPSG:{pyproj.CRS.from_user_input(system).to_epsg() or '...'}"
@@ -56,10 +56,7 @@ class Reach:
           f"{text}It would lie there in {crs_relation.full_name(system)}. If that is its system: "
           f"{command.format(code, shlex.quote(str(labels)))}"
         )
-    return ValueError(
-      f"{text}Check both coordinate reference systems. Scenes without landslides need a scene with "
-      "some in the same call."
-    )
+    return ValueError(f"{text}Check both coordinate reference systems. {_REMEDY}")
 
 
 def overlaps(mask: Grid, grid: Grid) -> bool:

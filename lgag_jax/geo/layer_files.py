@@ -74,6 +74,15 @@ def source(path: pathlib.Path) -> tuple[str, str | bytes]:
   return driver, absolute
 
 
+def is_empty(path: pathlib.Path, layer: str = "") -> bool:
+  """Returns whether a layer, or each layer of a file, holds no feature; raises as `source` does."""
+  driver, content = source(path)
+  names = [name for name, kind in pyogrio.list_layers(content) if kind is not None]
+  counted = [layer] if layer in names else names
+  infos = [pyogrio.read_info(content, layer=name, force_feature_count=True) for name in counted]
+  return all(info["driver"] == driver and not info["features"] for info in infos)
+
+
 def _parse(path: pathlib.Path) -> Any:
   if (size := path.stat().st_size) > _MAX_JSON_BYTES:
     raise ValueError(

@@ -14,7 +14,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax.geo import antimeridian, crs_relation, label_reach, layer_formats, shapes
+from lgag_jax.geo import antimeridian, crs_relation, label_reach, layer_files, layer_formats, shapes
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of, unplaced_warning
 from lgag_jax.geo.shape_index import INSET, ShapeIndex
@@ -43,7 +43,7 @@ class Reference:
 def open_reference(
   path: pathlib.Path, grid: Grid, classes: tuple[str, ...], *, layer: str = "", field: str = "",
   ignore: int = mask_values.BY_VALUES, masks: Sequence[pathlib.Path] = (),
-  scene: pathlib.Path | str = "the scene", background: str = "",
+  scene: pathlib.Path | str = "the scene", background: str = "", may_be_empty: bool = False,
 ) -> Iterator[Reference]:
   """Opens a raster mask, or polygons or points (.gpkg, .shp, .geojson), as labels of a scene.
 
@@ -51,13 +51,18 @@ def open_reference(
   belong to it; a nodata value other than zero is UNKNOWN. A mask on another grid gives each pixel its
   nearest value, and UNKNOWN outside. A pixel has a polygon's class if the polygon contains its centre,
   and a point's class if the pixel contains the point. The last of several wins. An inventory does not
-  say which area it covers, so all other pixels are background. `scene` is named in messages.
-  Raises ValueError.
+  say which area it covers, so all other pixels are background. A layer without any feature is an error,
+  unless it `may_be_empty`. `scene` is named in messages. Raises ValueError.
   """
   check_format(path)
   if path.suffix.lower() in layer_formats.SUFFIXES:
     if warning := unplaced_warning(grid):  # All of the scene would count as background.
       raise ValueError(f"{path} cannot label the scene: {warning}")
+    if may_be_empty and layer_files.is_empty(path, layer):
+      _LOG.info("%s holds no feature: its scene counts as free of landslides.", path)
+      nothing = shapes.Shapes("polygons", np.empty(0, object), np.empty(0, np.uint8))
+      yield dataclasses.replace(reference_from_shapes(nothing), inside=False)
+      return
     layer_shapes = shapes.read_shapes(
       path, grid, classes, layer=layer, field=field, scene=scene, background=background)
     scene_box = shapely.box(0, 0, grid.width, grid.height)

@@ -140,6 +140,7 @@ def _open_reference(
     path, grid, config.data.classes, layer=options.layer, field=options.field,
     ignore=options.mask_ignore, masks=list(references.values()), scene=scene,
     background=config.data.background,
+    may_be_empty=not pathlib.Path(options.labels).is_file(),  # The reference of a scene of its own.
   ) as reference:
     if reference.kind == "points":
       raise ValueError(
@@ -167,9 +168,8 @@ def evaluate_maps(
       _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[names[plan.stem]])
       continue
     labels, unit = references[plan.path], "pixels" if plan.grid.to_wgs84() is None else "m2"
-    with _open_reference(
-      labels, plan.path, plan.grid, config, reference_options, references
-    ) as reference:
+    opened = _open_reference(labels, plan.path, plan.grid, config, reference_options, references)
+    with opened as reference:
       comparison = compare(plan, reference, output, config, options)
     if not _pixel_counts(comparison.pixels)["judged"]:
       skipped[names[plan.stem]] = f"{labels} does not cover it: check the coordinates of both"
