@@ -9,7 +9,7 @@ import sqlite3
 
 import pytest
 
-from lgag_jax.labelling import outline_layer, sheets
+from lgag_jax.labelling import earlier_map, outline_layer, sheets
 from lgag_jax.labelling.own_files import RECORD, OwnFiles
 from lgag_jax.labelling.session import Session
 from lgag_jax.runtime import files, lock
@@ -164,11 +164,13 @@ def test_a_folder_in_use_is_not_moved(reviewed, name):
   labels = folder / "labels"
   with lock.acquire(labels / name):
     before = content(labels)
-    session.map_job.start()
-    assert f"labels/{name} is in use by process" in wait(session, "failed")["line"]
+    for action in (session.map_job.start, lambda: earlier_map.prepare(labels, OwnFiles(labels), "")):
+      with pytest.raises(ValueError, match=f"labels/{name} is in use by process"):
+        action()
     after = content(labels)
     assert {k: v for k, v in after.items() if k in before} == before
     assert not (labels / "earlier").exists()
+    assert session.map_state()["state"] == "done"
   session.map_job.start()
   wait(session, "done")
 

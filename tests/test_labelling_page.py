@@ -114,6 +114,8 @@ def test_sixty_tiles_by_keys_with_a_killed_server_between(place):
     wait(driver, lambda: text(driver, "saved") == "All answers are saved")
     assert saved(folder) == given
     process.end(signal.SIGKILL)
+    driver.find_element(By.ID, "make-map").click()
+    wait(driver, lambda: "does not respond, so no map is made" in text(driver, "problem"))
     label(driver, labels, given, 5)  # The page keeps them.
     wait(driver, lambda: "The server does not respond" in text(driver, "problem"))
     assert "5 not saved yet" in text(driver, "saved")

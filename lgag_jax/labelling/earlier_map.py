@@ -16,6 +16,19 @@ _FEATURES = "run/features"  # Computed again where needed.
 _LOCKED = ("run", MAPS)  # Tiles are never written in place.
 
 
+def require_free(folder: pathlib.Path) -> None:
+  """Raises ValueError, before anything is done, if another process trains in run/ or reviews maps/."""
+  for name in _LOCKED:
+    path = folder / name / lock.FILE_NAME
+    if path.exists():  # A folder of the user stays as it is.
+      if (file := lock.try_acquire(path)) is None:
+        raise ValueError(
+          f"{path.parent} is in use by {lock.owner(path)}: end it first. A review (--mode=review) ends "
+          "with Ctrl+C in its terminal."
+        )
+      file.close()
+
+
 def prepare(folder: pathlib.Path, own: OwnFiles, digest: str) -> int:
   """Sets an earlier map aside unless it is of the same answers; returns the step to begin with.
 

@@ -90,12 +90,16 @@ class MapJob:
       self._thread.start()
 
   def start(self) -> None:
-    """Begins a map; resumes one that was stopped. Raises ValueError for too few answers."""
+    """Begins a map; resumes one that was stopped.
+
+    Raises ValueError for too few answers, and while another process uses the folders of the map.
+    """
     with self._lock:
       if self._progress.state == "running":
         raise ValueError("A map is being made already.")
       if missing := self.missing():
         raise ValueError(missing)
+      earlier_map.require_free(self._folder)
       digest = self._digest()
       steps = self._steps()
       self._ending = False

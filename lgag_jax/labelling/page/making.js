@@ -18,9 +18,13 @@ export class Making {
 
   async start() {
     this.button.disabled = true;
-    const response = await post("make_map", {});
-    if (response.ok) this.show(await response.json());
-    else this.problem(await reason(response));
+    try {
+      const response = await post("make_map", {});
+      if (response.ok) this.show(await response.json());
+      else this.problem(await reason(response));
+    } catch {
+      this.problem("The server does not respond, so no map is made. Start it again with the same command.");
+    }
   }
 
   async ask() {
@@ -46,6 +50,7 @@ export class Making {
         : state === "stopped" ? "The map was stopped. What was done is kept."
           : missing || (state === "done"
             ? `Done: see maps/report.html and run/report.html in ${output}.`
+              + ` To correct the map: lgag --mode=review --input=${output}/maps.`
               + `${outdated ? " Answers or decisions have changed since." : ""}`
             : "Trains on your answers and maps the scenes, in some minutes. You can label meanwhile.");
     this.label.hidden = !version;
