@@ -35,7 +35,9 @@ def review(settings: Settings) -> None:
 
 def _next_step(session: Session) -> str:
   return (
-    f"For a GIS: {session.folder}/*_reviewed.gpkg. To train on the decisions, cut tiles with\n\n"
+    f"For a GIS: {session.folder}/*_reviewed.gpkg. If the labelling page made the map, press there "
+    "\"Make the map again\": it trains on the decisions, and the map follows them. Otherwise cut tiles "
+    "with\n\n"
     f"    lgag --mode=tile --input=<the scenes> --labels={session.folder} --output=<a new folder>\n\n"
     f"or add --review={session.folder} to the command that cut the tiles of the first training.\n"
   )
