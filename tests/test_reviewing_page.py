@@ -146,6 +146,32 @@ def test_drawing_cutting_and_editing_with_the_mouse(maps):
 
 
 @pytest.mark.longest
+def test_drawing_and_editing_by_keys_alone(maps):
+  process = reviewing_server(maps)
+  with browser() as driver:
+    driver.get(process.address)
+    wait(driver, lambda: text(driver, "saved") == SAVED)
+    wait(driver, lambda: driver.find_elements(By.CSS_SELECTOR, "#map img.leaflet-tile-loaded"))
+    zoom = 2  # Polygon 4 is shown at two pixels of the screen a pixel of the scene.
+    press(driver, "m", Keys.ARROW_LEFT, Keys.SPACE, *[Keys.ARROW_RIGHT] * 4, Keys.SPACE)
+    press(driver, *[Keys.ARROW_DOWN] * 2, *[Keys.SHIFT + Keys.ARROW_DOWN] * 2, Keys.SPACE, Keys.ENTER)
+    wait(driver, lambda: kinds(maps) == {"missed": "missed"})
+    assert area(decisions(maps)["missed"]) == pytest.approx(40 * 22 / 2 / zoom**2, abs=5)
+    press(driver, Keys.ARROW_UP, Keys.HOME, "f")
+    assert text(driver, "title").startswith("Polygon 4")
+    before = (BOXES[4][2] - BOXES[4][0]) * (BOXES[4][3] - BOXES[4][1])
+    press(driver, "e", Keys.TAB, Keys.INSERT, Keys.DELETE, Keys.TAB)
+    assert len(driver.find_elements(By.CSS_SELECTOR, ".corner:not(.between)")) == 4
+    press(driver, Keys.DELETE, Keys.ENTER)
+    wait(driver, lambda: 4 in kinds(maps))
+    assert area(decisions(maps)[4]) == pytest.approx(before / 2, abs=1)
+    press(driver, "a")  # The list has the keys again.
+    assert text(driver, "title").startswith("Polygon 2")
+    assert driver.get_log("browser") == []
+  process.end(signal.SIGINT)
+
+
+@pytest.mark.longest
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (640, 400), (1920, 1080)])
 def test_the_page_fits_screens_and_twice_the_size(maps, width, height):
   process = reviewing_server(maps)

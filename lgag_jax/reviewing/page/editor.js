@@ -1,9 +1,11 @@
-// Draws a new outline with clicks, or moves the corners of one. One task at a time.
+// Draws a new outline with clicks or keys, or moves the corners of one. One task at a time.
 
 import { toLatLngs } from "./review_map.js";
 
 const L = window.L;
 const MAX_CORNERS = 300;
+const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+const STEP = 10; // Pixels of the screen that an arrow key moves the cross by; 1 with Shift.
 const LINE = { color: "#111", weight: 5, interactive: false };
 const INNER = { color: "#fff", weight: 2.5, dashArray: "5 4", interactive: false };
 
@@ -23,12 +25,32 @@ export class Editor extends EventTarget {
   draw(text, done) {
     this.begin({ text, done, points: [] });
     this.map.getContainer().classList.add("drawing");
+    this.map.getContainer().focus();
+  }
+
+  // Acts on a key while an outline is drawn; returns whether it has a meaning there.
+  press(key, isFine) {
+    if (!this.task?.points || !(key in STEPS || key === " ")) return false;
+    this.task.cross ??= L.marker(this.map.getCenter(), {
+      interactive: false, keyboard: false, icon: L.divIcon({ className: "cross", iconSize: [25, 25] }),
+    }).addTo(this.task.layers);
+    const { cross } = this.task;
+    if (key === " ") {
+      this.add(cross.getLatLng());
+    } else {
+      const step = L.point(STEPS[key]).multiplyBy(isFine ? 1 : STEP);
+      cross.setLatLng(this.map.containerPointToLatLng(this.map.latLngToContainerPoint(cross.getLatLng()).add(step)));
+      this.map.panInside(cross.getLatLng(), { padding: [40, 40], animate: false });
+    }
+    this.drawLine(cross.getLatLng());
+    return true;
   }
 
   edit(text, outline, done) {
     const rings = simplified(outline);
     this.begin({ text, done, rings });
     this.drawCorners();
+    this.map.getContainer().focus(); // The first corner is next.
   }
 
   begin(task) {
@@ -69,7 +91,8 @@ export class Editor extends EventTarget {
     this.task.line.setLatLngs(places);
   }
 
-  drawCorners() {
+  drawCorners(focused) {
+    // `focused`, a ring and the number of a corner, has the keyboard's focus afterwards.
     const { task } = this;
     task.corners?.remove();
     task.corners = L.layerGroup().addTo(task.layers);
@@ -77,7 +100,8 @@ export class Editor extends EventTarget {
     for (const rings of task.rings) {
       for (const ring of rings) {
         ring.forEach((place, i) => {
-          this.corner(ring, i, place, false);
+          const marker = this.corner(ring, i, place, false);
+          if (focused?.[0] === ring && focused[1] === i) marker.getElement().focus({ preventScroll: true });
           const after = ring[(i + 1) % ring.length];
           this.corner(ring, i, [(place[0] + after[0]) / 2, (place[1] + after[1]) / 2], true);
         });
@@ -88,7 +112,7 @@ export class Editor extends EventTarget {
   corner(ring, i, [x, y], isBetween) {
     const side = isBetween ? 9 : 13;
     const marker = L.marker([-y, x], {
-      draggable: true, keyboard: !isBetween, title: isBetween ? "Drag to add a corner" : "Drag, or press Delete",
+      draggable: true, keyboard: !isBetween, title: isBetween ? "Drag to add a corner" : "Drag, or press an arrow key, Insert or Delete",
       icon: L.divIcon({ className: `corner${isBetween ? " between" : ""}`, iconSize: [side, side] }),
     });
     let index = i;
@@ -106,18 +130,20 @@ export class Editor extends EventTarget {
     const remove = () => {
       if (isBetween || ring.length <= 3) return;
       ring.splice(i, 1);
-      this.drawCorners();
+      this.drawCorners([ring, i % ring.length]);
     };
     marker.on("contextmenu", remove);
     marker.on("keydown", ({ originalEvent }) => {
-      const steps = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-      const step = steps[originalEvent.key];
+      const step = STEPS[originalEvent.key];
       if (originalEvent.key === "Delete") {
         remove();
+      } else if (originalEvent.key === "Insert") {
+        const after = ring[(i + 1) % ring.length];
+        ring.splice(i + 1, 0, [(ring[i][0] + after[0]) / 2, (ring[i][1] + after[1]) / 2]);
+        this.drawCorners([ring, i + 1]);
       } else if (step) {
         ring[i] = [ring[i][0] + step[0], ring[i][1] + step[1]];
-        marker.setLatLng([-ring[i][1], ring[i][0]]);
-        this.place(this.task.rings);
+        this.drawCorners([ring, i]);
       } else {
         return;
       }
@@ -125,6 +151,7 @@ export class Editor extends EventTarget {
       originalEvent.stopPropagation();
     });
     this.task.corners.addLayer(marker);
+    return marker;
   }
 
   finish() {

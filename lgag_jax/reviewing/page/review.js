@@ -13,10 +13,12 @@ const KEYS = [
   ["A", "accept the polygon, and go to the next"], ["R", "reject it, and go to the next"],
   ["Z", "undo the last decision"], ["N", "go to the next undecided polygon"],
   ["Arrow up, down; Page Up, Page Down", "go to another polygon"],
-  ["E", "move the outline's corners; right-click or Delete removes one, dragging a small point adds one"],
+  ["E", "move the outline's corners with the mouse, or with Tab and the arrow keys. Dragging a small point or Insert adds "
+    + "one, right-click or Delete removes one"],
   ["D", "draw the outline anew"], ["C", "draw an area to cut away"], ["M", "draw a landslide that the map missed"],
   ["X", "draw an area that is not a landslide"], ["Delete", "remove a drawing"],
   ["Enter, Esc, Backspace", "while drawing: save, cancel, remove the last corner"],
+  ["Arrow keys, Space", "while drawing: move the cross, also with Shift; set a corner"],
   ["T", "write a comment"], ["O", "hide or show the outlines"], ["+, \u2212, F", "zoom in, zoom out, zoom to the polygon"],
 ];
 
@@ -123,7 +125,7 @@ class Page {
       if (key === "Escape") this.editor.cancel();
       else if (key === "Enter" && !target.matches("button")) this.editor.finish();
       else if (key === "Backspace") this.editor.removeLast();
-      else return;
+      else if (!this.editor.press(key, event.shiftKey)) return;
     } else {
       const action = this.actions[key.toLowerCase()];
       if (!action) return;
@@ -185,7 +187,8 @@ class Page {
     const outline = key && this.map.outline(key);
     if (!outline) return;
     this.editor.edit(
-      "Drag a corner. Drag a small point to add one, right-click a corner to remove it.", outline,
+      "Drag a corner. Drag a small point to add one, right-click a corner to remove it. Or press Tab for a corner, then "
+        + "an arrow key, Insert or Delete.", outline,
       (changed) => this.corrected(key, changed),
     );
   }
@@ -235,8 +238,9 @@ class Page {
   showDrawing() {
     const { task } = this.editor;
     $("drawing").hidden = !task;
+    if (!task && [$("map"), document.body].includes(document.activeElement)) $("list").focus({ preventScroll: true });
     $("drawing-text").textContent = task
-      ? `${task.text}${task.points ? " Backspace removes the last one; a double click saves." : ""}` : "";
+      ? `${task.text}${task.points ? " Or move a cross with the arrow keys, and press Space. Backspace removes the last one." : ""}` : "";
   }
 
   showCurrent() {

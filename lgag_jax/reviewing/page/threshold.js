@@ -20,7 +20,7 @@ export class Threshold {
     $("threshold").addEventListener("toggle", () => this.follow());
     $("threshold-reset").addEventListener("click", () => this.reset());
     $("copy").addEventListener("click", () => {
-      navigator.clipboard?.writeText($("command").textContent);
+      navigator.clipboard?.writeText($("command").textContent.trim());
       getSelection().selectAllChildren($("command"));
     });
   }
@@ -104,7 +104,11 @@ export class Threshold {
       `${outlines.length.toLocaleString("en")} outlines (dashed)${more}. They cover ${percent(share)} of the scene. `
       + (windows ? `${windows[0]} of ${windows[1]} windows of the scene pass the gate. ` : "")
       + "To make this map, run the command. Decisions on polygons that stay the same are kept.";
-    $("command").textContent = command;
+    $("command").replaceChildren(...command.split(" ").flatMap((word) => {
+      const part = document.createElement("span"); // Lines break between words, not after hyphens.
+      part.textContent = word;
+      return [part, " "];
+    }));
     $("command-row").hidden = false;
   }
 }
