@@ -65,7 +65,7 @@ def write_map(scene, output, scores, mask, options, config):
   """Writes the products of a scene from scores and mask; returns the scene's plan."""
   with open_scene(scene, 3) as opened:
     grid = opened.grid
-  plan = ScenePlan(scene, scene.stem, grid, scale.WindowPlan(1, 32, 32), "key")
+  plan = ScenePlan(scene, scene.stem, grid, scale.WindowPlan(1, 32, 32), "key", gated=False)
   store = RowStore(
     plan.working_folder(output), "key", (0, grid.height), grid.width, scores.shape[-1], options.dtype
   )
@@ -73,7 +73,7 @@ def write_map(scene, output, scores, mask, options, config):
   stored = stored.copy()
   stored[mask == rasters.NO_DATA] = rasters.NO_DATA if options.probability == "percent" else np.nan
   store.write(0, stored, mask)
-  products.write(plan, [store], scores.max((0, 1)), {}, output, config, options)
+  products.write(plan, [store], scores.max((0, 1)), None, {}, output, config, options)
   return plan
 
 

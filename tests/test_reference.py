@@ -233,9 +233,12 @@ def test_invalid_layers_fields_and_classes_are_named(tmp_path):
     whole(path)
   np.testing.assert_array_equal(whole(path, layer="more"), covered([SQUARE]))
   line = shapely.LineString([(1, 1), (5, 5)])
-  for number, layer in enumerate(([line], [SQUARE, shapely.Point(1, 1)], [None])):
+  either = "either polygons or points"
+  for number, (layer, message) in enumerate((
+    ([line], either), ([SQUARE, shapely.Point(1, 1)], either), ([None], "no feature with a geometry"),
+  )):
     mixed = write_layer(tmp_path / f"{number}.gpkg", [g and on_earth(g) for g in layer])
-    with pytest.raises(ValueError, match=rf"{number}\.gpkg holds .*either polygons or points"):
+    with pytest.raises(ValueError, match=rf"{number}\.gpkg holds .*{message}"):
       whole(mixed)
 
 

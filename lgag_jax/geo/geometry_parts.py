@@ -82,7 +82,7 @@ def _kind(path, parts: np.ndarray, owners: np.ndarray, count: int) -> str:
   if len(kinds) != 1 or kinds[0] not in _TYPES:
     outlines = " If lines are outlines, make polygons of them." if "lines" in kinds else ""
     raise ValueError(
-      f"{path} holds {' and '.join(kinds) or 'nothing that can be read'}: labels must be either "
+      f"{path} holds {' and '.join(kinds)}: labels must be either "
       f"polygons or points. Save them in a layer of their own.{outlines} --mode=tile also "
       "reads lines and mixed shapes if a field names what is no landslide, too."
     )
