@@ -170,7 +170,7 @@ class Session:
         [number, outlines.pixels_to_page(outline)] for number, outline in shown.outlines
       ],
       "share": shown.share, "left_out": shown.left_out,
-      "windows": [moved.windows.count_open(gate), len(moved.windows.places)] if moved else None,
+      "windows": [moved.windows.count_open(moved.value), len(moved.windows.places)] if moved else None,
       "command": scene_map.command(thresholds, gate),
     }
 
