@@ -23,7 +23,8 @@ from lgag_jax.mapping.schemas import Provenance
 _NAMES = ("slide", "flow")
 FIELDS = [
   "id", "class", "area_m2", "perimeter_m", "mean_probability", "max_probability", "pixels", "source",
-  "stable_id", "confidence", "length_m", "width_m", "bearing_deg", "touches_nodata", "touches_border",
+  "stable_id", "part_of", "confidence", "length_m", "width_m", "bearing_deg", "touches_nodata",
+  "touches_border",
   "slope_mean_deg", "slope_max_deg", "aspect_deg", "elevation_min_m", "elevation_max_m",
   "height_range_m", "dem_share", "dem", "gsd_m", "method", "version", "event", "image_date",
   "review_status",

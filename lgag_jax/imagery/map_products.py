@@ -8,7 +8,8 @@ import stat
 TAG = "LGAG_PRODUCT"  # Of a raster: its folder, which gdal_translate and gdalwarp keep in copies.
 _PAGES = ("predictions.csv", "report.html", "lock")
 PRODUCT_FOLDERS = (
-  "mask", "probability", "polygons", "points", "density", "gate", "overlay", "image", "image_before",
+  "mask", "probability", "polygons", "unsplit", "points", "density", "gate", "overlay", "image",
+  "image_before",
 )
 _AREA_PICTURE, _AREA_RECORD = "quick_look.png", "manifest.json"  # Of --mode=map.
 _EVALUATION = "eval"

@@ -27,6 +27,7 @@ from lgag_jax.mapping import (
   rasters,
   schemas,
   vectors,
+  unsplit,
 )
 from lgag_jax.mapping.density import Cells
 from lgag_jax.mapping.gate_windows import GateWindows
@@ -60,9 +61,9 @@ def write(
   """Writes the products of a scene from its stores, then removes the stores.
 
   - probability/ and mask/: cloud-optimised GeoTIFFs on the scene's grid, or PNGs.
-  - polygons/: GeoPackage and GeoJSON, if the scene has a georeference; QGIS styles beside all three.
-    Regions that are too flat are neither in them nor in the mask.
-  - points/: the highest and the lowest point of each polygon, if there is a DEM.
+  - polygons/: GeoPackage, GeoJSON and GeoParquet, if the scene has a georeference. Regions that are too
+    flat are neither in them nor in the mask. QGIS styles lie beside rasters and GeoPackages.
+  - unsplit/: outlines of split polygons; points/: highest and lowest points; both if asked for.
   - overlay/, image/ and image_before/: pictures of the scene with the map, and of each date without it.
   - gate/: the windows before the gate, if the network has one, for the page of reviews.
   - density/: landslides per cell of a grid, if the map has any and the scene's pixels are small enough.
@@ -124,7 +125,8 @@ def _write_polygons(
   _write_styles(plan, folder, names, options)
   landslides = polygons.trace(
     mask, probability, names, plan.path.name, min_area=plan.min_area(options),
-    simplify=options.simplify, thresholds=plan.provenance.thresholds, terrain=terrain,
+    simplify=options.simplify, split_necks=options.split_necks,
+    thresholds=plan.provenance.thresholds, terrain=terrain,
   )
   vector_paths = [folder / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
   with contextlib.ExitStack() as stack:
@@ -139,6 +141,10 @@ def _write_polygons(
       collected, plan.grid, *vector_paths, provenance=plan.provenance,
       profile=schemas.PROFILES[options.schema],
     )
+    if options.split_necks:
+      path = folder / "unsplit" / f"{plan.stem}.gpkg"
+      takers.append(stack.enter_context(unsplit.create(path, plan.grid)).add)
+      files.write_text(path.with_suffix(".qml"), qgis_style.polygon_style(names, "class"))
   return areas
 
 

@@ -10,6 +10,7 @@ import scipy.ndimage
 import scipy.sparse.csgraph
 import shapely
 from affine import Affine
+from rasterio.windows import Window
 
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.mapping import rasters
@@ -30,6 +31,7 @@ class Regions:
   touches_missing: np.ndarray  # bool[N], whether a pixel without data lies beside one of its pixels.
   outlines: np.ndarray  # object[N], shapely.Polygon in whole pixels (column, row).
   at_border: np.ndarray | None = None  # bool[N], whether it reaches the border; None: by the grid.
+  wholes: np.ndarray | None = None  # object[N], the outline that each is a part of, or None.
 
 
 @dataclasses.dataclass
@@ -85,6 +87,31 @@ def find_regions(mask: MapRaster, probability: MapRaster, classes: int) -> Itera
   yield _whole_regions(pieces, scale)
 
 
+def parts_of(
+  labels: np.ndarray, class_index: int, mask: MapRaster, probability: MapRaster, corner: tuple[int, int]
+) -> Regions:
+  """Returns the parts of a region of one class, whose pixels i32[h, w] have the numbers 1..N, else 0.
+
+  `corner` is the row and column of the first pixel. Each part must be connected across edges.
+  """
+  top, left = corner
+  height, width = labels.shape
+  above, beside = min(top, 1), min(left, 1)  # Missing data beside the box count, too.
+  around = mask.read(1, Window(
+    left - beside, top - above, min(width + beside + 1, mask.dataset.width - left + beside),
+    min(height + above + 1, mask.dataset.height - top + above),
+  ))
+  beside_missing = scipy.ndimage.binary_dilation(around == UNKNOWN)[above:, beside:][:height, :width]
+  scores = probability.read(class_index, Window(left, top, width, height))
+  rows, cols = np.nonzero(labels)
+  figures = _figures(
+    class_index, (rows + top) * mask.dataset.width + cols + left, labels[rows, cols] - 1,
+    scores[rows, cols], beside_missing[rows, cols], int(labels.max()),
+  )
+  pieces = _Pieces(figures, outlines_of(labels, len(figures), corner), np.zeros(0, np.int64))
+  return _whole_regions(pieces, 100.0 if scores.dtype == np.uint8 else 1.0)
+
+
 def _block_pieces(
   values: np.ndarray, scores: dict[int, np.ndarray], top: int
 ) -> tuple[_Pieces, np.ndarray]:
@@ -103,16 +130,23 @@ def _block_pieces(
       c, scene_positions, piece, scores[c].ravel()[positions], beside_missing[positions], class_count
     ))
     count += class_count
+  first_row, last_row = (
+    np.where(missing[row], _MISSING, labels[row].astype(np.int64) - 1) for row in (0, -1)
+  )
+  return _Pieces(np.concatenate(figures), outlines_of(labels, count, (top, 0)), last_row), first_row
+
+
+def outlines_of(
+  labels: np.ndarray, count: int, corner: tuple[int, int]
+) -> list[list[shapely.Polygon]]:
+  """Returns the outline of each number 1..count of labels i32[h, w], which begin at row and column."""
   outlines = [[]] * count
-  shift = Affine.translation(0, top)
+  shift = Affine.translation(*corner[::-1])
   # The second argument skips the background, labelled zero.
   for shape, label in rasterio.features.shapes(labels, labels > 0, connectivity=4, transform=shift):
     outline, *holes = shape["coordinates"]
     outlines[int(label) - 1] = [shapely.Polygon(outline, holes)]
-  first_row, last_row = (
-    np.where(missing[row], _MISSING, labels[row].astype(np.int64) - 1) for row in (0, -1)
-  )
-  return _Pieces(np.concatenate(figures), outlines, last_row), first_row
+  return outlines
 
 
 def _figures(class_index, positions, piece, scores, beside_missing, count) -> np.ndarray:

@@ -87,6 +87,7 @@ class ScenePlan:
     if self.grid.georeferenced:
       names += [f"{folder}/{self.stem}.qml" for folder in ("mask", "probability", "polygons")]
       names.append(f"polygons/{self.stem}.gpkg")
+      names += [f"unsplit/{self.stem}{suffix}" for suffix in (".gpkg", ".qml") if options.split_necks]
       if self.grid.to_wgs84() is not None:
         names.append(f"polygons/{self.stem}.geojson")
         names += [f"points/{self.stem}{suffix}" for suffix in (".gpkg", ".qml") if options.dem]

@@ -70,6 +70,7 @@ PLAIN = (
   Field("pixels", "int64", lambda one, _: one.pixels),
   Field("source", "object", lambda one, _: one.source),
   Field("stable_id", "object", lambda one, _: one.stable_id),
+  Field("part_of", "object", lambda one, _: one.whole and one.whole.stable_id),
   Field("confidence", "object", lambda one, _: one.confidence),
   Field("length_m", "float64", lambda one, _: one.length_m),
   Field("width_m", "float64", lambda one, _: one.width_m),
@@ -142,7 +143,8 @@ def _notes(landslide: Landslide, shared: Provenance) -> str:
   """Returns what a schema has no attribute for, in one line."""
   confidence = f"confidence {landslide.confidence}; " if landslide.confidence else ""
   event = f"{shared.event}; " if shared.event else ""
+  part = f"part of {landslide.whole.stable_id}; " if landslide.whole else ""
   return (
-    f"{event}{landslide.class_name}; {confidence}not reviewed; id {landslide.stable_id}; lgag_jax "
-    f"{__version__}"
+    f"{event}{landslide.class_name}; {confidence}not reviewed; id {landslide.stable_id}; {part}"
+    f"lgag_jax {__version__}"
   )

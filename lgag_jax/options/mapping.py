@@ -39,6 +39,9 @@ class Options:
   simplify: float = flag(0.0, (
     "tolerance for simplifying the outlines of polygons in metres, or in pixels if the scene has no "
     "CRS."))
+  split_necks: float = flag(0.0, (
+    "splits polygons at necks narrower than this in metres, or in pixels if the scene has no CRS; "
+    "unsplit/ keeps the outlines as they were. 0: does not split."))
   threshold: tuple[float, ...] = flag((), (
     "the score that a pixel must reach to be mapped, such as 0.6; for several classes one each, in the "
     "order of the config. By default the label-free threshold of the workdir."))
@@ -74,7 +77,7 @@ class Options:
     cloud_masks.check(self)
     require(self.event.isprintable(), self, "event", "text on one line")
     require(_is_date(self.image_date), self, "image_date", "a date such as 2015-04-26")
-    for name in ("gsd", "training_gsd", "simplify", "max_shift"):
+    for name in ("gsd", "training_gsd", "simplify", "split_necks", "max_shift"):
       require(0 <= getattr(self, name) < float("inf"), self, name, "0 or more")
 
   def flags(self) -> list[str]:
