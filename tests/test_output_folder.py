@@ -29,8 +29,8 @@ from tests.test_mapping import batch_sizes, read
 pytestmark = pytest.mark.usefixtures("batch_sizes")
 PRODUCTS = (
   "mask/scene_tif.tif", "mask/scene_tif.qml", "probability/scene_tif.tif", "probability/scene_tif.qml",
-  "polygons/scene_tif.gpkg", "polygons/scene_tif.geojson", "polygons/scene_tif.qml",
-  "overlay/scene_tif.png", "image/scene_tif.jpg", "gate/scene_tif.npz",
+  "polygons/scene_tif.gpkg", "polygons/scene_tif.geojson", "polygons/scene_tif.parquet",
+  "polygons/scene_tif.qml", "overlay/scene_tif.png", "image/scene_tif.jpg", "gate/scene_tif.npz",
 )
 OTHERS = ("scenes/scene_tif.json", "report.html", "predictions.csv", "lock")
 

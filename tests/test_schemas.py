@@ -1,11 +1,13 @@
 """Each profile of attributes against its written schema, in the files as GDAL and JSON read them."""
 
+import datetime
 import json
 import pathlib
 import re
 
 import jsonschema
 import numpy as np
+import pyarrow.parquet
 import pyogrio.raw
 import pytest
 import shapely
@@ -14,7 +16,7 @@ from rasterio.crs import CRS
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.terrain import Terrain
-from lgag_jax.mapping import predict, qgis_style, schemas, vectors
+from lgag_jax.mapping import geoparquet, predict, qgis_style, schemas, vectors
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.schemas import PROFILES, Provenance
 from lgag_jax.options.mapping import SCHEMAS, Options
@@ -26,6 +28,10 @@ _PLACES = {  # CRS and transform.
   "utm": ("EPSG:32633", (10, 0, 5e5, 0, -10, 5e6)),
   "degrees": ("EPSG:4326", (1e-4, 0, 9, 0, -1e-4, 46)),
   "no crs": (None, (10, 0, 5e5, 0, -10, 5e6)),
+}
+_ARROW = {
+  "OFTString": "string", "OFTReal": "double", "OFTInteger64": "int64", "OFTInteger": "int32",
+  "OFSTBoolean": "bool", "OFTDate": "date32[day]",
 }
 _FULL = Provenance(
   0.5, "lgag on a trunk, step 9", (0.5,), "Storm 'é' 滑坡", "2024-02-29", "dem.tif", "scène.tif")
@@ -53,11 +59,12 @@ def landslides(grid, *, placed):
 
 
 def write(folder, name, place="utm", provenance=_FULL):
-  """Writes two polygons; returns GeoPackage, GeoJSON."""
+  """Writes two polygons; returns GeoPackage, GeoJSON. The GeoParquet is a.parquet."""
   crs, transform = _PLACES[place]
   grid = Grid(20, 20, CRS.from_user_input(crs) if crs else None, Affine(*transform))
   paths = folder / "a.gpkg", folder / "a.geojson"
-  vectors.write(landslides(grid, placed=bool(crs)), grid, *paths, provenance, PROFILES[name])
+  with geoparquet.create(folder / "a.parquet", provenance, PROFILES[name]) as table:
+    vectors.write(landslides(grid, placed=bool(crs)), grid, *paths, provenance, PROFILES[name], table)
   return paths
 
 
@@ -86,6 +93,14 @@ def test_files_validate_against_the_written_schema(tmp_path, name, place, proven
     assert shapely.geometry.shape(feature["geometry"]).is_valid
   broken = {**features[0]["properties"], "surprise": 1}
   assert list(validator.iter_errors(broken))  # The schema can refuse.
+  table = pyarrow.parquet.read_table(tmp_path / "a.parquet")
+  columns = [(column, _ARROW[kind if kind in _ARROW else ogr]) for column, ogr, kind in wanted]
+  assert [(f.name, str(f.type)) for f in table.schema] == [*columns, ("geometry", "binary")]
+  for row, feature in zip(table.to_pylist(), features, strict=True):
+    outline = shapely.from_wkb(row.pop("geometry"))
+    assert outline.equals_exact(shapely.geometry.shape(feature["geometry"]), 1e-6, normalize=True)
+    row = {key: v.isoformat() if isinstance(v, datetime.date) else v for key, v in row.items()}
+    assert list(validator.iter_errors(row)) == [] and row == feature["properties"]
 
 
 def properties(folder, name, provenance=_FULL):

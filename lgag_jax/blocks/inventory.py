@@ -1,26 +1,21 @@
 """Writes the landslides of an area: one GeoParquet of all, and a GeoPackage per UTM zone."""
 
-import contextlib
 import dataclasses
 import heapq
 import itertools
-import json
 import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet
 import shapely
 from shapely.geometry.base import BaseGeometry
 
 from lgag_jax.blocks import plan, region_files, seams
 from lgag_jax.blocks.plan import Block
 from lgag_jax.geo.grid import Grid
-from lgag_jax.mapping import polygons, vectors
+from lgag_jax.mapping import geoparquet, polygons, vectors
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.schemas import Profile, Provenance
-from lgag_jax.runtime import files
 
 _AT_ONCE = 5000  # Landslides in memory.
 _LARGEST = 20  # Landslides that the page lists.
@@ -74,7 +69,9 @@ def write(
   numbers, claimed = itertools.count(1), _Claimed()
   inventory = Inventory({name: [] for name in tracing.classes}, files=[f"{NAME}.parquet"])
   zones = sorted({block.epsg for block in blocks})
-  with _parquet(folder / f"{NAME}.parquet", tracing) as add:
+  with geoparquet.create(
+    folder / f"{NAME}.parquet", tracing.provenance, tracing.profile
+  ) as table:
     for epsg in zones:
       grid = zone_grid(epsg, resolution)
       own = {(block.row, block.col): has for block, has in blocks.items() if block.epsg == epsg}
@@ -94,8 +91,8 @@ def write(
       )
       inventory.files.append(f"{NAME}_{epsg}.gpkg")
       vectors.write(
-        _also(_also(numbered, inventory.add), lambda batch, grid=grid: add(batch, grid)), grid,
-        folder / inventory.files[-1], provenance=tracing.provenance, profile=tracing.profile,
+        _also(numbered, inventory.add), grid, folder / inventory.files[-1],
+        provenance=tracing.provenance, profile=tracing.profile, table=table,
       )
   return inventory
 
@@ -155,50 +152,3 @@ def _also(
   while batch := list(itertools.islice(landslides, _AT_ONCE)):
     add(batch)
     yield from batch
-
-
-@contextlib.contextmanager
-def _parquet(path: pathlib.Path, tracing: Tracing):
-  """Yields the function that adds landslides to a GeoParquet 1.1 in longitude and latitude."""
-  fields, provenance = tracing.profile.fields, tracing.provenance
-  schema = pa.schema([*((f.name, _arrow_type(f.dtype)) for f in fields), ("geometry", pa.binary())])
-  bounds = np.array([np.inf, np.inf, -np.inf, -np.inf])
-  with (
-    files.atomic_path(path) as partial,
-    pyarrow.parquet.ParquetWriter(partial, schema, compression="zstd") as writer,
-  ):
-
-    def add(landslides: Sequence[Landslide], grid: Grid) -> None:
-      outlines = vectors.to_degrees(np.array([one.geometry for one in landslides], object), grid)
-      columns = [
-        _arrow_column(field.column(list(landslides), provenance), schema.field(field.name).type)
-        for field in fields
-      ]
-      table = [*columns, pa.array(shapely.to_wkb(outlines), pa.binary())]
-      writer.write_table(pa.Table.from_arrays(table, schema=schema))
-      bounds[:2] = np.minimum(bounds[:2], shapely.total_bounds(outlines)[:2])
-      bounds[2:] = np.maximum(bounds[2:], shapely.total_bounds(outlines)[2:])
-
-    yield add
-    column: dict = {"encoding": "WKB", "geometry_types": ["Polygon", "MultiPolygon"]}
-    if np.isfinite(bounds).all():
-      column["bbox"] = bounds.tolist()
-    geo = {"version": "1.1.0", "primary_column": "geometry", "columns": {"geometry": column}}
-    writer.add_key_value_metadata({"geo": json.dumps(geo)})
-
-
-def _arrow_type(dtype: str) -> pa.DataType:
-  if dtype == "object":
-    return pa.string()
-  if dtype.startswith("datetime64"):
-    return pa.date32()
-  return pa.from_numpy_dtype(np.dtype(dtype))
-
-
-def _arrow_column(values: np.ndarray, kind: pa.DataType) -> pa.Array:
-  """Returns a column of `Field.column`; unknown values, NaN among them, are null."""
-  if isinstance(values, np.ma.MaskedArray):
-    return pa.array(values.data, kind, mask=np.ma.getmaskarray(values))
-  return pa.array(values, kind, from_pandas=True)
-
-

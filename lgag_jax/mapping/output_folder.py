@@ -21,7 +21,7 @@ from lgag_jax.runtime import files
 _LOG = logging.getLogger(__name__)
 
 HALF_REPLACED = "is not whole, since a run was killed while it replaced it: map the scene again"
-_SUFFIXES = (".tif", ".png", ".jpg", ".gpkg", ".geojson", ".qml", ".npz")
+_SUFFIXES = (".tif", ".png", ".jpg", ".gpkg", ".geojson", ".parquet", ".qml", ".npz")
 _PAGES = ("report.html", "predictions.csv")
 _EVALUATION = ("eval/scenes.json", "eval/scenes.md")
 _UNFINISHED = UNFINISHED_EVALUATION = ".unfinished"  # In an output, and in its folder eval.

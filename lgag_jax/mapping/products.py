@@ -18,6 +18,7 @@ from lgag_jax.mapping import (
   density,
   extreme_points,
   gate_windows,
+  geoparquet,
   map_names,
   maps_table,
   output_folder,
@@ -26,8 +27,8 @@ from lgag_jax.mapping import (
   qgis_style,
   rasters,
   schemas,
-  vectors,
   unsplit,
+  vectors,
 )
 from lgag_jax.mapping.density import Cells
 from lgag_jax.mapping.gate_windows import GateWindows
@@ -129,22 +130,25 @@ def _write_polygons(
     thresholds=plan.provenance.thresholds, terrain=terrain,
   )
   vector_paths = [folder / "polygons" / f"{plan.stem}{suffix}" for suffix in (".gpkg", ".geojson")]
+  profile, table = schemas.PROFILES[options.schema], None
   with contextlib.ExitStack() as stack:
     stack.enter_context(contextlib.closing(landslides))
+    if plan.grid.to_wgs84() is not None:
+      path = folder / "polygons" / f"{plan.stem}.parquet"
+      table = stack.enter_context(geoparquet.create(path, plan.provenance, profile))
     takers = [cells.add_landslide] if cells else []
     if terrain:
       path = folder / "points" / f"{plan.stem}.gpkg"
       takers.append(stack.enter_context(extreme_points.create(path, plan.grid)).add)
       files.write_text(path.with_suffix(".qml"), qgis_style.point_style(extreme_points.KINDS))
-    collected = _collected(landslides, areas, takers)
-    vectors.write(
-      collected, plan.grid, *vector_paths, provenance=plan.provenance,
-      profile=schemas.PROFILES[options.schema],
-    )
     if options.split_necks:
       path = folder / "unsplit" / f"{plan.stem}.gpkg"
       takers.append(stack.enter_context(unsplit.create(path, plan.grid)).add)
       files.write_text(path.with_suffix(".qml"), qgis_style.polygon_style(names, "class"))
+    collected = _collected(landslides, areas, takers)
+    vectors.write(
+      collected, plan.grid, *vector_paths, provenance=plan.provenance, profile=profile, table=table,
+    )
   return areas
 
 

@@ -89,7 +89,7 @@ class ScenePlan:
       names.append(f"polygons/{self.stem}.gpkg")
       names += [f"unsplit/{self.stem}{suffix}" for suffix in (".gpkg", ".qml") if options.split_necks]
       if self.grid.to_wgs84() is not None:
-        names.append(f"polygons/{self.stem}.geojson")
+        names += [f"polygons/{self.stem}{suffix}" for suffix in (".geojson", ".parquet")]
         names += [f"points/{self.stem}{suffix}" for suffix in (".gpkg", ".qml") if options.dem]
       if density.cells_of(self.grid) is not None:
         names += density.file_names(self.stem)  # If there is a landslide.

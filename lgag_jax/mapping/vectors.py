@@ -22,7 +22,7 @@ import shapely
 
 from lgag_jax.geo import antimeridian, sqlite_files, vector_paths
 from lgag_jax.geo.grid import Grid
-from lgag_jax.mapping import schemas
+from lgag_jax.mapping import geoparquet, schemas
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.schemas import Profile, Provenance
 from lgag_jax.runtime import files
@@ -43,8 +43,11 @@ def write(
   landslides: Iterable[Landslide], grid: Grid, gpkg_path: pathlib.Path,
   geojson_path: pathlib.Path | None = None,
   provenance: Provenance = Provenance(), profile: Profile = schemas.PROFILES["plain"],
+  table: geoparquet.Table | None = None,
 ) -> list[pathlib.Path]:
   """Writes a GeoPackage with the layer "landslides", and a GeoJSON if asked; returns the files written.
+
+  Adds the landslides to `table`, a GeoParquet, if there is one and the scene has a place on the Earth.
 
   Polygons have the attributes of `profile`, which may add a table "source" to the GeoPackage.
   If the scene has no place on the Earth, no GeoJSON is written, and an older one of that name is
@@ -55,7 +58,8 @@ def write(
   gpkg_path.parent.mkdir(parents=True, exist_ok=True)
   with vector_paths.plain_folder(gpkg_path.parent) as folder:
     paths = [gpkg_path, *([geojson_path] if geojson_path and grid.to_wgs84() else ())]
-    _write_files(landslides, grid, provenance, profile, *(folder / path.name for path in paths))
+    plain_paths = (folder / path.name for path in paths)
+    _write_files(landslides, grid, provenance, profile, table, *plain_paths)
   if geojson_path and len(paths) == 1:
     geojson_path.unlink(missing_ok=True)
   return paths
@@ -63,12 +67,13 @@ def write(
 
 def _write_files(
   landslides: Iterable[Landslide], grid: Grid, provenance: Provenance, profile: Profile,
-  gpkg_path: pathlib.Path, geojson_path: pathlib.Path | None = None,
+  table: geoparquet.Table | None, gpkg_path: pathlib.Path, geojson_path: pathlib.Path | None = None,
 ) -> None:
   in_degrees = geojson_path and _temporary_path(geojson_path)
   try:
     with beside(gpkg_path) as partial:
-      count, with_area = _write_layers(partial, in_degrees, landslides, grid, provenance, profile)
+      count, with_area = _write_layers(
+        partial, in_degrees, landslides, grid, provenance, profile, table)
       _write_sources(partial, provenance, profile)
       check_count(partial, count)
       info = pyogrio.read_info(partial, layer=LAYER)
@@ -141,9 +146,11 @@ def remove(path: pathlib.Path) -> None:
 
 def _write_layers(
   path: pathlib.Path, in_degrees: pathlib.Path | None, landslides: Iterable[Landslide], grid: Grid,
-  provenance: Provenance, profile: Profile,
+  provenance: Provenance, profile: Profile, table: geoparquet.Table | None,
 ) -> tuple[int, int]:
   """Writes a GeoPackage, and one in longitude and latitude of the landslides with an area.
+
+  Also adds the latter to `table`.
 
   Returns the number of landslides and of those with an area. A polygon without an area lies outside the
   projection: it has no coordinates in WGS84.
@@ -156,10 +163,14 @@ def _write_layers(
     columns = {field.name: field.column(batch, provenance) for field in profile.fields}
     write_batch(path, columns, geometries, grid.crs.to_wkt() if grid.crs else None, "Polygon")
     measured = [number for number, landslide in enumerate(batch) if landslide.area_m2 is not None]
+    polygons = geometries[measured]
+    if in_degrees or (table and measured):
+      polygons = to_degrees(polygons, grid)
     if in_degrees:
-      polygons = to_degrees(geometries[measured], grid)
       columns = {name: column[measured] for name, column in columns.items()}
       write_batch(in_degrees, columns, polygons, "EPSG:4326", "Unknown")
+    if table and measured:
+      table.add([batch[number] for number in measured], polygons)
     count += len(batch)
     with_area += len(measured)
   return count, with_area
