@@ -12,7 +12,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")  # Not used here, and it log
 from absl import app, flags, logging
 
 from lgag_jax.cli import command_line, standard_streams
-from lgag_jax.runtime import printable
+from lgag_jax.runtime import printable, user_paths
 
 _FLAGS = flags.FLAGS
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
   return 2 if they skipped images or blocks. Ctrl-C ends the process by its signal (130 in shells).
   """
   if len(argv) > 1:
-    sys.exit(_not_a_flag(argv[1]))
+    sys.exit(user_paths.not_a_flag(argv[1]))
   try:
     arguments = command_line.mode_arguments()  # Checks the flags before any slow import.
     if _FLAGS.mode in _MODES_WITHOUT_WORKDIR:
@@ -53,17 +53,6 @@ def _one_line(error: Exception) -> str:
   if isinstance(error, ValueError | TypeError | OSError) and words:
     return words
   return f"{type(error).__name__}: {words}. --verbosity=1 shows where it arose."
-
-
-def _not_a_flag(word: str) -> str:
-  """Returns what to do about a word that no flag takes."""
-  path = pathlib.Path(word)
-  if not path.exists():
-    return f"Error: {word!r} is not a flag. Flags begin with --; see --help."
-  return (
-    f"Error: no flag takes the file {word!r}. If you typed a pattern without quotes, the shell has "
-    f"replaced it by file names: quote it, such as --input='{path.parent / ('*' + path.suffix)}'."
-  )
 
 
 def _exit_at_once_if_distributed(message: str) -> None:
@@ -220,6 +209,14 @@ def _review(settings) -> None:
   review.review(settings)
 
 
+def _clouds(settings) -> None:
+  from lgag_jax.mapping import cloud_masks
+
+  _log_only_this_package()
+  masks = cloud_masks.write(settings)
+  print(f"{len(masks)} cloud masks. Map with --clouds={settings.output}")
+
+
 def _datasets(options) -> None:
   from lgag_jax.inputs import catalogue
 
@@ -233,8 +230,8 @@ def _completion() -> None:
 
 
 _MODES_WITHOUT_WORKDIR = {
-  "tile": _tile, "label": _label, "review": _review, "datasets": _datasets,
-  "completion": _completion,
+  "tile": _tile, "label": _label, "review": _review, "clouds": _clouds,
+  "datasets": _datasets, "completion": _completion,
 }
 _SHORT_MODES = {"report": _report, "doctor": _doctor}  # SIGTERM ends these at once.
 _LONG_MODES = {  # SIGTERM lets these save their work first.

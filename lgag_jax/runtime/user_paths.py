@@ -1,7 +1,8 @@
-"""Expands ~ and environment variables in paths that a user typed, which shells do not do after "="."""
+"""Paths as users type them: expands ~ and variables, which shells do not do after "="."""
 
 import glob
 import os
+import pathlib
 import re
 
 _VARIABLE = re.compile(r"\$(?:\{([^}]*)\}|(\w+))", re.ASCII)  # What os.path.expandvars replaces.
@@ -30,4 +31,15 @@ def expanded(path: str | os.PathLike, name: str) -> str:
   raise ValueError(
     f"{name}={text}: there is no home folder of {text.partition('/')[0]}. Write out the path; for a "
     f"file of this name write ./{text}."
+  )
+
+
+def not_a_flag(word: str) -> str:
+  """Returns what to do about a word that no flag takes."""
+  path = pathlib.Path(word)
+  if not path.exists():
+    return f"Error: {word!r} is not a flag. Flags begin with --; see --help."
+  return (
+    f"Error: no flag takes the file {word!r}. If you typed a pattern without quotes, the shell has "
+    f"replaced it by file names: quote it, such as --input='{path.parent / ('*' + path.suffix)}'."
   )
