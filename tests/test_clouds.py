@@ -15,6 +15,7 @@ from rasterio.windows import Window
 
 from lgag_jax.geo import companions
 from lgag_jax.geo.companions import SceneFiles
+from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery import cloud_kinds
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling import sheets
@@ -112,10 +113,32 @@ def test_names_and_the_flag_tell_what_values_do_not(tmp_path, values, name, aske
   ((322, 324, 352), "pixel_qa", "auto", r"What is"),  # Of Collection 1, whose bits mean other things.
   ((0, 12), "x", "scl", r"holds the values 0, 12, so it is not a scene classification.*value is 11"),
   ((0, 1, 2), "x", "mask", r"correct --cloud_kind=mask"),
+  ((0,), "QA_PIXEL", "auto", r"only the value 0, .*--cloud_kind=qa_pixel"),
 ])
 def test_values_that_could_mean_two_things_are_asked_about(tmp_path, values, name, asked, message):
   with pytest.raises(ImageError, match=message):
     cloud_kinds.kind_of(np.array(values), tmp_path / f"{name}.tif", asked=asked)
+
+
+def test_zeros_in_the_type_of_a_qa_pixel_may_be_its_fill(tmp_path):
+  kind_of = lambda *values, **options: cloud_kinds.kind_of(
+    np.array(values), tmp_path / "x.tif", dtype=np.dtype(np.uint16), **options)
+  with pytest.raises(ImageError, match=r"only the value 0, .*=mask \(.* or --cloud_kind=qa_pixel"):
+    kind_of(0)
+  assert kind_of(0, asked="mask") == kind_of(0, 1) == "mask"
+  assert kind_of(0, asked="qa_pixel") == "qa_pixel"
+
+
+@pytest.mark.parametrize(("kind", "dtype", "clear"), [
+  ("scl", np.uint8, 5), ("qa_pixel", np.uint16, 21824)])
+def test_fill_where_the_scene_lies_is_no_clear_mask(tmp_path, kind, dtype, clear):
+  scene, _ = write_scene(tmp_path / "a.tif")
+  values = np.zeros((HEIGHT, 2 * WIDTH), dtype)
+  values[:, WIDTH + 8 :] = clear  # Beside the scene.
+  clouds = write(tmp_path / "other.tif", values)
+  with rasterio.open(scene) as raster:
+    cover = SceneFiles(scene, clouds=clouds).cover(Grid.from_raster(raster, scene))
+  assert cover.kind == kind and cover.unknown == 1
 
 
 def test_flags_that_contradict_each_other():

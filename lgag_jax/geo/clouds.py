@@ -54,7 +54,7 @@ class Clouds:
     self._to_file = _relation(file, grid, scene)
     assert grid.crs is not None and file.grid.crs is not None
     self._crs = file.grid.crs, grid.crs if self._to_file else file.grid.crs
-    self.kind = ""
+    self.kind, self.dtype = "", file.dtype
 
   def close(self) -> None:
     self._file.close()
@@ -89,6 +89,15 @@ class Clouds:
       values = self._values(corner, (rows.stop - rows.start, cols.stop - cols.start))
       counts += np.bincount(values.ravel() - UNKNOWN, minlength=len(counts))
     return counts
+
+  def values_of_file(self) -> np.ndarray:
+    """Returns the different values i64[n] of the whole file, also where the scene does not lie."""
+    height, width = self._file.grid.height, self._file.grid.width
+    found = np.zeros(cloud_kinds.LARGEST + 2, bool)
+    for rows, cols in _blocks((height, width), [_BLOCK] * 2):
+      window = Window(cols.start, rows.start, cols.stop - cols.start, rows.stop - rows.start)
+      found[self._read(window).ravel() - UNKNOWN] = True
+    return np.flatnonzero(found[1:])
 
   def _values(self, transform: Affine, shape: tuple[int, int]) -> np.ndarray:
     """Returns the nearest values i32[h, w] of pixels that lie where `transform` says."""
@@ -141,7 +150,9 @@ def open_clouds(
       counts = clouds.count()
       values = np.flatnonzero(counts[1:])
       _check_values(values, nodata, path, scene, asked)
-      kind = cloud_kinds.kind_of(values, path, description, asked)
+      if asked == "auto" and values.max() <= 1:  # As in a mask, or where another product has no data.
+        values = clouds.values_of_file()
+      kind = cloud_kinds.kind_of(values, path, description, asked, clouds.dtype)
       _covers[key] = _cover(counts, path, kind)
     clouds.kind = _covers[key].kind
     stack.pop_all()

@@ -61,11 +61,14 @@ def named(text: str) -> list[str]:
   return [kind for kind, words in _NAMED.items() if words.search(text.lower())]
 
 
-def kind_of(values: np.ndarray, path: pathlib.Path, description: str = "", asked: str = "auto") -> str:
+def kind_of(
+  values: np.ndarray, path: pathlib.Path, description: str = "", asked: str = "auto",
+  dtype: np.dtype = np.dtype(np.uint8),
+) -> str:
   """Returns the kind of a file with these values i64[n], all different and known.
 
-  `description` is that of its band, `asked` the flag --cloud_kind. Raises ImageError if the values are
-  not of the kind that was asked for, or could be of two kinds.
+  `description` is that of its band, `asked` the flag --cloud_kind, `dtype` its data type. Raises
+  ImageError if the values are not of the kind that was asked for, or could be of two kinds.
   """
   if asked != "auto":
     largest = {"scl": _SCL_LARGEST, "qa_pixel": LARGEST, "mask": 1}[asked]
@@ -77,17 +80,19 @@ def kind_of(values: np.ndarray, path: pathlib.Path, description: str = "", asked
     return asked
   names = named(f"{path.stem} {description}")
   is_mask, is_scl = values.max() <= 1, values.max() <= _SCL_LARGEST
-  if is_mask and not names:
+  # Nothing but zeros is a clear mask, but in the type of a QA_PIXEL it is one that was filled with 0.
+  may_be_fill = dtype == np.uint16 and not values.any()
+  if is_mask and not names and not may_be_fill:
     return "mask"
   if not is_mask and is_scl and (names == ["scl"] or (not names and values.max() >= _SCL_CERTAIN)):
     return "scl"
   if not is_scl and names in ([], ["qa_pixel"]) and _are_qa_pixel(values):
     return "qa_pixel"
-  fits = {"mask": is_mask, "scl": is_scl, "qa_pixel": not is_scl or "qa_pixel" in names}
+  fits = {"mask": is_mask, "scl": is_scl, "qa_pixel": not is_scl or may_be_fill or "qa_pixel" in names}
   possible = [kind for kind, fit in fits.items() if fit]
   choices = " or ".join(f"--cloud_kind={kind} ({NAMES[kind]})" for kind in possible)
   raise ImageError(
-    f"What is --clouds={path}? Where the scene lies it holds {_shown(values)}, which does not tell. "
+    f"What is --clouds={path}? It holds {_shown(values)}, which does not tell. "
     f"Say what it is: {choices}. {_remedy(path)}"
   )
 
