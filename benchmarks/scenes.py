@@ -4,6 +4,8 @@ python -m benchmarks.scenes --workdir=runs/demo --output=runs/scenes --sizes 400
 
 A scene is one synthetic drawing, repeated. Each is mapped by the command line in a process of its own;
 with --seams the first also with other windows and overlaps, whose masks are compared with its own.
+With --pairs, a workdir of a network for pairs, each is also mapped as the image after, with an image
+before whose pixels lie half a pixel beside, so that all of them are resampled.
 """
 
 import argparse
@@ -20,7 +22,7 @@ import numpy as np
 import rasterio
 from rasterio.windows import Window
 
-from data.synthetic_landslides import drawing
+from data.synthetic_landslides import drawing, pairs
 from lgag_jax.geo import scale
 from lgag_jax.mapping import window_pipeline, window_scores
 from lgag_jax.runtime import compiled_programs, sharding
@@ -43,6 +45,7 @@ def main() -> None:
   parser.add_argument(
     "--every", type=int, default=1, help="leave all but each n-th square of the drawing without data"
   )
+  parser.add_argument("--pairs", type=pathlib.Path, help="the workdir of a network for pairs")
   parser.add_argument("--seams", action="store_true", help="compare window sizes and overlaps")
   arguments = parser.parse_args()
   arguments.output.mkdir(parents=True, exist_ok=True)
@@ -55,6 +58,15 @@ def main() -> None:
     scene = _write(path, width, height, arguments.every)
     found = _map(arguments, scene, f"maps{size}{sparse}", tile_size=arguments.windows[0])
     print(_line(size, found, bare), flush=True)
+    if arguments.pairs:
+      path = arguments.output / f"before{size}{sparse}.tif"
+      before = _write(path, width, height, arguments.every, before=True)
+      pair = _map(
+        arguments, scene, f"pairs{size}{sparse}", workdir=arguments.pairs, before=before,
+        tile_size=arguments.windows[0],
+      )
+      print(f"{_line(f'{size}, pair', pair)}, {pair['peak_gib'] / found['peak_gib'] - 1:+.0%} over one",
+            flush=True)
   if arguments.seams:
     size = f"{arguments.sizes[0]}{sparse}"
     reference = _mask(arguments.output / f"maps{size}")
@@ -85,15 +97,19 @@ def _bare(workdir: pathlib.Path, tile_size: int) -> float:
   return float(np.median(rates[1:]))
 
 
-def _write(path: pathlib.Path, height: int, width: int, every: int) -> pathlib.Path:
+def _write(
+  path: pathlib.Path, height: int, width: int, every: int, *, before: bool = False
+) -> pathlib.Path:
+  """Writes a scene, or what was there before, whose pixels lie half of one beside the scene's."""
   if path.exists():
     return path
-  pixels = np.moveaxis(drawing.draw_scene(0, _DRAWN, _DRAWN)[0], -1, 0)
+  pixels = _draw_before() if before else drawing.draw_scene(0, _DRAWN, _DRAWN)[0]
+  pixels, shift = np.moveaxis(pixels, -1, 0), 0.25 * before
   profile = {
     "driver": "GTiff", "height": height, "width": width, "count": 3, "dtype": "uint8", "tiled": True,
     "blockxsize": 512, "blockysize": 512, "compress": "deflate", "crs": "EPSG:32633",
-    "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5.2e6), "BIGTIFF": "IF_SAFER", "nodata": 0,
-    "sparse_ok": True,
+    "transform": rasterio.Affine(0.5, 0, 5e5 + shift, 0, -0.5, 5.2e6 - shift), "nodata": 0,
+    "BIGTIFF": "IF_SAFER", "sparse_ok": True,
   }
   squares = itertools.product(range(0, height, _DRAWN), range(0, width, _DRAWN))
   with rasterio.Env(GDAL_CACHEMAX=256 << 20), rasterio.open(path, "w", **profile) as raster:
@@ -103,12 +119,21 @@ def _write(path: pathlib.Path, height: int, width: int, every: int) -> pathlib.P
   return path
 
 
+def _draw_before() -> np.ndarray:
+  plan = pairs.make_plan(0, _DRAWN, _DRAWN, landslide=True, max_shift=0)
+  pixels = np.empty((_DRAWN, _DRAWN, 3), np.uint8)
+  for top, left, height, width in drawing.windows(_DRAWN, _DRAWN):
+    part = pixels[top : top + height, left : left + width]
+    part[:] = pairs.render(plan, top, left, height, width).before
+  return pixels
+
+
 def _map(arguments, scene: pathlib.Path, name: str, **flags) -> dict:
   """Maps a scene in another process; returns seconds, peak memory, and what the run noted itself."""
   command = [
-    sys.executable, "-m", "lgag_jax.main", "--mode=predict", f"--workdir={arguments.workdir}",
-    f"--input={scene}", f"--output={arguments.output / name}",
-    *(f"--{flag}={value}" for flag, value in flags.items()),
+    sys.executable, "-m", "lgag_jax.main", "--mode=predict", f"--input={scene}",
+    f"--output={arguments.output / name}",
+    *(f"--{flag}={value}" for flag, value in {"workdir": arguments.workdir, **flags}.items()),
   ]
   begin = time.perf_counter()
   process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -120,13 +145,14 @@ def _map(arguments, scene: pathlib.Path, name: str, **flags) -> dict:
   return {**result, "whole": time.perf_counter() - begin, "peak_gib": usage.ru_maxrss / unit}
 
 
-def _line(size: str, result: dict, bare: float) -> str:
+def _line(size: str, result: dict, bare: float | None = None) -> str:
   windows, wall = result["windows"], result["wall_seconds"]
   megapixels = result["height"] * result["width"] / 1e6
   parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in result["seconds"].items())
+  rate = f"{windows / wall / bare:.0%} of the bare model's rate, " if bare else ""
   return (
-    f"{size}: {windows} windows in {wall:.1f} s ({parts}), {windows / wall / bare:.0%} of the "
-    f"bare model's rate, {megapixels / wall:.2f} MP/s; with start and products "
+    f"{size}: {windows} windows in {wall:.1f} s ({parts}), {rate}{megapixels / wall:.2f} MP/s; with "
+    "start and products "
     f"{result['whole']:.1f} s, peak {result['peak_gib']:.2f} GiB"
   )
 

@@ -1,6 +1,7 @@
 """Pairs of images, before and after an event: their features, their grids, their sources and maps."""
 
 import dataclasses
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from lgag_jax import config as configs
 from lgag_jax.config import DataConfig
 from lgag_jax.export import export, load_stablehlo
 from lgag_jax.geo import companions, coregistration
+from lgag_jax.geo import pair as pair_module
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.geo.pair import open_pair, shift_warnings
@@ -187,6 +189,22 @@ def test_the_image_before_is_resampled_to_the_grid_of_the_one_after(tmp_path, cr
     half, valid = pair.read(Window(0, 0, 60, 50), (25, 30))
     assert valid.all()
     np.testing.assert_allclose(half[..., 3:], half[..., :3], atol=0.1)
+
+
+def test_resampling_takes_memory_of_a_part_and_not_of_a_window(tmp_path, monkeypatch):
+  image, other = np.tile(texture(3), (4, 4, 1)), PLACE @ Affine.translation(0.5, -0.5)
+  a, b = write(tmp_path / "a.tif", image), write(tmp_path / "b.tif", image, place=other)
+  values, peaks = [], []
+  for largest in (1 << 30, 1 << 12):
+    monkeypatch.setattr(pair_module, "_MOST_RESAMPLED", largest)
+    with open_pair(a, b, 3) as pair:
+      tracemalloc.start()
+      values.append(whole(pair))
+      peaks.append(tracemalloc.get_traced_memory()[1])
+      tracemalloc.stop()
+  for one, in_parts in zip(*values, strict=True):
+    np.testing.assert_array_equal(one, in_parts)
+  assert peaks[1] < peaks[0] / 2
 
 
 def test_a_scene_that_the_image_before_covers_in_part(tmp_path):

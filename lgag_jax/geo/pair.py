@@ -29,6 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 _PLAIN = CRS.from_epsg(3857)  # Stands for the pixels of two images without a place.
 _MOST_PIXELS = 1 << 24  # Of the image before that are read at once, at the scale of the image after.
+_MOST_RESAMPLED = 1 << 18  # Of the image after, since resampling takes 50 bytes and more for each.
 _FINER, _BORDER = 4, 4  # How much finer along one axis, and pixels around, that are then resampled.
 _SAME = 1e-6  # Pixels between the corners of two grids that are the same.
 
@@ -106,7 +107,8 @@ class Pair:
     pixels, valid = np.zeros((*shape, self._before.channels), self.dtype), np.zeros(shape, bool)
     target @= Affine.scale(cols, rows)
     for part_rows, part_cols, below in parts_below(
-      self._before.path, target, shape, self._to_before, self._before.grid, _MOST_PIXELS
+      self._before.path, target, shape, self._to_before, self._before.grid, _MOST_PIXELS,
+      largest=_MOST_RESAMPLED,
     ):
       some, also_valid = pixels[part_rows, part_cols], valid[part_rows, part_cols]
       corner = target @ Affine.translation(part_cols.start, part_rows.start)

@@ -107,14 +107,15 @@ def windows_below(
 
 def parts_below(
   path: pathlib.Path | str, transform: Affine, shape: tuple[int, int],
-  to_file: pyproj.Transformer | None, file: Grid, most: int, *, least: int = 1, centres: bool = False,
+  to_file: pyproj.Transformer | None, file: Grid, most: int, *, least: int = 1,
+  largest: int | None = None, centres: bool = False,
 ) -> Iterator[tuple[slice, slice, list[tuple[Window, Affine]]]]:
   """Yields the rows and columns of parts of another grid that lie on at most `most` pixels of a file.
 
-  With each part come the windows of the file, as from `windows_below`, whose arguments the others are.
-  With `centres` only the centres of the other grid's pixels must lie in them: that is enough for the
-  nearest pixel. Raises ImageError naming `path`, the file, if a part of `least` pixels on a side lies
-  on more.
+  A part has at most `largest` pixels itself. With each part come the windows of the file, as from
+  `windows_below`, whose arguments the others are. With `centres` only the centres of the other grid's
+  pixels must lie in them: that is enough for the nearest pixel. Raises ImageError naming `path`, the
+  file, if a part of `least` pixels on a side lies on more.
   """
   margin = 0.5 if centres else 0.0
   waiting = [(0, 0, *shape)]
@@ -124,9 +125,10 @@ def parts_below(
     corner = transform @ Affine.translation(left + margin, top + margin)
     windows = windows_below(corner, (height - 2 * margin, width - 2 * margin), to_file, file)
     pixels = sum(window.height * window.width for window, _ in windows)
-    if pixels <= most:
+    fits = pixels <= most
+    if fits and (largest is None or height * width <= largest):
       yield slice(top, bottom), slice(left, right), windows
-    elif max(height, width) <= least:
+    elif not fits and max(height, width) <= least:
       raise ImageError(
         f"{path} has {pixels} pixels in {height} x {width} of the grid that it is read on, more than "
         f"{most}: reduce it first, such as with gdalwarp -tr."

@@ -121,7 +121,8 @@ def check_range(image: np.ndarray, valid: np.ndarray | None, config: DataConfig,
   unsigned = np.issubdtype(image.dtype, np.unsignedinteger) and not config.max_value
   if (config.normalise == "trunk" and unsigned) or (valid is not None and not valid.any()):
     return
-  values = image.reshape(-1, image.shape[-1]) if valid is None else image[valid]
+  whole = valid is None or valid.all()  # Choosing pixels copies them.
+  values = image.reshape(-1, image.shape[-1]) if whole else image[valid]
   with np.errstate(over="ignore", invalid="ignore"):  # Undeclared nodata values may be anything.
     mean = values.mean(axis=0, dtype=np.float64)
     if config.normalise == "given":

@@ -228,6 +228,8 @@ def _read_row(scene: WindowSource, job: SceneJob, row: int) -> tuple[np.ndarray,
   window = Window(0, down.start * reduction, width * reduction, height * reduction)
   pixels, valid = scene.read(window, out_shape=(height, width) if reduction > 1 else None)
   padding = ((0, side - height), (0, max(side - width, 0)))  # A scene may be smaller than a window.
+  if not np.any(padding):  # Padding by nothing would be a copy.
+    return pixels, valid
   return np.pad(pixels, (*padding, (0, 0))), np.pad(valid, padding)
 
 
