@@ -175,7 +175,7 @@ def test_programs_that_end_out_of_order_draw_the_same_map(
 def test_a_scene_that_loses_its_georeference_leaves_no_older_products(batch_sizes, tmp_path):
   pixels, names = picture(64, 64), lambda: {p.name for p in tmp_path.glob("[mp]*/scene.*")}
   predict(write_scene(tmp_path / "scene.tif", pixels), tmp_path)
-  assert names() == {"scene.tif", "scene.qml", "scene.gpkg", "scene.geojson"}
+  assert names() == {"scene.tif", "scene.qml", "scene.gpkg", "scene.geojson", "scene.parquet"}
   Image.fromarray(pixels).save(tmp_path / "scene.tif")
   predict(tmp_path / "scene.tif", tmp_path, key="other")
   assert names() == {"scene.png"}
