@@ -10,6 +10,7 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from lgag_jax.geo import terrain
+from lgag_jax.geo.dem import open_dem
 from lgag_jax.geo.grid import Grid
 
 UTM = CRS.from_epsg(32633)
@@ -23,8 +24,8 @@ PLACES = {
 
 
 def measure(path):
-  with terrain.open_dem(path) as dem:
-    return dem.measure(OUTLINES, SCENE)
+  with open_dem(path) as dem:
+    return terrain.measure(dem, OUTLINES, SCENE)
 
 
 def write(path, crs, place, heights=None, side=0):
@@ -47,9 +48,9 @@ def test_a_reduced_dem_gives_the_same_terrain(tmp_path, monkeypatch, place, void
   heights = 500 + 0.06 * col + 0.08 * row + 2 * np.sin(col / 90)
   missing = np.random.default_rng(0).random(heights.shape) < voids
   path = write(tmp_path / "dem.tif", crs, transform, np.where(missing, -9999, heights))
-  reduced, read = [], terrain.Dem._under
+  reduced, read = [], terrain._under
   monkeypatch.setattr(
-    terrain.Dem, "_under", lambda dem, shapes, by: reduced.append(by) or read(dem, shapes, by))
+    terrain, "_under", lambda dem, shapes, by: reduced.append(by) or read(dem, shapes, by))
   found = measure(path)
   assert reduced == [3, 3]
   # Without voids, which leave few pixels of the DEM a slope.
@@ -68,7 +69,7 @@ def test_a_reduced_dem_gives_the_same_terrain(tmp_path, monkeypatch, place, void
 
 def test_a_dem_up_to_31_times_finer_is_read_whole(tmp_path, monkeypatch):
   path = write(tmp_path / "dem.tif", UTM, Affine(0.33, 0, 5e5, 0, -0.33, 5e6), np.ones((250, 250)))
-  monkeypatch.setattr(terrain.Dem, "_under", lambda dem, shapes, by: terrain.Terrain(share=by))
+  monkeypatch.setattr(terrain, "_under", lambda dem, shapes, by: terrain.Terrain(share=by))
   assert [one.share for one in measure(path)] == [1, 1]
 
 

@@ -16,6 +16,7 @@ from rasterio.crs import CRS
 
 from lgag_jax import api
 from lgag_jax.geo import terrain
+from lgag_jax.geo.dem import open_dem
 from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.mapping import judge, predict, rasters
@@ -80,8 +81,8 @@ def plane(east, north, slope, aspect):
 
 
 def measure(path, outlines, grid):
-  with terrain.open_dem(path) as dem:
-    return dem.measure(np.array(outlines, object), grid)
+  with open_dem(path) as dem:
+    return terrain.measure(dem, np.array(outlines, object), grid)
 
 
 def scene_around(place, crs="EPSG:4326", pixel=1e-4, side=200):
@@ -215,7 +216,7 @@ def test_what_is_no_dem_is_refused(tmp_path, kind, pattern):
     if kind == "feet by notes":
       band = '<PAMRasterBand band="1"><UnitType>US-ft</UnitType></PAMRasterBand>'
       path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
-  with pytest.raises(ImageError, match=pattern), terrain.open_dem(path):
+  with pytest.raises(ImageError, match=pattern), open_dem(path):
     pass
 
 

@@ -13,8 +13,9 @@ import shapely
 from affine import Affine
 
 from lgag_jax.geo import terrain
+from lgag_jax.geo.dem import Dem, open_dem
 from lgag_jax.geo.grid import Grid
-from lgag_jax.geo.terrain import Dem, Terrain
+from lgag_jax.geo.terrain import Terrain
 from lgag_jax.mapping import rasters
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.options.mapping import Options
@@ -54,7 +55,8 @@ class TerrainFilter:
     """
     terrains, flat = [Terrain()] * len(outlines), np.zeros(len(outlines), bool)
     numbers = np.arange(len(outlines)) if self.drops else np.flatnonzero(is_polygon)
-    for i, under in zip(numbers, self._dem.measure(outlines[numbers], self._grid), strict=True):
+    measured = terrain.measure(self._dem, outlines[numbers], self._grid)
+    for i, under in zip(numbers, measured, strict=True):
       terrains[i] = under
       slope = under.slope_mean if under.share >= _LEAST_SHARE else None
       if slope is not None and slope < self._min_slope:
@@ -116,14 +118,14 @@ def open_filter(
   if not options.dem or grid.to_wgs84() is None:
     yield None
     return
-  with terrain.open_dem(pathlib.Path(options.dem)) as dem:
+  with open_dem(pathlib.Path(options.dem)) as dem:
     yield TerrainFilter(dem, path, grid, options, folder)
 
 
 def check(options: Options) -> None:
   """Raises ImageError naming a DEM that cannot be used."""
   if options.dem:
-    with terrain.open_dem(pathlib.Path(options.dem)):
+    with open_dem(pathlib.Path(options.dem)):
       pass
 
 
