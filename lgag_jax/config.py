@@ -42,6 +42,19 @@ class Config:
     """Whether maps take evidence from the colours of pixels; fewer than three bands have none."""
     return self.refine.colour_evidence and self.data.channels >= 3
 
+  @property
+  def trunk_bands(self) -> tuple[int, ...]:
+    """The bands of one date that the trunk sees, from 1: all but model.evidence_bands."""
+    bands = range(1, self.data.channels + 1)
+    return tuple(band for band in bands if band not in self.model.evidence_bands)
+
+  @property
+  def trunk_rgb_bands(self) -> tuple[int, ...]:
+    """Where the trunk sees model.rgb_bands, from 1."""
+    if self.data.channels < 3:
+      return self.model.rgb_bands
+    return tuple(self.trunk_bands.index(band) + 1 for band in self.model.rgb_bands)
+
   def __post_init__(self):
     rgb, bands = self.model.rgb_bands, range(1, self.data.channels + 1)
     fits = self.data.channels < 3 or (len(rgb) == len(set(rgb)) == 3 and set(rgb) <= set(bands))
@@ -49,6 +62,11 @@ class Config:
     nir = self.model.nir_band
     fits = nir == 0 or (self.data.channels > 3 and nir in set(bands) - set(rgb))
     require(fits, "model.nir_band", nir, "name a band that is none of model.rgb_bands, or 0 for none.")
+    own = self.model.evidence_bands
+    fits = len(own) == len(set(own)) and set(own) <= set(bands) - {*rgb, nir}
+    fits &= not own or self.data.channels >= 3
+    require(fits, "model.evidence_bands", own, (
+      f"name bands from 1 to {self.data.channels} that are not in model.rgb_bands and model.nir_band."))
     require(
       len(set(self.data.classes)) == len(self.data.classes), "data.classes", self.data.classes,
       "names a class twice.",

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shutil
+import types
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ from tests.conftest import make_small_config
 
 def evidence_of(rng, classes=1, **changes):
   fields = {
-    "log_ratio": rng.normal(size=(classes, BINS, BINS, BINS)).astype(np.float32),
+    "log_ratio": rng.normal(size=(classes, BINS**3)).astype(np.float32),
     "network_weight": np.ones(classes, np.float32),
     "image_weights": colour_evidence.no_image_weights(classes),
     "low": np.float32([-1, -1, 0]), "high": np.float32([1, 1, 1]), "bands": (1, 2, 3),
@@ -50,7 +51,8 @@ def slow_index(image, evidence):
     for j in range(width):
       r, g, b = image[4 * i : 4 * i + 4, 4 * j : 4 * j + 4].reshape(-1, 3).mean(0) + 1 / 255
       features = np.array([np.log(r / g), np.log(b / g), (r + g + b) / 3])
-      bins = ((features - evidence.low) / (evidence.high - evidence.low) * BINS).astype(int)
+      low, high = evidence.low[:3], evidence.high[:3]
+      bins = ((features - low) / (high - low) * BINS).astype(int)
       a, b, c = np.clip(bins, 0, BINS - 1)
       index[i, j] = (a * BINS + b) * BINS + c
   return index
@@ -161,6 +163,82 @@ def test_near_infrared_takes_the_place_of_blue(rng, small_config):
   assert features[0, 0, 0, 0] == pytest.approx(np.log(near_infrared / red), abs=1e-5)
 
 
+def test_bands_beyond_the_colours_have_histograms_of_their_own(rng):
+  """The first part of a table is that of the colours; others follow in order, and all add up."""
+  image = np.concatenate([blocks(rng, 2), blocks(rng, 2)], axis=-1)
+  low, high = np.float32([-1, -1, 0, 0.1, 0.2]), np.float32([1, 1, 1, 0.9, 0.8])
+  size = BINS**3 + 2 * BINS
+  evidence = evidence_of(
+    rng, log_ratio=rng.normal(size=(1, size)).astype(np.float32), low=low, high=high,
+    bands=(1, 2, 3, 6, 4),
+  )
+  index = np.asarray(jax.jit(evidence.bin_index)(image))
+  cells = image.reshape(2, 8, 4, 8, 4, 6).mean((2, 4))
+  for number in range(2):
+    np.testing.assert_array_equal(index[number, ..., 0], slow_index(image[number, ..., :3], evidence))
+    for k, band in enumerate((5, 3)):
+      bins = (cells[number, ..., band] - low[3 + k]) / (high[3 + k] - low[3 + k]) * BINS
+      expected = BINS**3 + k * BINS + np.clip(bins.astype(int), 0, BINS - 1)
+      assert (index[number, ..., 1 + k] == expected).mean() > 0.98  # Sums round differently.
+  scores, weight = np.full((2, 32, 32, 1), 0.5, np.float32), np.ones(2, np.float32)
+  label = np.ones((2, 1), np.float32)
+  counts = np.asarray(colour_histograms._count(evidence, scores, image, label, weight, None))
+  assert counts.shape == (2, 1, size)
+  for part in colour_evidence.parts(evidence.bands):
+    np.testing.assert_allclose(counts[..., part].sum(-1), 64)  # Each cell once, a half each.
+  flat = dataclasses.replace(evidence, log_ratio=np.ones((1, size), np.float32))
+  value = np.asarray(flat(scores, image))
+  np.testing.assert_allclose(np.log(value / (1 - value)), 3.0, rtol=1e-4)
+  concluded = colour_histograms.conclude(flat, np.stack([counts[0], counts[0]]))
+  np.testing.assert_allclose(concluded.log_ratio, flat.log_ratio, atol=1e-5)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_the_range_and_the_prior_of_a_band(rng, small_config, paired):
+  small_config.data.channels, small_config.model.evidence_bands = 5, (5,)
+  small_config.data.before = "before" if paired else ""
+  config = configs.from_mapping(small_config)
+  image = rng.uniform(0.1, 0.9, (2, 64, 64, 10 if paired else 5)).astype(np.float32)
+  image[..., 4] = rng.uniform(0.3, 0.5, (2, 64, 64))
+  batch = {"image": image, "weight": np.ones(2, np.float32)}
+  prior = types.SimpleNamespace(column=3, log_odds=lambda colours: 2 * colours[:, 3])
+  evidence = colour_histograms.begin((each for each in [batch]), config, [prior])
+  assert evidence.bands == (1, 2, 3, 5)
+  assert 0.3 < evidence.low[3] < evidence.high[3] < 0.5  # Of pairs, that of the image after.
+  table = evidence.log_ratio[0]
+  assert not table[: BINS**3].any()
+  centres = evidence.low[3] + (np.arange(BINS) + 0.5) / BINS * (evidence.high[3] - evidence.low[3])
+  np.testing.assert_allclose(table[BINS**3 :], 0 if paired else 2 * centres, rtol=1e-5)
+
+
+def test_evidence_of_bands_is_saved(rng, tmp_path, small_config):
+  small_config.data.channels, small_config.model.evidence_bands = 5, (4, 5)
+  config = configs.from_mapping(small_config)
+  log_ratio = rng.normal(size=(1, BINS**3 + 2 * BINS)).astype(np.float32)
+  evidence = evidence_of(
+    rng, log_ratio=log_ratio, low=np.zeros(5, np.float32), high=np.ones(5, np.float32),
+    bands=(1, 2, 3, 4, 5),
+  )
+  evidence.save(tmp_path)
+  loaded = colour_evidence.load(tmp_path, config, evidence.digest())
+  np.testing.assert_array_equal(loaded.log_ratio, log_ratio)
+  swapped = dataclasses.replace(evidence, bands=(1, 2, 3, 5, 4))
+  assert swapped.digest() != evidence.digest()
+  small_config.model.evidence_bands = (4,)
+  with pytest.raises(ValueError, match="is not what --mode=eval writes"):
+    colour_evidence.load(tmp_path, configs.from_mapping(small_config), evidence.digest())
+
+
+def test_evidence_of_earlier_releases_has_an_axis_for_each_colour(rng, tmp_path, small_config):
+  evidence = evidence_of(rng)
+  evidence.save(tmp_path)
+  arrays = dict(np.load(tmp_path / colour_evidence.FILE))
+  arrays["log_ratio"] = arrays["log_ratio"].reshape(1, BINS, BINS, BINS)
+  np.savez(tmp_path / colour_evidence.FILE, **arrays)
+  loaded = colour_evidence.load(tmp_path, configs.from_mapping(small_config), evidence.digest())
+  np.testing.assert_array_equal(loaded.log_ratio, evidence.log_ratio)
+
+
 def test_a_prior_is_the_evidence_of_a_map_that_says_nothing(rng, monkeypatch, small_config):
   """Its log odds are those of each pixel's colour; the even map adds none."""
   config = configs.from_mapping(small_config)
@@ -180,7 +258,7 @@ def test_a_prior_is_the_evidence_of_a_map_that_says_nothing(rng, monkeypatch, sm
 
   monkeypatch.setattr(colour_histograms, "make_localize", localize)
   prior = lambda colours: 4.0 * np.log((colours[:, 0] + 1 / 255) / (colours[:, 1] + 1 / 255))
-  evidence = fit(batch, config, prior)
+  evidence = fit(batch, config, types.SimpleNamespace(column=0, log_odds=prior))
   for found in (evidence, networks[0].evidence):  # The map that is counted has the prior, too.
     cells = np.asarray(colour_evidence.cell_means(jnp.asarray(image))).reshape(-1, 3)
     value = found.log_ratio.reshape(-1)[np.asarray(found.bin_index(jnp.asarray(image))).ravel()]

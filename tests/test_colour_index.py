@@ -166,6 +166,40 @@ def test_near_infrared_is_used_where_it_is_named(rng, statistics):
   assert named["label_free"]["iou"] > 0.9
 
 
+@pytest.mark.parametrize("normalise", ["trunk", "given"])
+def test_a_band_beyond_the_colours_may_be_the_index(normalise):
+  """The fourth band of these images, such as the slope, is all that landslides differ in."""
+  rng = np.random.default_rng(0)
+  pairs = [infrared(rng, i % 2 == 0, rng.uniform(0.6, 1.1)) for i in range(40)]
+  pixels, masks = zip(*pairs, strict=True)
+  pixels = np.stack(pixels).round().astype(np.uint8)
+  labels = [float(i % 2 == 0) for i in range(40)]
+  known = {"normalise": normalise}
+  if normalise == "given":
+    known |= {"mean": pixels.mean((0, 1, 2)), "std": pixels.std((0, 1, 2))}
+    known |= {name: tuple(known[name].tolist()) for name in ("mean", "std")}
+  images = Images(pixels, masks, labels)
+  config = Config(data=DataConfig(channels=4, **known), model=ModelConfig(evidence_bands=(4,)))
+  (rule,) = colour_index.fit_images(images, config)
+  assert (rule.name, rule.sign, rule.column) == ("band 4", -1, 3)
+  scale = 255 if normalise == "trunk" else known["std"][3]
+  offset = 0 if normalise == "trunk" else known["mean"][3]
+  assert 99 < -rule.threshold * scale + offset < 132  # Between 90 and 220 times the brightness.
+  (result,) = colour_index.evaluate([rule], images, config)
+  assert result["label_free"]["iou"] > 0.9 and result["oracle"]["iou"] > 0.9
+  assert result["rule"].startswith("band 4 below")
+
+
+@pytest.mark.parametrize(("bands", "channels"), [
+  ((3,), 4), ((5,), 4), ((4, 4), 4), ((0,), 4), ((8,), 9), ((1,), 2),
+])
+def test_evidence_bands_must_be_others(bands, channels):
+  with pytest.raises(ValueError, match=r"model\.evidence_bands"):
+    Config(
+      data=DataConfig(channels=channels),
+      model=ModelConfig(nir_band=8 if channels == 9 else 0, evidence_bands=bands))
+
+
 @pytest.mark.parametrize(("nir", "channels"), [(2, 4), (5, 4), (-1, 4), (4, 3)])
 def test_a_near_infrared_band_must_be_another_one(nir, channels):
   with pytest.raises(ValueError, match=r"model\.nir_band"):

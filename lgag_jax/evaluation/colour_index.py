@@ -14,7 +14,9 @@ import numpy as np
 import scipy.stats
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import metrics, ranking
+from lgag_jax.evaluation import index_rule, metrics, ranking
+from lgag_jax.evaluation.index_rule import ColourIndex
+from lgag_jax.imagery import scaling
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
 from lgag_jax.inference.colour_evidence import SHARES
 from lgag_jax.inputs.sources import Source
@@ -26,58 +28,6 @@ _MOST_IMAGES = 10_000  # That the rule is fitted on.
 _MOST_PIXELS = 16_384  # Of each of them.
 _BRIGHT = 4.0  # Standard deviations above the mean: full scale where data.mean and data.std are known.
 _RANDOM_ORDERS = 20  # Of labels, for what chance would give.
-
-
-def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-  """Returns log(a / b), offset by a 255th of the range so that black pixels do not divide by zero."""
-  return np.log((a + 1 / 255) / (b + 1 / 255))
-
-
-Index = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
-# Of red, green and blue, f32[H, W] each in [0, 1]. Each may count with either sign.
-INDICES: dict[str, Index] = {
-  "red over green": lambda r, g, b: _ratio(r, g),
-  "excess green": lambda r, g, b: (2 * g - r - b) / (r + g + b + 1 / 255),
-  "red over blue": lambda r, g, b: _ratio(r, b),
-  "brightness": lambda r, g, b: (r + g + b) / 3,
-}
-# Of near infrared, red and green. NDVI is the normalised difference vegetation index.
-NIR_INDICES: dict[str, Index] = {
-  "red over green": lambda n, r, g: _ratio(r, g),
-  "NDVI": lambda n, r, g: (n - r) / (n + r + 1 / 255),
-  "near infrared over green": lambda n, r, g: _ratio(n, g),
-  "brightness": lambda n, r, g: (n + r + g) / 3,
-}
-
-
-@dataclasses.dataclass(frozen=True)
-class ColourIndex:
-  """A pixel is landslide where sign * index exceeds the threshold, in images that have enough of it."""
-
-  name: str
-  sign: int  # 1, or -1 where low values are landslides.
-  threshold: float  # Of sign * index.
-  share: float  # An image of which a smaller share exceeds the threshold has no landslide.
-  weight: float = 0.0  # Log odds of landslide per unit of the index, beyond the threshold.
-  near_infrared: bool = False  # Whether colours are those of NIR_INDICES.
-
-  def scores(self, colours: np.ndarray) -> np.ndarray:
-    """Returns sign * index of colours f32[..., 3], f32[...]."""
-    return self.sign * _indices(self.near_infrared)[self.name](*np.moveaxis(colours, -1, 0))
-
-  def log_odds(self, colours: np.ndarray) -> np.ndarray:
-    """Returns weight * (score - threshold) of colours f32[..., 3], f32[...]: log odds for a map."""
-    return self.weight * (self.scores(colours) - self.threshold)
-
-  def describe(self) -> str:
-    """Returns the rule in words."""
-    relation, value = ("above", self.threshold) if self.sign > 0 else ("below", -self.threshold)
-    value = np.exp(value) if " over " in self.name else value
-    return f"{self.name} {relation} {value:.3g} in at least {100 * self.share:g} % of an image"
-
-
-def _indices(near_infrared: bool) -> dict[str, Index]:
-  return NIR_INDICES if near_infrared else INDICES
 
 
 def fit(levels: dict[tuple[str, int], np.ndarray], labels: np.ndarray) -> ColourIndex | None:
@@ -116,18 +66,19 @@ def _chance(columns: np.ndarray, labels: np.ndarray) -> float:
 
 
 def share_levels(
-  colours: np.ndarray, near_infrared: bool = False
+  colours: np.ndarray, near_infrared: bool = False, bands: tuple[int, ...] = ()
 ) -> dict[tuple[str, int], np.ndarray]:
-  """Returns, for each index and sign, the value that each of SHARES of the pixels [n, 3] reaches.
+  """Returns, for each index and sign, the value that each of SHARES of the pixels [n, F] reaches.
 
-  The pixels have near infrared, red and green if `near_infrared`, else red, green and blue.
+  The pixels have near infrared, red and green if `near_infrared`, else red, green and blue; then the
+  `bands` with these numbers.
   """
   colours = colours[:: -(-len(colours) // _MOST_PIXELS)]
   counts = np.maximum(1, np.round(np.array(SHARES) * len(colours)).astype(int))
   levels = {}
-  for name, index in _indices(near_infrared).items():
-    values = np.sort(index(*colours.T))
-    levels[name, 1], levels[name, -1] = values[-counts], -values[counts - 1]
+  for name, unordered in index_rule.values(colours, near_infrared, bands).items():
+    ordered = np.sort(unordered)
+    levels[name, 1], levels[name, -1] = ordered[-counts], -ordered[counts - 1]
   return levels
 
 
@@ -136,15 +87,20 @@ def fit_images(train: Source, config: Config) -> list[ColourIndex | None]:
   if config.data.channels < 3:
     return [None] * len(config.data.classes)
   sample = np.arange(len(train.ids))[:: -(-len(train.ids) // _MOST_IMAGES)]
-  near_infrared = config.model.nir_band > 0
+  near_infrared, bands = config.model.nir_band > 0, config.model.evidence_bands
   levels = _over_images(train, sample, config, lambda colours, _: {
     f"{name}/{sign}": values
-    for (name, sign), values in share_levels(colours.reshape(-1, 3), near_infrared).items()
+    for (name, sign), values in share_levels(
+      colours.reshape(-1, colours.shape[-1]), near_infrared, bands).items()
   })
   read = levels.pop("number")
   keyed = {(key.rpartition("/")[0], int(key.rpartition("/")[2])): v for key, v in levels.items()}
   rules = [fit(keyed, train.labels[read, c] > 0) for c in range(len(config.data.classes))]
-  return [rule and dataclasses.replace(rule, near_infrared=near_infrared) for rule in rules]
+  columns = {index_rule.band_name(band): column for column, band in enumerate(bands, 3)}
+  return [
+    rule and dataclasses.replace(
+      rule, near_infrared=near_infrared, column=columns.get(rule.name, 0)) for rule in rules
+  ]
 
 
 def evaluate(
@@ -196,7 +152,7 @@ def _figures(rule: ColourIndex, source: Source, config: Config, c: int) -> dict:
 def _over_images(
   source: Source, numbers: np.ndarray, config: Config, function: Callable
 ) -> dict[str, np.ndarray]:
-  """Returns stacked results of function(colours f32[H, W, 3], mask) over images, and their "number".
+  """Returns stacked results of function(colours f32[H, W, F], mask) over images, and their "number".
 
   Processes share the images. Those that cannot be read are left out: the network's reading names them.
   """
@@ -214,7 +170,19 @@ def _over_images(
 
 
 def _colours(image: np.ndarray, config: Config) -> np.ndarray:
-  """Returns the bands of the index, f32[H, W, 3] in [0, 1], of an image [H, W, channels] as read."""
+  """Returns the bands of indices, f32[H, W, F], of an image [H, W, channels] as read.
+
+  The first three are in [0, 1]. Those of model.evidence_bands are scaled as the network's input.
+  """
+  colours = _three_colours(image, config)
+  if not config.model.evidence_bands:
+    return colours
+  others = scaling.normalise(image, config.data)[..., np.array(config.model.evidence_bands) - 1]
+  return np.concatenate([colours, others], axis=-1)
+
+
+def _three_colours(image: np.ndarray, config: Config) -> np.ndarray:
+  """Returns the colours of indices in [0, 1], f32[H, W, 3]."""
   bands = [band - 1 for band in config.model.index_bands]
   colours = image[..., bands].astype(np.float32)
   if config.data.max_value:

@@ -43,8 +43,7 @@ def evaluate(
   """
   evidence, indices = None, colour_index.fit_images(train.source, config)
   if network.method.takes_colour_evidence(config):
-    priors = [index and index.log_odds for index in indices]
-    evidence = fit_evidence.fit(network, state, train, config, mesh, priors)
+    evidence = fit_evidence.fit(network, state, train, config, mesh, indices)
   network = dataclasses.replace(network, evidence=evidence)
   localize = make_localize(network, config, mesh)
   at_most = config.localize.calibration_images

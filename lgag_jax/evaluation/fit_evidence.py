@@ -153,7 +153,7 @@ def _trunk_features(network: Network) -> OfImages:
 
 
 def _fold_levels(given: ColourEvidence, counts: np.ndarray) -> OfImages:
-  """Returns the function to the `share_levels` of images, f32[B, C, F], by the other folds' counts.
+  """Returns the function to the `share_levels` of images, f32[B, C, S], by the other folds' counts.
 
   `counts` are those of `colour_histograms.count`.
   """
@@ -161,8 +161,9 @@ def _fold_levels(given: ColourEvidence, counts: np.ndarray) -> OfImages:
   tables = np.stack([colour_histograms.conclude(given, of_others).log_ratio for of_others in others])
 
   def levels(_: TrainState, inputs: dict, fold: Array) -> Array:
-    of_bin = jnp.moveaxis(jnp.asarray(tables).reshape(*tables.shape[:2], -1), 1, -1)  # folds bins C
-    return share_levels(of_bin[fold[:, None, None], given.bin_index(inputs["image"])])
+    of_bin = jnp.moveaxis(jnp.asarray(tables), 1, -1)  # folds K C
+    index = given.bin_index(inputs["image"])
+    return share_levels(jnp.sum(of_bin[fold[:, None, None, None], index], axis=-2))
 
   return levels
 

@@ -4,6 +4,7 @@ import functools
 from collections.abc import Callable
 
 import jax
+import numpy as np
 from flax import struct
 from jax.sharding import Mesh
 
@@ -87,6 +88,8 @@ def plain_localize(network: Network, config: Config) -> Callable[[TrainState, di
     probabilities, scores = jax.tree.map(lambda *x: sum(x) / len(x), *(view[1:] for view in views))
     if needs_images(config):
       after = batch["image"][..., : config.data.channels]  # Of pairs, whose outlines are sought.
+      if network.bands:  # Others, such as the slope of a coarse DEM, have other outlines.
+        after = after[..., np.array(network.bands) - 1]
       scores = {name: refine(x, after, config.refine) for name, x in scores.items()}
     if (evidence := network.evidence) is not None:
       scores = {name: evidence(x, batch["image"]) for name, x in scores.items()}

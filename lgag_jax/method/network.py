@@ -53,6 +53,7 @@ class Network:
   std: tuple[float, ...]
   evidence: Evidence | None = None  # What the colours of the pixels say.
   comparison: str = ""  # Of the features of two dates; "" for images of one date.
+  bands: tuple[int, ...] = ()  # Of an image that the trunk sees, from 1; () for all.
 
   def frozen(self, params: Any, statistics: Any, images: Float[Array, "B H W C"]) -> tuple:
     """Normalises scaled images and runs the stages that are not trained; no gradient passes.
@@ -63,6 +64,8 @@ class Network:
     images = images.astype(jnp.float32)
     if self.comparison:
       images = pairs.apart(pairs.matched(images))
+    if self.bands:
+      images = images[..., np.array(self.bands) - 1]
     x = (images - jnp.array(self.mean)) / jnp.array(self.std)
     variables = {"params": params["trunk"], "batch_stats": statistics}
     outputs = self.trunk.apply(variables, x, first=0, last=self.first_trainable_stage - 1)
@@ -102,7 +105,7 @@ class Network:
     return cast(Outputs, self.head.apply({"params": params["head"]}, taps, bank, labels))
 
   def init_trunk(self, key: jax.Array, channels: int) -> dict:
-    """Returns random trunk variables: "params" and "batch_stats"."""
+    """Returns random trunk variables, "params" and "batch_stats"; the trunk sees so many channels."""
     return dict(self.trunk.init(key, jnp.zeros((1, _INIT_SIDE, _INIT_SIDE, channels))))
 
   def init_head(self, key: jax.Array, channels: int, bank: MemoryBank) -> Any:
@@ -165,21 +168,26 @@ def build(config: Config, platform: str = "") -> Network:
   return Network(
     trunk=kind(**options), head=head, first_trainable_stage=config.model.first_trainable_stage,
     mean=mean, std=std, comparison=config.model.comparison if config.data.paired else "",
+    bands=config.trunk_bands if config.model.evidence_bands else (),
   )
 
 
 def normalisation_of(kind: type, config: Config) -> tuple[tuple[float, ...], tuple[float, ...]]:
-  """Returns a trunk's mean and standard deviation per band, for images from `scaling.normalise`."""
+  """Returns a trunk's mean and deviation per band that it sees, for images from `scaling.normalise`."""
   data, mean, std = config.data, np.array(kind.MEAN), np.array(kind.STD)
   if data.normalise != "trunk":
     # Bands come with mean 0 and deviation 1; the trunk wants them spread as what it has learned from.
     mean, std = (mean - _IMAGENET_MEAN) / _IMAGENET_STD, std / _IMAGENET_STD
   dealt_mean, dealt_std = (
-    tuple(pretrained.of_bands(x, data.channels, config.model.rgb_bands).tolist()) for x in (mean, std)
+    tuple(pretrained.of_bands(x, len(config.trunk_bands), config.trunk_rgb_bands).tolist())
+    for x in (mean, std)
   )
   if data.normalise != "trunk":
     return dealt_mean, dealt_std
-  return data.mean or dealt_mean, data.std or dealt_std
+  given_mean, given_std = (
+    tuple(x[band - 1] for band in config.trunk_bands) if x else () for x in (data.mean, data.std)
+  )
+  return given_mean or dealt_mean, given_std or dealt_std
 
 
 def depthwise_form(setting: str, platform: str) -> str:

@@ -25,6 +25,8 @@ class ModelConfig:
   weights: str = "packaged"  # "packaged", "random", or a .safetensors, .npz, .onnx or .pth file.
   rgb_bands: tuple[int, ...] = (1, 2, 3)  # Bands that the weights and pictures use as colours, from 1.
   nir_band: int = 0  # Near infrared, from 1, for colour index and evidence; 0 for none.
+  # Bands, from 1, such as slope, that the trunk does not see: only colour index and evidence use them.
+  evidence_bands: tuple[int, ...] = ()
   first_trainable_stage: int = 5  # 1 trains all but the stem; 5 freezes the whole trunk.
   depthwise: str = "auto"  # "conv", "shift" (fast on CPU), or "auto": by platform.
   precision: str = "float32"  # Of matrix products and convolutions; or "bfloat16".

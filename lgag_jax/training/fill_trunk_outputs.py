@@ -165,6 +165,7 @@ def _digest(network: Network, state: TrainState, source: Source, config: Config)
     config.model.trunk, network.first_trainable_stage, network.mean, network.std,
     config.model.precision, data.image_size,
     data.max_value, data.input_channels, tuple(source.keys), data.normalise, data.mean, data.std,
+    *((network.bands,) if network.bands else ()),  # Caches of trunks that see all bands stay valid.
   )
   digest.update(repr(settings).encode())
   stages = ["stem", *(f"stage{i}" for i in range(1, network.first_trainable_stage))]

@@ -24,14 +24,14 @@ def init_state(
 ) -> TrainState:
   """Makes the state of step 0, the trunk's weights loaded: whole on every device, or split."""
   key = random_streams.key(config.train.seed, "trunk")
-  init_trunk = partial(network.init_trunk, channels=config.data.channels)
+  init_trunk = partial(network.init_trunk, channels=len(config.trunk_bands))
   if config.model.weights == "random":
     trunk = jax.jit(init_trunk)(key)
   else:
     path = config.model.weights
     path = pretrained.packaged_weights(config.model.trunk) if path == "packaged" else path
     shapes = jax.eval_shape(init_trunk, key)
-    trunk = pretrained.load_trunk(config.model.trunk, path, shapes, config.model.rgb_bands)
+    trunk = pretrained.load_trunk(config.model.trunk, path, shapes, config.trunk_rgb_bands)
 
   init = partial(fresh_state, network, config, optimizer)
   shardings = sharding.state_sharding(jax.eval_shape(init, trunk), mesh, config.train.shard_state)
@@ -43,7 +43,8 @@ def state_shapes(
   network: Network, config: Config, optimizer: optax.GradientTransformation
 ) -> TrainState:
   """Returns the shapes and types of the state of step 0; no array is made and no weight read."""
-  trunk = jax.eval_shape(partial(network.init_trunk, channels=config.data.channels), jax.random.key(0))
+  init_trunk = partial(network.init_trunk, channels=len(config.trunk_bands))
+  trunk = jax.eval_shape(init_trunk, jax.random.key(0))
   return jax.eval_shape(partial(fresh_state, network, config, optimizer), trunk)
 
 
@@ -51,10 +52,10 @@ def fresh_state(
   network: Network, config: Config, optimizer: optax.GradientTransformation, trunk: dict
 ) -> TrainState:
   """Returns the state of step 0 around a trunk's variables, the head at random, the bank empty."""
-  dimension = network.anchor_dimension(config.data.channels)
+  dimension = network.anchor_dimension(len(config.trunk_bands))
   bank = memory_bank.empty(config.bank, classes=len(config.data.classes) + 1, dimension=dimension)
   key = random_streams.key(config.train.seed, "head")
-  head = network.init_head(key, config.data.channels, bank)
+  head = network.init_head(key, len(config.trunk_bands), bank)
   params = {"trunk": trunk["params"], "head": head}
   return TrainState(
     step=jnp.zeros((), jnp.int32), params=params, statistics=trunk.get("batch_stats", {}),
