@@ -37,6 +37,7 @@ def main(argv: list[str]) -> None:
   try:
     arguments = command_line.mode_arguments()  # Checks the flags before any slow import.
     if _FLAGS.mode in _MODES_WITHOUT_WORKDIR:
+      _log_only_this_package()
       _MODES_WITHOUT_WORKDIR[_FLAGS.mode](*arguments)
     else:
       _run_in_workdir(*arguments)
@@ -181,6 +182,11 @@ def _export(workdir: pathlib.Path, settings) -> None:
   export.export(workdir, _FLAGS.output, settings)
 
 
+def _bands(settings) -> None:
+  from lgag_jax.bands import add
+  print("\n".join(add.add(settings)))
+
+
 def _tile(settings) -> None:
   os.environ["JAX_PLATFORMS"] = "cpu"  # Tiling needs no accelerator.
   from lgag_jax.tiling import output, tile
@@ -190,7 +196,6 @@ def _tile(settings) -> None:
 
     _label(labelling.Settings.for_sheets(settings))
     return
-  _log_only_this_package()
   rows, command = tile.cut(settings)
   print(f"{output.summary(rows, settings)}\nTrain on {settings.output} with\n\n    {command}\n")
 
@@ -198,14 +203,12 @@ def _tile(settings) -> None:
 def _label(settings) -> None:
   from lgag_jax.labelling import label
 
-  _log_only_this_package()
   label.label(settings)
 
 
 def _review(settings) -> None:
   from lgag_jax.reviewing import review
 
-  _log_only_this_package()
   review.review(settings)
 
 
@@ -230,7 +233,7 @@ def _completion() -> None:
 
 
 _MODES_WITHOUT_WORKDIR = {
-  "tile": _tile, "label": _label, "review": _review, "clouds": _clouds,
+  "bands": _bands, "clouds": _clouds, "tile": _tile, "label": _label, "review": _review,
   "datasets": _datasets, "completion": _completion,
 }
 _SHORT_MODES = {"report": _report, "doctor": _doctor}  # SIGTERM ends these at once.

@@ -9,7 +9,7 @@ import tomllib
 from collections.abc import Sequence
 
 from lgag_jax.inputs import catalogue
-from lgag_jax.options import area, clouds, export, labelling, mapping, reviewing, tiling
+from lgag_jax.options import area, bands, clouds, export, labelling, mapping, reviewing, tiling
 
 DEFAULT = "train"
 PROGRAM = "{lgag}"  # Placeholder in examples for the command that started the program.
@@ -37,7 +37,7 @@ _FIELDS = {
   "predict": (mapping.Options,), "eval": (mapping.Options, mapping.References),
   "map": (area.Imagery, area.Area, area.Engine), "export": (export.Settings,),
   "label": (labelling.Settings,), "review": (reviewing.Settings,), "tile": (tiling.Settings,),
-  "clouds": (clouds.Settings,),
+  "bands": (bands.Settings,), "clouds": (clouds.Settings,),
   "datasets": (catalogue.Options,),
 }
 _TEXT = pathlib.Path(__file__).with_name("modes.toml").read_text()

@@ -11,13 +11,11 @@ import pathlib
 
 import numpy as np
 import pyproj
-import rasterio.warp
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import Resampling
 from rasterio.windows import Window
 
-from lgag_jax.geo import coregistration, crs_relation, placement, scene_files
+from lgag_jax.geo import coregistration, crs_relation, placement, resampling, scene_files
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
@@ -41,7 +39,7 @@ class Pair:
     """Finds the shift, which `keys` identify, unless `max_shift` is 0; raises ImageError."""
     self.path, self.grid, self.dtype = after.path, after.grid, after.dtype
     self.channels = after.channels + before.channels
-    self.band_types = [*after.band_types, *before.band_types]
+    self.band_types, self.notes = [*after.band_types, *before.band_types], after.notes
     self._after, self._before, self._shift = after, before, (0.0, 0.0)
     self._to_before = _transformer(after, before)
     own = before.grid.crs or _PLAIN
@@ -128,15 +126,13 @@ class Pair:
       for length, count in zip((box.height, box.width), shape, strict=True)
     ]
     source, known = self._before.read(box, (small[0], small[1]))
-    bands = np.moveaxis(source.astype(np.float64 if source.dtype.itemsize > 2 else np.float32), -1, 0)
-    bands = np.concatenate([bands, known[None].astype(bands.dtype)])
-    warped = np.zeros((len(bands), *shape), bands.dtype)
-    rasterio.warp.reproject(
-      bands, warped, src_transform=place @ Affine.scale(box.width / small[1], box.height / small[0]),
-      src_crs=self._crs[1], dst_transform=target, dst_crs=self._crs[0], resampling=Resampling.bilinear,
+    values, known = resampling.bilinear(
+      source.astype(np.float64 if source.dtype.itemsize > 2 else np.float32), known,
+      (place @ Affine.scale(box.width / small[1], box.height / small[0]), self._crs[1]),
+      (target, self._crs[0]), shape,
     )
-    values = np.rint(warped[:-1]) if np.issubdtype(self.dtype, np.integer) else warped[:-1]
-    return np.moveaxis(values, 0, -1).astype(self.dtype), warped[-1] > 1 - 1e-3
+    values = np.rint(values) if np.issubdtype(self.dtype, np.integer) else values
+    return values.astype(self.dtype), known
 
   def _check(self) -> None:
     """Raises ImageError unless the images can be laid over each other."""

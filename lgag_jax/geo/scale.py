@@ -11,7 +11,7 @@ import numpy as np
 
 from lgag_jax.config import Config
 from lgag_jax.geo.placement import grid_of
-from lgag_jax.imagery import reading
+from lgag_jax.imagery import band_notes, reading
 from lgag_jax.runtime import sealed_json
 
 _SAMPLES = 16  # Training images that are measured.
@@ -30,6 +30,7 @@ class Scale:
 
   side: int
   gsd: float | None
+  bands: tuple[str, ...] = ()  # `band_notes.texts` of them; () if lgag has added no band.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +70,7 @@ def training_scale(examples: Examples, config: Config) -> Scale:
 
   An example may be a part of its file, or have no file: only the pixels that are read tell its size.
   """
-  sides, gsds = [], []
+  sides, gsds, bands = [], [], ()
   for index in range(0, len(examples.ids), max(1, len(examples.ids) // _SAMPLES)):
     with contextlib.suppress(reading.ImageError):
       height, width = examples.read_valid_pixels(index)[0].shape[:2]
@@ -77,9 +78,11 @@ def training_scale(examples: Examples, config: Config) -> Scale:
       if path := examples.files(index)[0]:
         with reading.open_raster(path) as raster:
           gsds.append(grid_of(raster, path).gsd())
+          bands = band_notes.texts(band_notes.read(raster, range(1, raster.count + 1)))
   side = round(statistics.median(sides)) if sides else config.data.tile_size or config.data.image_size
   known = [gsd for gsd in gsds if gsd]
-  return Scale(side, config.data.gsd or (statistics.median(known) if known else None))
+  gsd = config.data.gsd or (statistics.median(known) if known else None)
+  return Scale(side, gsd, bands if any(bands) else ())
 
 
 def save(scale: Scale, workdir: pathlib.Path) -> None:
@@ -102,7 +105,10 @@ def load(workdir: pathlib.Path, config: Config) -> Scale:
   if gsd is not None and not sealed_json.is_number(gsd, *_GSD_RANGE):
     low, high = _GSD_RANGE
     raise ValueError(f"{path}: gsd is {gsd!r}; it must be null or {low:g} to {high:g} metres. {remedy}")
-  return Scale(side, gsd)
+  bands = content.get("bands", ())  # Not in files of release 0.1.0.
+  if not isinstance(bands, list | tuple) or not all(isinstance(text, str) for text in bands):
+    raise ValueError(f"{path}: bands is {bands!r}; it must be a list of texts. {remedy}")
+  return Scale(side, gsd, tuple(bands))
 
 
 def plan_windows(

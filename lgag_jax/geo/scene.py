@@ -15,13 +15,14 @@ from typing import Protocol
 
 import numpy as np
 import rasterio
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.windows import Window
 
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.placement import grid_of
 from lgag_jax.geo.vrt import SCENE_OPTIONS, open_scene_raster
-from lgag_jax.imagery import opening, reading
+from lgag_jax.imagery import band_notes, opening, reading
+from lgag_jax.imagery.band_notes import BandNotes
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
@@ -68,6 +69,13 @@ class Scene:
   def hide(self, clouds: Hiding) -> None:
     """Makes pixels under clouds missing from now on; closes `clouds` with the scene."""
     self._clouds = clouds
+
+  @property
+  def notes(self) -> list[BandNotes]:
+    """What the file says of the bands that are read; nothing of a palette's colours."""
+    if self._palette is not None:
+      return [BandNotes()] * self.channels
+    return band_notes.read(self._raster, self._bands)
 
   def read(
     self, window: Window, out_shape: tuple[int, int] | None = None
@@ -128,6 +136,13 @@ class Scene:
       return self._raster.read(self._bands, out_shape=(len(self._bands), *out_shape), **options)
     bands = [self._raster.read(band, out_shape=out_shape, **options) for band in self._bands]
     return np.stack(bands).astype(self.dtype, copy=False)
+
+
+def band_count(path: pathlib.Path) -> int:
+  """Returns the number of bands of a scene that hold data: all but alpha, or a palette's three."""
+  with open_scene_raster(path) as raster:
+    kinds = raster.colorinterp
+  return 3 if kinds == (ColorInterp.palette,) else len(kinds) - (kinds[-1] == ColorInterp.alpha)
 
 
 def open_scene(path: pathlib.Path, channels: int, *, bands: tuple[int, ...] = ()) -> Scene:

@@ -60,8 +60,12 @@ class Progress:
 class MapJob:
   """The map of an output folder; one is made at a time."""
 
-  def __init__(self, settings: Settings, answers: Answers, own: OwnFiles, channels: int):
-    self._settings, self._answers, self._channels = settings, answers, channels
+  def __init__(
+    self, settings: Settings, answers: Answers, own: OwnFiles, channels: int,
+    added: tuple[int, ...] = (),
+  ):
+    """`added` are the bands that lgag has added to the scenes (--mode=bands)."""
+    self._settings, self._answers, self._channels, self._added = settings, answers, channels, added
     self._own, self._folder = own, pathlib.Path(settings.output)
     self._review = self._folder / earlier_map.MAPS / earlier_map.REVIEW
     earlier_map.recover(self._folder)
@@ -165,7 +169,7 @@ class MapJob:
     )
     # By its whole path: the current folder may hold another file of that name.
     config = str(packaged.folder("configs") / "image_folder.py")
-    train = tiling_output.training_flags(tiling, self._channels, config)
+    train = tiling_output.training_flags(tiling, self._channels, self._added, config)
     workdir = f"--workdir={settings.output}/run"
     maps = "--mode=predict", workdir, *source, f"--output={settings.output}/maps", *bands, *review
     return [

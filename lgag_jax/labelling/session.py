@@ -7,6 +7,7 @@ import pathlib
 import threading
 
 from lgag_jax.geo.scene_ground import SceneGround
+from lgag_jax.imagery import band_notes
 from lgag_jax.labelling import tile_index
 from lgag_jax.labelling.answers import Answers, Merged
 from lgag_jax.labelling.learner import Learner
@@ -61,7 +62,9 @@ class Session:
     if settings.merge:
       self.merged = self.answers.merge(pathlib.Path(settings.merge), UNKNOWN_LABEL)
     self._lock = threading.Lock()
-    self.map_job = MapJob(settings, self.answers, self.own_files, self._channels)
+    with self._scenes[0].open(self._channels, bands=settings.bands) as scene:
+      added = band_notes.added(scene.notes)
+    self.map_job = MapJob(settings, self.answers, self.own_files, self._channels, added)
     self.map_layer = MapLayer(self.output / "maps")
     self.view = self._build(self._first_side())
 

@@ -18,7 +18,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.geo.scene import Scene
-from lgag_jax.imagery import scaling
+from lgag_jax.imagery import band_notes, scaling
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.mapping import (
   decided_ground,
@@ -144,6 +144,7 @@ def plan_scenes(
         grid, dtype = scene.grid, scene.dtype
         check_types(scene, config)
         of_dates = _date_warnings(scene, options)
+        band_notes.check(path, scene.notes, training_scale.bands, "this network was trained with")
       cover = source.cover(grid)
       decided = decided_ground.find(path, grid, options, config)
       gsd = ground_resolution(grid, options, path.name)

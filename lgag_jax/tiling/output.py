@@ -8,6 +8,7 @@ import os
 import pathlib
 import shlex
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import pyogrio
@@ -19,7 +20,8 @@ from affine import Affine
 from rasterio.crs import CRS
 
 from lgag_jax.geo import vector_paths
-from lgag_jax.imagery import tables
+from lgag_jax.imagery import band_notes, tables
+from lgag_jax.imagery.band_notes import BandNotes
 from lgag_jax.inputs.splits import TILE_COLUMNS
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files
@@ -48,7 +50,8 @@ class Row:
 
 
 def write_raster(
-  folder: pathlib.Path, name: str, pixels: np.ndarray, transform: Affine | None, crs: CRS | None
+  folder: pathlib.Path, name: str, pixels: np.ndarray, transform: Affine | None, crs: CRS | None,
+  notes: Sequence[BandNotes] = (),
 ) -> str:
   """Writes pixels [h, w, c] and returns the file's name below `folder`."""
   height, width, count = pixels.shape
@@ -66,6 +69,7 @@ def write_raster(
   with rasterio.MemoryFile() as memory:
     with memory.open(**profile) as raster:
       raster.write(np.moveaxis(pixels, -1, 0))
+      band_notes.write_added(raster, notes)
     (folder / name).write_bytes(memory.read())
   return name
 
@@ -196,13 +200,16 @@ def _median_fraction(rows: list[Row], settings: Settings) -> float:
   return float(np.median(fractions))
 
 
-def command(settings: Settings, channels: int) -> str:
-  """Returns the command that trains on the output."""
+def command(settings: Settings, channels: int, added: Sequence[int] = ()) -> str:
+  """Returns the command that trains on the output; `added` are the bands that lgag has added."""
   workdir = f"--workdir=runs/{pathlib.Path(settings.output).name}"
-  return shlex.join(["python", "-m", "lgag_jax.main", *training_flags(settings, channels), workdir])
+  flags = training_flags(settings, channels, added)
+  return shlex.join(["python", "-m", "lgag_jax.main", *flags, workdir])
 
 
-def training_flags(settings: Settings, channels: int, config: str = _CONFIG) -> list[str]:
+def training_flags(
+  settings: Settings, channels: int, added: Sequence[int] = (), config: str = _CONFIG
+) -> list[str]:
   """Returns the flags that train on the output by a config file, all but --workdir."""
   data = {"directory": settings.output, "mask_ignore": 255}
   if channels != 3:
@@ -214,6 +221,8 @@ def training_flags(settings: Settings, channels: int, config: str = _CONFIG) -> 
   if settings.background != Settings.background:
     data["background"] = settings.background
   fields = {f"data.{name}": value for name, value in data.items()}
+  if added:
+    fields["model.evidence_bands"] = ",".join(map(str, added))
   if labels.are_drawn(settings):
     fields["loss.drawn_pixel_weight"] = 1.0
   words = [f"--config.{name}={value}" for name, value in fields.items()]

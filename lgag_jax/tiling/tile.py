@@ -24,9 +24,10 @@ from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.label_reach import Reach
 from lgag_jax.geo.pair import Pair
-from lgag_jax.geo.scene import Scene, open_scene
+from lgag_jax.geo.scene import Scene, band_count, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
-from lgag_jax.imagery import listing, reading
+from lgag_jax.imagery import band_notes, listing, reading
+from lgag_jax.imagery.band_notes import BandNotes
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files, folders
 from lgag_jax.runtime.progress import Progress
@@ -60,7 +61,7 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   channels = channels_of(scenes[0], settings)
   if warning := alpha_warning(scenes[0], settings):
     _LOG.warning("%s", warning)
-  grids = _read_grids(sources, channels, settings)
+  grids, notes = _read_headers(sources, channels, settings)
   total = sum(np.prod(tile_grid.counts(grid, settings)) for grid in grids.values())
   if total > _MAX_TILES:
     raise ValueError(f"{settings.input} has {total} tiles, more than {_MAX_TILES}: raise --tile_size.")
@@ -86,24 +87,29 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
       raise ValueError("No tile can be used, so nothing was written. The log says why, by label.")
     output.write_manifest(rows, folder / "manifest.csv")
     output.write_footprints(rows, folder / "tiles.gpkg")
-  return rows, output.command(settings, channels)
+  return rows, output.command(settings, channels, band_notes.added(notes))
 
 
-def _read_grids(
+def _read_headers(
   sources: list[SceneFiles], channels: int, settings: Settings
-) -> dict[pathlib.Path, Grid]:
-  """Returns the grids of the scenes; raises ValueError if they, or the labels, do not fit together."""
-  grids, figures = {}, {}
+) -> tuple[dict[pathlib.Path, Grid], list[BandNotes]]:
+  """Returns the grids of the scenes, and what their files say of the bands.
+
+  Raises ValueError if the scenes, or the labels, do not fit together.
+  """
+  grids, figures, notes = {}, {}, []
   for source in sources:
     path = source.path
     with source.open(channels, bands=settings.bands) as scene:
       grids[path], figures[path] = scene.grid, scene_comparison.figures(scene)
+      notes = notes or scene.notes
+      band_notes.check(path, scene.notes, band_notes.texts(notes), f"{sources[0].path} has")
     if cover := source.cover(grids[path]):
       _LOG.info("%s: %s.", path, cover)
   labels.check_places(grids, settings)
   for text in scene_comparison.compare(figures):
     _LOG.warning("%s", text)
-  return grids
+  return grids, notes
 
 
 def find_scenes(settings: Settings) -> list[SceneFiles]:
@@ -126,11 +132,7 @@ def _scene_paths(settings: Settings) -> list[pathlib.Path]:
 
 def channels_of(path: pathlib.Path, settings: Settings) -> int:
   """Returns the number of bands that tiles of a scene have."""
-  if settings.bands:
-    return len(settings.bands)
-  with open_scene_raster(path) as raster:
-    kinds = raster.colorinterp
-  return 3 if kinds == (ColorInterp.palette,) else len(kinds) - (kinds[-1] == ColorInterp.alpha)
+  return len(settings.bands) or band_count(path)
 
 
 def alpha_warning(path: pathlib.Path, settings: Settings) -> str:
@@ -170,7 +172,8 @@ def _cut_tile(
   fraction = None
   if label not in (UNKNOWN_LABEL, NO_DATA) and split:
     after, before = np.split(pixels, 2, axis=-1) if isinstance(scene, Pair) else (pixels, None)
-    image = output.write_raster(folder, f"{label}/{name}", after, transform, grid.crs)
+    image = output.write_raster(
+      folder, f"{label}/{name}", after, transform, grid.crs, scene.notes)
     if before is not None:
       output.write_raster(folder, f"before/{name}", before, transform, grid.crs)
     if mask is not None and _is_of_use(mask, label, split, settings):

@@ -1,0 +1,4 @@
+"""Adds bands to scenes: terrain from a DEM, and spectral indices.
+
+May import: config, geo, imagery, options, runtime.
+"""
