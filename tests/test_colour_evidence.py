@@ -180,15 +180,20 @@ def test_bands_beyond_the_colours_have_histograms_of_their_own(rng):
       bins = (cells[number, ..., band] - low[3 + k]) / (high[3 + k] - low[3 + k]) * BINS
       expected = BINS**3 + k * BINS + np.clip(bins.astype(int), 0, BINS - 1)
       assert (index[number, ..., 1 + k] == expected).mean() > 0.98  # Sums round differently.
-  scores, weight = np.full((2, 32, 32, 1), 0.5, np.float32), np.ones(2, np.float32)
-  label = np.ones((2, 1), np.float32)
+  scores, weight = np.full((2, 32, 32, 1), 0.25, np.float32), np.ones(2, np.float32)
+  label = np.float32([[1], [0]])
   counts = np.asarray(colour_histograms._count(evidence, scores, image, label, weight, None))
   assert counts.shape == (2, 1, size)
-  for part in colour_evidence.parts(evidence.bands):
-    np.testing.assert_allclose(counts[..., part].sum(-1), 64)  # Each cell once, a half each.
+  colours, *others = colour_evidence.parts(evidence.bands)
+  np.testing.assert_allclose(counts[:, 0, colours].sum(-1), [16, 112])  # Of 64 cells an image.
+  for k, part in enumerate(others, 1):  # False alarms are those of the negative image.
+    np.testing.assert_allclose(counts[:, 0, part].sum(-1), [16, 16])
+    for kind, number in enumerate((0, 1)):
+      expected = np.bincount(index[number, ..., k].ravel() - part.start, minlength=BINS) / 4
+      np.testing.assert_allclose(counts[kind, 0, part], expected)
   flat = dataclasses.replace(evidence, log_ratio=np.ones((1, size), np.float32))
   value = np.asarray(flat(scores, image))
-  np.testing.assert_allclose(np.log(value / (1 - value)), 3.0, rtol=1e-4)
+  np.testing.assert_allclose(np.log(value / (1 - value)), 3.0 + np.log(1 / 3), rtol=1e-4)
   concluded = colour_histograms.conclude(flat, np.stack([counts[0], counts[0]]))
   np.testing.assert_allclose(concluded.log_ratio, flat.log_ratio, atol=1e-5)
 

@@ -9,7 +9,8 @@ network that knows few images by heart is too sure of any others (evaluation/fit
 same reason the colours may decide instead of the network whether an image holds the class.
 
 Bands that the trunk does not see (model.evidence_bands), such as the slope, have histograms of their
-own, and count as independent of the colours and of each other.
+own: of the map on positive images, and of its false alarms on negative ones. They count as independent
+of the colours and of each other.
 """
 
 import dataclasses

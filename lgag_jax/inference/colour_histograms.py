@@ -132,19 +132,29 @@ def _centres(low: np.ndarray, high: np.ndarray) -> np.ndarray:
 def _count(evidence, scores, image, label, weight, mask):
   """Returns counts of landslide and background colours, f32[2, C, K], of a batch.
 
-  What a mask u8[B, H, W] knows counts instead of the map; it may be None.
+  Of bands beyond the colours, the background is what the map takes for a landslide on images without
+  one: most other ground differs in colour already. What a mask u8[B, H, W] knows counts instead of the
+  map; it may be None.
   """
   index = evidence.bin_index(image)
-  share = jnp.clip(cell_means(scores), EDGE, 1.0 - EDGE) * label[:, None, None, :]  # B h w C
+  mapped = jnp.clip(cell_means(scores), EDGE, 1.0 - EDGE)  # B h w C
+  share = mapped * label[:, None, None, :]
   if mask is not None:
     of_class, other = losses.known_shares(mask, (share.shape[1], share.shape[2]), share.shape[3])
     share = of_class + (1.0 - of_class - other) * share
-  weight = weight[:, None, None, None]
-  weights = jnp.stack([share * weight, (1.0 - share) * weight])  # 2 B h w C
-  empty = jnp.zeros(evidence.log_ratio.shape[1])
-  add = lambda w: empty.at[index].add(w[..., None])  # Of each cell, one bin in each part.
-  over_classes = jax.vmap(add, in_axes=-1)
-  return jax.vmap(over_classes)(weights)
+  false_alarms = jnp.maximum(mapped - share, 0.0)
+  of_colours, of_bands = (
+    jnp.stack([share, beside]) * weight[:, None, None, None] for beside in (1.0 - share, false_alarms)
+  )  # 2 B h w C
+  others = index.shape[-1] - 1
+
+  def add(of_colours, of_bands):
+    """Counts the cells, each in one bin of each part."""
+    weights = [of_colours[..., None], jnp.repeat(of_bands[..., None], others, axis=-1)]
+    empty = jnp.zeros(evidence.log_ratio.shape[1])
+    return empty.at[index].add(jnp.concatenate(weights, axis=-1))
+
+  return jax.vmap(jax.vmap(add, in_axes=-1))(of_colours, of_bands)
 
 
 def _log_share(counts: np.ndarray) -> np.ndarray:
