@@ -106,13 +106,20 @@ def draw_patch(
 
   Raises ValueError below 48 pixels.
   """
+  return plan_patch(seed, size=size, landslide=landslide, max_shift=max_shift)[1]
+
+
+def plan_patch(
+  seed: int, *, size: int = 256, landslide: bool, max_shift: int = _MAX_SHIFT
+) -> tuple[PairPlan, Pair]:
+  """Returns the plan of the patch that `draw_patch` draws, and the patch."""
   if size < 48:
     raise ValueError(f"size={size}: a landslide needs a patch of at least 48 pixels")
   for attempt in itertools.count():
     plan = make_plan(seed, size, size, landslide=landslide, max_shift=max_shift, attempt=attempt)
     pair = render(plan, 0, 0, size, size)
     if not landslide or pair.mask.sum() >= _MIN_PIXELS:
-      return pair
+      return plan, pair
 
 
 def heights(plan: drawing.Plan, step: float, gsd: float) -> np.ndarray:
