@@ -12,7 +12,9 @@ from rasterio.windows import Window
 
 from lgag_jax.bands import add, indices
 from lgag_jax.bands.quantities import Quantity
+from lgag_jax.config import Config, DataConfig
 from lgag_jax.geo import scale
+from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.dem import open_dem
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.resampling import bilinear
@@ -20,7 +22,9 @@ from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.terrain_layers import TerrainLayers
 from lgag_jax.imagery import band_notes
 from lgag_jax.imagery.opening import ImageError
+from lgag_jax.mapping import map_names, scene_plans
 from lgag_jax.options.bands import Settings
+from lgag_jax.options.mapping import Options
 from lgag_jax.options.tiling import Settings as Tiling
 from lgag_jax.tiling import tile
 from tests.test_terrain import _DEMS, centred, ground, plane, write_dem
@@ -269,6 +273,44 @@ def test_tiles_say_which_bands_were_added(files):
   pattern = r"scene.tif has 'slope.* as band 5, but .*other.tif has 'relief'"
   with pytest.raises(ValueError, match=pattern):
     tile.cut(Tiling(**{**vars(cut), "output": str(files.folder / "more")}))
+
+
+def added(path, *texts):
+  """A file with bands that say what lgag has added, "" for others."""
+  with rasterio.open(
+    path, "w", driver="GTiff", height=64, width=64, count=len(texts), dtype="uint8", crs=UTM,
+    transform=Affine(2, 0, 5e5, 0, -2, 5e6), photometric="MINISBLACK",
+  ) as raster:
+    raster.write(np.full((len(texts), 64, 64), 90, np.uint8))
+    band_notes.write_added(raster, [
+      band_notes.BandNotes(text, tags={band_notes.QUANTITY: "x"} if text else {}) for text in texts])
+  return path
+
+
+def test_mapping_refuses_other_bands_than_those_of_training(tmp_path):
+  paths = [added(tmp_path / f"{name}.tif", "", "", "", name) for name in ("slope", "relief")]
+  pixels = np.zeros((64, 64, 4), np.uint8)
+  examples = types.SimpleNamespace(
+    ids=["a", "b"], read_valid_pixels=lambda index: (pixels, pixels[..., 0] == 0),
+    files=lambda index: (paths[index], None),
+  )
+  config = Config(data=DataConfig(channels=4))
+  (tmp_path / "config.json").write_text("{}")
+  with pytest.raises(ImageError, match=r"relief.tif has 'relief' as band 4, but .*slope.tif has"):
+    scale.training_scale(examples, config)
+  examples.ids = ["a"]
+  found = scale.training_scale(examples, config)
+  assert found == scale.Scale(64, pytest.approx(2.0, rel=1e-3), ("", "", "", "slope"))
+  loaded = types.SimpleNamespace(
+    workdir=tmp_path, config=config, network=types.SimpleNamespace(evidence=None), thresholds=[0.5],
+    state=types.SimpleNamespace(step=1), choice="", scale_for=lambda _: found)
+  skipped = []
+  plans = scene_plans.plan_scenes(
+    [SceneFiles(path) for path in paths], loaded, Options(), map_names.MapNames(tmp_path / "out"),
+    lambda path, error: skipped.append((path, str(error))))
+  assert [plan.path for plan in plans] == paths[:1]
+  (path, error), = skipped
+  assert path == paths[1] and "but this network was trained with 'slope'" in error
 
 
 def test_the_scale_of_training_knows_what_was_added(tmp_path):

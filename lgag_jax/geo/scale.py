@@ -69,8 +69,9 @@ def training_scale(examples: Examples, config: Config) -> Scale:
   """Returns the scale of training images, from a sample of them, as they are read.
 
   An example may be a part of its file, or have no file: only the pixels that are read tell its size.
+  Raises ImageError if lgag has added different bands to images of the sample.
   """
-  sides, gsds, bands = [], [], ()
+  sides, gsds, notes = [], [], {}
   for index in range(0, len(examples.ids), max(1, len(examples.ids) // _SAMPLES)):
     with contextlib.suppress(reading.ImageError):
       height, width = examples.read_valid_pixels(index)[0].shape[:2]
@@ -78,10 +79,14 @@ def training_scale(examples: Examples, config: Config) -> Scale:
       if path := examples.files(index)[0]:
         with reading.open_raster(path) as raster:
           gsds.append(grid_of(raster, path).gsd())
-          bands = band_notes.texts(band_notes.read(raster, range(1, raster.count + 1)))
+          notes[path] = band_notes.read(raster, range(1, raster.count + 1))
   side = round(statistics.median(sides)) if sides else config.data.tile_size or config.data.image_size
   known = [gsd for gsd in gsds if gsd]
   gsd = config.data.gsd or (statistics.median(known) if known else None)
+  first = next(iter(notes), None)
+  bands = band_notes.texts(notes[first]) if first else ()
+  for path, own in notes.items():
+    band_notes.check(path, own, bands, f"{first} has")
   return Scale(side, gsd, bands if any(bands) else ())
 
 
