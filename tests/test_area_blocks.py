@@ -424,6 +424,54 @@ def test_a_block_that_fails_costs_itself_alone(catalogue, tmp_path, stub):
   assert stub["asked"] == [bad] and polygons(tmp_path / "out") == polygons(tmp_path / "all")
 
 
+def test_no_file_of_an_earlier_map_stays_in_the_place_of_a_block(tmp_path, stub, caplog):
+  """Of two images, one loses its data, and the other changes and cannot be mapped."""
+  folder, output = tmp_path / "images", tmp_path / "out"
+  ground = np.full((60, 60, 3), BRIGHT + 9, np.uint8)
+  east = area_data.WEST + 2000  # Metres.
+
+  def write(name, more=0, **options):
+    area_data.write_cog(folder / f"{name}.tif", ground + more, **options)
+
+  write("west", nodata=1)
+  write("east", west=east)
+  run = lambda: area_job.map_area(
+    stub["workdir"], str(folder), output, Imagery(), Area(block_size=128), Engine(attempts=1)
+  )
+  files_of = lambda names: sorted(
+    f"{folder}/{path.name}" for folder in ("mask", "probability", "regions")
+    for path in (output / folder).iterdir() if path.stem in names
+  )
+  run()
+  names = sorted({path.stem for path in (output / "mask").iterdir()})
+  columns = [int(name.rpartition("_")[2]) for name in names]
+  border = (min(columns) + max(columns)) / 2
+  in_west = [name for name, column in zip(names, columns, strict=True) if column < border]
+  in_east = sorted({*names} - {*in_west})
+  assert in_west and in_east and len(files_of(names)) == 3 * len(names)
+  write("west", nodata=BRIGHT + 9)
+  write("east", 1, west=east)
+  stub["bad"] = in_east
+  result = run()
+  assert sorted(result.failed) == in_east and files_of(names) == []
+  (folder / "east.tif").unlink()
+  caplog.clear()
+  write("west", nodata=1)
+  run()
+  assert files_of(names) == files_of(in_west) and len(files_of(in_west)) == 3 * len(in_west)
+  assert "earlier map" not in caplog.text
+  (folder / "west.tif").unlink()
+  write("east", west=east)
+  stub["bad"] = ()
+  run()
+  assert files_of(in_west) and f"{len(in_west)} blocks of an earlier map" in caplog.text
+
+
+def test_a_part_without_blocks_has_nothing_to_do(catalogue, tmp_path, stub):
+  result = mapped(stub["workdir"], catalogue, tmp_path / "out", part="100/100")
+  assert (result.blocks, result.failed, stub["asked"]) == (0, {}, [])
+
+
 def test_if_no_block_can_be_mapped_the_reason_is_the_error(tmp_path):
   job = map_block.AreaJob(tmp_path, (), RGB, 2.0, SIZE, 3, ("landslide",), "uint8", "")
   fail = lambda job, blocks, done: [done(block, ValueError("x.tif is damaged")) for block in blocks]

@@ -140,7 +140,7 @@ def map_missing(job: AreaJob, blocks: Sequence[Block], run: Run) -> dict[str, st
   started = time.monotonic()
   whole, stale = map_block.whole_blocks(job, blocks)
   for name in stale:  # Of earlier images or another network.
-    (job.output / map_block.ITEMS / name).unlink(missing_ok=True)
+    (job.output / name).unlink(missing_ok=True)
   _remove_unfinished(job.output)
   missing = [block for block in blocks if block.name not in whole]
   _LOG.info(
@@ -164,7 +164,7 @@ def map_missing(job: AreaJob, blocks: Sequence[Block], run: Run) -> dict[str, st
   if missing:
     run(job, missing, done)
     progress.close()
-  if len(failed) == len(blocks):
+  if failed and len(failed) == len(blocks):
     raise ValueError(f"All {len(failed)} blocks failed; the first: {next(iter(failed.values()))}")
   return failed
 

@@ -4,6 +4,7 @@ import dataclasses
 import datetime
 import itertools
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -22,6 +23,8 @@ from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.plan import Block, block_grid
 from lgag_jax.mapping import output_folder, vectors
 from lgag_jax.runtime import files
+
+_LOG = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 _COLLECTION = "collection.json"
@@ -97,6 +100,7 @@ def join(
 
   The page is last: if it cannot be written, the map is whole.
   """
+  _warn_of_other_blocks(job.output, blocks)
   records, _ = map_block.whole_blocks(job, blocks)
   mapped = {
     block: not map_block.is_empty(records[block.name]) for block in blocks if block.name in records
@@ -123,6 +127,17 @@ def join(
   shutil.rmtree(job.output / map_block.UNFINISHED, ignore_errors=True)  # Of workers that were killed.
   area_page.write(job, blocks, records, found, tracing.provenance, manifest, area)
   return AreaResult(len(blocks), failed, found.count)
+
+
+def _warn_of_other_blocks(output: pathlib.Path, blocks: Sequence[Block]) -> None:
+  """Warns of masks of blocks that an earlier map of the same output had, and this one has not."""
+  masks = {path.stem for path in (output / "mask").glob("*.tif")}
+  if others := masks - {block.name for block in blocks}:
+    _LOG.warning(
+      "%s holds %d blocks of an earlier map that are not part of this one, such as mask/%s.tif. They "
+      "stay, but collection.json and the polygons omit them. Remove them, or use a new --output.",
+      output, len(others), min(others),
+    )
 
 
 def _bounds(job: AreaJob, blocks: Sequence[Block]) -> list[list[float]]:

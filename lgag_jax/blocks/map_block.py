@@ -159,24 +159,30 @@ def write_block(job: AreaJob, block: Block, block_map: BlockMap | None) -> None:
     shutil.rmtree(staged, ignore_errors=True)
 
 
-def whole_blocks(job: AreaJob, blocks: Iterable[Block]) -> tuple[dict[str, str], set[str]]:
-  """Returns the STAC items of the blocks that are mapped, by block, and items that are out of date.
+def whole_blocks(job: AreaJob, blocks: Iterable[Block]) -> tuple[dict[str, str], list[str]]:
+  """Returns the STAC items of the blocks that are mapped, by block, and files that are out of date.
 
-  Lists the output's folders, and opens no file.
+  These are of earlier maps of the same blocks, with the path in the output, items first: without its
+  item a block is not whole. Lists the output's folders, and opens no file.
   """
   listed = {kind: _names_in(job.output / kind) for kind in FOLDERS}
-  whole, planned = {}, set()
+  whole, records, stale = {}, {}, []
+  for name in listed[ITEMS]:
+    records.setdefault(name.partition(".")[0], []).append(name)
   for block in blocks:
     key = job.key(block)
-    planned.add(block.name)
-    files_exist = all(f"{block.name}{suffix}" in listed[kind] for kind, suffix in _SUFFIXES.items())
+    here = [
+      f"{kind}/{block.name}{suffix}" for kind, suffix in _SUFFIXES.items()
+      if f"{block.name}{suffix}" in listed[kind]
+    ]
     for empty in (False, True):
       record = record_name(block, key, empty=empty)
-      if record in listed[ITEMS] and (empty or files_exist):
+      if record in listed[ITEMS] and (empty or len(here) == len(_SUFFIXES)):
         whole[block.name] = record
-  stale = {
-    name for name in listed[ITEMS] - set(whole.values()) if name.partition(".")[0] in planned
-  }
+    record = whole.get(block.name)
+    stale += [f"{ITEMS}/{name}" for name in records.get(block.name, ()) if name != record]
+    if record is None or is_empty(record):
+      stale += here
   return whole, stale
 
 
