@@ -103,6 +103,50 @@ def test_filters(tmp_path):
     found(dates="2016-01-01/2016-01-02")
 
 
+@pytest.mark.parametrize(("first", "last", "dates"), [
+  ("2015-04-01", "2015-04-20", "before"), ("2015-04-01", "2015-04-30", ""),
+  ("2015-04-20", "2015-05-10", ""), ("2015-04-26", "2015-05-10", "after"),
+])
+@pytest.mark.parametrize("nominal", [None, "2015-04-28T00:00:00Z"])
+def test_a_mosaic_counts_if_all_its_days_do(tmp_path, first, last, dates, nominal):
+  """One of days before and after an event shows neither date."""
+  path = area_data.write_catalogue(tmp_path, [one_file(tmp_path, "mosaic", values(0))])
+  content = json.loads((tmp_path / "mosaic.json").read_text())
+  content["properties"] |= {
+    "datetime": nominal, "start_datetime": f"{first}T00:00:00Z", "end_datetime": f"{last}T23:59:59Z"
+  }
+  (tmp_path / "mosaic.json").write_text(json.dumps(content))
+  for name, days in (("before", "2015-03-01/2015-04-20"), ("after", "2015-04-26/2015-05-10")):
+    find = lambda days=days: search.find_images(str(path), None, 3, Imagery(dates=days))
+    if name == dates:
+      assert len(find()) == 1
+    else:
+      with pytest.raises(ValueError, match="none of 1 images"):
+        find()
+
+
+def test_what_an_item_does_not_state_is_no_reason_to_lose_it_in_silence(tmp_path, caplog):
+  items = [one_file(tmp_path, name, values(0)) for name in ("a", "b")]
+  source = str(area_data.write_catalogue(tmp_path, items))
+  content = json.loads((tmp_path / "b.json").read_text())
+  write = lambda **changes: (tmp_path / "b.json").write_text(json.dumps(content | changes))
+  found = lambda **settings: [
+    image.name for image in search.find_images(source, None, 3, Imagery(**settings))
+  ]
+  del content["bbox"]
+  write(geometry=None)
+  assert found() == ["a"] and "1 items state no outline" in caplog.text and "such as b" in caplog.text
+  caplog.clear()
+  assert found(dates="2015-05-01") == ["a"] and "no outline" in caplog.text
+  content["properties"]["eo:cloud_cover"] = float("nan")
+  write()
+  assert found(max_cloud=50) == ["a"]
+  content["properties"] |= {"datetime": None, "start_datetime": "May", "end_datetime": "June"}
+  write()
+  with pytest.raises(ValueError, match=r"b\.json: the item 'b' has a time that cannot be read"):
+    found(dates="2015-05-01")
+
+
 def test_composites(tmp_path):
   random = np.random.default_rng(3)
   arrays = [values(seed, dtype=np.uint16) for seed in range(3)]
@@ -402,7 +446,7 @@ def test_areas(tmp_path):
   assert areas.read_area(path).equals(shapely.box(85, 1, 86, 2))
   for content, message in (
     ({"type": "Point", "coordinates": [1, 2]}, "no area"), ({"type": "Feature"}, "no GeoJSON"),
-    ([], "no GeoJSON"),
+    ([], "no GeoJSON"), ({"type": "FeatureCollection", "features": []}, "it holds no feature"),
     (boxes[0] | {"crs": {"properties": {"name": "EPSG:32645"}}}, "EPSG:32645"),
     (shapely.geometry.mapping(shapely.box(5e5, 1, 6e5, 2)), "not degrees"),
   ):

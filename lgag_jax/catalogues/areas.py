@@ -37,6 +37,8 @@ def read_area(path: pathlib.Path) -> BaseGeometry:
     if crs and crs["properties"]["name"] not in _WGS84:
       raise ValueError(f"its CRS is {str(crs['properties']['name'])[:80]}")
     geometries = _geometries(content)
+    if not geometries:
+      raise ValueError("it holds no feature")
     west, south, east, north = shapely.total_bounds([shapely.geometry.shape(g) for g in geometries])
     area = shapely.union_all([polygon_of(g, keeps_wide=True) for g in geometries])
   except UNREADABLE as error:

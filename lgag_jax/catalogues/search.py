@@ -3,6 +3,7 @@
 import dataclasses
 import datetime
 import logging
+import math
 import pathlib
 from collections.abc import Sequence
 
@@ -90,11 +91,16 @@ def _from_stac(
   """Returns the images of the items that pass the filters, and the number of items read."""
   absolute = source if addresses.is_remote(source) else str(pathlib.Path(source).absolute())
   allow_remote = addresses.is_remote(source) or settings.remote
-  images, seen, count = [], set(), 0
+  images, seen, count, unplaced = [], set(), 0, []
   for item, base in stac.read_items(absolute, area, settings):
     count += 1
     try:
-      if not _passes(item, area, settings, base):
+      if not _passes(item, settings, base):
+        continue
+      if item.geometry is None:
+        unplaced.append(item.id)
+        continue
+      if area is not None and not _footprint(item, base).intersects(area):
         continue
       resolve = lambda href, base=base: addresses.resolve(href, base, allow_remote=allow_remote)
       image = _image(item, channels, settings, resolve, base)
@@ -108,6 +114,11 @@ def _from_stac(
         f"{base}: the item {str(item.id)[:80]!r} is not STAC: {error!r:.200}. Restore it."
       ) from error
   _warn_of_clouds(images, settings)
+  if unplaced:
+    _LOG.warning(
+      "%d items state no outline (geometry is null) and are skipped, such as %s. Add their outlines to "
+      "the catalogue, or give --input a list of their images.", len(unplaced), unplaced[0],
+    )
   return images, count
 
 
@@ -127,7 +138,7 @@ def _image(item: pystac.Item, channels: int, settings: Imagery, resolve, base: s
   files = dict.fromkeys(file.address for file in (*bands, *([clouds] if clouds else ())))
   version = [str(item.properties.get("updated", "")), *map(image_lists.file_version, files)]
   return Image(
-    item.id, bands, _footprint(item, base), _time(item), _cloud_cover(item), clouds,
+    item.id, bands, _footprint(item, base), _time(item, base), _cloud_cover(item), clouds,
     addresses.without_queries(base), "\n".join(version),
   )
 
@@ -146,26 +157,51 @@ def _footprint(item: pystac.Item, base: str) -> BaseGeometry:
     ) from error
 
 
-def _passes(item: pystac.Item, area: BaseGeometry | None, settings: Imagery, base: str) -> bool:
+def _passes(item: pystac.Item, settings: Imagery, base: str) -> bool:
   if settings.collections and item.collection_id not in settings.collections:
     return False
-  if settings.days:
-    time = _time(item)
-    if time is None or not settings.days[0] <= time.date() <= settings.days[1]:
-      return False
+  if settings.days and not _lies_in(settings.days, *_times(item, base)):
+    return False
   cover = _cloud_cover(item)
-  if settings.max_cloud < 100 and (cover is None or cover > settings.max_cloud):
-    return False
-  if item.geometry is None:
-    return False
-  return area is None or _footprint(item, base).intersects(area)
+  return settings.max_cloud >= 100 or (cover is not None and cover <= settings.max_cloud)
 
 
-def _time(item: pystac.Item) -> datetime.datetime | None:
-  time = item.datetime or item.common_metadata.start_datetime
-  return time.replace(tzinfo=datetime.UTC) if time and time.tzinfo is None else time
+def _lies_in(
+  days: tuple[datetime.date, datetime.date], first: datetime.datetime | None,
+  last: datetime.datetime | None,
+) -> bool:
+  """Returns whether all of a time lies in some days: a mosaic of both dates of a pair is neither."""
+  return first is not None and last is not None and days[0] <= first.date() and last.date() <= days[1]
+
+
+def _time(item: pystac.Item, base: str) -> datetime.datetime | None:
+  """Returns the time of an item, or the first one of a range, in UTC; None if it states none."""
+  return _in_utc(item.datetime) if item.datetime else _times(item, base)[0]
+
+
+def _times(
+  item: pystac.Item, base: str
+) -> tuple[datetime.datetime | None, datetime.datetime | None]:
+  """Returns the first and the last time that an item shows, in UTC; None if it states none."""
+  try:
+    common = item.common_metadata
+    times = common.start_datetime or item.datetime, common.end_datetime or item.datetime
+  except ValueError as error:
+    raise ValueError(
+      f"{base}: the item {str(item.id)[:80]!r} has a time that cannot be read: {error!s:.200}. "
+      "Restore it."
+    ) from error
+  first, last = (time and _in_utc(time) for time in times)
+  return first, last
+
+
+def _in_utc(time: datetime.datetime) -> datetime.datetime:
+  return time.replace(tzinfo=datetime.UTC) if time.tzinfo is None else time.astimezone(datetime.UTC)
 
 
 def _cloud_cover(item: pystac.Item) -> float | None:
+  """Returns the cloud cover in percent; None for an item that states no number."""
   value = item.properties.get("eo:cloud_cover")
-  return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+  if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+    return None
+  return float(value)

@@ -27,7 +27,7 @@ class Imagery:
     "area is where the images are."))
   dates: str = flag("", (
     "the first and the last day of the imagery, such as 2015-04-26/2015-05-31. Images without a date "
-    "are skipped."))
+    "are skipped. Of a mosaic all days must be among them."))
   before_dates: str = flag("", (
     "for a network of pairs, the first and the last day of the images before the event, such as "
     "2015-03-01/2015-04-20. --dates then says which images are after it."))
