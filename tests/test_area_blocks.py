@@ -467,6 +467,13 @@ def test_no_file_of_an_earlier_map_stays_in_the_place_of_a_block(tmp_path, stub,
   assert files_of(in_west) and f"{len(in_west)} blocks of an earlier map" in caplog.text
 
 
+def test_damaged_regions_are_named_with_their_own_remedy(tmp_path):
+  (tmp_path / "a.npz").write_bytes(b"PK")
+  with pytest.raises(ValueError, match=r"a\.npz is damaged: .*Delete it, and run") as told:
+    region_files.read(tmp_path / "a.npz")
+  assert "--mode=eval" not in str(told.value)
+
+
 def test_a_part_without_blocks_has_nothing_to_do(catalogue, tmp_path, stub):
   result = mapped(stub["workdir"], catalogue, tmp_path / "out", part="100/100")
   assert (result.blocks, result.failed, stub["asked"]) == (0, {}, [])

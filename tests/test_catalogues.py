@@ -73,7 +73,7 @@ def test_bands_by_name_common_name_and_number(tmp_path, names, order):
 
 def test_unknown_bands_name_those_that_there_are(tmp_path):
   source = str(area_data.write_catalogue(tmp_path, [one_file(tmp_path, "a", values(0))]))
-  with pytest.raises(ValueError, match=r"item a has no asset or band 'nir'.*image"):
+  with pytest.raises(ValueError, match=r"item a has no asset or band 'nir'.*image.*--collections"):
     search.find_images(source, None, 3, Imagery(assets=("nir", "image", "image")))
   with pytest.raises(ValueError, match="needs 3 bands"):
     search.find_images(source, None, 3, Imagery(assets=("red",)))
@@ -123,6 +123,12 @@ def test_a_mosaic_counts_if_all_its_days_do(tmp_path, first, last, dates, nomina
     else:
       with pytest.raises(ValueError, match="none of 1 images"):
         find()
+
+
+def test_a_catalogue_without_items_is_said_to_have_none(tmp_path):
+  source = area_data.write_catalogue(tmp_path, [])
+  with pytest.raises(ValueError, match=r"catalog\.json holds no item"):
+    search.find_images(str(source), None, 3, Imagery())
 
 
 def test_what_an_item_does_not_state_is_no_reason_to_lose_it_in_silence(tmp_path, caplog):

@@ -71,6 +71,7 @@ def read(path: pathlib.Path) -> BlockRegions:
     )
     return BlockRegions(Regions(**columns, outlines=shapely.from_wkb(outlines)), inside, beyond)
   except (LookupError, TypeError, ValueError, shapely.errors.ShapelyError) as error:
+    reason = error.__cause__ or error  # `read_arrays` gives the remedy of another mode.
     raise ValueError(
-      f"{path} is damaged: {error!r:.200}. Delete it, and run the same command again."
+      f"{path} is damaged: {reason!r:.200}. Delete it, and run the same command again."
     ) from error

@@ -88,7 +88,8 @@ def _named(item: pystac.Item, name: str, resolve: Callable[[str], str]) -> Band:
   if not matches:
     known = [*item.assets, *dict.fromkeys(label for *_, labels in _all_bands(item) for label in labels)]
     raise ValueError(
-      f"item {item.id} has no asset or band {name!r}: it has {', '.join(dict.fromkeys(known))}."
+      f"item {item.id} has no asset or band {name!r}: it has {', '.join(dict.fromkeys(known))}. Choose "
+      "others with --assets, or leave such items out with --collections."
     )
   # Of a picture and a file of the one band, the file.
   asset, number, entry = min(matches, key=lambda match: len(_entries(match[0])))

@@ -52,6 +52,8 @@ def _find(
     source = str(inside[0]) if inside else source
   if _is_catalogue(source):
     images, total = _from_stac(source, area, channels, settings)
+    if not total:
+      raise ValueError(f"--input={source} holds no item, or its search gives none: name another one.")
   else:
     _refuse_filters(settings)
     found = image_lists.listed_addresses(source, settings)
