@@ -210,7 +210,7 @@ def test_a_layer_without_a_usable_part_is_refused(tmp_path):
   for number, (geometry, words) in enumerate((
     (FLAT, "no polygon with an area"),
     (shapely.GeometryCollection([LINE]), "lines: .*either polygons or points"),
-    (shapely.MultiPolygon([shapely.Polygon()]), "either polygons or points"),
+    (shapely.MultiPolygon([shapely.Polygon()]), "no feature with a geometry"),
   )):
     path = write_layer(tmp_path / f"{number}.gpkg", [on_earth(geometry)])
     with pytest.raises(ValueError, match=rf"{number}\.gpkg holds .*{words}"):

@@ -205,7 +205,7 @@ def _write(
         for window, pixels, valid in blocks:
           raster.write(np.moveaxis(pixels, -1, 0), window=window)
           raster.write_mask(valid, window=window)
-      with rasterio.open(target) as raster:  # GDAL may not report that the disk is full.
+      with rasterio.open(target, driver="GTiff") as raster:  # GDAL may not tell of a full disk.
         for _, window in raster.block_windows(1):
           raster.read(window=window)
           raster.read_masks(1, window=window)
