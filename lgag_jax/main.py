@@ -184,6 +184,7 @@ def _export(workdir: pathlib.Path, settings) -> None:
 
 def _bands(settings) -> None:
   from lgag_jax.bands import add
+
   print("\n".join(add.add(settings)))
 
 
@@ -215,7 +216,6 @@ def _review(settings) -> None:
 def _clouds(settings) -> None:
   from lgag_jax.mapping import cloud_masks
 
-  _log_only_this_package()
   masks = cloud_masks.write(settings)
   print(f"{len(masks)} cloud masks. Map with --clouds={settings.output}")
 

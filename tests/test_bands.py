@@ -1,6 +1,8 @@
 """Bands of terrain and spectral indices: against analytic surfaces, literal formulas, and in files."""
 
+import dataclasses
 import logging
+import shutil
 import types
 
 import numpy as np
@@ -250,6 +252,16 @@ def test_scenes_that_do_not_fit_are_refused(files, kind, pattern):
       raster.write(files.pixels)
   with pytest.raises(ImageError, match=pattern):
     add.add(settings(files, "slope"))
+
+
+def test_scenes_that_would_be_one_file_are_refused_before_any_is_read(files, monkeypatch):
+  (files.folder / "b").mkdir()
+  shutil.copy(files.scene, files.folder / "b" / "scene.tif")
+  shutil.copy(files.scene, files.folder / "b" / "scene.tiff")
+  monkeypatch.setattr(add, "_add_to_scene", lambda *_: pytest.fail("a scene was read"))
+  one = dataclasses.replace(settings(files, "slope"), input=str(files.folder / "b"))
+  with pytest.raises(ValueError, match=r"scene\.tiff? would both have the file .*out/scene\.tif"):
+    add.add(one)
 
 
 def test_tiles_say_which_bands_were_added(files):

@@ -12,18 +12,14 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.mapping import cloud_masks
 from lgag_jax.options.clouds import Settings
+from tests.test_reading import write_tiff
 
 PLACE = Affine(10, 0, 500000, 0, -10, 5200000)
 _BRIGHT, _DARK = 6000, 900
 
 
 def write(path, pixels, *, place=PLACE, crs="EPSG:32633", nodata=0):
-  with rasterio.open(
-    path, "w", driver="GTiff", height=pixels.shape[0], width=pixels.shape[1], count=pixels.shape[2],
-    dtype=pixels.dtype, crs=crs, transform=place, nodata=nodata,
-  ) as raster:
-    raster.write(np.moveaxis(pixels, -1, 0))
-  return path
+  return write_tiff(path, pixels, crs=crs, transform=place, nodata=nodata)
 
 
 def scene(height=210, width=300, bands=4):

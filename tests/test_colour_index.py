@@ -7,7 +7,7 @@ import pytest
 
 from lgag_jax.config import Config, DataConfig, ModelConfig
 from lgag_jax.evaluation import colour_index, metrics, ranking
-from lgag_jax.evaluation.colour_index import ColourIndex
+from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.imagery.reading import UNKNOWN, ImageError
 
 

@@ -11,6 +11,7 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
@@ -119,6 +120,12 @@ def test_loaders_compute_what_prediction_does(model, exported, tmp_path):
     assert program.returncode == 0, errors.decode()
     with np.load(tmp_path / f"{loader}.npz") as outputs:
       check(outputs, expected, model.thresholds)
+
+
+def test_the_onnx_program_holds_no_empty_constant(exported):
+  """OpenVINO refuses one, though ONNX Runtime does not."""
+  constants = onnx.load(exported / "model_uint8.onnx").graph.initializer
+  assert constants and all(0 not in constant.dims for constant in constants)
 
 
 def test_facts_hold_what_a_user_must_know(exported):

@@ -56,16 +56,17 @@ def add(settings: Settings) -> list[str]:
   ]
   if not scenes:
     raise ValueError(f"--input holds only --dem={settings.dem}: name the scene.")
-  sources, stems, lines = companions.find(scenes, settings), {}, []
+  targets = {
+    path: f"{files.fitting_name(path.stem, _MAX_STEM_BYTES, path.stem)}.tif" for path in scenes
+  }
+  listing.check_own_files(((path, output / name) for path, name in targets.items()), "file")
+  sources, lines = companions.find(scenes, settings), []
   progress = Progress("bands", sum(_block_count(source.path) for source in sources), unit="blocks")
   with folders.atomic_folder(output) as folder:
     for source in sources:
-      stem = files.fitting_name(source.path.stem, _MAX_STEM_BYTES, source.path.stem)
-      other = stems.setdefault(listing.name_key(stem).casefold(), source.path)
-      if other is not source.path:
-        raise ValueError(f"{source.path} and {other} would be one file in {output}: rename one.")
-      notes = _add_to_scene(source, folder / f"{stem}.tif", settings, progress)
-      lines += _described(output / f"{stem}.tif", notes)
+      name = targets[source.path]
+      notes = _add_to_scene(source, folder / name, settings, progress)
+      lines += _described(output / name, notes)
   progress.close()
   return lines
 

@@ -12,10 +12,10 @@ _FALSE = ("NO", "FALSE", "OFF", "0")  # As GDAL takes them.
 
 
 def read(address: str, most: int, settings: Imagery) -> bytes:
-  """Returns the first `most` bytes of a file at an s3:// address; raises OSError if it cannot be read.
+  """Returns the first `most` bytes of a file at an s3:// address.
 
-  ValueError for an AWS_S3_ENDPOINT that GDAL cannot follow.
-  Tries once, and gives up a server that is silent for `settings.timeout` seconds.
+  Tries once, and gives up a server that is silent for `settings.timeout` seconds. Raises OSError if the
+  file cannot be read, and ValueError for an AWS_S3_ENDPOINT that GDAL cannot follow.
   """
   parts = urllib.parse.urlsplit(address)
   endpoint = os.environ.get("AWS_S3_ENDPOINT", "")

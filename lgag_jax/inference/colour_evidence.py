@@ -91,8 +91,8 @@ class ColourEvidence:
     low, high = jnp.asarray(self.low), jnp.asarray(self.high)
     bins = jnp.clip(((features - low) / (high - low) * BINS).astype(jnp.int32), 0, BINS - 1)
     colour = (bins[..., 0] * BINS + bins[..., 1]) * BINS + bins[..., 2]
-    starts = np.array([part.start for part in parts(self.bands)[1:]], np.int32)
-    return jnp.concatenate([colour[..., None], bins[..., COLOURS:] + starts], axis=-1)
+    others = [bins[..., i] + part.start for i, part in enumerate(parts(self.bands)[1:], COLOURS)]
+    return jnp.stack([colour, *others], axis=-1)
 
   def save(self, workdir: pathlib.Path) -> None:
     with files.atomic_path(workdir / FILE) as path:
@@ -216,7 +216,7 @@ def _blur(x: Float[Array, "B h w C"]) -> Float[Array, "B h w C"]:
   kernel = kernel / kernel.sum()
   for axis in (1, 2):
     size = x.shape[axis]
-    # In words that ONNX has: jnp.pad joins empty arrays, which ONNX takes for others.
+    # Not by jnp.pad: it joins empty arrays, which no program for ONNX may hold.
     first, last = (jax.lax.slice_in_dim(x, i, i + 1, axis=axis) for i in (0, size - 1))
     padded = jnp.concatenate([first] * radius + [x] + [last] * radius, axis=axis)
     parts = [

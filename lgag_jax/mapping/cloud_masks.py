@@ -187,7 +187,7 @@ def _is_whole(mask: pathlib.Path, text: str) -> bool:
     found = ""
   if found != text:
     raise ValueError(
-      f"{mask} would be replaced, but it is no cloud mask of this scene by these settings: move it, or "
+      f"{mask} would be replaced, but it was not made from this scene with these settings: move it, or "
       "use another --output."
     )
   return True
