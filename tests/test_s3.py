@@ -137,7 +137,7 @@ def test_a_signature_in_an_address_is_used_and_not_written(bucket, stub, tmp_pat
   with faulty_server.serve(bucket, ("", "truncate", "")) as (address, log):
     signed = f"{address}/rgb.tif?X-Amz-Signature={SECRET}"
     (tmp_path / "list.txt").write_text(f"{signed}\n{address}/rgb.tif?n=2")
-    far = Imagery(timeout=1, retries=5, remote=True)
+    far = Imagery(timeout=5, retries=10, remote=True)
     result = area_job.map_area(
       stub["workdir"], str(tmp_path / "list.txt"), tmp_path / "out", far, Area(block_size=512), Engine()
     )
