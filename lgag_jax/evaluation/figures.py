@@ -143,7 +143,7 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
   _, _, directions = np.linalg.svd(rows - mean, full_matrices=False)
   project = lambda x: (x - mean) @ directions[:2].T
   with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(5.5, 4), layout="constrained")
+    figure = Figure(figsize=(7.5, 4), layout="constrained")
     axis = figure.subplots()
     for k, name in enumerate(names):
       colour = class_colour(k - 1) if k else _INK
@@ -157,7 +157,7 @@ def bank(features: np.ndarray, valid: np.ndarray, centres: np.ndarray, names: li
       title="Memory bank (dots) and global anchors (stars)", xlabel="first principal direction",
       ylabel="second principal direction",
     )
-    axis.legend(frameon=False, fontsize=8)
+    axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 
