@@ -1,8 +1,10 @@
 """The sizes of landslides: the power law that large ones follow, and where small ones begin to lack.
 
 Clauset, Shalizi and Newman (2009), Power-law distributions in empirical data, SIAM Review 51(4), fit
-the law. Malamud et al. (2004), Landslide inventories and their statistical properties, Earth Surface
-Processes and Landforms 29(6), describe the rollover.
+the law. Stephens (1974), EDF statistics for goodness of fit and some comparisons, Journal of the
+American Statistical Association 69(347), tests it: the logarithms of areas of a power law are spread
+exponentially. Malamud et al. (2004), Landslide inventories and their statistical properties, Earth
+Surface Processes and Landforms 29(6), describe the rollover.
 """
 
 import dataclasses
@@ -15,6 +17,7 @@ _LEAST_TAIL = 50  # Landslides that a fit needs.
 _CANDIDATES = 200  # Areas that are tried as the beginning of the law.
 _TINY = 0.01  # Share of the landslides, the smallest, that the rollover does not depend on.
 _NODES = 512  # Of the grid of areas that the rollover is sought on.
+_REJECTED = 0.990  # Stephens (1974), table 3: exceeded in 10 % of samples of an exponential law.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +28,8 @@ class PowerLaw:
   error: float  # Standard error of the exponent.
   least_area: float  # Square metres, where the law begins.
   tail: int  # Landslides from there on.
-  rollover: float  # Square metres, where p(A) is highest.
+  rollover: float | None  # Square metres, where p(A) is highest; None: at the smallest polygons.
+  fits: bool  # False: chance alone sets samples of a law so far from it in less than 10 % of cases.
 
 
 def fit(areas: Sequence[float]) -> PowerLaw | None:
@@ -44,9 +48,11 @@ def fit(areas: Sequence[float]) -> PowerLaw | None:
                              strict=True)
   best = int(np.argmin(distances))
   tail = int(np.count_nonzero(values >= starts[best]))
-  exponent = float(exponents[best])
+  exponent, distance = float(exponents[best]), float(distances[best])
+  test = (distance - 0.2 / tail) * (tail**0.5 + 0.26 + 0.5 / tail**0.5)
   return PowerLaw(
-    exponent, (exponent - 1) / tail**0.5, float(starts[best]), tail, rollover(values)
+    exponent, (exponent - 1) / tail**0.5, float(starts[best]), tail, rollover(values),
+    bool(test < _REJECTED),
   )
 
 
@@ -58,28 +64,40 @@ def _distance(tail: np.ndarray, least: float) -> tuple[float, float]:
   return max(np.max(steps[1:] - expected), np.max(expected - steps[:-1])), exponent
 
 
-def rollover(areas: np.ndarray) -> float:
-  """Returns the area at which the density p(A) of areas is highest.
+def rollover(areas: np.ndarray) -> float | None:
+  """Returns the area at which the density p(A) of areas is highest; None if it is among the smallest.
 
-  The density is estimated over log A, where areas are spread evenly, and then divided by A.
+  The density is estimated over log A, where areas are spread evenly, and then divided by A. What an
+  estimate spreads below the smallest area is reflected: the density would fall there by itself.
   """
   logs = np.log(areas)
   if logs.min() == logs.max():
-    return float(areas[0])
+    return None
   estimate = scipy.stats.gaussian_kde(logs)
   # Division by A would make a peak of a single tiny polygon.
   nodes = np.linspace(np.quantile(logs, _TINY), logs.max(), _NODES)
-  return float(np.exp(nodes[np.argmax(np.log(estimate(nodes) + 1e-300) - nodes)]))
+  density = estimate(nodes) + estimate(2 * logs.min() - nodes)
+  highest = int(np.argmax(np.log(density + 1e-300) - nodes))
+  return float(np.exp(nodes[highest])) if highest else None
 
 
 def in_words(law: PowerLaw | None) -> str:
   """Returns what a reader of the page must know about the sizes."""
   if law is None:
     return f"Fewer than {_LEAST_TAIL} polygons: too few to fit a power law to their areas."
+  begin = f"From {law.least_area:,.4g} m² on, the areas of {law.tail:,} polygons"
+  exponent = f"{law.exponent:.2f} ± {law.error:.2f} (density; its standard error)"
+  largest = (
+    f"The density is highest at {law.rollover:,.4g} m², the rollover. Smaller landslides are missing "
+    "from the map or from the ground: the map does not tell which." if law.rollover else
+    "The density rises down to the smallest polygons, so no rollover is seen."
+  )
+  if not law.fits:
+    return (
+      f"{begin} do not follow a power law: do not use the exponent of the nearest, {exponent}. "
+      f"{largest}"
+    )
   return (
-    f"From {law.least_area:,.4g} m² on, the areas of {law.tail:,} polygons follow a power law with the "
-    f"exponent {law.exponent:.2f} ± {law.error:.2f} (density; its standard error). The density is "
-    f"highest at {law.rollover:,.4g} m², the rollover. Smaller landslides are missing from the map or "
-    "from the ground: the map does not tell which. Neighbouring landslides that the map joins make the "
-    "exponent smaller."
+    f"{begin} agree with a power law with the exponent {exponent}. {largest} Neighbouring landslides "
+    "that the map joins make the exponent smaller."
   )

@@ -44,7 +44,7 @@ def sizes(areas: list[float]) -> Figure:
 
 
 def density(areas: list[float], law: PowerLaw) -> Figure:
-  """Draws the density of polygons by area in m², and the power law of the large ones."""
+  """Draws the density of polygons by area in m², and the law of the large ones if they follow it."""
   values = np.sort(np.array(areas))
   values = values[values > 0]
   edges = np.geomspace(values[0], values[-1] * (1 + 1e-9), _DENSITY_BINS + 1)
@@ -57,8 +57,11 @@ def density(areas: list[float], law: PowerLaw) -> Figure:
     figure = Figure(figsize=(4.5, 2.8), layout="constrained")
     axis = figure.subplots()
     axis.loglog(middles[counts > 0], density[counts > 0], "o", markersize=4, color=COOL)
-    axis.loglog(tail, line, color=ACCENT, label=f"exponent {law.exponent:.2f}")
-    axis.axvline(law.rollover, color=SOFT, linestyle="--", label="rollover")
+    if law.fits:
+      axis.loglog(tail, line, color=ACCENT, label=f"exponent {law.exponent:.2f}")
+    if law.rollover:
+      axis.axvline(law.rollover, color=SOFT, linestyle="--", label="rollover")
     axis.set(title="Density of polygons by area", xlabel="area [m²]", ylabel="density [1/m²]")
-    axis.legend(frameon=False)
+    if law.fits or law.rollover:
+      axis.legend(frameon=False)
     return figure
