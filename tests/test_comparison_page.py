@@ -1,4 +1,4 @@
-"""The slider between the pictures of a scene in Chromium: by keys, without scripts, printed."""
+"""The page of maps in Chromium: the slider by keys, without scripts, printed; tables on paper."""
 
 import pytest
 from PIL import Image
@@ -73,3 +73,23 @@ def test_the_slider_moves_by_keys_and_pictures_stay_side_by_side_otherwise(page)
     pair, single = driver.find_elements(By.CLASS_NAME, "comparison")
     assert len(beside(pair)) == 3 and {cut for *_, cut in boxes(pair)} == {"none"}
     assert not pair.find_element(By.CSS_SELECTOR, "input[type=range]").is_displayed()
+
+
+def test_tables_are_whole_on_paper(tmp_path):
+  """What a table's scroll bar hides is lost there. A4 has 680 pixels between Chromium's margins."""
+  names = ("scene", "pixels", "resolution", "CRS", "nodata", "landslide: image score", "threshold",
+           "polygons", "area", "share", "too flat")
+  row = ("after.tif", "2,000 x 2,000", "0.5 m", "EPSG:32633", "0.0 %", "0.94", "0.757", "75",
+         "6.04 ha", "6.04 %", "12")
+  template = rendering._HTML.from_string(
+    '{% extends "base.html" %}{% from "macros.html" import table %}'
+    '{% block title %}{% endblock %}{% block body %}{{ table(shown) }}{% endblock %}'
+  )
+  files.write_text(tmp_path / "page.html", template.render(shown=rendering.Table(names, [row])))
+  with browser() as driver:
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+      "width": 680, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    driver.get((tmp_path / "page.html").as_uri())
+    shown = driver.find_element(By.TAG_NAME, "table").rect
+    assert 300 < shown["x"] + shown["width"] <= 680
