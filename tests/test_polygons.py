@@ -16,9 +16,11 @@ from rasterio.crs import CRS
 
 from lgag_jax import __version__
 from lgag_jax.geo.grid import Grid
+from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.imagery.reading import ImageError
-from lgag_jax.mapping import polygons, qgis_style, rasters, regions, vectors
+from lgag_jax.mapping import polygons, qgis_style, rasters, regions, scene_plans, vectors
 from lgag_jax.mapping.schemas import Provenance
+from lgag_jax.options.mapping import Options
 
 _NAMES = ("slide", "flow")
 FIELDS = [
@@ -229,6 +231,15 @@ def test_small_polygons_are_skipped_by_ground_area(tmp_path):
   assert sizes(min_area=150, crs="EPSG:2263") == []  # Square feet, of which a pixel has 100.
   assert sizes(min_area=20, crs="EPSG:2263") == [(1, 3)]
   assert sizes(min_area=2, crs=None) == sizes(min_area=2, crs=_LOCAL) == [(1, 2), (2, 3)]  # Pixels.
+
+
+@pytest.mark.parametrize(("reduction", "side", "pixels"), [
+  (1, 256, 16), (1, 128, 16), (1, 512, 64), (3, 256, 144),  # The network gets 256 pixels.
+])
+def test_the_smallest_polygon_has_16_pixels_of_scene_and_network(reduction, side, pixels):
+  plan = WindowPlan(reduction, side, 256)
+  assert scene_plans.min_area(Options(), plan, 0.5) == pixels * 0.25
+  assert scene_plans.min_area(Options(min_area=7), plan, 0.5) == 7
 
 
 @pytest.mark.parametrize(

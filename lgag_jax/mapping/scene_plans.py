@@ -39,7 +39,7 @@ from lgag_jax.tiling.ground_labels import GroundLabels
 _LOG = logging.getLogger(__name__)
 
 _SAME_RESOLUTION = 0.01  # Map projections distort lengths a little.
-_MIN_POLYGON_SIDE = 4  # In the network's pixels: the finest that its maps resolve.
+_MIN_POLYGON_SIDE = 4  # In the larger pixels of the scene's and the network's: what a map resolves.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,7 +106,7 @@ def min_area(options: Options, windows: WindowPlan, gsd: float) -> float:
   if options.min_area >= 0:
     return options.min_area
   network_pixel = windows.reduction * windows.side / windows.model_side  # In the scene's.
-  return (_MIN_POLYGON_SIDE * network_pixel * gsd) ** 2
+  return (_MIN_POLYGON_SIDE * max(1.0, network_pixel) * gsd) ** 2
 
 
 def check_dates(config: Config, options: Options) -> None:

@@ -35,7 +35,7 @@ class Options:
   probability: str = flag("percent", "format of the probabilities: percent (uint8) or float32.")
   min_area: float = flag(-1.0, (
     "minimum area of a polygon in square metres, or in pixels if the scene has no CRS. -1: the area "
-    "that the network sees as 4 x 4 pixels."))
+    "of 4 x 4 pixels, of the scene or of the network's image, whichever are larger."))
   simplify: float = flag(0.0, (
     "tolerance for simplifying the outlines of polygons in metres, or in pixels if the scene has no "
     "CRS."))
