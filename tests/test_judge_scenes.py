@@ -22,6 +22,7 @@ from lgag_jax.mapping import judge, maps_table, predict, products, rasters, scen
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.options.mapping import Options, References
+from lgag_jax.runtime import files
 from tests.test_reference import covered, on_earth, write_layer
 
 NAMES = ("slide", "flow")
@@ -320,6 +321,24 @@ def test_bad_references_are_reported_before_anything_is_mapped(tmp_path, monkeyp
   for field, value in (("min_overlap", 0.0), ("labels", "")):
     with pytest.raises(ValueError, match=f"--{field}"):
       dataclasses.replace(References(labels="x"), **{field: value})
+
+
+def test_an_evaluation_does_not_replace_a_map_of_more_flags(tmp_path, monkeypatch):
+  """It would drop the slopes and the event of the polygons, and map flat ground again."""
+  scene = write_raster(tmp_path / "a.tif", np.full((3, 24, 30), 90, np.uint8))
+  labels = write_raster(tmp_path / "labels.tif", np.zeros((1, 24, 30), np.uint8))
+  made = Options(dem=str(tmp_path / "dem.tif"), min_slope=10, event="A b", threshold=(0.6,))
+  record = {"stem": "a_tif", "path": str(scene), "flags": made.flags()}
+  files.write_json(tmp_path / "maps/scenes/a_tif.json", record)
+  monkeypatch.setattr(judge.configs, "load", lambda path: config_of(("landslide",)))
+  monkeypatch.setattr(predict, "map_scenes", lambda *_: pytest.fail("mapped"))
+  references = References(labels=str(labels))
+  words = r"made with --dem=\S+ --min_slope=10 '--event=A b'\. Give the same flags"
+  with pytest.raises(ValueError, match=words):
+    judge.evaluate(tmp_path, scene, tmp_path / "maps", Options(threshold=(0.5,)), references)
+  for output, options in (("maps", made), ("other", Options())):
+    with pytest.raises(pytest.fail.Exception, match="mapped"):
+      judge.evaluate(tmp_path, scene, tmp_path / output, options, references)
 
 
 @pytest.mark.parametrize(("value", "text"), [

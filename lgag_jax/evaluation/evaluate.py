@@ -95,7 +95,8 @@ def _write(
   bank = jax.device_get(state.bank)
   with files.atomic_path(folder / "bank.npz") as path:
     np.savez_compressed(path, features=bank.features, valid=bank.valid, centres=bank.centres)
-  _LOG.info("Evaluation:\n%s", text)
+  for line in filter(None, text.splitlines()):  # Line feeds in arguments of a log are escaped.
+    _LOG.info("%s", line)
 
 
 def epoch_metrics(

@@ -42,11 +42,11 @@ def evaluate(
   """Maps scenes as `predict.map_scenes` does, then evaluates the maps against references.
 
   Writes eval/ (scenes.json, scenes.md, pictures) and the page; returns the content of scenes.json.
-  Scenes without a reference are logged and skipped. Raises ValueError or OSError naming the file or the
-  flag, if possible before anything is mapped.
+  Scenes without a reference are logged and skipped. Raises ValueError or OSError naming file or flag.
   """
-  scenes = companions.find(listing.scene_files(source), options)
-  references = find_references([scene.path for scene in scenes], reference_options.labels)
+  scenes = [scene.path for scene in companions.find(listing.scene_files(source), options)]
+  output_folder.require_flags(output, scenes, options.flags())
+  references = find_references(scenes, reference_options.labels)
   config = configs.load(workdir / "config.json")
   processes.run_on_first(lambda: _check_references(references, config, options, reference_options))
   result = predict.map_scenes(workdir, source, output, options)

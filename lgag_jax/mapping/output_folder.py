@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import pathlib
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -64,6 +65,23 @@ def read_figures(output: pathlib.Path, classes: tuple[str, ...]) -> list[dict]:
         _check_record(path, content)
         figures.append(content)
   return figures
+
+
+def require_flags(
+  output: pathlib.Path, scenes: Iterable[pathlib.Path], flags: Iterable[str]
+) -> None:
+  """Raises ValueError if a map of one of `scenes` was made with flags whose names `flags` leave out.
+
+  It would be mapped again without them, and the new map would replace it.
+  """
+  paths, given = {os.path.abspath(path) for path in scenes}, {flag.split("=")[0] for flag in flags}
+  for record in (read_record(output, path.stem) for path in (output / "scenes").glob("*.json")):
+    words = record.get("flags", ()) if record.get("path") in paths else ()
+    if left_out := [str(word) for word in words if str(word).split("=")[0] not in given]:
+      raise ValueError(
+        f"{output} holds a map of {record['path']} that was made with {shlex.join(left_out)}. Give the "
+        "same flags to evaluate it, or another --output to map the scene without them."
+      )
 
 
 def is_half_replaced(record: dict) -> bool:
