@@ -145,7 +145,7 @@ class MapJob:
   def _digest(self) -> str:
     latest = self._answers.latest
     labels = sorted((key, a.label) for key, a in latest.items() if a.label != UNKNOWN_LABEL)
-    content = (labels, self._answers.tile_size, self._settings.bands, *self._settings.cloud_flags)
+    content = (labels, self._answers.tile_size, self._settings.bands, *self._settings.file_flags)
     decisions = b"".join(files.read_regular(log) for log in self._decisions())
     return hashlib.sha256(repr(content).encode() + decisions).hexdigest()
 
@@ -161,7 +161,7 @@ class MapJob:
       tiling = dataclasses.replace(tiling, review=str(self._review))
     review = (f"--review={tiling.review}",) if tiling.review else ()
     bands = (f"--bands={','.join(map(str, settings.bands))}",) if settings.bands else ()
-    source = f"--input={settings.input}", *settings.cloud_flags
+    source = f"--input={settings.input}", *settings.file_flags
     cut = (
       "--mode=tile", *source, f"--labels={tiling.labels}", f"--output={tiling.output}",
       f"--tile_size={tiling.tile_size}", f"--max_nodata={tiling.max_nodata}",

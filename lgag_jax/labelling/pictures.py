@@ -27,12 +27,15 @@ _MAX_SURROUNDINGS = 1536  # Pixels per side.
 
 
 class Pictures:
-  """The pictures of all tiles, for several threads."""
+  """The pictures of all tiles of one date, for several threads."""
 
   def __init__(
-    self, index: TileIndex, channels: int, bands: tuple[int, ...], rgb_bands: tuple[int, ...]
+    self, index: TileIndex, channels: int, bands: tuple[int, ...], rgb_bands: tuple[int, ...],
+    max_shift: float = 0.0, before: bool = False,
   ):
+    """With `before` it draws the images before, which are moved by up to `max_shift` pixels."""
     self._index, self._channels, self._bands, self._rgb_bands = index, channels, bands, rgb_bands
+    self._max_shift, self._of_date = max_shift, slice(*((channels, None) if before else (0, channels)))
     self._idle: collections.deque[tuple[int, Scene | Pair]] = collections.deque()
     self._lock, self._slots = threading.Lock(), threading.BoundedSemaphore(_AT_ONCE)
     self._limits: dict[int, np.ndarray | None] = {}
@@ -86,7 +89,8 @@ class Pictures:
     if scene not in self._limits:
       with self._slots, self._open(scene) as opened:
         self._limits_of(scene, opened)
-    whole = scaling.picture(overview.pixels, self._rgb_bands, overview.valid, self._limits.get(scene))
+    pixels, limits = overview.pixels[..., self._of_date], self._limits.get(scene)
+    whole = scaling.picture(pixels, self._rgb_bands, overview.valid, limits)
     whole[~overview.valid] = _NO_DATA_GREY
     square = Image.new("RGB", (SQUARE, SQUARE), (_NO_DATA_GREY,) * 3)
     scale, height, width = overview.scale, *overview.valid.shape
@@ -106,7 +110,7 @@ class Pictures:
     with self._slots, self._open(scene) as opened:
       pixels, valid = opened.read(Window(*window), shape if shape[0] < window[3] else None)
       limits = self._limits_of(scene, opened)
-    picture = scaling.picture(pixels, self._rgb_bands, valid, limits)
+    picture = scaling.picture(pixels[..., self._of_date], self._rgb_bands, valid, limits)
     picture[~valid] = _NO_DATA_GREY
     return picture
 
@@ -120,7 +124,7 @@ class Pictures:
       for row in np.linspace(0, grid.height - side, _SAMPLES, dtype=int).tolist():
         for col in np.linspace(0, grid.width - side, _SAMPLES, dtype=int).tolist():
           values, valid = opened.read(Window(col, row, side, side))
-          pixels.append(values[valid])
+          pixels.append(values[valid][:, self._of_date])
       self._limits[scene] = scaling.display_limits(np.concatenate(pixels)[:, None], self._rgb_bands)
     return self._limits[scene]
 
@@ -132,7 +136,8 @@ class Pictures:
       if found:
         self._idle.remove(found)
     files = self._index.scenes[number]
-    scene = found[1] if found else files.open(self._channels, bands=self._bands)
+    scene = found[1] if found else files.open(
+      self._channels, bands=self._bands, max_shift=self._max_shift)
     try:
       yield scene
     except BaseException:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from lgag_jax.labelling import web
 from lgag_jax.labelling.guard import Guard
-from lgag_jax.labelling.pictures import SQUARE
+from lgag_jax.labelling.pictures import SQUARE, Pictures
 from lgag_jax.labelling.session import Session
 
 _PAGE = web.PageFiles(pathlib.Path(__file__).with_name("page"))
@@ -42,6 +42,11 @@ def make_app(session: Session, secret: str, host: str) -> Guard:
 
 async def _state(session: Session, request: Request) -> Response:
   return web.Json(await run_in_threadpool(session.state))
+
+
+def _pictures_of(session: Session, request: Request) -> Pictures:
+  """Returns the pictures of the date that is asked for."""
+  return ("before" in request.query_params and session.view.before) or session.view.pictures
 
 
 def _square_of(session: Session, request: Request) -> tuple[int, int, int, int]:
@@ -106,7 +111,7 @@ async def _learned(session: Session, request: Request) -> Response:
 
 
 async def _tile(session: Session, request: Request) -> Response:
-  pictures, number = session.view.pictures, _number_of(session, request)
+  pictures, number = _pictures_of(session, request), _number_of(session, request)
   wanted = request.query_params.get("side", "256")
   side = int(wanted) if wanted in map(str, _SIDES) else 256
   return await _picture(pictures.tile, number, side)
@@ -114,11 +119,11 @@ async def _tile(session: Session, request: Request) -> Response:
 
 async def _surroundings(session: Session, request: Request) -> Response:
   number = _number_of(session, request)
-  return await _picture(session.view.pictures.surroundings, number)
+  return await _picture(_pictures_of(session, request).surroundings, number)
 
 
 async def _square(session: Session, request: Request) -> Response:
-  return await _picture(session.view.pictures.square, *_square_of(session, request))
+  return await _picture(_pictures_of(session, request).square, *_square_of(session, request))
 
 
 async def _picture(draw: Callable[..., bytes], *arguments: int) -> Response:

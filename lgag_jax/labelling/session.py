@@ -6,6 +6,7 @@ import os
 import pathlib
 import threading
 
+from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import band_notes
 from lgag_jax.labelling import tile_index
@@ -32,6 +33,7 @@ class View:
 
   index: TileIndex
   pictures: Pictures
+  before: Pictures | None  # Of the images before the event.
   learner: Learner | None
 
 
@@ -52,7 +54,8 @@ class Session:
     self._channels = tile.channels_of(self._scenes[0].path, probe)
     if warning := tile.alpha_warning(self._scenes[0].path, probe):
       _LOG.warning("%s", warning)
-    self._grids = tile_index.read_grids(self._scenes, self._channels, settings.bands)
+    self._grids = tile_index.read_grids(
+      self._scenes, self._channels, settings.bands, settings.max_shift)
     self.own_files = OwnFiles(self.output)  # Before the table, which tells outputs of earlier releases.
     self.answers = Answers(self.output, probe, {
       files.path.name: SceneGround(files.path, grid)
@@ -62,7 +65,7 @@ class Session:
     if settings.merge:
       self.merged = self.answers.merge(pathlib.Path(settings.merge), UNKNOWN_LABEL)
     self._lock = threading.Lock()
-    with self._scenes[0].open(self._channels, bands=settings.bands) as scene:
+    with open_scene(self._scenes[0].path, self._channels, bands=settings.bands) as scene:
       added = band_notes.added(scene.notes)
     self.map_job = MapJob(settings, self.answers, self.own_files, self._channels, added)
     self.map_layer = MapLayer(self.output / "maps")
@@ -81,11 +84,12 @@ class Session:
   def _build(self, side: int) -> View:
     settings = self.settings
     index = tile_index.build(self._scenes, self._grids, self._channels, settings.tiling(side))
-    pictures = Pictures(index, self._channels, settings.bands, settings.rgb_bands)
+    of_index = index, self._channels, settings.bands, settings.rgb_bands, settings.max_shift
+    pictures = Pictures(*of_index)
     learner = None
     if settings.learn:
       learner = Learner(index, pictures, self.answers, settings.background)
-    return View(index, pictures, learner)
+    return View(index, pictures, Pictures(*of_index, before=True) if settings.before else None, learner)
 
   def start(self) -> None:
     """Starts learning in the background, and goes on with the map of a killed server."""
@@ -101,7 +105,9 @@ class Session:
   def _close_view(self) -> None:
     if self.view.learner:
       self.view.learner.stop()
-    self.view.pictures.close()
+    for pictures in (self.view.pictures, self.view.before):
+      if pictures:
+        pictures.close()
 
   def map_state(self) -> dict:
     """Returns how far the map is, and which scenes have one."""
@@ -128,7 +134,7 @@ class Session:
          "levels": self.view.pictures.levels(number)}
         for number, (path, grid) in enumerate(zip(index.paths, index.grids, strict=True))
       ],
-      "learns": settings.learn,
+      "learns": settings.learn, "paired": bool(settings.before),
       "tiles": [[scene, place.row, place.col] for scene, place in index.tiles],
       **self.answered(),
     }

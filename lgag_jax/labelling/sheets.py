@@ -13,7 +13,7 @@ from lgag_jax.options.labelling import TABLE
 from lgag_jax.runtime import files
 from lgag_jax.runtime.progress import Progress
 
-_COLUMNS, _ROWS = 8, 6  # Tiles of a sheet.
+_COLUMNS, _ROWS = 8, 6  # Pictures of a sheet.
 _SIDE = 192  # Of a tile on a sheet, in pixels.
 _GAP, _CAPTION, _HEAD, _FONT_SIZE = 8, 22, 34, 16
 _OVERVIEW_SIDE = 1600
@@ -47,15 +47,21 @@ def write(session: Session) -> list[pathlib.Path]:
 
 def _pages(session: Session) -> Iterator[tuple[str, int, list[int], str]]:
   """Yields each picture's file name, scene, tiles and title; an overview has no tiles and title."""
-  index = session.view.index
+  index, tiles = session.view.index, _columns(session) * _ROWS
+  dates = ", left before and right after the event" if session.view.before else ""
   for scene, path in enumerate(index.paths):
     stem = files.fitting_name(path.stem, 200, path.stem)
     numbers = [n for n, (other, _) in enumerate(index.tiles) if other == scene]
     if numbers:
       yield f"{stem}_overview.png", scene, [], ""
-    for page, first in enumerate(range(0, len(numbers), _COLUMNS * _ROWS), 1):
-      members = numbers[first : first + _COLUMNS * _ROWS]
-      yield f"{stem}_{page:03d}.png", scene, members, f"{path.name}, sheet {page}"
+    for page, first in enumerate(range(0, len(numbers), tiles), 1):
+      members = numbers[first : first + tiles]
+      yield f"{stem}_{page:03d}.png", scene, members, f"{path.name}, sheet {page}{dates}"
+
+
+def _columns(session: Session) -> int:
+  """Returns the number of tiles beside each other, each with a picture of every date."""
+  return _COLUMNS // 2 if session.view.before else _COLUMNS
 
 
 def text(session: Session, paths: list[pathlib.Path], layer: pathlib.Path | None) -> str:
@@ -65,7 +71,8 @@ def text(session: Session, paths: list[pathlib.Path], layer: pathlib.Path | None
   flags = {
     "input": settings.input, "labels": str(layer or table), "tile_size": str(cut.tile_size),
     "output": cut.output, "max_nodata": f"{cut.max_nodata:g}", "background": cut.background,
-    "clouds": cut.clouds, "cloud_kind": cut.cloud_kind,
+    "before": cut.before, "max_shift": f"{cut.max_shift:g}", "clouds": cut.clouds,
+    "cloud_kind": cut.cloud_kind,
     **{name: ",".join(map(str, getattr(cut, name))) for name in ("bands", "classes")},
   }
   defaults = {field.name: field.default for field in dataclasses.fields(cut)}
@@ -88,18 +95,22 @@ def text(session: Session, paths: list[pathlib.Path], layer: pathlib.Path | None
 
 
 def _sheet(session: Session, numbers: list[int], title: str) -> Image.Image:
-  rows = -(-len(numbers) // _COLUMNS)
+  columns, view = _columns(session), session.view
+  rows = -(-len(numbers) // columns)
   width = _COLUMNS * (_SIDE + _GAP) + _GAP
   sheet = Image.new("RGB", (width, _HEAD + rows * (_SIDE + _CAPTION + _GAP) + _GAP), _PAPER)
   draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(_FONT_SIZE)
   draw.text((_GAP, _GAP), title, _INK, font)
   for position, number in enumerate(numbers):
-    row, col = divmod(position, _COLUMNS)
-    place = _GAP + col * (_SIDE + _GAP), _HEAD + row * (_SIDE + _CAPTION + _GAP)
-    picture = Image.fromarray(session.view.pictures.array(number, _SIDE))
-    sheet.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), place)
-    tile = session.view.index.tiles[number][1]
-    draw.text((place[0], place[1] + _SIDE + 1), f"row {tile.row}, col {tile.col}", _INK, font)
+    row, col = divmod(position, columns)
+    left = _GAP + col * _COLUMNS // columns * (_SIDE + _GAP)
+    top = _HEAD + row * (_SIDE + _CAPTION + _GAP)
+    for date, pictures in enumerate(filter(None, (view.before, view.pictures))):
+      picture = Image.fromarray(pictures.array(number, _SIDE))
+      place = left + date * (_SIDE + 1), top
+      sheet.paste(picture.resize((_SIDE, _SIDE), Image.Resampling.BILINEAR), place)
+    tile = view.index.tiles[number][1]
+    draw.text((left, top + _SIDE + 1), f"row {tile.row}, col {tile.col}", _INK, font)
   return sheet
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from rasterio.windows import Window
 
+from lgag_jax.geo import pair
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair
@@ -70,13 +71,18 @@ def default_side(grids: list[Grid]) -> int:
 
 
 def read_grids(
-  scenes: Sequence[SceneFiles], channels: int, bands: tuple[int, ...]
+  scenes: Sequence[SceneFiles], channels: int, bands: tuple[int, ...], max_shift: float = 0.0
 ) -> list[Grid]:
-  """Returns the grids of scenes; raises ImageError naming a scene that cannot be read."""
+  """Returns the grids of scenes; raises ImageError naming a scene that cannot be read.
+
+  Finds the shift to the image before, unless `max_shift` is 0, and logs what to check in it.
+  """
   grids = []
   for files in scenes:
-    with files.open(channels, bands=bands) as scene:
+    with files.open(channels, bands=bands, max_shift=max_shift) as scene:
       grids.append(scene.grid)
+      for text in pair.warnings(scene, max_shift):
+        _LOG.warning("%s: %s", files.path, text)
     if cover := files.cover(grids[-1]):
       _LOG.info("%s: %s.", files.path, cover)
   return grids
@@ -113,7 +119,7 @@ def build(
       f"--input={settings.input} has no tile with data: set a larger --max_nodata or "
       "another --tile_size."
     )
-  paths = [path for files in scenes for path in (files.path, files.clouds) if path]
+  paths = [path for files in scenes for path in (files.path, files.before, files.clouds) if path]
   status = [path.stat() for path in paths]
   parts = [(p.name, s.st_size, s.st_mtime_ns) for p, s in zip(paths, status, strict=True)]
   digest = hashlib.sha256(repr((parts, settings.tile_size, settings.bands, len(tiles))).encode())

@@ -22,6 +22,11 @@ class Settings:
   background: str = flag("non-landslide", "the name for tiles without any class.")
   max_nodata: float = flag(0.5, "tiles with a larger fraction of nodata pixels are not shown.")
   bands: tuple[int, ...] = flag((), "bands of the scenes to train with, such as 4,3,2.")
+  before: str = flag("", (
+    "the image before the event, which is shown beside: one file for all scenes, or a folder or glob "
+    "of files with the scenes' names. Any grid and CRS."))
+  max_shift: float = flag(5.0, (
+    "with --before, the longest shift between the dates that is corrected, in pixels. 0: none is."))
   clouds: str = flag("", cloud_masks.FILES)
   cloud_kind: str = flag(cloud_masks.AUTO, cloud_masks.KIND)
   rgb_bands: tuple[int, ...] = flag((1, 2, 3), (
@@ -60,19 +65,22 @@ class Settings:
     return cls(
       input=settings.input, output=settings.output, tile_size=settings.tile_size,
       classes=settings.classes, background=settings.background, max_nodata=settings.max_nodata,
-      bands=settings.bands, clouds=settings.clouds, cloud_kind=settings.cloud_kind, learn=False,
-      sheets=True,
+      bands=settings.bands, before=settings.before, max_shift=settings.max_shift,
+      clouds=settings.clouds, cloud_kind=settings.cloud_kind, learn=False, sheets=True,
     )
 
   @property
-  def cloud_flags(self) -> tuple[str, ...]:
-    """The flags that name the cloud masks in other modes."""
-    return (f"--clouds={self.clouds}", f"--cloud_kind={self.cloud_kind}") if self.clouds else ()
+  def file_flags(self) -> tuple[str, ...]:
+    """The flags that name the images before and the cloud masks in other modes."""
+    before = (f"--before={self.before}", f"--max_shift={self.max_shift:g}") if self.before else ()
+    clouds = (f"--clouds={self.clouds}", f"--cloud_kind={self.cloud_kind}") if self.clouds else ()
+    return *before, *clouds
 
   def tiling(self, tile_size: int) -> tiling.Settings:
     """Returns the settings of --mode=tile that cut the same tiles; raises ValueError naming a flag."""
     return tiling.Settings(
       input=self.input, output=f"{self.output}/tiles", labels=f"{self.output}/{TABLE}",
       tile_size=tile_size, classes=self.classes, background=self.background,
-      max_nodata=self.max_nodata, bands=self.bands, clouds=self.clouds, cloud_kind=self.cloud_kind,
+      max_nodata=self.max_nodata, bands=self.bands, before=self.before, max_shift=self.max_shift,
+      clouds=self.clouds, cloud_kind=self.cloud_kind,
     )

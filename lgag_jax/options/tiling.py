@@ -10,7 +10,7 @@ _AUTO = -1
 # The flags that also matter where tiles are only shown.
 _WITHOUT_LABELS = (
   "input", "output", "labels", "tile_size", "max_nodata", "bands", "classes", "background",
-  "clouds", "cloud_kind",
+  "before", "max_shift", "clouds", "cloud_kind",
 )
 
 
@@ -34,7 +34,7 @@ class Settings:
     "--background does the same."))
   before: str = flag("", (
     "the image before the event: one file for all scenes, or a folder or glob of files with the "
-    "scenes' names. Any grid and CRS. Tiles of it go to before/."))
+    "scenes' names. Any grid and CRS. Tiles of it go to before/; without labels it is shown beside."))
   max_shift: float = flag(5.0, (
     "with --before, the longest shift between the dates that is corrected, in pixels. 0: none is."))
   clouds: str = flag("", cloud_masks.FILES)

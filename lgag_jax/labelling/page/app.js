@@ -79,6 +79,7 @@ function fillHelp(model) {
     ...model.kinds.map((kind) => [kind.key.toUpperCase(), `answer ${kind.text.toLowerCase()}`]),
     ["Z", "undo the last answer"], ["Enter", "show the tile with its surroundings, or hide them"],
     ["G", "go to the next tile without an answer"],
+    ...(model.paired ? [["B", "show the image before the event, or the one after"]] : []),
     ["Page Up, Page Down, Home, End", "scroll the sheet"],
     ["Mouse", "click a tile, or drag over several, then press a key or a button"],
   ];
@@ -108,6 +109,8 @@ function listenToKeys(model, sheet, closeup) {
       if (!event.repeat) model.answer(kind.label);
     } else if (pressed === "z") {
       if (!model.undo()) $("spoken").textContent = "There is nothing to undo.";
+    } else if (pressed === "b" && model.paired) {
+      if (!event.repeat) model.toggleDate();
     } else if (pressed === "g") {
       model.move(Math.max(0, model.nextUnanswered(model.cursor)));
     } else if (key === "Enter" && !target.matches("button")) {
@@ -124,6 +127,11 @@ function listenToKeys(model, sheet, closeup) {
 function listenToControls(model, sheet, closeup, map) {
   $("undo").addEventListener("click", () => model.undo());
   $("look").addEventListener("click", () => closeup.toggle());
+  $("date").addEventListener("click", () => model.toggleDate());
+  model.addEventListener("date", () => {
+    $("date").setAttribute("aria-pressed", model.before);
+    $("spoken").textContent = model.before ? "Before the event" : "After the event";
+  });
   $("keys").addEventListener("click", showHelp);
   const show = () => model.show($("filter").value, $("order").value || "place");
   $("filter").addEventListener("change", show);
@@ -159,6 +167,8 @@ async function start() {
   Object.assign(state.answers, Object.fromEntries(saver.pending));
   const model = new Model(state);
   if (model.classes.length > 1) $("question").textContent = "What does the tile show?";
+  else if (model.paired) $("question").textContent = "Does the tile show a new landslide?";
+  for (const name of ["date", "help-dates"]) $(name).hidden = !model.paired;
   const sheet = new Sheet(model, $("sheet"));
   const map = new SceneMap(model, $("map"));
   const closeup = new Closeup(model, $("closeup"));

@@ -10,7 +10,7 @@ export class Closeup {
     [this.title, this.image, this.layer, this.bar, this.length, this.view] =
       ["#closeup-title", "#closeup-image", "#closeup-layer", "#bar", "#length", "#view"].map(find);
     find("#closeup-close").addEventListener("click", () => dialog.close());
-    for (const name of ["cursor", "answers", "layer"]) model.addEventListener(name, () => this.update());
+    for (const name of ["cursor", "answers", "layer", "date"]) model.addEventListener(name, () => this.update());
     addEventListener("resize", () => this.update());
   }
 
@@ -26,9 +26,10 @@ export class Closeup {
     const number = model.current;
     if (!this.dialog.open || number === undefined) return;
     const { gsd } = model.scenes[model.tiles[number][0]];
-    this.title.textContent = `${model.name(number)}: ${model.kind(number)?.text ?? "no answer"}`;
+    const date = model.paired ? `, ${model.before ? "before" : "after"} the event` : "";
+    this.title.textContent = `${model.name(number)}${date}: ${model.kind(number)?.text ?? "no answer"}`;
     this.image.alt = `The tile of ${model.name(number)} in the middle, and the tiles around it`;
-    this.image.src = `surroundings/${number}?v=${model.version}`;
+    this.image.src = `surroundings/${number}?${model.versionAndDate}`;
     const version = model.layerOf(number);
     this.layer.hidden = !version;
     if (version) this.layer.src = `map_layer/${number}?surroundings&v=${version}`;

@@ -15,6 +15,7 @@ export class SceneMap {
     this.cursor = L.rectangle([[0, 0], [0, 0]], { color: "#111", weight: 4, fill: false, interactive: false });
     model.addEventListener("cursor", () => this.follow());
     model.addEventListener("layer", () => this.showLayer());
+    model.addEventListener("date", () => this.squares.remove().addTo(this.map)); // redraw() fails between levels.
     model.addEventListener("chances", () => this.chances && this.tintAll());
     model.addEventListener("answers", (event) => event.detail.forEach(([number]) => this.tint(number)));
     new ResizeObserver(() => {
@@ -33,10 +34,10 @@ export class SceneMap {
     this.scene = scene;
     this.layers?.remove();
     this.map.setMinZoom(-levels - 1);
-    const squares = this.squaresOf(
-      scene, "image", (level, x, y) => `map/${scene}/${level}/${x}/${y}?v=${this.model.version}`);
+    this.squares = this.squaresOf(
+      scene, "image", (level, x, y) => `map/${scene}/${level}/${x}/${y}?${this.model.versionAndDate}`);
     this.rectangles = new Map();
-    this.layers = L.layerGroup([squares]).addTo(this.map);
+    this.layers = L.layerGroup([this.squares]).addTo(this.map);
     this.model.tiles.forEach(([other], number) => {
       if (other !== scene) return;
       const rectangle = L.rectangle(this.box(number), { weight: 1 });

@@ -13,6 +13,7 @@ export class Model extends EventTarget {
     this.disputed = new Set(state.disputed);
     this.chance = null; // Of a landslide in percent, per tile, once something has been learned.
     this.layer = { version: "", scenes: [], shown: true }; // The map of probabilities.
+    this.before = false; // Whether the images before the event are shown.
     this.queue = []; // Suggested tiles, in the order in which the page asks for them.
     this.filter = "all";
     this.sorting = state.learns ? "next" : "place";
@@ -37,6 +38,16 @@ export class Model extends EventTarget {
 
   kind(number) {
     return this.kinds.find((kind) => kind.label === this.label[number]);
+  }
+
+  toggleDate() {
+    if (!this.paired) return;
+    this.before = !this.before;
+    this.dispatchEvent(new Event("date"));
+  }
+
+  get versionAndDate() {
+    return `v=${this.version}${this.before ? "&before" : ""}`;
   }
 
   get current() {

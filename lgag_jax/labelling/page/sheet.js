@@ -16,7 +16,7 @@ export class Sheet {
     this.lastTop = 0;
     root.addEventListener("scroll", () => this.request());
     new ResizeObserver(() => this.layout()).observe(root);
-    for (const name of ["order", "answers", "chances", "layer"]) model.addEventListener(name, () => this.layout());
+    for (const name of ["order", "answers", "chances", "layer", "date"]) model.addEventListener(name, () => this.layout());
     model.addEventListener("cursor", () => this.reveal());
     root.addEventListener("pointerdown", (event) => this.press(event));
     root.addEventListener("pointermove", (event) => this.drag(event));
@@ -121,11 +121,11 @@ export class Sheet {
     const element = this.elements.get(position);
     const { number } = element;
     const kind = model.kind(number);
-    if (!element.shown && !this.fast) {
-      element.shown = true;
+    if (element.shown !== model.versionAndDate && !this.fast) {
+      element.shown = model.versionAndDate;
       const wanted = side * Math.min(devicePixelRatio, 2);
       const pixels = PICTURE_SIDES.find((each) => each >= wanted) ?? PICTURE_SIDES.at(-1);
-      element.querySelector("img").src = `tile/${number}?side=${pixels}&v=${model.version}`;
+      element.querySelector("img").src = `tile/${number}?side=${pixels}&${model.versionAndDate}`;
     }
     const layer = element.querySelector(".layer");
     const version = this.fast ? "" : model.layerOf(number);
