@@ -13,7 +13,7 @@ from pyproj import Geod, Transformer
 from rasterio.crs import CRS
 
 from lgag_jax.geo.grid import Grid
-from lgag_jax.mapping import ground_measures, predict, rasters, schemas
+from lgag_jax.mapping import ground_measures, predict, rasters, scene_page, schemas
 from lgag_jax.options.mapping import Options
 from tests.test_map_names import model  # noqa: F401
 from tests.test_mapping import batch_sizes, picture, write_scene  # noqa: F401
@@ -122,6 +122,22 @@ def test_confidence_is_a_class_of_the_mean_probability(tmp_path):
 def test_a_wrong_date_of_the_imagery_is_refused(date):
   with pytest.raises(ValueError, match=rf"--image_date={date}: must be a date such as 2015-04-26"):
     Options(image_date=date)
+  with pytest.raises(ValueError, match=rf"--before_date={date}: must be a date such as 2015-04-26"):
+    Options(before="before.tif", before_date=date)
+
+
+def test_the_image_before_is_not_the_later_one():
+  assert Options(before="b.tif", before_date="2024-02-29", image_date="2024-02-29").before_date
+  with pytest.raises(ValueError, match="--before_date=2024-03-01: must be not later than --image_date"):
+    Options(before="b.tif", before_date="2024-03-01", image_date="2024-02-29")
+  with pytest.raises(ValueError, match="--before_date=2024-03-01 needs --before"):
+    Options(before_date="2024-03-01")
+
+
+def test_the_page_names_both_dates():
+  results = [{"event": "Storm", "image_date": "2024-02-29", "before_date": "2023-08-01"}]
+  assert scene_page._events([*results, {}, {"event": ""}]) == [
+    "Event: Storm. Date of the imagery: 2024-02-29. Date of the imagery before: 2023-08-01."]
 
 
 def test_the_name_of_an_event_is_one_line():

@@ -29,7 +29,7 @@ FIELDS = [
   "touches_border",
   "slope_mean_deg", "slope_max_deg", "aspect_deg", "elevation_min_m", "elevation_max_m",
   "height_range_m", "dem_share", "dem", "gsd_m", "method", "version", "event", "image_date",
-  "review_status",
+  "before_date", "review_status",
 ]
 _UTM = ("EPSG:32644", (10, 0, 5e5, 0, -10, 3e6))
 _FEET = ("EPSG:2263", (10, 0, 9.8e5, 0, -10, 2e5))

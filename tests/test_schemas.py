@@ -34,7 +34,8 @@ _ARROW = {
   "OFSTBoolean": "bool", "OFTDate": "date32[day]",
 }
 _FULL = Provenance(
-  0.5, "lgag on a trunk, step 9", (0.5,), "Storm 'é' 滑坡", "2024-02-29", "dem.tif", "scène.tif")
+  0.5, "lgag on a trunk, step 9", (0.5,), "Storm 'é' 滑坡", "2024-02-29", "dem.tif", "scène.tif",
+  "2023-08-01")
 
 
 def written_schema(name):
@@ -119,9 +120,10 @@ def test_the_plain_profile_tells_everything(tmp_path):
 def test_the_usgs_profile(tmp_path):
   known, unknown = properties(tmp_path, "usgs")
   assert known == {
-    "USGS_ID": None, "Date_Min": None, "Date_Max": "2024-02-29", "Fatalities": None, "Confidence": 3,
-    "LS_Type": "slide", "Inventory": "Storm 'é' 滑坡", "Inv_URL": None,
-    "Info_Source": "scène.tif, imagery of 2024-02-29, 0.5 m per pixel",
+    "USGS_ID": None, "Date_Min": "2023-08-01", "Date_Max": "2024-02-29", "Fatalities": None,
+    "Confidence": 3, "LS_Type": "slide", "Inventory": "Storm 'é' 滑坡", "Inv_URL": None,
+    "Info_Source": "scène.tif, imagery of 2024-02-29, compared with imagery of 2023-08-01, "
+    "0.5 m per pixel",
     "Notes": "Storm 'é' 滑坡; slide; confidence high; not reviewed; id 0123456789abcdef; lgag_jax "
              f"{schemas.__version__}", "Lat_N": 45.2, "Lon_W": 15.5,
   }

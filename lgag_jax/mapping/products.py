@@ -242,6 +242,7 @@ def _figures(
     "stem": plan.stem, **map_names.grid_figures(grid),
     "method": plan.provenance.method, "gate": config.localize.gate,
     "event": plan.provenance.event, "image_date": plan.provenance.image_date,
+    "before_date": plan.provenance.before_date,
     "georeferenced": grid.georeferenced, "valid_pixels": valid,
     "no_data_share": 1.0 - valid / (grid.height * grid.width),
     "clouds": dataclasses.asdict(plan.cover) if plan.cover else None,

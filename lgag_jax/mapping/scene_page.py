@@ -76,13 +76,13 @@ def _warnings(results: Sequence[dict], labels: dict[str, str]) -> rendering.Tabl
 
 
 def _events(results: Sequence[dict]) -> list[str]:
-  """Returns a sentence for each event and date of imagery; earlier releases recorded neither."""
-  pairs = dict.fromkeys(
-    (result.get("event", ""), result.get("image_date", "")) for result in results
-  )
+  """Returns a sentence for each event and dates of imagery; earlier releases recorded none."""
+  names = {
+    "event": "Event", "image_date": "Date of the imagery", "before_date": "Date of the imagery before"}
+  found = dict.fromkeys(tuple(result.get(name, "") for name in names) for result in results)
   parts = [
-    [f"Event: {event}."] * bool(event) + [f"Date of the imagery: {date}."] * bool(date)
-    for event, date in pairs
+    [f"{name}: {value}." for name, value in zip(names.values(), values, strict=True) if value]
+    for values in found
   ]
   return [" ".join(texts) for texts in parts if texts][:MAX_ROWS]
 

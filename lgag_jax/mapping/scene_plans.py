@@ -223,6 +223,7 @@ def provenance(
   return Provenance(
     gsd=gsd, dem=pathlib.Path(options.dem).name, thresholds=tuple(loaded.thresholds),
     event=options.event, image_date=options.image_date, source=source,
+    before_date=options.before_date,
     method=(
       f"{model.method} on {model.trunk}, step {int(loaded.state.step)}, score threshold {levels}"
       + (f", gate {loaded.config.localize.gate:g} ({loaded.choice})" if loaded.choice else "")

@@ -24,6 +24,7 @@ class Provenance:
   image_date: str = ""  # YYYY-MM-DD
   dem: str = ""  # File name.
   source: str = ""  # File name of the scene.
+  before_date: str = ""  # YYYY-MM-DD, of the image before the event.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +91,7 @@ PLAIN = (
   Field("version", "object", lambda *_: f"lgag_jax {__version__}"),
   Field("event", "object", lambda _, shared: shared.event),
   Field("image_date", "datetime64[D]", lambda _, shared: shared.image_date or None),
+  Field("before_date", "datetime64[D]", lambda _, shared: shared.before_date or None),
   Field("review_status", "object", lambda *_: "not reviewed"),
 )
 
@@ -97,7 +99,7 @@ PLAIN = (
 _USGS_CONFIDENCE = {"low": 1, "medium": 2, "high": 3}  # 5 and 8 need a person's review.
 _USGS = (
   Field("USGS_ID", "object", lambda *_: None),  # The USGS assigns it.
-  Field("Date_Min", "object", lambda *_: None),
+  Field("Date_Min", "object", lambda _, shared: shared.before_date),  # By then it had not happened.
   Field("Date_Max", "object", lambda _, shared: shared.image_date),  # By then it had happened.
   Field("Fatalities", "int32", lambda *_: None),
   Field("Confidence", "int32", lambda one, _: _USGS_CONFIDENCE.get(one.confidence or "")),
@@ -136,6 +138,7 @@ PROFILES = {
 
 def _imagery(source: str, shared: Provenance) -> str:
   date = f", imagery of {shared.image_date}" if shared.image_date else ""
+  date += f", compared with imagery of {shared.before_date}" if shared.before_date else ""
   return f"{source}{date}{f', {shared.gsd:.3g} m per pixel' if shared.gsd else ''}"
 
 

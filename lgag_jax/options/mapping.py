@@ -59,6 +59,8 @@ class Options:
     "name of the event, such as 'Gorkha earthquake 2015'; each polygon carries it."))
   image_date: str = flag("", (
     "date of the imagery, YYYY-MM-DD; each polygon carries it."))
+  before_date: str = flag("", (
+    "with --before, the date of that image, YYYY-MM-DD; each polygon carries it."))
   schema: str = flag("plain", (
     "attributes of polygons: plain, usgs or copernicus_ems."))
 
@@ -76,7 +78,12 @@ class Options:
       raise ValueError(f"--min_slope={self.min_slope:g} needs --dem, the DEM that gives the slope.")
     cloud_masks.check(self)
     require(self.event.isprintable(), self, "event", "text on one line")
-    require(_is_date(self.image_date), self, "image_date", "a date such as 2015-04-26")
+    for name in ("image_date", "before_date"):
+      require(_is_date(getattr(self, name)), self, name, "a date such as 2015-04-26")
+    if self.before_date and not self.before:
+      raise ValueError(f"--before_date={self.before_date} needs --before, the image of that date.")
+    in_order = not self.image_date or self.before_date <= self.image_date
+    require(in_order, self, "before_date", f"not later than --image_date={self.image_date}")
     for name in ("gsd", "training_gsd", "simplify", "split_necks", "max_shift"):
       require(0 <= getattr(self, name) < float("inf"), self, name, "0 or more")
 
