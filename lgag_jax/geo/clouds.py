@@ -22,7 +22,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.geo.windows import parts_below, windows_below
-from lgag_jax.imagery import cloud_kinds, side_files
+from lgag_jax.imagery import cloud_kinds, opening, side_files
 from lgag_jax.imagery.cloud_kinds import UNKNOWN
 from lgag_jax.imagery.opening import ImageError
 
@@ -161,7 +161,7 @@ def open_clouds(
 
 def _band(path: pathlib.Path) -> tuple[str, float | None]:
   """Returns the description and the nodata value of a file's only band; raises ImageError."""
-  with open_scene_raster(path) as raster:
+  with open_scene_raster(path) as raster, opening.error_context(path):
     bands = [kind for kind in raster.colorinterp if kind != ColorInterp.alpha]
     if len(bands) != 1:
       raise ImageError(

@@ -19,7 +19,7 @@ from lgag_jax.geo import crs_relation
 from lgag_jax.geo.grid import GEOD, Grid
 from lgag_jax.geo.scene import Scene, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
-from lgag_jax.imagery import side_files
+from lgag_jax.imagery import opening, side_files
 from lgag_jax.imagery.opening import ImageError
 
 _NODES = 5  # On a side of a block, where the size of a pixel on the ground is computed.
@@ -100,7 +100,7 @@ def open_dem(path: pathlib.Path) -> Iterator[Dem]:
       f"--dem={path}: no such file. Of several tiles make one mosaic first: gdalbuildvrt dem.vrt "
       "tiles/*.tif"
     )
-  with open_scene_raster(path) as raster:
+  with open_scene_raster(path) as raster, opening.error_context(path):
     kinds = [kind for kind in raster.colorinterp if kind != ColorInterp.alpha]
     beside = "" if raster.driver == "VRT" else side_files.read_notes(path).unit
     unit = (beside or raster.units[0] or "").strip().lower()

@@ -5,7 +5,7 @@ import math
 import pathlib
 
 import pyproj
-from affine import Affine
+from affine import Affine, AffineError
 from rasterio.crs import CRS
 
 from lgag_jax.geo import crs_relation
@@ -28,13 +28,21 @@ class Grid:
 
   @classmethod
   def from_raster(cls, raster: Raster, path: pathlib.Path) -> "Grid":
-    """Returns the grid of an open raster; raises ImageError naming `path` if its CRS names files."""
+    """Returns the grid of an open raster.
+
+    Raises ImageError naming `path` if its CRS names files, or its transform cannot be turned round.
+    """
     try:
       crs = plain_crs.plain(raster.crs)
     except ValueError as error:
       raise ImageError(
         f"{path} cannot be placed: {error}. Give it the right CRS: gdal_edit.py -a_srs."
       ) from error
+    if not _is_sound(raster.transform):
+      raise ImageError(
+        f"{path} cannot be placed: its transform gives pixels without area. Correct it with "
+        "gdal_edit.py -a_ullr, or remove it with -unsetgt."
+      )
     return cls(raster.height, raster.width, crs, raster.transform)
 
   @property
@@ -81,3 +89,11 @@ class Grid:
     lengths = [GEOD.inv(longitudes[0], latitudes[0], longitudes[i], latitudes[i])[2] for i in (1, 2)]
     # They are NaN beyond a pole, where coordinates do not fit the CRS.
     return (lengths[0], lengths[1]) if lengths[0] * lengths[1] > 0 else None
+
+
+def _is_sound(transform: Affine) -> bool:
+  """Returns whether a transform and its inverse are finite numbers."""
+  try:
+    return all(map(math.isfinite, (*transform, *~transform)))
+  except AffineError:
+    return False

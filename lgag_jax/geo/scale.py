@@ -11,7 +11,7 @@ import numpy as np
 
 from lgag_jax.config import Config
 from lgag_jax.geo.placement import grid_of
-from lgag_jax.imagery import band_notes, reading
+from lgag_jax.imagery import band_notes, opening, reading
 from lgag_jax.runtime import sealed_json
 
 _SAMPLES = 16  # Training images that are measured.
@@ -77,7 +77,7 @@ def training_scale(examples: Examples, config: Config) -> Scale:
       height, width = examples.read_valid_pixels(index)[0].shape[:2]
       sides.append(math.sqrt(height * width))
       if path := examples.files(index)[0]:
-        with reading.open_raster(path) as raster:
+        with reading.open_raster(path) as raster, opening.error_context(path):
           gsds.append(grid_of(raster, path).gsd())
           notes[path] = band_notes.read(raster, range(1, raster.count + 1))
   side = round(statistics.median(sides)) if sides else config.data.tile_size or config.data.image_size

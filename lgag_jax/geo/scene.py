@@ -75,7 +75,8 @@ class Scene:
     """What the file says of the bands that are read; nothing of a palette's colours."""
     if self._palette is not None:
       return [BandNotes()] * self.channels
-    return band_notes.read(self._raster, self._bands)
+    with opening.error_context(self.path):
+      return band_notes.read(self._raster, self._bands)
 
   def read(
     self, window: Window, out_shape: tuple[int, int] | None = None
@@ -140,7 +141,7 @@ class Scene:
 
 def band_count(path: pathlib.Path) -> int:
   """Returns the number of bands of a scene that hold data: all but alpha, or a palette's three."""
-  with open_scene_raster(path) as raster:
+  with open_scene_raster(path) as raster, opening.error_context(path):
     kinds = raster.colorinterp
   return 3 if kinds == (ColorInterp.palette,) else len(kinds) - (kinds[-1] == ColorInterp.alpha)
 

@@ -53,8 +53,8 @@ def error_context(path: pathlib.Path | str, remedy: str = _REMEDY) -> Iterator[N
   """Turns errors of GDAL into an ImageError that names the file."""
   try:
     yield
-  # The properties of a raster raise GDAL's errors, which rasterio does not wrap.
-  except (RasterioError, CPLE_BaseError) as error:
+  # The properties of a raster raise GDAL's errors, which rasterio does not wrap, and those of texts.
+  except (RasterioError, CPLE_BaseError, UnicodeDecodeError) as error:
     # If rasterio only says that reading failed, GDAL's message is in the cause.
     cause = error.__cause__ or error.__context__ if "previous exception" in str(error) else None
     text = str(cause or error).rstrip(".")[:_MAX_MESSAGE]

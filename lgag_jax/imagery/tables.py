@@ -67,6 +67,8 @@ def _content(cell: str) -> str:
 
 
 def _text(path: pathlib.Path) -> str:
+  if path.exists() and not path.is_file():  # A pipe would block.
+    raise ValueError(f"{path} is not a regular file. Remove or restore it.")
   if (size := path.stat().st_size) > _MAX_BYTES:
     raise ValueError(
       f"{path} has {size >> 20} MiB, more than the {_MAX_BYTES >> 20} MiB allowed for a table: "

@@ -21,7 +21,7 @@ from rasterio.windows import Window
 from lgag_jax.geo import scene_files
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.scene import Scene, open_scene
-from lgag_jax.imagery import listing
+from lgag_jax.imagery import listing, opening
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.mapping import rasters
 from lgag_jax.mapping.rasters import NO_DATA
@@ -181,7 +181,7 @@ def _is_whole(mask: pathlib.Path, text: str) -> bool:
   if not mask.exists():
     return False
   try:
-    with rasters.open_map_raster(mask, 1) as raster:
+    with rasters.open_map_raster(mask, 1) as raster, opening.error_context(mask):
       found = raster.dataset.tags().get("TIFFTAG_IMAGEDESCRIPTION", "")
   except (ImageError, rasterio.RasterioIOError):
     found = ""

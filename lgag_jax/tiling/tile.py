@@ -26,7 +26,7 @@ from lgag_jax.geo.label_reach import Reach
 from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scene import Scene, band_count, open_scene
 from lgag_jax.geo.vrt import open_scene_raster
-from lgag_jax.imagery import band_notes, listing, reading
+from lgag_jax.imagery import band_notes, listing, opening, reading
 from lgag_jax.imagery.band_notes import BandNotes
 from lgag_jax.options.tiling import NO_DATA, UNKNOWN_LABEL, Settings
 from lgag_jax.runtime import files, folders
@@ -137,7 +137,7 @@ def channels_of(path: pathlib.Path, settings: Settings) -> int:
 
 def alpha_warning(path: pathlib.Path, settings: Settings) -> str:
   """Returns what to do if a scene's last band is marked as alpha, but holds values as data do."""
-  with open_scene_raster(path) as raster:
+  with open_scene_raster(path) as raster, opening.error_context(path):
     band = raster.count
     if settings.bands or raster.colorinterp[-1] != ColorInterp.alpha:
       return ""
