@@ -21,6 +21,8 @@ from lgag_jax.settings.maps import LocalizeConfig, RefineConfig
 from lgag_jax.settings.model import BankConfig, GaaConfig, LossConfig, ModelConfig, SolConfig
 from lgag_jax.settings.training import OptimConfig, TrainConfig
 
+_MAX_BYTES = 1 << 20
+
 
 @dataclasses.dataclass(frozen=True)
 class Config:
@@ -101,6 +103,8 @@ def load(path: pathlib.Path) -> Config:
   try:
     if path.exists() and not path.is_file():  # A pipe would block.
       raise ValueError("it is not a regular file.")
+    if path.exists() and path.stat().st_size > _MAX_BYTES:
+      raise ValueError(f"it has more than {_MAX_BYTES >> 20} MiB.")
     mapping = json.loads(path.read_text())
     if not isinstance(mapping, dict):
       raise ValueError("it holds no JSON object.")

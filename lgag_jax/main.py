@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
 
 def _one_line(error: Exception) -> str:
   """Returns what an error says; that of a library also says its kind, and how to see its origin."""
-  words = printable.line(" ".join(str(error).split()))
+  words = printable.line(printable.without_queries(" ".join(str(error).split())))
   if isinstance(error, ValueError | TypeError | OSError) and words:
     return words
   return f"{type(error).__name__}: {words}. --verbosity=1 shows where it arose."

@@ -383,7 +383,9 @@ def test_items_of_one_id_are_two_images_if_their_files_differ(tmp_path, collecti
 
 def test_few_files_of_a_catalogue_are_read_ahead(tmp_path, monkeypatch):
   read = []
-  monkeypatch.setattr(stac._JsonReader, "read", lambda self, address: read.append(address) or {})
+  monkeypatch.setattr(
+    stac._JsonReader, "_content", lambda self, address: read.append(address) or b"{}"
+  )
   reader = stac._JsonReader(Imagery(readers=2), allow_remote=False)
   names = [str(n) for n in range(50)]
   with ThreadPoolExecutor(2) as pool:

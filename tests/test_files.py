@@ -14,7 +14,8 @@ import pytest
 from lgag_jax import config
 from lgag_jax.blocks import region_files
 from lgag_jax.geo import scale
-from lgag_jax.runtime import files
+from lgag_jax.imagery import tables
+from lgag_jax.runtime import array_files, files
 
 CONFIG = config.Config()
 
@@ -85,14 +86,22 @@ def test_headers_of_arrays_are_not_believed(tmp_path, header):
   with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
     archive.writestr("a.npy", data)
   with pytest.raises(ValueError, match=r"x\.npz cannot be read: .*Run --mode=eval again"):
-    files.read_arrays(tmp_path / "x.npz", ("a",))
+    array_files.read_arrays(tmp_path / "x.npz", ("a",))
 
 
 @pytest.mark.parametrize("read", [
   files.read_json, files.read_json_lines, config.load, lambda path: scale.load(path.parent, CONFIG),
-  lambda path: files.read_arrays(path, ("a",)), region_files.read,
+  lambda path: array_files.read_arrays(path, ("a",)), region_files.read,
+  lambda path: tables.read_table(path, ("a",)),
 ])
 def test_a_pipe_is_not_waited_for(tmp_path, read):
   os.mkfifo(tmp_path / "scale.json")
   with pytest.raises(ValueError, match=r"scale\.json is .*not a regular file"):
     read(tmp_path / "scale.json")
+
+
+def test_a_config_of_gibibytes_is_not_read(tmp_path):
+  with (tmp_path / "config.json").open("wb") as file:
+    file.truncate(1 << 40)
+  with pytest.raises(ValueError, match=r"config\.json is no valid config: it has more than 1 MiB"):
+    config.load(tmp_path / "config.json")

@@ -15,7 +15,7 @@ import pytest
 from lgag_jax import config as configs
 from lgag_jax.evaluation import report, threshold_rules
 from lgag_jax.inputs import sources, tfds_source
-from lgag_jax.runtime import files, sharding
+from lgag_jax.runtime import array_files, files, sharding
 from lgag_jax.training import loop, restore
 from tests import conftest
 
@@ -112,11 +112,11 @@ def test_arrays_that_expand_are_refused_or_left_out_unread(workdir, name, array,
 @pytest.mark.parametrize("names", [("a",), ("a", "missing"), ("a", "c")])
 def test_only_the_arrays_that_are_named_are_read(tmp_path, names):
   np.savez_compressed(tmp_path / "x.npz", a=np.arange(9), b=np.zeros(10**6), c=np.ones(2))
-  found = files.read_arrays(tmp_path / "x.npz", names, 10_000)
+  found = array_files.read_arrays(tmp_path / "x.npz", names, 10_000)
   assert sorted(found) == sorted({*names} - {"missing"})
   assert found["a"].tolist() == list(range(9))
   with pytest.raises(ValueError, match=r"x\.npz cannot be read: its arrays claim 7 MiB, over the"):
-    files.read_arrays(tmp_path / "x.npz", (*names, "b"), 1 << 20)
+    array_files.read_arrays(tmp_path / "x.npz", (*names, "b"), 1 << 20)
 
 
 def test_a_damaged_log_and_absurd_numbers_are_named(workdir):

@@ -99,7 +99,8 @@ def test_no_credential_is_written_or_logged(serve, stub, tmp_path, capfd, caplog
   ("catalog.json", {"AWS_ACCESS_KEY_ID": "OTHER", "AWS_SECRET_ACCESS_KEY": SECRET},
    r"s3://bucket/catalog\.json cannot be read: .*ACCESS_DENIED.*AWS_NO_SIGN_REQUEST=YES"),
   ("catalog.json", {"AWS_NO_SIGN_REQUEST": "YES"}, "ACCESS_DENIED"),
-  ("catalog.json", {"AWS_S3_ENDPOINT": "http://h"}, "AWS_S3_ENDPOINT=http://h: must be HOST or HOST"),
+  *(("catalog.json", {"AWS_S3_ENDPOINT": text}, "AWS_S3_ENDPOINT must be HOST or HOST:PORT alone")
+    for text in ("http://h", f"https://me:{SECRET}@h", f"me:{SECRET}@h:9000")),
   ("none.json", SIGNED, r"s3://bucket/none\.json: no such file"),
   ("tile_0_0/red.tif", {}, "AWS_SECRET_ACCESS_KEY and AWS_NO_SIGN_REQUEST"),
   ("tile_0_0/none.tif", SIGNED, r"s3://bucket/tile_0_0/none\.tif"),

@@ -18,7 +18,7 @@ from lgag_jax.blocks.inventory import Tracing
 from lgag_jax.blocks.map_block import AreaJob
 from lgag_jax.blocks.network_maker import NetworkMaker
 from lgag_jax.blocks.plan import Block, BlockSize
-from lgag_jax.catalogues import addresses, search, value_types
+from lgag_jax.catalogues import search, value_types
 from lgag_jax.catalogues.images import Image
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.imagery import scaling
@@ -26,6 +26,7 @@ from lgag_jax.mapping import output_folder, scene_plans, schemas
 from lgag_jax.mapping.loaded_model import LoadedModel, load_model
 from lgag_jax.options.area import Area, Engine, Imagery
 from lgag_jax.options.mapping import Options
+from lgag_jax.runtime import printable
 from lgag_jax.runtime.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -156,7 +157,7 @@ def map_missing(job: AreaJob, blocks: Sequence[Block], run: Run) -> dict[str, st
   def done(block: Block, error: Exception | None) -> None:
     finished[0] += 1
     if error is not None:
-      text = " ".join(addresses.without_queries(str(error)).split())
+      text = " ".join(printable.without_queries(str(error)).split())
       failed[block.name] = text or type(error).__name__
       _LOG.warning("Skipped block %s: %s", block.name, failed[block.name])
     progress.advance(pixels, f"{finished[0]}/{len(blocks)} blocks, {len(failed)} failed")
@@ -225,7 +226,7 @@ def _tracing(
   days = {
     image.time.date().isoformat() if image.time else "" for image in images if not image.before
   }
-  name = pathlib.PurePath(addresses.without_queries(source)).name
+  name = pathlib.PurePath(printable.without_queries(source)).name
   provenance = scene_plans.provenance(loaded, options, resolution, name)
   if len(days) == 1:
     provenance = dataclasses.replace(provenance, image_date=next(iter(days)))

@@ -12,7 +12,7 @@ import shapely
 from lgag_jax.blocks.block_arrays import Sides
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.mapping.regions import Regions
-from lgag_jax.runtime import files
+from lgag_jax.runtime import array_files, files
 
 SIDES = ("top", "bottom", "left", "right")
 _COLUMNS = ("class_index", "pixels", "known", "mean", "maximum", "touches_missing")
@@ -56,7 +56,7 @@ def write(
 def read(path: pathlib.Path) -> BlockRegions:
   """Reads what `write` wrote; raises ValueError naming a damaged file."""
   try:
-    arrays = files.read_arrays(path, _ARRAYS, _MAX_BYTES)
+    arrays = array_files.read_arrays(path, _ARRAYS, _MAX_BYTES)
     content = arrays["outlines"].tobytes()
     starts = [0, *arrays["ends"].tolist()]
     outlines = np.empty(len(starts) - 1, object)

@@ -14,7 +14,6 @@ from urllib3.util import parse_url
 SCHEMES = ("http", "https", "s3")
 _MAX_LENGTH = 8192
 _HOST = re.compile(r"(\[[^@\]]*\]|[^:@]*)(:\d*)?")  # With a port, but no name and no password.
-_QUERY = re.compile(r"((?:https?|s3)://[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 
 
 class AddressError(ValueError):
@@ -48,7 +47,7 @@ def resolve(address: str, base: str, *, allow_remote: bool) -> str:
   if is_remote(base):
     raise AddressError(f"{base} names {address[:200]!r}: a remote catalogue may not name local files.")
   if scheme == "file":
-    address = urllib.parse.unquote(urllib.parse.urlsplit(address).path)
+    address = urllib.parse.unquote(urllib.parse.urlsplit(address).path).replace("\0", "%00")
   elif "://" in address:
     raise AddressError(
       f"{base} names {address[:200]}: lgag reads local files and the schemes {', '.join(SCHEMES)}."
@@ -75,11 +74,6 @@ def require_no_password(address: str) -> None:
       f"{parts.scheme}://...: an address must not hold a name or a password. Remove it. For S3, set "
       "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
     )
-
-
-def without_queries(text: str) -> str:
-  """Returns a text whose addresses end before their queries, which may hold signatures."""
-  return _QUERY.sub(r"\1", text)
 
 
 def gdal_name(address: str) -> str:

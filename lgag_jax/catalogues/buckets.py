@@ -19,10 +19,9 @@ def read(address: str, most: int, settings: Imagery) -> bytes:
   """
   parts = urllib.parse.urlsplit(address)
   endpoint = os.environ.get("AWS_S3_ENDPOINT", "")
-  if "://" in endpoint:  # GDAL would take the scheme for the host.
-    raise ValueError(
-      f"AWS_S3_ENDPOINT={endpoint}: must be HOST or HOST:PORT. For http:// set AWS_HTTPS=NO."
-    )
+  # GDAL would take the scheme for the host. The value is not repeated: it may hold a password.
+  if "://" in endpoint or "@" in endpoint:
+    raise ValueError("AWS_S3_ENDPOINT must be HOST or HOST:PORT alone. For http:// set AWS_HTTPS=NO.")
   try:
     system = _system(
       parts.netloc, settings.timeout, endpoint, _is_set("AWS_HTTPS", "YES"),

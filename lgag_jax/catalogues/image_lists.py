@@ -15,6 +15,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery import listing, opening
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
+from lgag_jax.runtime import printable
 
 _LIST_SUFFIX = ".txt"
 _MAX_LIST_BYTES = 256 << 20
@@ -61,7 +62,7 @@ def _read(address: str, channels: int, settings: Imagery) -> Image:
       return bands, tuple(value_types.type_as_read(raster, band, settings) for band in bands), footprint
 
   bands, types, footprint = open_image.repeated(read, address, settings)
-  source = addresses.without_queries(address)
+  source = printable.without_queries(address)
   return Image(
     pathlib.PurePosixPath(source).name, bands, footprint, source=source,
     version=file_version(address), types=types,

@@ -16,6 +16,7 @@ from lgag_jax.geo.vrt import SCENE_OPTIONS
 from lgag_jax.imagery import opening, side_files
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
+from lgag_jax.runtime import printable
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def repeated(read: Callable[[], _Value], address: str, settings: Imagery) -> _Va
       return read()
     except (ImageError, RasterioError, CPLE_BaseError, OSError) as error:
       pause = min(_PAUSE * 2**number, _LONGEST_PAUSE)
-      text = addresses.without_queries(f"{address}: {error}")
+      text = printable.without_queries(f"{address}: {error}")
       _LOG.info("%s. Trying again in %g s.", text.rstrip("."), pause)
       time.sleep(pause)
   return read()

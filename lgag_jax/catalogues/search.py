@@ -13,6 +13,7 @@ from shapely.geometry.base import BaseGeometry
 from lgag_jax.catalogues import addresses, areas, asset_bands, image_lists, stac
 from lgag_jax.catalogues.images import Image, in_order
 from lgag_jax.options.area import Imagery
+from lgag_jax.runtime import printable
 
 _LOG = logging.getLogger(__name__)
 
@@ -135,13 +136,18 @@ def _warn_of_clouds(images: Sequence[Image], settings: Imagery) -> None:
 
 
 def _image(item: pystac.Item, channels: int, settings: Imagery, resolve, base: str) -> Image:
-  bands = asset_bands.choose(item, settings.assets, channels, resolve)
-  clouds = asset_bands.cloud_mask_of(item, settings, resolve)
+  try:
+    bands = asset_bands.choose(item, settings.assets, channels, resolve)
+    clouds = asset_bands.cloud_mask_of(item, settings, resolve)
+  except addresses.AddressError:
+    raise
+  except ValueError as error:
+    raise ValueError(f"{base}: {error}") from error
   files = dict.fromkeys(file.address for file in (*bands, *([clouds] if clouds else ())))
   version = [str(item.properties.get("updated", "")), *map(image_lists.file_version, files)]
   return Image(
     item.id, bands, _footprint(item, base), _time(item, base), _cloud_cover(item), clouds,
-    addresses.without_queries(base), "\n".join(version),
+    printable.without_queries(base), "\n".join(version),
   )
 
 

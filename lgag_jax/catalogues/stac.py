@@ -1,7 +1,6 @@
 """Reads STAC: static catalogues, on this disk or at a server, and the search of a STAC API."""
 
 import collections
-import json
 import pathlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,19 +10,19 @@ import pystac
 import pystac_client
 import requests
 import shapely
+from pystac_client.exceptions import APIError
 from pystac_client.stac_api_io import StacApiIO
 from requests.adapters import HTTPAdapter
 from shapely.geometry.base import BaseGeometry
-from urllib3.util.retry import Retry
 
 from lgag_jax.catalogues import addresses, buckets, open_image
 from lgag_jax.options.area import Imagery
+from lgag_jax.runtime import files
 
 _MAX_BYTES = 64 << 20  # Of a JSON file.
 _MAX_FILES = 2_000_000
-# A server may ask for any time to wait (Retry-After).
-_RETRY: dict[str, Any] = {"backoff_factor": 0.5, "status_forcelist": (429, 500, 502, 503, 504),
-                          "respect_retry_after_header": False}
+_MAX_MESSAGE = 300  # Characters of what a server says.
+_BUSY = (429, 500, 502, 503, 504)  # Such an answer may be another one the next time.
 _ITEM_SEARCH = "item-search"
 
 
@@ -55,12 +54,12 @@ def _search(
   seen: set[tuple[str, str]] = set()
   for page in found.pages_as_dicts():
     before = len(seen)
-    seen.update((str(item.get("collection")), str(item.get("id"))) for item in page["features"])
+    items = [_item(one, source, root=client) for one in page.get("features") or ()]
+    seen.update((str(item.collection_id), item.id) for item in items)
     if len(seen) == before or before > _MAX_FILES:  # It would go on for ever.
       what = "the same items again" if len(seen) == before else f"more than {_MAX_FILES} items"
       raise ValueError(f"{source} gives {what}: narrow the search by --area, --dates or --collections.")
-    for feature in page["features"]:
-      item = pystac.Item.from_dict(feature, root=client, preserve_dict=False)
+    for item in items:
       own = item.get_self_href() or ""
       yield item, own if addresses.is_remote(own) else source
 
@@ -75,20 +74,39 @@ class _LimitedAdapter(HTTPAdapter):
     return response
 
 
+def _limit(session: requests.Session, **options: Any) -> None:
+  for scheme in ("http://", "https://"):
+    session.mount(scheme, _LimitedAdapter(**options))
+
+
 class _ApiReader(StacApiIO):
   """Follows links to servers only, never to local files."""
 
   def __init__(self, settings: Imagery):
     super().__init__(timeout=settings.timeout, max_retries=None)
-    retry = Retry(settings.retries, allowed_methods=None, **_RETRY)
-    for scheme in ("http://", "https://"):
-      self.session.mount(scheme, _LimitedAdapter(max_retries=retry))
+    self._settings = settings
+    _limit(self.session)
 
   def read_text(self, source: Any, *args: Any, **kwargs: Any) -> str:
     href = source.absolute_href if isinstance(source, pystac.Link) else str(source)
     if not href.lower().startswith(("http://", "https://")):
       raise addresses.AddressError(f"The STAC API names {href[:200]!r}, which is not at a server.")
-    return super().read_text(source, *args, **kwargs)
+    read = lambda: self._read_once(source, href, *args, **kwargs)
+    return open_image.repeated(read, href, self._settings)
+
+  def json_loads(self, txt: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    return files.parse_json(txt, "An answer of the STAC API")
+
+  def _read_once(self, source: Any, href: str, *args: Any, **kwargs: Any) -> str:
+    try:
+      return super().read_text(source, *args, **kwargs)
+    except APIError as error:
+      status = getattr(error, "status_code", None)
+      busy = status in _BUSY or isinstance(error.__context__, requests.RequestException)
+      answer = f"status {status}: {error}" if status else str(error)
+      raise (OSError if busy else ValueError)(
+        f"{href} cannot be read: {answer[:_MAX_MESSAGE]}"
+      ) from error
 
 
 class _JsonReader:
@@ -97,9 +115,7 @@ class _JsonReader:
   def __init__(self, settings: Imagery, *, allow_remote: bool):
     self._settings, self._allow_remote = settings, allow_remote
     self._session = requests.Session()
-    retry = Retry(settings.retries, **_RETRY)
-    for scheme in ("http://", "https://"):
-      self._session.mount(scheme, HTTPAdapter(pool_maxsize=settings.readers, max_retries=retry))
+    _limit(self._session, pool_maxsize=settings.readers)
 
   def items(self, address: str, root: dict) -> Iterator[tuple[pystac.Item, str]]:
     """Yields the items below a file, level by level; each file is read once, so cycles end."""
@@ -125,26 +141,24 @@ class _JsonReader:
     self, children: Iterable[str], pool: ThreadPoolExecutor
   ) -> Iterator[tuple[str, dict]]:
     """Yields files with what they hold, in order, and holds no more than the readers need."""
-    reading: collections.deque[tuple[str, Future[dict]]] = collections.deque()
+    reading: collections.deque[tuple[str, Future[bytes]]] = collections.deque()
     for child in children:
-      reading.append((child, pool.submit(self.read, child)))
+      reading.append((child, pool.submit(self._content, child)))
       if len(reading) > 2 * self._settings.readers:
-        first, content = reading.popleft()
-        yield first, content.result()
+        yield self._next(reading)
     while reading:
-      first, content = reading.popleft()
-      yield first, content.result()
+      yield self._next(reading)
+
+  def _next(self, reading: collections.deque[tuple[str, Future[bytes]]]) -> tuple[str, dict]:
+    address, content = reading.popleft()
+    return address, _parsed(content.result(), address)  # One at a time: parsed, it takes more memory.
 
   def read(self, address: str) -> dict:
     """Returns a JSON object; raises ValueError naming a file that is none, OSError if it is missing."""
-    text = open_image.repeated(lambda: self._bytes(address), address, self._settings)
-    try:
-      content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-      raise ValueError(f"{address} is not valid JSON: {error}. Restore it.") from error
-    if not isinstance(content, dict):
-      raise ValueError(f"{address} is not STAC: it holds a {type(content).__name__}.")
-    return content
+    return _parsed(self._content(address), address)
+
+  def _content(self, address: str) -> bytes:
+    return open_image.repeated(lambda: self._bytes(address), address, self._settings)
 
   def _bytes(self, address: str) -> bytes:
     if not addresses.is_remote(address):
@@ -155,9 +169,22 @@ class _JsonReader:
         return _limited(file.read(_MAX_BYTES + 1), address)
     if address.lower().startswith("s3:"):
       return _limited(buckets.read(address, _MAX_BYTES + 1, self._settings), address)
-    with self._session.get(address, timeout=self._settings.timeout, stream=True) as response:
+    try:
+      response = self._session.get(address, timeout=self._settings.timeout)
       response.raise_for_status()
-      return _read_limited(response, address)
+    except requests.RequestException as error:
+      raise OSError(f"{address} cannot be read: {error}") from error
+    return response.content
+
+
+def _parsed(content: bytes, address: str) -> dict:
+  try:
+    value = files.parse_json(content.decode("utf-8-sig"), address)
+  except UnicodeDecodeError as error:
+    raise ValueError(f"{address} is not valid JSON: {error}. Restore it.") from error
+  if not isinstance(value, dict):
+    raise ValueError(f"{address} is not STAC: it holds a {type(value).__name__}.")
+  return value
 
 
 def _children_of(content: dict) -> list[str]:
@@ -193,11 +220,15 @@ def _items_in(content: dict, address: str) -> Iterator[pystac.Item]:
       "FeatureCollection."
     )
   for feature in features or ():
-    try:
-      item = pystac.Item.from_dict(feature, href=address, migrate=True)
-    except Exception as error:  # pystac raises many kinds for content that is not STAC.
-      raise ValueError(f"{address} holds an item that is not STAC: {error!r:.200}.") from error
-    if not isinstance(item.id, str) or not isinstance(item.collection_id, str | None):
-      name = f"{item.id!r:.80} of the collection {item.collection_id!r:.80}"
-      raise ValueError(f"{address} holds an item that is not STAC: its id is {name}.")
-    yield item
+    yield _item(feature, address, href=address)
+
+
+def _item(feature: Any, address: str, **options: Any) -> pystac.Item:
+  try:
+    item = pystac.Item.from_dict(feature, migrate=True, preserve_dict=False, **options)
+  except Exception as error:  # pystac raises many kinds for content that is not STAC.
+    raise ValueError(f"{address} holds an item that is not STAC: {error!r:.200}.") from error
+  if not isinstance(item.id, str) or not isinstance(item.collection_id, str | None):
+    name = f"{item.id!r:.80} of the collection {item.collection_id!r:.80}"
+    raise ValueError(f"{address} holds an item that is not STAC: its id is {name}.")
+  return item

@@ -10,7 +10,7 @@ from lgag_jax.evaluation.threshold_rules import load_thresholds
 from lgag_jax.method.registry import method_of
 from lgag_jax.pages import pictures, rendering
 from lgag_jax.pages.pictures import Picture
-from lgag_jax.runtime import files, lock
+from lgag_jax.runtime import array_files, files, lock
 
 _MAX_EXAMPLES = 1 << 30  # Bytes: of one class 14 MB at 256 pixels, and 0.5 GB of four at 1024.
 
@@ -82,7 +82,7 @@ def _chart(values: dict, main: str, summary: ClassSummary) -> Picture:
 def _examples(workdir: pathlib.Path, config: Config, main: str) -> Picture | None:
   thresholds = load_thresholds(workdir, config)
   names = {"id", "image", "truth", "seeds", "probability", *thresholds}
-  rows = files.read_arrays(workdir / "eval" / "panels.npz", names, _MAX_EXAMPLES)
+  rows = array_files.read_arrays(workdir / "eval" / "panels.npz", names, _MAX_EXAMPLES)
   if not rows:
     return None
   return pictures.from_figure(figures.examples(rows, thresholds, main=main), "Examples of maps")
@@ -97,7 +97,7 @@ def _training(workdir: pathlib.Path, classes: list[ClassSummary]) -> Picture | N
 
 
 def _bank(workdir: pathlib.Path, config: Config) -> Picture | None:
-  anchors = files.read_arrays(workdir / "eval" / "bank.npz", ("features", "valid", "centres"))
+  anchors = array_files.read_arrays(workdir / "eval" / "bank.npz", ("features", "valid", "centres"))
   if not anchors["valid"].any():
     return None
   figure = figures.bank(**anchors, names=["background", *config.data.classes])

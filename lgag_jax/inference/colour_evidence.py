@@ -25,7 +25,7 @@ from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
 from lgag_jax.method import pairs
-from lgag_jax.runtime import files
+from lgag_jax.runtime import array_files, files
 from lgag_jax.trunks.layers import resize
 
 FILE = "colour_evidence.npz"  # In a workdir, beside thresholds.json.
@@ -173,10 +173,10 @@ def load(workdir: pathlib.Path, config: Config, digest: str) -> ColourEvidence |
     return None
   if not path.exists():
     raise ValueError(f"{path} is missing, which the thresholds belong to: run --mode=eval.")
-  arrays = files.read_arrays(path, _ARRAYS)
+  arrays = array_files.read_arrays(path, _ARRAYS)
   try:
     classes, features = len(config.data.classes), COLOURS + len(config.model.evidence_bands)
-    bands = tuple(map(int, arrays["bands"]))
+    bands = tuple(map(int, arrays["bands"].reshape(features)))  # No more than these: each has bins.
     evidence = ColourEvidence(
       arrays["log_ratio"].reshape(classes, parts(bands)[-1].stop),  # It had an axis for each colour.
       arrays.get("network_weight", np.ones(classes, np.float32)),

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from lgag_jax.geo.windows import Axis
-from lgag_jax.runtime import files
+from lgag_jax.runtime import array_files, files
 
 _SIDE = 1500  # Cells on the scene's longer side.
 _MOST_VALUES = 4 * _SIDE**2  # Of all classes. With more than 4, the side is smaller.
@@ -53,7 +53,8 @@ class GateWindows:
     is_open = self.image_scores > gate
     turned = is_open != (self.image_scores > mapped_gate)
     start = 0
-    for number, (top, bottom, left, right) in enumerate(self.places.tolist()):
+    # One at a time: as lists, millions of windows would take gigabytes.
+    for number, (top, bottom, left, right) in enumerate(map(np.ndarray.tolist, self.places)):
       part = bottom - top, right - left, classes
       values = self.values[start : start + math.prod(part)].reshape(part)
       scores[top:bottom, left:right] += values * (is_open[number] / np.float32(_LEVELS))
@@ -85,7 +86,7 @@ def write(path: pathlib.Path, windows: GateWindows) -> None:
 def read(path: pathlib.Path, shape: tuple[int, int], classes: int) -> GateWindows:
   """Reads what `write` wrote for cells of a shape; raises ValueError naming a file that is damaged."""
   with contextlib.suppress(ValueError):
-    return _checked(files.read_arrays(path, NAMES), shape, classes)
+    return _checked(array_files.read_arrays(path, NAMES), shape, classes)
   raise ValueError(f"{path} is damaged. Delete it, and make the map again (--mode=predict).")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from lgag_jax.mapping import gate_windows
 from lgag_jax.mapping.gate_windows import GateWindows
-from lgag_jax.runtime import files
+from lgag_jax.runtime import array_files, files
 
 _SAVE_SECONDS = 5.0  # Between two saves. A kill loses this much work, and one row of windows.
 
@@ -67,7 +67,7 @@ class RowStore:
       row = int(state["row"])
       if state["band"] == self._band_name(row):  # Another name might lead out of the folder.
         names = "band", *gate_windows.NAMES
-        parts = files.read_arrays(self._folder / state["band"], names, sys.maxsize)
+        parts = array_files.read_arrays(self._folder / state["band"], names, sys.maxsize)
         band = parts.pop("band")
         before_gate = GateWindows(**parts) if parts else None
         return SavedState(row, band, state["found"], state.get("brightest"), before_gate)

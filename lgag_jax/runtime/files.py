@@ -15,16 +15,14 @@ import re
 import shutil
 import stat
 import unicodedata
-import zipfile
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from typing import IO, Any, BinaryIO
-
-import numpy as np
 
 # Partial files, those of GDAL and SQLite beside them, and rows of a raster. Not locks: runs hold them.
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]{16}([.-](?!lock$).*)?|\.rows-.*\.(?:tif|png)", re.DOTALL)
 _LITTLE_ROOM = 1 << 20  # Bytes.
 MAX_READ_BYTES = 256 << 20  # Of a text or picture of an output.
+_MAX_JSON_VALUES = 1 << 23  # Python takes up to 60 bytes for each; a list or an object counts twice.
 
 
 @contextlib.contextmanager
@@ -184,20 +182,27 @@ def read_text(path: pathlib.Path) -> str:
 
 def read_json(path: pathlib.Path) -> Any:
   """Reads JSON; raises ValueError naming a file that is not valid JSON."""
-  text = read_text(path)
-  try:
-    return json.loads(text)
-  except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path} is not valid JSON: {error}") from error
+  return parse_json(read_text(path), str(path))
+
+
+def parse_json(text: str, name: str) -> Any:
+  """Parses JSON; raises ValueError naming the file `name` if it is invalid or holds too many values."""
+  return _parsed([text], f"{name} is not valid JSON")[0]
 
 
 def read_json_lines(path: pathlib.Path) -> list[Any]:
   """Reads one JSON value per line; skips a last line that a running or killed run has not finished."""
-  lines = read_text(path).split("\n")[:-1]
+  return _parsed(read_text(path).split("\n")[:-1], f"{path} is not valid JSON lines")
+
+
+def _parsed(texts: list[str], fault: str) -> list[Any]:
+  """Parses each text; raises ValueError that begins with `fault`."""
+  if sum(text.count(mark) for text in texts for mark in ",[[{{") > _MAX_JSON_VALUES:
+    raise ValueError(f"{fault}: it holds more than {_MAX_JSON_VALUES} values, too many to read")
   try:
-    return [json.loads(line) for line in lines]
+    return [json.loads(text) for text in texts]
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"{path} is not valid JSON lines: {error}") from error
+    raise ValueError(f"{fault}: {error}") from error
 
 
 def append_line(path: pathlib.Path, line: str, *, sync: bool = False) -> None:
@@ -227,24 +232,3 @@ def write_at(file: IO[bytes], content: bytes, offset: int) -> None:
     except OSError as error:
       raise OSError(error.errno, error.strerror, str(file.name)) from error
     left, offset = left[count:], offset + count
-
-
-def read_arrays(
-  path: pathlib.Path, names: Collection[str], max_bytes: int = MAX_READ_BYTES
-) -> dict[str, np.ndarray]:
-  """Reads those arrays of an .npz that `names` has; what else it holds is not read.
-
-  Raises ValueError naming a file that is damaged, whose arrays are too large, or hold objects.
-  """
-  try:
-    with open_regular(path) as file:
-      with zipfile.ZipFile(file) as archive:
-        entries = [x for x in archive.infolist() if x.filename.removesuffix(".npy") in names]
-      if (size := sum(entry.file_size for entry in entries)) > max_bytes:
-        raise ValueError(f"its arrays claim {size >> 20} MiB, over the {max_bytes >> 20} MiB allowed")
-      file.seek(0)
-      with np.load(file, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files if name in names}
-  except Exception as error:  # A header may claim any shape, and damaged ones raise nearly anything.
-    reason = str(error)[:200] or type(error).__name__
-    raise ValueError(f"{path} cannot be read: {reason}. Run --mode=eval again.") from error

@@ -1,5 +1,6 @@
 """Escapes control characters: a file name may hold those that a terminal or a browser obeys."""
 
+import contextlib
 import logging
 import numbers
 import re
@@ -16,6 +17,8 @@ _IN_JSON = re.compile(
   r"\\(?:u00[01][0-9a-f]|.)"
   r"|[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 )
+# Queries of addresses, also where urllib3 leaves the host out.
+_QUERY = re.compile(r"((?:(?:https?|s3)://|\burl: /)[^\s?'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 _SHORT = {r"\b": r"\\x08", r"\f": r"\\x0c", r"\r": r"\\x0d"}
 
 
@@ -34,6 +37,11 @@ def line(value: object) -> str:
   return text(value).replace("\n", "\\n").replace("\t", "\\t")
 
 
+def without_queries(text: str) -> str:
+  """Returns a text whose addresses end before their queries, which may hold signatures."""
+  return _QUERY.sub(r"\1", text)
+
+
 def in_json(rendered: str) -> str:
   """Returns JSON with the same characters of its texts escaped as in `text`."""
   return _IN_JSON.sub(lambda match: _escaped_in_json(match[0]), rendered)
@@ -48,11 +56,14 @@ def _escaped_in_json(found: str) -> str:
 
 
 class Filter(logging.Filter):
-  """Escapes the arguments of messages; their formats are the program's own."""
+  """Escapes the arguments of messages, whose formats are the program's own; removes queries."""
 
   def filter(self, record: logging.LogRecord) -> bool:
     if isinstance(record.args, tuple):
       record.args = tuple(map(_argument, record.args))
+    with contextlib.suppress(TypeError, ValueError):  # Of a library whose arguments do not fit.
+      if "?" in (message := record.getMessage()):
+        record.msg, record.args = without_queries(message), ()
     return True
 
 

@@ -19,13 +19,12 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from lgag_jax.runtime.archives import BoundedFile
+from lgag_jax.runtime import array_files
 from lgag_jax.trunks.onnx_weights import read_onnx
 
 _MAX_BYTES = 1 << 31  # Of a file, and of what it unpacks to: a ViT-L takes 1.2 GB.
 _MAX_HEADER = 1 << 24  # Of a .safetensors file's list of tensors: some hundred thousand names.
 _MAX_PICKLE = 1 << 22  # Of a torch file's pickle, whose every byte may become an object.
-_MAX_CONTENTS = 1 << 24  # Of a zip file's list of entries.
 _MAX_TUPLE, _MAX_DEPTH = 64, 3  # State dicts have tuples of six in each other, at most two deep.
 _LEGACY_MAGIC, _LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 _STORAGES = {
@@ -166,15 +165,11 @@ def _read_npz(path: str) -> dict[str, np.ndarray]:
 
 def _check_zip(path: str) -> None:
   """Raises ValueError for a zip file that would take more memory than weights may."""
-  with open(path, "rb") as file, zipfile.ZipFile(BoundedFile(file, _MAX_CONTENTS)) as archive:
-    entries = archive.infolist()
-  # No more than this is read of an entry, whatever it would unpack to.
-  total = sum(info.file_size for info in entries)
+  with open(path, "rb") as file:
+    # No more than this is read of an entry, whatever it would unpack to.
+    total = sum(entry.file_size for entry in array_files.entries(file))
   if total > _MAX_BYTES:
     raise ValueError(f"it unpacks to {total} bytes, more than {_MAX_BYTES}")
-  # Other methods reserve as much memory as a header asks for.
-  if any(info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for info in entries):
-    raise ValueError("it holds entries compressed by another method than deflate")
 
 
 def _read_torch(path: str) -> dict[str, np.ndarray]:
