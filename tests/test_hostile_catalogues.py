@@ -5,12 +5,13 @@ import gzip
 import http.server
 import json
 import logging
+import struct
 import threading
 
 import pytest
 
 from lgag_jax import main
-from lgag_jax.catalogues import search, stac
+from lgag_jax.catalogues import open_image, search, stac
 from lgag_jax.options.area import Imagery
 from lgag_jax.runtime import files, printable
 from tests.test_stac_api import item, serve  # noqa: F401
@@ -143,3 +144,42 @@ def test_items_without_the_bands_are_named_with_their_file(tmp_path, assets):
   path.write_text(json.dumps({**item(1, "x"), "assets": assets}))
   with pytest.raises(ValueError, match=r"one\.json: item item1 has \d images"):
     search.find_images(str(path), None, 3, Imagery())
+
+
+@pytest.mark.parametrize(("tag", "kind"), [(270, 2), (33_000, 1), (700, 1)])
+def test_tags_of_an_image_at_a_server_take_limited_memory(monkeypatch, tag, kind):
+  monkeypatch.setattr(open_image, "_MOST_OF_A_FILE", 8 << 20)
+  size, start, sent = 40 << 20, 4096, []
+  entries = sorted([
+    (256, 3, 1, 64), (257, 3, 1, 64), (258, 3, 1, 8), (259, 3, 1, 1), (262, 3, 1, 1),
+    (tag, kind, size, start), (273, 4, 1, 300), (277, 3, 1, 1), (278, 3, 1, 64), (279, 4, 1, 3000),
+  ])
+  directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *x) for x in entries)
+  content = (b"II*\0" + struct.pack("<I", 8) + directory).ljust(start, b"\0")
+
+  class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_):
+      pass
+
+    def do_GET(self):
+      part = self.headers.get("Range", f"bytes=0-{start + size}")
+      first, last = map(int, part.removeprefix("bytes=").split("-"))
+      last = min(last, start + size - 1)
+      self.send_response(206 if "Range" in self.headers else 200)
+      self.send_header("Content-Range", f"bytes {first}-{last}/{start + size}")
+      self.send_header("Content-Length", str(last + 1 - first))
+      self.end_headers()
+      body = content[first : last + 1].ljust(last + 1 - first, b"A")
+      with contextlib.suppress(OSError):
+        for at in range(0, len(body), 1 << 20):
+          sent.append(self.wfile.write(body[at : at + (1 << 20)]))
+
+  with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(ValueError, match=r"a\.tif has no place"):
+      search.find_images(
+        f"http://127.0.0.1:{server.server_port}/a.tif", None, 1, Imagery(timeout=5, retries=0))
+    server.shutdown()
+  assert sum(sent) < 20 << 20, sent
