@@ -1,7 +1,9 @@
 """Damaged and hostile files, as Hypothesis strategies: valid ones changed, and bytes of any kind."""
 
+import dataclasses
 import gzip
 import hashlib
+import pathlib
 import struct
 import zlib
 from collections.abc import Callable, Sequence
@@ -17,6 +19,17 @@ _INTERESTING = sorted({
 _HEADER = 128  # Bytes in which most formats keep their fields.
 _MAX_EDITS = 6
 _MAX_INPUT = 1 << 18
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+  """A reader, called with the path of a file `name` in a folder that `prepare` has filled."""
+
+  name: str
+  read: Callable[[pathlib.Path], None]
+  seeds: Callable[[], Sequence[bytes]]
+  repair: Callable[[bytes], bytes] | None = None
+  prepare: Callable[[pathlib.Path], None] = lambda folder: None
 
 
 def _packed() -> st.SearchStrategy[bytes]:
@@ -115,6 +128,20 @@ def repair_tar(data: bytes) -> bytes:
     if out[at + 257 : at + 262] == b"ustar":
       out[at + 148 : at + 156] = b" " * 8
       out[at + 148 : at + 156] = b"%06o\0 " % (sum(out[at : at + 512]) & 0o777777)
+  return bytes(out)
+
+
+def repair_zip(data: bytes) -> bytes:
+  """Makes the checksums right of the members of a zip that are not compressed."""
+  out, at = bytearray(data), data.find(b"PK\1\2")
+  while at >= 0 and len(data) >= at + 46:
+    method, size, start = (int.from_bytes(data[at + k : at + k + n], "little")
+                           for k, n in ((10, 2), (20, 4), (42, 4)))
+    names = sum(int.from_bytes(data[start + k : start + k + 2], "little") for k in (26, 28))
+    body = data[start + 30 + names :][:size]
+    if not method:
+      out[at + 16 : at + 20] = struct.pack("<I", zlib.crc32(body))
+    at = data.find(b"PK\1\2", at + 4)
   return bytes(out)
 
 

@@ -7,7 +7,6 @@ import json
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
 
 import numpy as np
 import pyogrio.raw
@@ -17,18 +16,8 @@ from PIL import Image
 from rasterio.crs import CRS
 from rasterio.windows import Window
 
-from benchmarks import fuzz_inputs, fuzz_seeds
-
-
-@dataclasses.dataclass(frozen=True)
-class Reader:
-  """A reader, called with the path of a file `name` in a folder that `prepare` has filled."""
-
-  name: str
-  read: Callable[[pathlib.Path], None]
-  seeds: Callable[[], Sequence[bytes]]
-  repair: Callable[[bytes], bytes] | None = None
-  prepare: Callable[[pathlib.Path], None] = lambda folder: None
+from benchmarks import fuzz_inputs, fuzz_maps, fuzz_seeds
+from benchmarks.fuzz_inputs import Reader
 
 
 def _module(name: str):
@@ -190,6 +179,7 @@ READERS: dict[str, Reader] = {
   "archive-tar-gz": Reader(
     "x.tar.gz", _unpack, fuzz_seeds.gzipped_tars, fuzz_inputs.repacked(fuzz_inputs.repair_tar)
   ),
+  **fuzz_maps.READERS,
 }
 
 

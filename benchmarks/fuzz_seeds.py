@@ -20,7 +20,8 @@ from PIL import Image
 SIDE = 24
 
 
-def _pixels(*shape: int, dtype: type[np.integer] = np.uint8) -> np.ndarray:
+def pixels(*shape: int, dtype: type[np.integer] = np.uint8) -> np.ndarray:
+  """Returns noise."""
   return np.random.default_rng(0).integers(0, np.iinfo(dtype).max, shape, dtype)
 
 
@@ -35,7 +36,7 @@ def _pillow(kind: str, *variants: tuple[Image.Image, dict]) -> list[bytes]:
 
 def pngs() -> list[bytes]:
   """Colour, palette, alpha, and animated."""
-  colour = Image.fromarray(_pixels(SIDE, SIDE, 3))
+  colour = Image.fromarray(pixels(SIDE, SIDE, 3))
   return _pillow(
     "png", (colour, {}), (colour.quantize(16), {}), (colour.convert("RGBA"), {}),
     (colour, {"save_all": True, "append_images": [colour.rotate(90)]}),
@@ -44,14 +45,15 @@ def pngs() -> list[bytes]:
 
 def jpegs() -> list[bytes]:
   """Plain, progressive, CMYK, with restart markers."""
-  colour = Image.fromarray(_pixels(SIDE, SIDE, 3))
+  colour = Image.fromarray(pixels(SIDE, SIDE, 3))
   return _pillow(
     "jpeg", (colour, {}), (colour, {"progressive": True}), (colour.convert("CMYK"), {}),
     (colour, {"restart_marker_rows": 1}),
   )
 
 
-def _tiff(array: np.ndarray, driver: str = "GTiff", **options) -> bytes:
+def tiff(array: np.ndarray, driver: str = "GTiff", **options) -> bytes:
+  """Returns a TIFF, or a file of another driver."""
   bands = array if array.ndim == 3 else array[None]
   # By the suffix the driver tells a JP2 from a bare codestream.
   with rasterio.MemoryFile(ext=".jp2" if driver == "JP2OpenJPEG" else ".tif") as memory:
@@ -65,22 +67,22 @@ def tiffs() -> list[bytes]:
   """Strips and tiles, compressions, types, georeference, nodata."""
   small = {"tiled": True, "blockxsize": 16, "blockysize": 16}
   place = {"crs": "EPSG:32633", "transform": rasterio.Affine(2.0, 0.0, 5e5, 0.0, -2.0, 5e6)}
-  bands = _pixels(3, 40, 40)
+  bands = pixels(3, 40, 40)
   return [
-    _tiff(bands), _tiff(bands, compress="deflate", **small, **place), _tiff(bands, compress="lzw"),
-    _tiff(bands, compress="packbits", interleave="band"), _tiff(bands, BIGTIFF="YES", **small),
-    _tiff(bands, compress="jpeg", photometric="YCBCR", **small),
-    _tiff(_pixels(3, 40, 40, dtype=np.uint16), compress="deflate", predictor=2, nodata=0),
-    _tiff(_pixels(3, 40, 40).astype(np.float32), compress="zstd", nodata=np.nan, **small),
+    tiff(bands), tiff(bands, compress="deflate", **small, **place), tiff(bands, compress="lzw"),
+    tiff(bands, compress="packbits", interleave="band"), tiff(bands, BIGTIFF="YES", **small),
+    tiff(bands, compress="jpeg", photometric="YCBCR", **small),
+    tiff(pixels(3, 40, 40, dtype=np.uint16), compress="deflate", predictor=2, nodata=0),
+    tiff(pixels(3, 40, 40).astype(np.float32), compress="zstd", nodata=np.nan, **small),
   ]
 
 
 def jp2s() -> list[bytes]:
   """One tile and several, lossless and not."""
-  bands = _pixels(3, 80, 70)
+  bands = pixels(3, 80, 70)
   small = {"BLOCKXSIZE": 64, "BLOCKYSIZE": 64}
   return [
-    _tiff(bands, driver="JP2OpenJPEG", **options)
+    tiff(bands, driver="JP2OpenJPEG", **options)
     for options in ({}, small, {"QUALITY": 100, "REVERSIBLE": "YES", **small})
   ]
 
@@ -128,10 +130,10 @@ def layers(suffix: str) -> list[bytes]:
 
 def masks() -> list[bytes]:
   """PNG and TIFF, bits, integers and floats."""
-  mask = (_pixels(40, 40) > 128).astype(np.uint8)
+  mask = (pixels(40, 40) > 128).astype(np.uint8)
   return [
     *_pillow("png", (Image.fromarray(mask), {}), (Image.fromarray(mask * 255).convert("1"), {})),
-    _tiff(mask), _tiff(mask.astype(np.float32), compress="deflate"), _tiff(mask.astype(np.int16)),
+    tiff(mask), tiff(mask.astype(np.float32), compress="deflate"), tiff(mask.astype(np.int16)),
   ]
 
 
