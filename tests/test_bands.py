@@ -355,3 +355,18 @@ def test_a_scene_beside_the_dem_has_nothing_known(tmp_path):
   values, known = layers(dem, half, ("slope", "curvature", "relief"))
   assert known[1:-1, :3].all() and not known[:, 6:].any()
   assert np.abs(values[known]).max() < 1e-9
+
+
+@pytest.mark.parametrize(("free", "message"), [
+  (0, "No space left on device, nothing was written"),
+  (1 << 30, r"scene\.tif could not be written: Write failed"),
+])
+def test_a_full_disk_is_said_to_be_full(files, monkeypatch, free, message):
+  def write(*_, **__):
+    raise rasterio.errors.RasterioIOError("Write failed. See previous exception for details.")
+
+  monkeypatch.setattr(rasterio.io.DatasetWriter, "write_mask", write)
+  monkeypatch.setattr(shutil, "disk_usage", lambda _: types.SimpleNamespace(free=free))
+  with pytest.raises(OSError, match=message):
+    add.add(settings(files, "ndvi", names=NAMES))
+  assert not (files.folder / "out").exists()

@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import shutil
+import types
 import xml.etree.ElementTree as ET
 
 import numpy as np
@@ -126,7 +127,7 @@ def test_a_full_disk_leaves_no_points(tmp_path, monkeypatch):
     raise pyogrio.errors.DataLayerError("full")
 
   monkeypatch.setattr(vectors, "check_count", full)
-  monkeypatch.setattr(vectors.files, "has_room", lambda _: False)
+  monkeypatch.setattr(vectors.files.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=0))
   with (
     pytest.raises(OSError, match=r"p\.gpkg") as caught,
     extreme_points.create(tmp_path / "p.gpkg", grid),

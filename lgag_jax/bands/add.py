@@ -211,4 +211,4 @@ def _write(
           raster.read(window=window)
           raster.read_masks(1, window=window)
   except (RasterioError, CPLE_BaseError) as error:
-    raise OSError(f"{target.name} could not be written: {error}") from error
+    raise files.write_error(target, error) from error

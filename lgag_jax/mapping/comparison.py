@@ -186,4 +186,4 @@ def _create(path: pathlib.Path, grid: Grid, bands: int) -> Iterator[DatasetWrite
     ) as raster:
       yield raster
   except (RasterioError, CPLE_BaseError) as error:
-    raise OSError(f"{path} could not be written (is the disk full?): {error}") from error
+    raise files.write_error(path, error) from error

@@ -126,7 +126,7 @@ def write_and_open(
         for _, window in dataset.block_windows(1):  # GDAL may not report that the disk is full.
           dataset.read(window=window)
       except (RasterioError, CPLE_BaseError) as error:
-        raise OSError(f"{final} could not be written: {error}") from error
+        raise files.write_error(final, error) from error
       finally:
         uncompressed.unlink(missing_ok=True)
         for side_file in final.parent.glob(f"{partial.name}.*"):  # GDAL's own.

@@ -1,7 +1,6 @@
 """Writes landslides as vector files: GeoPackage in the scene's coordinates, GeoJSON in WGS84."""
 
 import contextlib
-import errno
 import functools
 import hashlib
 import itertools
@@ -116,9 +115,7 @@ def beside(path: pathlib.Path) -> Iterator[pathlib.Path]:
     try:
       yield partial
     except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-      if not files.has_room(path.parent):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
-      raise OSError(errno.EIO, str(error), str(path)) from error
+      raise files.write_error(path, error) from error
     finally:
       sqlite_files.remove_side_files(partial)
 

@@ -94,9 +94,11 @@ def is_disk_full(error: BaseException) -> bool:
   return any(os.strerror(number) in str(error) for number in (errno.ENOSPC, errno.EDQUOT))
 
 
-def has_room(folder: pathlib.Path) -> bool:
-  """Returns whether the disk of a folder has any room, for a library that only says that it failed."""
-  return shutil.disk_usage(folder).free > _LITTLE_ROOM
+def write_error(path: pathlib.Path, error: Exception) -> OSError:
+  """Returns the error of a file that GDAL could not write; it seldom says that the disk is full."""
+  if shutil.disk_usage(path.parent).free > _LITTLE_ROOM:
+    return OSError(f"{path} could not be written: {error}")
+  return OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
 
 
 def require_free_space(folder: pathlib.Path, size: int, what: str) -> None:

@@ -111,8 +111,7 @@ def write_outlines(
     if info["features"] != len(corners):  # GDAL does not report that the disk is full.
       raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
   except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError) as error:
-    code = errno.EIO if files.has_room(path.parent) else errno.ENOSPC
-    raise OSError(code, f"{os.strerror(code)} ({error})", str(path)) from error
+    raise files.write_error(path, error) from error
 
 
 def _write_layer(
