@@ -105,6 +105,11 @@ def join(
   mapped = {
     block: not map_block.is_empty(records[block.name]) for block in blocks if block.name in records
   }
+  if mapped and not any(mapped.values()):
+    _LOG.warning(
+      "No block has data, so the map is empty: every pixel is nodata, under clouds or beside the "
+      "images. Check their nodata values and their cloud masks."
+    )
   earlier = _recorded_files(job.output)
   found = inventory.write(
     job.output / _POLYGONS, job.output, mapped, job.size.core, job.resolution, area, tracing

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Iterator
 
@@ -18,8 +19,10 @@ from lgag_jax.imagery import reading
 from lgag_jax.mapping import window_pipeline
 from lgag_jax.mapping.loaded_model import LoadedModel
 from lgag_jax.mapping.row_store import SavedState
-from lgag_jax.mapping.scene_job import SceneJob
+from lgag_jax.mapping.scene_job import SceneJob, value_warnings
 from lgag_jax.options.area import Area
+
+_LOG = logging.getLogger(__name__)
 
 _LARGE = (1 << 20, 1 << 20)  # An area is larger than any window.
 
@@ -58,6 +61,7 @@ class BlockNetwork:
     self._loaded, self._plan, self._size, self._dtype = loaded, plan, size, np.dtype(dtype)
     starts = range(0, size.length - size.side + 1, size.step)
     self._axis = windows.axis_at(starts, size.length, size.side)
+    self._has_warned = False
     self._scores_at = window_pipeline.compiled_scores(loaded.network, loaded.config, loaded.mesh)
 
   def map_pixels(self, name: str, pixels: BlockPixels) -> BlockMap:
@@ -79,6 +83,10 @@ class BlockNetwork:
     )
     if job.failure or not finished:
       raise job.failure or reading.ImageError(f"{name} was not mapped to its end.")
+    texts = value_warnings(job.brightest, pixels.values.dtype, loaded.config.data)
+    if texts and not self._has_warned:
+      _LOG.warning("Block %s: %s Others may be the same.", name, texts[0])
+      self._has_warned = True
     return BlockMap(rows.scores, rows.mask, tuple(job.image_scores.tolist()))
 
 

@@ -1,5 +1,7 @@
 """Chooses the bands of an image, and its cloud mask, by the keys of STAC assets, names or numbers."""
 
+import contextlib
+import math
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -57,7 +59,7 @@ def cloud_mask_of(
         f"item {item.id}: {key} is neither SCL of Sentinel-2 nor QA_PIXEL of Landsat by its name. Say "
         "which of its values count as nodata, such as --cloud_classes=2,4."
       )
-    return CloudMask(resolve(asset.href), "" if settings.cloud_classes else kinds[0])
+    return CloudMask(resolve(asset.href), kinds[0] if len(kinds) == 1 else "")
   return None
 
 
@@ -83,7 +85,14 @@ def _is_tiff(asset: pystac.Asset) -> bool:
 def _named(item: pystac.Item, name: str, resolve: Callable[[str], str]) -> Band:
   if name in item.assets:
     asset = item.assets[name]
-    return _band(asset, 1, next(iter(_entries(asset)), {}), resolve)
+    entries = _entries(asset)
+    if len(entries) > 1:
+      known = [entry.get("name") or entry.get("common_name") or "?" for entry in entries]
+      raise ValueError(
+        f"item {item.id}: the asset {name} has {len(entries)} bands: {', '.join(map(str, known))}. "
+        "Name one of them with --assets."
+      )
+    return _band(asset, 1, next(iter(entries), {}), resolve)
   matches = list(_bands_called(item, name))
   if not matches:
     known = [*item.assets, *dict.fromkeys(label for *_, labels in _all_bands(item) for label in labels)]
@@ -125,22 +134,33 @@ def _entries(asset: pystac.Asset) -> list[dict[str, Any]]:
 
 
 def _band(asset: pystac.Asset, number: int, entry: dict, resolve: Callable[[str], str]) -> Band:
-  shared = asset.extra_fields
+  item = asset.owner.properties if isinstance(asset.owner, pystac.Item) else {}
   numbers = {}
   for field, keys in (
     ("scale", ("scale", "raster:scale")), ("offset", ("offset", "raster:offset")),
     ("nodata", ("nodata",)),
   ):
-    values = [source[key] for source in (entry, shared) for key in keys if key in source]
-    numbers[field] = _number(values[0]) if values else None
+    sources = (entry, asset.extra_fields, item)
+    values = [source[key] for source in sources for key in keys if source.get(key) is not None]
+    numbers[field] = _number(values[0], field, asset) if values else None
   return Band(resolve(asset.href), number, **numbers)
 
 
-def _number(value: Any) -> float | None:
-  """Returns a number of a catalogue, in which nodata may be the text "nan"."""
-  if isinstance(value, bool) or not isinstance(value, int | float | str):
-    return None
-  try:
-    return float(value)
-  except ValueError:
-    return None
+def _number(value: Any, field: str, asset: pystac.Asset) -> float:
+  """Returns a number of a catalogue, in which nodata may be the text "nan".
+
+  Raises ValueError naming the asset: without the number its values would be wrong.
+  """
+  number = None
+  if isinstance(value, int | float | str) and not isinstance(value, bool):
+    with contextlib.suppress(ValueError, OverflowError):
+      number = float(value)
+  if number is None or (field != "nodata" and not math.isfinite(number)) or (
+    field == "scale" and number == 0
+  ):
+    name = asset.owner.id if isinstance(asset.owner, pystac.Item) else ""
+    raise ValueError(
+      f"item {name}: {asset.href[:200]!r} has the {field} {str(value)[:80]!r}, which is none. Correct "
+      "it in the catalogue."
+    )
+  return number

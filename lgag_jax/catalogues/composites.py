@@ -134,16 +134,15 @@ def _read_file(
     valid = np.ones((grid.height, grid.width), bool)
     groups: dict[float | None, list[Band]] = {}
     for band in bands:
-      nodata = raster.nodatavals[band.number - 1] if band.nodata is None else band.nodata
-      groups.setdefault(nodata, []).append(band)
+      groups.setdefault(value_types.nodata_of(raster, band), []).append(band)
     read: dict[Band, np.ndarray] = {}
     for nodata, members in groups.items():
       values, inside = _warp(raster, address, [band.number for band in members], nodata, grid)
       valid &= inside
-      read |= {
-        band: value_types.apply_scale(values[i], value_types.scale_of(raster, band, settings))
-        for i, band in enumerate(members)
-      }
+      for layer, band in zip(values, members, strict=True):
+        # GDAL warps signed bytes as int16, whose range is another one.
+        layer = layer.astype(raster.dtypes[band.number - 1], copy=False)
+        read[band] = value_types.apply_scale(layer, value_types.scale_of(raster, band, settings))
     layers = [read[band] for band in bands]
   for layer in layers:
     if np.issubdtype(layer.dtype, np.inexact):
@@ -152,13 +151,23 @@ def _read_file(
 
 
 def _read_clouds(clouds: CloudMask, grid: Grid, settings: Imagery) -> np.ndarray:
-  """Returns where clouds hide a grid, bool[H, W]. Nodata and ground outside the file are read as 0."""
+  """Returns where clouds hide a grid, bool[H, W], or may do so: at nodata and outside the file."""
   address = clouds.address
   with open_image.open_image(address, settings) as raster, opening.error_context(address, _REMEDY):
-    values = _warp(raster, address, [1], None, grid, Resampling.nearest)[0][0]
-  if not clouds.kind:
-    return np.isin(values, settings.cloud_classes)
-  return cloud_kinds.hidden(values.astype(np.int32), clouds.kind)
+    cloud_kinds.require_one_band(raster, address)
+    nodata = value_types.nodata_of(raster, Band(address))
+    pixels, inside = _warp(raster, address, [1], nodata, grid, Resampling.nearest)
+  values = cloud_kinds.whole_values(pixels[0], inside, address)
+  if not settings.cloud_classes:
+    cloud_kinds.check_values(values, clouds.kind, address)
+    return cloud_kinds.hidden(values, clouds.kind)
+  hidden = np.isin(values, (*settings.cloud_classes, cloud_kinds.UNKNOWN))
+  if nodata == 0 and not clouds.kind and hidden.all():
+    raise ImageError(
+      f"{address} declares 0 as nodata, and holds nothing else than --cloud_classes beside it: clear "
+      "ground would count as nodata. If 0 means clear: gdal_edit.py -unsetnodata."
+    )
+  return hidden
 
 
 def _warp(

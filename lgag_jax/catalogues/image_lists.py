@@ -1,5 +1,6 @@
 """Lists the images of a file, a folder, a glob, or a text file with an address in each line."""
 
+import csv
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -12,13 +13,12 @@ from shapely.geometry.base import BaseGeometry
 from lgag_jax.catalogues import addresses, open_image, value_types
 from lgag_jax.catalogues.images import Band, Image
 from lgag_jax.geo.grid import Grid
-from lgag_jax.imagery import listing, opening
+from lgag_jax.imagery import listing, opening, tables
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
 from lgag_jax.runtime import printable
 
 _LIST_SUFFIX = ".txt"
-_MAX_LIST_BYTES = 256 << 20
 _EDGE_PARTS = 16  # Of each side of a footprint: a straight side is curved in degrees.
 
 
@@ -33,14 +33,17 @@ def listed_addresses(source: str, settings: Imagery) -> list[str]:
   path = pathlib.Path(source)
   if not path.is_file():
     raise FileNotFoundError(f"--input={source}: no such file.")
-  if path.stat().st_size > _MAX_LIST_BYTES:
-    raise ValueError(f"--input={source} has more than {_MAX_LIST_BYTES >> 20} MiB: divide the list.")
-  lines = path.read_text(encoding="utf-8-sig").splitlines()
-  lines = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+  try:
+    text = tables.read_text(path)
+  except (csv.Error, UnicodeDecodeError) as error:
+    raise ValueError(f"--input={source} is not text in UTF-8: {error}. Save it as such.") from error
+  lines = [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
+  if not lines:
+    raise ValueError(f"--input={source} names no image: write one path or address a line.")
   base = str(path.absolute())
-  return list(dict.fromkeys(
-    addresses.resolve(line, base, allow_remote=settings.remote) for line in lines
-  ))
+  found = dict.fromkeys(addresses.resolve(line, base, allow_remote=settings.remote) for line in lines)
+  stored = lambda one: one if addresses.is_remote(one) else str(listing.as_stored(pathlib.Path(one)))
+  return list(dict.fromkeys(map(stored, found)))
 
 
 def read_images(found: Sequence[str], channels: int, settings: Imagery) -> list[Image]:

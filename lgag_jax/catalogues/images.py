@@ -26,7 +26,7 @@ class CloudMask:
   """A file that says where clouds hide an image."""
 
   address: str
-  kind: str  # What its values mean, as in `imagery.cloud_kinds`; "" if --cloud_classes says it.
+  kind: str  # By its name, as in `imagery.cloud_kinds`; "" if only --cloud_classes says it.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -81,11 +81,14 @@ def _is_catalogue(source: str) -> bool:
 
 
 def _refuse_filters(settings: Imagery) -> None:
-  for name in ("dates", "collections"):
-    if getattr(settings, name):
+  default = Imagery()
+  for name in ("dates", "collections", "max_cloud", "cloud_mask", "cloud_classes"):
+    if getattr(settings, name) not in (getattr(default, name), ()):
       raise ValueError(f"--{name} needs a STAC catalogue as --input: files do not state it.")
-  if settings.max_cloud < 100:
-    raise ValueError("--max_cloud needs a STAC catalogue as --input: files do not state it.")
+  if settings.composite == "least_cloud":
+    raise ValueError(
+      "--composite=least_cloud needs a STAC catalogue as --input: files do not state their clouds."
+    )
 
 
 def _from_stac(
@@ -126,12 +129,16 @@ def _from_stac(
 
 
 def _warn_of_clouds(images: Sequence[Image], settings: Imagery) -> None:
-  clouded = sum(bool(image.cloud_cover) and image.clouds is None for image in images)
+  is_asked = settings.cloud_mask != Imagery().cloud_mask  # Then unknown clouds are worth a word, too.
+  clouded = sum(
+    image.clouds is None and (is_asked if image.cloud_cover is None else image.cloud_cover != 0)
+    for image in images
+  )
   if clouded and settings.cloud_mask:
     _LOG.warning(
-      "%d of %d images have clouds (eo:cloud_cover), but no asset %s. Their clouds count as ground: "
+      "%d of %d images have clouds (eo:cloud_cover)%s, but no asset %s. Their clouds count as ground: "
       "name their cloud mask with --cloud_mask.",
-      clouded, len(images), " or ".join(settings.cloud_mask),
+      clouded, len(images), " or may have some" if is_asked else "", " or ".join(settings.cloud_mask),
     )
 
 

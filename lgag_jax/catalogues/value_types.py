@@ -1,5 +1,6 @@
 """The types of images' values: one map must not mix types that the network scales differently."""
 
+import math
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -12,6 +13,7 @@ from lgag_jax.options.area import Imagery
 Divisor = Callable[[np.dtype], float]  # Returns what the network divides values of a type by.
 
 _SCALED = np.dtype(np.float32)
+_AS_STORED = (1.0, 0.0)  # Scale and offset.
 
 
 def undivided(dtype: np.dtype) -> float:
@@ -24,17 +26,45 @@ def scale_of(
 ) -> tuple[float, float] | None:
   """Returns the scale and offset that a band's values need: the file's, or else the catalogue's.
 
-  None if the values are read as they are stored.
+  None if the values are read as they are stored. Raises ImageError if file and catalogue differ.
   """
-  scale, offset = raster.scales[band.number - 1], raster.offsets[band.number - 1]
-  if (scale, offset) == (1.0, 0.0):
-    scale, offset = band.scale or 1.0, band.offset or 0.0
-  return None if settings.values == "raw" or (scale, offset) == (1.0, 0.0) else (scale, offset)
+  if settings.values == "raw":
+    return None
+  own = raster.scales[band.number - 1], raster.offsets[band.number - 1]
+  said = 1.0 if band.scale is None else band.scale, band.offset or 0.0
+  if own != _AS_STORED and (band.scale, band.offset) != (None, None) and not np.allclose(own, said):
+    raise ImageError(
+      f"{band.address} has the scale {own[0]:g} and the offset {own[1]:g}, but its catalogue says "
+      f"{said[0]:g} and {said[1]:g}: correct one of them, or read values as they are stored with "
+      "--values=raw."
+    )
+  scale = said if own == _AS_STORED else own
+  return None if scale == _AS_STORED else scale
 
 
 def apply_scale(values: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
   """Returns values with a scale and offset as float32; without one, as they are."""
   return values if scale is None else (values * np.float64(scale[0]) + scale[1]).astype(_SCALED)
+
+
+def nodata_of(raster: rasterio.DatasetReader, band: Band) -> float | None:
+  """Returns the nodata value of a band: the catalogue's, or else the file's.
+
+  One that the type of the band cannot hold, such as -9999 of bytes, is none: no pixel has it, and GDAL
+  would read the band in another type.
+  """
+  dtype = np.dtype(raster.dtypes[band.number - 1])
+  for value in (band.nodata, raster.nodatavals[band.number - 1]):
+    if value is not None and _holds(dtype, value):
+      return value
+  return None
+
+
+def _holds(dtype: np.dtype, value: float) -> bool:
+  if np.issubdtype(dtype, np.inexact):
+    return not math.isfinite(value) or abs(value) <= np.finfo(dtype).max
+  limits = np.iinfo(dtype)
+  return value == np.floor(value) and limits.min <= value <= limits.max
 
 
 def type_as_read(raster: rasterio.DatasetReader, band: Band, settings: Imagery) -> np.dtype:

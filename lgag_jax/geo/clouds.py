@@ -14,7 +14,7 @@ import numpy as np
 import pyproj
 import rasterio.warp
 from affine import Affine
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.windows import Window
 
 from lgag_jax.geo import crs_relation, scene_files
@@ -119,17 +119,7 @@ class Clouds:
   def _read(self, window: Window) -> np.ndarray:
     """Returns a window of the file, i32[h, w]; raises ImageError for values that no cloud mask has."""
     pixels, valid = self._file.read(window)
-    values = pixels[..., 0]
-    known = values[valid]
-    invalid = known[(known < 0) | (known > cloud_kinds.LARGEST) | (known != np.floor(known))]
-    if invalid.size:
-      raise ImageError(
-        f"--clouds={self._file.path} holds {invalid[0]:.10g}, but a cloud mask holds whole numbers "
-        f"from 0 to {cloud_kinds.LARGEST}. Name the file of classes or bits, not one of probabilities."
-      )
-    values = values.astype(np.int32)
-    values[~valid] = UNKNOWN
-    return values
+    return cloud_kinds.whole_values(pixels[..., 0], valid, f"--clouds={self._file.path}")
 
 
 _covers: dict[tuple, Cover] = {}  # Measured once, although a run opens a scene several times.
@@ -162,12 +152,7 @@ def open_clouds(
 def _band(path: pathlib.Path) -> tuple[str, float | None]:
   """Returns the description and the nodata value of a file's only band; raises ImageError."""
   with open_scene_raster(path) as raster, opening.error_context(path):
-    bands = [kind for kind in raster.colorinterp if kind != ColorInterp.alpha]
-    if len(bands) != 1:
-      raise ImageError(
-        f"--clouds={path} has {len(bands)} bands, but a cloud mask has one. If band 1 holds the "
-        "classes: gdal_translate -b 1 in.tif clouds.tif"
-      )
+    cloud_kinds.require_one_band(raster, f"--clouds={path}")
     declared = dict(side_files.read_notes(path).nodata).get(1, raster.nodata)
     return raster.descriptions[0] or "", declared
 

@@ -7,8 +7,10 @@ import pathlib
 import re
 
 import numpy as np
+from rasterio.enums import ColorInterp
 
 from lgag_jax.imagery.opening import ImageError
+from lgag_jax.imagery.orientation import Raster
 
 UNKNOWN = -1  # Stands for a pixel without a value: nodata, or outside the file.
 LARGEST = (1 << 16) - 1
@@ -54,6 +56,47 @@ def unknown(values: np.ndarray, kind: str) -> np.ndarray:
 def hidden(values: np.ndarray, kind: str) -> np.ndarray:
   """Returns where values, i32 of any shape, mean clouds, or do not tell."""
   return clouded(values, kind) | unknown(values, kind)
+
+
+def require_one_band(raster: Raster, path: pathlib.Path | str) -> None:
+  """Raises ImageError naming a file of several bands, of which one is no alpha band."""
+  bands = [kind for kind in raster.colorinterp if kind != ColorInterp.alpha]
+  if len(bands) != 1:
+    raise ImageError(
+      f"{path} has {len(bands)} bands, but a cloud mask has one. If band 1 holds the "
+      "classes: gdal_translate -b 1 in.tif clouds.tif"
+    )
+
+
+def whole_values(pixels: np.ndarray, valid: np.ndarray, path: pathlib.Path | str) -> np.ndarray:
+  """Returns a file's pixels as i32 of their shape, `UNKNOWN` where they are not valid.
+
+  Raises ImageError naming a file with values that no cloud mask has.
+  """
+  known = pixels[valid]
+  invalid = known[~((known >= 0) & (known <= LARGEST) & (known == np.floor(known)))]
+  if invalid.size:
+    raise ImageError(
+      f"{path} holds {invalid[0]:.10g}, but a cloud mask holds whole numbers "
+      f"from 0 to {LARGEST}. Name the file of classes or bits, not one of probabilities."
+    )
+  values = np.full(pixels.shape, UNKNOWN, np.int32)
+  values[valid] = known
+  return values
+
+
+def check_values(values: np.ndarray, kind: str, path: pathlib.Path | str) -> None:
+  """Raises ImageError naming a file whose name says "scl" or "qa_pixel", but not its values i32[h, w].
+
+  The confidence of cloud is never 0 in a measured pixel of QA_PIXEL.
+  """
+  measured = values[~unknown(values, kind)]
+  wrong = measured > _SCL_LARGEST if kind == "scl" else measured < 1 << min(_QA_CONFIDENCES)
+  if wrong.any():
+    raise ImageError(
+      f"{path} holds {measured[wrong][0]}, so it is not {NAMES[kind]}, as its name says. Say which of "
+      "its values count as nodata, such as --cloud_classes=2,4, or do without it (--cloud_mask=)."
+    )
 
 
 def named(text: str) -> list[str]:

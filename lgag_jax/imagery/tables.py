@@ -34,7 +34,7 @@ def read_table(path: pathlib.Path, required: tuple[str, ...]) -> list[Line]:
   as a whole.
   """
   try:
-    rows = _rows(path, _text(path))
+    rows = _rows(path, read_text(path))
   except (csv.Error, UnicodeDecodeError) as error:
     raise ValueError(
       f"{path} is not a comma-separated table in UTF-8: {error}. Save it as one."
@@ -66,7 +66,8 @@ def _content(cell: str) -> str:
   return cell[1:] if cell[:1] == "'" and _FORMULA.match(cell[1:]) else cell
 
 
-def _text(path: pathlib.Path) -> str:
+def read_text(path: pathlib.Path) -> str:
+  """Returns a text in UTF-8 or marked UTF-16; raises ValueError for another one or a large one."""
   if path.exists() and not path.is_file():  # A pipe would block.
     raise ValueError(f"{path} is not a regular file. Remove or restore it.")
   if (size := path.stat().st_size) > _MAX_BYTES:
