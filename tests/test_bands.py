@@ -337,6 +337,27 @@ def test_the_scale_of_training_knows_what_was_added(tmp_path):
       check((*bands[:3], text))
 
 
+@pytest.mark.parametrize(("data", "written", "fits"), [
+  ({}, "255", True), ({}, "10000", False), ({"max_value": 10000.0}, "10000", True),
+  ({"max_value": 10000.0}, "255", False), ({"normalise": "train"}, "10000", True),
+])
+def test_training_divides_added_bands_as_they_were_written(tmp_path, data, written, fits):
+  path, pixels = added(tmp_path / "a.tif", "", "", "", "slope"), np.zeros((64, 64, 4), np.uint8)
+  with rasterio.open(path, "r+") as raster:
+    raster.update_tags(4, **{band_notes.FULL_SCALE: written})
+  examples = types.SimpleNamespace(
+    ids=["a"], read_valid_pixels=lambda index: (pixels, pixels[..., 0] == 0),
+    files=lambda index: (path, None))
+  config = Config(data=DataConfig(channels=4, **data))
+  if fits:
+    assert any(scale.training_scale(examples, config).bands)
+    return
+  needed = data.get("max_value", 255)
+  pattern = rf"a\.tif holds 'slope' as band 4, but .*--max_value={needed:g}, or .*max_value={written}"
+  with pytest.raises(ImageError, match=pattern):
+    scale.training_scale(examples, config)
+
+
 def test_grids_of_other_systems_meet_at_the_date_line(tmp_path):
   crs, place, steps = _DEMS["date line"]
   grid = centred(crs, place, steps, 400)

@@ -31,7 +31,7 @@ class Quantity:
     text = f"{self.name}, {self.low:g} to {self.high:g}{unit} as 0 to {full_scale:g}"
     return BandNotes(text, tags={
       band_notes.QUANTITY: self.name, "LGAG_LOW": f"{self.low:g}", "LGAG_HIGH": f"{self.high:g}",
-      "LGAG_UNIT": self.unit, "LGAG_FULL_SCALE": f"{full_scale:g}",
+      "LGAG_UNIT": self.unit, band_notes.FULL_SCALE: f"{full_scale:g}",
     })
 
 

@@ -69,9 +69,9 @@ def training_scale(examples: Examples, config: Config) -> Scale:
   """Returns the scale of training images, from a sample of them, as they are read.
 
   An example may be a part of its file, or have no file: only the pixels that are read tell its size.
-  Raises ImageError if lgag has added different bands to images of the sample.
+  Raises ImageError if lgag has added different bands to images of the sample, or for another scale.
   """
-  sides, gsds, notes = [], [], {}
+  sides, gsds, notes, dtypes = [], [], {}, {}
   for index in range(0, len(examples.ids), max(1, len(examples.ids) // _SAMPLES)):
     with contextlib.suppress(reading.ImageError):
       height, width = examples.read_valid_pixels(index)[0].shape[:2]
@@ -80,6 +80,7 @@ def training_scale(examples: Examples, config: Config) -> Scale:
         with reading.open_raster(path) as raster, opening.error_context(path):
           gsds.append(grid_of(raster, path).gsd())
           notes[path] = band_notes.read(raster, range(1, raster.count + 1))
+          dtypes[path] = raster.dtypes
   side = round(statistics.median(sides)) if sides else config.data.tile_size or config.data.image_size
   known = [gsd for gsd in gsds if gsd]
   gsd = config.data.gsd or (statistics.median(known) if known else None)
@@ -87,6 +88,7 @@ def training_scale(examples: Examples, config: Config) -> Scale:
   bands = band_notes.texts(notes[first]) if first else ()
   for path, own in notes.items():
     band_notes.check(path, own, bands, f"{first} has")
+    band_notes.check_full_scale(path, own, dtypes[path], config.data)
   return Scale(side, gsd, bands if any(bands) else ())
 
 

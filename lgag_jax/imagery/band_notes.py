@@ -5,10 +5,15 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from lgag_jax.config import DataConfig
+from lgag_jax.imagery import scaling
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.imagery.orientation import Raster
 
 QUANTITY = "LGAG_QUANTITY"  # The tag of each band that --mode=bands has added.
+FULL_SCALE = "LGAG_FULL_SCALE"  # The value that stands for the upper end of the band's range.
 _OWN = "LGAG_"
 
 
@@ -64,4 +69,21 @@ def check(path: pathlib.Path, notes: Sequence[BandNotes], expected: Sequence[str
         f"{path} has {own or 'a band of unknown meaning'!r} as band {band}, but {whose} "
         f"{other or 'another one'!r}. Add the same bands in the same order (--mode=bands), or choose "
         "with --bands."
+      )
+
+
+def check_full_scale(
+  path: pathlib.Path, notes: Sequence[BandNotes], dtypes: Sequence[str], config: DataConfig
+) -> None:
+  """Raises ImageError naming an image whose added bands were written for another full scale.
+
+  The network divides all bands by the same number, so that such a band would be almost 0 or above 1.
+  `dtypes` are the bands' types.
+  """
+  for band, (own, dtype) in enumerate(zip(notes, dtypes, strict=True), 1):
+    scale = f"{scaling.full_scale(np.dtype(dtype), config):g}"
+    if config.normalise == "trunk" and (written := own.tags.get(FULL_SCALE, scale)) != scale:
+      raise ImageError(
+        f"{path} holds {own.text!r} as band {band}, but training divides its values by {scale}: run "
+        f"--mode=bands again with --max_value={scale}, or train with data.max_value={written}."
       )
