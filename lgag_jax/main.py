@@ -29,8 +29,9 @@ def main(argv: list[str]) -> None:
 
   Exit codes: 0 for success. 1 for an invalid setting, file or input, or an error of a library, with a
   message of one line. 143 when SIGTERM stopped a training, evaluation, prediction or export in order.
-  The doctor returns 2 if its worst finding is a warning and 1 if it is an error. Prediction and mapping
-  return 2 if they skipped images or blocks. Ctrl-C ends the process by its signal (130 in shells).
+  The doctor returns 2 if its worst finding is a warning and 1 if it is an error. Prediction, evaluation
+  of scenes and mapping return 2 if they skipped images or blocks. Ctrl-C ends the process by its signal
+  (130 in shells).
   """
   if len(argv) > 1:
     sys.exit(user_paths.not_a_flag(argv[1]))
@@ -109,13 +110,15 @@ def _evaluate(workdir: pathlib.Path, options=None, references=None) -> None:
 
   if options is None or references is None:
     loop.evaluate_workdir(workdir)
-    table, page = workdir / "eval" / "validation.md", ""
+    table, page, unmapped = workdir / "eval" / "validation.md", "", []
   else:
     output = pathlib.Path(_FLAGS.output)
-    judge.evaluate(workdir, _FLAGS.input, output, options, references)
+    unmapped = judge.evaluate(workdir, _FLAGS.input, output, options, references)["unmapped"]
     table, page = output / "eval" / "scenes.md", f"\nPage: {output}/report.html"
   if processes.is_first():
     print(f"{table.read_text()}{page}")
+  if unmapped:  # Named in the table, in the log and on the page.
+    sys.exit(2)
 
 
 def _train(workdir: pathlib.Path, config) -> None:

@@ -9,10 +9,12 @@ import pytest
 import rasterio
 import scipy.ndimage
 import shapely
+from absl.testing import flagsaver
 from affine import Affine
 from PIL import Image
 from rasterio.crs import CRS
 
+from lgag_jax import main
 from lgag_jax.config import Config, DataConfig
 from lgag_jax.evaluation import metrics
 from lgag_jax.geo import placement, scale
@@ -366,3 +368,26 @@ def test_an_unknown_area_is_not_zero_square_metres(tmp_path):
   assert (objects["landslides"], objects["detected"]) == (1, 1)
   text = (tmp_path / "maps" / "eval" / "scenes.md").read_text()
   assert "1 (area unknown) | 1 (area unknown) | 0 (0 m²) | 1 (area unknown)" in text
+
+
+@pytest.mark.parametrize("reasons", [{}, {"/b.tif": "/b.tif is <i>damaged</i>."}])
+def test_a_scene_that_could_not_be_mapped_is_no_success(tmp_path, monkeypatch, reasons):
+  output, options, config = tmp_path / "maps", Options(min_area=0), config_of(("slide",))
+  scene = write_raster(tmp_path / "a.tif", np.full((3, 40, 40), 90, np.uint8))
+  mask = np.pad(np.ones((4, 4), np.uint8), 18)
+  plan = write_map(scene, output, mask[..., None] * np.float32(0.8), mask, options, config)
+  reference = write_raster(tmp_path / "reference.tif", mask)
+  result = predict.MappingResult([], [plan], config, 7, [0.5], reasons)
+  content = judge.evaluate_maps(result, {scene: reference}, output, options, References(labels="r"))
+  assert content["unmapped"] == [*reasons.values()] and len(content["scenes"]) == 1
+  text = (output / "eval" / "scenes.md").read_text()
+  assert text.count("Not mapped, and so not evaluated: /b.tif is &lt;i&gt;damaged") == len(reasons)
+  monkeypatch.setattr(judge, "evaluate", lambda *_: content)
+  with flagsaver.flagsaver():
+    main._FLAGS(["lgag", f"--output={output}", "--input=in"])
+    if not reasons:
+      main._evaluate(tmp_path, options, References(labels="r"))
+      return
+    with pytest.raises(SystemExit) as ended:
+      main._evaluate(tmp_path, options, References(labels="r"))
+  assert ended.value.code == 2

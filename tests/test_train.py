@@ -246,6 +246,8 @@ def test_prediction_maps_a_folder_and_names_what_it_left_out(trained, image_fold
   assert before == {path: path.stat().st_mtime_ns for path in before}
   assert result["pixels"] == {"judged": 19 * 64 * 64, "no_data": 0, "unknown": 0}
   assert len(result["left_out"]) == 4 and len(result["scenes"]) == 19
+  (unmapped,) = result["unmapped"]
+  assert "broken.png" in unmapped and unmapped in (tmp_path / "out/eval/scenes.md").read_text()
   page = (tmp_path / "out" / "report.html").read_text()
   before_references, _ = page.split("<h2>Compared with references</h2>")
   assert "broken.png" in before_references

@@ -196,9 +196,9 @@ def evaluate_maps(
       _object_figures(of_unit, c, reference_options, unit) for unit, of_unit in pooled_by_unit.items()
     ]
   content = {
-    "step": result.step, "threshold_rule": result.threshold_rule,
-    "probability": options.probability, "min_overlap": reference_options.min_overlap,
-    "pixels": _pixel_counts(pooled.pixels), "classes": classes, "scenes": scenes, "left_out": skipped,
+    "step": result.step, "threshold_rule": result.threshold_rule, "probability": options.probability,
+    "min_overlap": reference_options.min_overlap, "pixels": _pixel_counts(pooled.pixels),
+    "classes": classes, "scenes": scenes, "left_out": skipped, "unmapped": [*result.skipped.values()],
   }
   files.write_json(output / "eval" / "scenes.json", content)
   files.write_text(output / "eval" / "scenes.md", scene_tables.markdown(content))
