@@ -107,11 +107,13 @@ def test_names_and_the_flag_tell_what_values_do_not(tmp_path, values, name, aske
 @pytest.mark.parametrize(("values", "name", "asked", "message"), [
   ((0, 1, 4), "x", "auto", r"What is --clouds=.*x\.tif\?.*values 0, 1, 4, .*--cloud_kind=scl \("),
   ((0, 1), "scl", "auto", r"--cloud_kind=mask \(a mask.* or --cloud_kind=scl"),
-  ((0, 5), "qa_pixel", "auto", r"--cloud_kind=scl.* or --cloud_kind=qa_pixel"),
-  ((0, 255), "x", "auto", r"0, 255, .*Say what it is: --cloud_kind=qa_pixel .*1 for cloud and 0 for"),
+  ((0, 5), "qa_pixel", "auto", r"Say what it is: --cloud_kind=scl \(.*\(SCL\)\)\. Of any other"),
+  ((0, 1, 322), "qa", "auto", r"Say what it is: --cloud_kind=qa_pixel \("),
+  ((0, 255), "x", "auto", r"0, 255, which does not tell\. Of any other .*1 for cloud and 0 for"),
+  ((0, 4, 9), "x", "qa_pixel", r"not a QA_PIXEL of Landsat, whose values are 0, 1 and from 256"),
   (tuple(range(0, 101)), "x", "auto", r"6, 7 and 93 more"),
   ((322, 324, 352), "pixel_qa", "auto", r"What is"),  # Of Collection 1, whose bits mean other things.
-  ((0, 12), "x", "scl", r"holds the values 0, 12, so it is not a scene classification.*value is 11"),
+  ((0, 12), "x", "scl", r"holds the values 0, 12, so it is not a scene classification.* 0 to 11:"),
   ((0, 1, 2), "x", "mask", r"correct --cloud_kind=mask"),
   ((0,), "QA_PIXEL", "auto", r"only the value 0, .*--cloud_kind=qa_pixel"),
 ])

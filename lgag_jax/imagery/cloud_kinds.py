@@ -18,6 +18,7 @@ NAMES = {
   "scl": "a scene classification of Sentinel-2 (SCL)", "qa_pixel": "a QA_PIXEL of Landsat",
   "mask": "a mask in which 1 is cloud",
 }
+_RANGES = {"mask": "0 and 1", "scl": "0 to 11", "qa_pixel": "0, 1 and from 256 on"}
 SCL_NO_DATA = 0
 SCL_CLOUDED = (1, 3, 8, 9, 10)  # Saturated, cloud shadow, medium and high clouds, cirrus.
 _SCL_LARGEST = 11
@@ -86,15 +87,11 @@ def whole_values(pixels: np.ndarray, valid: np.ndarray, path: pathlib.Path | str
 
 
 def check_values(values: np.ndarray, kind: str, path: pathlib.Path | str) -> None:
-  """Raises ImageError naming a file whose name says "scl" or "qa_pixel", but not its values i32[h, w].
-
-  The confidence of cloud is never 0 in a measured pixel of QA_PIXEL.
-  """
-  measured = values[~unknown(values, kind)]
-  wrong = measured > _SCL_LARGEST if kind == "scl" else measured < 1 << min(_QA_CONFIDENCES)
-  if wrong.any():
+  """Raises ImageError naming a file whose name says a kind, but not its values, i32 of any shape."""
+  wrong = values[_are_foreign(values, kind)]
+  if wrong.size:
     raise ImageError(
-      f"{path} holds {measured[wrong][0]}, so it is not {NAMES[kind]}, as its name says. Say which of "
+      f"{path} holds {wrong[0]}, so it is not {NAMES[kind]}, as its name says. Say which of "
       "its values count as nodata, such as --cloud_classes=2,4, or do without it (--cloud_mask=)."
     )
 
@@ -114,11 +111,10 @@ def kind_of(
   ImageError if the values are not of the kind that was asked for, or could be of two kinds.
   """
   if asked != "auto":
-    largest = {"scl": _SCL_LARGEST, "qa_pixel": LARGEST, "mask": 1}[asked]
-    if values.max() > largest:
+    if _are_foreign(values, asked).any():
       raise ImageError(
-        f"--clouds={path} holds {_shown(values)}, so it is not {NAMES[asked]}, whose largest value is "
-        f"{largest}: correct --cloud_kind={asked}. {_remedy(path)}"
+        f"--clouds={path} holds {_shown(values)}, so it is not {NAMES[asked]}, whose values are "
+        f"{_RANGES[asked]}: correct --cloud_kind={asked}. {_remedy(path)}"
       )
     return asked
   names = named(f"{path.stem} {description}")
@@ -131,13 +127,24 @@ def kind_of(
     return "scl"
   if not is_scl and names in ([], ["qa_pixel"]) and _are_qa_pixel(values):
     return "qa_pixel"
-  fits = {"mask": is_mask, "scl": is_scl, "qa_pixel": not is_scl or may_be_fill or "qa_pixel" in names}
-  possible = [kind for kind, fit in fits.items() if fit]
+  possible = [kind for kind in _RANGES if not _are_foreign(values, kind).any()]
+  if is_mask and not may_be_fill and "qa_pixel" not in names:
+    possible.remove("qa_pixel")
   choices = " or ".join(f"--cloud_kind={kind} ({NAMES[kind]})" for kind in possible)
+  asks = f"Say what it is: {choices}. " if choices else ""
   raise ImageError(
-    f"What is --clouds={path}? It holds {_shown(values)}, which does not tell. "
-    f"Say what it is: {choices}. {_remedy(path)}"
+    f"What is --clouds={path}? It holds {_shown(values)}, which does not tell. {asks}{_remedy(path)}"
   )
+
+
+def _are_foreign(values: np.ndarray, kind: str) -> np.ndarray:
+  """Returns bool of the shape of values: which ones a file of a kind cannot have.
+
+  The confidence of cloud, from bit 8 on, is never 0 in a measured pixel of QA_PIXEL.
+  """
+  if kind == "qa_pixel":
+    return (values > _QA_FILL) & (values < 1 << min(_QA_CONFIDENCES))
+  return values > (_SCL_LARGEST if kind == "scl" else 1)
 
 
 def _are_qa_pixel(values: np.ndarray) -> bool:
