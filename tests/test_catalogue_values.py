@@ -1,5 +1,7 @@
 """What a catalogue says of values and clouds is applied, or refused; lists are read in full."""
 
+import dataclasses
+import json
 import unicodedata
 
 import numpy as np
@@ -7,7 +9,7 @@ import pytest
 import rasterio
 from affine import Affine
 
-from lgag_jax.catalogues import composites, search
+from lgag_jax.catalogues import addresses, areas, composites, search
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
 from tests import area_data
@@ -158,3 +160,46 @@ def test_files_have_no_cloud_masks(tmp_path, settings, flag):
   assert len(search.find_images(str(path), None, 3, Imagery(cloud_mask=()))) == 1
   with pytest.raises(ValueError, match=f"{flag}.* needs a STAC catalogue"):
     search.find_images(str(path), None, 3, Imagery(**settings))
+
+
+@pytest.mark.parametrize(("name", "written"), [
+  ("a b", "./a%20b.tif"), ("a%20b", "./a%20b.tif"), ("a#b?c", "a%23b%3Fc.tif"), ("é", "./e\u0301.tif"),
+  ("é", "%C3%A9.tif"),
+])
+def test_addresses_in_a_catalogue_may_be_written_as_urls(tmp_path, name, written):
+  made = one_file(tmp_path, name, ARRAY)
+  made.assets["image"].href, made.id = written, "a"
+  np.testing.assert_array_equal(composite(tmp_path, [made])[0], ARRAY)
+
+
+@pytest.mark.parametrize("address", ["%2Fvsicurl/x.tif", "/%76simem/x.tif"])
+def test_an_address_written_as_a_url_is_no_way_around(tmp_path, address):
+  with pytest.raises(addresses.AddressError, match="not a plain file"):
+    addresses.resolve(address, str(tmp_path / "a.json"), allow_remote=False)
+
+
+@pytest.mark.parametrize(("moved", "beside", "refused"), [(0, 0, 0), (5000, 0, 1), (0, 5000, 0)])
+def test_an_outline_that_hides_its_image_is_named(tmp_path, moved, beside, refused):
+  """Blocks are planned where the outline is."""
+  made = one_file(tmp_path, "a", ARRAY)
+  other = one_file(tmp_path, "b", ARRAY, west=WEST + moved)
+  made.geometry = other.geometry
+  grid = dataclasses.replace(
+    HERE, transform=Affine.translation(moved + beside, 0) @ HERE.transform)
+  if refused:
+    with pytest.raises(ImageError, match=r"a\.tif does not lie where .*a.json says.*longitude, lat"):
+      composite(tmp_path, [made], grid=grid)
+    return
+  assert composite(tmp_path, [made], grid=grid)[1].all() == (not beside)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_an_area_is_read_as_editors_write_it(tmp_path, encoding):
+  square = {"type": "Polygon", "coordinates": [[[86, 27], [87, 27], [87, 28], [86, 28], [86, 27]]]}
+  path = tmp_path / "area.geojson"
+  path.write_bytes(json.dumps(square).encode(encoding))
+  assert areas.read_area(path).bounds == (86, 27, 87, 28)
+  features = [{"type": "Feature", "geometry": one} for one in (square, None)]
+  path.write_bytes(json.dumps({"type": "FeatureCollection", "features": features}).encode(encoding))
+  with pytest.raises(ValueError, match=r"area\.geojson .*a feature has no geometry"):
+    areas.read_area(path)

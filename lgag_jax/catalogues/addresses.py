@@ -11,6 +11,8 @@ import urllib.parse
 
 from urllib3.util import parse_url
 
+from lgag_jax.imagery import listing
+
 SCHEMES = ("http", "https", "s3")
 _MAX_LENGTH = 8192
 _HOST = re.compile(r"(\[[^@\]]*\]|[^:@]*)(:\d*)?")  # With a port, but no name and no password.
@@ -26,7 +28,7 @@ def is_remote(address: str) -> bool:
 
 
 def resolve(address: str, base: str, *, allow_remote: bool) -> str:
-  """Returns the absolute address of what the file `base` names; a local one is a path.
+  """Returns the absolute address of what the file `base` names; a local one is a path as on the disk.
 
   Raises AddressError for an address that only GDAL knows (/vsi...), for one at a server unless
   `allow_remote`, for one with a password, and for a local path in a remote file.
@@ -52,10 +54,12 @@ def resolve(address: str, base: str, *, allow_remote: bool) -> str:
     raise AddressError(
       f"{base} names {address[:200]}: lgag reads local files and the schemes {', '.join(SCHEMES)}."
     )
-  path = (pathlib.Path(base).parent / address).absolute()
-  if any(re.match("/+vsi", name) for name in (address, str(path))):
+  paths = [
+    (pathlib.Path(base).parent / name).absolute() for name in (address, urllib.parse.unquote(address))]
+  if any(re.match("/+vsi", name) for name in (address, *map(str, paths))):
     raise AddressError(f"{base} names {address[:200]!r}, which is not a plain file. Name its path.")
-  return str(path)
+  path, unquoted = map(listing.as_stored, paths)  # A blank may be written as %20, as in a URL.
+  return str(unquoted if unquoted.exists() and not path.exists() else path)
 
 
 def identity(address: str) -> str:

@@ -1,5 +1,6 @@
 """Reads the area to map from GeoJSON, as nothing but shapes."""
 
+import json
 import logging
 import pathlib
 from typing import Any
@@ -31,14 +32,17 @@ def read_area(path: pathlib.Path) -> BaseGeometry:
     raise FileNotFoundError(f"--area={path}: no such file.")
   if path.stat().st_size > _MAX_BYTES:
     raise ValueError(f"--area={path} has more than {_MAX_BYTES >> 20} MiB: simplify its polygons.")
-  content = files.read_json(path)
+  try:
+    content = json.loads(files.read_regular(path))  # In any UTF, also with a mark.
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"--area={path} is not valid JSON: {error}. Save it as GeoJSON.") from error
   try:
     crs = content.get("crs")
     if crs and crs["properties"]["name"] not in _WGS84:
       raise ValueError(f"its CRS is {str(crs['properties']['name'])[:80]}")
     geometries = _geometries(content)
-    if not geometries:
-      raise ValueError("it holds no feature")
+    if None in geometries or not geometries:
+      raise ValueError("a feature has no geometry" if geometries else "it holds no feature")
     west, south, east, north = shapely.total_bounds([shapely.geometry.shape(g) for g in geometries])
     area = shapely.union_all([polygon_of(g, keeps_wide=True) for g in geometries])
   except UNREADABLE as error:

@@ -71,8 +71,8 @@ def _only_image(item: pystac.Item) -> pystac.Asset:
   key = _DEFAULT_KEY if _DEFAULT_KEY in images else next(iter(images), "")
   if not images or (len(images) > 1 and key != _DEFAULT_KEY):
     raise ValueError(
-      f"item {item.id} has {len(images)} images: {', '.join(map(str, item.assets))}. Name the model's "
-      "bands, such as --assets=red,green,blue."
+      f"item {item.id} has {len(images)} GeoTIFFs among its assets {', '.join(map(str, item.assets))}. "
+      "Name the model's bands, such as --assets=red,green,blue."
     )
   return images[key]
 

@@ -13,7 +13,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 
-from lgag_jax.catalogues import missing_pixels, open_image, value_types
+from lgag_jax.catalogues import image_lists, missing_pixels, open_image, value_types
 from lgag_jax.catalogues.images import Band, CloudMask, Image
 from lgag_jax.catalogues.value_types import Divisor
 from lgag_jax.geo import crs_relation
@@ -109,7 +109,7 @@ def read_image(
   layers, valid = {}, np.ones((grid.height, grid.width), bool)
   for address, positions in by_file.items():
     bands = [image.bands[position] for position in positions]
-    read = functools.partial(_read_file, address, bands, grid, settings)
+    read = functools.partial(_read_file, address, bands, grid, settings, image)
     values, inside = open_image.repeated(read, address, settings)
     layers |= dict(zip(positions, values, strict=True))
     valid &= inside
@@ -124,7 +124,7 @@ def read_image(
 
 
 def _read_file(
-  address: str, bands: list[Band], grid: Grid, settings: Imagery
+  address: str, bands: list[Band], grid: Grid, settings: Imagery, image: Image
 ) -> tuple[list[np.ndarray], np.ndarray]:
   """Returns the values of a file's bands on a grid, [H, W] each, and where all are valid."""
   with open_image.open_image(address, settings) as raster, opening.error_context(address, _REMEDY):
@@ -144,6 +144,12 @@ def _read_file(
         layer = layer.astype(raster.dtypes[band.number - 1], copy=False)
         read[band] = value_types.apply_scale(layer, value_types.scale_of(raster, band, settings))
     layers = [read[band] for band in bands]
+    # Blocks are chosen by the outlines of a catalogue, so that another one would hide an image.
+    if not valid.any() and image_lists.footprint_of(raster, address).disjoint(image.footprint):
+      raise ImageError(
+        f"{address} does not lie where {image.label} says: its outline is elsewhere. Correct the "
+        "geometry of the item; each of its points is longitude, latitude."
+      )
   for layer in layers:
     if np.issubdtype(layer.dtype, np.inexact):
       valid &= np.isfinite(layer)

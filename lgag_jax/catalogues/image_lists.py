@@ -41,9 +41,9 @@ def listed_addresses(source: str, settings: Imagery) -> list[str]:
   if not lines:
     raise ValueError(f"--input={source} names no image: write one path or address a line.")
   base = str(path.absolute())
-  found = dict.fromkeys(addresses.resolve(line, base, allow_remote=settings.remote) for line in lines)
-  stored = lambda one: one if addresses.is_remote(one) else str(listing.as_stored(pathlib.Path(one)))
-  return list(dict.fromkeys(map(stored, found)))
+  return list(dict.fromkeys(
+    addresses.resolve(line, base, allow_remote=settings.remote) for line in lines
+  ))
 
 
 def read_images(found: Sequence[str], channels: int, settings: Imagery) -> list[Image]:
@@ -61,7 +61,7 @@ def _read(address: str, channels: int, settings: Imagery) -> Image:
   def read() -> tuple[tuple[Band, ...], tuple[np.dtype, ...], BaseGeometry]:
     with open_image.open_image(address, settings) as raster, opening.error_context(address):
       bands = tuple(Band(address, number) for number in _numbers(raster, address, channels, settings))
-      footprint = _footprint(raster, address)
+      footprint = footprint_of(raster, address)
       return bands, tuple(value_types.type_as_read(raster, band, settings) for band in bands), footprint
 
   bands, types, footprint = open_image.repeated(read, address, settings)
@@ -86,8 +86,8 @@ def _numbers(
   return tuple(known[name] for name in names)
 
 
-def _footprint(raster: rasterio.DatasetReader, address: str) -> BaseGeometry:
-  """Returns a raster's outline in longitude and latitude."""
+def footprint_of(raster: rasterio.DatasetReader, address: str) -> BaseGeometry:
+  """Returns a raster's outline in longitude and latitude; raises ImageError for one without a place."""
   grid = Grid.from_raster(raster, pathlib.Path(address))
   transformer = grid.to_wgs84()
   if transformer is None or grid.transform.is_identity:
