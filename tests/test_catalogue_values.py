@@ -52,6 +52,18 @@ def test_what_an_item_says_of_all_its_assets_counts(tmp_path):
   np.testing.assert_array_equal(pixels[valid], ARRAY[valid] * 0.5)
 
 
+@pytest.mark.parametrize(("said", "offset"), [
+  ({}, -0.1), ({"earthsearch:boa_offset_applied": False}, -0.1),
+  ({"earthsearch:boa_offset_applied": True}, 0.0), ({"sentinel:boa_offset_applied": True}, 0.0),
+])
+def test_an_offset_that_is_applied_is_not_applied_again(tmp_path, said, offset):
+  """Items of Earth Search state the offset in both cases."""
+  array = values(3, dtype=np.uint16) * 50
+  made = one_file(tmp_path, "a", array, bands={"image": [{"scale": 1e-4, "offset": -0.1}] * 3})
+  made.properties |= said
+  np.testing.assert_allclose(composite(tmp_path, [made])[0], array * 1e-4 + offset, atol=1e-6)
+
+
 @pytest.mark.parametrize(("said", "message"), [
   ({"scale": "abc"}, "the scale 'abc'"), ({"scale": 0}, "the scale '0'"),
   ({"offset": float("nan")}, "the offset 'nan'"), ({"nodata": [0]}, r"the nodata '\[0\]'"),

@@ -15,6 +15,9 @@ from lgag_jax.options.area import Imagery
 _HIDDEN_ROLES = {"thumbnail", "overview", "metadata"}
 _DEFAULT_KEY = "visual"
 _BITS = "qa_pixel"
+# Properties by which Earth Search says that its GeoTIFFs of Sentinel-2 already have the offset that it
+# still states for them.
+_HAS_OFFSET = ("earthsearch:boa_offset_applied", "sentinel:boa_offset_applied")
 
 
 def choose(
@@ -143,6 +146,8 @@ def _band(asset: pystac.Asset, number: int, entry: dict, resolve: Callable[[str]
     sources = (entry, asset.extra_fields, item)
     values = [source[key] for source in sources for key in keys if source.get(key) is not None]
     numbers[field] = _number(values[0], field, asset) if values else None
+  if _is_tiff(asset) and any(item.get(name) is True for name in _HAS_OFFSET):
+    numbers["offset"] = 0.0
   return Band(resolve(asset.href), number, **numbers)
 
 
