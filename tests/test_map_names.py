@@ -218,7 +218,7 @@ def test_a_glob_over_an_output_maps_no_maps(model, tmp_path, pattern, caplog):
   result = map_scenes(model, tmp_path / pattern, output)
   expected = {"own.tif"} if pattern == "in/*/*" else {"a.tif", "own.tif"}
   assert {row["file"] for row in result.rows} == expected and not result.skipped
-  assert "are not mapped, since lgag wrote them" in caplog.text
+  assert "are no scenes, since lgag wrote them" in caplog.text
 
 
 def test_the_table_of_a_prediction_holds_no_formula(model, tmp_path):

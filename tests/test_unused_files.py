@@ -1,5 +1,6 @@
 """Files that no example uses are counted and named, in folders, patches and beside scenes."""
 
+import contextlib
 import logging
 import re
 
@@ -7,15 +8,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lgag_jax.bands import add
+from lgag_jax.catalogues import search
 from lgag_jax.config import DataConfig, config_dict, from_mapping
 from lgag_jax.doctor import file_checks
 from lgag_jax.doctor.findings import NOTE, WARNING
 from lgag_jax.imagery import listing
+from lgag_jax.imagery.opening import ImageError
 from lgag_jax.inputs import unused_files
 from lgag_jax.inputs.sources import open_source
 from lgag_jax.inputs.unused_files import UnusedFiles
-from lgag_jax.mapping import judge
+from lgag_jax.mapping import cloud_masks, judge
+from lgag_jax.options import bands, clouds, tiling
+from lgag_jax.options.area import Imagery
+from lgag_jax.tiling import tile
 from lgag_jax.training import loop
+from tests.test_tile import write_scene
 
 YES, NO = "landslide", "non-landslide"
 
@@ -177,11 +185,31 @@ def test_images_of_a_folder_of_scenes_that_are_not_read_are_named(tmp_path, name
   save(tmp_path / "s.tif")
   (tmp_path / ".hidden.bmp").write_text("x")
   (tmp_path / "m.vrt").write_text("x")
-  assert listing.unread_warning(tmp_path) == ""
+  assert listing.left_out(tmp_path) == []
   (tmp_path / name).write_text("x")
-  assert f"1 images of {tmp_path}" in listing.unread_warning(tmp_path)
-  assert name in listing.unread_warning(tmp_path)
-  assert listing.unread_warning(tmp_path / "s.tif") == ""
+  (text,) = listing.left_out(tmp_path)
+  assert f"1 images of {tmp_path}" in text and name in text
+  assert listing.left_out(tmp_path / "s.tif") == []
+
+
+def test_each_mode_names_the_images_of_a_folder_that_it_leaves_out(tmp_path, caplog, monkeypatch):
+  source, out = tmp_path / "in", tmp_path / "out"
+  source.mkdir()
+  write_scene(source / "s.tif")
+  (source / "other.ecw").write_text("x")
+  monkeypatch.setattr(cloud_masks, "finder", lambda _: lambda pixels: pixels[..., 0] > 9)
+  flags = {"input": str(source), "output": str(out)}
+  for use in (
+    lambda: tile.find_scenes(tiling.Settings(**flags)),
+    lambda: add.add(bands.Settings(**flags, add=("ndvi",), names=("red", "nir", "x"))),
+    lambda: cloud_masks.write(
+      clouds.Settings(**flags | {"output": f"{out}_2"}, bands=(1, 2, 3, 4))),
+    lambda: search.find_images(str(source), None, 3, Imagery()),
+  ):
+    caplog.clear()
+    with contextlib.suppress(ImageError):  # The scene has too few bands for clouds.
+      use()
+    assert caplog.text.count(f"1 images of {source} have a format that lgag does not read") == 1
 
 
 def rows_of(names):

@@ -60,6 +60,8 @@ def add(settings: Settings) -> list[str]:
     path: f"{files.fitting_name(path.stem, _MAX_STEM_BYTES, path.stem)}.tif" for path in scenes
   }
   listing.check_own_files(((path, output / name) for path, name in targets.items()), "file")
+  for text in listing.left_out(settings.input):
+    _LOG.warning("%s", text)
   sources, lines = companions.find(scenes, settings), []
   progress = Progress("bands", sum(_block_count(source.path) for source in sources), unit="blocks")
   with folders.atomic_folder(output) as folder:

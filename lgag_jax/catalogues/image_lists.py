@@ -1,6 +1,7 @@
 """Lists the images of a file, a folder, a glob, or a text file with an address in each line."""
 
 import csv
+import logging
 import pathlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ from lgag_jax.imagery.opening import ImageError
 from lgag_jax.options.area import Imagery
 from lgag_jax.runtime import printable
 
+_LOG = logging.getLogger(__name__)
+
 _LIST_SUFFIX = ".txt"
 _EDGE_PARTS = 16  # Of each side of a footprint: a straight side is curved in degrees.
 
@@ -27,7 +30,10 @@ def listed_addresses(source: str, settings: Imagery) -> list[str]:
   if not source.lower().endswith(_LIST_SUFFIX):
     if addresses.is_remote(source):
       return [source]
-    return [str(path.absolute()) for path in listing.scene_files(source)]
+    found = [str(path.absolute()) for path in listing.scene_files(source)]
+    for text in listing.left_out(source):
+      _LOG.warning("%s", text)
+    return found
   if addresses.is_remote(source):
     raise ValueError(f"--input={source}: a list must be on this disk. Download it, and give --remote.")
   path = pathlib.Path(source)

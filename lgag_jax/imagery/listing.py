@@ -90,7 +90,17 @@ def is_other_image(path: pathlib.Path) -> bool:
   return path.suffix.lower() in _foreign_suffixes()
 
 
-def unread_warning(source: str | pathlib.Path) -> str:
+def left_out(source: str | pathlib.Path) -> list[str]:
+  """Returns which files of a folder or a glob are no scenes, and why, as sentences."""
+  products = scenes_and_products(source)[1]
+  written = (
+    f"{len(products)} files of --input={source} are no scenes, since lgag wrote them, such as "
+    f"{products[0]}."
+  ) if products else ""
+  return [text for text in (written, _unread_warning(source)) if text]
+
+
+def _unread_warning(source: str | pathlib.Path) -> str:
   """Returns which images of a folder are no scenes since lgag does not read them, else ""."""
   folder = pathlib.Path(source)
   if not folder.is_dir():

@@ -49,6 +49,8 @@ def write(settings: Settings) -> list[pathlib.Path]:
   """
   output, find = pathlib.Path(settings.output), finder(settings)
   scenes = listing.scene_files(settings.input)
+  for text in listing.left_out(settings.input):
+    _LOG.warning("%s", text)
   listing.check_own_files(((path, output / f"{listing.stem_key(path)}.tif") for path in scenes),
                           "cloud mask")
   masks = []

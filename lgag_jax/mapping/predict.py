@@ -117,16 +117,11 @@ def map_scenes(
 def _find_scenes(source: str | pathlib.Path, options: Options) -> list[SceneFiles]:
   """Returns the scenes with the files that are read with them; warns of what is not mapped."""
   terrain_filter.check(options)
-  paths, products_of_maps = listing.scenes_and_products(source)
+  paths = listing.scene_files(source)
   scenes = companions.find(terrain_filter.without_dem(paths, options), options)
   decided_ground.check([scene.path for scene in scenes], options)
-  if products_of_maps:
-    _LOG.warning(
-      "%d files of %s are not mapped, since lgag wrote them, such as %s.", len(products_of_maps),
-      source, products_of_maps[0],
-    )
-  if warning := listing.unread_warning(source):
-    _LOG.warning("%s", warning)
+  for text in listing.left_out(source):
+    _LOG.warning("%s", text)
   return scenes
 
 

@@ -26,10 +26,10 @@ class Settings:
     "since January 2022."))
 
   def __post_init__(self):
-    enough = len(self.bands) in (4, 6) and all(band > 0 for band in self.bands)
+    enough = len({*self.bands}) == len(self.bands) in (4, 6) and all(band > 0 for band in self.bands)
     require(enough, self, "bands", (
-      "4 or 6 numbers from 1: the bands blue, green, red and near infrared of the scene, and perhaps "
-      "the two of short-wave infrared, such as 2,3,4,8"))
+      "4 or 6 different numbers from 1: the bands blue, green, red and near infrared of the scene, and "
+      "perhaps the two of short-wave infrared, such as 2,3,4,8"))
     require(self.level in LEVELS, self, "level", " or ".join(LEVELS))
     require(0 < self.quantification < float("inf"), self, "quantification", "above 0")
     require(abs(self.add_offset) < float("inf"), self, "add_offset", "a number")

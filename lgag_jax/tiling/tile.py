@@ -50,13 +50,6 @@ def cut(settings: Settings) -> tuple[list[Row], str]:
   files.require_utf8(pathlib.Path(settings.output), f"--output={settings.output}")
   sources = find_scenes(settings)
   scenes = [source.path for source in sources]
-  if products := listing.scenes_and_products(settings.input)[1]:
-    _LOG.warning(
-      "%d files of --input=%s are no scenes, since lgag wrote them, such as %s.", len(products),
-      settings.input, products[0],
-    )
-  if warning := listing.unread_warning(settings.input):
-    _LOG.warning("%s", warning)
   labels.check_scenes(scenes, settings)
   channels = channels_of(scenes[0], settings)
   if warning := alpha_warning(scenes[0], settings):
@@ -114,7 +107,10 @@ def _read_headers(
 
 def find_scenes(settings: Settings) -> list[SceneFiles]:
   """Lists the scenes of --input, with what is read with them; raises ValueError or OSError."""
-  return companions.find(_scene_paths(settings), settings)
+  paths = _scene_paths(settings)
+  for text in listing.left_out(settings.input):
+    _LOG.warning("%s", text)
+  return companions.find(paths, settings)
 
 
 def _scene_paths(settings: Settings) -> list[pathlib.Path]:
