@@ -67,6 +67,19 @@ def test_a_mask_has_pixels_of_30_m_and_shows_no_blocks(tmp_path, bright, monkeyp
   assert len(bright) == (1 if block == 1020 else 3 * 4) and max(bright) <= (side, side, 4)
 
 
+@pytest.mark.parametrize("block", [1020, 32])
+@pytest.mark.parametrize(("height", "width"), [(211, 300), (210, 302), (212, 301), (2, 2)])
+def test_ground_at_the_border_is_no_nodata(tmp_path, bright, monkeypatch, block, height, width):
+  """A pixel of the mask that the border cuts shows what lies in the scene."""
+  monkeypatch.setattr(cloud_masks, "_BLOCK", block)
+  pixels = np.full((height, width, 4), _DARK, np.uint16)
+  pixels[3 * (height // 3) :, 30:60] = pixels[60:90, 3 * (width // 3) :] = _BRIGHT
+  cloud_masks.write(settings(tmp_path, write(tmp_path / "a.tif", pixels)))
+  mask, grid = mask_of(tmp_path / "clouds/a.tif")
+  assert mask.shape == (grid.height, grid.width) == (-(-height // 3), -(-width // 3))
+  np.testing.assert_array_equal(mask, (pixels[::3, ::3, 0] == _BRIGHT).astype(np.uint8))
+
+
 def test_the_mask_hides_its_scene(tmp_path, bright):
   source = write(tmp_path / "a.tif", scene())
   cloud_masks.write(settings(tmp_path, source))

@@ -124,14 +124,41 @@ def _block(
   first_row, first_col = max(0, top - _MARGIN), max(0, left - _MARGIN)
   height = min(grid.height, top + shape[0] + _MARGIN) - first_row
   width = min(grid.width, left + shape[1] + _MARGIN) - first_col
-  window = Window(first_col * factor, first_row * factor, width * factor, height * factor)
-  pixels, valid = scene.read(window, (height, width))
+  pixels, valid = _read_reduced(scene, factor, (first_row, first_col), (height, width))
   row, col = top - first_row, left - first_col
   inside = np.s_[row : row + shape[0], col : col + shape[1]]
   if not valid[inside].any():
     return np.full(shape, NO_DATA, np.uint8)
   found = find(_reflectances(pixels, settings))[inside]
   return np.where(valid[inside], found.astype(np.uint8), np.uint8(NO_DATA))
+
+
+def _read_reduced(
+  scene: Scene, factor: int, first: tuple[int, int], shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns pixels [h, w, bands] of a mask's grid from row and column `first` on, and bool[h, w], which
+  are valid. A pixel that the scene's border cuts is the mean of what lies in the scene.
+  """
+  rows, cols = (
+    _spans(start, count, factor, size) for start, count, size in zip(
+      first, shape, (scene.grid.height, scene.grid.width), strict=True)
+  )
+  parts = [
+    [scene.read(Window(left, top, width, height), (row_count, col_count))
+     for left, width, col_count in cols] for top, height, row_count in rows
+  ]
+  pixels, valid = (
+    np.concatenate([np.concatenate([part[i] for part in row], axis=1) for row in parts]) for i in (0, 1)
+  )
+  return pixels, valid
+
+
+def _spans(start: int, count: int, factor: int, size: int) -> list[tuple[int, int, int]]:
+  """Returns first pixel and length in the scene, and number of pixels of the mask: whole, then cut."""
+  whole = min(count, size // factor - start)
+  spans = [(start * factor, whole * factor, whole)] if whole else []
+  end = (start + whole) * factor
+  return [*spans, (end, size - end, 1)] if whole < count else spans
 
 
 def _reflectances(pixels: np.ndarray, settings: Settings) -> np.ndarray:
