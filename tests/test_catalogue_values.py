@@ -184,6 +184,16 @@ def test_addresses_in_a_catalogue_may_be_written_as_urls(tmp_path, name, written
   np.testing.assert_array_equal(composite(tmp_path, [made])[0], ARRAY)
 
 
+@pytest.mark.parametrize("name", ["a?b", "a#b", "a%20b", "é[1] \n😀"])
+def test_a_catalogue_may_lie_in_a_folder_of_any_name(tmp_path, name):
+  folder = tmp_path / name
+  made = one_file(folder, "c?d", ARRAY)
+  made.assets["image"].media_type, made.id = None, "a"
+  for source in (area_data.write_catalogue(folder, [made]), folder):
+    images = search.find_images(str(source), None, 3, Imagery())
+    np.testing.assert_array_equal(composites.read_composite(images, HERE, 3, Imagery())[0], ARRAY)
+
+
 @pytest.mark.parametrize("address", ["%2Fvsicurl/x.tif", "/%76simem/x.tif"])
 def test_an_address_written_as_a_url_is_no_way_around(tmp_path, address):
   with pytest.raises(addresses.AddressError, match="not a plain file"):

@@ -81,8 +81,10 @@ def _only_image(item: pystac.Item) -> pystac.Asset:
 
 
 def _is_tiff(asset: pystac.Asset) -> bool:
-  path = asset.href.partition("?")[0].lower()
-  return (asset.media_type or "").lower().startswith("image/tiff") or path.endswith((".tif", ".tiff"))
+  if (asset.media_type or "").lower().startswith("image/tiff"):
+    return True
+  paths = asset.href.lower(), asset.href.partition("?")[0].lower()  # A name may hold a "?", too.
+  return any(path.endswith((".tif", ".tiff")) for path in paths)
 
 
 def _named(item: pystac.Item, name: str, resolve: Callable[[str], str]) -> Band:

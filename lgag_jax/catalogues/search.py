@@ -74,10 +74,9 @@ def area_of(path: str) -> BaseGeometry | None:
 
 
 def _is_catalogue(source: str) -> bool:
-  name = source.partition("?")[0].lower()
   if addresses.is_remote(source):
-    return not name.endswith(_IMAGE_SUFFIXES)
-  return name.endswith(_CATALOGUE_SUFFIXES)
+    return not source.partition("?")[0].lower().endswith(_IMAGE_SUFFIXES)
+  return source.lower().endswith(_CATALOGUE_SUFFIXES)
 
 
 def _refuse_filters(settings: Imagery) -> None:
