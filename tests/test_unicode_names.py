@@ -14,6 +14,7 @@ from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import listing
 from lgag_jax.inputs import file_splits, sources, unused_files
 from lgag_jax.labelling.answers import Answers
+from lgag_jax.mapping import judge
 from lgag_jax.options.mapping import Options
 from lgag_jax.tiling import review_files, tile
 from tests.test_tile import SIDE, options, write_scene
@@ -160,3 +161,21 @@ def test_two_files_that_look_the_same_are_refused(tmp_path):
     write(tmp_path / f"{unicodedata.normalize(form, NAMES[0])}.png")
   with pytest.raises(ValueError, match="differ only in their suffix"):
     listing.files_by_stem(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["a[1]", "a?b", "a*"])
+def test_a_glob_in_a_folder_that_is_there_means_this_folder(tmp_path, folder):
+  """Brackets and marks in its name match nothing else, such as a1 beside a[1]."""
+  for name in (folder, "a1", "acb"):
+    write_scene(write(tmp_path / name / "s.png"))
+    write(tmp_path / name / "masks" / "s.png")
+  for pattern, names in (
+    ("*.png", {"s.png"}), ("[!r]*.png", {"s.png"}), ("**/*.png", {"s.png", "masks/s.png"}),
+    ("m*/*", {"masks/s.png"}), ("*/", {"masks"}), ("nothing*", set()),
+  ):
+    found = listing.matches(f"{tmp_path}/{folder}/{pattern}")
+    assert {path.relative_to(tmp_path / folder).as_posix() for path in found} == names
+  assert listing.scene_files(f"{tmp_path}/{folder}/s*") == [tmp_path / folder / "s.png"]
+  scenes = [tmp_path / folder / "s.png"]
+  found = judge.find_references(scenes, str(tmp_path / folder / "masks" / "*.png"))
+  assert found == {scenes[0]: tmp_path / folder / "masks" / "s.png"}

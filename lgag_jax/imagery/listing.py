@@ -148,13 +148,22 @@ def _matched_files(source: str | pathlib.Path) -> list[pathlib.Path]:
     if not paths:
       raise FileNotFoundError(f"--input={source} holds no image ({', '.join(_SCENE_SUFFIXES)}).")
     return paths
-  paths = sorted(pathlib.Path(name) for name in glob.glob(str(source), recursive=True))
+  paths = matches(str(source))
   images = {path for path in paths if not SIDE_FILE.fullmatch(path.name)}
   of_images = images | {path.with_suffix("") for path in images}
   paths = [path for path in paths if path.is_file() and not _is_beside(path, of_images)]
   if not paths:
     raise FileNotFoundError(f"--input={source}: no such file or folder.")
   return paths
+
+
+def matches(pattern: str) -> list[pathlib.Path]:
+  """Returns the paths that a glob matches, by name; a folder that is there means itself."""
+  folder = pattern
+  while folder and not os.path.isdir(folder):  # Its name may hold brackets or question marks.
+    folder = os.path.dirname(folder)
+  pattern = glob.escape(folder) + pattern[len(folder) :]
+  return sorted(map(pathlib.Path, glob.glob(pattern, recursive=True)))
 
 
 def _is_beside(path: pathlib.Path, of_images: set[pathlib.Path]) -> bool:

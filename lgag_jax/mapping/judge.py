@@ -4,7 +4,6 @@ These references never choose a threshold of the maps.
 """
 
 import contextlib
-import glob
 import logging
 import math
 import pathlib
@@ -71,7 +70,7 @@ def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib
     if not others:
       raise ValueError(f"--labels={labels} is the scene itself: name its reference.")
     return dict.fromkeys(others, path)
-  paths = path.iterdir() if path.is_dir() else map(pathlib.Path, glob.glob(labels, recursive=True))
+  paths = path.iterdir() if path.is_dir() else listing.matches(labels)
   suffixes = (*layer_formats.SUFFIXES, *opening.SUFFIXES)
   by_stem: dict[str, list[pathlib.Path]] = {}
   of_other_formats = []
