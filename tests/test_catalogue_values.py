@@ -19,7 +19,7 @@ from tests.test_catalogues import HERE, composite, one_file, values, with_clouds
 ARRAY = values(0)
 
 
-@pytest.mark.parametrize("nodata", [-9999, 65535, 256.5, "nan", "inf"])
+@pytest.mark.parametrize("nodata", [-9999, 65535, 256.5, "nan", "inf", "none", ""])
 @pytest.mark.parametrize("composed", ["first", "median"])
 def test_a_nodata_value_that_the_type_cannot_hold_changes_no_type(tmp_path, nodata, composed):
   """GDAL would read bytes as int16 or floats, by whose range a network divides them."""

@@ -153,11 +153,13 @@ def _band(asset: pystac.Asset, number: int, entry: dict, resolve: Callable[[str]
   return Band(resolve(asset.href), number, **numbers)
 
 
-def _number(value: Any, field: str, asset: pystac.Asset) -> float:
-  """Returns a number of a catalogue, in which nodata may be the text "nan".
+def _number(value: Any, field: str, asset: pystac.Asset) -> float | None:
+  """Returns a number of a catalogue, in which nodata may be the text "nan" or "none".
 
   Raises ValueError naming the asset: without the number its values would be wrong.
   """
+  if field == "nodata" and str(value).strip().lower() in ("", "none", "null"):
+    return None
   number = None
   if isinstance(value, int | float | str) and not isinstance(value, bool):
     with contextlib.suppress(ValueError, OverflowError):
