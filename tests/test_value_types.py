@@ -98,3 +98,21 @@ def test_types_are_those_after_scale_and_offset(tmp_path):
   for values, types in (("scaled", ["float32", "float32"]), ("raw", ["uint16", "float32"])):
     images = image_lists.read_images([str(path) for path in paths], 3, Imagery(values=values))
     assert [str(image.types[0]) for image in images] == types
+
+
+@pytest.mark.parametrize("composite", ["first", "median"])
+@pytest.mark.parametrize(("dtype", "refused"), [(np.uint16, 1), (np.uint8, 1), (np.float32, 0)])
+def test_scaled_and_stored_values_are_not_mixed(tmp_path, composite, dtype, refused):
+  """The network does not look at types, so that nothing else would tell. Floats may be reflectances."""
+  paths = neighbours(tmp_path, np.uint16, dtype)
+  with rasterio.open(paths[0], "r+", IGNORE_COG_LAYOUT_BREAK="YES") as raster:
+    raster.scales = [1e-4] * 3
+  read = lambda **fields: composites.read_composite(
+    search.find_images(str(tmp_path), None, 3, Imagery()), BOTH, 3,
+    Imagery(composite=composite, **fields), BY_MEAN)
+  assert read(values="raw")[1].all()
+  if not refused:
+    assert read()[1].all()
+    return
+  with pytest.raises(ImageError, match=r"a\.tif has a scale .* band 1 .*b\.tif has none.*--values=raw"):
+    read()

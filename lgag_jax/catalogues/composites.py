@@ -37,24 +37,26 @@ def read_composite(
 
   `images` are in the order of `images.in_order`. Invalid pixels are zero. `divisor` is what the network
   divides values of a type by. Raises ImageError naming an image that cannot be read, or two images
-  with values that it divides by different numbers.
+  with values that it divides by different numbers, or of which one alone has a scale.
   """
   if settings.composite == "median" and len(images) > 1:
     return _median(images, grid, channels, settings, divisor)
   pixels, valid = None, np.zeros((grid.height, grid.width), bool)
-  read, types = lambda image: read_image(image, grid, settings, divisor), []
+  read, types, scales = lambda image: _read_image(image, grid, settings, divisor), [], []
   with ThreadPoolExecutor(settings.readers) as pool:
     # Only as many ahead as there are readers: the first ones may already fill the block.
     for start in range(0, len(images), settings.readers):
       if valid.all():
         break
       batch = images[start : start + settings.readers]
-      for image, (values, inside) in zip(batch, pool.map(read, batch), strict=True):
+      for image, (values, inside, scaled) in zip(batch, pool.map(read, batch), strict=True):
         new = inside & ~valid
         if not new.any():
           continue
         types.append((image.label, values.dtype))
+        scales.append((image.label, scaled))
         value_types.require_one(types, divisor)
+        value_types.require_one_scale(scales)
         dtype = values.dtype if pixels is None else np.result_type(pixels.dtype, values.dtype)
         if pixels is None:
           pixels = np.zeros((grid.height, grid.width, channels), dtype)
@@ -71,30 +73,31 @@ def _median(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the median of each band over the valid images, read in strips of rows."""
   row_bytes = len(images) * grid.width * channels * 4
-  rows, parts, types = max(1, _MEDIAN_BYTES // row_bytes), [], []
+  rows, parts, types, scales = max(1, _MEDIAN_BYTES // row_bytes), [], [], []
   for top in range(0, grid.height, rows):
     strip = Grid(
       min(rows, grid.height - top), grid.width, grid.crs,
       grid.transform @ Affine.translation(0, top),
     )
     with ThreadPoolExecutor(settings.readers) as pool:
-      read = lambda image, strip=strip: read_image(image, strip, settings, divisor)
+      read = lambda image, strip=strip: _read_image(image, strip, settings, divisor)
       layers = list(pool.map(read, images))
-    types += [
-      (image.label, values.dtype) for image, (values, inside) in zip(images, layers, strict=True)
-      if inside.any()
-    ]
+    for image, (values, inside, scaled) in zip(images, layers, strict=True):
+      if inside.any():
+        types.append((image.label, values.dtype))
+        scales.append((image.label, scaled))
     value_types.require_one(types, divisor)
+    value_types.require_one_scale(scales)
     dtype = np.result_type(*({dtype for _, dtype in types} or {np.dtype(np.uint8)}))
     stack = np.ma.stack([
       np.ma.array(values, np.float32, mask=np.repeat(~inside[..., None], channels, axis=-1))
-      for values, inside in layers
+      for values, inside, _ in layers
     ])
     median = np.ma.median(stack, axis=0)
     values = np.ma.filled(median, 0)
     if np.issubdtype(dtype, np.integer):
       values = np.round(values)
-    parts.append((values.astype(dtype), np.any([inside for _, inside in layers], axis=0)))
+    parts.append((values.astype(dtype), np.any([inside for _, inside, _ in layers], axis=0)))
   pixels, valid = zip(*parts, strict=True)
   return np.concatenate(pixels), np.concatenate(valid)
 
@@ -103,15 +106,23 @@ def read_image(
   image: Image, grid: Grid, settings: Imagery, divisor: Divisor = value_types.undivided
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns an image's pixels [H, W, channels] on a grid and where they are valid, bool[H, W]."""
+  return _read_image(image, grid, settings, divisor)[:2]
+
+
+def _read_image(
+  image: Image, grid: Grid, settings: Imagery, divisor: Divisor
+) -> tuple[np.ndarray, np.ndarray, list[bool | None]]:
+  """Returns what `read_image` does, and `value_types.is_scaled` of each band."""
   by_file: dict[str, list[int]] = {}
   for position, band in enumerate(image.bands):
     by_file.setdefault(band.address, []).append(position)
-  layers, valid = {}, np.ones((grid.height, grid.width), bool)
+  layers, scaled, valid = {}, {}, np.ones((grid.height, grid.width), bool)
   for address, positions in by_file.items():
     bands = [image.bands[position] for position in positions]
     read = functools.partial(_read_file, address, bands, grid, settings, image)
-    values, inside = open_image.repeated(read, address, settings)
+    values, inside, also_scaled = open_image.repeated(read, address, settings)
     layers |= dict(zip(positions, values, strict=True))
+    scaled |= dict(zip(positions, also_scaled, strict=True))
     valid &= inside
   value_types.require_one(
     ((f"{image.label}, band {position + 1} of the model", layers[position].dtype)
@@ -120,13 +131,14 @@ def read_image(
   if image.clouds and valid.any():
     read = functools.partial(_read_clouds, image.clouds, grid, settings)
     valid &= ~open_image.repeated(read, image.clouds.address, settings)
-  return np.stack([layers[position] for position in range(len(image.bands))], axis=-1), valid
+  pixels, states = ([part[i] for i in range(len(image.bands))] for part in (layers, scaled))
+  return np.stack(pixels, axis=-1), valid, states
 
 
 def _read_file(
   address: str, bands: list[Band], grid: Grid, settings: Imagery, image: Image
-) -> tuple[list[np.ndarray], np.ndarray]:
-  """Returns the values of a file's bands on a grid, [H, W] each, and where all are valid."""
+) -> tuple[list[np.ndarray], np.ndarray, list[bool | None]]:
+  """Returns the values [H, W] of a file's bands on a grid, where all are valid, and `is_scaled`."""
   with open_image.open_image(address, settings) as raster, opening.error_context(address, _REMEDY):
     if missing := [band.number for band in bands if not 1 <= band.number <= raster.count]:
       raise ImageError(f"{address} has {raster.count} bands, and band {missing[0]} was asked for.")
@@ -144,6 +156,7 @@ def _read_file(
         layer = layer.astype(raster.dtypes[band.number - 1], copy=False)
         read[band] = value_types.apply_scale(layer, value_types.scale_of(raster, band, settings))
     layers = [read[band] for band in bands]
+    scaled = [value_types.is_scaled(raster, band, settings) for band in bands]
     # Blocks are chosen by the outlines of a catalogue, so that another one would hide an image.
     if not valid.any() and image_lists.footprint_of(raster, address).disjoint(image.footprint):
       raise ImageError(
@@ -153,7 +166,7 @@ def _read_file(
   for layer in layers:
     if np.issubdtype(layer.dtype, np.inexact):
       valid &= np.isfinite(layer)
-  return layers, valid
+  return layers, valid, scaled
 
 
 def _read_clouds(clouds: CloudMask, grid: Grid, settings: Imagery) -> np.ndarray:

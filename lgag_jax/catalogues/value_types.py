@@ -1,7 +1,7 @@
 """The types of images' values: one map must not mix types that the network scales differently."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import rasterio
@@ -45,6 +45,33 @@ def scale_of(
 def apply_scale(values: np.ndarray, scale: tuple[float, float] | None) -> np.ndarray:
   """Returns values with a scale and offset as float32; without one, as they are."""
   return values if scale is None else (values * np.float64(scale[0]) + scale[1]).astype(_SCALED)
+
+
+def is_scaled(raster: rasterio.DatasetReader, band: Band, settings: Imagery) -> bool | None:
+  """Returns whether a scale makes a band's values; None for stored floats, which may be either."""
+  if scale_of(raster, band, settings):
+    return True
+  return None if np.issubdtype(np.dtype(raster.dtypes[band.number - 1]), np.inexact) else False
+
+
+def require_one_scale(scales: Iterable[tuple[str, Sequence[bool | None]]]) -> None:
+  """Raises ImageError if a scale makes the values of a band in one image, and in another it does not.
+
+  `scales` are images' names, with `is_scaled` of each band.
+  """
+  first: dict[tuple[int, bool], str] = {}
+  for name, states in scales:
+    for band, state in enumerate(states):
+      if state is None:
+        continue
+      first.setdefault((band, state), name)
+      if (band, not state) in first:
+        raise ImageError(
+          f"{first[band, True]} has a scale or an offset for band {band + 1} of the model, and "
+          f"{first[band, False]} has none, so that one map would mix reflectances and stored numbers. "
+          "Correct the catalogue, map them in two calls with two outputs (--collections, --dates), or "
+          "read all values as they are stored: --values=raw."
+        )
 
 
 def nodata_of(raster: rasterio.DatasetReader, band: Band) -> float | None:
