@@ -66,6 +66,26 @@ def test_a_block_is_read_as_the_same_two_scenes_are(pair):
     assert not map_block.read_block(job, dataclasses.replace(BLOCK, images=alone)).valid.any()
 
 
+@pytest.mark.parametrize("scaled", ["after", "before", "both"])
+def test_a_scale_of_one_date_alone_is_refused(pair, scaled):
+  source = pair[0]
+  for name in ("after", "before"):
+    path = source.parent / f"{name}.json"
+    content = json.loads(path.read_text())
+    if scaled in (name, "both"):
+      content["assets"]["image"]["raster:bands"] = [{"scale": 0.01}] * 3
+    path.write_text(json.dumps(content))
+  images = search.find_images(str(source), None, 3, DATES)
+  job = map_block.AreaJob(
+    source.parent, tuple(images), DATES, untrained.GSD, SIZE, 3, ("landslide",), "uint8", "")
+  block = dataclasses.replace(BLOCK, images=(0, 1))
+  if scaled == "both":
+    assert map_block.read_block(job, block).values.max() < 2.6
+    return
+  with pytest.raises(ImageError, match=rf"{scaled}\.json has a scale .*has none.*--values=raw"):
+    map_block.read_block(job, block)
+
+
 @pytest.mark.longest
 def test_a_block_is_mapped_as_the_same_two_scenes_are(image_folder, tmp_path, pair):
   draft = make_small_config(image_folder)

@@ -88,8 +88,10 @@ def _read_dates(
   job: AreaJob, images: Sequence[Image], grid: Grid
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the composite of each date, after and before, as further bands, and where all are valid."""
+  scales: list[tuple[str, list[bool | None]]] = []
   read = lambda before: composites.read_composite(
-    [image for image in images if image.before == before], grid, job.channels, job.imagery, job.divisor
+    [image for image in images if image.before == before], grid, job.channels, job.imagery,
+    job.divisor, scales,
   )
   after, valid = read(False)
   if not job.imagery.before_dates or not valid.any():

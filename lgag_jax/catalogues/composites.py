@@ -31,18 +31,20 @@ _MEDIAN_BYTES = 256 << 20  # Of all images together, for a median.
 
 def read_composite(
   images: Sequence[Image], grid: Grid, channels: int, settings: Imagery,
-  divisor: Divisor = value_types.undivided,
+  divisor: Divisor = value_types.undivided, scales: list[tuple[str, list[bool | None]]] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns pixels [H, W, channels] and where any image is valid, bool[H, W], on `grid`.
 
   `images` are in the order of `images.in_order`. Invalid pixels are zero. `divisor` is what the network
   divides values of a type by. Raises ImageError naming an image that cannot be read, or two images
-  with values that it divides by different numbers, or of which one alone has a scale.
+  with values that it divides by different numbers, or of which one alone has a scale. `scales` are
+  those of the other date, as `value_types.require_one_scale` takes them, and are added to.
   """
+  scales = [] if scales is None else scales
   if settings.composite == "median" and len(images) > 1:
-    return _median(images, grid, channels, settings, divisor)
+    return _median(images, grid, channels, settings, divisor, scales)
   pixels, valid = None, np.zeros((grid.height, grid.width), bool)
-  read, types, scales = lambda image: _read_image(image, grid, settings, divisor), [], []
+  read, types = lambda image: _read_image(image, grid, settings, divisor), []
   with ThreadPoolExecutor(settings.readers) as pool:
     # Only as many ahead as there are readers: the first ones may already fill the block.
     for start in range(0, len(images), settings.readers):
@@ -69,11 +71,11 @@ def read_composite(
 
 
 def _median(
-  images: Sequence[Image], grid: Grid, channels: int, settings: Imagery, divisor: Divisor
+  images: Sequence[Image], grid: Grid, channels: int, settings: Imagery, divisor: Divisor, scales: list
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns the median of each band over the valid images, read in strips of rows."""
-  row_bytes = len(images) * grid.width * channels * 4
-  rows, parts, types, scales = max(1, _MEDIAN_BYTES // row_bytes), [], [], []
+  rows = max(1, _MEDIAN_BYTES // (len(images) * grid.width * channels * 4))
+  parts, types = [], []
   for top in range(0, grid.height, rows):
     strip = Grid(
       min(rows, grid.height - top), grid.width, grid.crs,
@@ -142,9 +144,7 @@ def _read_file(
   with open_image.open_image(address, settings) as raster, opening.error_context(address, _REMEDY):
     if missing := [band.number for band in bands if not 1 <= band.number <= raster.count]:
       raise ImageError(f"{address} has {raster.count} bands, and band {missing[0]} was asked for.")
-    layers = []
-    valid = np.ones((grid.height, grid.width), bool)
-    groups: dict[float | None, list[Band]] = {}
+    valid, groups = np.ones((grid.height, grid.width), bool), {}
     for band in bands:
       groups.setdefault(value_types.nodata_of(raster, band), []).append(band)
     read: dict[Band, np.ndarray] = {}
@@ -155,7 +155,6 @@ def _read_file(
         # GDAL warps signed bytes as int16, whose range is another one.
         layer = layer.astype(raster.dtypes[band.number - 1], copy=False)
         read[band] = value_types.apply_scale(layer, value_types.scale_of(raster, band, settings))
-    layers = [read[band] for band in bands]
     scaled = [value_types.is_scaled(raster, band, settings) for band in bands]
     # Blocks are chosen by the outlines of a catalogue, so that another one would hide an image.
     if not valid.any() and image_lists.footprint_of(raster, address).disjoint(image.footprint):
@@ -163,6 +162,7 @@ def _read_file(
         f"{address} does not lie where {image.label} says: its outline is elsewhere. Correct the "
         "geometry of the item; each of its points is longitude, latitude."
       )
+  layers = [read[band] for band in bands]
   for layer in layers:
     if np.issubdtype(layer.dtype, np.inexact):
       valid &= np.isfinite(layer)
