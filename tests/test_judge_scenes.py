@@ -20,7 +20,15 @@ from lgag_jax.evaluation import metrics
 from lgag_jax.geo import placement, scale
 from lgag_jax.geo.scene import open_scene
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import judge, maps_table, predict, products, rasters, scene_tables
+from lgag_jax.mapping import (
+  judge,
+  maps_table,
+  predict,
+  products,
+  rasters,
+  reference_files,
+  scene_tables,
+)
 from lgag_jax.mapping.products import ScenePlan
 from lgag_jax.mapping.row_store import RowStore
 from lgag_jax.options.mapping import Options, References
@@ -267,7 +275,7 @@ def test_missing_and_empty_references_and_names_that_are_markup(tmp_path, caplog
 
 
 def test_references_are_found_by_name(tmp_path):
-  find = judge.find_references
+  find = reference_files.find
   scenes = [tmp_path / "in" / f"{name}.tif" for name in "abc"]
   labels = tmp_path / "labels"
   for path in (*scenes, *(labels / n for n in ("a.gpkg", "c.png", "c.dbf", "d.gpkg", "a.txt"))):
@@ -301,12 +309,12 @@ def test_two_scenes_never_share_a_reference_by_name(tmp_path, first, second, ref
   if refused:
     words = rf"would both have the reference .*labels/{reference}: give .* Or name one layer"
     with pytest.raises(ValueError, match=words):
-      judge.find_references(scenes, str(tmp_path / "labels"))
+      reference_files.find(scenes, str(tmp_path / "labels"))
     layer = tmp_path / "labels/all.gpkg"
     layer.touch()
-    assert judge.find_references(scenes, str(layer)) == dict.fromkeys(scenes, layer)  # The remedy.
+    assert reference_files.find(scenes, str(layer)) == dict.fromkeys(scenes, layer)  # The remedy.
   else:
-    assert judge.find_references(scenes, str(tmp_path / "labels"))[scenes[0]].name == reference
+    assert reference_files.find(scenes, str(tmp_path / "labels"))[scenes[0]].name == reference
 
 
 def test_bad_references_are_reported_before_anything_is_mapped(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from pyogrio import raw
 
 from lgag_jax.geo import layer_formats
 from lgag_jax.geo.reference import open_reference
-from lgag_jax.mapping import judge
+from lgag_jax.mapping import reference_files
 from lgag_jax.options.tiling import Settings
 from lgag_jax.tiling import labels
 from tests.test_foreign_layers import GRID, SQUARE, on_earth, whole, write_layer
@@ -19,7 +19,7 @@ def check_all_readers(path, scene, words):
   with pytest.raises(ValueError, match=words), open_reference(path, GRID, ("landslide",)):
     pass
   with pytest.raises(ValueError, match=words):
-    judge.find_references([scene], str(path))
+    reference_files.find([scene], str(path))
   with pytest.raises(ValueError, match=words):
     labels.check_scenes([scene], Settings(input=str(scene), output="o", labels=str(path)))
 
@@ -104,7 +104,7 @@ def test_a_folder_whose_references_have_other_formats(tmp_path):
   for name in ("a.kml", "c.kml"):
     (folder / name).write_text("<kml/>")
   with pytest.raises(ValueError, match=r"a\.kml is KML.*ogr2ogr"):
-    judge.find_references(scenes, str(folder))
+    reference_files.find(scenes, str(folder))
   write_layer(folder / "a.gpkg", [on_earth(SQUARE)])
-  assert judge.find_references(scenes, str(folder)) == {scenes[0]: folder / "a.gpkg"}
+  assert reference_files.find(scenes, str(folder)) == {scenes[0]: folder / "a.gpkg"}
   assert np.any(whole(folder / "a.gpkg"))

@@ -14,7 +14,7 @@ from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import listing
 from lgag_jax.inputs import file_splits, sources, unused_files
 from lgag_jax.labelling.answers import Answers
-from lgag_jax.mapping import judge
+from lgag_jax.mapping import reference_files
 from lgag_jax.options.mapping import Options
 from lgag_jax.tiling import review_files, tile
 from tests.test_tile import SIDE, options, write_scene
@@ -177,5 +177,5 @@ def test_a_glob_in_a_folder_that_is_there_means_this_folder(tmp_path, folder):
     assert {path.relative_to(tmp_path / folder).as_posix() for path in found} == names
   assert listing.scene_files(f"{tmp_path}/{folder}/s*") == [tmp_path / folder / "s.png"]
   scenes = [tmp_path / folder / "s.png"]
-  found = judge.find_references(scenes, str(tmp_path / folder / "masks" / "*.png"))
+  found = reference_files.find(scenes, str(tmp_path / folder / "masks" / "*.png"))
   assert found == {scenes[0]: tmp_path / folder / "masks" / "s.png"}

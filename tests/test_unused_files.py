@@ -18,7 +18,7 @@ from lgag_jax.imagery.opening import ImageError
 from lgag_jax.inputs import unused_files
 from lgag_jax.inputs.sources import open_source
 from lgag_jax.inputs.unused_files import UnusedFiles
-from lgag_jax.mapping import cloud_masks, judge
+from lgag_jax.mapping import cloud_masks, reference_files
 from lgag_jax.options import bands, clouds, tiling
 from lgag_jax.options.area import Imagery
 from lgag_jax.tiling import tile
@@ -172,12 +172,12 @@ def test_references_of_no_scene_are_named(tmp_path, caplog, names):
   scenes = [save(tmp_path / "in" / "a.tif")]
   for name in ("a.png", *names):
     (tmp_path / name).write_text("x")
-  judge.find_references(scenes, str(tmp_path))
+  reference_files.find(scenes, str(tmp_path))
   assert f"{len(names)} files of --labels={tmp_path} have the name of no scene, such as {names[0]}" in (
     caplog.text)
   (tmp_path / "a.png").unlink()
   with pytest.raises(ValueError, match=f"no file with a scene's name.* It holds {names[0]}"):
-    judge.find_references(scenes, str(tmp_path))
+    reference_files.find(scenes, str(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["a.bmp", "b.webp", "c.jxl"])

@@ -24,6 +24,7 @@ from lgag_jax.runtime import preemption, processes
 from lgag_jax.runtime.progress import Progress
 
 _BINS = 4096  # Of the histograms that the oracle's threshold is found by.
+_WIDTH = 4.0 / _BINS  # Of one of them: indices are logs and ratios near one.
 _MOST_IMAGES = 10_000  # That the rule is fitted on.
 _MOST_PIXELS = 16_384  # Of each of them.
 _BRIGHT = 4.0  # Standard deviations above the mean: full scale where data.mean and data.std are known.
@@ -116,25 +117,39 @@ def evaluate(
 
 def _figures(rule: ColourIndex, source: Source, config: Config, c: int) -> dict:
   """Evaluates a rule on the images of a source that have masks."""
-  low, high = rule.threshold - 2.0, rule.threshold + 2.0  # Indices are logs and ratios near one.
-  width = (high - low) / _BINS
+  counts = _over_images(
+    source, np.arange(len(source.ids)), config, lambda colours, mask: count(rule, colours, mask, c)
+  )
+  return figures(rule, {name: values.sum(axis=0, dtype=np.float64) for name, values in counts.items()})
 
-  def count(colours: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
-    scores, truth, known = rule.scores(colours), mask == c + 1, mask != UNKNOWN
-    above = scores >= rule.threshold
-    mapped = above & (above.mean() >= rule.share)
-    bins = np.clip((scores - low) / width, 0, _BINS - 1).astype(int)
-    # Of each threshold, the pixels of images that its share lets through.
-    passes = np.sort(bins, axis=None)[-max(1, round(rule.share * bins.size))]
-    histogram = lambda where: np.bincount(np.minimum(bins[where], passes), minlength=_BINS)
-    return {
-      "true_positive": np.sum(mapped & truth), "false_positive": np.sum(mapped & ~truth & known),
-      "false_negative": np.sum(~mapped & truth), "true_negative": np.sum(~mapped & ~truth & known),
-      "positive": histogram(truth), "negative": histogram(~truth & known),
-    }
 
-  counts = _over_images(source, np.arange(len(source.ids)), config, count)
-  totals = {name: values.sum(axis=0, dtype=np.float64) for name, values in counts.items()}
+def count(rule: ColourIndex, colours: np.ndarray, mask: np.ndarray, c: int) -> dict[str, np.ndarray]:
+  """Counts an image's pixels by what a rule maps and a mask says of class `c`, from 0.
+
+  `colours` is what `bands_of` returns, f32[H, W, F]; `mask` u8[H, W] has c + 1 where the class is.
+  "positive" and "negative" are histograms of the index, f64[bins].
+  """
+  scores, truth, known = rule.scores(colours), mask == c + 1, mask != UNKNOWN
+  above = scores >= rule.threshold
+  mapped = above & (above.mean() >= rule.share)
+  bins = np.clip((scores - _lowest(rule)) / _WIDTH, 0, _BINS - 1).astype(int)
+  # Of each threshold, the pixels of images that its share lets through.
+  passes = np.sort(bins, axis=None)[-max(1, round(rule.share * bins.size))]
+  histogram = lambda where: np.bincount(np.minimum(bins[where], passes), minlength=_BINS)
+  return {
+    "true_positive": np.sum(mapped & truth), "false_positive": np.sum(mapped & ~truth & known),
+    "false_negative": np.sum(~mapped & truth), "true_negative": np.sum(~mapped & ~truth & known),
+    "positive": histogram(truth), "negative": histogram(~truth & known),
+  }
+
+
+def _lowest(rule: ColourIndex) -> float:
+  """Returns the index at which the histograms of `count` begin."""
+  return rule.threshold - _BINS * _WIDTH / 2
+
+
+def figures(rule: ColourIndex, totals: dict[str, np.ndarray]) -> dict:
+  """Returns a rule and its figures, as `evaluate` has them, of the sums of what `count` returns."""
   tp = np.cumsum(totals["positive"][::-1])[::-1]
   fp = np.cumsum(totals["negative"][::-1])[::-1]
   best = int(np.argmax(tp / np.maximum(fp + totals["positive"].sum(), 1)))
@@ -145,7 +160,7 @@ def _figures(rule: ColourIndex, source: Source, config: Config, c: int) -> dict:
   return {
     "rule": rule.describe(), **dataclasses.asdict(rule),
     "label_free": {"threshold": rule.threshold, **metrics.rates(totals)},
-    "oracle": {"threshold": low + best * width, **metrics.rates(oracle)},
+    "oracle": {"threshold": _lowest(rule) + best * _WIDTH, **metrics.rates(oracle)},
   }
 
 
@@ -162,14 +177,14 @@ def _over_images(
     preemption.check_if_single_process()
     with contextlib.suppress(ImageError):
       image, mask = source.read(int(number))
-      rows.append({"number": number, **function(_colours(image, config), mask)})
+      rows.append({"number": number, **function(bands_of(image, config), mask)})
     progress.advance(1)
   progress.close()
   names = rows[0] if rows else ()
   return processes.gather({name: np.stack([row[name] for row in rows]) for name in names})
 
 
-def _colours(image: np.ndarray, config: Config) -> np.ndarray:
+def bands_of(image: np.ndarray, config: Config) -> np.ndarray:
   """Returns the bands of indices, f32[H, W, F], of an image [H, W, channels] as read.
 
   The first three are in [0, 1]. Those of model.evidence_bands are scaled as the network's input.

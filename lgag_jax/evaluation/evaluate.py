@@ -18,6 +18,7 @@ from lgag_jax.evaluation import (
   tables,
   threshold_rules,
 )
+from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.evaluation.measure import IMAGE_COUNTS, Measurements, measure
 from lgag_jax.inference.colour_evidence import ColourEvidence
 from lgag_jax.inference.localize import main_map_name, make_localize, map_names
@@ -70,7 +71,7 @@ def evaluate(
     },
   }
   if processes.is_first():
-    _write(workdir, result, rules, measured.examples, state, evidence)
+    _write(workdir, result, rules, measured.examples, state, evidence, indices)
     for name, values in result["classes"].items():
       for finding in values["diagnosis"]:
         log = _LOG.info if finding["level"] == "note" else _LOG.warning
@@ -80,13 +81,14 @@ def evaluate(
 
 def _write(
   workdir: pathlib.Path, result: dict, rules: dict, examples: dict[str, np.ndarray], state: TrainState,
-  evidence: ColourEvidence | None,
+  evidence: ColourEvidence | None, indices: list[ColourIndex | None],
 ) -> None:
   folder, text = workdir / "eval", tables.evaluation(result)
   if evidence:
     evidence.save(workdir)
   sealed_json.write(workdir / "thresholds.json", {
     "step": result["step"], "maps": rules, "colour_evidence": evidence.digest() if evidence else "",
+    "colour_index": [index and dataclasses.asdict(index) for index in indices],
   })
   files.write_json(folder / "validation.json", result)
   files.write_text(folder / "validation.md", text)

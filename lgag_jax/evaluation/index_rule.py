@@ -2,14 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+
+from lgag_jax.runtime import sealed_json
 
 
 def _ratio(a: np.ndarray, b: np.ndarray) -> np.ndarray:
   """Returns log(a / b), offset by a 255th of the range so that black pixels do not divide by zero."""
   return np.log((a + 1 / 255) / (b + 1 / 255))
 
+
+_LARGEST = 1e9  # Thresholds and weights are far smaller.
 
 Index = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 # Of red, green and blue, f32[H, W] each in [0, 1]. Each may count with either sign.
@@ -55,6 +60,25 @@ class ColourIndex:
     relation, value = ("above", self.threshold) if self.sign > 0 else ("below", -self.threshold)
     value = np.exp(value) if " over " in self.name else value
     return f"{self.name} {relation} {value:.3g} in at least {100 * self.share:g} % of an image"
+
+
+def from_json(value: Any, bands: int) -> ColourIndex:
+  """Returns the rule that `dataclasses.asdict` made; ValueError for anything else.
+
+  `bands` is the number of model.evidence_bands, of which the rule may use one.
+  """
+  fields = {field.name for field in dataclasses.fields(ColourIndex)}
+  if not isinstance(value, dict) or set(value) != fields:
+    raise ValueError(f"its fields are not {', '.join(sorted(fields))}")
+  rule = ColourIndex(**value)
+  sound = type(rule.sign) is int and rule.sign in (1, -1) and isinstance(rule.near_infrared, bool)
+  sound &= sealed_json.is_number(rule.share, 0.0, 1.0)
+  sound &= all(sealed_json.is_number(x, -_LARGEST, _LARGEST) for x in (rule.threshold, rule.weight))
+  named = isinstance(rule.name, str) and rule.name in _indices(bool(rule.near_infrared))
+  of_band = type(rule.column) is int and 3 <= rule.column < 3 + bands and isinstance(rule.name, str)
+  if not (sound and (of_band or (named and rule.column == 0))):
+    raise ValueError(f"{str(value)[:200]} is no rule")
+  return rule
 
 
 def _indices(near_infrared: bool) -> dict[str, Index]:

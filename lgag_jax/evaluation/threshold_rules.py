@@ -16,7 +16,8 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import metrics
+from lgag_jax.evaluation import index_rule, metrics
+from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.inference import colour_evidence
 from lgag_jax.inference.colour_evidence import SHARES
 from lgag_jax.inference.localize import Maps, inputs_of, map_names
@@ -197,6 +198,21 @@ def load_thresholds(
       "'argmax': run --mode=eval to choose thresholds anew, or map with that release."
     )
   return chosen_thresholds(content["maps"], config)
+
+
+def load_indices(workdir: pathlib.Path, config: Config) -> list[ColourIndex | None]:
+  """Returns each class's colour index, None where labels chose none or a release kept none."""
+  path = workdir / "thresholds.json"
+  rules = _read(path, config).get("colour_index", [None] * len(config.data.classes))
+  try:
+    if not isinstance(rules, list) or len(rules) != len(config.data.classes):
+      raise ValueError("it is not one rule per class")
+    bands = len(config.model.evidence_bands)
+    return [None if rule is None else index_rule.from_json(rule, bands) for rule in rules]
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is not what --mode=eval writes: run it again (its colour_index: {error})."
+    ) from error
 
 
 def with_evidence(network: Network, workdir: pathlib.Path, config: Config) -> Network:

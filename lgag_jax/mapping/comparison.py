@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import pathlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import rasterio
@@ -20,11 +20,12 @@ from rasterio.io import DatasetWriter
 
 from lgag_jax.config import Config
 from lgag_jax.evaluation import metrics
+from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.reference import Reference, reference_from_shapes
 from lgag_jax.geo.shapes import Shapes
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import output_folder, overlay, polygons, rasters
+from lgag_jax.mapping import output_folder, overlay, polygons, rasters, scene_index
 from lgag_jax.mapping.polygons import Landslide
 from lgag_jax.mapping.rasters import NO_DATA, MapRaster
 from lgag_jax.mapping.scene_plans import ScenePlan
@@ -52,6 +53,7 @@ class Comparison:
   # For each class f64[n, 2]: a polygon's area and the share of its known pixels on landslides; NaN if
   # none is known. Areas that cannot be measured are NaN.
   polygons: list[np.ndarray]
+  indices: list[scene_index.Counts] = dataclasses.field(default_factory=list)  # See `scene_index`.
 
   def confusion(self, c: int) -> dict[str, np.ndarray]:
     """Counts as `metrics.confusion` does, for class `c`, the pixels known to reference and map."""
@@ -64,9 +66,12 @@ class Comparison:
 
 
 def compare(
-  plan: ScenePlan, reference: Reference, output: pathlib.Path, config: Config, options: Options
+  plan: ScenePlan, reference: Reference, output: pathlib.Path, config: Config, options: Options,
+  rules: Sequence[ColourIndex | None] = (),
 ) -> Comparison:
   """Compares a scene's map in `output` with its reference, and writes a picture, eval/<stem>.png.
+
+  `rules` are colour indices to count beside it, one for each class if any.
 
   Detected pixels are green in the picture, missed ones blue, falsely mapped ones red. Raises ImageError
   naming a raster that is damaged.
@@ -82,6 +87,7 @@ def compare(
     _empty_folder(output / "eval" / output_folder.UNFINISHED_EVALUATION) as folder,
   ):
     pixels, histograms = _count(mask, scores, reference, len(names), folder)
+    indices = scene_index.count(plan, rules, reference, mask, config, options)
     with rasters.open_map_raster(folder / _IN_TRUTH, len(names)) as in_truth:
       mapped = list(polygons.trace(
         mask, in_truth, names, plan.path.name, min_area=plan.min_area(options)
@@ -100,7 +106,7 @@ def compare(
   metric = plan.grid.to_wgs84() is not None
   return Comparison(
     pixels, histograms, landslides=[_areas_and_shares(true, name, metric) for name in names],
-    polygons=[_areas_and_shares(mapped, name, metric) for name in names],
+    polygons=[_areas_and_shares(mapped, name, metric) for name in names], indices=indices,
   )
 
 

@@ -13,16 +13,25 @@ import numpy as np
 
 from lgag_jax import config as configs
 from lgag_jax.config import Config
-from lgag_jax.evaluation import metrics
+from lgag_jax.evaluation import metrics, threshold_rules
 from lgag_jax.evaluation.evaluate import SIZE_EDGES
-from lgag_jax.geo import companions, layer_formats, shared_labels
+from lgag_jax.evaluation.index_rule import ColourIndex
+from lgag_jax.geo import companions, shared_labels
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.label_reach import Reach
-from lgag_jax.geo.reference import Reference, check_format, open_reference
+from lgag_jax.geo.reference import Reference, open_reference
 from lgag_jax.geo.scene import open_scene
-from lgag_jax.imagery import listing, opening, reading
+from lgag_jax.imagery import listing, reading
 from lgag_jax.imagery.reading import UNKNOWN
-from lgag_jax.mapping import map_names, output_folder, predict, products, scene_tables
+from lgag_jax.mapping import (
+  map_names,
+  output_folder,
+  predict,
+  products,
+  reference_files,
+  scene_index,
+  scene_tables,
+)
 from lgag_jax.mapping.comparison import Comparison, compare
 from lgag_jax.mapping.predict import MappingResult
 from lgag_jax.mapping.rasters import NO_DATA
@@ -45,69 +54,15 @@ def evaluate(
   """
   scenes = [scene.path for scene in companions.find(listing.scene_files(source), options)]
   output_folder.require_flags(output, scenes, options.flags())
-  references = find_references(scenes, reference_options.labels)
+  references = reference_files.find(scenes, reference_options.labels)
   config = configs.load(workdir / "config.json")
   processes.run_on_first(lambda: _check_references(references, config, options, reference_options))
   result = predict.map_scenes(workdir, source, output, options)
+  indices = threshold_rules.load_indices(workdir, config)
   with lock.hold(output, "output"):
     return processes.run_on_first(
-      lambda: evaluate_maps(result, references, output, options, reference_options)
+      lambda: evaluate_maps(result, references, output, options, reference_options, indices)
     )
-
-
-def find_references(scenes: Sequence[pathlib.Path], labels: str) -> dict[pathlib.Path, pathlib.Path]:
-  """Returns each scene's reference, `labels` or the file of its name; ValueError for none or two."""
-  path = pathlib.Path(labels)
-  check_format(path)
-  scene_paths = {scene.absolute() for scene in scenes}
-  if path.is_file():
-    others = [scene for scene in scenes if scene.absolute() != path.absolute()]
-    if len(others) > 1 and path.suffix.lower() not in layer_formats.SUFFIXES:
-      raise ValueError(
-        f"--labels={labels} is one mask for {len(others)} scenes: name a folder or a glob of masks "
-        f"that have the scenes' names, such as {others[0].stem}{path.suffix}."
-      )
-    if not others:
-      raise ValueError(f"--labels={labels} is the scene itself: name its reference.")
-    return dict.fromkeys(others, path)
-  paths = path.iterdir() if path.is_dir() else listing.matches(labels)
-  suffixes = (*layer_formats.SUFFIXES, *opening.SUFFIXES)
-  by_stem: dict[str, list[pathlib.Path]] = {}
-  of_other_formats = []
-  for file in sorted(paths):
-    if layer_formats.is_other(file):
-      of_other_formats.append(file)
-    if file.suffix.lower() in suffixes and file.absolute() not in scene_paths:
-      by_stem.setdefault(listing.stem_key(file), []).append(file)
-  for stem in set(map(listing.stem_key, scenes)):
-    if len(candidates := by_stem.get(stem, [])) > 1:
-      raise ValueError(
-        f"{candidates[0]} and {candidates[1]} are both references of {stem}: name one kind, such as "
-        f"--labels='{candidates[0].parent}/*{candidates[0].suffix}'."
-      )
-  references = {
-    scene: by_stem[stem][0] for scene in scenes if (stem := listing.stem_key(scene)) in by_stem}
-  listing.check_own_files(  # A layer counts as free of landslides where it does not reach.
-    references.items(), "reference", "Or name one layer that covers both: --labels=inventory.gpkg.")
-  missing = {listing.stem_key(scene) for scene in scenes if scene not in references}
-  for file in of_other_formats:
-    if listing.stem_key(file) in missing:
-      layer_formats.check(file)
-  unused = [by_stem[stem][0] for stem in by_stem.keys() - set(map(listing.stem_key, scenes))]
-  if references and unused:
-    _LOG.warning("%d files of --labels=%s have the name of no scene, such as %s.", len(unused), labels,
-                 min(unused).name)
-  if not references:
-    raise ValueError(
-      f"--labels={labels} has no file with a scene's name: for {scenes[0].name} it would be "
-      f"{scenes[0].stem}.gpkg, .shp, .geojson, .tif or .png."
-      f"{f' It holds {_few(unused)}.' if unused else ''}"
-    )
-  return references
-
-
-def _few(paths: Sequence[pathlib.Path]) -> str:
-  return ", ".join([path.name for path in sorted(paths)[:3]] + ["..."] * (len(paths) > 3))
 
 
 def _check_references(
@@ -151,9 +106,9 @@ def _open_reference(
 
 def evaluate_maps(
   result: MappingResult, references: dict[pathlib.Path, pathlib.Path], output: pathlib.Path,
-  options: Options, reference_options: References,
+  options: Options, reference_options: References, indices: Sequence[ColourIndex | None] = (),
 ) -> dict:
-  """Evaluates the maps that are in `output`; see `evaluate`."""
+  """Evaluates the maps in `output`, and each class's colour index if given; see `evaluate`."""
   config, scenes, skipped = result.config, [], {}
   names = scene_tables.names_of([
     {"stem": plan.stem, "file": plan.path.name, "path": str(plan.path)} for plan in result.plans
@@ -169,13 +124,13 @@ def evaluate_maps(
     labels, unit = references[plan.path], "pixels" if plan.grid.to_wgs84() is None else "m2"
     opened = _open_reference(labels, plan.path, plan.grid, config, reference_options, references)
     with opened as reference:
-      comparison = compare(plan, reference, output, config, options)
+      comparison = compare(plan, reference, output, config, options, indices)
     if not _pixel_counts(comparison.pixels)["judged"]:
       skipped[names[plan.stem]] = f"{labels} does not cover it: check the coordinates of both"
       _LOG.warning("Not evaluated: %s: %s.", plan.path, skipped[names[plan.stem]])
       continue
     by_unit.setdefault(unit, []).append(comparison)
-    classes = _pixel_figures(comparison, result, options)
+    classes = _pixel_figures(comparison, result, options, indices)
     for c, figures in enumerate(classes.values()):
       figures["objects"] = _object_figures(comparison, c, reference_options, unit)
     scenes.append({
@@ -189,7 +144,7 @@ def evaluate_maps(
     )
   pooled_by_unit = {unit: _pool(of_unit) for unit, of_unit in by_unit.items()}
   pooled = _pool([comparison for of_unit in by_unit.values() for comparison in of_unit])
-  classes = _pixel_figures(pooled, result, options)
+  classes = _pixel_figures(pooled, result, options, indices)
   for c, figures in enumerate(classes.values()):  # Square metres and pixels cannot be added.
     figures["objects"] = [
       _object_figures(of_unit, c, reference_options, unit) for unit, of_unit in pooled_by_unit.items()
@@ -213,6 +168,9 @@ def _pool(comparisons: list[Comparison]) -> Comparison:
     np.sum([one.histograms for one in comparisons], axis=0),
     landslides=concatenate(one.landslides for one in comparisons),
     polygons=concatenate(one.polygons for one in comparisons),
+    indices=[
+      scene_index.total(rows) for rows in zip(*(one.indices for one in comparisons), strict=True)
+    ],
   )
 
 
@@ -224,9 +182,12 @@ def _pixel_counts(pixels: np.ndarray) -> dict[str, int]:
   }
 
 
-def _pixel_figures(comparison: Comparison, result: MappingResult, options: Options) -> dict:
-  """Returns each class's rates at the map's threshold and at the best one."""
-  classes = {}
+def _pixel_figures(
+  comparison: Comparison, result: MappingResult, options: Options,
+  indices: Sequence[ColourIndex | None],
+) -> dict:
+  """Returns each class's rates at the map's threshold and the best one, and those of its index."""
+  classes, of_indices = {}, scene_index.figures(indices, comparison.indices)
   for c, name in enumerate(result.config.data.classes):
     threshold, oracle = metrics.oracle(*comparison.histograms[c])
     if options.probability == "percent":  # The lowest whole percent above it.
@@ -235,6 +196,7 @@ def _pixel_figures(comparison: Comparison, result: MappingResult, options: Optio
     classes[name] = {
       "label_free": {"threshold": result.thresholds[c], **label_free},
       "oracle": {"threshold": threshold, **oracle},
+      "colour_index": of_indices[c] if of_indices else None,
     }
   return classes
 

@@ -56,12 +56,16 @@ def markdown(result: dict) -> str:
 
 
 def _pixels(result: dict) -> Table:
-  rows = [
-    (name, label, number(values[kind]["threshold"]), *rates(values[kind]))
-    for name, values in result["classes"].items()
-    for kind, label in (("label_free", _origin(result)), ("oracle", "oracle"))
-  ]
-  return Table(("class", "threshold from", "threshold", *RATE_NAMES), rows, "Pixels", 2)
+  rows = []
+  for name, values in result["classes"].items():
+    index = values.get("colour_index")  # Not in files of earlier releases, or without a rule.
+    for map_name, origin, figures in (
+      ("network", _origin(result), values),
+      *([(f"no network: {index['rule']}", "label-free", index)] if index else ()),
+    ):
+      for kind, label in (("label_free", origin), ("oracle", "oracle")):
+        rows.append((name, map_name, label, number(figures[kind]["threshold"]), *rates(figures[kind])))
+  return Table(("class", "map", "threshold from", "threshold", *RATE_NAMES), rows, "Pixels", 3)
 
 
 def _origin(result: dict) -> str:
