@@ -100,6 +100,8 @@ def test_a_set_built_anew_under_the_same_version_is_noticed(tmp_path, monkeypatc
   copy = source(Builder, "copy")
   examples_record.check({"train": copy}, tmp_path, config)
   shutil.rmtree(tmp_path / "a")
+  again = source(Builder, "again")  # The files' bytes differ.
+  examples_record.check({"train": again}, tmp_path, config)
   rebuilt = source(Rebuilt, "a")
   assert rebuilt.ids == first.ids and rebuilt.keys != first.keys != copy.keys  # Cached outputs differ.
   with pytest.raises(ValueError, match="other pixels in images of the same names"):

@@ -74,9 +74,12 @@ def _content(source, kind: Kind) -> str:
       for part in (*_with_side_files(before), *places[0], *places[1]):
         digest.update(_digest(part))
   else:
-    for path in _files(source, kind):
+    stored = getattr(source, "stored", None)
+    for path in () if stored else _files(source, kind):
       for part in _with_side_files(path):
         digest.update(_digest(part))
+    for data in stored(kind) if stored else ():
+      digest.update(hashlib.sha256(data).digest())
   return digest.hexdigest()
 
 

@@ -90,6 +90,7 @@ class PseudoSource:
       )
     self.ids, self.keys, self.labels = source.ids, source.keys, source.labels
     self.skipped, self.shards = getattr(source, "skipped", {}), getattr(source, "shards", ())
+    self.stored = getattr(source, "stored", None)
     if hasattr(source, "tile"):
       self.tile = source.tile
 

@@ -7,6 +7,7 @@ import importlib
 import logging
 import pathlib
 import sys
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +18,7 @@ from lgag_jax.config import DataConfig
 from lgag_jax.geo import coregistration
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.imagery import listing, reading
-from lgag_jax.inputs import original_archives, prepared_sets, tfds_masks
+from lgag_jax.inputs import image_bytes, original_archives, prepared_sets, tfds_masks
 from lgag_jax.inputs.dates import STACKED
 from lgag_jax.runtime import files, packaged, processes
 
@@ -44,7 +45,7 @@ class TfdsSource:
   An image is u8, u16 or f32 with any number of channels: an Image, or a Tensor [H, W, channels]. Values
   that are not finite are nodata. A label is a class or a list of classes. A mask holds class indices;
   data.mask_ignore means unknown, and so does 255, unless masks of one class hold only 0 and 255.
-  `shards` are the files of the examples.
+  `shards` are the files of the examples, whose bytes differ where the same set is built twice.
   """
 
   def __init__(self, config: DataConfig, spec: str):
@@ -61,7 +62,7 @@ class TfdsSource:
     self._before = self._before_feature(features)
     self._shifts: dict[int, Shift] = {}
     self._data = builder.as_data_source(split=spec, decoders={"image": skip["image"]} if wide else None)
-    rows = builder.as_data_source(split=spec, decoders=skip)
+    self._stored = rows = builder.as_data_source(split=spec, decoders=skip)
     names = features["label"].names
     if unknown := [name for name in config.classes if name not in names]:
       raise ValueError(
@@ -80,6 +81,12 @@ class TfdsSource:
     name = f"{builder.info.full_name} {spec} {state}"
     self.keys = [f"{name} {i}{dates}" for i in range(len(self.ids))]
     self.labels = np.array(labels, np.float32)
+
+  def stored(self, kind: image_bytes.Kind) -> Iterator[bytes]:
+    """Yields the images of all examples as they are stored, with those before, or their masks."""
+    names = ("mask",) if kind == "masks" else ("image", self._config.before)
+    for row in self._stored:
+      yield from (part for name in names if name in row for part in _as_bytes(row[name]))
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     row = self._data[index]
@@ -146,6 +153,20 @@ class TfdsSource:
 
   def before(self, index: int) -> None:
     del index  # Both dates are in one image.
+
+
+def _as_bytes(value: Any) -> Iterator[bytes]:
+  """Yields what TFDS stores of a feature: encoded parts, or an array after its shape and type."""
+  if isinstance(value, bytes):
+    yield value
+  elif isinstance(value, dict):
+    for name in sorted(value):
+      yield from _as_bytes(value[name])
+  elif (array := np.asarray(value)).dtype == object:
+    for part in array.ravel():
+      yield from _as_bytes(part)
+  else:
+    yield f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes()
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
