@@ -1,5 +1,6 @@
 """Cloud masks that ukis-csmask makes: their grid, blocks and values, and that --clouds takes them."""
 
+import contextlib
 import importlib.util
 
 import numpy as np
@@ -12,6 +13,7 @@ from lgag_jax.geo.grid import Grid
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.mapping import cloud_masks
 from lgag_jax.options.clouds import Settings
+from lgag_jax.runtime import lock
 from tests.test_reading import write_tiff
 
 PLACE = Affine(10, 0, 500000, 0, -10, 5200000)
@@ -101,6 +103,19 @@ def test_a_mask_is_made_once_and_no_other_file_is_replaced(tmp_path, bright):
     cloud_masks.write(settings(tmp_path, source))
 
 
+def test_two_runs_never_write_one_output(tmp_path, bright):
+  source = write(tmp_path / "a.tif", scene())
+  with (
+    contextlib.closing(lock.acquire(tmp_path / "clouds", "output")),
+    pytest.raises(ValueError, match=r"clouds is in use by process \d+.* use another --output"),
+  ):
+    cloud_masks.write(settings(tmp_path, source))
+  assert not bright and [path.name for path in (tmp_path / "clouds").iterdir()] == ["lock"]
+  (tmp_path / "clouds" / ".rows-a.tif").write_bytes(b"")  # Of a killed run.
+  cloud_masks.write(settings(tmp_path, source))
+  assert {path.name for path in (tmp_path / "clouds").iterdir()} == {"lock", "a.tif"}
+
+
 @pytest.mark.parametrize(("options", "message"), [
   ({"quantification": 1.0}, r"a\.tif has reflectances up to 6e\+03 with --quantification=1 and --add_"),
   ({"quantification": 1e6}, r"reflectances up to 0\.006 .* Set both as the product's metadata say"),
@@ -109,7 +124,7 @@ def test_values_that_are_no_reflectances_are_refused(tmp_path, bright, options, 
   source = write(tmp_path / "a.tif", scene())
   with pytest.raises(ImageError, match=message):
     cloud_masks.write(settings(tmp_path, source, **options))
-  assert not bright and not list((tmp_path / "clouds").glob("*"))
+  assert not bright and not list((tmp_path / "clouds").glob("*.tif"))
 
 
 def test_scale_and_offset_of_landsat_give_reflectances():

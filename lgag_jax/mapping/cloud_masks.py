@@ -5,6 +5,7 @@ The package is Apache-2.0 and holds its networks. They were trained on Sentinel-
 pixels of about 30 m, so that a scene of finer ones is averaged first. Scenes are read in blocks.
 """
 
+import contextlib
 import hashlib
 import importlib
 import logging
@@ -26,6 +27,7 @@ from lgag_jax.imagery.opening import ImageError
 from lgag_jax.mapping import rasters
 from lgag_jax.mapping.rasters import NO_DATA
 from lgag_jax.options.clouds import BANDS, Settings
+from lgag_jax.runtime import lock
 from lgag_jax.runtime.progress import Progress
 
 _LOG = logging.getLogger(__name__)
@@ -45,7 +47,8 @@ def write(settings: Settings) -> list[pathlib.Path]:
 
   A mask has the scene's name. 1 is a cloud or its shadow, with some pixels around, 0 is clear, and 255
   is nodata. One that the same settings made of the same file is not made again. Raises ImportError
-  without ukis-csmask, ValueError for a file of another origin, ImageError naming a scene.
+  without ukis-csmask, ValueError for a file of another origin or an output in use, ImageError naming a
+  scene.
   """
   output, find = pathlib.Path(settings.output), finder(settings)
   scenes = listing.scene_files(settings.input)
@@ -53,17 +56,21 @@ def write(settings: Settings) -> list[pathlib.Path]:
     _LOG.warning("%s", text)
   listing.check_own_files(((path, output / f"{listing.stem_key(path)}.tif") for path in scenes),
                           "cloud mask")
-  masks = []
-  for path in scenes:
-    mask = output / f"{path.stem}.tif"
-    with open_scene(path, len(settings.bands), bands=settings.bands) as scene:
-      text = _maker(settings, scene_files.key(path))
-      if not _is_whole(mask, text):
-        _write_mask(scene, output / path.stem, text, settings, find)
-      else:
-        _LOG.info("%s is there already.", mask)
-    masks.append(mask)
-  return masks
+  with contextlib.closing(lock.acquire(output, "output")):
+    return [_ensure_mask(path, output / f"{path.stem}.tif", settings, find) for path in scenes]
+
+
+def _ensure_mask(
+  path: pathlib.Path, mask: pathlib.Path, settings: Settings, find: Finder
+) -> pathlib.Path:
+  """Writes the mask of a scene unless it is there already; returns it."""
+  with open_scene(path, len(settings.bands), bands=settings.bands) as scene:
+    text = _maker(settings, scene_files.key(path))
+    if _is_whole(mask, text):
+      _LOG.info("%s is there already.", mask)
+    else:
+      _write_mask(scene, mask.parent / path.stem, text, settings, find)
+  return mask
 
 
 def finder(settings: Settings) -> Finder:
