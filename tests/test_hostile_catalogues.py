@@ -183,3 +183,11 @@ def test_tags_of_an_image_at_a_server_take_limited_memory(monkeypatch, tag, kind
         f"http://127.0.0.1:{server.server_port}/a.tif", None, 1, Imagery(timeout=5, retries=0))
     server.shutdown()
   assert sum(sent) < 20 << 20, sent
+
+
+@pytest.mark.parametrize("line", ["", "ab", "# no image"])
+def test_lists_of_very_many_lines_are_refused(tmp_path, line):
+  path = tmp_path / "list.txt"
+  path.write_text(f"{line}\n" * 2_000_001)
+  with pytest.raises(ValueError, match=r"list\.txt has more than 2000000 lines: divide the list"):
+    search.find_images(str(path), None, 3, Imagery())

@@ -22,6 +22,7 @@ from lgag_jax.runtime import printable
 _LOG = logging.getLogger(__name__)
 
 _LIST_SUFFIX = ".txt"
+_MAX_LINES = 2_000_000  # Each takes the memory of a text, however short.
 _EDGE_PARTS = 16  # Of each side of a footprint: a straight side is curved in degrees.
 
 
@@ -43,6 +44,8 @@ def listed_addresses(source: str, settings: Imagery) -> list[str]:
     text = tables.read_text(path)
   except (csv.Error, UnicodeDecodeError) as error:
     raise ValueError(f"--input={source} is not text in UTF-8: {error}. Save it as such.") from error
+  if text.count("\n") + text.count("\r") > _MAX_LINES:
+    raise ValueError(f"--input={source} has more than {_MAX_LINES} lines: divide the list.")
   lines = [line for line in map(str.strip, text.splitlines()) if line and line[0] != "#"]
   if not lines:
     raise ValueError(f"--input={source} names no image: write one path or address a line.")
