@@ -101,7 +101,8 @@ def random_values(shapes: Any) -> Any:
     if name == "kernel":
       deviation = np.sqrt(2.0 / np.prod(shape.shape[:-1]))
       return random.standard_normal(shape.shape, np.float32) * np.float32(deviation)
-    return np.full(shape.shape, name in ("scale", "var"), shape.dtype)
+    ones = name.startswith("scale") or name == "var"
+    return np.full(shape.shape, ones, shape.dtype)
 
   return jax.tree_util.tree_map_with_path(value, shapes)
 

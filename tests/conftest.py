@@ -31,8 +31,9 @@ CHECKED_MODULES = (
   "lgag_jax.evaluation.metrics", "lgag_jax.inference.refine", "lgag_jax.method.classifiers",
   "lgag_jax.method.gaa", "lgag_jax.method.head", "lgag_jax.method.losses",
   "lgag_jax.method.memory_bank", "lgag_jax.method.network", "lgag_jax.method.sol",
-  "lgag_jax.trunks.depthwise", "lgag_jax.trunks.efficientnet_lite", "lgag_jax.trunks.layers",
-  "lgag_jax.trunks.resnet", "lgag_jax.trunks.vit", "lgag_jax.trunks.vit_positions",
+  "lgag_jax.trunks.attention", "lgag_jax.trunks.depthwise", "lgag_jax.trunks.efficientnet_lite",
+  "lgag_jax.trunks.layers", "lgag_jax.trunks.resnet", "lgag_jax.trunks.vit",
+  "lgag_jax.trunks.vit_positions",
 )
 jaxtyping.install_import_hook(CHECKED_MODULES, "beartype.beartype")
 

@@ -9,7 +9,7 @@ from lgag_jax.config import BankConfig, ModelConfig
 from lgag_jax.evaluation import metrics
 from lgag_jax.inference import refine
 from lgag_jax.method import classifiers, gaa, head, losses, memory_bank, network, sol
-from lgag_jax.trunks import depthwise, efficientnet_lite, layers, resnet, vit, vit_positions
+from lgag_jax.trunks import attention, depthwise, efficientnet_lite, layers, resnet, vit, vit_positions
 from tests.conftest import CHECKED_MODULES
 
 ROW, BOX = jnp.zeros(3), jnp.zeros((2, 3, 3, 2))
@@ -25,6 +25,7 @@ WRONG_CALLS = {
     memory_bank.empty(BankConfig(), classes=2, dimension=3), BOX, jnp.ones((2, 2), bool)),
   network: lambda: network.depthwise_form(3, "cpu"),
   sol: lambda: sol.cosine_maps(jnp.zeros((2, 5, 4)), jnp.zeros((2, 3, 6))),  # Two widths D.
+  attention: lambda: attention.attend(BOX, BOX, BOX[:1]),
   depthwise: lambda: depthwise.conv(ROW, BOX, stride=1, dilation=1),
   efficientnet_lite: lambda: efficientnet_lite.Stem(jnp.float32).init(jax.random.key(0), ROW),
   layers: lambda: layers.resize(ROW, (2, 2), antialias=True),

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks import programs
 from benchmarks.speed import __main__ as speed
-from benchmarks.speed import plan, tables, timing
+from benchmarks.speed import plan, tables, timing, trunks
 from lgag_jax import config as configs
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -94,20 +94,46 @@ def test_scaling_is_relative_to_one_device():
   assert "result" not in rows[-1]
 
 
-def test_torch_ratios_take_the_better_layout_of_each_round():
+def test_torch_ratios_take_the_best_form_of_each_round():
   rounds = [
-    {"ours": 6.0, "contiguous": 3.0, "channels_last": 4.0},
-    {"ours": 6.0, "contiguous": 6.0, "channels_last": 2.0},
-    {"ours": 6.0, "contiguous": 4.0, "channels_last": 5.0},
+    {"ours": 6.0, "contiguous": 3.0, "channels_last": 4.0, "compiled": 5.0},
+    {"ours": 6.0, "contiguous": 6.0, "channels_last": 2.0, "compiled": 1.0},
+    {"ours": 6.0, "contiguous": 4.0, "channels_last": 5.0, "compiled": 4.0},
   ]
-  assert tables.torch_ratios(rounds) == {"to_plain": 1.5, "to_better": 1.2}
+  assert tables.torch_ratios(rounds) == {"to_plain": 1.5, "to_best": 1.2}
+  not_compiled = [{side: r[side] for side in ("ours", "contiguous", "channels_last")} for r in rounds]
+  assert tables.torch_ratios(not_compiled)["to_best"] == 1.2
 
 
-def test_differing_parameters_are_named():
-  speed.check_parameters({"a": [1, 2]}, {"a": [1, 2]})
+def test_torch_table_says_why_nothing_was_compiled():
+  result = {
+    "rounds": [{"ours": 2.0, "contiguous": 4.0, "channels_last": 5.0}], "to_plain": 0.5, "to_best": 0.4,
+    "parameters": 7, "flops": 2e9, "not_compiled": "no compiler",
+  }
+  text = tables.table("torch", [{"labels": {"trunk": "a"}, "result": result}])
+  assert "2.0 / 4.0 / 5.0 / -; not compiled: no compiler" in text
+
+
+def test_differing_parameters_and_flops_are_named():
+  def side(flops=1000, **parameters):
+    return {"parameters": parameters, "flops": flops}
+
+  speed.check_same(side(a=[1, 2]), side(a=[1, 2], flops=1001))
   with pytest.raises(speed.Failed, match=r"2 parameters differ.*b \[1\] None"):
-    speed.check_parameters({"a": [1, 2], "b": [1]}, {"a": [2, 1]})
+    speed.check_same(side(a=[1, 2], b=[1]), side(a=[2, 1]))
+  with pytest.raises(speed.Failed, match="1,000 FLOPs, not PyTorch's 1,010"):
+    speed.check_same(side(a=[1, 2]), side(a=[1, 2], flops=1010))
   assert speed.count({"a": [2, 3], "b": [4]}) == 10
+
+
+def test_trunks_are_counted_as_they_are_asked_for():
+  # A ViT of 16 patches and a class token: its patches, its 12 blocks, and positions of 37 x 37.
+  blocks = 12 * (17 * 12 * 384**2 + 2 * 17**2 * 384)
+  positions = 4 * 37 * (37 + 4) * 384
+  patches = 16 * 14 * 14 * 3 * 384
+  assert trunks.forward_flops("dinov2_vits14", 2, 56) == 2 * (2 * (blocks + patches) + positions)
+  resnet, quarter = (trunks.forward_flops("resnet50", 1, side) for side in (128, 64))
+  assert resnet == 4 * quarter
 
 
 @pytest.mark.parametrize("quick", [False, True])

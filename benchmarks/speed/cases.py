@@ -19,8 +19,7 @@ import jax.numpy as jnp
 from flax import traverse_util
 
 from benchmarks import programs
-from benchmarks.speed import timing
-from lgag_jax.method import network as networks
+from benchmarks.speed import timing, trunks
 from lgag_jax.trunks import pretrained
 
 _PRODUCT_SIDE = 2048
@@ -128,29 +127,15 @@ def trunk(settings: dict) -> dict:
   """Measures what torch_trunks.py does: gradients of all of a trunk's parameters, f32."""
   keep_compiled_in(settings["cache"])
   name, batch, side = (settings[key] for key in ("trunk", "batch", "size"))
-  options = {}
-  if name == "efficientnet_lite0":
-    options["depthwise"] = networks.depthwise_form("auto", jax.default_backend())
-  net = pretrained.TRUNKS[name](**options)
-  images = jax.random.uniform(jax.random.key(0), (batch, side, side, 3))
-  variables = programs.random_values(jax.eval_shape(net.init, jax.random.key(1), images))
-  variables = jax.device_put(variables)
-
-  def loss(params, statistics_, images):
-    taps = net.apply({"params": params, "batch_stats": statistics_}, images)
-    return jnp.mean(jnp.square(taps[-1]))
-
-  gradient = jax.jit(jax.value_and_grad(loss))
-  advance = lambda: jax.block_until_ready(
-    gradient(variables["params"], variables["batch_stats"], images)
-  )
+  gradient, arguments = trunks.gradients(name, batch, side)
+  advance = lambda: jax.block_until_ready(gradient(*arguments))
   times = timing.interleaved({"step": advance}, repeats=settings["repeats"])["step"]
-  leaves = cast(dict[tuple, Any], traverse_util.flatten_dict(variables["params"]))
+  leaves = cast(dict[tuple, Any], traverse_util.flatten_dict(arguments[0]["params"]))
   return {
     "images_per_s": batch / statistics.median(times), "times": times,
     "parameters": {torch_name(leaf): list(pretrained.stored_shape(value.shape))
                    for leaf, value in leaves.items()},
-    "peak_mib": timing.peak_mib(),
+    "flops": trunks.forward_flops(name, batch, side), "peak_mib": timing.peak_mib(),
   }
 
 

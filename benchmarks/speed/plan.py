@@ -155,14 +155,16 @@ def _growth(quick: bool) -> list[dict]:
 
 
 def _torch(quick: bool) -> list[dict]:
-  common = {"batch": 2, "size": 64, "repeats": 2} if quick else {"batch": 8, "size": 256, "repeats": 3}
-  trunks = ("efficientnet_lite0",) if quick else ("resnet50", "efficientnet_lite0")
+  common = {"batch": 2, "repeats": 2} if quick else {"batch": 8, "repeats": 3}
+  sides = {"resnet50": 256, "efficientnet_lite0": 256, "dinov2_vits14": 224}
+  if quick:
+    sides = {"efficientnet_lite0": 64, "dinov2_vits14": 56}
   return [
     _case(
-      {"trunk": trunk, "batch": common["batch"], "size": common["size"]}, kind="torch", trunk=trunk,
-      pairs=1 if quick else 3, **common,
+      {"trunk": trunk, "batch": common["batch"], "size": side}, kind="torch", trunk=trunk, size=side,
+      pairs=1 if quick else 5, **common,
     )
-    for trunk in trunks
+    for trunk, side in sides.items()
   ]
 
 

@@ -10,31 +10,20 @@ import re
 import tempfile
 
 import jax
-import jax.numpy as jnp
 
+from benchmarks.speed import trunks
 from lgag_jax.trunks.pretrained import TRUNKS
 
 _NAME = re.compile(r'op_name="([^"]*)"')
 
 
-def compiled_trunk(trunk: str, batch: int, side: int):
-  """Returns the compiled gradients of all of a trunk's parameters, and their arguments."""
-  options = {"depthwise": "shift"} if trunk == "efficientnet_lite0" else {}
-  module = TRUNKS[trunk](**options)
-  images = jax.random.uniform(jax.random.key(0), (batch, side, side, 3))
-  variables = jax.jit(module.init)(jax.random.key(1), images[:1, :64, :64])
-
-  def loss(params, statistics, x):
-    outputs = module.apply({"params": params, "batch_stats": statistics}, x)
-    return jnp.mean(jnp.square(outputs[-1]))
-
-  arguments = (variables["params"], variables["batch_stats"], images)
-  return jax.jit(jax.value_and_grad(loss)).lower(*arguments).compile(), arguments
-
-
 def kind_of(name: str, shape: str, source: str) -> str:
   """Names the kind of an operation of a compiled program."""
   backward = "backward" if "transpose(" in source else "forward"
+  if "/attention/" in source or "/mlp/" in source:
+    return f"{_kind_in_block(name, source)}, {backward}"
+  if re.search(r"/norm[12]/", source):
+    return f"layer norms, {backward}"
   if "convolution" in name or "conv_general" in source:
     return f"k x k convolutions, {backward}"
   if name.startswith(("ynn_fusion", "dot")) and "dot_general" in source:
@@ -46,9 +35,23 @@ def kind_of(name: str, shape: str, source: str) -> str:
   return "element-wise passes and small sums"
 
 
+def _kind_in_block(name: str, source: str) -> str:
+  """Names the kind of an operation of a Vision Transformer's attention or MLP."""
+  layer = re.search(r"/(?:attention|mlp)/(query|key|value|output|fc\d|weights_\w+)/", source)
+  if layer and (name.startswith("dot") or "dot_general" in source):
+    return "products of tokens and kernels"
+  if name.startswith(("transpose", "copy")):
+    return "transposing and copying in blocks"
+  if "/mlp/" in source:
+    return "GELU" if not layer else "biases and their sums"
+  if name.startswith("dot"):
+    return "products of attention"
+  return "softmax, with the products fused into it" if not layer else "biases and their sums"
+
+
 def milliseconds(trunk: str, batch: int, side: int) -> dict[str, float]:
   """Profiles one step; returns the milliseconds of each kind, of the time the main thread is busy."""
-  compiled, arguments = compiled_trunk(trunk, batch, side)
+  compiled, arguments = trunks.gradients(trunk, batch, side)
   jax.block_until_ready(compiled(*arguments))
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
@@ -73,9 +76,10 @@ def main() -> None:
   parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
   parser.add_argument("--trunk", choices=sorted(TRUNKS), default="resnet50")
   parser.add_argument("--batch", type=int, default=8)
-  parser.add_argument("--side", type=int, default=256)
+  parser.add_argument("--side", type=int, help="of the image; by default 16 of the trunk's strides")
   arguments = parser.parse_args()
-  times = milliseconds(arguments.trunk, arguments.batch, arguments.side)
+  side = arguments.side or 16 * trunks.build(arguments.trunk, "conv").output_stride
+  times = milliseconds(arguments.trunk, arguments.batch, side)
   total = sum(times.values())
   for kind, time in times.items():
     print(f"{time:8.1f} ms {time / total:6.1%}  {kind}")

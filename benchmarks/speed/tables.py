@@ -39,9 +39,9 @@ _NOTES = {
   ),
   "torch": (
     "Gradients of all of a trunk's parameters of mean(square(last tap)), stored batch norm "
-    "statistics, f32, images a second. Processes of both sides take turns; ratios are medians over "
-    "the rounds, ours over PyTorch's: against its plain layout, and against the better of its two, "
-    "round by round."
+    "statistics, f32, images a second. GFLOP are those of the forward pass's products. Processes of "
+    "both sides take turns; ratios are medians over the rounds, ours over PyTorch's: against its "
+    "plain form, and against the best of plain, channels last and compiled, round by round."
   ),
   "start": (
     "Seconds from a process's start to the end of each phase, data prepared. Cold: nothing kept. The "
@@ -147,16 +147,22 @@ def with_scaling(cases: Sequence[dict]) -> list[dict]:
   return rows
 
 
+TORCH_FORMS = {  # By name: the layout.
+  "contiguous": "contiguous", "channels_last": "channels_last", "compiled": "channels_last",
+}
+
+
 def torch_ratios(rounds: Sequence[Mapping[str, float]]) -> dict[str, float]:
-  """Returns medians of our images/s over PyTorch's, of rounds {ours, contiguous, channels_last}."""
+  """Returns medians of our images/s over PyTorch's, of rounds {ours, contiguous, ...}."""
   plain = [r["ours"] / r["contiguous"] for r in rounds]
-  better = [r["ours"] / max(r["contiguous"], r["channels_last"]) for r in rounds]
-  return {"to_plain": statistics.median(plain), "to_better": statistics.median(better)}
+  best = [r["ours"] / max(r[form] for form in TORCH_FORMS if form in r) for r in rounds]
+  return {"to_plain": statistics.median(plain), "to_best": statistics.median(best)}
 
 
 def _rounds(result: dict) -> str:
-  sides = ("ours", "contiguous", "channels_last")
-  return "; ".join(" / ".join(number(r[side], 1) for side in sides) for r in result["rounds"])
+  sides = ("ours", *TORCH_FORMS)
+  text = "; ".join(" / ".join(number(r.get(side), 1) for side in sides) for r in result["rounds"])
+  return text + (f"; not compiled: {result['not_compiled']}" if result["not_compiled"] else "")
 
 
 _TIMES = (("step ms", _value("step_s", 1, 1e3)), ("images/s", _value("images_per_s", 1)))
@@ -186,9 +192,9 @@ _COLUMNS: dict[str, Columns] = {
     ("compile s", _value("compile_cold_s", 1)),
   ),
   "torch": (
-    ("parameters", _value("parameters")), ("ours / plain", _value("to_plain", 2)),
-    ("ours / better", _value("to_better", 2)),
-    ("rounds: ours / plain / channels_last", _rounds),
+    ("parameters", _value("parameters")), ("GFLOP", _value("flops", 2, 1e-9)),
+    ("ours / plain", _value("to_plain", 2)), ("ours / best", _value("to_best", 2)),
+    ("rounds: ours / plain / channels last / compiled", _rounds),
   ),
   "start": (
     ("data opened", _value("data_opened_s", 1)),

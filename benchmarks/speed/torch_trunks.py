@@ -1,4 +1,6 @@
-"""ResNet-50 and EfficientNet-Lite0 at output stride 16, written plainly in PyTorch, and their speed.
+"""ResNet-50, EfficientNet-Lite0 and DINOv2's ViT-S/14, written plainly in PyTorch, and their speed.
+
+The first two have output stride 16; the third has a patch per 14 pixels.
 
 Run by the Python that benchmarks.speed is given with --torch; nothing of this project is imported.
 """
@@ -9,10 +11,14 @@ import statistics
 import sys
 import time
 
-sys.path.pop(0)  # This file's folder, whose profile.py torch.compile would take for Python's.
+# This file's folder comes last: torch.compile would take its profile.py for Python's.
+sys.path.append(sys.path.pop(0))
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+from torch_vit import dinov2_vits14
 
 # (repeats, kernel, stride, dilation, expansion, width) of each group of blocks, grouped by stage; where
 # the stride is beyond 16, blocks are dilated instead, from the second of the group on.
@@ -114,7 +120,9 @@ def efficientnet_lite0():
   return net
 
 
-TRUNKS = {"resnet50": resnet50, "efficientnet_lite0": efficientnet_lite0}
+TRUNKS = {
+  "resnet50": resnet50, "efficientnet_lite0": efficientnet_lite0, "dinov2_vits14": dinov2_vits14,
+}
 
 
 def build(settings):
@@ -142,20 +150,35 @@ def rate(settings):
   return {"rate": done / passed}
 
 
+def stored_shape(value):
+  """Returns a parameter's shape, a dense layer's as that of a 1 x 1 convolution."""
+  return [*value.shape, 1, 1] if value.ndim == 2 else list(value.shape)
+
+
 def measure(settings):
   """Times gradients of all parameters of mean(square(last tap)), f32."""
   net, images = build(settings)
+  run = torch.compile(net) if settings["compile"] else net
   batch, times = len(images), []
   for _ in range(settings["repeats"] + 1):  # The first warms up.
     start = time.perf_counter()
     net.zero_grad()
-    net(images).square().mean().backward()
+    run(images).square().mean().backward()
     times.append(time.perf_counter() - start)
   return {
     "images_per_s": batch / statistics.median(times[1:]), "times": times[1:],
-    "parameters": {name: list(value.shape) for name, value in net.named_parameters()},
+    "parameters": {name: stored_shape(value) for name, value in net.named_parameters()},
+    "flops": flops(net, images),
     "threads": torch.get_num_threads(), "torch": torch.__version__,
   }
+
+
+def flops(net, images):
+  """Counts the FLOPs of the forward pass's products and convolutions."""
+  # Attention written out: the counter does not know its fused form on CPU.
+  with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    net(images)
+  return counter.get_total_flops()
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 import jax
 import numpy as np
 
-from benchmarks.speed import timing
+from benchmarks.speed import tables, timing
 from benchmarks.speed.__main__ import call
 from lgag_jax.export import export
 from lgag_jax.mapping import predict, window_pipeline, window_scores
@@ -34,9 +34,6 @@ _SIDE = 256  # Of PyTorch's, which is the default's training size.
 _ONNX, _TORCH = (
   str(pathlib.Path(__file__).with_name(name)) for name in ("onnx_engines.py", "torch_trunks.py")
 )
-_TORCH_FORMS = {
-  "plain": "contiguous", "channels last": "channels_last", "compiled": "channels_last",
-}
 
 
 def here(workdir: pathlib.Path, together: bool) -> float:
@@ -64,10 +61,10 @@ def measure(workdir: pathlib.Path, onnx: str, torch: str) -> dict[str, list[floa
               f"one program of {_TOGETHER} windows": [*own, "together"]}
   with tempfile.TemporaryDirectory() as folder:
     for batch in (1, _TOGETHER) if torch else ():
-      for form, layout in _TORCH_FORMS.items():
+      for form, layout in tables.TORCH_FORMS.items():
         settings = {"trunk": "efficientnet_lite0", "batch": batch, "size": _SIDE, "layout": layout,
                     "compile": form == "compiled", "seconds": _SECONDS}
-        name = f"PyTorch, trunk alone, {form}, {batch} at once"
+        name = f"PyTorch, trunk alone, {form.replace('_', ' ')}, {batch} at once"
         commands[name] = [torch, _TORCH, json.dumps(settings)]
     for batch in (1, _TOGETHER) if onnx else ():
       output = pathlib.Path(folder, str(batch))

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from lgag_jax.trunks.attention import attend, gelu
 from lgag_jax.trunks.layers import dense, matmul, resize
 from lgag_jax.trunks.vit_positions import resize_positions, rotate, rotation
 
@@ -33,17 +34,6 @@ class Spec(NamedTuple):
   def prefix(self) -> int:
     """Returns the number of prefix tokens."""
     return 1 + self.registers
-
-
-def attend(
-  query: Float[Array, "B T heads d"], key: Float[Array, "B T heads d"],
-  value: Float[Array, "B T heads d"],
-) -> Float[Array, "B T heads d"]:
-  """Returns scaled dot-product attention; on CPU twice as fast as JAX's own, which keeps heads last."""
-  query, key, value = (x.swapaxes(1, 2) for x in (query, key, value))
-  scores = (query * query.shape[-1] ** -0.5) @ key.swapaxes(2, 3)
-  weights = jax.nn.softmax(scores.astype(jnp.float32), axis=-1).astype(value.dtype)
-  return (weights @ value).swapaxes(1, 2)
 
 
 class Attention(nn.Module):
@@ -78,7 +68,7 @@ class MLP(nn.Module):
     if self.gated:
       gate, y = jnp.split(dense(nn.Dense(2 * hidden, dtype=self.dtype, name="weights_in"), x), 2, -1)
       return dense(nn.Dense(width, dtype=self.dtype, name="weights_out"), jax.nn.silu(gate) * y)
-    y = jax.nn.gelu(dense(nn.Dense(hidden, dtype=self.dtype, name="fc1"), x), approximate=False)
+    y = gelu(dense(nn.Dense(hidden, dtype=self.dtype, name="fc1"), x))
     return dense(nn.Dense(width, dtype=self.dtype, name="fc2"), y)
 
 
