@@ -94,13 +94,16 @@ class Model:
     image before the event: an array of the same size, or what --before takes. `gsd` is metres per
     pixel, for images that do not give theirs. Raises ValueError naming the argument.
     """
+    if not isinstance(options, Options):
+      raise ValueError(f"`options` is a {type(options).__name__}: give lgag_jax.Options(...).")
+    gsd = Options(gsd=gsd).gsd or options.gsd
     if isinstance(before, str | os.PathLike):
       options = dataclasses.replace(options, before=user_paths.expanded(before, "before"))
     named = {
       name: user_paths.expanded(path, f"options.{name}")
       for name in ("dem", "clouds", "review") if (path := getattr(options, name))
     }
-    options = dataclasses.replace(options, gsd=gsd or options.gsd, **named)
+    options = dataclasses.replace(options, gsd=gsd, **named)
     if output is None:
       _refuse(options, _FOR_OUTPUT, "needs `output`")
     if isinstance(image, str | os.PathLike):

@@ -74,6 +74,18 @@ def test_values_without_a_clear_meaning_are_a_question(tmp_path, values, dtype, 
     assert rule(path, ignore=unknown) == MaskRule(unknown)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.float32])
+@pytest.mark.parametrize("ignore", [AUTO, -1])
+def test_minus_one_alone_is_not_taken_for_unknown_in_silence(tmp_path, dtype, ignore):
+  path = write(tmp_path / "m.tif", -SLIDES.astype(dtype))
+  message = "m.tif holds -1, .*no mask holds a landslide.*save 1 there.*gdal_edit.py -a_nodata -1 /"
+  with pytest.raises(ValueError, match=message):
+    rule(path, ignore=ignore)
+  declared = write(tmp_path / "n.tif", -SLIDES.astype(dtype), nodata=-1)
+  assert rule(declared, ignore=ignore) == BINARY
+  assert rule(path, write(tmp_path / "o.tif", SLIDES), ignore=ignore) == BINARY  # Holds landslides.
+
+
 @pytest.mark.parametrize(("values", "nodata"), [((1, 2), None), ((2, 1, 3), None), ((9, 1, 2), 9)])
 def test_the_lowest_of_several_values_may_be_the_background(tmp_path, values, nodata):
   path = write(tmp_path / "m.tif", np.array([values, values], np.uint8), nodata=nodata)

@@ -15,9 +15,17 @@ def masked(image: Any) -> np.ma.MaskedArray:
   Values are missing where a masked array, or one in lists, masks them, and where they equal the nodata
   value among an array's attributes. Values that are still to be scaled are refused, as those of files.
   """
-  if _holds_arrays(image):
-    return np.ma.stack([masked(part) for part in image])
-  array = np.ma.asarray(image)
+  holds_arrays = _holds_arrays(image)
+  parts = [masked(part) for part in image] if holds_arrays else []
+  try:
+    array = np.ma.stack(parts) if holds_arrays else np.ma.asarray(image)
+  except (TypeError, ValueError) as error:
+    raise ValueError(
+      f"The array is a {type(image).__name__} that NumPy does not read as one array: {error}. Give one "
+      "array, or images of one size."
+    ) from error
+  if holds_arrays:
+    return array
   if array.dtype == object:
     raise ValueError(
       "The array holds objects, such as pandas.NA or None: give numbers with NaN for no data, such as "

@@ -69,6 +69,12 @@ def decide(
   if lossy or (many and _is_noisy(counts)):
     path = lossy[0] if lossy else max(values, key=lambda path: len(values[path].counts))
     return _noisy_rule(values, path, counts, ignore, option)
+  if _NONE in counts and counts.keys() <= {0, _NONE}:
+    path = _holder(values, _NONE)
+    raise ValueError(
+      f"{path} holds -1, which usually means unknown, and no mask holds a landslide. If -1 means "
+      f"landslide, save 1 there. If it does mean unknown, declare it: gdal_edit.py -a_nodata -1 {path}."
+    )
   if ignore != BY_VALUES or not counts:
     return MaskRule(_NONE if ignore == BY_VALUES else ignore)
   return _clean_rule(values, counts, option)

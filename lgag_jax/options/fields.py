@@ -4,7 +4,9 @@ A flag that several modes share is defined once. If it is absent, each mode uses
 """
 
 import dataclasses
-from collections.abc import Mapping
+import numbers
+import os
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from absl import flags
@@ -31,6 +33,52 @@ def require(condition: Any, options: Any, name: str, requirement: str) -> None:
     value = getattr(options, name)
     text = ",".join(map(str, value)) if isinstance(value, tuple) else value
     raise ValueError(f"--{name}={text}: must be {requirement}.")
+
+
+def give_types(options: Any) -> None:
+  """Gives each field the type of its default, as callers from Python may write it otherwise.
+
+  A list is a tuple, a number is a tuple of one, 64.0 is 64, a path is its text and None is the default.
+  Raises ValueError naming a field that holds anything else.
+  """
+  for field in dataclasses.fields(options):
+    value = getattr(options, field.name)
+    try:
+      object.__setattr__(options, field.name, _typed(field, value))
+    except (TypeError, ValueError, OverflowError):
+      raise ValueError(
+        f"--{field.name}={value!r:.80} ({type(value).__name__}): must be {_kind_text(field)}."
+      ) from None
+
+
+def _typed(field: dataclasses.Field, value: Any) -> Any:
+  if value is None:
+    return field.default
+  if isinstance(field.default, tuple):
+    parts = value if isinstance(value, Iterable) else (value,)
+    return tuple(_number(_NUMBERS[field.name][0], part) for part in parts)
+  if isinstance(field.default, str):
+    return str(os.fspath(value) if isinstance(value, os.PathLike) else _text(value))
+  return _number(type(field.default), value)
+
+
+def _number(kind: type, value: Any) -> Any:
+  if not isinstance(value, numbers.Real) or isinstance(value, bool) or kind(value) != value:
+    raise TypeError
+  return kind(value)
+
+
+def _text(value: Any) -> str:
+  if not isinstance(value, str):
+    raise TypeError
+  return value
+
+
+def _kind_text(field: dataclasses.Field) -> str:
+  """Returns what the type of a field is called in messages."""
+  if isinstance(field.default, tuple):
+    return f"numbers such as ({_NUMBERS[field.name][1]},)"
+  return {str: "text", int: "a whole number", float: "a number"}[type(field.default)]
 
 
 def help_text(field: dataclasses.Field, *, default: bool = True) -> str:

@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Iterable
 
 from lgag_jax.options import cloud_masks
-from lgag_jax.options.fields import flag, parse, require
+from lgag_jax.options.fields import flag, give_types, parse, require
 
 SCHEMAS = ("plain", "usgs", "copernicus_ems")
 
@@ -65,6 +65,7 @@ class Options:
     "attributes of polygons: plain, usgs or copernicus_ems."))
 
   def __post_init__(self):
+    give_types(self)
     require(self.schema in SCHEMAS, self, "schema", f"one of {', '.join(SCHEMAS)}")
     require(self.probability in ("percent", "float32"), self, "probability", "percent or float32")
     require(0 <= self.overlap <= 0.75, self, "overlap", "from 0 to 0.75")
