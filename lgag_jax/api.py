@@ -6,7 +6,7 @@ import logging
 import os
 import pathlib
 from collections.abc import Iterator
-from typing import overload
+from typing import Any, overload
 
 import jax
 import numpy as np
@@ -94,16 +94,7 @@ class Model:
     image before the event: an array of the same size, or what --before takes. `gsd` is metres per
     pixel, for images that do not give theirs. Raises ValueError naming the argument.
     """
-    if not isinstance(options, Options):
-      raise ValueError(f"`options` is a {type(options).__name__}: give lgag_jax.Options(...).")
-    gsd = Options(gsd=gsd).gsd or options.gsd
-    if isinstance(before, str | os.PathLike):
-      options = dataclasses.replace(options, before=user_paths.expanded(before, "before"))
-    named = {
-      name: user_paths.expanded(path, f"options.{name}")
-      for name in ("dem", "clouds", "review") if (path := getattr(options, name))
-    }
-    options = dataclasses.replace(options, gsd=gsd, **named)
+    options = _completed(options, before, gsd)
     if output is None:
       _refuse(options, _FOR_OUTPUT, "needs `output`")
     if isinstance(image, str | os.PathLike):
@@ -173,6 +164,19 @@ class Model:
 
     window_pipeline.run(jobs(), loaded.network, loaded.state, loaded.config, loaded.mesh)
     return [results[number] for number in range(len(sources))]  # Scenes end in any order.
+
+
+def _completed(options: Options, before: Any, gsd: Any) -> Options:
+  """Returns options with the arguments `before`, if it is a path, and `gsd`, and with full paths."""
+  if not isinstance(options, Options):
+    raise ValueError(f"`options` is a {type(options).__name__}: give lgag_jax.Options(...).")
+  if isinstance(before, str | os.PathLike):
+    options = dataclasses.replace(options, before=user_paths.expanded(before, "before"))
+  named = {
+    name: user_paths.expanded(path, f"options.{name}")
+    for name in ("dem", "clouds", "review") if (path := getattr(options, name))
+  }
+  return dataclasses.replace(options, gsd=Options(gsd=gsd).gsd or options.gsd, **named)
 
 
 def _refuse(options: Options, reasons: dict[str, str], words: str) -> None:

@@ -57,6 +57,15 @@ class DatedImages:
     return f"{scene_files.key(image)} before {before} moved within {self._config.max_shift:g}"
 
 
+def require_data(name: str, valid: np.ndarray) -> None:
+  """Raises ImageError for an image without data, `valid` being bool[H, W]: its label says nothing."""
+  if not valid.any():
+    raise reading.ImageError(
+      f"{name} has no data: every pixel is nodata, transparent or no number. Remove it, or skip it "
+      "(data.on_bad_image='skip')."
+    )
+
+
 def files(config: DataConfig, root: pathlib.Path) -> set[pathlib.Path]:
   """Returns the files below the root that may be images before."""
   if config.before == MANIFEST:

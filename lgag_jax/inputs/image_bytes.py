@@ -5,6 +5,8 @@ import pathlib
 from collections.abc import Iterator
 from typing import Any, Literal
 
+import numpy as np
+
 from lgag_jax.geo import placement, scene_files
 from lgag_jax.imagery import listing, opening, side_files
 
@@ -40,6 +42,20 @@ def has_changed(recorded: Any, source, kind: Kind = "images") -> bool:
 def has_before(source) -> bool:
   """Returns whether a source has images before in files of their own."""
   return next(_pairs(source), None) is not None
+
+
+def parts(value: Any) -> Iterator[bytes]:
+  """Yields what TFDS stores of a feature: encoded parts, or an array after its shape and type."""
+  if isinstance(value, bytes):
+    yield value
+  elif isinstance(value, dict):
+    for name in sorted(value):
+      yield from parts(value[name])
+  elif (array := np.asarray(value)).dtype == object:
+    for part in array.ravel():
+      yield from parts(part)
+  else:
+    yield f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes()
 
 
 def _files(source, kind: Kind) -> Iterator[pathlib.Path]:

@@ -32,6 +32,7 @@ class Reader:
     self._cache: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     self._free_bytes = int(config.decoded_cache_gib * 2**30)
     self._lock = threading.Lock()
+    self._warned_of_dark = False
     # Ids of skipped images, and why; starts with those that the source skipped.
     self.skipped: dict[str, str] = dict(getattr(source, "skipped", {}))
     self.failure: reading.ImageError | None = None  # The error that stopped the pipeline.
@@ -44,12 +45,21 @@ class Reader:
     try:
       image, mask = self._read(index)
       scaling.check_range(image, None, self._config, self._source.ids[index])
+      self._warn_of_dark(image, self._source.ids[index])
     except reading.ImageError as error:
       self._skip(index, error)
       side = self._config.image_size
       image = np.zeros((side, side, self._config.input_channels), np.float32)
       return image, np.full((side, side), reading.UNKNOWN, np.uint8), np.float32(0.0)
     return to_model_size(image, self._config), self._mask_to_model_size(mask), np.float32(1.0)
+
+  def _warn_of_dark(self, image: np.ndarray, name: str) -> None:
+    """Logs once that an image fills little of its range; dark images of 8 bits are usual."""
+    if self._warned_of_dark or image.dtype == np.uint8:
+      return
+    if text := scaling.dark_warning(float(image.max()), image.dtype, self._config):
+      self._warned_of_dark = True
+      _LOG.warning("%s: %s Others may be like it: --mode=doctor reads all images.", name, text)
 
   def mask(self, index: int) -> tuple[np.ndarray, np.float32]:
     """Returns the mask and the weight of `__call__`."""

@@ -16,7 +16,7 @@ from lgag_jax.config import DataConfig
 from lgag_jax.geo import mask_place
 from lgag_jax.imagery import listing, mask_values, opening, reading
 from lgag_jax.inputs import file_splits, splits, tfds_source, unused_files
-from lgag_jax.inputs.dates import DatedImages
+from lgag_jax.inputs.dates import DatedImages, require_data
 from lgag_jax.inputs.patches import PatchSource
 from lgag_jax.inputs.pseudo import PseudoSource
 
@@ -200,10 +200,9 @@ class FolderSource:
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     image, valid = self.read_valid_pixels(index)
+    require_data(str(self._paths[index]), valid)
     mask = self._mask(index, image.shape[:2])
-    if self._config.paired:
-      mask = np.where(valid, mask, np.uint8(reading.UNKNOWN))
-    return image, mask
+    return image, np.where(valid, mask, np.uint8(reading.UNKNOWN))
 
   def _mask(self, index: int, shape: tuple[int, int]) -> np.ndarray:
     mask_path = self._masks[index]

@@ -19,7 +19,7 @@ from lgag_jax.geo import coregistration
 from lgag_jax.geo.coregistration import Shift
 from lgag_jax.imagery import listing, reading
 from lgag_jax.inputs import image_bytes, original_archives, prepared_sets, tfds_masks
-from lgag_jax.inputs.dates import STACKED
+from lgag_jax.inputs.dates import STACKED, require_data
 from lgag_jax.runtime import files, packaged, processes
 
 _LOG = logging.getLogger(__name__)
@@ -86,11 +86,12 @@ class TfdsSource:
     """Yields the images of all examples as they are stored, with those before, or their masks."""
     names = ("mask",) if kind == "masks" else ("image", self._config.before)
     for row in self._stored:
-      yield from (part for name in names if name in row for part in _as_bytes(row[name]))
+      yield from (part for name in names if name in row for part in image_bytes.parts(row[name]))
 
   def read(self, index: int) -> tuple[np.ndarray, np.ndarray]:
     row = self._data[index]
     image, valid = self._pixels(row, index)
+    require_data(self.ids[index], valid)
     if "mask" in row:
       mask = self._mask(np.asarray(row["mask"]), image.shape[:2], self.ids[index])
     else:
@@ -153,20 +154,6 @@ class TfdsSource:
 
   def before(self, index: int) -> None:
     del index  # Both dates are in one image.
-
-
-def _as_bytes(value: Any) -> Iterator[bytes]:
-  """Yields what TFDS stores of a feature: encoded parts, or an array after its shape and type."""
-  if isinstance(value, bytes):
-    yield value
-  elif isinstance(value, dict):
-    for name in sorted(value):
-      yield from _as_bytes(value[name])
-  elif (array := np.asarray(value)).dtype == object:
-    for part in array.ravel():
-      yield from _as_bytes(part)
-  else:
-    yield f"{array.dtype} {array.shape} ".encode() + np.ascontiguousarray(array).tobytes()
 
 
 def _prepare(builder: tfds.core.DatasetBuilder, config: DataConfig) -> None:
