@@ -12,6 +12,8 @@ from tests.commands import call, flags_of
     (["--config=configs/image_folder.py", "--workdir={tmp}"], "data.directory is not set"),
     (["--config=configs/image_folder.py", "--workdir={tmp}", "--config.optim.learning_rat=1"],
      "learning_rate"),
+    (["--config=configs/image_folder.py", "--workdir={tmp}", "--config.mesh.data=3"],
+     "The config has no field 'mesh'"),
     (["--config=configs/image_folder.py", "--workdir={tmp}", "--config.train.epochs=many"], "epochs"),
     (["--config=configs/image_folder.py:solo", "--workdir={tmp}"], "'solo' is unknown"),
     (["--mode=eval", "--workdir={tmp}/none"], "config.json is missing"),

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -429,13 +430,17 @@ def test_decisions_outlive_a_new_map(session, maps, tmp_path):
   assert keys[2] not in {f["key"] for f in again.state()["features"]}
 
 
-@pytest.mark.parametrize("change", ["removed", "another size", "no image"])
+@pytest.mark.parametrize("change", ["removed", "another size", "no image", "moved", "no place"])
 def test_the_output_s_own_picture_stands_in_for_a_scene(maps, tmp_path, change):
   path = tmp_path / "scene.tif"
   if change == "removed":
     path.unlink()
   elif change == "no image":
     path.write_text("nothing")
+  elif change in ("moved", "no place"):
+    with rasterio.open(path, "r+") as file:
+      moved = file.transform @ Affine.translation(10, 0)
+      file.transform = moved if change == "moved" else Affine.identity()
   else:
     with rasterio.open(path, "w", driver="GTiff", height=9, width=9, count=3, dtype="uint8") as file:
       file.write(np.ones((3, 9, 9), np.uint8))
@@ -445,6 +450,16 @@ def test_the_output_s_own_picture_stands_in_for_a_scene(maps, tmp_path, change):
   assert "scene.tif" in client.get("state").json()["scenes"][0]["problem"]
   assert client.get("map/0/0/0/0").status_code == 400
   assert client.get("picture/0").content == (maps / "overlay/scene_tif.png").read_bytes()
+
+
+@pytest.mark.parametrize("remove", [
+  lambda folder: folder.joinpath("scene_tif.gpkg").unlink(), shutil.rmtree,
+  lambda folder: folder.rename(folder.with_name("polygons_old")),
+])
+def test_polygons_that_are_gone_are_not_traced_anew(maps, remove):
+  remove(maps / "polygons")
+  with pytest.raises(FileNotFoundError, match=r"polygons/scene_tif\.gpkg is missing: restore it"):
+    Session(Settings(input=str(maps)))
 
 
 def test_a_scene_without_a_georeference_is_reviewed_in_pixels(tmp_path):

@@ -115,6 +115,19 @@ def test_outlines_that_cannot_be_used_are_named(place, statement, fields, messag
   assert not (place / "cut").exists()
 
 
+@pytest.mark.parametrize("changes", [
+  ("ALTER TABLE tiles DROP COLUMN label",), ("ALTER TABLE tiles RENAME COLUMN label TO klasse",),
+  ("ALTER TABLE tiles DROP COLUMN scene", "UPDATE tiles SET label = 'yes'"),
+  ("ALTER TABLE tiles DROP COLUMN label", "ALTER TABLE tiles DROP COLUMN tile_size"),
+])
+def test_outlines_that_lost_a_field_are_no_landslides(place, changes):
+  for change in changes:
+    edit(place / "tiles" / "tiles.gpkg", change)
+  with pytest.raises(ValueError, match=r"outlines of tiles without the field (label|scene), .*Restore"):
+    cut(place, layer="tiles")
+
+
+
 @pytest.mark.parametrize("stride", [SIDE // 2, 2 * SIDE])
 @pytest.mark.parametrize("form", ["tiles.gpkg", "labels.csv"])
 def test_answers_are_of_tiles_that_neither_overlap_nor_have_gaps(place, form, stride):

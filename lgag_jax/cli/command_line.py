@@ -77,8 +77,7 @@ def parse_flags(argv: list[str]) -> list[str]:
   try:
     argv = _with_expanded_paths(argv)
     if path := _typed_value(argv, "method_file"):  # First, since the config may name its method.
-      registry = importlib.import_module("lgag_jax.method.registry")  # Loads JAX, which takes seconds.
-      registry.load_file(path)
+      importlib.import_module("lgag_jax.method.registry").load_file(path)  # JAX takes seconds.
     return _FLAGS(_with_packaged_config(argv))
   except (flags.Error, AttributeError, KeyError, TypeError, ValueError, OSError) as error:
     sys.exit(f"Error: {_short_message(str(error))}")
@@ -86,8 +85,7 @@ def parse_flags(argv: list[str]) -> list[str]:
 
 def mode_arguments() -> tuple[Any, ...]:
   """Returns the mode's config, or its dataclasses of flags; raises ValueError naming a wrong flag."""
-  name = _FLAGS.mode
-  mode = MODES[name]
+  mode = MODES[name := _FLAGS.mode]
   for flag in sorted(_KNOWN_FLAGS - mode.takes() - (set(_PROCESS_FLAGS) if mode.processes else set())):
     if _FLAGS[flag].present:
       users = ", ".join(other for other in MODES if flag in MODES[other].takes()) or "several processes"
@@ -246,5 +244,7 @@ def _short_message(text: str) -> str:
     return lines[-1]
   if match := _UNKNOWN_FIELD.search(text):  # The rest of this message repeats itself.
     return f"The config has no field {match[2]!r}. Did you mean {match[1]!r}?"
+  if "".join(lines).isidentifier():  # A KeyError of a name that is like no other.
+    return f"The config has no field {lines[0]!r}. Its fields are those of lgag_jax/settings."
   hint = text[text.rindex("Did you mean") :] if "Did you mean" in text else ""
   return text if len(text) < 300 else f"{text[:200]} ... {hint}"

@@ -140,6 +140,11 @@ def _layer(path: pathlib.Path, source: str | bytes, layer: str) -> str:
       "--mode=tile reads the tiles' labels. Give the inventory"
     )
   if layer in names or (not layer and len(names) == 1):
+    if lost := tile_outlines.lost_fields(source, layer or names[0]):
+      raise ValueError(
+        f"it holds the outlines of tiles without the field {lost[0]}, so that every tile would be a "
+        "landslide. Restore the field, as --mode=tile and --mode=label write it, or give the inventory"
+      )
     return layer or names[0]
   problem = f"no layer {layer!r}" if layer else f"{len(names)} layers"
   raise ValueError(f"it has {problem}: choose one with --layer, of {', '.join(names) or 'none'}")

@@ -28,11 +28,24 @@ def are_tiles(source: str | bytes, layer: str) -> bool:
 
   An inventory that got their columns by a join has other outlines than rectangles.
   """
-  fields = {name.lower() for name in pyogrio.read_info(source, layer=layer)["fields"]}
+  fields = _fields(source, layer)
   if not fields >= set(FIELDS):
     return False
-  if _LAYER.fullmatch(layer) or SIZE_FIELD in fields:
-    return True
+  return bool(_LAYER.fullmatch(layer)) or SIZE_FIELD in fields or _are_rectangles(source, layer)
+
+
+def lost_fields(source: str | bytes, layer: str) -> list[str]:
+  """Returns the fields that outlines of tiles have lost in a GIS; [] for all else."""
+  present = _fields(source, layer) & {*FIELDS, SIZE_FIELD}
+  lost = [name for name in FIELDS if name not in present]
+  return lost if len(present) >= len(FIELDS) - 1 and _are_rectangles(source, layer) else []
+
+
+def _fields(source: str | bytes, layer: str) -> set[str]:
+  return {name.lower() for name in pyogrio.read_info(source, layer=layer)["fields"]}
+
+
+def _are_rectangles(source: str | bytes, layer: str) -> bool:
   shapes = shapely.from_wkb(pyogrio.raw.read(source, layer=layer, columns=[])[2], on_invalid="ignore")
   return bool(len(shapes)) and float(np.mean(shapely.get_num_coordinates(shapes) == _CORNERS)) > 0.5
 

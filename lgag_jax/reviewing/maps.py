@@ -113,7 +113,7 @@ def _read_map(output: pathlib.Path, stem: str, record: dict[str, Any]) -> SceneM
   ):
     grid = opened.grid
     path = output / "polygons" / f"{stem}.gpkg"
-    if path.exists():
+    if path.exists() or f"polygons/{path.name}" in record["files"]:
       found = _read_polygons(path, grid)
     else:
       found = tuple(
@@ -141,6 +141,8 @@ def _names(folder: str, stem: str) -> tuple[str, str]:
 
 
 def _read_polygons(path: pathlib.Path, grid: Grid) -> tuple[Mapped, ...]:
+  if not path.exists():
+    raise FileNotFoundError(f"{path} is missing: restore it, or make the map again (--mode=predict).")
   try:
     layer_files.check_geopackage(path)
     if pyogrio.read_info(path, layer=vectors.LAYER)["driver"] != "GPKG":

@@ -9,6 +9,7 @@ from rasterio.windows import Window
 
 from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.scene import open_scene
+from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery.opening import ImageError
 from lgag_jax.labelling.pictures import SQUARE, Pictures
@@ -66,13 +67,14 @@ def _problem(scene_map: SceneMap, settings: Settings) -> str:
   try:
     with open_scene_raster(path) as raster:
       size = raster.height, raster.width
-    with open_scene(path, _channels(path, settings.bands), bands=settings.bands):
-      pass
+    with open_scene(path, _channels(path, settings.bands), bands=settings.bands) as scene:
+      ground = SceneGround(path, scene.grid)
   except (ImageError, OSError) as error:
     return str(error)
   if size != (grid.height, grid.width):
     return f"{path} has {size[0]} x {size[1]} pixels, but its map {grid.height} x {grid.width}."
-  return ""
+  difference = ground.difference(SceneGround(path, grid).text)
+  return f"{path} is another scene than that of the map: {difference}." if difference else ""
 
 
 def _channels(path: pathlib.Path, bands: tuple[int, ...]) -> int:
