@@ -6,6 +6,8 @@ import os
 import resource
 import signal
 import struct
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -105,3 +107,13 @@ def test_a_config_of_gibibytes_is_not_read(tmp_path):
     file.truncate(1 << 40)
   with pytest.raises(ValueError, match=r"config\.json is no valid config: it has more than 1 MiB"):
     config.load(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "w.npz", "w.onnx", "w.pth"])
+def test_weights_wait_for_no_pipe(tmp_path, name):
+  os.mkfifo(tmp_path / name)
+  code = f"from lgag_jax.trunks import weight_files; weight_files.read_tensors({name!r})"
+  done = subprocess.run(
+    [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    env={**os.environ, "PYTHONPATH": os.getcwd()})
+  assert f"{name} is not a regular file" in done.stderr

@@ -19,7 +19,7 @@ import ml_dtypes
 import numpy as np
 import safetensors.numpy
 
-from lgag_jax.runtime import array_files
+from lgag_jax.runtime import array_files, files
 from lgag_jax.trunks.onnx_weights import read_onnx
 
 _MAX_BYTES = 1 << 31  # Of a file, and of what it unpacks to: a ViT-L takes 1.2 GB.
@@ -132,10 +132,10 @@ def read_tensors(path: str) -> dict[str, np.ndarray]:
   readers |= {".pth": _read_torch, ".pt": _read_torch}
   if suffix not in readers:
     raise ValueError(f"{path}: its suffix is none of {', '.join(readers)}; convert it to one")
-  with open(path, "rb"):  # A file that is not there fails as files do.
-    pass
+  with files.open_regular(Path(path)) as file:  # No pipe waits. A missing file fails as files do.
+    size = os.fstat(file.fileno()).st_size
   try:
-    if (size := os.path.getsize(path)) > _MAX_BYTES:
+    if size > _MAX_BYTES:
       raise ValueError(f"it has {size} bytes, more than {_MAX_BYTES}")
     return readers[suffix](path)
   except Exception as error:  # Damaged bytes can raise nearly anything from the parsers.
