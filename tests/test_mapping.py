@@ -263,8 +263,8 @@ def test_a_map_of_another_network_or_option_is_not_resumed(tmp_path):
   store = RowStore(tmp_path, "a", (0, 10), 5, 1, "uint8")
   store.write(0, np.zeros((10, 5, 1), np.uint8), np.zeros((10, 5), np.uint8))
   store.save(SavedState(3, np.zeros((4, 5, 1), np.float32), [0.5]), now=True)
-  assert store.load_state().next_row == 3
-  assert RowStore(tmp_path, "b", (0, 10), 5, 1, "uint8").load_state() is None
+  assert store.load_state(9, (4, 5, 1)).next_row == 3
+  assert RowStore(tmp_path, "b", (0, 10), 5, 1, "uint8").load_state(9, (4, 5, 1)) is None
 
 
 @pytest.mark.parametrize("count", [2, 3, 9])

@@ -3,6 +3,7 @@
 
 import json
 import os
+import resource
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_the_other_names_of_rows_keep_their_content(tmp_path):
     os.link(path, backup / path.name)
   before = content(backup)
   store = RowStore(first, "key", (0, 4), 5, 1, "uint8")
-  assert store.load_state().next_row == 2 and (store.read(0, 2)[0] == 7).all()
+  assert store.load_state(4, (2, 5, 1)).next_row == 2 and (store.read(0, 2)[0] == 7).all()
   store.write(2, np.full((2, 5, 1), 9, np.uint8), np.ones((2, 5), np.uint8))
   assert content(backup) == before and (store.read(0, 4)[0][:, 0, 0] == [7, 7, 9, 9]).all()
 
@@ -112,9 +113,32 @@ def test_a_state_names_only_its_own_band(tmp_path, values):
   np.savez(tmp_path / "other.npz", band=np.ones((2, 5, 1), np.float32))
   (folder / "0-4-").mkdir()
   state = json.loads((folder / "0-4.json").read_text())
-  assert store.load_state().next_row == 2
+  assert store.load_state(4, (2, 5, 1)).next_row == 2
   values = {k: v.format(folder=tmp_path) if isinstance(v, str) else v for k, v in values.items()}
   if values.get("band"):
     assert (folder / values["band"]).exists()  # Another file would be read.
   (folder / "0-4.json").write_text(json.dumps(state | values))
-  assert store.load_state() is None
+  assert store.load_state(4, (2, 5, 1)) is None
+
+
+@pytest.mark.parametrize("values", [
+  {"row": -5, "band": "0-4--5.npz"}, {"row": 5, "band": "0-4-5.npz"}, {"found": ["a"]},
+  {"found": [0.5, 0.5]}, {"found": [float("nan")]}, {"found": None}, {"brightest": "x"},
+])
+def test_a_state_with_odd_numbers_is_left_out(tmp_path, values):
+  store = rows(tmp_path, SavedState(2, np.zeros((2, 5, 1), np.float32), [0.5]))
+  state = json.loads((tmp_path / "0-4.json").read_text()) | values
+  (tmp_path / "0-4.json").write_text(json.dumps(state))
+  np.savez(tmp_path / state["band"], band=np.zeros((2, 5, 1), np.float32))
+  assert store.load_state(4, (2, 5, 1)) is None
+
+
+@pytest.mark.parametrize(("shape", "dtype"), [
+  ((300 << 20,), np.uint8), ((3, 5, 1), np.float32), ((2, 5, 1), np.float64),
+])
+def test_a_band_of_another_shape_is_left_out(tmp_path, shape, dtype):
+  store = rows(tmp_path, SavedState(2, np.zeros((2, 5, 1), np.float32), [0.5]))
+  np.savez_compressed(tmp_path / "0-4-2.npz", band=np.zeros(shape, dtype))
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  assert store.load_state(4, (2, 5, 1)) is None
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10

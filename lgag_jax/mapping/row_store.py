@@ -7,17 +7,19 @@ rows that was in progress.
 
 import contextlib
 import dataclasses
+import math
 import os
 import pathlib
 import shutil
 import sys
 import time
+from typing import Any
 
 import numpy as np
 
 from lgag_jax.mapping import gate_windows
 from lgag_jax.mapping.gate_windows import GateWindows
-from lgag_jax.runtime import array_files, files
+from lgag_jax.runtime import array_files, files, sealed_json
 
 _SAVE_SECONDS = 5.0  # Between two saves. A kill loses this much work, and one row of windows.
 
@@ -56,21 +58,30 @@ class RowStore:
     row_bytes = self._width * (self._classes * self.dtype.itemsize + 1)
     return row_bytes * (self.span[1] - self.span[0])
 
-  def load_state(self) -> SavedState | None:
-    """Returns the state that `save` wrote; None if there is none of this key."""
+  def load_state(self, windows: int, band_shape: tuple[int, ...]) -> SavedState | None:
+    """Returns the state that `save` wrote; None if there is none of this key, or an odd one.
+
+    `windows` is the number of rows of windows, `band_shape` the shape of the canvas's band.
+    """
     state = None
     with contextlib.suppress(OSError, ValueError):
       state = files.read_json(self._path("json"))
     if not isinstance(state, dict) or state.get("key") != self._key:
       return None
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError, MemoryError):
-      row = int(state["row"])
-      if state["band"] == self._band_name(row):  # Another name might lead out of the folder.
-        names = "band", *gate_windows.NAMES
-        parts = array_files.read_arrays(self._folder / state["band"], names, sys.maxsize)
-        band = parts.pop("band")
-        before_gate = GateWindows(**parts) if parts else None
-        return SavedState(row, band, state["found"], state.get("brightest"), before_gate)
+      row, found, brightest = int(state["row"]), state["found"], state.get("brightest")
+      values = [*found] + ([] if brightest is None else [brightest])
+      is_odd = len(found) != self._classes or not all(map(_is_finite, values))
+      # Another name might lead out of the folder.
+      if is_odd or not 0 <= row <= windows or state["band"] != self._band_name(row):
+        return None
+      names = "band", *gate_windows.NAMES
+      most = math.prod(band_shape) * np.dtype(np.float32).itemsize + files.MAX_READ_BYTES
+      parts = array_files.read_arrays(self._folder / state["band"], names, most)
+      band = parts.pop("band")
+      before_gate = GateWindows(**parts) if parts else None
+      if band.dtype == np.float32 and band.shape == band_shape:
+        return SavedState(row, band, found, brightest, before_gate)
     return None
 
   def write(self, first: int, scores: np.ndarray, mask: np.ndarray) -> None:
@@ -116,6 +127,10 @@ class RowStore:
 
   def _path(self, kind: str) -> pathlib.Path:
     return self._folder / f"{self._name}.{kind}"
+
+
+def _is_finite(value: Any) -> bool:
+  return sealed_json.is_number(value, -sys.float_info.max, sys.float_info.max)
 
 
 def _ensure_own(path: pathlib.Path) -> None:

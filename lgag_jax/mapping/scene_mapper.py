@@ -81,7 +81,7 @@ class SceneMapper:
           len(self.thresholds),
         ) if plan.gated else None,
       )
-      if saved := store.load_state():
+      if saved := store.load_state(len(rows.starts), job.canvas.band.shape):
         _LOG.info(
           "%s: resuming at window row %d of %d.", plan.path.name, saved.next_row + 1, len(rows.starts)
         )
@@ -121,9 +121,10 @@ class SceneMapper:
   def _join(self, plans: list[ScenePlan]) -> None:
     """Writes the products of the scenes of which every process has mapped its rows."""
     for plan in plans:
-      rows, _ = cover_scene(plan.grid, plan.windows, self.options.overlap)
+      rows, cols = cover_scene(plan.grid, plan.windows, self.options.overlap)
       stores = [self._store(plan, span) for span in self._spans(rows)]
-      states = [state for store in stores if (state := store.load_state())]
+      saved = len(rows.starts), (rows.side, cols.length, len(self.thresholds))
+      states = [state for store in stores if (state := store.load_state(*saved))]
       whole = all(state.next_row == len(rows.starts) for state in states)
       if len(states) == len(stores) and whole:
         image_scores = np.max([state.image_scores for state in states], axis=0)
