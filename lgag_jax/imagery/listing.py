@@ -7,7 +7,7 @@ import os
 import pathlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from PIL import Image
 
@@ -15,6 +15,7 @@ from lgag_jax.imagery import map_products, orientation, side_files
 from lgag_jax.imagery.opening import SUFFIXES, ImageError
 
 _SCENE_SUFFIXES = (*SUFFIXES, ".vrt")
+_MAX_FOLDERS = 1 << 17  # In a folder that is searched.
 # A file of an image x.tif: x.tif.msk, x.tif.aux.xml, x.tfw, x.prj and so on.
 SIDE_FILE = re.compile(r"(.*?)\.(aux\.xml|msk|ovr|xml|prj|wld|qml|rpb|\w{1,4}w)", re.IGNORECASE)
 # Formats of images that Pillow does not know.
@@ -162,8 +163,26 @@ def matches(pattern: str) -> list[pathlib.Path]:
   folder = pattern
   while folder and not os.path.isdir(folder):  # Its name may hold brackets or question marks.
     folder = os.path.dirname(folder)
+  if "**" in pattern[len(folder) :]:
+    for _ in walk(pathlib.Path(folder)):  # Refuses links without end.
+      pass
   pattern = glob.escape(folder) + pattern[len(folder) :]
   return sorted(map(pathlib.Path, glob.glob(pattern, recursive=True)))
+
+
+def walk(top: pathlib.Path) -> Iterator[tuple[str, list[str], list[str]]]:
+  """Walks through a folder as os.walk does, and follows links.
+
+  Raises ValueError naming a folder with too many folders: links that lead back to their own folder, or
+  several to one, would take for ever.
+  """
+  for count, entry in enumerate(os.walk(top, followlinks=True)):
+    if count >= _MAX_FOLDERS:
+      raise ValueError(
+        f"{top} holds more than {_MAX_FOLDERS} folders, with those that links lead to: remove links "
+        "that lead back into it, or name a folder below it."
+      )
+    yield entry
 
 
 def _is_beside(path: pathlib.Path, of_images: set[pathlib.Path]) -> bool:

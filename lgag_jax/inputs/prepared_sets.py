@@ -1,16 +1,16 @@
 """Refuses prepared data sets of TFDS that would run code: TFDS imports the modules that they name."""
 
-import os
 import pathlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lgag_jax.imagery import listing
 from lgag_jax.runtime import files
 
 
 def check(folders: Iterable[pathlib.Path]) -> None:
   """Raises ValueError naming a features.json in the folders that has features outside TFDS."""
-  for folder, _, names in (entry for place in folders for entry in os.walk(place, followlinks=True)):
+  for folder, _, names in (entry for place in folders for entry in listing.walk(place)):
     if "features.json" not in names:
       continue
     path = pathlib.Path(folder) / "features.json"
