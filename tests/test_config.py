@@ -268,3 +268,13 @@ def test_no_field_hides_a_method_of_its_config_dict():
   for group in configs.config_dict().values():
     for name in group:
       assert not hasattr(type(group), name), name
+
+
+@pytest.mark.parametrize(("field", "value"), [
+  ("data__image_size", 10**6), ("sol__rounds", 10**9), ("localize__scales", (1.0,) * 10**5),
+  ("localize__scales", (1e6,)),
+])
+def test_numbers_that_take_any_time_or_memory_are_refused(field, value):
+  """A stranger's config.json may hold them; no weight needs to fit them."""
+  with pytest.raises(ValueError, match=rf"config\.{field.replace('__', '.')}=.{{1,200}}at most"):
+    configs.from_mapping(mapping(**{field: value}))

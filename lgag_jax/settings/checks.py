@@ -25,6 +25,12 @@ def not_negative(group: str, settings: Any, *names: str) -> None:
     require(0 <= value < math.inf, f"{group}.{name}", value, "must not be negative, nor infinite.")
 
 
+def at_most(group: str, settings: Any, limit: int, *names: str) -> None:
+  for name in names:
+    value = getattr(settings, name)
+    require(value <= limit, f"{group}.{name}", value, f"must be at most {limit}.")
+
+
 def fraction(group: str, settings: Any, *names: str) -> None:
   for name in names:
     value = getattr(settings, name)

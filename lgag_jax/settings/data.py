@@ -2,7 +2,9 @@
 
 import dataclasses
 
-from lgag_jax.settings.checks import fraction, not_negative, one_of, positive, require
+from lgag_jax.settings.checks import at_most, fraction, not_negative, one_of, positive, require
+
+_MAX_SIDE = 4096  # Pixels of the network's input.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class DataConfig:
     require(fits, "data.original", self.original, "only builders (data.source='tfds') take one.")
     require(len(self.classes) > 0, "data.classes", self.classes, "name at least one class.")
     positive("data", self, "channels", "image_size")
+    at_most("data", self, _MAX_SIDE, "image_size")  # A stranger's may take any memory.
     not_negative("data", self, "tile_size", "gsd", "min_mask_pixels", "max_value", "colour_jitter")
     not_negative("data", self, "scale_jitter", "decoded_cache_gib", "feature_cache_gib")
     not_negative("data", self, "block_size", "block_buffer", "max_bad_images", "max_shift")

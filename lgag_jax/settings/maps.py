@@ -5,6 +5,7 @@ import math
 
 from lgag_jax.settings.checks import fraction, not_negative, one_of, positive, require
 
+_MAX_SCALES, _LARGEST_SCALE = 16, 8  # A stranger's may take any time and memory.
 RULES = ("argmax", "otsu", "agreement")  # For thresholds, from image labels alone.
 
 
@@ -25,6 +26,9 @@ class LocalizeConfig:
   def __post_init__(self):
     valid = len(self.scales) > 0 and all(0 < s < math.inf for s in self.scales)
     require(valid, "localize.scales", self.scales, "give at least one positive scale.")
+    few = len(self.scales) <= _MAX_SCALES and max(self.scales) <= _LARGEST_SCALE
+    require(few, "localize.scales", self.scales[:_MAX_SCALES], (
+      f"give at most {_MAX_SCALES} scales of at most {_LARGEST_SCALE}."))
     one_of("localize.threshold_rule", self.threshold_rule, ("default", *RULES))
     fraction("localize", self, "agreement_fraction", "blend", "gate")
     one_of("localize.anchor_stride", self.anchor_stride, (16, 8, 4))

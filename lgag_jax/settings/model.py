@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from lgag_jax.settings.checks import fraction, not_negative, one_of, positive, require
+from lgag_jax.settings.checks import at_most, fraction, not_negative, one_of, positive, require
 
+_MAX_ROUNDS = 100
 TRUNKS = (
   "efficientnet_lite0", "resnet50", "dinov2_vits14", "dinov2_vits14_reg", "dinov2_vitb14",
   "dinov2_vitb14_reg", "dinov2_vitl14", "dinov2_vitl14_reg", "dinov3_vits16", "dinov3_vits16plus",
@@ -73,6 +74,7 @@ class SolConfig:
   def __post_init__(self):
     positive("sol", self, "background_factor")
     not_negative("sol", self, "rounds")
+    at_most("sol", self, _MAX_ROUNDS, "rounds")  # A stranger's may take any time.
     positive("sol", self, "block_rows")
 
 
