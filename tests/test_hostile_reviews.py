@@ -192,3 +192,18 @@ def test_the_polygons_of_a_map_are_checked_as_well(maps, kind):
                     geometry_type="Unknown", crs=meta["crs"])
   with pytest.raises(ValueError, match=r"polygons/scene_tif\.gpkg cannot be read"):
     Session(Settings(input=str(maps)))
+
+
+@pytest.mark.parametrize(("field", "value"), [
+  ("id", np.nan), ("id", np.inf), ("id", "x"), ("area_m2", "x"), ("mean_probability", "x"),
+])
+def test_odd_values_of_a_map_s_polygons_name_the_file(maps, field, value):
+  path = maps / "polygons" / "scene_tif.gpkg"
+  meta, _, wkb, data = pyogrio.raw.read(path)
+  names, layer = meta["fields"].tolist(), pyogrio.list_layers(path)[0, 0]
+  data[names.index(field)] = np.array([value] * len(wkb), object if value == "x" else float)
+  path.unlink()
+  pyogrio.raw.write(path, wkb, data, names, layer=layer, driver="GPKG",
+                    geometry_type="Polygon", crs=meta["crs"])
+  with pytest.raises(ValueError, match=r"polygons/scene_tif\.gpkg cannot be read"):
+    Session(Settings(input=str(maps)))

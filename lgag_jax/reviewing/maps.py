@@ -153,15 +153,17 @@ def _read_polygons(path: pathlib.Path, grid: Grid) -> tuple[Mapped, ...]:
     present = ~shapely.is_missing(shapes)
     shapes[present] = outlines.usable(shapes[present], grid)
     values = [columns[name].tolist() for name in _COLUMNS]
-  except (RuntimeError, ValueError, LookupError, shapely.GEOSException) as error:
+    return tuple(
+      Mapped(int(number), str(name), geometry, _or_none(mean), _or_none(area))
+      for number, name, area, mean, geometry in zip(*values, shapes, strict=True)
+      if geometry is not None
+    )
+  except (
+    RuntimeError, ValueError, TypeError, ArithmeticError, LookupError, shapely.GEOSException
+  ) as error:
     raise ValueError(
       f"{path} cannot be read: {error}. Make the map again (--mode=predict --schema=plain)."
     ) from error
-  return tuple(
-    Mapped(int(number), str(name), geometry, _or_none(mean), _or_none(area))
-    for number, name, area, mean, geometry in zip(*values, shapes, strict=True)
-    if geometry is not None
-  )
 
 
 def _or_none(value: float | None) -> float | None:
