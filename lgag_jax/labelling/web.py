@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
@@ -66,6 +66,8 @@ async def read_json(request: Request) -> dict[str, Any]:
   """Returns the object in a request; raises ValueError if there is none."""
   try:
     body = json.loads(await request.body())
+  except ClientDisconnect as exception:  # Else its traceback goes into the log.
+    raise ValueError("The request was broken off.") from exception
   except (ValueError, RecursionError) as exception:
     raise ValueError("The request is not JSON.") from exception
   if not isinstance(body, dict):
