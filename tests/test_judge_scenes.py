@@ -343,7 +343,7 @@ def test_an_evaluation_does_not_replace_a_map_of_more_flags(tmp_path, monkeypatc
   monkeypatch.setattr(judge.configs, "load", lambda path: config_of(("landslide",)))
   monkeypatch.setattr(predict, "map_scenes", lambda *_: pytest.fail("mapped"))
   references = References(labels=str(labels))
-  words = r"made with --dem=\S+ --min_slope=10 '--event=A b'\. Give the same flags"
+  words = r"made with --dem=\S+ --min_slope=10\.0 '--event=A b'\. Give the same flags"
   with pytest.raises(ValueError, match=words):
     judge.evaluate(tmp_path, scene, tmp_path / "maps", Options(threshold=(0.5,)), references)
   for output, options in (("maps", made), ("other", Options())):

@@ -232,7 +232,7 @@ def test_heights_in_the_crs_of_a_dem_do_not_hide_its_place(tmp_path, crs):
 def test_a_least_slope_needs_a_dem():
   with pytest.raises(ValueError, match="--min_slope=10 needs --dem"):
     Options(min_slope=10)
-  with pytest.raises(ValueError, match="--min_slope=90: must be at least 0 and below 90 degrees"):
+  with pytest.raises(ValueError, match=r"--min_slope=90\.0: must be at least 0 and below 90 degrees"):
     Options(min_slope=90, dem="dem.tif")
 
 

@@ -74,7 +74,8 @@ def _only_image(item: pystac.Item) -> pystac.Asset:
   key = _DEFAULT_KEY if _DEFAULT_KEY in images else next(iter(images), "")
   if not images or (len(images) > 1 and key != _DEFAULT_KEY):
     raise ValueError(
-      f"item {item.id} has {len(images)} GeoTIFFs among its assets {', '.join(map(str, item.assets))}. "
+      f"item {item.id} has {len(images)} GeoTIFFs among its assets "
+      f"({', '.join(map(str, item.assets)) or 'none'}). "
       "Name the model's bands, such as --assets=red,green,blue."
     )
   return images[key]
