@@ -24,7 +24,6 @@ _Value = TypeVar("_Value")
 _PAUSE = 0.5  # Seconds before the first repetition; doubled for each further one.
 _LONGEST_PAUSE = 30.0
 _SLOWEST = 1024  # Bytes a second; a server that stays below it for --timeout counts as stalled.
-_MOST_OF_A_FILE = 256 << 20  # Bytes of its tags and of a block as it is stored.
 _READ_AHEAD = 1 << 16  # Bytes of a request, at least: one tile of a COG.
 
 
@@ -37,8 +36,6 @@ def gdal_options(settings: Imagery) -> dict[str, Any]:
     "GDAL_HTTP_MAX_RETRY": settings.retries, "GDAL_HTTP_RETRY_DELAY": _PAUSE,
     "GDAL_HTTP_MULTIPLEX": "YES", "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_INGESTED_BYTES_AT_OPEN": _READ_AHEAD, "CPL_VSIL_CURL_CHUNK_SIZE": _READ_AHEAD,
-    # A server may send tags of any size. Of a local file they are counted before it is opened.
-    "GTIFF_MAX_CUMULATED_MEM_USAGE": _MOST_OF_A_FILE,
     # A part that arrived damaged must not be kept for the next try.
     "CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/", "CPL_VSIL_CURL_USE_HEAD": "NO",
   }

@@ -25,6 +25,8 @@ from lgag_jax.imagery.orientation import Raster
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".jp2")
 # GDAL's fast path for whole PNGs returns garbage for a truncated file without an error.
 os.environ.setdefault("GDAL_PNG_WHOLE_IMAGE_OPTIM", "NO")
+# Memory for tags and a block of a TIFF. GDAL reads it once, with the first TIFF: no Env may set it.
+os.environ.setdefault("GTIFF_MAX_CUMULATED_MEM_USAGE", str(256 << 20))
 # Training images seldom have a georeference, and need none.
 warnings.filterwarnings("ignore", category=NotGeoreferencedWarning)
 # GDAL ignores alpha if a file has a nodata value; this package uses both.
