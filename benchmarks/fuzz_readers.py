@@ -111,11 +111,15 @@ def _thresholds() -> list[bytes]:
   config = _module("config")
   maps = _module("inference.localize").map_names(config.Config())
   rules = _module("settings.maps").RULES
-  return [json.dumps({"step": 3, "maps": {m: {r: [0.5] for r in rules} for m in maps}}).encode()]
+  content = {"step": 3, "maps": {m: {r: [0.5] for r in rules} for m in maps}}
+  index = dataclasses.asdict(_module("evaluation.index_rule").ColourIndex("brightness", 1, 0.3, 0.1))
+  return [json.dumps(content | more).encode() for more in ({}, {"colour_index": [index]})]
 
 
 def _read_thresholds(path: pathlib.Path) -> None:
-  _module("evaluation.threshold_rules").load_thresholds(path.parent, _module("config").Config(), step=3)
+  rules, config = _module("evaluation.threshold_rules"), _module("config").Config()
+  rules.load_thresholds(path.parent, config, step=3)
+  rules.load_indices(path.parent, config)
 
 
 def _prepare_checkpoint(folder: pathlib.Path) -> None:
