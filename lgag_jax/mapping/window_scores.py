@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from lgag_jax.config import Config
 from lgag_jax.geo.scale import WindowPlan
 from lgag_jax.imagery import scaling
-from lgag_jax.inference.localize import gated, main_map_name, make_localize, plain_localize
+from lgag_jax.inference.localize import Maps, gated, main_map_name, plain_localize
 from lgag_jax.method.network import Network
 from lgag_jax.runtime import sharding
 from lgag_jax.state import TrainState
@@ -23,32 +23,37 @@ def make_window_scores(network: Network, config: Config, mesh: Mesh, windows: Wi
   """Returns the compiled function from a state and windows to scores and image scores.
 
   It takes pixels [B, side, side, channels] as read. It returns scores f32[B, side, side, C], before the
-  gate, and image scores f32[B, C].
+  gate, and image scores f32[B, C]. Of the method's maps only the main one is computed.
   """
-  localize = make_localize(network, _config_at_size(config, windows), mesh)
   split = sharding.batch_sharding(mesh)
-  compiled = functools.partial(jax.jit, in_shardings=split, out_shardings=split)
-  prepare = compiled(functools.partial(_prepare, windows=windows))
-  finish = compiled(functools.partial(_finish, windows=windows))
+  compute = jax.jit(
+    _of_scaled(network, config, windows, lambda maps, name: maps.scores[name]),
+    in_shardings=(None, split), out_shardings=split,
+  )
 
   def window_scores(state: TrainState, pixels: np.ndarray) -> tuple[jax.Array, jax.Array]:
-    scaled = scaling.normalise(pixels, config.data)
-    maps = localize(state, {"image": prepare(sharding.to_global(scaled, mesh))})
-    return finish(maps.scores[main_map_name(config)]), maps.probabilities
+    return compute(state, sharding.to_global(scaling.normalise(pixels, config.data), mesh))
 
   return window_scores
 
 
 def make_traceable_window_scores(network: Network, config: Config, windows: WindowPlan) -> Callable:
   """Returns the function for exporting: neither compiled nor split over devices, with gated scores."""
-  localize = plain_localize(network, _config_at_size(config, windows))
+  compute = _of_scaled(network, config, windows, functools.partial(gated, config=config))
+  return lambda state, pixels: compute(state, scaling.normalise(pixels, config.data))
 
-  def window_scores(state: TrainState, pixels: jax.Array) -> tuple[jax.Array, jax.Array]:
-    scaled = scaling.normalise(pixels, config.data)
+
+def _of_scaled(
+  network: Network, config: Config, windows: WindowPlan, choose: Callable[[Maps, str], jax.Array]
+) -> Callable[[TrainState, Any], tuple[jax.Array, jax.Array]]:
+  """Returns the function from scaled pixels to the main map's scores, as chosen, and image scores."""
+  localize, name = plain_localize(network, _config_at_size(config, windows)), main_map_name(config)
+
+  def scores(state: TrainState, scaled: Any) -> tuple[jax.Array, jax.Array]:
     maps = localize(state, {"image": _prepare(scaled, windows)})
-    return _finish(gated(maps, main_map_name(config), config), windows), maps.probabilities
+    return _finish(choose(maps, name), windows), maps.probabilities
 
-  return window_scores
+  return scores
 
 
 def _config_at_size(config: Config, windows: WindowPlan) -> Config:
