@@ -117,7 +117,7 @@ def _thresholds() -> list[bytes]:
 
 
 def _read_thresholds(path: pathlib.Path) -> None:
-  rules, config = _module("evaluation.threshold_rules"), _module("config").Config()
+  rules, config = _module("evaluation.thresholds_file"), _module("config").Config()
   rules.load_thresholds(path.parent, config, step=3)
   rules.load_indices(path.parent, config)
 

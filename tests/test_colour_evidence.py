@@ -11,7 +11,7 @@ import pytest
 import scipy.ndimage
 
 from lgag_jax import config as configs
-from lgag_jax.evaluation import threshold_rules
+from lgag_jax.evaluation import thresholds_file
 from lgag_jax.inference import colour_evidence, colour_histograms
 from lgag_jax.inference.colour_evidence import BINS, ColourEvidence
 from lgag_jax.inference.localize import Maps
@@ -326,7 +326,7 @@ def test_evidence_that_is_not_that_of_the_thresholds_is_refused(trained, tmp_pat
   config = configs.load(folder / "config.json")
   network = dataclasses.make_dataclass("Network", [("evidence", object)])(None)
   with pytest.raises(ValueError, match=words):
-    threshold_rules.with_evidence(network, folder, config)
+    thresholds_file.with_evidence(network, folder, config)
 
 
 @pytest.mark.parametrize(("changes", "used"), [

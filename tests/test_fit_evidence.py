@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from lgag_jax import config as configs
-from lgag_jax.evaluation import fit_evidence, ranking
+from lgag_jax.evaluation import evaluate, fit_evidence, ranking
+from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.inference import colour_evidence, colour_histograms
 from lgag_jax.inference.colour_evidence import BINS, SHARES
 from lgag_jax.inference.localize import Maps
@@ -145,3 +146,13 @@ def test_weights_are_kept_and_older_evidence_has_none(rng, tmp_path, small_confi
   np.savez(tmp_path / colour_evidence.FILE, **arrays)
   loaded = colour_evidence.load(tmp_path, config, evidence.digest())
   assert loaded.network_weight == [1.0] and not loaded.image_weights.any()
+
+
+def test_the_index_helps_to_choose_thresholds_where_colours_tell_as_much(rng):
+  indices = [ColourIndex("brightness", 1, 0.5, 0.1), ColourIndex("excess green", -1, 0.1, 0.3)]
+  some = evidence_of(rng, classes=2, network_weight=np.float32([1.0, 0.2]))
+  assert evaluate.telling_indices(some, indices) == [None, indices[1]]
+  pairs = dataclasses.replace(some, paired=True)
+  standardised = dataclasses.replace(some, in_unit_range=False)
+  for evidence in (None, pairs, standardised):  # The index is not one of their colours.
+    assert not any(evaluate.telling_indices(evidence, indices))

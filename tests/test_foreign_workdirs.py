@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lgag_jax import config as configs
-from lgag_jax.evaluation import report, threshold_rules
+from lgag_jax.evaluation import report, thresholds_file
 from lgag_jax.inputs import sources, tfds_source
 from lgag_jax.runtime import array_files, files, sharding
 from lgag_jax.training import loop, restore
@@ -149,7 +149,7 @@ def test_thresholds_must_be_numbers(workdir):
       lambda c, wrong=wrong: c["maps"]["class_activation"].update(otsu=wrong),
     )
     with pytest.raises(ValueError, match=r"thresholds\.json is not what"):
-      threshold_rules.load_thresholds(workdir, config)
+      thresholds_file.load_thresholds(workdir, config)
 
 
 def test_evaluation_runs_no_builder_from_elsewhere(workdir, tmp_path, monkeypatch):

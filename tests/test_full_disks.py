@@ -64,7 +64,7 @@ def first_stage(tmp_path, monkeypatch):
   }
   state = types.SimpleNamespace(step=1)
   monkeypatch.setattr(pseudo_masks.restore, "restore", lambda *_: (config, None, state))
-  monkeypatch.setattr(pseudo_masks.threshold_rules, "with_evidence", lambda *_: None)
+  monkeypatch.setattr(pseudo_masks.thresholds_file, "with_evidence", lambda *_: None)
   monkeypatch.setattr(pseudo_masks, "inputs_of", lambda *_: {})
   split = types.SimpleNamespace(eval_batches=lambda _: (one for one in [batch]))
   monkeypatch.setattr(pseudo_masks.fill_trunk_outputs, "open_split", lambda *_: split)
@@ -77,7 +77,7 @@ def first_stage(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(pseudo_masks, "make_localize", lambda *_: lambda *_: maps)
     monkeypatch.setattr(
-      pseudo_masks.threshold_rules, "load_thresholds", lambda *_, **__: {name: [threshold]}
+      pseudo_masks.thresholds_file, "load_thresholds", lambda *_, **__: {name: [threshold]}
     )
     return pseudo_masks.write(tmp_path / "run")
 

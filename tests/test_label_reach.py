@@ -138,7 +138,7 @@ def test_an_empty_layer_of_a_scene_s_name_says_that_there_is_no_landslide(tmp_pa
   mapped = []
   monkeypatch.setattr(judge.predict, "map_scenes", lambda *arguments: mapped.append(arguments))
   monkeypatch.setattr(judge, "evaluate_maps", lambda *arguments: {})
-  monkeypatch.setattr(judge.threshold_rules, "load_indices", lambda *arguments: [None])
+  monkeypatch.setattr(judge.thresholds_file, "load_indices", lambda *arguments: [None])
   evaluate = lambda given: judge.evaluate(
     tmp_path, tmp_path / "scenes", tmp_path / "out", Options(), References(labels=str(given)))
   evaluate(labels)

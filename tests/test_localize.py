@@ -11,6 +11,7 @@ import scipy.ndimage
 
 from lgag_jax import config as configs
 from lgag_jax.evaluation import colour_index, metrics, threshold_rules
+from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.inference import localize
 from lgag_jax.method import head, memory_bank
 from lgag_jax.method import network as networks
@@ -112,8 +113,8 @@ def test_thresholds_never_see_a_mask_and_follow_their_rules(config):
   assert rules["agreement"][0] == pytest.approx(0.77, abs=0.02)
 
 
-def literal_agreement(scores, labels, fractions):
-  """Goes through all fractions and thresholds; `scores` are [n, h, w]."""
+def literal_agreement(scores, labels, fractions, mapped=None):
+  """Goes through all fractions and thresholds; `scores` and an index's maps are [n, h, w]."""
   levels, thresholds = np.sort(scores.reshape(len(scores), -1), axis=1), np.arange(1024) / 1024
   best = np.zeros((3, 1024))  # Of any fraction: balanced accuracy, sensitivity, specificity.
   for fraction in fractions:
@@ -135,12 +136,21 @@ def literal_agreement(scores, labels, fractions):
   for threshold in thresholds:
     weights = np.exp(-0.5 * ((angles - np.arcsin(np.sqrt(threshold))) / 0.03) ** 2)
     means.append((weights * steepness).sum() / max(weights.sum(), 1e-9))
-  return np.log(np.array(means) + 1e-9) - lack**2 / 2
+  result = np.log(np.array(means) + 1e-9) - lack**2 / 2
+  if mapped is not None:
+    share = mapped[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))
+    for i, threshold in enumerate(thresholds):
+      above = cells >= threshold
+      result[i] += np.log(share[above].sum() / (above.sum() + share[~above].sum()) + 1e-9)
+  return result
 
 
-@pytest.mark.parametrize("side", [4, 12, 24])
-def test_the_threshold_is_where_maps_are_steepest_and_labels_agree(config, side):
-  """A landslide of 0.8 in a halo of 0.4, which labels alone cannot tell from the landslide."""
+@pytest.mark.parametrize(("side", "index_side"), [(4, 0), (12, 0), (24, 0), (12, 12), (12, 20)])
+def test_the_threshold_is_where_maps_are_steepest_and_labels_agree(config, side, index_side):
+  """A landslide of 0.8 in a halo of 0.4, which labels alone cannot tell from the landslide.
+
+  A colour index that maps the halo, too, lowers the threshold a little.
+  """
   random = np.random.default_rng(3)
   images = 40
   labels = np.arange(images) % 2 == 0
@@ -156,27 +166,51 @@ def test_the_threshold_is_where_maps_are_steepest_and_labels_agree(config, side)
     },
   )
   batch = {
-    "image": np.zeros((images, 8, 8, 3), np.float32), "weight": np.ones(images, np.float32),
+    "image": np.full((images, 32, 40, 3), 0.2, np.float32), "weight": np.ones(images, np.float32),
     "label": labels[:, None].astype(np.float32),
   }
+  batch["image"][:, :index_side] = 0.8
+  index = ColourIndex("brightness", 1, 0.5, 0.1)
   found = threshold_rules.thresholds(
-    lambda *_: maps, None, (b for b in [batch]), sharding.make_mesh(), config
+    lambda *_: maps, None, (b for b in [batch]), sharding.make_mesh(), config,
+    [index] if index_side else [],
   )["anchor_guided"]["agreement"][0]
-  literal = literal_agreement(scores, labels, colour_index.SHARES)
+  mapped = batch["image"][..., 0] > 0.5 if index_side else None
+  literal = literal_agreement(scores, labels, colour_index.SHARES, mapped)
   assert literal[round(found * 1024)] >= literal.max() - 0.05
   assert 0.4 < found < 0.75
 
 
+def test_an_index_that_maps_nothing_of_positive_images_changes_no_threshold(config):
+  positive, negative, steep = np.ones((2, 1024)), np.zeros((2, 1024)), np.linspace(1.0, 2.0, 1024)
+  negative[:, 0] = 1
+  cells = np.ones(1024)
+  without = threshold_rules._agreement(positive, negative, steep, np.zeros(1024), cells)
+  index = np.where(np.arange(1024) > 512, 1.0, 0.0)
+  assert without > 0.9
+  assert threshold_rules._agreement(positive, negative, steep, index, cells) == pytest.approx(0.5, 0.1)
+
+
+def test_images_of_which_an_index_maps_too_little_count_as_unmapped(config):
+  images = np.zeros((2, 16, 16, 3), np.float32)
+  images[0, :8], images[1, :1] = 1.0, 1.0
+  found = threshold_rules._index_maps(images, [ColourIndex("brightness", 1, 0.5, 0.1)], config)
+  assert found.shape == (2, 4, 4, 1)
+  np.testing.assert_array_equal(found[0, :, 0, 0], [1, 1, 0, 0])
+  assert not found[1].any()
+
+
 def test_few_images_leave_more_to_the_maps_than_many():
   """Nine of ten images: less than two standard errors below all, but not so of a thousand images."""
-  positive, negative, flat = np.zeros((2, 1024)), np.zeros((2, 1024)), np.ones(1024)
+  positive, negative = np.zeros((2, 2, 1024))
+  none, flat = np.zeros(1024), np.ones(1024)
   positive[:, 0] = negative[:, 0] = 10
   positive[0, 1:600], positive[1, 1:300], positive[1, 300:700] = 10, 9, 9
   steep = np.where(np.arange(1024) > 650, 2.0, 1.0)
   steep[900:] = 9.0
-  assert 650 / 1024 < threshold_rules._agreement(positive, negative, steep, flat) < 700 / 1024
+  assert 650 / 1024 < threshold_rules._agreement(positive, negative, steep, none, flat) < 700 / 1024
   many = 100.0
-  assert threshold_rules._agreement(positive * many, negative * many, steep, flat) < 600 / 1024
+  assert threshold_rules._agreement(positive * many, negative * many, steep, none, flat) < 600 / 1024
 
 
 def test_bank_makes_a_difference_once_it_is_ready(config):

@@ -12,7 +12,7 @@ import pytest
 
 from lgag_jax.config import Config
 from lgag_jax.doctor import examine
-from lgag_jax.evaluation import report, threshold_rules
+from lgag_jax.evaluation import report, thresholds_file
 from lgag_jax.mapping import output_folder
 from lgag_jax.runtime import folders, lock
 from lgag_jax.training import loop, pseudo_masks, restore
@@ -162,8 +162,8 @@ def test_a_workdir_in_use_is_refused_in_every_mode(tmp_path, what, monkeypatch):
   (tmp_path / "eval" / "validation.json").write_text("{}")
   restored = types.SimpleNamespace(data=Config().data), None, types.SimpleNamespace(step=1)
   monkeypatch.setattr(restore, "restore", lambda *_: restored)
-  monkeypatch.setattr(threshold_rules, "load_thresholds", lambda *_, **__: {"lgag": [0.5]})
-  monkeypatch.setattr(threshold_rules, "with_evidence", lambda *_: None)
+  monkeypatch.setattr(thresholds_file, "load_thresholds", lambda *_, **__: {"lgag": [0.5]})
+  monkeypatch.setattr(thresholds_file, "with_evidence", lambda *_: None)
   monkeypatch.setattr(pseudo_masks, "main_map_name", lambda _: "lgag")
   for name in ("estimate", "survey", "image_checks", "label_checks", "duplicate_checks", "findings"):
     monkeypatch.setattr(examine, name, mock.MagicMock())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import index_rule, threshold_rules
+from lgag_jax.evaluation import index_rule, thresholds_file
 from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.imagery.reading import UNKNOWN
 from lgag_jax.inference.localize import map_names
@@ -110,11 +110,11 @@ def workdir_of(tmp_path, rules) -> tuple[pathlib.Path, Config]:
 ])
 def test_a_rule_is_read_as_it_was_written(tmp_path, rule):
   folder, config = workdir_of(tmp_path, {"colour_index": [rule and dataclasses.asdict(rule)]})
-  assert threshold_rules.load_indices(folder, config) == [rule]
+  assert thresholds_file.load_indices(folder, config) == [rule]
 
 
 def test_workdirs_of_earlier_releases_have_no_rule(tmp_path):
-  assert threshold_rules.load_indices(*workdir_of(tmp_path, {})) == [None]
+  assert thresholds_file.load_indices(*workdir_of(tmp_path, {})) == [None]
 
 
 def test_a_band_is_a_rule_where_the_config_has_it():
@@ -132,11 +132,11 @@ def test_a_band_is_a_rule_where_the_config_has_it():
 def test_odd_rules_of_strangers_are_refused(tmp_path, changes):
   folder, config = workdir_of(tmp_path, {"colour_index": [dataclasses.asdict(RED) | changes]})
   with pytest.raises(ValueError, match=r"thresholds\.json is not what --mode=eval writes"):
-    threshold_rules.load_indices(folder, config)
+    thresholds_file.load_indices(folder, config)
 
 
 @pytest.mark.parametrize("rules", [[], [None, None], {"a": 1}, "red", 3])
 def test_rules_that_are_not_one_for_each_class_are_refused(tmp_path, rules):
   folder, config = workdir_of(tmp_path, {"colour_index": rules})
   with pytest.raises(ValueError, match="one rule per class"):
-    threshold_rules.load_indices(folder, config)
+    thresholds_file.load_indices(folder, config)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import threshold_rules
+from lgag_jax.evaluation import thresholds_file
 from lgag_jax.geo import scale
 from lgag_jax.inference.localize import map_names
 from lgag_jax.inputs import normalisation, trunk_outputs
@@ -44,7 +44,7 @@ def read(name, folder):
   if name == "scale.json":
     return scale.load(folder, CONFIG)
   if name == "thresholds.json":
-    return threshold_rules.load_thresholds(folder, CONFIG, step=7)
+    return thresholds_file.load_thresholds(folder, CONFIG, step=7)
   if name == "normalisation.json":
     return normalisation.resolve(TRAIN, folder).data.mean
   return examples_record.check({}, folder, CONFIG)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from lgag_jax import config as configs
 from lgag_jax import methods
-from lgag_jax.evaluation import threshold_rules
+from lgag_jax.evaluation import thresholds_file
 from lgag_jax.imagery import reading
 from lgag_jax.inference import localize
 from lgag_jax.inference.localize import Maps
@@ -234,7 +234,7 @@ def test_rules_are_those_that_calibration_knows(both):
   _, first, _ = both
   kept = files.read_json(first / "thresholds.json")
   assert all(set(rules) == set(RULES) for rules in kept["maps"].values())
-  assert threshold_rules.chosen_thresholds(kept["maps"], configs.Config()).keys() == kept["maps"].keys()
+  assert thresholds_file.chosen_thresholds(kept["maps"], configs.Config()).keys() == kept["maps"].keys()
 
 
 @pytest.mark.parametrize("method", list(registry.OWN))

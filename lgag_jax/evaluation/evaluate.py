@@ -17,6 +17,7 @@ from lgag_jax.evaluation import (
   ranking,
   tables,
   threshold_rules,
+  thresholds_file,
 )
 from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.evaluation.measure import IMAGE_COUNTS, Measurements, measure
@@ -24,7 +25,7 @@ from lgag_jax.inference.colour_evidence import ColourEvidence
 from lgag_jax.inference.localize import main_map_name, make_localize, map_names
 from lgag_jax.inputs.split import Split
 from lgag_jax.method.network import Network
-from lgag_jax.runtime import files, processes, sealed_json
+from lgag_jax.runtime import files, processes
 from lgag_jax.state import TrainState
 
 _LOG = logging.getLogger(__name__)
@@ -49,9 +50,10 @@ def evaluate(
   localize = make_localize(network, config, mesh)
   at_most = config.localize.calibration_images
   rules = threshold_rules.thresholds(
-    localize, state, train.eval_batches(config, at_most=at_most), mesh, config
+    localize, state, train.eval_batches(config, at_most=at_most), mesh, config,
+    telling_indices(evidence, indices),
   )
-  thresholds = threshold_rules.chosen_thresholds(rules, config)
+  thresholds = thresholds_file.chosen_thresholds(rules, config)
   measured = measure(localize, state, validation, mesh, config, thresholds)
   # Where few images are labelled, those of validation say too little of the sizes of maps.
   trained = measure(localize, state, train, mesh, config, thresholds, at_most=_TRAINING_IMAGES)
@@ -79,6 +81,19 @@ def evaluate(
   return result
 
 
+def telling_indices(
+  evidence: ColourEvidence | None, indices: list[ColourIndex | None]
+) -> list[ColourIndex | None]:
+  """Returns the colour indices of the classes whose labels colours tell as well as the network does.
+
+  There are none of standardised images and of pairs, to which an index does not apply.
+  """
+  if evidence is None or not evidence.in_unit_range or evidence.paired:
+    return []
+  tell = evidence.network_weight < 1.0
+  return [index if told else None for index, told in zip(indices, tell, strict=True)]
+
+
 def _write(
   workdir: pathlib.Path, result: dict, rules: dict, examples: dict[str, np.ndarray], state: TrainState,
   evidence: ColourEvidence | None, indices: list[ColourIndex | None],
@@ -86,10 +101,7 @@ def _write(
   folder, text = workdir / "eval", tables.evaluation(result)
   if evidence:
     evidence.save(workdir)
-  sealed_json.write(workdir / "thresholds.json", {
-    "step": result["step"], "maps": rules, "colour_evidence": evidence.digest() if evidence else "",
-    "colour_index": [index and dataclasses.asdict(index) for index in indices],
-  })
+  thresholds_file.save(workdir, result["step"], rules, evidence, indices)
   files.write_json(folder / "validation.json", result)
   files.write_text(folder / "validation.md", text)
   with files.atomic_path(folder / "panels.npz") as path:

@@ -6,7 +6,7 @@ from lgag_jax import config as configs
 from lgag_jax.config import Config
 from lgag_jax.evaluation import figures, tables
 from lgag_jax.evaluation.tables import ClassSummary, map_title, number, rule_title
-from lgag_jax.evaluation.threshold_rules import load_thresholds
+from lgag_jax.evaluation.thresholds_file import load_thresholds
 from lgag_jax.method.registry import method_of
 from lgag_jax.pages import pictures, rendering
 from lgag_jax.pages.pictures import Picture

@@ -13,7 +13,7 @@ import numpy as np
 
 from lgag_jax import config as configs
 from lgag_jax.config import Config
-from lgag_jax.evaluation import metrics, threshold_rules
+from lgag_jax.evaluation import metrics, thresholds_file
 from lgag_jax.evaluation.evaluate import SIZE_EDGES
 from lgag_jax.evaluation.index_rule import ColourIndex
 from lgag_jax.geo import companions, shared_labels
@@ -58,7 +58,7 @@ def evaluate(
   config = configs.load(workdir / "config.json")
   processes.run_on_first(lambda: _check_references(references, config, options, reference_options))
   result = predict.map_scenes(workdir, source, output, options)
-  indices = threshold_rules.load_indices(workdir, config)
+  indices = thresholds_file.load_indices(workdir, config)
   with lock.hold(output, "output"):
     return processes.run_on_first(
       lambda: evaluate_maps(result, references, output, options, reference_options, indices)

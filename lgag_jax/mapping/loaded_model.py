@@ -6,7 +6,7 @@ import pathlib
 from jax.sharding import Mesh
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import threshold_rules
+from lgag_jax.evaluation import thresholds_file
 from lgag_jax.geo import scale
 from lgag_jax.inference.localize import gate_of, main_map_name
 from lgag_jax.method.network import Network
@@ -67,8 +67,8 @@ def load_model(workdir: pathlib.Path) -> LoadedModel:
   """Reads a workdir, or a model directory; raises OSError or ValueError naming what is wrong."""
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
-  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
-  network = threshold_rules.with_evidence(network, workdir, config)
+  thresholds = thresholds_file.load_thresholds(workdir, config, step=int(state.step))
+  network = thresholds_file.with_evidence(network, workdir, config)
   return LoadedModel(
     workdir, config, network, state, mesh, thresholds[main_map_name(config)],
     scale.load(workdir, config),

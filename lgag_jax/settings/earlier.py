@@ -59,7 +59,7 @@ def upgraded(mapping: Mapping[str, Any]) -> dict[str, Any]:
     group, _, name = field.partition(".")
     _group(groups, group).pop(name, None)
   if _group(groups, "localize").get("threshold_rule") == "negatives":
-    groups["localize"]["threshold_rule"] = "argmax"  # See evaluation.threshold_rules.load_thresholds.
+    groups["localize"]["threshold_rule"] = "argmax"  # See evaluation.thresholds_file.load_thresholds.
   if isinstance(groups.setdefault("refine", {}), dict):
     groups["refine"]["colour_evidence"] = False  # Its thresholds were chosen without.
   method = groups["model"].get("method")

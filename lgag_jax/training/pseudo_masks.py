@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from lgag_jax.config import Config
-from lgag_jax.evaluation import threshold_rules
+from lgag_jax.evaluation import thresholds_file
 from lgag_jax.imagery import reading
 from lgag_jax.inference.localize import Maps, inputs_of, main_map_name, make_localize
 from lgag_jax.inputs import image_bytes, pseudo
@@ -37,9 +37,9 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
   model_directory.refuse(workdir, "Pseudo-masks are of training images: name the workdir.")
   mesh = sharding.make_mesh()
   config, network, state = restore.restore(workdir, mesh)
-  thresholds = threshold_rules.load_thresholds(workdir, config, step=int(state.step))
+  thresholds = thresholds_file.load_thresholds(workdir, config, step=int(state.step))
   thresholds = thresholds[main_map_name(config)]
-  network = threshold_rules.with_evidence(network, workdir, config)
+  network = thresholds_file.with_evidence(network, workdir, config)
   folder, staged = workdir / "pseudo", workdir / ".unfinished-pseudo"
   with lock.hold(workdir):
     source = open_source(config.data, "train", from_workdir=True)
