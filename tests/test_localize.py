@@ -128,7 +128,8 @@ def literal_agreement(scores, labels, fractions, mapped=None):
   for rate, count in zip(best[1:, top], (labels.sum(), (~labels).sum()), strict=True):
     rate = (rate * count + 1) / (count + 2)
     variance += rate * (1 - rate) / (count + 2)
-  lack = (best[0, top] - best[0]) / (3 * np.sqrt(variance) / 2)
+  tolerated = 3 * np.sqrt(variance) / 2
+  lack = (best[0, top] - best[0]) / tolerated
   cells = scores[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))
   angles = np.arcsin(np.sqrt(cells))
   steepness = np.hypot(*np.gradient(angles, axis=(1, 2)))
@@ -139,9 +140,11 @@ def literal_agreement(scores, labels, fractions, mapped=None):
   result = np.log(np.array(means) + 1e-9) - lack**2 / 2
   if mapped is not None:
     share = mapped[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))
+    weight = min(1, (tolerated / 0.12) ** 2)
     for i, threshold in enumerate(thresholds):
       above = cells >= threshold
-      result[i] += np.log(share[above].sum() / (above.sum() + share[~above].sum()) + 1e-9)
+      iou = share[above].sum() / (above.sum() + share[~above].sum())
+      result[i] += weight * np.log(iou + 1e-9)
   return result
 
 
@@ -181,14 +184,18 @@ def test_the_threshold_is_where_maps_are_steepest_and_labels_agree(config, side,
   assert 0.4 < found < 0.75
 
 
-def test_an_index_that_maps_nothing_of_positive_images_changes_no_threshold(config):
-  positive, negative, steep = np.ones((2, 1024)), np.zeros((2, 1024)), np.linspace(1.0, 2.0, 1024)
+def test_an_index_counts_the_more_the_fewer_images_are_labelled():
+  """The labels agree with every threshold, and the maps are steepest at the highest scores."""
+  positive, negative, steep = np.ones((2, 1024)), np.zeros((2, 1024)), np.linspace(1.0, 3.0, 1024)
   negative[:, 0] = 1
   cells = np.ones(1024)
-  without = threshold_rules._agreement(positive, negative, steep, np.zeros(1024), cells)
   index = np.where(np.arange(1024) > 512, 1.0, 0.0)
-  assert without > 0.9
-  assert threshold_rules._agreement(positive, negative, steep, index, cells) == pytest.approx(0.5, 0.1)
+  threshold = lambda images, index: threshold_rules._agreement(
+    positive * images, negative * images, steep, index, cells
+  )
+  assert threshold(5, np.zeros(1024)) > 0.9  # It maps nothing: it has no say.
+  assert threshold(5, index) == pytest.approx(0.5, abs=0.05)
+  assert threshold(5, index) < threshold(1000, index) < threshold(1000, np.zeros(1024))
 
 
 def test_images_of_which_an_index_maps_too_little_count_as_unmapped(config):

@@ -28,6 +28,7 @@ from lgag_jax.state import TrainState
 # of the best, but at least so much balanced accuracy, which another sample of places may well change.
 _ERRORS, _LEAST_LACK = 3.0, 0.04
 _LEAST_LACK_WITH_INDEX = 0.06  # Where a colour index has a say, too, the labels need not decide alone.
+_LACK_OF_FEW = 0.12  # Where labels may lack so much, the index counts in full: of some 50 images.
 _ANGLE = 0.01  # Width in radians of the bins of arcsin(sqrt(score)).
 _SMOOTHING = 3.0  # Standard deviation, in those bins.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
@@ -49,8 +50,8 @@ def thresholds(
     the labels say how well that agrees (balanced accuracy). With `localize.agreement_fraction` it is
     the threshold that agrees best. If that is 0, any of SHARES may be the fraction, and many
     thresholds agree nearly as well as the best. So the steepness of the maps of positive images counts
-    too: at an outline scores change most. With a colour index, the log of the IoU of its map and the
-    network's on positive images is added.
+    too: at an outline scores change most. With a colour index, the IoU of its map and the network's on
+    positive images counts, the more the fewer labels there are.
   """
   histograms = make_histograms(config, mesh)
   total: dict[str, Any] = {}
@@ -151,11 +152,11 @@ def _agreement(
 ) -> float:
   """Returns the threshold where maps are steep and which agrees with the labels and a colour index.
 
-  It is the highest of log(steepness) + log(IoU) - (d / m)^2 / 2, where d is what balanced accuracy
-  lacks to the best and m three standard errors of the best, or 0.04 if that is more. The IoU is that of
-  the map and the index, if one maps anything; then m is at least 0.06. Counts of images are
-  f[fractions, bins], the sums over cells f[bins]. With one fraction it is the threshold that agrees
-  best, and of equally good ones the middle one.
+  It is the highest of log(steepness) - (d / m)^2 / 2, where d is what balanced accuracy lacks to the
+  best and m three standard errors of the best, or 0.04 if that is more. If the index maps anything, m
+  is at least 0.06, and the log of the IoU of index and map is added, times (m / 0.12)^2 but at most
+  once. Counts of images are f[fractions, bins], the sums over cells f[bins]. With one fraction it is
+  the threshold that agrees best, and of equally good ones the middle one.
   """
   positives, negatives = positive[0, 0], negative[0, 0]
   if not positives or not negatives:
@@ -167,10 +168,11 @@ def _agreement(
     equal = np.flatnonzero(highest >= highest.max() * (1 - 1e-9))
     return float(equal[len(equal) // 2]) / metrics.BINS
   error = np.sqrt(_variance(sensitivity[best], positives) + _variance(specificity[best], negatives)) / 2
-  least = _LEAST_LACK_WITH_INDEX if index.any() else _LEAST_LACK
-  disagreement = (highest.max() - highest) / max(_ERRORS * error, least)
+  lack = max(_ERRORS * error, _LEAST_LACK_WITH_INDEX if index.any() else _LEAST_LACK)
+  of_labels = -(((highest.max() - highest) / lack) ** 2) / 2
+  of_index = min(1.0, (lack / _LACK_OF_FEW) ** 2) * _log_iou(index, cells)
   steep = np.log(_mean_by_angle(steepness, cells) + 1e-9)
-  return float(np.argmax(steep + _log_iou(index, cells) - disagreement**2 / 2)) / metrics.BINS
+  return float(np.argmax(steep + of_labels + of_index)) / metrics.BINS
 
 
 def _log_iou(index: np.ndarray, cells: np.ndarray) -> np.ndarray:
