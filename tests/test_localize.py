@@ -140,7 +140,7 @@ def literal_agreement(scores, labels, fractions, mapped=None):
   result = np.log(np.array(means) + 1e-9) - lack**2 / 2
   if mapped is not None:
     share = mapped[labels].reshape(labels.sum(), 8, 4, 10, 4).mean((2, 4))
-    weight = min(1, (tolerated / 0.12) ** 2)
+    weight = min(1, (tolerated / 0.11) ** 4)
     for i, threshold in enumerate(thresholds):
       above = cells >= threshold
       iou = share[above].sum() / (above.sum() + share[~above].sum())

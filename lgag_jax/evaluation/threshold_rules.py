@@ -28,7 +28,7 @@ from lgag_jax.state import TrainState
 # of the best, but at least so much balanced accuracy, which another sample of places may well change.
 _ERRORS, _LEAST_LACK = 3.0, 0.04
 _LEAST_LACK_WITH_INDEX = 0.06  # Where a colour index has a say, too, the labels need not decide alone.
-_LACK_OF_FEW = 0.12  # Where labels may lack so much, the index counts in full: of some 50 images.
+_LACK_OF_FEW = 0.11  # Where labels may lack so much, the index counts in full: of some 50 images.
 _ANGLE = 0.01  # Width in radians of the bins of arcsin(sqrt(score)).
 _SMOOTHING = 3.0  # Standard deviation, in those bins.
 _EVEN_SCORE = 0.5  # Where the evidence for a class equals that for the background.
@@ -154,7 +154,7 @@ def _agreement(
 
   It is the highest of log(steepness) - (d / m)^2 / 2, where d is what balanced accuracy lacks to the
   best and m three standard errors of the best, or 0.04 if that is more. If the index maps anything, m
-  is at least 0.06, and the log of the IoU of index and map is added, times (m / 0.12)^2 but at most
+  is at least 0.06, and the log of the IoU of index and map is added, times (m / 0.11)^4 but at most
   once. Counts of images are f[fractions, bins], the sums over cells f[bins]. With one fraction it is
   the threshold that agrees best, and of equally good ones the middle one.
   """
@@ -170,7 +170,7 @@ def _agreement(
   error = np.sqrt(_variance(sensitivity[best], positives) + _variance(specificity[best], negatives)) / 2
   lack = max(_ERRORS * error, _LEAST_LACK_WITH_INDEX if index.any() else _LEAST_LACK)
   of_labels = -(((highest.max() - highest) / lack) ** 2) / 2
-  of_index = min(1.0, (lack / _LACK_OF_FEW) ** 2) * _log_iou(index, cells)
+  of_index = min(1.0, (lack / _LACK_OF_FEW) ** 4) * _log_iou(index, cells)
   steep = np.log(_mean_by_angle(steepness, cells) + 1e-9)
   return float(np.argmax(steep + of_labels + of_index)) / metrics.BINS
 
