@@ -8,6 +8,7 @@ import datetime
 import pathlib
 import threading
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import tables
@@ -18,6 +19,9 @@ from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
 from lgag_jax.tiling import label_rows
 
+_DISPUTE_COLUMNS = ("scene", "row", "col", "label", "other_label", "other_table", "time")
+Dispute = tuple[Key, str, str]  # The tile, the label here and the label there.
+
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
@@ -26,7 +30,7 @@ class Merged:
   path: str
   added: int
   agreed: int
-  disputed: tuple[tuple[Key, str, str], ...]  # The tile, the label here and the label there.
+  disputed: tuple[Dispute, ...]
 
 
 class Answers:
@@ -121,10 +125,10 @@ class Answers:
         agreed += 1
       elif not mine or (mine == unknown and all(key != other for other, *_ in earlier)):
         added[key] = label
-      elif mine != unknown and (key, mine, label) not in earlier:  # Not settled after an earlier merge.
-        disputes.append((key, mine, label))
+      elif mine != unknown and earlier.get((key, mine, label), own[key].time) == own[key].time:
+        disputes.append((key, mine, label))  # Not settled by an answer after an earlier merge.
     if disputes:
-      self._write_disputes(disputes, path)
+      self._write_disputes(((d, own[d[0]].time) for d in disputes), path)
     if added or disputes:
       self.give([*added.items(), *((key, unknown) for key, *_ in disputes)], min(sizes))
     return Merged(str(path), len(added), agreed, tuple(disputes))
@@ -134,20 +138,31 @@ class Answers:
     latest = self.latest
     return {key for key, *_ in self._disputes() if key in latest and latest[key].label == unknown}
 
-  def _disputes(self) -> list[tuple[Key, str, str]]:
-    path = self.path.with_name(DISPUTES)
-    if not path.exists():
-      return []
-    rows = tables.read_table(path, ("scene", "row", "col", "label", "other_label"))
-    scene = answer_table.scene_names(self._grounds)
-    return [
-      ((scene(line["scene"]), int(line["row"]), int(line["col"])), line["label"], line["other_label"])
-      for _, line in rows
-    ]
+  def _disputes(self) -> dict[Dispute, str | None]:
+    """Returns the disagreements of all merges, each with the time of the answer here.
 
-  def _write_disputes(self, disputed: list[tuple[Key, str, str]], source: pathlib.Path) -> None:
+    A killed merge may not have made the answer uncertain yet: then it still has this time. The time is
+    None in a table of an earlier release.
+    """
+    scene = answer_table.scene_names(self._grounds)
+    disputes: dict[Dispute, str | None] = {}
+    for number, cells in self._dispute_rows():
+      try:
+        key = scene(cells["scene"]), int(cells["row"]), int(cells["col"])
+      except ValueError as error:
+        raise ValueError(
+          f"{self.path.with_name(DISPUTES)}, row {number} needs whole numbers in row and col: {cells}."
+        ) from error
+      disputes[key, cells["label"], cells["other_label"]] = cells.get("time")
+    return disputes
+
+  def _dispute_rows(self) -> list[tables.Line]:
     path = self.path.with_name(DISPUTES)
-    if not path.exists():
-      files.write_text(path, "scene,row,col,label,other_label,other_table\n")
-    lines = [answer_table.csv_row((*key, mine, other, str(source))) for key, mine, other in disputed]
-    files.append_line(path, "\n".join(lines), sync=True)
+    return tables.read_table(path, _DISPUTE_COLUMNS[:5]) if path.exists() else []
+
+  def _write_disputes(self, disputed: Iterable[tuple[Dispute, str]], source: pathlib.Path) -> None:
+    rows: list[Iterable[Any]] = [_DISPUTE_COLUMNS]
+    rows += [[cells.get(name, "") for name in _DISPUTE_COLUMNS] for _, cells in self._dispute_rows()]
+    rows += [(*key, mine, other, str(source), time) for (key, mine, other), time in disputed]
+    text = "".join(f"{answer_table.csv_row(row)}\n" for row in rows)
+    files.write_text(self.path.with_name(DISPUTES), text)

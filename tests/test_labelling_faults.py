@@ -1,0 +1,60 @@
+"""Merges that were interrupted, and tables that others have changed, lose no answer."""
+
+import pytest
+
+from lgag_jax.labelling.answers import Answers
+from tests.test_labelling import NO, SIDE, UNSURE, YES, latest, settings
+
+PLACES = [("a.tif", 0, col) for col in range(4)]
+OTHER_PLACE = ("a.tif", 1, 0)
+
+
+@pytest.fixture
+def people(tmp_path):
+  """The answers of two people who disagree on the first tile."""
+  cut = settings(tmp_path).tiling(SIDE)
+  own, other = (Answers(tmp_path / name, cut) for name in ("own", "other"))
+  own.give([(place, YES) for place in PLACES], SIDE)
+  other.give([(PLACES[0], NO), (PLACES[1], YES), (OTHER_PLACE, NO)], SIDE)
+  return own, other
+
+
+def again(answers, folder):
+  return Answers(answers.path.parent, settings(folder).tiling(SIDE))
+
+
+def test_an_interrupted_merge_loses_no_disagreement(people, tmp_path, monkeypatch):
+  own, other = people
+
+  def full(*_, **__):
+    raise OSError(28, "No space left on device")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Answers, "give", full)
+    with pytest.raises(OSError, match="No space left"):
+      own.merge(other.path, UNSURE)
+  own = again(own, tmp_path)
+  assert latest(own) == dict.fromkeys(PLACES, YES)
+  merged = own.merge(other.path, UNSURE)
+  assert merged.disputed == ((PLACES[0], YES, NO),)
+  assert latest(own) == {**dict.fromkeys(PLACES, YES), PLACES[0]: UNSURE, OTHER_PLACE: NO}
+  assert own.disputed(UNSURE) == {PLACES[0]}
+  own.give([(PLACES[0], YES)], SIDE)  # Settled, also if it is what was answered first.
+  assert again(own, tmp_path).merge(other.path, UNSURE).disputed == ()
+
+
+def test_disagreements_can_be_edited_and_are_kept(people, tmp_path):
+  own, other = people
+  own.merge(other.path, UNSURE)
+  table = own.path.with_name("disagreements.csv")
+  earlier = [line.rpartition(",")[0] for line in table.read_text().splitlines()]
+  earlier[0] = earlier[0].removesuffix(",time")
+  # As an earlier release and a spreadsheet leave it: without times, and the last line without an end.
+  table.write_bytes("\r\n".join(earlier).encode("utf-8-sig"))
+  other.give([(PLACES[2], NO)], SIDE)
+  merged = own.merge(other.path, UNSURE)
+  assert merged.disputed == ((PLACES[2], YES, NO),)
+  assert again(own, tmp_path).disputed(UNSURE) == {PLACES[0], PLACES[2]}
+  table.write_text(table.read_text().replace("a.tif,0,2", "a.tif,two,2"))
+  with pytest.raises(ValueError, match=r"disagreements\.csv, row 3 needs whole numbers in row and col"):
+    own.merge(other.path, UNSURE)
