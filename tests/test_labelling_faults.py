@@ -2,6 +2,7 @@
 
 import pytest
 
+from lgag_jax.labelling.answer_table import HEADER
 from lgag_jax.labelling.answers import Answers
 from tests.test_labelling import NO, SIDE, UNSURE, YES, latest, settings
 
@@ -58,3 +59,10 @@ def test_disagreements_can_be_edited_and_are_kept(people, tmp_path):
   table.write_text(table.read_text().replace("a.tif,0,2", "a.tif,two,2"))
   with pytest.raises(ValueError, match=r"disagreements\.csv, row 3 needs whole numbers in row and col"):
     own.merge(other.path, UNSURE)
+
+
+@pytest.mark.parametrize("cells", ["0,0,landslide,0", "0,0,landslide,-16", "-1,0,landslide,16"])
+def test_no_tile_has_such_a_place_or_size(tmp_path, cells):
+  (tmp_path / "labels.csv").write_text(f"{HEADER}\na.tif,{cells},,\n")
+  with pytest.raises(ValueError, match=r"labels\.csv, row 2 needs whole numbers .* tile_size from 1"):
+    Answers(tmp_path, settings(tmp_path).tiling(SIDE))

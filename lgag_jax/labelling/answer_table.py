@@ -50,10 +50,12 @@ def read(
     cells = row.cells
     try:
       number, col, side = (int(cells[name]) for name in ("row", "col", "tile_size"))
-    except ValueError as error:
+      is_tile = min(number, col) >= 0 < side
+    except ValueError:
+      is_tile = False
+    if not is_tile:
       raise ValueError(
-        f"{row.where} needs whole numbers in row, col and tile_size: {cells}."
-      ) from error
+        f"{row.where} needs whole numbers in row and col from 0, and in tile_size from 1: {cells}.")
     label = tile_labels.read_label(row.where, cells["label"], settings) if cells["label"] else ""
     answers[row.where] = (scene(cells["scene"]), number, col), Answer(
       label, side, cells.get(label_rows.TIME, ""), cells.get(scene_ground.COLUMN, ""))
