@@ -64,7 +64,7 @@ def test_each_date_is_drawn_from_its_own_pixels(tmp_path, dates):
   app = server.make_app(session, SECRET, "127.0.0.1")
   client = TestClient(app, base_url=f"http://localhost:8765/{SECRET}/")
   assert client.get("state").json()["paired"]
-  for path in ("tile/10?v=1", "surroundings/10?v=1", "map/0/0/0/0?v=1", "map/0/1/0/0?v=1"):
+  for path in ("tile/10?side=256", "surroundings/10?side=256", "map/0/0/0/0?side=256", "map/0/1/0/0?side=256"):
     means = [
       np.asarray(Image.open(io.BytesIO(client.get(path + date).content)))[:100, :100].mean()
       for date in ("", "&before")
@@ -77,7 +77,7 @@ def test_one_date_has_no_other(tmp_path, dates):
   app = server.make_app(session, SECRET, "127.0.0.1")
   client = TestClient(app, base_url=f"http://localhost:8765/{SECRET}/")
   assert not client.get("state").json()["paired"] and session.view.before is None
-  assert client.get("tile/5?v=1&before").content == client.get("tile/5?v=1").content
+  assert client.get("tile/5?side=256&before").content == client.get("tile/5?side=256").content
 
 
 def test_sheets_show_the_dates_beside_each_other_and_the_command_cuts_both(tmp_path, dates, capsys):

@@ -130,7 +130,7 @@ class Learner:
   def _features_path(self) -> pathlib.Path:
     """Returns the file of the features; removes those of other tiles."""
     folder = self._answers.path.parent
-    path = folder / f".features-{self._index.version}.npy"
+    path = folder / f".features-{self._pictures.version}.npy"
     files.require_plain(path)
     for other in folder.glob(".features-*.npy"):
       if other != path:

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from lgag_jax.labelling import web
 from lgag_jax.labelling.guard import Guard
 from lgag_jax.labelling.pictures import SQUARE, Pictures
-from lgag_jax.labelling.session import Session
+from lgag_jax.labelling.session import OUTDATED, Session, View
 
 _PAGE = web.PageFiles(pathlib.Path(__file__).with_name("page"))
 _SIDES = (96, 128, 192, 256, 384, 512)  # Of the pictures of tiles.
@@ -44,14 +44,25 @@ async def _state(session: Session, request: Request) -> Response:
   return web.Json(await run_in_threadpool(session.state))
 
 
-def _pictures_of(session: Session, request: Request) -> Pictures:
+def _view_of(session: Session, request: Request) -> View:
+  """Returns the tiles that a page shows; raises OutdatedPageError for those of an earlier size.
+
+  A browser keeps pictures by their address: others must not get there.
+  """
+  view = session.view
+  if request.query_params.get("v", view.pictures.version) != view.pictures.version:
+    raise web.OutdatedPageError(OUTDATED)
+  return view
+
+
+def _pictures_of(view: View, request: Request) -> Pictures:
   """Returns the pictures of the date that is asked for."""
-  return ("before" in request.query_params and session.view.before) or session.view.pictures
+  return ("before" in request.query_params and view.before) or view.pictures
 
 
-def _square_of(session: Session, request: Request) -> tuple[int, int, int, int]:
+def _square_of(view: View, request: Request) -> tuple[int, int, int, int]:
   """Returns the scene, level, column and row of a square of the map; raises ValueError outside it."""
-  pictures, index = session.view.pictures, session.view.index
+  pictures, index = view.pictures, view.index
   scene, level, x, y = (request.path_params[name] for name in ("scene", "level", "x", "y"))
   if scene >= len(index.paths) or level > pictures.levels(scene):
     raise ValueError("There is no such square of the map.")
@@ -61,30 +72,32 @@ def _square_of(session: Session, request: Request) -> tuple[int, int, int, int]:
   return scene, level, x, y
 
 
-def _number_of(session: Session, request: Request) -> int:
+def _number_of(view: View, request: Request) -> int:
   """Returns the number of a tile; raises ValueError if there is no such tile."""
   number = request.path_params["number"]
-  if number >= len(session.view.index.tiles):
+  if number >= len(view.index.tiles):
     raise ValueError(f"There is no tile {number}.")
   return number
 
 
 async def _layer_square(session: Session, request: Request) -> Response:
-  scene, level, x, y = _square_of(session, request)
+  view = session.view  # The version in the address is that of the map.
+  scene, level, x, y = _square_of(view, request)
   side = SQUARE << level
   window = x * side, y * side, side, side
-  return await _layer(session, session.view.index.paths[scene], window, SQUARE)
+  return await _layer(session, view.index.paths[scene], window, SQUARE)
 
 
 async def _layer_of_tile(session: Session, request: Request) -> Response:
-  scene, tile = session.view.index.tiles[_number_of(session, request)]
-  side = session.view.index.tile_size
+  view = session.view
+  scene, tile = view.index.tiles[_number_of(view, request)]
+  side = view.index.tile_size
   wide = "surroundings" in request.query_params
   window = tile.col * side, tile.row * side, side, side
   if wide:
     window = window[0] - side, window[1] - side, 3 * side, 3 * side
   shown = min(window[2], 768 if wide else 256)
-  return await _layer(session, session.view.index.paths[scene], window, shown)
+  return await _layer(session, view.index.paths[scene], window, shown)
 
 
 async def _layer(
@@ -111,19 +124,21 @@ async def _learned(session: Session, request: Request) -> Response:
 
 
 async def _tile(session: Session, request: Request) -> Response:
-  pictures, number = _pictures_of(session, request), _number_of(session, request)
+  view = _view_of(session, request)
+  pictures, number = _pictures_of(view, request), _number_of(view, request)
   wanted = request.query_params.get("side", "256")
   side = int(wanted) if wanted in map(str, _SIDES) else 256
   return await _picture(pictures.tile, number, side)
 
 
 async def _surroundings(session: Session, request: Request) -> Response:
-  number = _number_of(session, request)
-  return await _picture(_pictures_of(session, request).surroundings, number)
+  view = _view_of(session, request)
+  return await _picture(_pictures_of(view, request).surroundings, _number_of(view, request))
 
 
 async def _square(session: Session, request: Request) -> Response:
-  return await _picture(_pictures_of(session, request).square, *_square_of(session, request))
+  view = _view_of(session, request)
+  return await _picture(_pictures_of(view, request).square, *_square_of(view, request))
 
 
 async def _picture(draw: Callable[..., bytes], *arguments: int) -> Response:

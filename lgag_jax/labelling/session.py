@@ -26,6 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 SIDES = (64, 96, 128, 192, 256, 384, 512, 768, 1024)  # That the page offers.
 
+OUTDATED = "The page shows tiles that the server no longer has: load it again."
+
 
 @dataclasses.dataclass(frozen=True)
 class View:
@@ -124,7 +126,8 @@ class Session:
     """Returns all that the page needs when it opens."""
     index, settings = self.view.index, self.settings
     return {
-      "version": index.version, "tile_size": index.tile_size, "output": settings.output,
+      "version": index.version, "pictures": self.view.pictures.version,
+      "tile_size": index.tile_size, "output": settings.output,
       "classes": list(settings.classes), "background": settings.background, "unsure": UNKNOWN_LABEL,
       "wanted": {**dict.fromkeys(settings.classes, settings.positives),
                  settings.background: settings.negatives},
@@ -155,7 +158,7 @@ class Session:
     with self._lock:
       index = self.view.index
       if version != index.version:
-        raise OutdatedPageError("The page shows tiles that the server no longer has: load it again.")
+        raise OutdatedPageError(OUTDATED)
       known = ("", UNKNOWN_LABEL, self.settings.background, *self.settings.classes)
       for number, label in given:
         if not 0 <= number < len(index.tiles) or label not in known:
@@ -171,8 +174,9 @@ class Session:
       raise ValueError(f"A tile of {side} pixels: use 8 to {MAX_SIDE}.")
     with self._lock:
       self.answers.clear()
+      view = self._build(side)  # First: if it cannot be built, the page goes on with the earlier one.
       self._close_view()
-      self.view = self._build(side)
+      self.view = view
       self.start()
 
   def summary(self) -> str:

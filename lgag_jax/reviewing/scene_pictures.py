@@ -1,6 +1,7 @@
 """The picture that the page shows behind a map: its scene, or what the output has if that is gone."""
 
 import functools
+import hashlib
 import logging
 import pathlib
 import threading
@@ -36,6 +37,8 @@ class ScenePictures:
     if self.problem:
       _LOG.warning("%s The page shows %s instead.", self.problem, scene_map.overlay)
     self._path = path
+    parts = (scene_map.key, self.problem, settings.bands, settings.rgb_bands)
+    self.version = hashlib.sha256(repr(parts).encode(errors="backslashreplace")).hexdigest()[:16]
 
   def square(self, level: int, x: int, y: int) -> bytes:
     """Returns a JPEG of 2 ** `level` pixels per side of its pixels; ValueError if there is none."""

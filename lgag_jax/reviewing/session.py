@@ -137,11 +137,11 @@ class Session:
     }
 
   def _shown_scene(self, scene: SceneReview) -> dict[str, Any]:
-    grid, pictures = scene.map.grid, scene.pictures
+    made, grid, pictures = scene.map, scene.map.grid, scene.pictures
     return {
-      "name": scene.map.file, "width": grid.width, "height": grid.height, "gsd": grid.gsd(),
-      "levels": pictures.levels, "classes": list(scene.map.classes), "problem": pictures.problem,
-      "thresholds": list(scene.map.thresholds), "gate": scene.map.gate,
+      "name": made.file, "width": grid.width, "height": grid.height, "gsd": grid.gsd(),
+      "levels": pictures.levels, "pictures": pictures.version, "problem": pictures.problem,
+      "classes": list(made.classes), "thresholds": list(made.thresholds), "gate": made.gate,
     }
 
   def outlines(self, number: int) -> dict[str, Any]:

@@ -47,7 +47,7 @@ export class Model extends EventTarget {
   }
 
   get versionAndDate() {
-    return `v=${this.version}${this.before ? "&before" : ""}`;
+    return `v=${this.pictures}${this.before ? "&before" : ""}`;
   }
 
   get current() {

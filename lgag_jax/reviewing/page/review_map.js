@@ -33,7 +33,7 @@ export class ReviewMap extends EventTarget {
   }
 
   async show(scene) {
-    const { name, width, height, levels, problem } = this.model.scenes[scene];
+    const { name, width, height, levels, pictures, problem } = this.model.scenes[scene];
     this.scene = scene;
     this.layers?.remove();
     this.polygons.clear();
@@ -42,13 +42,13 @@ export class ReviewMap extends EventTarget {
     this.map.setMinZoom(-levels - 1);
     let background;
     if (problem) {
-      background = L.imageOverlay(`picture/${scene}?v=${this.model.version}`, bounds, { alt: name });
+      background = L.imageOverlay(`picture/${scene}?v=${pictures}`, bounds, { alt: name });
     } else {
       background = L.tileLayer("", {
         minZoom: -levels - 1, maxZoom: 4, minNativeZoom: -levels, maxNativeZoom: 0, tileSize: SQUARE, bounds,
         noWrap: true, alt: name,
       });
-      background.getTileUrl = ({ x, y, z }) => `map/${scene}/${-z}/${x}/${y}?v=${this.model.version}`;
+      background.getTileUrl = ({ x, y, z }) => `map/${scene}/${-z}/${x}/${y}?v=${pictures}`;
     }
     this.casing = L.polygon([], { color: "#111", weight: 7, fill: false, interactive: false });
     this.layers = L.layerGroup([background, this.casing]).addTo(this.map);
