@@ -61,6 +61,29 @@ def test_disagreements_can_be_edited_and_are_kept(people, tmp_path):
     own.merge(other.path, UNSURE)
 
 
+@pytest.mark.parametrize("change", [b"", b"sorted\n", b"no end", None])
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_table_that_is_changed_meanwhile_loses_no_answer(people, tmp_path, change, ends):
+  own, _ = people
+  if change is None:
+    own.path.unlink()
+  else:
+    own.path.write_bytes(change)
+  if ends:
+    own.close()
+  else:
+    own.give([(OTHER_PLACE, NO)], SIDE)
+  expected = dict.fromkeys(PLACES, YES) | ({} if ends else {OTHER_PLACE: NO})
+  assert latest(again(own, tmp_path)) == expected
+  kept = own.path.with_name("labels.original.csv")
+  assert (kept.read_bytes() if kept.exists() else None) == change
+  own.give([(OTHER_PLACE, YES)], SIDE)  # Appended again.
+  assert latest(again(own, tmp_path)) == expected | {OTHER_PLACE: YES}
+  own.close()
+  assert sorted(p.name for p in own.path.parent.glob("*.csv")) == sorted(
+    [*(["labels.original.csv"] if change is not None else []), "labels.csv"])
+
+
 @pytest.mark.parametrize("cells", ["0,0,landslide,0", "0,0,landslide,-16", "-1,0,landslide,16"])
 def test_no_tile_has_such_a_place_or_size(tmp_path, cells):
   (tmp_path / "labels.csv").write_text(f"{HEADER}\na.tif,{cells},,\n")

@@ -64,7 +64,7 @@ def test_each_date_is_drawn_from_its_own_pixels(tmp_path, dates):
   app = server.make_app(session, SECRET, "127.0.0.1")
   client = TestClient(app, base_url=f"http://localhost:8765/{SECRET}/")
   assert client.get("state").json()["paired"]
-  for path in ("tile/10?side=256", "surroundings/10?side=256", "map/0/0/0/0?side=256", "map/0/1/0/0?side=256"):
+  for path in ("tile/10?", "surroundings/10?", "map/0/0/0/0?", "map/0/1/0/0?"):
     means = [
       np.asarray(Image.open(io.BytesIO(client.get(path + date).content)))[:100, :100].mean()
       for date in ("", "&before")

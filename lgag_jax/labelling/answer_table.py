@@ -15,7 +15,7 @@ from lgag_jax.geo import scene_ground
 from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.imagery import listing, tables
 from lgag_jax.options.tiling import Settings
-from lgag_jax.runtime import files
+from lgag_jax.runtime import appended, files
 from lgag_jax.tiling import label_rows, tile_labels
 from lgag_jax.tiling.label_rows import LabelRow
 
@@ -89,9 +89,7 @@ def repair(path: pathlib.Path) -> None:
     files.write_text(path, HEADER + "\n")
     return
   rows = tables.read_table(path, COLUMNS[:5])
-  kept, number = path.with_suffix(".original.csv"), 1
-  while kept.exists():  # Of an earlier time.
-    kept, number = path.with_suffix(f".original_{number}.csv"), number + 1
+  kept = appended.free_name(path)
   _LOG.warning("%s was written by another program or release: kept as %s, and rewritten.", path, kept)
   with files.atomic_path(kept) as partial:  # First: a killed server must not lose it.
     partial.write_bytes(content)
@@ -125,6 +123,11 @@ def _is_whole(row: str, columns: int) -> bool:
     return not last or bool(datetime.datetime.fromisoformat(last))
   except (IndexError, ValueError):
     return False
+
+
+def lines(answers: Mapping[Key, Answer]) -> list[str]:
+  """Returns a table as lines, without line breaks."""
+  return [HEADER, *map(line, answers.items())]
 
 
 def line(item: tuple[Key, Answer]) -> str:

@@ -17,6 +17,7 @@ from lgag_jax.labelling.answer_table import Answer, Key
 from lgag_jax.labelling.own_files import DISPUTES
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime import files
+from lgag_jax.runtime.appended import AppendedFile
 from lgag_jax.tiling import label_rows
 
 _DISPUTE_COLUMNS = ("scene", "row", "col", "label", "other_label", "other_table", "time")
@@ -51,6 +52,7 @@ class Answers:
       self._latest = answer_table.read(self.path, settings, self._grounds)
     else:
       files.write_text(self.path, answer_table.HEADER + "\n")
+    self._file = AppendedFile(self.path, folder, lambda: answer_table.lines(self._latest))
 
   @property
   def latest(self) -> dict[Key, Answer]:
@@ -83,8 +85,13 @@ class Answers:
         key: Answer(label, tile_size, now, ground.text if (ground := self._grounds.get(key[0])) else "")
         for key, label in labels.items()
       }
-      files.append_line(self.path, "\n".join(map(answer_table.line, given.items())), sync=True)
+      self._file.append(map(answer_table.line, given.items()))
       self._latest |= given
+
+  def close(self) -> None:
+    """Puts the table back if another program has changed it."""
+    with self._lock:
+      self._file.restore()
 
   def _next_time(self, keys: Iterable[Key]) -> str:
     """Returns the time of new answers: not before the earlier ones, also of a clock that was fast."""
@@ -99,8 +106,9 @@ class Answers:
     with self._lock:
       if any(answer.label for answer in self._latest.values()):
         raise ValueError(f"{self.path} holds answers.")
-      files.write_text(self.path, answer_table.HEADER + "\n")
+      self._file.restore()
       self._latest = {}
+      self._file.rewrite()
 
   def merge(self, path: pathlib.Path, unknown: str) -> Merged:
     """Adds the answers of another person. Where two certain answers differ, none of them counts.

@@ -103,6 +103,7 @@ class Session:
     """Ends what runs in the background."""
     self.map_job.stop()
     self._close_view()
+    self.answers.close()
 
   def _close_view(self) -> None:
     if self.view.learner:

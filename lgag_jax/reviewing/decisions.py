@@ -22,8 +22,9 @@ import shapely
 
 from lgag_jax.geo import scene_ground
 from lgag_jax.geo.scene_ground import SceneGround
-from lgag_jax.reviewing import outlines
+from lgag_jax.reviewing import edited_files, outlines
 from lgag_jax.runtime import files
+from lgag_jax.runtime.appended import AppendedFile
 
 _LOG = logging.getLogger(__name__)
 
@@ -94,6 +95,7 @@ class DecisionLog:
     else:
       path.parent.mkdir(parents=True, exist_ok=True)
       files.write_text(path, "")
+    self._file = AppendedFile(path, path.parent / edited_files.FOLDER, self._lines)
 
   def state(self) -> tuple[dict[str, Decision], dict[str, Mapped], int]:
     """Returns the decisions and comments that count, all mapped polygons of the log, and its length."""
@@ -113,10 +115,12 @@ class DecisionLog:
         is_new = mapped is not None and decision.feature not in known
         lines.append(_line(decision, mapped if is_new else None))
         known.add(decision.feature)
-      text = [json.dumps(line, allow_nan=False) for line in lines]
-      files.append_line(self.path, "\n".join(text), sync=True)
+      self._file.append(map(_text, lines))
       for line in lines:
         self._take(line)
+
+  def _lines(self) -> list[str]:
+    return [_text(_line(d, self._mapped.get(feature))) for feature, d in self._latest.items()]
 
   def _check_ground(self) -> None:
     grids = {decision.scene_grid for decision in self.state()[0].values()}
@@ -194,6 +198,10 @@ def _line(decision: Decision, mapped: Mapped | None) -> dict[str, Any]:
       "area_m2": mapped.area_m2, "geometry": _wkt(mapped.geometry),
     }
   return line
+
+
+def _text(line: dict[str, Any]) -> str:
+  return json.dumps(line, allow_nan=False)
 
 
 def _wkt(geometry: shapely.Geometry) -> str:

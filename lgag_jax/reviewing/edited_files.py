@@ -15,6 +15,7 @@ from lgag_jax.runtime import files
 
 _LOG = logging.getLogger(__name__)
 
+FOLDER = "edited"
 NO_DIGEST = "0" * 64
 _DERIVED = re.compile(rb"rtree_|sqlite_|gpkg_ogr_contents$")
 _CHANGED = (b"gpkg_contents", "last_change")
@@ -26,7 +27,7 @@ def keep_edited(path: pathlib.Path, is_as_written: Callable[[pathlib.Path], bool
   What a GIS has saved beside it moves with it. Raises OSError, and leaves the file, if another program
   has it open; ValueError for a symbolic link.
   """
-  folder = path.parent / "edited"
+  folder = path.parent / FOLDER
   for place in (path, folder):
     files.require_plain(place)
   sqlite_files.make_whole(path)
