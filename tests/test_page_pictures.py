@@ -2,8 +2,7 @@
 
 import dataclasses
 
-import numpy as np
-import rasterio
+import pytest
 from starlette.testclient import TestClient
 
 from lgag_jax.labelling import server
@@ -37,12 +36,9 @@ def test_a_page_of_an_earlier_size_gets_no_pictures_of_the_new_one(tmp_path):
 
 
 def test_other_bands_have_pictures_of_their_own(tmp_path):
-  with rasterio.open(
-    tmp_path / "scene.tif", "w", driver="GTiff", height=64, width=64, count=4, dtype="uint8",
-  ) as file:
-    file.write(np.random.default_rng(0).integers(1, 255, (4, 64, 64), np.uint8))
+  write_scene(tmp_path / "scene.tif")
   chosen = settings(tmp_path)
-  sessions = [Session(dataclasses.replace(chosen, rgb_bands=bands)) for bands in ((1, 2, 3), (4, 2, 1))]
+  sessions = [Session(dataclasses.replace(chosen, rgb_bands=bands)) for bands in ((1, 2, 3), (3, 2, 1))]
   states = [client_of(session).get("state").json() for session in sessions]
   assert states[0]["pictures"] != states[1]["pictures"]
   assert states[0]["version"] == states[1]["version"]  # The tiles are the same: answers still count.
@@ -52,6 +48,14 @@ def test_other_bands_have_pictures_of_their_own(tmp_path):
     for bands in ((1, 2, 3), (3, 2, 1))
   ]
   assert scenes[0]["pictures"] != scenes[1]["pictures"]
+
+
+def test_bands_that_a_scene_lacks_are_named_at_the_start(tmp_path):
+  write_scene(tmp_path / "scene.tif")
+  with pytest.raises(ValueError, match="--rgb_bands=1,2,4: there are only 3 bands"):
+    Session(settings(tmp_path, rgb_bands=(1, 2, 4)))
+  with pytest.raises(ValueError, match="--rgb_bands=1,2,4: there are only 3 bands"):
+    ReviewSession(ReviewSettings(input=str(write_maps(tmp_path)), rgb_bands=(1, 2, 4)))
 
 
 def test_a_size_that_cannot_be_shown_leaves_the_tiles_and_what_is_learned(tmp_path, monkeypatch):

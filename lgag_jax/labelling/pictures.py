@@ -33,7 +33,11 @@ class Pictures:
     self, index: TileIndex, channels: int, bands: tuple[int, ...], rgb_bands: tuple[int, ...],
     max_shift: float = 0.0, before: bool = False,
   ):
-    """With `before` it draws the images before, which are moved by up to `max_shift` pixels."""
+    """With `before` it draws the images before, which are moved by up to `max_shift` pixels.
+
+    Raises ValueError for `rgb_bands` that the scenes lack.
+    """
+    check_bands(rgb_bands, channels)
     self._index, self._channels, self._bands, self._rgb_bands = index, channels, bands, rgb_bands
     self._max_shift, self._of_date = max_shift, slice(*((channels, None) if before else (0, channels)))
     parts = index.version, *map(str, rgb_bands), f"{max_shift:g}"
@@ -150,6 +154,14 @@ class Pictures:
       surplus = self._idle.popleft() if len(self._idle) > _OPEN_SCENES else None
     if surplus:
       surplus[1].close()
+
+
+def check_bands(rgb_bands: tuple[int, ...], channels: int) -> None:
+  """Raises ValueError if the bands to show are not among those that are read; one or two are grey."""
+  if max(rgb_bands) > max(channels, 3):
+    raise ValueError(
+      f"--rgb_bands={','.join(map(str, rgb_bands))}: there are only {channels} bands, counted from 1."
+    )
 
 
 def _jpeg(image: Image.Image) -> bytes:

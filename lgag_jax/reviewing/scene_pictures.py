@@ -13,7 +13,7 @@ from lgag_jax.geo.scene import open_scene
 from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.geo.vrt import open_scene_raster
 from lgag_jax.imagery.opening import ImageError
-from lgag_jax.labelling.pictures import SQUARE, Pictures
+from lgag_jax.labelling.pictures import SQUARE, Pictures, check_bands
 from lgag_jax.labelling.tile_index import Overview, TileIndex
 from lgag_jax.options.reviewing import Settings
 from lgag_jax.options.tiling import Settings as TilingSettings
@@ -29,13 +29,18 @@ class ScenePictures:
   """The squares of a slippy map of a scene, for several threads."""
 
   def __init__(self, scene_map: SceneMap, settings: Settings):
-    """Looks for the scene's file. If it is gone, the page shows the output's own picture."""
+    """Looks for the scene's file. If it is gone, the page shows the output's own picture.
+
+    Raises ValueError for bands to show that the scene lacks.
+    """
     self._map, self._settings, self._lock = scene_map, settings, threading.Lock()
     grid, path = scene_map.grid, scene_map.scene
     self.levels = max(0, (max(grid.height, grid.width) - 1) // SQUARE).bit_length()
     self.problem = _problem(scene_map, settings)
     if self.problem:
       _LOG.warning("%s The page shows %s instead.", self.problem, scene_map.overlay)
+    else:
+      check_bands(settings.rgb_bands, _channels(path, settings.bands))
     self._path = path
     parts = (scene_map.key, self.problem, settings.bands, settings.rgb_bands)
     self.version = hashlib.sha256(repr(parts).encode(errors="backslashreplace")).hexdigest()[:16]
