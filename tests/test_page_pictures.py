@@ -3,6 +3,7 @@
 import dataclasses
 
 import pytest
+import rasterio
 from starlette.testclient import TestClient
 
 from lgag_jax.labelling import server
@@ -48,6 +49,16 @@ def test_other_bands_have_pictures_of_their_own(tmp_path):
     for bands in ((1, 2, 3), (3, 2, 1))
   ]
   assert scenes[0]["pictures"] != scenes[1]["pictures"]
+
+
+def test_overviews_change_the_pictures_but_no_tile(tmp_path):
+  write_scene(tmp_path / "scene.tif")
+  states = [client_of(Session(settings(tmp_path))).get("state").json()]
+  with rasterio.open(tmp_path / "scene.tif", "r+") as file:
+    file.build_overviews([2])
+  states.append(client_of(Session(settings(tmp_path))).get("state").json())
+  assert states[0]["pictures"] != states[1]["pictures"]
+  assert states[0]["version"] == states[1]["version"]  # The page saves what a killed server did not.
 
 
 def test_bands_that_a_scene_lacks_are_named_at_the_start(tmp_path):

@@ -40,7 +40,7 @@ class Pictures:
     check_bands(rgb_bands, channels)
     self._index, self._channels, self._bands, self._rgb_bands = index, channels, bands, rgb_bands
     self._max_shift, self._of_date = max_shift, slice(*((channels, None) if before else (0, channels)))
-    parts = index.version, *map(str, rgb_bands), f"{max_shift:g}"
+    parts = index.version, index.files_version, *map(str, rgb_bands), f"{max_shift:g}"
     self.version = "-".join(parts)  # Differs for other tiles, or where these look different.
     self._idle: collections.deque[tuple[int, Scene | Pair]] = collections.deque()
     self._lock, self._slots = threading.Lock(), threading.BoundedSemaphore(_AT_ONCE)

@@ -6,6 +6,7 @@ import logging
 import math
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rasterio.windows import Window
@@ -15,6 +16,7 @@ from lgag_jax.geo.companions import SceneFiles
 from lgag_jax.geo.grid import Grid
 from lgag_jax.geo.pair import Pair
 from lgag_jax.geo.scene import Scene
+from lgag_jax.geo.scene_ground import SceneGround
 from lgag_jax.options.tiling import Settings
 from lgag_jax.runtime.progress import Progress
 from lgag_jax.tiling import tile_grid
@@ -49,7 +51,8 @@ class TileIndex:
   tile_size: int
   tiles: tuple[tuple[int, SceneTile], ...]  # The scene's number, and the tile.
   overviews: tuple[Overview, ...]
-  version: str  # Differs for other scenes or another size.
+  version: str  # Differs for other tiles: of another ground, size or cloud mask.
+  files_version: str = ""  # Differs if a file has changed since, also by overviews only.
 
   @property
   def paths(self) -> list[pathlib.Path]:
@@ -119,14 +122,18 @@ def build(
       f"--input={settings.input} has no tile with data: set a larger --max_nodata or "
       "another --tile_size."
     )
+  grounds = [(f.path.name, SceneGround(f.path, g).text) for f, g in zip(scenes, grids, strict=True)]
+  places = [(number, tile.row, tile.col) for number, tile in tiles]
   paths = [path for files in scenes for path in (files.path, files.before, files.clouds) if path]
-  status = [path.stat() for path in paths]
-  parts = [(p.name, s.st_size, s.st_mtime_ns) for p, s in zip(paths, status, strict=True)]
-  digest = hashlib.sha256(repr((parts, settings.tile_size, settings.bands, len(tiles))).encode())
+  status = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
   return TileIndex(
     tuple(scenes), tuple(grids), settings.tile_size, tuple(tiles), tuple(overviews),
-    digest.hexdigest()[:16],
+    _digest(grounds, settings.tile_size, places), _digest(status, settings.bands),
   )
+
+
+def _digest(*parts: Any) -> str:
+  return hashlib.sha256(repr(parts).encode(errors="backslashreplace")).hexdigest()[:16]
 
 
 def _read_row(
