@@ -38,7 +38,6 @@ def test_dark_values_are_warned_of_once(monkeypatch, caplog, dtype, largest, max
       job.on_finish(job)
 
   monkeypatch.setattr(network.window_pipeline, "run", run)
-  monkeypatch.setattr(network.window_pipeline, "compiled_scores", lambda *_: None)
   config = configs.Config(data=configs.DataConfig(max_value=max_value))
   loaded = types.SimpleNamespace(
     network=None, state=None, config=config, mesh=None, thresholds=[0.5], gate=0.0)

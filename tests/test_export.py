@@ -91,6 +91,12 @@ def expected_outputs(model, images):
   return scores, probabilities, exclusive_classes.drawn(scores, model.thresholds)
 
 
+def test_windows_of_one_model_are_compiled_once_however_often_it_maps(model):
+  plan = export.training_windows(model)
+  make = lambda: window_scores.make_window_scores(model.network, model.config, model.mesh, plan)
+  assert make() is make()
+
+
 def check(outputs, expected, thresholds):
   scores, probabilities, mask = expected
   assert scores.std() > 0.02  # Constant scores would prove nothing.

@@ -62,7 +62,6 @@ class BlockNetwork:
     starts = range(0, size.length - size.side + 1, size.step)
     self._axis = windows.axis_at(starts, size.length, size.side)
     self._has_warned = False
-    self._scores_at = window_pipeline.compiled_scores(loaded.network, loaded.config, loaded.mesh)
 
   def map_pixels(self, name: str, pixels: BlockPixels) -> BlockMap:
     """Returns the map of a block, which errors call `name`; raises ImageError for unsuitable values."""
@@ -78,9 +77,7 @@ class BlockNetwork:
       lambda: _open_pixels(name, pixels), self._plan, self._axis, self._axis, (span.start, span.stop),
       rows, np.array(loaded.thresholds, np.float32), loaded.gate, on_finish=finished.append,
     )
-    window_pipeline.run(
-      iter([job]), loaded.network, loaded.state, loaded.config, loaded.mesh, self._scores_at
-    )
+    window_pipeline.run(iter([job]), loaded.network, loaded.state, loaded.config, loaded.mesh)
     if job.failure or not finished:
       raise job.failure or reading.ImageError(f"{name} was not mapped to its end.")
     texts = value_warnings(job.brightest, pixels.values.dtype, loaded.config.data)

@@ -130,7 +130,7 @@ def count(rule: ColourIndex, colours: np.ndarray, mask: np.ndarray, c: int) -> d
   "positive" and "negative" are histograms of the index, f64[bins].
   """
   scores, truth, known = rule.scores(colours), mask == c + 1, mask != UNKNOWN
-  mapped = rule.mapped(colours)
+  mapped = rule.mapped(scores)
   bins = np.clip((scores - _lowest(rule)) / _WIDTH, 0, _BINS - 1).astype(int)
   # Of each threshold, the pixels of images that its share lets through.
   passes = np.sort(bins, axis=None)[-max(1, round(rule.share * bins.size))]

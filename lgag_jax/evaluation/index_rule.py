@@ -51,9 +51,9 @@ class ColourIndex:
       return self.sign * colours[..., self.column]
     return self.sign * _indices(self.near_infrared)[self.name](*np.moveaxis(colours[..., :3], -1, 0))
 
-  def mapped(self, colours: np.ndarray) -> np.ndarray:
-    """Returns where the rule maps landslides in images f32[..., H, W, F], bool[..., H, W]."""
-    above = self.scores(colours) >= self.threshold
+  def mapped(self, scores: np.ndarray) -> np.ndarray:
+    """Returns where the rule maps landslides in images of scores f32[..., H, W], bool[..., H, W]."""
+    above = scores >= self.threshold
     return above & (above.mean(axis=(-2, -1), keepdims=True) >= self.share)
 
   def log_odds(self, colours: np.ndarray) -> np.ndarray:

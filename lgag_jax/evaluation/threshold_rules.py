@@ -141,7 +141,8 @@ def _index_maps(
   """
   colours = images[..., np.array((*config.model.index_bands, *config.model.evidence_bands)) - 1]
   maps = [
-    index.mapped(colours) if index else np.zeros(images.shape[:3], bool) for index in indices
+    index.mapped(index.scores(colours)) if index else np.zeros(images.shape[:3], bool)
+    for index in indices
   ]
   return np.asarray(colour_evidence.cell_means(jnp.stack(maps, axis=-1).astype(jnp.float32)))
 

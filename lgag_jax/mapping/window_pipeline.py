@@ -75,22 +75,11 @@ class _Batch:
     return self.windows, *((self.pixels.shape, self.pixels.dtype) if self.pixels is not None else ())
 
 
-def compiled_scores(network: Network, config: Config, mesh: Mesh) -> Callable[..., Callable]:
-  """Returns the function that gives the scores of windows of a plan; it compiles each plan once."""
-  return functools.lru_cache(maxsize=4)(
-    lambda windows: make_window_scores(network, config, mesh, windows)
-  )
-
-
 def run(
-  jobs: Iterator[SceneJob], network: Network, state: TrainState, config: Config, mesh: Mesh,
-  scores_at: Callable[..., Callable] | None = None,
+  jobs: Iterator[SceneJob], network: Network, state: TrainState, config: Config, mesh: Mesh
 ) -> None:
-  """Maps scenes in order, and calls each job's `on_finish`; of small scenes several at once.
-
-  Several calls that share `scores_at`, made by `compiled_scores`, compile once.
-  """
-  scores_at = scores_at or compiled_scores(network, config, mesh)
+  """Maps scenes in order, and calls each job's `on_finish`; of small scenes several at once."""
+  scores_at = functools.cache(functools.partial(make_window_scores, network, config, mesh))
   batches, programs = _read_batches(jobs, config, mesh), _threads(mesh)
   ahead = _BATCHES_AHEAD * programs
   computing: collections.deque[Future] = collections.deque(maxlen=programs)

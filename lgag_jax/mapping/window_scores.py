@@ -19,6 +19,7 @@ from lgag_jax.state import TrainState
 from lgag_jax.trunks.layers import resize
 
 
+@functools.lru_cache(maxsize=8)  # Compiled once, however often it is asked for.
 def make_window_scores(network: Network, config: Config, mesh: Mesh, windows: WindowPlan) -> Callable:
   """Returns the compiled function from a state and windows to scores and image scores.
 
